@@ -1,0 +1,83 @@
+"""Engines of one machine: serial (the reference), threads, processes.
+
+Serial runs a task when it is submitted: the plainest engine there is, and the one all others are compared with.
+Processes start by `spawn`, because forking a process that already runs torch or zarr threads can hang.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+from sketchscale.engine.base import Json
+
+__all__ = ["ProcessEngine", "SerialEngine", "ThreadEngine"]
+
+
+class SerialEngine:
+    """Runs each task in the calling thread, at once."""
+
+    workers = 1
+
+    def submit(self, fn: Callable[..., Json], /, *args: Any) -> Future[Json]:
+        future: Future[Json] = Future()
+        try:
+            future.set_result(fn(*args))
+        except Exception as error:  # handed to whoever asks for the result, as every executor does
+            future.set_exception(error)
+        return future
+
+    def restart(self) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+class _PoolEngine:
+    """An engine on an executor of the standard library, made on first use."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: Executor | None = None
+
+    def submit(self, fn: Callable[..., Json], /, *args: Any) -> Future[Json]:
+        if self._pool is None:
+            self._pool = self._open_pool()
+        return self._pool.submit(fn, *args)
+
+    def restart(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _open_pool(self) -> Executor:
+        raise AssertionError("a pool engine says how its pool is opened")
+
+
+class ThreadEngine(_PoolEngine):
+    """Tasks share the process; numba, torch, codecs and files release the interpreter while they work."""
+
+    def _open_pool(self) -> Executor:
+        return ThreadPoolExecutor(self.workers, thread_name_prefix="sketchscale")
+
+
+class ProcessEngine(_PoolEngine):
+    """Each worker is a process: a crash costs one task's attempt, and a task past its deadline is really stopped."""
+
+    def _open_pool(self) -> Executor:
+        return ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
+
+    def restart(self) -> None:
+        pool = self._pool
+        if isinstance(pool, ProcessPoolExecutor):
+            for process in list(getattr(pool, "_processes", {}).values()):
+                process.kill()
+        super().restart()

@@ -1,0 +1,119 @@
+"""The error tree, and the words errors are written with.
+
+Every error a user can meet says three things in one line: what was found, what was expected, what to do. The command
+line prints that line and leaves with `exit_code`; the Python API raises the same object.
+
+    SketchscaleError                       1  the run failed
+    ├── InputError (ValueError)            2  a file, array or argument is not what it has to be
+    │   ├── UnknownNameError (KeyError)    2  a name that is not in a table; lists the known ones
+    │   ├── MissingDataError (OSError)     2  a chunk, file or key that must exist does not
+    │   ├── OutputExistsError              2  an output is there already; --overwrite or --resume decides
+    │   ├── ResumeError                    2  what is there was made by something else; names the difference
+    │   ├── BudgetError (MemoryError)      2  the plan declares more memory than it may use
+    │   └── OutputError (OSError)          2  the output can't be written (read-only, disk full)
+    ├── TaskError (RuntimeError)           1  a task failed; names stage, image and box
+    │   └── TaskTimeoutError               1  a task passed its deadline
+    ├── QualityError (RuntimeError)        4  a gate failed: seam audit, verification
+    └── SetupError (RuntimeError)          5  something is missing in the environment; names the fix
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BudgetError",
+    "InputError",
+    "MissingDataError",
+    "OutputError",
+    "OutputExistsError",
+    "QualityError",
+    "ResumeError",
+    "SetupError",
+    "SketchscaleError",
+    "TaskError",
+    "TaskTimeoutError",
+    "UnknownNameError",
+]
+
+
+class SketchscaleError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = 1
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of its argument, quotes and all.
+        return str(self.args[0]) if self.args else ""
+
+
+class InputError(SketchscaleError, ValueError):
+    """A file, an array or an argument is not what it has to be."""
+
+    exit_code = 2
+
+    @classmethod
+    def of(cls, *, found: str, expected: str, fix: str) -> InputError:
+        """The house's one line: found, expected, what to do.
+
+        >>> str(InputError.of(found="image has 3 channels", expected="the model reads 1", fix="use --channel"))
+        'image has 3 channels; expected: the model reads 1; to fix: use --channel'
+        """
+        return cls(f"{found}; expected: {expected}; to fix: {fix}")
+
+
+class UnknownNameError(InputError, KeyError):
+    """A name that is in none of our tables."""
+
+    @classmethod
+    def among(cls, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+        """Lists the known names, the nearest first when one is near.
+
+        >>> str(UnknownNameError.among("loss", "sketchpoze", ["sketchpose"]))
+        "unknown loss 'sketchpoze'; did you mean 'sketchpose'? known: sketchpose"
+        """
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        return cls(f"unknown {kind} {name!r};{hint} known: {', '.join(names) or 'none'}")
+
+
+class MissingDataError(InputError, OSError):
+    """A chunk, file or key that must exist does not."""
+
+
+class OutputExistsError(InputError):
+    """An output is there already and neither overwrite nor resume was asked for."""
+
+
+class ResumeError(InputError):
+    """What is there was made from another input, model, configuration or version."""
+
+
+class BudgetError(InputError, MemoryError):
+    """A plan declares more memory than it may use; refused before it starts."""
+
+
+class OutputError(InputError, OSError):
+    """The output cannot be written."""
+
+
+class TaskError(SketchscaleError, RuntimeError):
+    """A task failed for good; the message names stage, task and cause."""
+
+
+class TaskTimeoutError(TaskError):
+    """A task passed its deadline."""
+
+
+class QualityError(SketchscaleError, RuntimeError):
+    """A gate failed: the seam audit, or a verification."""
+
+    exit_code = 4
+
+
+class SetupError(SketchscaleError, RuntimeError):
+    """Something is missing in the environment."""
+
+    exit_code = 5

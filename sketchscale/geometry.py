@@ -1,0 +1,134 @@
+"""Boxes, tiles and write units: integers only, any number of axes.
+
+    ┌───────────── tile.read ─────────────┐      read = write grown by the halo, cut at the array
+    │ halo  ┌────── tile.write ──────┐    │      write boxes tile the array: no gap, no overlap
+    │       │                        │    │
+    │       └────────────────────────┘    │
+    └─────────────────────────────────────┘
+
+Everything here is pure and exact; nothing depends on how many workers there are. Boxes are half open, axes are in
+array order (z, y, x).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sketchscale.errors import InputError
+
+__all__ = ["Box", "Tile", "block_shape", "tile_cover", "whole"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Box:
+    """A half-open integer box: `start[i] <= index < stop[i]` along every axis.
+
+    >>> Box((0, 2), (4, 5)).shape
+    (4, 3)
+    """
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(max(0, b - a) for a, b in zip(self.start, self.stop, strict=True))
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+
+    def grow(self, halo: int) -> Box:
+        """Larger by `halo` on every side; may leave the array, see `clip`."""
+        return Box(tuple(a - halo for a in self.start), tuple(b + halo for b in self.stop))
+
+    def clip(self, shape: Sequence[int]) -> Box:
+        """The part inside an array of this shape."""
+        return self.intersect(whole(shape))
+
+    def intersect(self, other: Box) -> Box:
+        """The common part; empty (size 0) when there is none."""
+        start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
+        stop = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
+        return Box(start, tuple(max(a, b) for a, b in zip(start, stop, strict=True)))
+
+    def contains(self, other: Box) -> bool:
+        """Whether `other` lies wholly inside."""
+        return self.intersect(other) == other
+
+    def relative_to(self, origin: Sequence[int]) -> Box:
+        """The same box with `origin` as the new zero, as needed to index an array read from `origin` on."""
+        return Box(
+            tuple(a - o for a, o in zip(self.start, origin, strict=True)),
+            tuple(b - o for b, o in zip(self.stop, origin, strict=True)),
+        )
+
+    def __str__(self) -> str:
+        return "[" + ", ".join(f"{a}:{b}" for a, b in zip(self.start, self.stop, strict=True)) + "]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """One task's boxes: `read` contains `write`; `index` is the tile's place in the grid of write boxes."""
+
+    index: tuple[int, ...]
+    write: Box
+    read: Box
+
+    @property
+    def key(self) -> str:
+        """A name that sorts in raster order, as ledgers and logs need it."""
+        return ".".join(f"{i:06d}" for i in self.index)
+
+
+def whole(shape: Sequence[int]) -> Box:
+    """The box of a whole array."""
+    return Box((0,) * len(shape), tuple(int(n) for n in shape))
+
+
+def tile_cover(shape: Sequence[int], block: Sequence[int], *, halo: int = 0) -> tuple[Tile, ...]:
+    """Tiles whose write boxes cover an array exactly once, in raster order, anchored at zero.
+
+    Args:
+        shape: of the array; an axis of length 0 gives no tiles.
+        block: of a write box; the last one along an axis is cut at the array.
+        halo: pixels read beyond the write box on every side, cut at the array.
+
+    >>> [t.write.shape for t in tile_cover((5, 4), (3, 4))]
+    [(3, 4), (2, 4)]
+    """
+    if len(shape) != len(block) or min(block, default=1) < 1 or halo < 0:
+        raise InputError(f"cannot tile an array of shape {tuple(shape)} by blocks of {tuple(block)} with halo {halo}")
+    counts = [-(-n // b) for n, b in zip(shape, block, strict=True)]
+    tiles = []
+    for index in itertools.product(*(range(n) for n in counts)):
+        start = tuple(i * b for i, b in zip(index, block, strict=True))
+        write = Box(start, tuple(a + b for a, b in zip(start, block, strict=True))).clip(shape)
+        tiles.append(Tile(index=index, write=write, read=write.grow(halo).clip(shape)))
+    return tuple(tiles)
+
+
+def block_shape(shape: Sequence[int], write_unit: Sequence[int], target: int) -> tuple[int, ...]:
+    """The largest whole number of write units along each axis within `target` pixels, at least two units.
+
+    A block of exactly one chunk decodes up to nine chunks for its halo; two or more along each axis keep that cheap.
+    Never more than it takes to cover the array.
+
+    >>> block_shape((8000, 8000), (512, 512), 2000)
+    (1536, 1536)
+    >>> block_shape((100, 8000), (512, 512), 2000)
+    (512, 1536)
+    """
+    blocks = []
+    for n, unit in zip(shape, write_unit, strict=True):
+        wanted = max(2, target // unit)
+        needed = max(1, -(-n // unit))
+        blocks.append(unit * min(wanted, needed))
+    return tuple(blocks)

@@ -1,0 +1,196 @@
+"""Zarr arrays by reference: what tasks read boxes from and write boxes to.
+
+A task carries an `ArrayRef` (two strings), never an array; the worker opens it. All reading and writing of pixels in
+this package goes through `read_box` and `write_box`, because plain Zarr has two habits that would break our promises:
+a missing chunk reads as zeros without an error, and two writers in one chunk lose data without an error.
+
+Guarantees:
+  * an array made by `create_array` stores every chunk that was written, zeros too, with a checksum behind the data:
+    so a chunk that is absent was never written, and a flipped bit is an error;
+  * `read_box` raises on an absent chunk unless the caller says that absence is legal (sparse input images);
+  * `write_box` takes whole write units only (chunk, or shard where there are shards), so one task owns each key.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.sync import sync
+
+from sketchscale.errors import InputError, MissingDataError, OutputError
+from sketchscale.geometry import Box
+from sketchscale.io.store import open_store
+
+__all__ = ["ArrayRef", "absent_chunks", "create_array", "open_array", "read_box", "write_box", "write_unit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayRef:
+    """A Zarr array by address: the store's root and the array's path inside it."""
+
+    store: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.store.rstrip('/')}/{self.path}" if self.path else self.store
+
+
+@functools.lru_cache(maxsize=64)
+def _open_cached(ref: ArrayRef) -> zarr.Array[Any]:
+    return open_array(ref)
+
+
+def open_array(ref: ArrayRef, *, read_only: bool = True) -> zarr.Array[Any]:
+    """Open an array; no pixel is read.
+
+    Raises:
+        MissingDataError: nothing is there.
+        InputError: what is there is not a Zarr array.
+    """
+    store = open_store(ref.store, read_only=read_only)
+    try:
+        array = zarr.open_array(store, path=ref.path, mode="r" if read_only else "r+")
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{ref} does not exist; expected: a Zarr array; to fix: check the path") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{ref} is not a readable Zarr array: {type(error).__name__}: {error}") from error
+    return array.with_config(_WRITE_ALL)
+
+
+_WRITE_ALL: Any = {"write_empty_chunks": True}
+"""Not stored with the array, and ignored by zarr.open_array, so it is set again at every opening."""
+
+
+def create_array(
+    ref: ArrayRef,
+    *,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    dtype: npt.DTypeLike,
+    shards: Sequence[int] | None = None,
+    zarr_format: Literal[2, 3] = 3,
+    dimension_names: Sequence[str] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    compress: bool = True,
+) -> zarr.Array[Any]:
+    """Make an array whose chunks carry a checksum; replaces one of the same path.
+
+    Args:
+        shape, chunks: in pixels; chunks larger than the array are cut to it.
+        shards: whole chunks, Zarr v3 only; then the shard is the write unit.
+        compress: zstd level 1, which shrinks labels about fifty times; off for scratch fields, which are noise.
+    """
+    store = open_store(ref.store, read_only=False)
+    chunks = tuple(max(1, min(int(c), int(n))) for c, n in zip(chunks, shape, strict=True))
+    common: dict[str, Any] = {
+        "name": ref.path,
+        "shape": tuple(int(n) for n in shape),
+        "chunks": chunks,
+        "dtype": np.dtype(dtype),
+        "attributes": dict(attributes or {}),
+        "fill_value": 0,
+        "overwrite": True,
+        "config": _WRITE_ALL,
+        "zarr_format": zarr_format,
+    }
+    if zarr_format == 2:
+        common["compressors"] = numcodecs.Zstd(level=1, checksum=True)
+        common["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+    else:
+        common["compressors"] = [ZstdCodec(level=1), Crc32cCodec()] if compress else [Crc32cCodec()]
+        common["dimension_names"] = dimension_names
+        common["shards"] = tuple(shards) if shards is not None else None
+    try:
+        array = zarr.create_array(store, **common)
+    except OSError as error:
+        raise _output_error(ref, error) from error
+    _open_cached.cache_clear()
+    _open_for_writing.cache_clear()
+    return array
+
+
+def _output_error(ref: ArrayRef, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {ref}: {error.strerror or error}; expected: a writable place with free space; "
+        f"to fix: free space or choose another --out, then run again with --resume"
+    )
+
+
+def write_unit(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """The smallest box one writer may own: the shard if there are shards, else the chunk."""
+    return tuple(array.shards or array.chunks)
+
+
+def read_box(ref: ArrayRef, box: Box, *, missing: Literal["error", "fill"] = "error") -> npt.NDArray[Any]:
+    """The pixels of a box, decoded.
+
+    Args:
+        box: inside the array, in its axes.
+        missing: what an absent chunk means: `error` for arrays that this package wrote, `fill` (the array's fill
+            value) for input images, where sparse storage is legal and `absent_chunks` counts.
+
+    Raises:
+        MissingDataError: a chunk is absent.
+        InputError: a chunk does not decode; names the array and the box.
+    """
+    array = _open_cached(ref)
+    if missing == "error":
+        for key in absent_chunks(ref, box):
+            raise MissingDataError(
+                f"{ref}: chunk {key} is absent; expected: every chunk of a finished stage; "
+                f"to fix: run the stage again with --overwrite, or `sketchscale verify` to list the damage"
+            )
+    try:
+        values = array[box.slices]
+    except (ValueError, RuntimeError, OSError, TypeError) as error:
+        raise InputError(
+            f"{ref}: box {box} does not decode ({error}); expected: intact chunks; to fix: restore the file"
+        ) from error
+    return np.asarray(values)
+
+
+def absent_chunks(ref: ArrayRef, box: Box | None = None) -> Iterator[str]:
+    """Keys of the write units in a box (the whole array when None) that are not in the store."""
+    array = _open_cached(ref)
+    unit = write_unit(array)
+    box = box or Box((0,) * array.ndim, array.shape)
+    ranges = [range(a // u, -(-b // u)) for a, b, u in zip(box.start, box.stop, unit, strict=True)]
+    for coordinates in itertools.product(*ranges):
+        key = array.metadata.encode_chunk_key(coordinates)
+        if not sync((array.store_path / key).exists()):
+            yield key
+
+
+def write_box(ref: ArrayRef, box: Box, values: npt.NDArray[Any]) -> str:
+    """Write whole write units; returns a checksum of the values, for the ledger.
+
+    Raises:
+        OutputError: the store refuses (read-only, disk full).
+        InputError: the box cuts a write unit, or the values would be cast.
+    """
+    array = _open_for_writing(ref)
+    for a, b, u, n in zip(box.start, box.stop, write_unit(array), array.shape, strict=True):
+        if a % u or (b % u and b != n):
+            raise InputError(f"{ref}: box {box} cuts a write unit of {write_unit(array)}; the plan is wrong")
+    if values.dtype != array.dtype:
+        raise InputError(f"{ref}: values are {values.dtype}, the array is {array.dtype}; cast them on purpose")
+    try:
+        array[box.slices] = values
+    except OSError as error:
+        raise _output_error(ref, error) from error
+    return f"{zlib.crc32(np.ascontiguousarray(values).data):08x}"
+
+
+@functools.lru_cache(maxsize=16)
+def _open_for_writing(ref: ArrayRef) -> zarr.Array[Any]:
+    return open_array(ref, read_only=False)

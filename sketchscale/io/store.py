@@ -1,0 +1,90 @@
+"""Addresses to stores: one table, so that nothing above `io` knows where bytes live.
+
+    plate.ome.zarr, /data/x.zarr      a folder           LocalStore (writes to a temporary name, then renames)
+    x.zarr.zip, x.zip                 a zip file         ZipStore, read only
+    memory://name                     this process       MemoryStore, for tests and for arrays without files
+    s3:// gs:// az:// http(s)://      object storage     obstore
+
+`file://` is refused for a folder path, because the fsspec store for it is not atomic (a killed write leaves half a
+chunk).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, MemoryStore, ObjectStore, ZipStore
+
+from sketchscale.errors import InputError, MissingDataError, UnknownNameError
+
+__all__ = ["STORES", "is_local", "local_path", "open_store"]
+
+_MEMORY: dict[str, MemoryStore] = {}
+
+
+def _open_folder(address: str, read_only: bool) -> Store:
+    path = Path(address)
+    if path.is_file():
+        if path.suffix == ".zip":
+            return ZipStore(path, mode="r")
+        raise InputError.of(found=f"{address} is a file", expected="an OME-Zarr folder", fix="sketchscale convert it")
+    if read_only and not path.is_dir():
+        raise MissingDataError(f"{address} does not exist; expected: an OME-Zarr folder; to fix: check the path")
+    return LocalStore(path, read_only=read_only)
+
+
+def _open_memory(address: str, read_only: bool) -> Store:
+    name = address.removeprefix("memory://")
+    if read_only and name not in _MEMORY:
+        raise MissingDataError(f"{address} does not exist in this process")
+    return _MEMORY.setdefault(name, MemoryStore())
+
+
+def _open_object(address: str, read_only: bool) -> Store:
+    import obstore.store  # an optional path: keeps local work free of its import time
+
+    return ObjectStore(obstore.store.from_url(address), read_only=read_only)
+
+
+STORES: dict[str, Callable[[str, bool], Store]] = {
+    "": _open_folder,
+    "memory": _open_memory,
+    "s3": _open_object,
+    "gs": _open_object,
+    "az": _open_object,
+    "http": _open_object,
+    "https": _open_object,
+}
+"""Scheme to opener. A new backend is an opener and a line here."""
+
+
+def open_store(address: str | Path, *, read_only: bool = True) -> Store:
+    """The store behind an address.
+
+    Raises:
+        MissingDataError: a folder opened for reading is not there.
+        UnknownNameError: a scheme that is not in STORES.
+    """
+    text = str(address)
+    scheme = text.partition("://")[0] if "://" in text else ""
+    if scheme not in STORES:
+        raise UnknownNameError.among("address scheme", scheme, [s for s in STORES if s])
+    return STORES[scheme](text, read_only)
+
+
+def is_local(address: str | Path) -> bool:
+    """Whether an address names a folder or file of this machine."""
+    return "://" not in str(address)
+
+
+def local_path(address: str | Path) -> Path:
+    """The path of a local address.
+
+    Raises:
+        InputError: the address is not local.
+    """
+    if not is_local(address):
+        raise InputError.of(found=f"{address}", expected="a local path", fix="copy it to this machine first")
+    return Path(address)
