@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Json = Any
-"""What a task returns: None, bool, int, float, str, lists and string-keyed dicts of these. Small: it goes to the ledger."""
+"""What a task returns: None, bool, int, float, str, lists and string-keyed dicts of these; small, for the ledger."""
 
 
 class Task(Protocol):
@@ -131,18 +131,12 @@ class RetryPolicy:
     Attributes:
         attempts: how often a task may run in all when its worker dies or storage fails.
         deadline_s: of one attempt; None waits for ever. Threads cannot be stopped: use processes where it matters.
-        retryable: exceptions worth another attempt; bad input never is.
+        retryable: exceptions worth another attempt; a SketchscaleError, such as bad input, never is.
     """
 
     attempts: int = 3
     deadline_s: float | None = None
-    retryable: tuple[type[BaseException], ...] = (OSError, BrokenProcessPool)
-
-    def allows(self, error: BaseException, attempt: int) -> bool:
-        """Whether a task that failed at this attempt (1 is the first) runs again."""
-        if isinstance(error, SketchscaleError):
-            return False
-        return attempt < self.attempts and isinstance(error, (*self.retryable, TimeoutError))
+    retryable: tuple[type[Exception], ...] = (OSError,)
 
 
 @dataclass(slots=True)
@@ -245,7 +239,10 @@ class _Loop:
         self.flights[self.engine.submit(self.plan.fn, task, self.plan.config)] = flight
 
     def _collect(self) -> None:
-        done, pending = wait(self.flights, timeout=self._patience(), return_when=FIRST_COMPLETED)
+        done, _ = wait(self.flights, timeout=self._patience(), return_when=FIRST_COMPLETED)
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+            self._replace_workers()
+            return
         for future in done:
             flight = self.flights.pop(future)
             error = future.exception()
@@ -254,7 +251,17 @@ class _Loop:
             else:
                 self._fail(flight, error)
         if not done:
-            self._expire(pending)
+            self._expire()
+
+    def _replace_workers(self) -> None:
+        """A worker died and took its pool along: what finished is kept, the rest is submitted to new workers."""
+        flights, self.flights = self.flights, {}
+        self.engine.restart()
+        for future, flight in flights.items():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._finish(flight, future.result())
+            else:
+                self._again(flight, BrokenProcessPool("its worker died"))
 
     def _patience(self) -> float | None:
         if self.retry.deadline_s is None:
@@ -262,18 +269,16 @@ class _Loop:
         oldest = min(f.started for f in self.flights.values())
         return max(0.0, oldest + self.retry.deadline_s - time.monotonic())
 
-    def _expire(self, pending: set[Future[Json]]) -> None:
-        """A deadline passed: the workers are replaced and everything in flight starts again."""
-        stuck = [self.flights.pop(future) for future in pending]
-        for future in pending:
-            future.cancel()
+    def _expire(self) -> None:
+        """A deadline passed: workers are replaced; only the task that was late spends an attempt."""
+        flights, self.flights = list(self.flights.values()), {}
         self.engine.restart()
-        error = TaskTimeoutError(f"no answer within {self.retry.deadline_s} s")
-        oldest = min(f.started for f in stuck)
-        for flight in stuck:
-            if flight.started == oldest and flight.attempt >= self.retry.attempts:
-                raise self._named(flight, error)
-            self._submit(_Flight(flight.position, flight.attempt + (flight.started == oldest)))
+        oldest = min(f.started for f in flights)
+        for flight in flights:
+            if flight.started == oldest:
+                self._again(flight, TaskTimeoutError(f"no answer within {self.retry.deadline_s} s"))
+            else:
+                self._submit(_Flight(flight.position, flight.attempt))
 
     def _finish(self, flight: _Flight, result: Json) -> None:
         self.results[flight.position] = result
@@ -282,12 +287,16 @@ class _Loop:
         self._say("done", key)
 
     def _fail(self, flight: _Flight, error: BaseException) -> None:
-        if isinstance(error, SketchscaleError):
+        if isinstance(error, SketchscaleError) or not isinstance(error, Exception):
             raise error
-        if not self.retry.allows(error, flight.attempt):
+        if not isinstance(error, self.retry.retryable):
             raise self._named(flight, error) from error
-        if isinstance(error, BrokenProcessPool):
-            self.engine.restart()
+        self._again(flight, error)
+
+    def _again(self, flight: _Flight, error: Exception) -> None:
+        """Another attempt, if one is left."""
+        if flight.attempt >= self.retry.attempts:
+            raise self._named(flight, error) from error
         self._say("retry", self.plan.tasks[flight.position].key)
         self._submit(_Flight(flight.position, flight.attempt + 1))
 

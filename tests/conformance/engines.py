@@ -1,0 +1,162 @@
+"""What every engine must do: inherit `EngineSuite`, give `open_engine`, receive the tests.
+
+Faults are a table: which attempt of which task fails, dies or sleeps. Attempts are counted in files, because a task may
+run in another process.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sketchscale.engine.base import Engine, Event, Plan, RetryPolicy, run_plan
+from sketchscale.errors import BudgetError, InputError, TaskError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    number: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.number:04d}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """`faults[(task, attempt)]` is what happens: raise, input, die, or sleep."""
+
+    folder: str
+    faults: dict[tuple[int, int], str] = field(default_factory=dict)
+
+
+def attempt_of(step: Step, folder: str) -> int:
+    """Which run of this task this is; one file per run."""
+    for attempt in range(1, 99):
+        try:
+            os.close(os.open(Path(folder) / f"{step.key}.{attempt}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        return attempt
+    raise AssertionError("a task ran 98 times")
+
+
+def squared(step: Step, scenario: Scenario) -> int:
+    fault = scenario.faults.get((step.number, attempt_of(step, scenario.folder)))
+    if fault == "raise":
+        raise OSError("storage hiccup")
+    if fault == "input":
+        raise InputError("image is not one")
+    if fault == "bug":
+        raise ZeroDivisionError("a bug")
+    if fault == "die":
+        os._exit(9)
+    if fault == "sleep":
+        time.sleep(60)
+    return step.number**2
+
+
+class Notes:
+    """A ledger in memory."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, Any] = {}
+
+    def finished(self, stage: str) -> dict[str, Any]:
+        return dict(self.results)
+
+    def record(self, stage: str, key: str, result: Any) -> None:
+        self.results[key] = result
+
+
+def plan_of(count: int, folder: Path, **faults: Any) -> Plan[Step]:
+    steps = tuple(Step(number=i) for i in range(count))
+    return Plan(stage="square", fn=squared, tasks=steps, config=Scenario(folder=str(folder), **faults), task_bytes=10)
+
+
+class EngineSuite:
+    """Order, retries, ledger, budget, progress: the same on every engine."""
+
+    def open_engine(self) -> Engine:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def engine(self) -> Iterator[Engine]:
+        engine = self.open_engine()
+        yield engine
+        engine.close()
+
+    def test_results_come_in_task_order(self, engine: Engine, tmp_path: Path) -> None:
+        assert run_plan(plan_of(9, tmp_path), engine) == [i**2 for i in range(9)]
+
+    def test_an_empty_plan_has_no_results(self, engine: Engine, tmp_path: Path) -> None:
+        assert run_plan(plan_of(0, tmp_path), engine) == []
+
+    def test_storage_hiccups_are_tried_again(self, engine: Engine, tmp_path: Path) -> None:
+        plan = plan_of(4, tmp_path, faults={(2, 1): "raise", (2, 2): "raise"})
+        assert run_plan(plan, engine) == [0, 1, 4, 9]
+        assert (tmp_path / "0002.3").exists()
+
+    def test_a_task_that_never_succeeds_is_named(self, engine: Engine, tmp_path: Path) -> None:
+        plan = plan_of(4, tmp_path, faults={(2, i): "raise" for i in (1, 2, 3)})
+        with pytest.raises(TaskError, match=r"'square', task 0002: OSError: storage hiccup \(attempt 3 of 3\)"):
+            run_plan(plan, engine)
+
+    def test_bad_input_and_bugs_are_not_tried_again(self, engine: Engine, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="image is not one"):
+            run_plan(plan_of(3, tmp_path, faults={(1, 1): "input"}), engine)
+        with pytest.raises(TaskError, match="ZeroDivisionError"):
+            run_plan(plan_of(3, tmp_path, faults={(2, i): "bug" for i in (1, 2)}), engine)
+        assert not (tmp_path / "0001.3").exists()
+
+    def test_finished_tasks_are_skipped_and_the_rest_recorded(self, engine: Engine, tmp_path: Path) -> None:
+        notes = Notes()
+        notes.record("square", "0001", 111)
+        assert run_plan(plan_of(3, tmp_path), engine, ledger=notes) == [0, 111, 4]
+        assert notes.results == {"0000": 0, "0001": 111, "0002": 4}
+        assert not (tmp_path / "0001.1").exists()
+
+    def test_a_stopped_run_goes_on_where_it_was(self, engine: Engine, tmp_path: Path) -> None:
+        notes = Notes()
+        with pytest.raises(InputError):
+            run_plan(plan_of(6, tmp_path, faults={(4, 1): "input"}), engine, ledger=notes)
+        done = set(notes.results)
+        assert run_plan(plan_of(6, tmp_path), engine, ledger=notes) == [i**2 for i in range(6)]
+        assert all(not (tmp_path / f"{key}.2").exists() for key in done)
+
+    def test_a_plan_over_the_budget_is_refused_before_it_starts(self, engine: Engine, tmp_path: Path) -> None:
+        plan = plan_of(8, tmp_path)
+        with pytest.raises(BudgetError, match="fewer --workers"):
+            run_plan(plan, engine, budget_bytes=10 * engine.workers - 1)
+        assert not list(tmp_path.iterdir())
+        run_plan(plan, engine, budget_bytes=10 * engine.workers)
+
+    def test_progress_counts_every_task_once(self, engine: Engine, tmp_path: Path) -> None:
+        events: list[Event] = []
+        run_plan(plan_of(5, tmp_path, faults={(3, 1): "raise"}), engine, on_event=events.append)
+        kinds = [event.kind for event in events]
+        assert kinds.count("done") == 5
+        assert kinds.count("retry") == 1
+        assert (kinds[0], kinds[-1], events[-1].done) == ("start", "end", 5)
+
+
+class ProcessSuite(EngineSuite):
+    """More, for engines whose workers are other processes."""
+
+    def test_a_worker_that_dies_costs_one_attempt(self, engine: Engine, tmp_path: Path) -> None:
+        assert run_plan(plan_of(4, tmp_path, faults={(1, 1): "die"}), engine) == [0, 1, 4, 9]
+
+    def test_a_task_that_always_kills_its_worker_is_an_error(self, engine: Engine, tmp_path: Path) -> None:
+        plan = plan_of(1, tmp_path, faults={(0, i): "die" for i in (1, 2, 3)})
+        with pytest.raises(TaskError, match=r"task 0000: .*its worker died \(attempt 3 of 3\)"):
+            run_plan(plan, engine)
+
+    def test_a_task_past_its_deadline_is_stopped_and_run_again(self, engine: Engine, tmp_path: Path) -> None:
+        plan = plan_of(3, tmp_path, faults={(0, 1): "sleep"})
+        assert run_plan(plan, engine, retry=RetryPolicy(deadline_s=8)) == [0, 1, 4]
