@@ -1,0 +1,260 @@
+"""One TOML file into the options of every use case, and back.
+
+    [study]      which images, which name                    [segment]   model and integration
+    [execution]  engine, workers, memory: no effect on results  [measure], [classify], [report]
+
+An unknown key, a wrong type or a value out of range is an `InputError` that names file and key. `--set segment.min_size=30`
+overrides one key. `schema()` is the JSON schema of the file, for editors.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from sketchscale.errors import InputError, UnknownNameError
+
+__all__ = [
+    "ClassifyOptions",
+    "Execution",
+    "ReportOptions",
+    "SegmentOptions",
+    "Study",
+    "StudyImages",
+    "TrainOptions",
+    "apply_overrides",
+    "load_study",
+    "schema",
+]
+
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How work is run; no field here changes a result.
+
+    Attributes:
+        engine: serial, threads or processes.
+        workers: tasks at once; the usable cores when None.
+        block: side of a block in pixels, cut to whole write units.
+        memory_gb: a plan that declares more is refused before it starts.
+        resume: go on with what an earlier run of the same plan finished.
+        overwrite: remove what is there first.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    engine: str = "threads"
+    workers: int | None = None
+    block: int = 2048
+    memory_gb: float | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise InputError("--resume and --overwrite exclude each other: keep what is there, or remove it")
+        if self.block < 1 or (self.workers is not None and self.workers < 1):
+            raise InputError(f"block {self.block} and workers {self.workers} must be at least 1")
+
+    @property
+    def budget_bytes(self) -> int | None:
+        return None if self.memory_gb is None else int(self.memory_gb * 1e9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentOptions:
+    """From image to labels. None means what the model says.
+
+    Attributes:
+        model: a shipped name or a model folder.
+        labels: name of the label image.
+        channels: indices or names of the channels the network reads, in its order.
+        threshold: foreground is where distance > threshold, in pixels; 0 is a value.
+        min_size, max_size: objects outside are removed after merging; pixels.
+        method: suppressed (default) or euler (as the papers write it).
+        steps, link_radius: of the integration.
+        tile, overlap: of the network's grid, pixels.
+        device, precision, batch: how the network runs; part of the provenance.
+        t, z: which plane, where the image has several.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    model: str = "nuclei-fluo"
+    labels: str = "nuclei"
+    channels: tuple[int | str, ...] | None = None
+    threshold: float | None = None
+    min_size: int | None = None
+    max_size: int | None = None
+    method: Literal["suppressed", "euler"] = "suppressed"
+    steps: int = 200
+    link_radius: int = 2
+    tile: int | None = None
+    overlap: int | None = None
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch: int | None = None
+    t: int | None = None
+    z: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """From sketches to a model; see training.loop for what each does.
+
+    Attributes:
+        images, sketches: pairs, in order; used by a study file (the command takes them as arguments).
+        minutes: stop after so long; the schedule follows the clock.
+        width: channels of the first level, 8 (quarter) to 32 (full).
+    """
+
+    __pydantic_config__ = _STRICT
+
+    images: tuple[str, ...] = ()
+    sketches: tuple[str, ...] = ()
+    out: str = "model"
+    channels: tuple[int | str, ...] | None = None
+    loss: str = "sketchpose"
+    network: str = "unet"
+    width: int = 16
+    init: str | None = None
+    minutes: float | None = 5.0
+    steps: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    on_conflict: Literal["refuse", "last"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyOptions:
+    """Annotated objects to a class for every object; `annotations` trains, `classifier` is a folder to apply."""
+
+    __pydantic_config__ = _STRICT
+
+    annotations: str | None = None
+    classifier: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """The page of a run."""
+
+    __pydantic_config__ = _STRICT
+
+    out: str = "report.html"
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyImages:
+    """Name of the study, and its images: addresses or glob patterns, relative to the file."""
+
+    __pydantic_config__ = _STRICT
+
+    images: tuple[str, ...]
+    name: str = "study"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One study file."""
+
+    __pydantic_config__ = _STRICT
+
+    study: StudyImages
+    segment: SegmentOptions = SegmentOptions()
+    train: TrainOptions | None = None
+    classify: ClassifyOptions | None = None
+    report: ReportOptions = ReportOptions()
+    execution: Execution = Execution()
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file.
+
+    Raises:
+        InputError: names the file and the key.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; expected: a study file (TOML)") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    study: Study = parse(Study, apply_overrides(document, overrides), source=str(path))
+    return study
+
+
+def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy with `a.b=value` set; values are TOML, and bare words are strings.
+
+    >>> apply_overrides({"a": {"b": 1}}, ["a.b=2", "c=word"])
+    {'a': {'b': 2}, 'c': 'word'}
+    """
+    result: dict[str, Any] = json.loads(json.dumps(document, default=str))
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals or not dotted:
+            raise InputError.of(found=f"--set {override}", expected="key=value", fix="write --set segment.min_size=30")
+        *parents, leaf = dotted.strip().split(".")
+        place = result
+        for name in parents:
+            place = place.setdefault(name, {})
+        place[leaf] = _toml_value(text.strip())
+    return result
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def parse(kind: type[Any], document: Mapping[str, Any], *, source: str) -> Any:
+    """A config dataclass from plain values.
+
+    Raises:
+        InputError: the first thing wrong, with its key.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top)"
+        raise InputError(f"{source}: {key}: {_words(kind, first)}") from error
+
+
+def _words(kind: type[Any], error: Any) -> str:
+    """What pydantic found, with the nearest known key where a key is unknown."""
+    if error["type"] != "unexpected_keyword_argument":
+        return str(error["msg"])
+    for name in error["loc"][:-1]:
+        kind = _record(get_type_hints(kind)[name])
+    return str(UnknownNameError.among("key", str(error["loc"][-1]), kind.__dataclass_fields__))
+
+
+def _record(hint: Any) -> Any:
+    """The dataclass of a field that may also be None."""
+    return next((part for part in (*get_args(hint), hint) if is_dataclass(part)), hint)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a study file."""
+    document = TypeAdapter(Study).json_schema()
+    return document
+
+
+def as_json(options: Any) -> str:
+    """A config record as canonical JSON, for fingerprints and provenance."""
+    return json.dumps(asdict(options), sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,95 @@
+"""One use case's runs of plans: engine, ledger, progress and memory budget, opened once and passed on.
+
+    with Runner(execution, on_event) as runner:
+        results = runner.run(plan, ledger)
+
+`dry` collects what would be run instead: the lines of `--dry-run` and of `sketchscale plan`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from sketchscale.config import Execution
+from sketchscale.engine import open_engine
+from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, check_budget, run_plan
+from sketchscale.errors import InputError
+from sketchscale.io.arrays import ArrayRef, create_array, open_array
+
+__all__ = ["Runner", "StageLine", "ensure_array", "quiet"]
+
+
+def quiet(event: Event) -> None:
+    """Progress for nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLine:
+    """One stage of a dry run, or the time of one that ran."""
+
+    stage: str
+    tasks: int
+    task_mb: float
+    peak_mb: float
+    seconds: float = 0.0
+
+
+class Runner:
+    """Runs plans with one engine; remembers how long each stage took."""
+
+    def __init__(self, execution: Execution, on_event: Callable[[Event], None] = quiet) -> None:
+        self.execution, self.on_event = execution, on_event
+        self.engine: Engine = open_engine(execution.engine, execution.workers)
+        self.stages: list[StageLine] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.engine.close()
+
+    def run(self, plan: Plan[Any], ledger: Ledger | None = None) -> list[Json]:
+        """Run a plan; results in task order."""
+        started = time.perf_counter()
+        results = run_plan(
+            plan, self.engine, ledger=ledger, on_event=self.on_event, budget_bytes=self.execution.budget_bytes
+        )
+        self.stages.append(self._line(plan, time.perf_counter() - started))
+        return results
+
+    def timed(self, stage: str, seconds: float) -> None:
+        """Note work that is no plan (merging on the driver)."""
+        self.stages.append(StageLine(stage=stage, tasks=1, task_mb=0, peak_mb=0, seconds=seconds))
+
+    def dry(self, plan: Plan[Any]) -> None:
+        """Note a plan without running it; one over the budget is refused all the same."""
+        check_budget(plan, self.engine.workers, self.execution.budget_bytes)
+        self.stages.append(self._line(plan, 0.0))
+
+    def _line(self, plan: Plan[Any], seconds: float) -> StageLine:
+        return StageLine(
+            stage=plan.stage,
+            tasks=len(plan.tasks),
+            task_mb=round(plan.task_bytes / 1e6, 1),
+            peak_mb=round(plan.peak_bytes(self.engine.workers) / 1e6, 1),
+            seconds=seconds,
+        )
+
+
+def ensure_array(ref: ArrayRef, **wanted: Any) -> ArrayRef:
+    """An array of exactly this kind: the one an interrupted run left, or a new one. Arguments of `create_array`."""
+    try:
+        found = open_array(ref)
+    except InputError:
+        create_array(ref, **wanted)
+        return ref
+    chunks = tuple(min(c, n) for c, n in zip(wanted["chunks"], wanted["shape"], strict=True))
+    if (found.shape, found.chunks, found.dtype) != (tuple(wanted["shape"]), chunks, np.dtype(wanted["dtype"])):
+        create_array(ref, **wanted)
+    return ref
