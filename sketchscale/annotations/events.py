@@ -1,0 +1,374 @@
+"""The events of a sketch, and the log they are kept in: one JSON object a line, appended and never rewritten.
+
+A line is written whole or not at all: one write to a file opened for appending, then fsync. If a machine still dies
+inside a line, that line is named when the log is read, never silently dropped.
+
+Coordinates are level-0 pixels in array order, `[y, x]`; the centre of the first pixel is `[0, 0]`.
+
+    {"event":"stroke","points":[[10,12],[10,30]],"radius_px":3,"label":"foreground","id":"7f","user":"ada","image":"a"}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
+from sketchscale.geometry import Box
+
+__all__ = [
+    "BOUNDARY",
+    "CLASSES",
+    "EVENTS",
+    "UNKNOWN",
+    "ClassPoint",
+    "Event",
+    "LabelledBox",
+    "Point",
+    "Polygon",
+    "Raster",
+    "Stroke",
+    "Undo",
+    "append_events",
+    "event_line",
+    "read_events",
+    "repair_log",
+]
+
+CLASSES = ("background", "foreground", "boundary", "unknown")
+"""What a stroke, a polygon or a raster can say; "unknown" erases."""
+
+UNKNOWN = -1
+BOUNDARY = -2
+"""Pixel values beside 0 (background) and k > 0 (object k): nothing said, and a drawn boundary (raster events)."""
+
+Point: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stroke:
+    """A brush stroke.
+
+    Attributes:
+        points: polyline `((y, x), ...)` in level-0 pixels; one point is a dab.
+        radius_px: of the brush, at least 0.5; 0.5 draws a line of one pixel.
+        label: one of CLASSES.
+        object: number of the object a foreground stroke belongs to, None when the person did not say.
+        id: unique in its log; what an undo names. user, time (ISO 8601), image: who, when, on which image.
+    """
+
+    kind: ClassVar[str] = "stroke"
+    points: tuple[Point, ...]
+    radius_px: float
+    label: str
+    object: int | None = None
+    id: str = ""
+    user: str = ""
+    time: str = ""
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        _require_class(self)
+        _require_finite(self, self.points, least=1)
+        if not (math.isfinite(self.radius_px) and self.radius_px >= 0.5):
+            raise _bad(self, f"has a radius of {self.radius_px} px", "at least 0.5 (a line of one pixel)")
+        _require_object(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polygon:
+    """A filled region: outer ring and holes, each `((y, x), ...)` with three vertices or more; even-odd rule."""
+
+    kind: ClassVar[str] = "polygon"
+    rings: tuple[tuple[Point, ...], ...]
+    label: str
+    object: int | None = None
+    id: str = ""
+    user: str = ""
+    time: str = ""
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        _require_class(self)
+        if not self.rings:
+            raise _bad(self, "has no ring", "at least one")
+        for ring in self.rings:
+            _require_finite(self, ring, least=3)
+        _require_object(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledBox:
+    """Everything inside is labelled: `start` (inclusive) and `stop` (exclusive) in pixels, (y, x)."""
+
+    kind: ClassVar[str] = "box"
+    start: tuple[int, int]
+    stop: tuple[int, int]
+    id: str = ""
+    user: str = ""
+    time: str = ""
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        _require_extent(self, self.start, self.stop)
+
+    @property
+    def box(self) -> Box:
+        return Box(self.start, self.stop)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raster:
+    """Pixels of a box, run-length encoded in raster order: `((value, count), ...)`.
+
+    Values: k > 0 object k, 0 background, -1 nothing said, -2 boundary.
+    """
+
+    kind: ClassVar[str] = "raster"
+    start: tuple[int, int]
+    stop: tuple[int, int]
+    runs: tuple[tuple[int, int], ...]
+    id: str = ""
+    user: str = ""
+    time: str = ""
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        _require_extent(self, self.start, self.stop)
+        covered = sum(count for _, count in self.runs)
+        size = self.box.size
+        if covered != size or any(value < BOUNDARY or count < 1 for value, count in self.runs):
+            raise _bad(self, f"has runs of {covered} pixels in all", f"{size} for {self.box}, values from -2 on")
+
+    @property
+    def box(self) -> Box:
+        return Box(self.start, self.stop)
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any], origin: tuple[int, int] = (0, 0), **stamp: str) -> Raster:
+        """Encode an array of values (y, x) whose first pixel is at `origin`; `stamp`: id, user, time, image.
+
+        >>> Raster.of(np.array([[0, 0, 7]])).runs
+        ((0, 2), (7, 1))
+        """
+        flat = np.ascontiguousarray(values, dtype=np.int64).ravel()
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
+        counts = np.diff(np.concatenate([starts, [flat.size]]))
+        runs = tuple(zip(flat[starts].tolist(), counts.tolist(), strict=True))
+        stop = (origin[0] + values.shape[0], origin[1] + values.shape[1])
+        return cls(start=origin, stop=stop, runs=runs, **stamp)
+
+    def values(self) -> npt.NDArray[np.int32]:
+        """The pixels, int32 (y, x)."""
+        values, counts = np.array(self.runs, dtype=np.int64).T
+        return np.repeat(values.astype(np.int32), counts).reshape(self.box.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassPoint:
+    """A click that names the class of the object under it, for the object classifier; draws no pixel."""
+
+    kind: ClassVar[str] = "class"
+    point: Point
+    name: str
+    id: str = ""
+    user: str = ""
+    time: str = ""
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        _require_finite(self, (self.point,), least=1)
+        if not self.name:
+            raise _bad(self, "has no class name", "a name such as 'mitotic'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo:
+    """Takes back the event named by `target`; an undo can be undone."""
+
+    kind: ClassVar[str] = "undo"
+    target: str
+    id: str = ""
+    user: str = ""
+    time: str = ""
+    image: str = ""
+
+
+Event: TypeAlias = Stroke | Polygon | LabelledBox | Raster | ClassPoint | Undo
+
+EVENTS: Mapping[str, type[Event]] = {
+    kind.kind: kind for kind in (Stroke, Polygon, LabelledBox, Raster, ClassPoint, Undo)
+}
+"""What a line's "event" can be."""
+
+
+def _bad(event: Event, found: str, expected: str) -> InputError:
+    where = f" on image {event.image!r}" if event.image else ""
+    return InputError.of(
+        found=f"{event.kind} {event.id or '(no id)'}{where} {found}",
+        expected=expected,
+        fix="undo it or remove its line from the sketch",
+    )
+
+
+def _require_class(event: Stroke | Polygon) -> None:
+    if event.label not in CLASSES:
+        raise UnknownNameError.among(f"class of {event.kind} {event.id or '(no id)'}", event.label, CLASSES)
+
+
+def _require_object(event: Stroke | Polygon) -> None:
+    if event.object is not None and not (event.label == "foreground" and 0 < event.object < 2**31):
+        raise _bad(event, f"({event.label}) names object {event.object}", "an object from 1 on, for foreground only")
+
+
+def _require_finite(event: Event, points: Sequence[Point], least: int) -> None:
+    if len(points) < least or not all(len(p) == 2 and math.isfinite(p[0]) and math.isfinite(p[1]) for p in points):
+        raise _bad(event, "has missing or non-finite coordinates", f"{least} or more finite points [y, x]")
+
+
+def _require_extent(event: LabelledBox | Raster, start: tuple[int, int], stop: tuple[int, int]) -> None:
+    if not all(a < b for a, b in zip(start, stop, strict=True)):
+        raise _bad(event, f"runs from {list(start)} to {list(stop)}", "start before stop, both [y, x]")
+
+
+def event_line(event: Event) -> bytes:
+    """The event as its line of the log, end of line included; empty fields are left out."""
+    record: dict[str, Any] = {"event": event.kind}
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if value is not None and value != "":
+            record[field.name] = value
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
+
+
+def _from_line(line: bytes) -> Event:
+    record = json.loads(line)
+    kind = str(record.pop("event", None)) if isinstance(record, dict) else "nothing"
+    if kind not in EVENTS:
+        raise UnknownNameError.among("event", kind, EVENTS)
+    return EVENTS[kind](**{name: _tupled(value) for name, value in record.items()})
+
+
+def append_events(path: str | os.PathLike[str], events: Iterable[Event]) -> None:
+    """Append events to a log, which is made when absent; on return they are on the disk.
+
+    All lines go in one write to a file opened for appending, so that two writers never mix inside a line. A write
+    that fails half way (disk full) is taken back.
+
+    Raises:
+        InputError: the log ends in a torn line (see `repair_log`).
+        OutputError: the log cannot be written.
+    """
+    path = Path(path)
+    data = b"".join(event_line(event) for event in events)
+    _require_whole_last_line(path)
+    try:
+        _append(path, data)
+    except OSError as error:
+        raise OutputError(
+            f"cannot append to sketch {path}: {error.strerror}; to fix: free space or permission"
+        ) from error
+
+
+def _append(path: Path, data: bytes) -> None:
+    fresh = not path.exists()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(handle).st_size
+        try:
+            _write_all(handle, data)
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)
+    if fresh:
+        _fsync_folder(path.parent)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(handle, data) :]
+
+
+def _fsync_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there; the file itself is synced
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _require_whole_last_line(path: Path) -> None:
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            raise _torn(path, 1 + path.read_bytes().count(b"\n"))
+
+
+def _torn(path: Path, number: int) -> InputError:
+    return InputError.of(
+        found=f"line {number}, the last one of sketch {path}, is torn (no end of line: a writer was stopped there)",
+        expected="whole lines",
+        fix="`sketchscale sketch show --repair` keeps the torn piece beside the log and cuts it off",
+    )
+
+
+def repair_log(path: str | os.PathLike[str]) -> Path | None:
+    """Move a torn last line into `<path>.torn`; None when the log is whole."""
+    path = Path(path)
+    data = path.read_bytes()
+    keep = data.rfind(b"\n") + 1
+    if keep == len(data):
+        return None
+    torn = path.with_name(path.name + ".torn")
+    torn.write_bytes(data[keep:])
+    os.truncate(path, keep)
+    return torn
+
+
+def read_events(path: str | os.PathLike[str]) -> tuple[Event, ...]:
+    """All events of a log, in order, undone ones included.
+
+    Raises:
+        MissingDataError: no such file.
+        InputError: a line is torn, is not JSON, or says something impossible; names file and line.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise MissingDataError(f"sketch {path} cannot be read: {error.strerror}; expected: a .jsonl log") from error
+    if lines[-1]:
+        raise _torn(path, len(lines))
+    return tuple(_read_line(path, number, line) for number, line in enumerate(lines[:-1], start=1) if line.strip())
+
+
+def _read_line(path: Path, number: int, line: bytes) -> Event:
+    try:
+        return _from_line(line)
+    except InputError as error:
+        raise InputError(f"line {number} of sketch {path}: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError.of(
+            found=f"line {number} of sketch {path} is not a sketch event ({error})",
+            expected="one JSON object a line with an 'event' of " + ", ".join(sorted(EVENTS)),
+            fix="correct or remove that line",
+        ) from error

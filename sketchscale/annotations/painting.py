@@ -1,0 +1,357 @@
+"""Events painted onto sparse tiles, and the objects of the whole sketch.
+
+The image may have 10^10 pixels and the sketch 10^5, so nothing here is as large as the image: tiles exist where
+something was drawn, objects are found on the sorted raster positions of drawn pixels. All tiles are painted before any
+is read, which is why the answer to a box cannot depend on the box.
+
+What a pixel belongs to is decided by its centre and the event alone, in float64 and absolute coordinates.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from sketchscale.annotations.events import (
+    BOUNDARY,
+    UNKNOWN,
+    ClassPoint,
+    Event,
+    LabelledBox,
+    Point,
+    Polygon,
+    Raster,
+    Stroke,
+)
+from sketchscale.geometry import Box
+
+__all__ = ["TILE", "Canvas", "Conflict", "extent_of"]
+
+TILE = 512
+"""Edge of a painted tile."""
+
+_FREE = -3
+"""Foreground of no numbered object."""
+
+_LONGEST_PIECE_PX = 256.0
+
+_Area: TypeAlias = Stroke | Polygon | Raster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """Pixels that were called foreground and background; `event` is the later of the two, `box` encloses them."""
+
+    event: str
+    pixels: int
+    box: Box
+
+    def __str__(self) -> str:
+        return f"{self.pixels} px in {self.box} (event {self.event or '(no id)'})"
+
+
+@dataclass(slots=True)
+class _TilePixels:
+    """Of one tile: what each pixel is (-1, 0, k, or _FREE), whether a boundary lies on it, and which mark (counted
+    from 1) came second in a conflict there."""
+
+    area: npt.NDArray[np.int32]
+    boundary: npt.NDArray[np.bool_]
+    conflict: npt.NDArray[np.int32]
+
+    @classmethod
+    def blank(cls, shape: tuple[int, ...]) -> _TilePixels:
+        return cls(np.full(shape, UNKNOWN, np.int32), np.zeros(shape, np.bool_), np.zeros(shape, np.int32))
+
+    def put(self, at: tuple[slice, ...], values: npt.NDArray[np.int32], number: int) -> None:
+        """Lay a mark's values over the box `at`; UNKNOWN leaves a pixel alone."""
+        area, boundary, conflict = self.area[at], self.boundary[at], self.conflict[at]
+        boundary |= values == BOUNDARY
+        inside = (values > 0) | (values == _FREE)
+        was_inside = (area > 0) | (area == _FREE)
+        clash = (inside & (area == 0)) | ((values == 0) & was_inside)
+        conflict[clash] = number
+        # Foreground without a number leaves the number that is there.
+        write = (values == 0) | (values > 0) | ((values == _FREE) & ~was_inside)
+        area[write] = values[write]
+
+    def erase(self, at: tuple[slice, ...], covered: npt.NDArray[np.bool_]) -> None:
+        self.area[at][covered] = UNKNOWN
+        self.boundary[at][covered] = False
+        self.conflict[at][covered] = 0
+
+
+class Canvas:
+    """Sparse tiles of painted pixels by tile index; `objects` counts the objects of the whole sketch."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.tiles: dict[tuple[int, int], _TilePixels] = {}
+        self.objects = 0
+
+    @classmethod
+    def paint(cls, shape: tuple[int, int], marks: Sequence[Event]) -> Canvas:
+        canvas = cls(shape)
+        for number, mark in enumerate(marks, start=1):
+            if isinstance(mark, Stroke | Polygon | Raster):
+                for box, values in _pieces(mark, shape):
+                    canvas._put(box, values, number, erase=_erases(mark))
+        canvas._number_objects()
+        return canvas
+
+    def _put(self, box: Box, values: npt.NDArray[np.int32], number: int, *, erase: bool) -> None:
+        for index in _tiles_of(box):
+            tile_box = self._box(index)
+            part = box.intersect(tile_box)
+            piece = values[part.relative_to(box.start).slices]
+            if not (piece != UNKNOWN).any():
+                continue
+            tile = self.tiles.setdefault(index, _TilePixels.blank(tile_box.shape))
+            at = part.relative_to(tile_box.start).slices
+            if erase:
+                tile.erase(at, piece != UNKNOWN)
+            else:
+                tile.put(at, piece, number)
+
+    def _box(self, index: tuple[int, int]) -> Box:
+        start = (index[0] * TILE, index[1] * TILE)
+        return Box(start, (start[0] + TILE, start[1] + TILE)).clip(self.shape)
+
+    def read_labels(self, box: Box) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        labels, boundary = np.full(box.shape, UNKNOWN, np.int32), np.zeros(box.shape, np.bool_)
+        for index in _tiles_of(box):
+            if index in self.tiles:
+                tile_box = self._box(index)
+                part = box.intersect(tile_box)
+                source, target = part.relative_to(tile_box.start).slices, part.relative_to(box.start).slices
+                labels[target] = self.tiles[index].area[source]
+                boundary[target] = self.tiles[index].boundary[source]
+        labels[boundary] = UNKNOWN
+        return labels, boundary
+
+    def conflicts(self, ids: Sequence[str]) -> tuple[Conflict, ...]:
+        pixels: dict[int, list[npt.NDArray[np.int64]]] = {}
+        for index, tile in self.tiles.items():
+            at = np.argwhere(tile.conflict)
+            numbers = tile.conflict[at[:, 0], at[:, 1]]
+            for number in np.unique(numbers).tolist():
+                pixels.setdefault(number, []).append(at[numbers == number] + np.array(index) * TILE)
+        return tuple(_conflict(ids[number - 1], np.concatenate(pixels[number])) for number in sorted(pixels))
+
+    def _number_objects(self) -> None:
+        """Replace numbers given and free components by final ids, in raster order of their first pixel."""
+        free = self._free_components()
+        first: dict[int, int] = {}
+        for key, name in self._named_pixels(free):
+            first[name] = min(first.get(name, key), key)
+        order = {name: i for i, name in enumerate(sorted(first, key=first.__getitem__), start=1)}
+        self.objects = len(order)
+        for index in self.tiles:
+            self._renumber(index, free, order)
+
+    def _keys(self, index: tuple[int, int], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Raster position in the whole image of the pixels of a tile's mask."""
+        y, x = np.nonzero(mask)
+        return (y + index[0] * TILE).astype(np.int64) * self.shape[1] + (x + index[1] * TILE)
+
+    def _visible(self, index: tuple[int, int]) -> npt.NDArray[np.int32]:
+        tile = self.tiles[index]
+        return np.where(tile.boundary, np.int32(UNKNOWN), tile.area)
+
+    def _free_components(self) -> _Components:
+        keys = [self._keys(index, self._visible(index) == _FREE) for index in self.tiles]
+        components = _Components.of(np.sort(np.concatenate(keys)) if keys else np.zeros(0, np.int64), self.shape[1])
+        components.join_numbered(pair for index in self.tiles for pair in self._contacts(index))
+        return components
+
+    def _contacts(self, index: tuple[int, int]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]:
+        """Free pixels of a tile with a numbered 4-neighbour, and that number."""
+        if not (self._visible(index) == _FREE).any():
+            return
+        box = self._box(index)
+        grown = box.grow(1).clip(self.shape)
+        labels, _ = self.read_labels(grown)
+        missing = [
+            (int(g == b), int(h == c)) for g, h, b, c in zip(grown.start, grown.stop, box.start, box.stop, strict=True)
+        ]
+        labels = np.pad(labels, missing, constant_values=UNKNOWN)
+        centre = labels[1:-1, 1:-1]
+        for neighbour in (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:]):
+            touching = (centre == _FREE) & (neighbour > 0)
+            yield self._keys(index, touching), neighbour[touching]
+
+    def _named_pixels(self, free: _Components) -> Iterator[tuple[int, int]]:
+        """(raster position, name) of the first pixel of each object in each tile; a name is a number or negative."""
+        for index in self.tiles:
+            visible = self._visible(index)
+            for mask in (visible > 0, visible == _FREE):
+                keys = self._keys(index, mask)
+                names = free.names(keys) if (visible[mask] < 0).any() else visible[mask].astype(np.int64)
+                values, first = np.unique(names, return_index=True)
+                yield from zip(keys[first].tolist(), values.tolist(), strict=True)
+
+    def _renumber(self, index: tuple[int, int], free: _Components, order: Mapping[int, int]) -> None:
+        tile, visible = self.tiles[index], self._visible(index)
+        loose = visible == _FREE
+        names = visible.astype(np.int64)
+        names[loose] = free.names(self._keys(index, loose))
+        inside = (visible > 0) | loose
+        values, at = np.unique(names[inside], return_inverse=True)
+        tile.area = np.minimum(visible, 0)
+        tile.area[inside] = np.array([order[value] for value in values.tolist()], np.int32)[at]
+
+
+class _Components:
+    """4-connected components of single pixels, given as sorted raster positions; scalable because nothing is dense."""
+
+    def __init__(self, keys: npt.NDArray[np.int64], component: npt.NDArray[np.int64], count: int) -> None:
+        self.keys, self.component = keys, component
+        self.name = -1 - np.arange(count, dtype=np.int64)
+
+    @classmethod
+    def of(cls, keys: npt.NDArray[np.int64], width: int) -> _Components:
+        pairs = []
+        for step in (1, width):
+            source = np.flatnonzero(keys % width != width - 1) if step == 1 else np.arange(keys.size)
+            found = np.searchsorted(keys, keys[source] + step)
+            hit = keys[np.minimum(found, keys.size - 1)] == keys[source] + step
+            pairs.append((source[hit], found[hit]))
+            if width == 1:
+                pairs = pairs[-1:]
+        rows, columns = (np.concatenate([p[i] for p in pairs]) for i in (0, 1))
+        graph = coo_array((np.ones(rows.size, np.bool_), (rows, columns)), shape=(keys.size, keys.size))
+        count, component = connected_components(graph, directed=False)
+        return cls(keys, component, count)
+
+    def join_numbered(self, contacts: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]) -> None:
+        """Give a component the number of the one numbered object it touches; of several, none."""
+        touched: dict[int, set[int]] = {}
+        for keys, numbers in contacts:
+            at = self.component[np.searchsorted(self.keys, keys)]
+            for component, number in np.unique(np.stack([at, numbers], axis=1), axis=0).tolist():
+                touched.setdefault(component, set()).add(number)
+        for component, found in touched.items():
+            if len(found) == 1:
+                self.name[component] = found.pop()
+
+    def names(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The object of each pixel: a number > 0, or a name of its own < 0."""
+        return self.name[self.component[np.searchsorted(self.keys, keys)]]
+
+
+def _conflict(event: str, at: npt.NDArray[np.int64]) -> Conflict:
+    low, high = at.min(axis=0).tolist(), (at.max(axis=0) + 1).tolist()
+    return Conflict(event=event, pixels=len(at), box=Box(tuple(low), tuple(high)))
+
+
+def _erases(mark: _Area) -> bool:
+    return not isinstance(mark, Raster) and mark.label == "unknown"
+
+
+def _tiles_of(box: Box) -> Iterator[tuple[int, int]]:
+    if box.size:
+        for y in range(box.start[0] // TILE, (box.stop[0] - 1) // TILE + 1):
+            for x in range(box.start[1] // TILE, (box.stop[1] - 1) // TILE + 1):
+                yield y, x
+
+
+def _pieces(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.int32]]]:
+    """A mark as boxes of values, UNKNOWN where it says nothing; together they are the mark."""
+    if isinstance(mark, Raster):
+        yield mark.box, mark.values()
+        return
+    covers = _stroke_masks(mark, shape) if isinstance(mark, Stroke) else _polygon_masks(mark, shape)
+    value = _value(mark)
+    for box, mask in covers:
+        if box.size:
+            yield box, np.where(mask, np.int32(value), np.int32(UNKNOWN))
+
+
+def _value(mark: Stroke | Polygon) -> int:
+    if mark.label == "foreground":
+        return _FREE if mark.object is None else mark.object
+    # An eraser's value only has to differ from UNKNOWN.
+    return BOUNDARY if mark.label == "boundary" else 0
+
+
+def _stroke_masks(stroke: Stroke, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
+    for a, b in _segments(stroke.points):
+        yield _capsule(a, b, stroke.radius_px, shape)
+    for y, x in stroke.points:
+        pixel = (math.floor(y + 0.5), math.floor(x + 0.5))
+        box = Box(pixel, (pixel[0] + 1, pixel[1] + 1)).clip(shape)
+        yield box, np.ones(box.shape, np.bool_)
+
+
+def _segments(points: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
+    """The polyline's segments, long ones in short pieces so that each stays in few tiles."""
+    if len(points) == 1:
+        yield points[0], points[0]
+    for (ay, ax), (by, bx) in itertools.pairwise(points):
+        n = max(1, math.ceil(math.hypot(by - ay, bx - ax) / _LONGEST_PIECE_PX))
+        stops = [(ay + (by - ay) * i / n, ax + (bx - ax) * i / n) for i in range(n)] + [(by, bx)]
+        yield from itertools.pairwise(stops)
+
+
+def _capsule(a: Point, b: Point, radius: float, shape: tuple[int, int]) -> tuple[Box, npt.NDArray[np.bool_]]:
+    """Pixels whose centre is within `radius` of the segment from a to b."""
+    start = tuple(math.ceil(min(p, q) - radius) for p, q in zip(a, b, strict=True))
+    stop = tuple(math.floor(max(p, q) + radius) + 1 for p, q in zip(a, b, strict=True))
+    box = Box(start, stop).clip(shape)
+    y, x = np.ogrid[box.slices]
+    dy, dx = b[0] - a[0], b[1] - a[1]
+    length2 = dy * dy + dx * dx
+    along = np.clip(((y - a[0]) * dy + (x - a[1]) * dx) / length2, 0.0, 1.0) if length2 > 0 else 0.0
+    return box, (y - a[0] - along * dy) ** 2 + (x - a[1] - along * dx) ** 2 <= radius * radius
+
+
+def _polygon_masks(polygon: Polygon, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
+    """Bands of rows of a polygon, each row filled between the crossings of its edges (even-odd rule)."""
+    (y0, x0), (y1, x1) = extent_of(polygon)
+    box = Box((math.ceil(y0), math.ceil(x0)), (math.floor(y1) + 1, math.floor(x1) + 1)).clip(shape)
+    for top in range(box.start[0], box.stop[0], TILE):
+        band = Box((top, box.start[1]), (min(top + TILE, box.stop[0]), box.stop[1]))
+        yield band, _fill(polygon.rings, band)
+
+
+def _fill(rings: Sequence[Sequence[Point]], band: Box) -> npt.NDArray[np.bool_]:
+    parity = np.zeros((band.shape[0], band.shape[1] + 1), np.int32)
+    for ring in rings:
+        a = np.array(ring, dtype=np.float64)
+        for (ay, ax), (by, bx) in zip(a, np.roll(a, -1, axis=0), strict=True):
+            low, high = (ay, by) if ay < by else (by, ay)
+            # Half open along y, so that a vertex between two edges counts once.
+            y = np.arange(max(math.ceil(low), band.start[0]), min(math.ceil(high), band.stop[0]))
+            if y.size:
+                crossing = np.ceil(ax + (y - ay) * (bx - ax) / (by - ay)).astype(np.int64)
+                column = np.clip(crossing - band.start[1], 0, band.shape[1])
+                np.add.at(parity, (y - band.start[0], column), 1)
+    inside: npt.NDArray[np.bool_] = np.cumsum(parity[:, :-1], axis=1) % 2 == 1
+    return inside
+
+
+def extent_of(event: Event) -> tuple[Point, Point]:
+    """The smallest and the largest [y, x] of an event, radius left out."""
+    if isinstance(event, LabelledBox | Raster):
+        return event.start, (event.stop[0] - 1, event.stop[1] - 1)
+    points = _vertices(event)
+    return (min(p[0] for p in points), min(p[1] for p in points)), (
+        max(p[0] for p in points),
+        max(p[1] for p in points),
+    )
+
+
+def _vertices(event: Event) -> tuple[Point, ...]:
+    if isinstance(event, Stroke):
+        return event.points
+    if isinstance(event, Polygon):
+        return tuple(p for ring in event.rings for p in ring)
+    return (event.point,) if isinstance(event, ClassPoint) else ((0.0, 0.0),)

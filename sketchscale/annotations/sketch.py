@@ -1,0 +1,255 @@
+"""The sketch: what a person said about an image, as an append-only log of vector events, rasterised when used.
+
+A sketch says little and says it exactly: these pixels are background, these are inside one object, here runs a
+boundary, everything in this box is labelled. It is kept as the person drew it (polyline, radius, class, user, time),
+one JSON object a line, so that nothing is lost, two people can append to one log, and undo is an event too.
+
+How the events become pixels, in the order of the log:
+
+ 1. A *stroke* covers the pixels whose centre lies within its radius of the polyline, and the pixel nearest to each
+    vertex (so that a click is never empty). A *polygon* covers the pixels whose centre is inside (even-odd rule,
+    so inner rings are holes). A *raster* event carries pixels (imports).
+ 2. Foreground and background: the later event wins. Where both were said about one pixel, that is a *conflict*,
+    counted and placed by `Sketch.conflicts`; training refuses it unless told that the last word counts.
+ 3. A boundary lies above both, whatever the order: filling an object with a thick brush after drawing its outline
+    does not eat the outline. Only erasing (class "unknown") takes it away, and settles conflicts as well.
+ 4. In a *box* everything is labelled: what is neither foreground nor boundary there is background.
+ 5. Objects: an event may name its object by a number; the same number is the same object, other numbers are other
+    objects. Foreground without a number: its 4-connected components; one that touches exactly one numbered object
+    belongs to it, else it is an object of its own.
+
+Guarantee: steps 2 and 5 look at the whole sketch, on sparse tiles, never at the box asked for. So
+`rasterize(box)` equals `rasterize(whole)[box]`, ids included, and costs the memory of what was drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.annotations.events import (
+    UNKNOWN,
+    ClassPoint,
+    Event,
+    LabelledBox,
+    Stroke,
+    Undo,
+    event_line,
+    read_events,
+)
+from sketchscale.annotations.painting import TILE, Canvas, Conflict, extent_of
+from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.geometry import Box, tile_cover, whole
+
+__all__ = ["Conflict", "RasterSketch", "Sketch", "SketchSummary", "open_sketch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterSketch:
+    """A sketch as pixels.
+
+    Attributes:
+        labels: int32 (y, x): -1 unknown, 0 background, k > 0 foreground; k separates touching objects.
+        boundary: bool (y, x): drawn boundary pixels; they belong to no object and `labels` is -1 there.
+    """
+
+    labels: npt.NDArray[np.int32]
+    boundary: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SketchSummary:
+    """Counts for the command line and the report.
+
+    Attributes:
+        events: events in force, by kind.
+        pixels: by class: background, foreground, boundary.
+        objects: separate foreground objects.
+        has_boundary_information: whether any boundary is known: a drawn one, or an interface between two labels.
+    """
+
+    image: str
+    shape: tuple[int, int]
+    events: dict[str, int]
+    pixels: dict[str, int]
+    objects: int
+    has_boundary_information: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sketch:
+    """The events on one image of `shape` (y, x).
+
+    No slots: the painted tiles are kept on the object once they were asked for.
+
+    Raises:
+        InputError: an event lies outside the image.
+
+    >>> line = Stroke(points=((2, 1), (2, 5)), radius_px=0.5, label="foreground")
+    >>> Sketch(shape=(4, 7), events=(line,)).rasterize().labels[2].tolist()
+    [-1, 1, 1, 1, 1, 1, -1]
+    """
+
+    shape: tuple[int, int]
+    events: tuple[Event, ...] = ()
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        for event in self.marks:
+            _require_inside(event, self.shape)
+
+    @cached_property
+    def marks(self) -> tuple[Event, ...]:
+        """The events in force: those that were not undone, without the undos, in order."""
+        undone: set[str] = set()
+        for event in reversed(self.events):
+            if isinstance(event, Undo) and event.id not in undone:
+                undone.add(event.target)
+            elif isinstance(event, Undo):
+                undone.discard(event.id)
+        return tuple(e for e in self.events if not isinstance(e, Undo) and (not e.id or e.id not in undone))
+
+    @property
+    def boxes(self) -> tuple[LabelledBox, ...]:
+        return tuple(e for e in self.marks if isinstance(e, LabelledBox))
+
+    @property
+    def class_points(self) -> tuple[ClassPoint, ...]:
+        return tuple(e for e in self.marks if isinstance(e, ClassPoint))
+
+    @property
+    def sha256(self) -> str:
+        """Of the image's name, shape and events: what provenance records."""
+        head = json.dumps([self.image, self.shape]).encode()
+        return hashlib.sha256(head + b"".join(event_line(e) for e in self.events)).hexdigest()
+
+    @cached_property
+    def _canvas(self) -> Canvas:
+        return Canvas.paint(self.shape, self.marks)
+
+    def rasterize(self, box: Box | None = None) -> RasterSketch:
+        """The sketch as pixels; `box` defaults to the whole image and may not leave it.
+
+        Object ids count from 1 in raster order of the whole image, so a box shows the ids of the whole.
+
+        Raises:
+            InputError: the box leaves the image.
+        """
+        box = whole(self.shape) if box is None else box
+        if not whole(self.shape).contains(box):
+            raise InputError.of(found=f"box {box}", expected=f"inside {whole(self.shape)}", fix="clip it to the image")
+        labels, boundary = self._canvas.read_labels(box)
+        for labelled in self.boxes:
+            part = labelled.box.intersect(box).relative_to(box.start).slices
+            labels[part][(labels[part] == UNKNOWN) & ~boundary[part]] = 0
+        return RasterSketch(labels=labels, boundary=boundary)
+
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """Where foreground and background overlap, one entry for each event that came second; empty when none."""
+        return self._canvas.conflicts([e.id for e in self.marks])
+
+    def check(self, on_conflict: Literal["refuse", "last"] = "refuse") -> None:
+        """Refuse a sketch nothing can be learned from.
+
+        Raises:
+            InputError: overlapping classes (unless the last one is to win), or no boundary is known anywhere.
+        """
+        conflicts = self.conflicts()
+        if conflicts and on_conflict == "refuse":
+            total = sum(c.pixels for c in conflicts)
+            raise InputError.of(
+                found=f"{_named(self.image)} calls {total} pixels both foreground and background, first {conflicts[0]}",
+                expected="one class for each pixel",
+                fix="undo or erase one of them, or let the later one win with --on-conflict last",
+            )
+        if not self.summary().has_boundary_information:
+            raise InputError.of(
+                found=f"{_named(self.image)} has no boundary information",
+                expected="an outline, or background painted right up to an object",
+                fix="draw at least one boundary stroke",
+            )
+
+    def summary(self) -> SketchSummary:
+        """Count what the sketch says; in tiles, so large sketches do not sit in memory at once."""
+        pixels = dict.fromkeys(("background", "foreground", "boundary"), 0)
+        boundary_known = False
+        for tile in self._said_tiles():
+            raster = self.rasterize(tile.grow(1).clip(self.shape))
+            inner = tile.relative_to(tile.grow(1).clip(self.shape).start).slices
+            labels, boundary = raster.labels[inner], raster.boundary[inner]
+            pixels["background"] += int((labels == 0).sum())
+            pixels["foreground"] += int((labels > 0).sum())
+            pixels["boundary"] += int(boundary.sum())
+            boundary_known = boundary_known or bool(boundary.any()) or _has_interface(raster.labels)
+        events: dict[str, int] = {}
+        for event in self.marks:
+            events[event.kind] = events.get(event.kind, 0) + 1
+        return SketchSummary(
+            image=self.image,
+            shape=self.shape,
+            events=events,
+            pixels=pixels,
+            objects=self._canvas.objects,
+            has_boundary_information=boundary_known,
+        )
+
+    def _said_tiles(self) -> Iterator[Box]:
+        boxes = [b.box for b in self.boxes]
+        for tile in tile_cover(self.shape, (TILE, TILE)):
+            if (tile.index[0], tile.index[1]) in self._canvas.tiles or any(b.intersect(tile.write).size for b in boxes):
+                yield tile.write
+
+
+def _named(image: str) -> str:
+    return f"the sketch of image {image!r}" if image else "the sketch"
+
+
+def _has_interface(labels: npt.NDArray[np.int32]) -> bool:
+    """Whether two 4-neighbours carry different labels, both known."""
+    for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+        if bool(((a != b) & (a >= 0) & (b >= 0)).any()):
+            return True
+    return False
+
+
+def open_sketch(path: str | os.PathLike[str], *, shape: tuple[int, int], image: str | None = None) -> Sketch:
+    """The sketch of one image from a log.
+
+    Args:
+        shape: (y, x) of the image's level 0.
+        image: whose events to take; None when the log is about one image only. Events that name no image count for
+            every image.
+
+    Raises:
+        InputError: the log is about several images and none was chosen, or not about this one.
+    """
+    events = read_events(path)
+    names = sorted({e.image for e in events if e.image})
+    if image is None and len(names) > 1:
+        raise InputError.of(found=f"sketch {path} is about {len(names)} images", expected="a choice", fix="name one")
+    if image is not None and names and image not in names and not any(not e.image for e in events):
+        raise UnknownNameError.among(f"image in sketch {path}", image, names)
+    chosen = image if image is not None else (names[0] if names else "")
+    return Sketch(shape=shape, image=chosen, events=tuple(e for e in events if e.image in ("", chosen)))
+
+
+def _require_inside(event: Event, shape: tuple[int, int]) -> None:
+    low, high = extent_of(event)
+    margin = event.radius_px if isinstance(event, Stroke) else 0.0
+    if all(a >= -0.5 - margin and b <= n - 0.5 + margin for a, b, n in zip(low, high, shape, strict=True)):
+        return
+    name = f"image {event.image!r}" if event.image else "the image"
+    span = f"[{low[0]:g}, {low[1]:g}] to [{high[0]:g}, {high[1]:g}]"
+    raise InputError.of(
+        found=f"{event.kind} {event.id or '(no id)'} from {span} leaves {name} of {shape[0]} x {shape[1]} px",
+        expected="points [y, x] in level-0 pixels of the image",
+        fix="check that the sketch belongs to this image and that y comes first, or undo the event",
+    )
