@@ -1,0 +1,72 @@
+"""The command line: parse, call one workflow function, report.
+
+Results go to stdout (text, or JSON with `--json`), progress and messages to stderr. Exit codes:
+
+    0 done · 1 failed · 2 bad usage or input · 3 finished, but some images failed · 4 a quality gate failed ·
+    5 environment · 130 interrupted, `--resume` goes on
+
+Nothing heavy is imported before a command runs, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from sketchscale.cli import images, models, studies
+from sketchscale.cli.options import SomeFailedError, say
+from sketchscale.errors import SketchscaleError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="sketchscale",
+    help="From a few strokes on a huge microscope image to every object outlined, measured, classified and counted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (studies, images, models):
+    group.register(app)
+
+
+@app.callback()
+def version(
+    show: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
+) -> None:
+    if show:
+        from sketchscale import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: runs a command and leaves with its exit code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; every error a user can cause is one line on stderr."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except SomeFailedError as error:
+        say(str(error))
+        return 3
+    except SketchscaleError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        say("interrupted; what finished is kept: run again with --resume")
+        return 130
+    except BrokenPipeError:
+        return 0
+    return code if isinstance(code, int) else 0

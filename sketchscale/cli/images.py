@@ -1,0 +1,280 @@
+"""Commands on images: convert, segment, measure, count, classify, evaluate, report, plan, status, verify."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from sketchscale.cli import options as opt
+
+__all__ = ["register"]
+
+Model = Annotated[str, typer.Option("--model", help="A shipped model, or a model folder.")]
+Threshold = Annotated[float | None, typer.Option("--threshold", help="Foreground is distance > this, px; 0 counts.")]
+MinSize = Annotated[int | None, typer.Option("--min-size", help="Remove smaller objects, px.", min=0)]
+MaxSize = Annotated[int | None, typer.Option("--max-size", help="Remove larger objects, px.", min=1)]
+Precision = Annotated[str, typer.Option("--precision", help="float32, bfloat16 or float16.")]
+Tile = Annotated[int | None, typer.Option("--tile", help="Side of a network tile, px.", min=16)]
+Time = Annotated[int | None, typer.Option("--t", help="Time point, where there are several.", min=0)]
+Depth = Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (convert, segment, measure, count, evaluate, report, plan, status, verify):
+        app.command()(command)
+    group = typer.Typer(help="Give every object a class, from a few annotated ones.", no_args_is_help=True)
+    group.command("train")(classify_train)
+    group.command("apply")(classify_apply)
+    app.add_typer(group, name="classify")
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="TIFF, OME-TIFF, PNG, JPEG, NPY, or a folder of them.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="The OME-Zarr to write.")],
+    spacing: Annotated[float | None, typer.Option("--spacing", help="um per pixel, where the file does not say.")] = None,
+    ngff: Annotated[str, typer.Option("--ngff", help="OME-Zarr version to write: 0.4 or 0.5.")] = "0.5",
+    chunk: Annotated[int, typer.Option("--chunk", help="Side of a chunk, px.", min=16)] = 512,
+    engine: opt.Engine = "threads",
+    workers: opt.Workers = None,
+    memory: opt.Memory = None,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+) -> None:
+    """TIFF and plain images into OME-Zarr, tile by tile: the image never sits whole in memory."""
+    from sketchscale.workflow import convert as work
+
+    execution = opt.execution(engine, workers, 2048, memory, resume, overwrite)
+    settings = work.ConvertOptions(spacing_um=spacing, version=ngff, chunk=chunk)
+    if dry_run:
+        stages = work.plan_images(source, target, settings, execution)
+        opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
+        return
+    with opt.progress() as on_event:
+        results = work.convert_images(source, target, settings, execution, on_event)
+    opt.show(results, json, lambda: "\n".join(f"{r['address']}: {r['summary']}" for r in results))
+
+
+def segment(
+    images: opt.Images,
+    model: Model = "nuclei-fluo",
+    labels: opt.Labels = "nuclei",
+    channel: opt.Channels = None,
+    threshold: Threshold = None,
+    min_size: MinSize = None,
+    max_size: MaxSize = None,
+    tile: Tile = None,
+    t: Time = None,
+    z: Depth = None,
+    device: opt.Device = "cpu",
+    precision: Precision = "float32",
+    engine: opt.Engine = "threads",
+    workers: opt.Workers = None,
+    block: opt.Block = 2048,
+    memory: opt.Memory = None,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+) -> None:
+    """Outline every object: the network's fields, exact integration, labels and pyramid beside the image."""
+    from sketchscale.config import SegmentOptions, parse
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.segment import plan_segment
+    from sketchscale.workflow.segment import segment as work
+
+    given: dict[str, Any] = {
+        "model": model,
+        "labels": labels,
+        "channels": tuple(channel) if channel else None,
+        "threshold": threshold,
+        "min_size": min_size,
+        "max_size": max_size,
+        "tile": tile,
+        "t": t,
+        "z": z,
+        "device": device,
+        "precision": precision,
+    }
+    settings = parse(SegmentOptions, given, source="options")
+    execution = opt.execution(engine, workers, block, memory, resume, overwrite)
+    addresses = expand(images)
+    if dry_run:
+        stages = [s for image in addresses for s in plan_segment(image, settings, execution)]
+        opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
+        return
+    with opt.progress() as on_event:
+        results = opt.each(addresses, lambda image: work(image, settings, execution, on_event))
+    opt.show(
+        [asdict(r) for r in results],
+        json,
+        lambda: "\n".join(f"{r.image}: {r.n} objects in labels/{r.labels}; {r.audit.summary}" for r in results),
+    )
+
+
+def measure(
+    images: opt.Images,
+    labels: opt.Labels = "nuclei",
+    engine: opt.Engine = "threads",
+    workers: opt.Workers = None,
+    block: opt.Block = 2048,
+    memory: opt.Memory = None,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    json: opt.Json = False,
+) -> None:
+    """A table with one row per object: size, shape, position, intensity, in pixels and um."""
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.measure import measure as work
+
+    execution = opt.execution(engine, workers, block, memory, resume, overwrite)
+    with opt.progress() as on_event:
+        results = opt.each(expand(images), lambda image: work(image, labels, execution, on_event))
+    opt.show(
+        [asdict(r) for r in results],
+        json,
+        lambda: "\n".join(f"{r.image}: {r.n} rows, {r.columns} columns in tables/{r.table}" for r in results),
+    )
+
+
+def count(images: opt.Images, labels: opt.Labels = "nuclei", json: opt.Json = False) -> None:
+    """Objects per image and class, from the tables that `measure` and `classify` wrote."""
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.measure import count as work
+
+    rows = [row for image in opt.each(expand(images), lambda image: work(image, labels)) for row in image]
+    opt.show(rows, json, lambda: "\n".join(f"{r['image']}\t{r['class'] or 'all'}\t{r['n']}" for r in rows))
+
+
+def classify_train(
+    image: opt.Image,
+    annotations: Annotated[str, typer.Option("--annotations", help="CSV: label,class or y,x,class.")],
+    out: Annotated[str, typer.Option("--out", help="Folder of the classifier.")],
+    labels: opt.Labels = "nuclei",
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    overwrite: opt.Overwrite = False,
+    json: opt.Json = False,
+) -> None:
+    """Train the SVETLANA network on annotated objects; its accuracy on held-out ones is printed."""
+    from sketchscale.workflow.classify import train_classes
+
+    result = train_classes(image, labels, annotations, out, seed=seed, overwrite=overwrite)
+    opt.show(asdict(result), json, lambda: result.summary)
+
+
+def classify_apply(
+    images: opt.Images,
+    classifier: Annotated[str, typer.Option("--classifier", help="Folder written by `classify train`.")],
+    labels: opt.Labels = "nuclei",
+    engine: opt.Engine = "threads",
+    workers: opt.Workers = None,
+    block: opt.Block = 2048,
+    memory: opt.Memory = None,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    json: opt.Json = False,
+) -> None:
+    """Class and probability of every object into the table, and a class image beside the labels."""
+    from sketchscale.workflow.classify import apply_classes
+    from sketchscale.workflow.images import expand
+
+    execution = opt.execution(engine, workers, block, memory, resume, overwrite)
+    with opt.progress() as on_event:
+        results = opt.each(
+            expand(images), lambda image: apply_classes(image, labels, classifier, execution, on_event)
+        )
+    opt.show([asdict(r) for r in results], json, lambda: "\n".join(f"{r.image}: {r.counts}" for r in results))
+
+
+def evaluate(
+    image: opt.Image,
+    truth: Annotated[str, typer.Option("--truth", help="True label image: TIFF, PNG, NPY or an OME-Zarr label.")],
+    labels: opt.Labels = "nuclei",
+    engine: opt.Engine = "threads",
+    workers: opt.Workers = None,
+    block: opt.Block = 2048,
+    json: opt.Json = False,
+) -> None:
+    """Labels against the truth: AP and F1 over IoU 0.5 to 0.95, PQ, AJI, Dice, count error."""
+    from sketchscale.workflow.evaluate import evaluate as work
+
+    with opt.progress() as on_event:
+        scores = work(image, labels, truth, opt.execution(engine, workers, block), on_event)
+    opt.show(
+        scores,
+        json,
+        lambda: f"AP 0.5 {scores['ap']['0.5']:.4f}   AP 0.75 {scores['ap']['0.75']:.4f}   F1 0.5 "
+        f"{scores['f1']['0.5']:.4f}   true {scores['n_true']}   predicted {scores['n_pred']}",
+    )
+
+
+def report(
+    images: opt.Images,
+    out: Annotated[str, typer.Option("--out", help="The HTML file to write.")] = "report.html",
+    labels: opt.Labels = "nuclei",
+    title: Annotated[str, typer.Option("--title")] = "",
+    model: Annotated[str | None, typer.Option("--model", help="Model folder, for its training curve.")] = None,
+    truth: Annotated[list[str] | None, typer.Option("--truth", help="True labels, one per image.")] = None,
+) -> None:
+    """One self-contained HTML page: counts, sizes, outlines over the image, seam audit, provenance."""
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.report import write_report
+
+    typer.echo(write_report(expand(images), labels, out, title=title, model=model, truths=tuple(truth or ())))
+
+
+def plan(
+    images: opt.Images,
+    model: Model = "nuclei-fluo",
+    labels: opt.Labels = "nuclei",
+    workers: opt.Workers = None,
+    block: opt.Block = 2048,
+    memory: opt.Memory = None,
+    overwrite: opt.Overwrite = False,
+    json: opt.Json = False,
+) -> None:
+    """What `segment` would do: stages, tasks, memory and scratch space; nothing is written."""
+    from sketchscale.config import SegmentOptions
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.segment import plan_segment
+
+    settings, execution = SegmentOptions(model=model, labels=labels), opt.execution("threads", workers, block, memory)
+    stages = [s for image in expand(images) for s in plan_segment(image, settings, execution)]
+    opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
+
+
+def status(images: opt.Images, json: opt.Json = False) -> None:
+    """Which stages have run on an image, how far, and whether their result is committed."""
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.verify import status as work
+
+    rows = [row for image in expand(images) for row in work(image)]
+    opt.show(
+        rows,
+        json,
+        lambda: "\n".join(
+            f"{r['image']}\t{r['run']}\t{'committed' if r['committed'] else 'unfinished'}\t"
+            + " ".join(f"{stage}:{n}" for stage, n in r["stages"].items())
+            for r in rows
+        )
+        or "nothing has run here yet",
+    )
+
+
+def verify(images: opt.Images, json: opt.Json = False) -> None:
+    """Re-check stored results: every block's checksum, ids against the table, and that the input is the same."""
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.verify import verify as work
+
+    with opt.progress() as on_event:
+        checks = [check for image in expand(images) for check in work(image, on_event)]
+    opt.show(
+        checks, json, lambda: "\n".join(f"{'ok ' if c['ok'] else 'BAD'} {c['image']}: {c['check']}: {c['found']}" for c in checks)
+    )
+    if not all(check["ok"] for check in checks):
+        raise typer.Exit(4)
+
+

@@ -1,0 +1,114 @@
+"""Commands on annotations and models: sketch import/export/simulate/show, train."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sketchscale.cli import options as opt
+
+__all__ = ["register"]
+
+Out = Annotated[str, typer.Option("--out", help="The file to write.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+    group = typer.Typer(help="Sketches: strokes, outlines, boxes and points on an image.", no_args_is_help=True)
+    for command in (sketch_import, sketch_export, sketch_simulate, sketch_show):
+        group.command(command.__name__.removeprefix("sketch_"))(command)
+    app.add_typer(group, name="sketch")
+
+
+def train(
+    images: opt.Images,
+    sketch: Annotated[list[str], typer.Option("--sketch", help="Sketch of each image, in order.")],
+    out: Annotated[str, typer.Option("--out", help="Folder of the model.")],
+    channel: opt.Channels = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Time to train.", min=0.01)] = 5.0,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps instead of minutes.", min=1)] = None,
+    width: Annotated[int, typer.Option("--width", help="Channels of the first level: 8, 16 or 32.", min=2)] = 16,
+    loss: Annotated[str, typer.Option("--loss")] = "sketchpose",
+    init: Annotated[str | None, typer.Option("--init", help="Start from this model instead of random weights.")] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    device: opt.Device = "cpu",
+    on_conflict: Annotated[str, typer.Option("--on-conflict", help="refuse, or last: the later stroke wins.")] = "refuse",
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    json: opt.Json = False,
+) -> None:
+    """Learn from sketches; ends after `--minutes`, when it stops improving, or on Ctrl-C, and keeps the model."""
+    from sketchscale.config import TrainOptions, parse
+    from sketchscale.workflow.train import train as work
+
+    given = {
+        "images": tuple(images),
+        "sketches": tuple(sketch),
+        "out": out,
+        "channels": tuple(channel) if channel else None,
+        "loss": loss,
+        "width": width,
+        "init": init,
+        "minutes": None if steps else minutes,
+        "steps": steps,
+        "seed": seed,
+        "device": device,
+        "on_conflict": on_conflict,
+    }
+    settings = parse(TrainOptions, given, source="options")
+    result = work(settings, opt.execution(resume=resume, overwrite=overwrite), on_step=opt.say)
+    opt.show(asdict(result), json, lambda: result.summary)
+
+
+def sketch_import(
+    source: Annotated[str, typer.Argument(help="Label image, GeoJSON, points or boxes (CSV).")],
+    out: Out,
+    image: Annotated[str | None, typer.Option("--image", help="The image it belongs to; strokes must lie inside.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="labels, geojson, points or boxes; else by extension.")] = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Other tools' annotations into a sketch."""
+    from sketchscale.workflow.sketches import import_sketch
+
+    typer.echo(import_sketch(source, out, image=image, kind=kind, overwrite=overwrite))
+
+
+def sketch_export(sketch: Annotated[str, typer.Argument()], out: Out, overwrite: opt.Overwrite = False) -> None:
+    """A sketch as GeoJSON."""
+    from sketchscale.workflow.sketches import export_sketch
+
+    typer.echo(export_sketch(sketch, out, overwrite=overwrite))
+
+
+def sketch_simulate(
+    truth: Annotated[str, typer.Argument(help="Label image with every object.")],
+    out: Out,
+    style: Annotated[str, typer.Option("--style", help="fill, half, scribble (strokes as people draw), or gp.")] = "fill",
+    objects: Annotated[int, typer.Option("--objects", help="Objects to annotate by strokes.", min=1)] = 20,
+    percent: Annotated[float, typer.Option("--percent", help="Annotated pixels with style gp.")] = 10.0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Partial annotation from full masks: strokes as a person draws them, or Gaussian-process masks."""
+    from sketchscale.workflow.sketches import simulate_sketch
+
+    typer.echo(
+        simulate_sketch(
+            truth, out, style=style, n_objects=objects, percent=percent, seed=seed, overwrite=overwrite
+        )
+    )
+
+
+def sketch_show(
+    sketch: Annotated[str, typer.Argument()],
+    image: Annotated[str | None, typer.Option("--image", help="Draw over this image.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="PNG to write; without it, a summary.")] = None,
+    json: opt.Json = False,
+) -> None:
+    """What a sketch holds: pixels per class, objects, whether it has boundaries; or a picture of it."""
+    from sketchscale.workflow.sketches import show_sketch
+
+    summary = show_sketch(sketch, image=image, out=out)
+    opt.show(summary, json, lambda: "\n".join(f"{key}: {value}" for key, value in summary.items()))

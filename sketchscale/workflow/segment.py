@@ -1,0 +1,333 @@
+"""Segment an image: prediction, integration, pyramid, audit, commit. Each stage is a plan; the ledger remembers each task.
+
+    histogram ─▶ predict ─▶ blend ─▶ outline ─▶ merge ─▶ relabel ─▶ pyramid ─▶ audit ─▶ commit
+    (ranges)     (tiles)    (fields) (provisional ids)   (labels level 0)                (labels visible)
+
+Scratch arrays and the ledger live in `.sketchscale/segment-<labels>` beside the image; the scratch goes when the labels
+are committed, the ledger stays for `verify` and `status`. Nothing is listed under `labels/` before the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sketchscale import __version__
+from sketchscale.config import Execution, SegmentOptions, as_json
+from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.geometry import block_shape
+from sketchscale.integration.audit import SeamAudit, audit_seams
+from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.plan import ObjectMap, merge_blocks, plan_outline, plan_relabel
+from sketchscale.intensity import plan_histogram, ranges_from_histograms
+from sketchscale.io.arrays import ArrayRef
+from sketchscale.io.image import Image, PlaneRef, commit_labels, create_labels, open_image
+from sketchscale.io.ledger import StoreLedger, open_ledger
+from sketchscale.io.pyramid import plan_level
+from sketchscale.networks.checkpoint import Model, load_model
+from sketchscale.prediction.blend import TileGrid
+from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
+from sketchscale.prediction.predictor import Recipe, check_device
+from sketchscale.workflow.runner import Runner, StageLine, ensure_array, quiet
+
+__all__ = ["SegmentResult", "plan_segment", "segment"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentResult:
+    """What a segmentation found.
+
+    Attributes:
+        image, labels: address and label name.
+        n: objects.
+        audit: what the seam audit looked at and found.
+        stages: tasks, declared memory and seconds of each stage.
+        absent_chunks: input chunks that a sparse image does not store; read as zeros.
+    """
+
+    image: str
+    labels: str
+    n: int
+    audit: SeamAudit
+    stages: tuple[StageLine, ...]
+    absent_chunks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """Everything that is known before the first pixel is read."""
+
+    image: Image
+    plane: PlaneRef
+    channels: tuple[int, ...]
+    model: Model
+    model_folder: str
+    options: SegmentOptions
+    recipe: Recipe
+    grid: TileGrid
+    integration: IntegrationConfig
+    block: tuple[int, int]
+    chunks: tuple[int, int]
+
+    @property
+    def run(self) -> str:
+        return f"segment-{self.options.labels}"
+
+    def fingerprint(self) -> dict[str, str]:
+        """What the labels depend on; two runs with the same fingerprint write the same bytes."""
+        return {
+            "code": __version__,
+            "input": self.image.identity(),
+            "model": self.model.sha256,
+            "plane": json.dumps([self.plane.index, self.channels]),
+            "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
+            "grid": json.dumps(asdict(self.grid), sort_keys=True),
+            "integration": as_json(self.integration),
+            # not a matter of the result: blocks of another size are other tasks
+            "block": json.dumps(self.block),
+        }
+
+
+def segment(
+    image: str, options: SegmentOptions | None = None, execution: Execution | None = None, on_event: Any = quiet
+) -> SegmentResult:
+    """Outline every object of an image and store the labels beside it.
+
+    Args:
+        image: address of an OME-Zarr image (one field of a plate, too).
+
+    Raises:
+        InputError: image, model or options do not fit; nothing was written.
+        OutputExistsError: the labels are there; overwrite or resume.
+        QualityError: the seam audit found a difference; the labels are not committed.
+    """
+    job = _prepare(image, options or SegmentOptions(), execution or Execution())
+    with Runner(execution or Execution(), on_event) as runner:
+        return _Segmentation(job, runner).run()
+
+
+def plan_segment(
+    image: str, options: SegmentOptions | None = None, execution: Execution | None = None
+) -> tuple[StageLine, ...]:
+    """The stages that `segment` would run, with tasks and declared memory; nothing is written."""
+    job = _prepare(image, options or SegmentOptions(), execution or Execution())
+    with Runner(execution or Execution()) as runner:
+        return _Segmentation(job, runner).dry_run()
+
+
+def _prepare(address: str, options: SegmentOptions, execution: Execution) -> _Job:
+    image = open_image(address)
+    plane = image.plane(t=options.t, z=options.z)
+    check_device(options.device)
+    model = load_model(options.model)
+    channels = _channels(plane, options, model.config.network.channels)
+    config = model.config
+    grid = TileGrid(
+        shape=plane.shape,
+        tile=options.tile if options.tile is not None else config.tile,
+        overlap=options.overlap if options.overlap is not None else config.overlap,
+    )
+    chunks = (min(512, max(1, plane.shape[0])), min(512, max(1, plane.shape[1])))
+    return _Job(
+        image=image,
+        plane=plane,
+        channels=channels,
+        model=model,
+        model_folder=options.model,
+        options=options,
+        recipe=Recipe(
+            device=options.device,
+            precision=options.precision,
+            batch=options.batch or (1 if options.device == "cpu" else 8),
+        ),
+        grid=grid,
+        integration=IntegrationConfig(
+            threshold=options.threshold if options.threshold is not None else config.threshold,
+            min_size=options.min_size if options.min_size is not None else config.min_size,
+            max_size=options.max_size,
+            method=options.method,
+            steps=options.steps,
+            link_radius=options.link_radius,
+        ),
+        block=_block(plane.shape, chunks, execution),
+        chunks=chunks,
+    )
+
+
+def _block(shape: tuple[int, int], chunks: tuple[int, int], execution: Execution) -> tuple[int, int]:
+    y, x = block_shape(shape, chunks, execution.block)
+    return y, x
+
+
+def _channels(plane: PlaneRef, options: SegmentOptions, wanted: int) -> tuple[int, ...]:
+    """Indices of the channels the network reads.
+
+    Raises:
+        InputError: the image has another number than the model reads and none were chosen.
+    """
+    chosen = options.channels
+    if chosen is None:
+        if len(plane.channels) != wanted:
+            raise InputError.of(
+                found=f"{plane.array} has {len(plane.channels)} channels ({', '.join(plane.channels)})",
+                expected=f"{wanted}, which model {options.model} reads",
+                fix="name them with --channel, or use a model for this kind of image",
+            )
+        return tuple(range(wanted))
+    if len(chosen) != wanted:
+        raise InputError(f"{len(chosen)} channels were chosen; expected: {wanted}, which model {options.model} reads")
+    return tuple(_channel(plane, name) for name in chosen)
+
+
+def _channel(plane: PlaneRef, name: int | str) -> int:
+    text = str(name)
+    if text in plane.channels:
+        return plane.channels.index(text)
+    if text.isdigit() and int(text) < len(plane.channels):
+        return int(text)
+    raise UnknownNameError.among("channel", text, plane.channels)
+
+
+class _Segmentation:
+    """The stages of one image, in order."""
+
+    def __init__(self, job: _Job, runner: Runner) -> None:
+        self.job, self.runner = job, runner
+
+    def dry_run(self) -> tuple[StageLine, ...]:
+        job, nowhere = self.job, ArrayRef(store="memory://dry-run", path="0")
+        for plan in (
+            plan_histogram(job.plane, job.block, job.channels),
+            plan_predict(self._predict_config(nowhere, ((0.0, 1.0),) * len(job.channels)), **self._network_bytes()),
+            plan_blend(BlendConfig(grid=job.grid, tiles=nowhere, fields=nowhere), job.block),
+            plan_outline(nowhere, nowhere, nowhere.store, job.integration, shape=job.plane.shape, block=job.block),
+        ):
+            self.runner.dry(plan)
+        return tuple(self.runner.stages)
+
+    def run(self) -> SegmentResult:
+        job, execution = self.job, self.runner.execution
+        ledger = open_ledger(
+            job.image.store,
+            job.run,
+            job.fingerprint(),
+            resume=execution.resume,
+            overwrite=execution.overwrite,
+        )
+        committed = ledger.committed("result")
+        if committed is None:
+            committed = self._outline_everything(ledger)
+        ledger.clear_scratch()
+        return SegmentResult(
+            image=job.image.address,
+            labels=job.options.labels,
+            n=committed["n"],
+            audit=SeamAudit(**committed["audit"]),
+            stages=tuple(self.runner.stages),
+            absent_chunks=committed["absent_chunks"],
+        )
+
+    def _outline_everything(self, ledger: StoreLedger) -> dict[str, Any]:
+        job = self.job
+        ranges, absent = self._ranges(ledger)
+        fields = self._fields(ledger, ranges)
+        levels = create_labels(
+            job.image, job.options.labels, shape=job.plane.shape, chunks=job.chunks, keep=self.runner.execution.resume
+        )
+        objects = self._label(ledger, fields, levels[0])
+        for source, target in zip(levels, levels[1:], strict=False):
+            self.runner.run(plan_level(source, target, "nearest"), ledger)
+        audit = self._audit(fields, levels[0], objects)
+        result = {"n": objects.n, "audit": asdict(audit), "absent_chunks": absent}
+        commit_labels(job.image, job.options.labels, attributes={"sketchscale": self._provenance(ranges, objects.n)})
+        ledger.commit("result", result)
+        return result
+
+    def _ranges(self, ledger: StoreLedger) -> tuple[tuple[tuple[float, float], ...], int]:
+        job = self.job
+        config = job.model.config
+        partials = self.runner.run(plan_histogram(job.plane, job.block, job.channels), ledger)
+        return ranges_from_histograms(partials, low=config.low, high=config.high), job.image.count_absent(job.plane)
+
+    def _fields(self, ledger: StoreLedger, ranges: tuple[tuple[float, float], ...]) -> ArrayRef:
+        job = self.job
+        side = job.grid.tile
+        tiles = ensure_array(
+            ArrayRef(store=ledger.scratch, path="tiles"),
+            shape=(len(job.grid), FIELDS, side, side),
+            chunks=(job.recipe.batch, FIELDS, side, side),
+            dtype="float16",
+            compress=False,
+        )
+        fields = ensure_array(
+            ArrayRef(store=ledger.scratch, path="fields"),
+            shape=(FIELDS, *job.plane.shape),
+            chunks=(FIELDS, *job.chunks),
+            dtype="float16",
+            compress=False,
+        )
+        self.runner.run(plan_predict(self._predict_config(tiles, ranges), **self._network_bytes()), ledger)
+        self.runner.run(plan_blend(BlendConfig(grid=job.grid, tiles=tiles, fields=fields), job.block), ledger)
+        return fields
+
+    def _predict_config(self, tiles: ArrayRef, ranges: tuple[tuple[float, float], ...]) -> PredictConfig:
+        job = self.job
+        return PredictConfig(
+            plane=job.plane,
+            channels=job.channels,
+            ranges=ranges,
+            model=job.model_folder,
+            model_sha256=job.model.sha256,
+            recipe=job.recipe,
+            grid=job.grid,
+            tiles=tiles,
+        )
+
+    def _network_bytes(self) -> dict[str, int]:
+        """What the network holds: its weights, and the finest level's maps, eight of which are alive at once."""
+        job = self.job
+        weights = sum(p.numel() * 4 for p in job.model.network.parameters())
+        activations = job.grid.tile**2 * job.model.config.network.widths[0] * 4 * 8
+        return {"activation_bytes": activations, "weight_bytes": 2 * weights}
+
+    def _label(self, ledger: StoreLedger, fields: ArrayRef, labels: ArrayRef) -> ObjectMap:
+        job = self.job
+        provisional = ensure_array(
+            ArrayRef(store=ledger.scratch, path="provisional"),
+            shape=job.plane.shape,
+            chunks=job.chunks,
+            dtype="uint32",
+        )
+        outline = plan_outline(
+            fields, provisional, ledger.scratch, job.integration, shape=job.plane.shape, block=job.block
+        )
+        self.runner.run(outline, ledger)
+        started = time.perf_counter()
+        objects = merge_blocks(outline, ledger.scratch, job.integration)
+        self.runner.timed("merge", time.perf_counter() - started)
+        self.runner.run(plan_relabel(provisional, labels, ledger.scratch, objects, block=job.block), ledger)
+        return objects
+
+    def _audit(self, fields: ArrayRef, labels: ArrayRef, objects: ObjectMap) -> SeamAudit:
+        started = time.perf_counter()
+        audit = audit_seams(fields, labels, self.job.integration, block=self.job.block, objects=objects)
+        self.runner.timed("audit", time.perf_counter() - started)
+        return audit
+
+    def _provenance(self, ranges: tuple[tuple[float, float], ...], n: int) -> dict[str, Any]:
+        """What made these labels: everything a result may depend on, and nothing else (no times, no paths)."""
+        job = self.job
+        return {
+            "stage": "segment",
+            "version": __version__,
+            "n": n,
+            "input": job.image.identity(),
+            "model": {"name": job.model_folder.rstrip("/").rpartition("/")[2], "sha256": job.model.sha256},
+            "plane": {"index": dict(job.plane.index), "channels": list(job.channels)},
+            "ranges": [list(r) for r in ranges],
+            "recipe": asdict(job.recipe),
+            "grid": {"tile": job.grid.tile, "overlap": job.grid.overlap},
+            "integration": asdict(job.integration),
+        }
