@@ -29,6 +29,8 @@ from zarr.core.sync import sync
 
 from sketchscale.errors import InputError, MissingDataError, OutputError
 from sketchscale.geometry import Box
+from sketchscale.io.blobs import get_blob
+from sketchscale.io.metadata import check_array_document, parse_json
 from sketchscale.io.store import open_store
 
 __all__ = ["ArrayRef", "absent_chunks", "create_array", "open_array", "read_box", "write_box", "write_unit"]
@@ -57,14 +59,27 @@ def open_array(ref: ArrayRef, *, read_only: bool = True) -> zarr.Array[Any]:
         MissingDataError: nothing is there.
         InputError: what is there is not a Zarr array.
     """
+    zarr_format = _check_document(ref)
     store = open_store(ref.store, read_only=read_only)
     try:
-        array = zarr.open_array(store, path=ref.path, mode="r" if read_only else "r+")
-    except FileNotFoundError as error:
-        raise MissingDataError(f"{ref} does not exist; expected: a Zarr array; to fix: check the path") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{ref} is not a readable Zarr array: {type(error).__name__}: {error}") from error
+        array = zarr.open_array(store, path=ref.path, mode="r" if read_only else "r+", zarr_format=zarr_format)
+    except Exception as error:  # eleven types were counted for damaged metadata; all mean the same here
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(
+            f"{ref} is not a readable Zarr array ({cause}); expected: intact array metadata; to fix: restore the file"
+        ) from error
     return array.with_config(_WRITE_ALL)
+
+
+def _check_document(ref: ArrayRef) -> Literal[2, 3]:
+    """Refuse absurd or hostile array metadata before anything is made of it; returns the Zarr format."""
+    formats: tuple[tuple[str, Literal[2, 3]], ...] = (("zarr.json", 3), (".zarray", 2))
+    for name, zarr_format in formats:
+        data = get_blob(ref.store, f"{ref.path}/{name}" if ref.path else name)
+        if data is not None:
+            check_array_document(parse_json(data, f"{ref}/{name}"), f"{ref}/{name}")
+            return zarr_format
+    raise MissingDataError(f"{ref} does not exist; expected: a Zarr array; to fix: check the path")
 
 
 _WRITE_ALL: Any = {"write_empty_chunks": True}

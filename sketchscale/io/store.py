@@ -11,15 +11,17 @@ chunk).
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from zarr.abc.store import Store
+from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, ZipStore
 
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 
-__all__ = ["STORES", "is_local", "local_path", "open_store"]
+__all__ = ["STORES", "is_local", "join_address", "local_path", "open_store", "split_address"]
 
 _MEMORY: dict[str, MemoryStore] = {}
 
@@ -28,11 +30,18 @@ def _open_folder(address: str, read_only: bool) -> Store:
     path = Path(address)
     if path.is_file():
         if path.suffix == ".zip":
-            return ZipStore(path, mode="r")
+            return _open_zip(path)
         raise InputError.of(found=f"{address} is a file", expected="an OME-Zarr folder", fix="sketchscale convert it")
     if read_only and not path.is_dir():
         raise MissingDataError(f"{address} does not exist; expected: an OME-Zarr folder; to fix: check the path")
     return LocalStore(path, read_only=read_only)
+
+
+def _open_zip(path: Path) -> Store:
+    try:
+        return sync(ZipStore.open(path, mode="r"))
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise InputError(f"{path} is not a readable zip file ({error}); expected: a zipped OME-Zarr") from error
 
 
 def _open_memory(address: str, read_only: bool) -> Store:
@@ -88,3 +97,36 @@ def local_path(address: str | Path) -> Path:
     if not is_local(address):
         raise InputError.of(found=f"{address}", expected="a local path", fix="copy it to this machine first")
     return Path(address)
+
+
+def split_address(address: str | Path) -> tuple[str, str]:
+    """An address into its store and the group inside that store.
+
+    A folder inside a folder, or a prefix in object storage, is a store of its own, so the group is empty; only a zip
+    file and a memory store are one thing from outside, and what follows their name is the group.
+
+    >>> split_address("plate.zarr/B/3/0")
+    ('plate.zarr/B/3/0', '')
+    """
+    text = str(address).rstrip("/")
+    if text.startswith("memory://"):
+        return _split_memory(text)
+    if not is_local(text):
+        return text, ""
+    path = Path(text)
+    for parent in (path, *path.parents):
+        if parent.suffix == ".zip" and parent.is_file():
+            return str(parent), path.relative_to(parent).as_posix().removeprefix(".")
+    return text, ""
+
+
+def _split_memory(text: str) -> tuple[str, str]:
+    name = text.removeprefix("memory://")
+    known = [n for n in _MEMORY if name == n or name.startswith(f"{n}/")]
+    store = max(known, key=len, default=name)
+    return f"memory://{store}", name[len(store) :].strip("/")
+
+
+def join_address(address: str | Path, path: str) -> str:
+    """The address of something inside an address; the inverse of what `split_address` takes apart."""
+    return f"{str(address).rstrip('/')}/{path}" if path else str(address)

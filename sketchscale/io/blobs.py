@@ -1,0 +1,367 @@
+"""Small objects in any store: records, commit markers, partial results, metadata documents.
+
+A blob is written whole or not at all: locally to a temporary name that is synced and renamed, and then its folder is
+synced, so that it outlives a power cut; in object storage by one PUT, which is atomic there. `put_blob_if_absent` is
+what commits are made of: of two writers exactly one hears True.
+
+Keys are relative, `/`-separated, and checked: no key leaves its store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import threading
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from sketchscale.errors import InputError, MissingDataError, OutputError
+from sketchscale.io.store import is_local, local_path, open_store
+
+__all__ = [
+    "blob_stats",
+    "check_key",
+    "delete_blob",
+    "delete_blobs",
+    "get_arrays",
+    "get_blob",
+    "list_blobs",
+    "put_arrays",
+    "put_blob",
+    "put_blob_if_absent",
+    "sweep_partials",
+]
+
+_KEY_LIMIT = 1024
+_ESCAPES = re.compile(r"%(2e|2f|5c|00)|[\x00-\x1f\\]|^[A-Za-z]:", re.IGNORECASE)
+
+
+def check_key(key: object, *, what: str = "key") -> str:
+    """The key itself, when it names something inside its store.
+
+    Args:
+        key: as found in metadata, hence of any type.
+        what: how the error calls it.
+
+    Raises:
+        InputError: not text, empty, absolute, longer than 1024 characters, or with `.`, `..`, empty or escaped parts.
+
+    >>> check_key("labels/cells/0")
+    'labels/cells/0'
+    """
+    text = key if isinstance(key, str) else ""
+    if not 0 < len(text) <= _KEY_LIMIT or _ESCAPES.search(text) or {"", ".", ".."} & set(text.split("/")):
+        raise InputError.of(
+            found=f"{what} {str(key)[:80]!r}",
+            expected="a relative path inside the store, without '.' or '..'",
+            fix="correct the metadata that names it",
+        )
+    return text
+
+
+def _folder(store: str) -> Path | None:
+    """The folder behind a store, None when it is not a folder (object storage, memory, zip)."""
+    if not is_local(store):
+        return None
+    path = local_path(store)
+    return None if path.is_file() else path
+
+
+def put_blob(store: str, key: str, data: bytes) -> None:
+    """Write or replace one object, atomically; local files are synced to disk.
+
+    Args:
+        store: address of the store; a folder is made when there is none.
+        key: relative to the store.
+        data: may be empty.
+
+    Raises:
+        OutputError: the store cannot be written.
+
+    >>> put_blob("memory://doc-blobs", "a/b", b"1")
+    >>> get_blob("memory://doc-blobs", "a/b")
+    b'1'
+    """
+    check_key(key)
+    with _writing(store, key):
+        folder = _folder(store)
+        if folder is None:
+            sync(_writable(store).set(key, default_buffer_prototype().buffer.from_bytes(data)))
+        else:
+            with _synced_temporary(folder / key, data) as temporary:
+                temporary.replace(folder / key)
+
+
+def put_blob_if_absent(store: str, key: str, data: bytes) -> bool:
+    """Write one object unless it is there; of several writers exactly one hears True.
+
+    Returns:
+        False when it was there; then nothing is written.
+
+    Raises:
+        OutputError: the store cannot be written.
+
+    >>> [put_blob_if_absent("memory://doc-absent", "commit", data) for data in (b"1", b"2")]
+    [True, False]
+    """
+    check_key(key)
+    with _writing(store, key):
+        folder = _folder(store)
+        if folder is None:
+            return _create_object(_writable(store), key, data)
+        try:
+            with _synced_temporary(folder / key, data) as temporary:
+                os.link(temporary, folder / key)  # unlike a rename, fails when the name is taken
+        except FileExistsError:
+            return False
+        return True
+
+
+_MEMORY_TURN = threading.Lock()
+
+
+def _create_object(store: Store, key: str, data: bytes) -> bool:
+    inner = getattr(store, "store", None)
+    if inner is not None:  # object storage: the server decides who was first
+        import obstore  # an optional path, as in io.store
+
+        try:
+            obstore.put(inner, key, data, mode="create")
+        except (FileExistsError, obstore.exceptions.AlreadyExistsError):
+            return False
+        return True
+    with _MEMORY_TURN:  # a memory store lives in one process
+        if sync(store.exists(key)):
+            return False
+        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+        return True
+
+
+@contextlib.contextmanager
+def _synced_temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """A synced file beside `path` that the caller renames or links; then the folder is synced and leftovers removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _writable(store: str) -> Store:
+    opened = open_store(store, read_only=False)
+    if opened.read_only:
+        raise OutputError(f"{store} is read only; expected: a store that can be written; to fix: copy it to a folder")
+    return opened
+
+
+@contextlib.contextmanager
+def _writing(store: str, key: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {store}/{key}: {error.strerror or error}; expected: a writable place with free space; "
+            f"to fix: free space or choose another --out, then run again with --resume"
+        ) from error
+
+
+def get_blob(store: str, key: str) -> bytes | None:
+    """The bytes of one object; None when it is not there.
+
+    Raises:
+        InputError: the store itself is damaged (a zip file that is none) or the object cannot be read.
+    """
+    check_key(key)
+    folder = _folder(store)
+    if folder is None and not _exists(store):
+        return None
+    try:
+        if folder is not None:
+            return (folder / key).read_bytes() if (folder / key).is_file() else None
+        buffer = sync(open_store(store).get(key, default_buffer_prototype()))
+    except InputError:
+        raise
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{store}/{key} cannot be read ({error}); expected: a readable object; to fix: restore it"
+        ) from error
+    return None if buffer is None else buffer.to_bytes()
+
+
+def list_blobs(store: str, prefix: str) -> list[str]:
+    """Keys below a prefix (a folder, without the slash; "" is the whole store), sorted; temporary files left out.
+
+    >>> put_blob("memory://doc-list", "a/2", b""); put_blob("memory://doc-list", "a/1", b"")
+    >>> list_blobs("memory://doc-list", "a")
+    ['a/1', 'a/2']
+    """
+    return sorted(blob for blob in _all_keys(store, prefix) if not blob.endswith(".partial"))
+
+
+def _all_keys(store: str, prefix: str) -> Iterator[str]:
+    folder = _folder(store)
+    if folder is not None:
+        for base, _, names in os.walk(folder / prefix if prefix else folder):
+            relative = Path(base).relative_to(folder).as_posix()
+            yield from (name if relative == "." else f"{relative}/{name}" for name in names)
+        return
+    if not _exists(store):
+        return
+    start = f"{prefix}/" if prefix else ""
+    yield from sync(_collect(open_store(store), start))
+
+
+def _exists(store: str) -> bool:
+    """False for a memory store nobody wrote to yet; whether other stores exist shows when they are read."""
+    try:
+        open_store(store)
+    except MissingDataError:
+        return False
+    return True
+
+
+async def _collect(store: Store, prefix: str) -> list[str]:
+    return [key async for key in store.list_prefix(prefix)]
+
+
+def blob_stats(store: str, prefix: str) -> list[tuple[str, int, str]]:
+    """(key, size in bytes, time or tag of the last change) of every object below a prefix, sorted.
+
+    What identifies an input: cheap (no pixel is read), and different as soon as an object was rewritten. Where a store
+    tells no times or tags (memory, zip) the third entry is the empty string or the zip entry's checksum.
+    """
+    folder = _folder(store)
+    keys = list_blobs(store, prefix)
+    if folder is not None:
+        stats = ((key, (folder / key).stat()) for key in keys)
+        return [(key, stat.st_size, str(stat.st_mtime_ns)) for key, stat in stats]
+    if is_local(store):
+        with zipfile.ZipFile(local_path(store)) as archive:
+            return sorted(
+                (entry.filename, entry.file_size, f"{entry.CRC:08x}")
+                for entry in archive.infolist()
+                if not prefix or entry.filename.startswith(f"{prefix}/")
+            )
+    opened = open_store(store)
+    inner = getattr(opened, "store", None)
+    if inner is None:
+        return [(key, sync(opened.getsize(key)), "") for key in keys]
+    return sorted(_object_stats(inner, prefix))
+
+
+def _object_stats(inner: Any, prefix: str) -> Iterator[tuple[str, int, str]]:
+    import obstore  # an optional path, as in io.store
+
+    for batch in obstore.list(inner, prefix or None):
+        for entry in batch:
+            yield entry["path"], int(entry["size"]), str(entry.get("e_tag") or entry.get("last_modified") or "")
+
+
+def delete_blob(store: str, key: str) -> None:
+    """Remove one object; nothing happens when it is not there.
+
+    Raises:
+        OutputError: the store cannot be written.
+    """
+    check_key(key)
+    with _writing(store, key):
+        folder = _folder(store)
+        if folder is not None:
+            (folder / key).unlink(missing_ok=True)
+        else:
+            sync(_writable(store).delete(key))
+
+
+def delete_blobs(store: str, prefix: str) -> None:
+    """Remove every object below a prefix; local folders that are empty then go too.
+
+    Raises:
+        OutputError: the store cannot be written.
+    """
+    check_key(prefix)
+    with _writing(store, prefix):
+        folder = _folder(store)
+        if folder is None:
+            for key in sorted(_all_keys(store, prefix)):
+                sync(_writable(store).delete(key))
+            return
+        for base, _, names in os.walk(folder / prefix, topdown=False):
+            for name in names:
+                Path(base, name).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(base)
+
+
+def sweep_partials(store: str, prefix: str = "") -> int:
+    """Remove the temporary files that killed writers left below a prefix; returns how many.
+
+    Only a store that no other run writes to below the prefix may be swept: a living writer's file would go too.
+    """
+    folder = _folder(store)
+    if folder is None:
+        return 0
+    with _writing(store, prefix or "."):
+        strays = [folder / key for key in _all_keys(store, prefix) if key.endswith(".partial")]
+        for stray in strays:
+            stray.unlink(missing_ok=True)
+    return len(strays)
+
+
+def put_arrays(store: str, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays as one object (npz, uncompressed, each entry with a CRC-32); same arrays, same bytes.
+
+    Args:
+        arrays: of any shape and numeric dtype; no Python objects.
+
+    >>> put_arrays("memory://doc-arrays", "block.npz", {"ids": np.arange(3)})
+    >>> get_arrays("memory://doc-arrays", "block.npz")["ids"].tolist()
+    [0, 1, 2]
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{name: np.asarray(values) for name, values in sorted(arrays.items())})
+    put_blob(store, key, buffer.getvalue())
+
+
+def get_arrays(store: str, key: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of `put_arrays`, every checksum verified.
+
+    Raises:
+        InputError: absent or damaged.
+    """
+    data = get_blob(store, key)
+    if data is None:
+        raise InputError(f"{store}/{key} is absent; expected: the arrays a task wrote; to fix: run the stage again")
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(
+            f"{store}/{key} is damaged ({error}); expected: the arrays a task wrote; to fix: run the stage again"
+        ) from error
