@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -19,10 +19,13 @@ import numpy as np
 from sketchscale.config import Execution
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, check_budget, run_plan
-from sketchscale.errors import InputError
+from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
+from sketchscale.io.blobs import list_blobs
+from sketchscale.io.image import Image
+from sketchscale.io.ledger import StoreLedger, open_ledger
 
-__all__ = ["Runner", "StageLine", "ensure_array", "quiet"]
+__all__ = ["Runner", "StageLine", "ensure_array", "open_run", "quiet"]
 
 
 def quiet(event: Event) -> None:
@@ -93,3 +96,21 @@ def ensure_array(ref: ArrayRef, **wanted: Any) -> ArrayRef:
     if (found.shape, found.chunks, found.dtype) != (tuple(wanted["shape"]), chunks, np.dtype(wanted["dtype"])):
         create_array(ref, **wanted)
     return ref
+
+
+def open_run(
+    image: Image, run: str, output: str, fingerprint: Mapping[str, str], execution: Execution
+) -> StoreLedger:
+    """The ledger of a run on an image, in `.sketchscale/<run>` inside the image's group.
+
+    Raises:
+        OutputExistsError: a label image of that name is there that no run of ours made, or the run is there already.
+        ResumeError: the run is there and was made of something else.
+    """
+    store = image.address
+    started = any(key.startswith(f".sketchscale/{run}/") for key in list_blobs(store, f".sketchscale/{run}"))
+    if output in image.labels and not started and not execution.overwrite:
+        raise OutputExistsError(
+            f"{store} has labels {output!r} already; expected: a new name; to fix: --labels NAME, or --overwrite"
+        )
+    return open_ledger(store, run, fingerprint, resume=execution.resume, overwrite=execution.overwrite)

@@ -23,14 +23,23 @@ from sketchscale.integration.euler import IntegrationConfig
 from sketchscale.integration.plan import ObjectMap, merge_blocks, plan_outline, plan_relabel
 from sketchscale.intensity import plan_histogram, ranges_from_histograms
 from sketchscale.io.arrays import ArrayRef
-from sketchscale.io.image import Image, PlaneRef, commit_labels, create_labels, open_image
-from sketchscale.io.ledger import StoreLedger, open_ledger
+from sketchscale.io.image import (
+    Image,
+    PlaneRef,
+    commit_labels,
+    count_absent,
+    create_labels,
+    delete_labels,
+    label_arrays,
+    open_image,
+)
+from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.pyramid import plan_level
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
 from sketchscale.prediction.predictor import Recipe, check_device
-from sketchscale.workflow.runner import Runner, StageLine, ensure_array, quiet
+from sketchscale.workflow.runner import Runner, StageLine, ensure_array, open_run, quiet
 
 __all__ = ["SegmentResult", "plan_segment", "segment"]
 
@@ -209,13 +218,7 @@ class _Segmentation:
 
     def run(self) -> SegmentResult:
         job, execution = self.job, self.runner.execution
-        ledger = open_ledger(
-            job.image.store,
-            job.run,
-            job.fingerprint(),
-            resume=execution.resume,
-            overwrite=execution.overwrite,
-        )
+        ledger = open_run(job.image, job.run, job.options.labels, job.fingerprint(), execution)
         committed = ledger.committed("result")
         if committed is None:
             committed = self._outline_everything(ledger)
@@ -233,9 +236,7 @@ class _Segmentation:
         job = self.job
         ranges, absent = self._ranges(ledger)
         fields = self._fields(ledger, ranges)
-        levels = create_labels(
-            job.image, job.options.labels, shape=job.plane.shape, chunks=job.chunks, keep=self.runner.execution.resume
-        )
+        levels = self._label_levels(ledger)
         objects = self._label(ledger, fields, levels[0])
         for source, target in zip(levels, levels[1:], strict=False):
             self.runner.run(plan_level(source, target, "nearest"), ledger)
@@ -245,11 +246,20 @@ class _Segmentation:
         ledger.commit("result", result)
         return result
 
+    def _label_levels(self, ledger: StoreLedger) -> tuple[ArrayRef, ...]:
+        """The label arrays: made once, and kept by a resumed run."""
+        image, name = self.job.image, self.job.options.labels
+        if ledger.committed("arrays") is None:
+            delete_labels(image, name)
+            create_labels(image, name, chunks=self.job.chunks)
+            ledger.commit("arrays", {"levels": len(label_arrays(image, name))})
+        return label_arrays(image, name)
+
     def _ranges(self, ledger: StoreLedger) -> tuple[tuple[tuple[float, float], ...], int]:
         job = self.job
         config = job.model.config
         partials = self.runner.run(plan_histogram(job.plane, job.block, job.channels), ledger)
-        return ranges_from_histograms(partials, low=config.low, high=config.high), job.image.count_absent(job.plane)
+        return ranges_from_histograms(partials, low=config.low, high=config.high), count_absent(job.plane)
 
     def _fields(self, ledger: StoreLedger, ranges: tuple[tuple[float, float], ...]) -> ArrayRef:
         job = self.job

@@ -1,0 +1,3 @@
+"""Convert files to OME-Zarr, or a folder of files to a folder of images."""
+
+from __future__ import annotations
