@@ -1,1 +1,1 @@
-
+"""From annotated images to a model: patches, augmentation, the loop."""

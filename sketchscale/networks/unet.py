@@ -1,0 +1,136 @@
+"""The default network: a residual U-Net of the Cellpose family, at any width, with or without the style vector.
+
+    in ─▶ down 0 ─▶ down 1 ─▶ down 2 ─▶ down 3        a down block: four convolutions, two residual sums; 2 x 2 max-pool
+             │         │         │        │           between levels
+    out ◀─ up 0 ◀── up 1 ◀─── up 2 ◀──── up 3         an up block: the same, with the skip added after the first
+
+A *unit* is batch norm, ReLU, convolution 3 x 3 (zero padding). The style vector is the image-wide mean of the deepest
+map, given to every up block. It makes each output depend on the whole tile, so that results change with how an image
+is tiled: off by default, there for weights that were trained with it.
+
+Guarantees: `stride` divides every tile origin and size; an output pixel depends on input pixels at most `context` px
+away and on nothing else (without style).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sketchscale.errors import InputError
+
+__all__ = ["NetworkConfig", "UNet"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """Shape of a network.
+
+    Attributes:
+        name: key of the NETWORKS table.
+        channels: of the input image.
+        widths: features per level; half of the papers' (32, 64, 128, 256) costs a quarter of the time.
+        outputs: flow y, flow x, distance.
+        style: whether a vector of the whole tile enters every level (see the module).
+    """
+
+    name: str = "unet"
+    channels: int = 1
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    outputs: int = 3
+    style: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(int(w) for w in self.widths))
+        if self.channels < 1 or self.outputs < 1 or not self.widths or min(self.widths) < 1 or len(self.widths) > 8:
+            raise InputError.of(
+                found=f"a network of {self.channels} channels, widths {self.widths}, {self.outputs} outputs",
+                expected="at least one channel and output, and 1 to 8 levels of at least 1 feature",
+                fix="start from the defaults: widths (16, 32, 64, 128)",
+            )
+
+
+def _unit(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(inputs, eps=1e-5), nn.ReLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+
+
+def _projection(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(inputs, eps=1e-5), nn.Conv2d(inputs, outputs, 1))
+
+
+class _Down(nn.Module):
+    """(n, inputs, y, x) to (n, outputs, y, x)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.projection = _projection(inputs, outputs)
+        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs) for i in range(4)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.projection(x) + self.units[1](self.units[0](x))
+        return cast(torch.Tensor, y + self.units[3](self.units[2](y)))
+
+
+class _Up(nn.Module):
+    """(n, inputs, y, x) and a skip (n, outputs, y, x) to (n, outputs, y, x)."""
+
+    def __init__(self, inputs: int, outputs: int, style: int) -> None:
+        super().__init__()
+        self.projection = _projection(inputs, outputs)
+        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs) for i in range(4)])
+        self.styles = nn.ModuleList([nn.Linear(style, outputs) for _ in range(3)]) if style else None
+
+    def _styled(self, i: int, x: torch.Tensor, style: torch.Tensor | None) -> torch.Tensor:
+        if self.styles is not None and style is not None:
+            x = x + self.styles[i - 1](style)[:, :, None, None]
+        return cast(torch.Tensor, self.units[i](x))
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor, style: torch.Tensor | None) -> torch.Tensor:
+        y = self.projection(x) + self._styled(1, self.units[0](x) + skip, style)
+        return cast(torch.Tensor, y + self._styled(3, self._styled(2, y, style), style))
+
+
+class UNet(nn.Module):
+    """(n, channels, y, x) float to (n, outputs, y, x); y and x are multiples of `stride`."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.down = nn.ModuleList([_Down(a, b) for a, b in zip((config.channels, *widths), widths, strict=False)])
+        style = widths[-1] if config.style else 0
+        self.up = nn.ModuleList([_Up(a, b, style) for a, b in zip((*widths[1:], widths[-1]), widths, strict=True)])
+        self.head = nn.Sequential(
+            nn.BatchNorm2d(widths[0], eps=1e-5), nn.ReLU(), nn.Conv2d(widths[0], config.outputs, 1)
+        )
+
+    @property
+    def stride(self) -> int:
+        """Sizes and origins of tiles are multiples of this, in px."""
+        return 1 << (len(self.config.widths) - 1)
+
+    @property
+    def context(self) -> int:
+        """How far an output pixel sees, in px: eight convolutions a level, and the windows of pooling."""
+        return 8 * (2 * self.stride - 1) + self.stride - 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips: list[torch.Tensor] = []
+        for level, block in enumerate(self.down):
+            x = block(functional.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        style = None
+        if self.config.style:
+            style = functional.normalize(x.mean(dim=(2, 3)))
+        for level in reversed(range(len(self.up))):
+            x = self.up[level](x, skips[level], style)
+            if level:
+                x = functional.interpolate(x, scale_factor=2, mode="nearest")
+        return cast(torch.Tensor, self.head(x))
+
+    def extra_repr(self) -> str:
+        return f"{self.config}, stride={self.stride}, context={self.context}"

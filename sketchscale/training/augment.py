@@ -1,0 +1,185 @@
+"""Turning, scaling and re-exposing patches: image and annotation together, so that targets are computed afterwards.
+
+Only similarities are drawn (flip, quarter turns, isotropic scale): they keep distances up to one factor. Vectors are
+never turned, as flow and distance are computed from the turned annotation. Labels are sampled by nearest neighbour,
+the image bilinearly; beyond the image it continues as its mirror image, and the annotation says "beyond".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from sketchscale.annotations.targets import BEYOND
+from sketchscale.errors import InputError
+
+__all__ = ["AugmentConfig", "Pose", "draw_pose", "expose", "sample_patch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """How much patches vary.
+
+    Attributes:
+        turn: flips and quarter turns.
+        scale: range of the isotropic scale, drawn evenly in the logarithm.
+        small_scale: upper end of the scale for images whose objects are below `small_px` across: they are the hard
+            part, and larger copies of them teach shape.
+        small_px: see above; the median over annotated objects.
+        plain: share of patches taken at scale 1, free of interpolation.
+        gain: range of the contrast factor, drawn evenly in the logarithm; wide, so that a dim field on a bright
+            plate is still read.
+        gamma: range of the exponent.
+        offset: largest shift of the background, in units of the normalised range.
+        noise: largest standard deviation of white noise, in the same units.
+        blur: largest sigma in px; every third patch is blurred.
+    """
+
+    turn: bool = True
+    scale: tuple[float, float] = (0.7, 1.4)
+    small_scale: float = 2.0
+    small_px: float = 14.0
+    plain: float = 0.3
+    gain: tuple[float, float] = (0.5, 1.4)
+    gamma: tuple[float, float] = (0.75, 1.35)
+    offset: float = 0.05
+    noise: float = 0.04
+    blur: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "gain", "gamma"):
+            pair = tuple(float(v) for v in getattr(self, name))
+            object.__setattr__(self, name, pair)
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+                raise InputError.of(found=f"{name} {pair}", expected="two rising numbers above 0", fix="(0.7, 1.4)")
+        if min(self.offset, self.noise, self.blur) < 0 or not 0 <= self.plain <= 1:
+            raise InputError.of(
+                found=f"offset {self.offset}, noise {self.noise}, blur {self.blur}, plain {self.plain}",
+                expected="none below 0, and plain at most 1",
+                fix="set what is not wanted to 0",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pose:
+    """A similarity: patch pixel p shows image position `centre + turn @ (p - middle) / scale`."""
+
+    centre: tuple[float, float]
+    scale: float = 1.0
+    turn: tuple[tuple[int, int], tuple[int, int]] = ((1, 0), (0, 1))
+
+
+def draw_pose(rng: np.random.Generator, centre: tuple[float, float], diameter: float, config: AugmentConfig) -> Pose:
+    """A random pose about a centre.
+
+    Args:
+        diameter: of the image's objects, px (median); decides how far it may be enlarged. 0 if there are none.
+    """
+    low, high = config.scale
+    if 0 < diameter < config.small_px:
+        high = max(high, config.small_scale)
+    scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    if rng.random() < config.plain:
+        scale = 1.0
+    quarter, flip = (int(rng.integers(4)), bool(rng.integers(2))) if config.turn else (0, False)
+    turn = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarter) @ np.diag([1, -1 if flip else 1])
+    (a, b), (c, d) = turn.tolist()
+    return Pose(centre=centre, scale=scale, turn=((a, b), (c, d)))
+
+
+def sample_patch(
+    image: npt.NDArray[np.float32], codes: npt.NDArray[np.int32], pose: Pose, size: int, margin: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Image and annotation of a patch in a pose.
+
+    Args:
+        image: (c, y, x). codes: (y, x), see annotations.targets.region_codes.
+        size: of the patch, px. margin: extra annotation on every side, px, for the targets' sake.
+
+    Returns:
+        (c, size, size) and (size + 2 margin, size + 2 margin). At scale 1 about a pixel's centre (or corner, by the
+        parity of `size`) both are exact copies.
+    """
+    matrix = np.array(pose.turn, np.float64) / pose.scale
+    centre = np.array(pose.centre, np.float64)
+    wide = size + 2 * margin
+    return (
+        _bilinear(image, centre, matrix, size),
+        _nearest(codes, centre, matrix, wide, BEYOND),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _mirrored(i: int, n: int) -> int:
+    """Index of the mirror image without doubling the border pixel, for any integer."""
+    if n == 1:
+        return 0
+    i = abs(i) % (2 * n - 2)
+    return 2 * n - 2 - i if i >= n else i
+
+
+@numba.njit(cache=True, nogil=True)
+def _bilinear(
+    image: npt.NDArray[np.float32], centre: npt.NDArray[np.float64], matrix: npt.NDArray[np.float64], size: int
+) -> npt.NDArray[np.float32]:
+    channels, h, w = image.shape
+    out = np.empty((channels, size, size), np.float32)
+    middle = (size - 1) / 2
+    for i in range(size):
+        for j in range(size):
+            y = centre[0] + matrix[0, 0] * (i - middle) + matrix[0, 1] * (j - middle)
+            x = centre[1] + matrix[1, 0] * (i - middle) + matrix[1, 1] * (j - middle)
+            y0, x0 = int(np.floor(y)), int(np.floor(x))
+            fy, fx = np.float32(y - y0), np.float32(x - x0)
+            ya, yb, xa, xb = _mirrored(y0, h), _mirrored(y0 + 1, h), _mirrored(x0, w), _mirrored(x0 + 1, w)
+            for c in range(channels):
+                top = image[c, ya, xa] * (1 - fx) + image[c, ya, xb] * fx
+                low = image[c, yb, xa] * (1 - fx) + image[c, yb, xb] * fx
+                out[c, i, j] = top * (1 - fy) + low * fy
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _nearest(
+    codes: npt.NDArray[np.int32],
+    centre: npt.NDArray[np.float64],
+    matrix: npt.NDArray[np.float64],
+    size: int,
+    beyond: int,
+) -> npt.NDArray[np.int32]:
+    h, w = codes.shape
+    out = np.full((size, size), beyond, np.int32)
+    middle = (size - 1) / 2
+    for i in range(size):
+        for j in range(size):
+            y = int(np.floor(centre[0] + matrix[0, 0] * (i - middle) + matrix[0, 1] * (j - middle) + 0.5))
+            x = int(np.floor(centre[1] + matrix[1, 0] * (i - middle) + matrix[1, 1] * (j - middle) + 0.5))
+            if 0 <= y < h and 0 <= x < w:
+                out[i, j] = codes[y, x]
+    return out
+
+
+def expose(image: npt.NDArray[np.float32], rng: np.random.Generator, config: AugmentConfig) -> npt.NDArray[np.float32]:
+    """Gamma, gain, offset, blur and noise, drawn anew; the same for all channels.
+
+    Args:
+        image: (c, y, x), normalised, about 0 to 1; values outside keep their sign.
+    """
+    gamma = np.float32(_log_uniform(rng, config.gamma))
+    gain = np.float32(_log_uniform(rng, config.gain))
+    offset = np.float32(rng.uniform(-config.offset, config.offset))
+    out: npt.NDArray[Any] = np.sign(image) * np.abs(image) ** gamma * gain + offset
+    if rng.random() < 1 / 3 and config.blur > 0:
+        sigma = rng.uniform(0, config.blur)
+        out = ndimage.gaussian_filter(out, (0, sigma, sigma), truncate=3)
+    noise = np.float32(rng.uniform(0, config.noise))
+    return np.asarray(out + noise * rng.standard_normal(out.shape, np.float32), np.float32)
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return float(np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]))))

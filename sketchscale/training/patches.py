@@ -1,0 +1,152 @@
+"""Patches where the sketch knows something, with targets computed after augmentation.
+
+1. An image is drawn, all alike. 2. A pixel is drawn among the annotated ones: foreground or drawn boundary as often as
+background. 3. The patch is laid about it, shifted by up to a quarter of its size, turned and scaled. 4. Targets are
+computed from the annotation of the patch and a margin around it; beyond the margin everything is unknown. So nothing
+that a crop hides can make a target wrong.
+
+A batch is a function of (images, config, seed, step) alone: resumed training draws what uninterrupted training draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sketchscale.annotations.targets import BEYOND, UNKNOWN, Targets, region_codes, targets_from_sketch
+from sketchscale.errors import InputError
+from sketchscale.losses import BatchTargets
+from sketchscale.training.augment import AugmentConfig, draw_pose, expose, sample_patch
+
+__all__ = ["PatchSource", "TrainingImage", "patch_targets"]
+
+MARGIN = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingImage:
+    """An image, or the part of one around its sketch.
+
+    Attributes:
+        image: (c, y, x), float32, normalised.
+        labels: (y, x), as RasterSketch.labels: k > 0 object, 0 background, -1 unknown.
+        boundary: (y, x), drawn boundary pixels; None for none.
+        name: for messages.
+    """
+
+    image: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int32]
+    boundary: npt.NDArray[np.bool_] | None = None
+    name: str = "image"
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.dtype != np.float32 or self.image.shape[1:] != self.labels.shape:
+            raise InputError.of(
+                found=f"{self.name}: image of shape {self.image.shape}, {self.image.dtype}, "
+                f"with labels of shape {self.labels.shape}",
+                expected="a float32 image (c, y, x) and labels (y, x) of the same size",
+                fix="normalise with sketchscale.intensity and rasterise the sketch over the same box",
+            )
+        if not np.isfinite(self.image).all():
+            raise InputError.of(found=f"{self.name}: NaN or Inf pixels", expected="numbers", fix="mask them out")
+
+
+@dataclass(frozen=True, slots=True)
+class _Spots:
+    """Where patches of an image may be centred."""
+
+    codes: npt.NDArray[np.int32]
+    inside: npt.NDArray[np.intp]
+    background: npt.NDArray[np.intp]
+    diameter: float
+
+
+class PatchSource:
+    """Draws batches; see the module."""
+
+    def __init__(self, images: Sequence[TrainingImage], *, size: int, augment: AugmentConfig, outside: float) -> None:
+        self.images, self.size, self.augment, self.outside = tuple(images), size, augment, outside
+        self.spots = [_spots(image) for image in self.images]
+        self.useful = [i for i, s in enumerate(self.spots) if s.inside.size or s.background.size]
+        if not self.useful:
+            raise InputError.of(found="no annotated pixel", expected="strokes", fix="draw some, or check the labels")
+
+    def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, BatchTargets]:
+        """(count, c, size, size) and its targets."""
+        pairs = [self._patch(rng) for _ in range(count)]
+        return torch.from_numpy(np.stack([image for image, _, _ in pairs])), stack_targets(
+            [targets for _, targets, _ in pairs], [inside for _, _, inside in pairs]
+        )
+
+    def _patch(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Targets, npt.NDArray[np.bool_]]:
+        position = self.useful[int(rng.integers(len(self.useful)))]
+        spots = self.spots[position]
+        pose = draw_pose(rng, self._centre(rng, spots), spots.diameter, self.augment)
+        image, codes = sample_patch(self.images[position].image, spots.codes, pose, self.size, MARGIN)
+        core = codes[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        return expose(image, rng, self.augment), patch_targets(codes, MARGIN, self.outside), core > 0
+
+    def _centre(self, rng: np.random.Generator, spots: _Spots) -> tuple[float, float]:
+        """Even sizes are centred on pixel corners, odd ones on pixel centres, so that scale 1 copies pixels."""
+        choices = [pixels for pixels in (spots.inside, spots.background) if pixels.size]
+        pixels = choices[int(rng.integers(len(choices)))]
+        y, x = divmod(int(pixels[rng.integers(pixels.size)]), spots.codes.shape[1])
+        shift = rng.integers(-(self.size // 4), self.size // 4 + 1, 2)
+        half = 0.5 * (1 - self.size % 2)
+        return y + float(shift[0]) + half, x + float(shift[1]) + half
+
+
+def _spots(image: TrainingImage) -> _Spots:
+    codes = region_codes(image.labels, image.boundary)
+    areas = np.bincount(codes[codes > 0])
+    areas = areas[areas > 0]
+    return _Spots(
+        codes=codes,
+        inside=np.flatnonzero((codes > 0) | (codes == -2)),
+        background=np.flatnonzero(codes == 0),
+        diameter=float(np.sqrt(4 / np.pi * np.median(areas))) if areas.size else 0.0,
+    )
+
+
+def patch_targets(codes: npt.NDArray[np.int32], margin: int, outside: float) -> Targets:
+    """Targets of the inner part of a crop; what lies beyond the crop counts as unknown.
+
+    Args:
+        codes: (y + 2 margin, x + 2 margin), see annotations.targets.region_codes. margin: px, at least 1.
+    """
+    ring = np.ones(codes.shape, np.bool_)
+    ring[1:-1, 1:-1] = False
+    codes = np.where(ring & (codes != BEYOND), UNKNOWN, codes)
+    t = targets_from_sketch(np.where(codes == -2, UNKNOWN, codes), codes == -2, outside=outside)
+    core = np.s_[..., margin:-margin, margin:-margin]
+    return Targets(
+        flow=t.flow[core],
+        distance=t.distance[core],
+        known=t.known[core],
+        flow_known=t.flow_known[core],
+        lower=t.lower[core],
+        upper=t.upper[core],
+        bounded=t.bounded[core],
+    )
+
+
+def stack_targets(targets: Sequence[Targets], inside: Sequence[npt.NDArray[np.bool_]]) -> BatchTargets:
+    """One batch of the targets of several patches."""
+
+    def stacked(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([getattr(t, name) for t in targets]))
+
+    return BatchTargets(
+        flow=stacked("flow"),
+        distance=stacked("distance"),
+        known=stacked("known"),
+        flow_known=stacked("flow_known"),
+        lower=stacked("lower"),
+        upper=stacked("upper"),
+        bounded=stacked("bounded"),
+        inside=torch.from_numpy(np.stack(list(inside))),
+    )
