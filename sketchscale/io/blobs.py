@@ -18,7 +18,7 @@ import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ __all__ = [
     "put_blob",
     "put_blob_if_absent",
     "sweep_partials",
+    "writing_blob",
 ]
 
 _KEY_LIMIT = 1024
@@ -149,17 +150,49 @@ def _create_object(store: Store, key: str, data: bytes) -> bool:
 
 
 @contextlib.contextmanager
+def writing_blob(store: str, key: str) -> Iterator[IO[bytes]]:
+    """A file to stream one object into; it appears, whole, when the block ends, and not at all when it raises.
+
+    Object storage and memory hold it in memory until then; a folder does not.
+
+    Raises:
+        OutputError: the store cannot be written.
+    """
+    check_key(key)
+    with _writing(store, key):
+        folder = _folder(store)
+        if folder is None:
+            buffer = io.BytesIO()
+            yield buffer
+            put_blob(store, key, buffer.getvalue())
+            return
+        with _temporary(folder / key) as temporary:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(folder / key)
+            _sync_folder((folder / key).parent)
+
+
+@contextlib.contextmanager
 def _synced_temporary(path: Path, data: bytes) -> Iterator[Path]:
     """A synced file beside `path` that the caller renames or links; then the folder is synced and leftovers removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with _temporary(path) as temporary:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         yield temporary
         _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 

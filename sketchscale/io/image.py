@@ -28,7 +28,7 @@ import zarr
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box
-from sketchscale.io.blobs import blob_stats, check_key, delete_blob, get_blob, list_blobs, put_blob
+from sketchscale.io.blobs import blob_stats, check_key, delete_blob, delete_blobs, get_blob, list_blobs, put_blob
 from sketchscale.io.metadata import (
     Axis,
     ImageMetadata,
@@ -53,6 +53,8 @@ __all__ = [
     "count_absent",
     "create_image",
     "create_labels",
+    "delete_labels",
+    "label_arrays",
     "level_shapes",
     "open_image",
     "read_attributes",
@@ -578,6 +580,24 @@ def create_labels(
     shapes = level_shapes(image.shapes[0][-2:], levels or len(image.shapes))
     group = _key(image.group, f"labels/{name}")
     return _create_levels(image.store, group, "yx", shapes, dtype, chunks, image.metadata.version, shards)
+
+
+def label_arrays(image: Image, name: str, levels: int | None = None) -> tuple[ArrayRef, ...]:
+    """Where the arrays of a label image are, or will be, finest first; nothing is opened."""
+    count = len(level_shapes(image.shapes[0][-2:], levels or len(image.shapes)))
+    group = _key(image.group, f"labels/{name}")
+    return tuple(ArrayRef(store=image.store, path=_key(group, str(level))) for level in range(count))
+
+
+def delete_labels(image: Image, name: str) -> None:
+    """Take a label image away: first its name, so that no reader sees half of it, then its arrays."""
+    version, group = image.metadata.version, _key(image.group, "labels")
+    old = read_attributes(image.store, group) or {}
+    names = parse_labels(old, join_address(image.store, group))
+    if name in names:
+        document = labels_document(version, [n for n in names if n != name])
+        write_attributes(image.store, group, {**old, **document}, version)
+    delete_blobs(image.store, _key(group, name))
 
 
 def commit_labels(
