@@ -1,1 +1,7 @@
+"""Fields to objects: follow the flow, join the end points, number the objects; exact for any blocks.
 
+euler.py   where every foreground pixel of one box ends                follow_flow, IntegrationConfig
+merge.py   end points to objects, in a block and across blocks         link_sinks, Unifier, number_objects
+plan.py    the tasks, from stored fields to a stored label image       integrate, plan_outline, merge_blocks
+audit.py   windows on the seams recomputed in one piece and compared   audit_seams
+"""

@@ -1,0 +1,470 @@
+"""Follow the flow: where every foreground pixel of one box ends, in integer arithmetic.
+
+Each foreground pixel q starts a trajectory with displacement u = 0 and walks along the flow v, which is normalised to
+unit length inside the foreground (distance > threshold) and 0 outside. Two rules:
+
+  suppressed   p <- (v(q + u) + p) / 2,   u <- u + p / (1 + t),   t = 0 .. steps - 1,  p = v(q) before the first step.
+               Look-ups take the nearest pixel, halves away from zero. After 200 steps |u| < 5.88 px on each axis, so
+               the end points of an object are the object eroded, and they stay in one piece. The default: on real
+               network output it splits objects a third as often as the plain walk.
+  euler        u <- u + v(q + u) with bilinear look-ups: the rule of the papers. May walk 1 px a step, so 200 px.
+
+Three properties make the result the same however an image is cut into blocks, and on every processor:
+
+  1. The state is the displacement from the start, never a position: the block's origin does not enter.
+  2. Everything after the normalisation is int32: flow with 14 fractional bits in an int16 pair, displacement with 28
+     (14 for euler). A sum of integers has no rounding, no contraction, no order. The normalisation itself is float32
+     of float16 numbers: their squares are exact, and sum, root and quotient are correctly rounded by IEEE 754.
+  3. No trajectory leaves `reach` pixels, and the loaded box contains that for every pixel that is followed. The
+     kernel counts look-ups outside; a count above zero is a TaskError, never a clipped answer.
+
+    loaded   ┌──────────────────────────┐  = walked grown by reach; beyond the image its edge pixels are repeated,
+             │ walked ┌────────────────┐│    so a look-up beyond the edge sees the edge pixel
+             │        │ window ┌──────┐││  = core grown by margin + reach, in the image: pixels that are followed
+             │        │        │ core │││  = core grown by margin, in the image: the set of end points is exact here,
+             │        │        └──────┘││    because whatever ends here started within reach of it
+             │        └────────────────┘│  margin = max(reach, link radius): every end of a core pixel lies in window
+             └──────────────────────────┘
+
+`suppressed` commutes with flips and transposes exactly: its roundings are symmetric about zero. `euler` rounds halves
+of the interpolated flow upwards, so a mirrored image may differ in the last of 14 bits of a step.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from sketchscale.errors import InputError, TaskError, UnknownNameError
+from sketchscale.geometry import Box
+
+__all__ = ["EndPoints", "IntegrationConfig", "Region", "compiled", "follow_flow", "region_of"]
+
+_METHODS = ("suppressed", "euler")
+_FLOW_BITS = 14
+_SUPPRESSED_BITS = 28
+_LANES = 512
+"""Pixels advanced together: 0.84 ns a step and pixel on one Zen 4 core; 64 and 4096 are 34 % and 5 % slower."""
+
+_Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
+_i4 = np.int32
+
+
+def compiled(kernel: _Kernel) -> _Kernel:
+    """Compile with numba: cached on disk, without the interpreter lock, without any relaxed arithmetic."""
+    return cast(_Kernel, njit(cache=True, nogil=True, error_model="numpy")(kernel))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntegrationConfig:
+    """How fields become labels.
+
+    Attributes:
+        threshold: foreground is distance > threshold, px. Belongs to the model: the midpoint between the values inside
+            and outside, about -2 for dense training with -5 outside. 0 is a value like any other.
+        steps: of the walk. More let suppressed pixels go further, but only as the logarithm.
+        link_radius: end points at most this far apart (Chebyshev, px) belong to one object. Too large joins
+            neighbours whose end points come near, too small splits objects under noisy flow.
+        min_size: objects with fewer pixels, over the whole image, become background.
+        max_size: objects with more pixels become background; None keeps them.
+        method: "suppressed", or "euler" as the papers write it, with a halo of 400 px and more.
+
+    Raises:
+        InputError, UnknownNameError: a value out of range, on creation.
+
+    >>> IntegrationConfig(threshold=-2.0).reach
+    6
+    >>> IntegrationConfig(threshold=-2.0).halo
+    18
+    """
+
+    threshold: float
+    steps: int = 200
+    link_radius: int = 2
+    min_size: int = 20
+    max_size: int | None = None
+    method: Literal["suppressed", "euler"] = "suppressed"
+
+    def __post_init__(self) -> None:
+        if self.method not in _METHODS:
+            raise UnknownNameError.among("integration method", self.method, _METHODS)
+        if not np.isfinite(self.threshold):
+            raise _bad("threshold", self.threshold, "a finite distance in px")
+        if not 1 <= self.steps <= 1000:
+            raise _bad("steps", self.steps, "1 to 1000")
+        if not 1 <= self.link_radius <= 64:
+            raise _bad("link_radius", self.link_radius, "1 to 64 px")
+        if self.min_size < 0:
+            raise _bad("min_size", self.min_size, "0 or more px")
+        if self.max_size is not None and self.max_size < max(1, self.min_size):
+            raise _bad("max_size", self.max_size, f"at least min_size ({self.min_size}), or none")
+
+    @property
+    def gains(self) -> npt.NDArray[np.int32]:
+        """Step lengths with 14 fractional bits: 1 / (1 + t) for suppressed, 1 for euler."""
+        t = np.arange(self.steps, dtype=np.float64)
+        lengths = 1 / (1 + t) if self.method == "suppressed" else np.ones(self.steps)
+        return np.asarray(np.rint(2**_FLOW_BITS * lengths), np.int32)
+
+    @property
+    def reach(self) -> int:
+        """The farthest pixel a trajectory can look at, px along an axis: from the bound |v| <= 1, not from data."""
+        longest = int(self.gains.sum(dtype=np.int64)) << _FLOW_BITS
+        if self.method == "suppressed":
+            return (longest + (1 << (_SUPPRESSED_BITS - 1))) >> _SUPPRESSED_BITS
+        return self.steps + 1
+
+    @property
+    def margin(self) -> int:
+        """How far the exact set of end points extends beyond the core, px."""
+        return max(self.reach, self.link_radius)
+
+    @property
+    def halo(self) -> int:
+        """What a block reads beyond its core, px."""
+        return self.margin + 2 * self.reach
+
+
+def _bad(field: str, value: object, expected: str) -> InputError:
+    return InputError.of(found=f"integration {field} is {value}", expected=expected, fix=f"set {field}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """The nested boxes of one block, in image coordinates; see the drawing above. `padded` may leave the image."""
+
+    shape: tuple[int, int]
+    core: Box
+    window: Box
+    walked: Box
+    padded: Box
+
+    @property
+    def loaded(self) -> Box:
+        """The part of `padded` that is read."""
+        return self.padded.clip(self.shape)
+
+
+def region_of(core: Box, shape: tuple[int, int], config: IntegrationConfig) -> Region:
+    """The boxes needed to integrate a core of an image of this shape (y, x)."""
+    walked = core.grow(config.margin + config.reach).clip(shape)
+    return Region(
+        shape=shape,
+        core=core,
+        window=core.grow(config.margin).clip(shape),
+        walked=walked,
+        padded=walked.grow(config.reach),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndPoints:
+    """Where the pixels of a block end.
+
+    Attributes:
+        ends: int32, shape of the core: the end pixel as a flat index into the window; -1 outside the foreground.
+            An end beyond the image is moved to its edge.
+        sinks: uint8, shape of the window: 1 where a trajectory ends, from whatever start. Exact.
+        farthest: the largest displacement of a followed pixel along an axis, px; below `reach`.
+    """
+
+    ends: npt.NDArray[np.int32]
+    sinks: npt.NDArray[np.uint8]
+    farthest: float
+
+
+def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: IntegrationConfig) -> EndPoints:
+    """End points of the pixels of a block.
+
+    Args:
+        fields: (3, y, x) of `region.loaded`: flow y, flow x (any length; NaN only outside the foreground), distance px.
+        region: from `region_of`.
+        config: thresholds and the rule.
+
+    Returns:
+        The end points; an image without foreground has none.
+
+    Raises:
+        InputError: flow in the foreground is not finite; counts the pixels.
+        TaskError: a look-up left the loaded box, so `reach` is wrong.
+
+    Source: suppressed Euler as in Omnipose (Cutler et al. 2022, supplement); nearest look-ups in fixed point: ours.
+
+    >>> flat = np.zeros((3, 1, 2), np.float16)
+    >>> box = Box((0, 0), (1, 2))
+    >>> follow_flow(flat, region_of(box, (1, 2), c := IntegrationConfig(threshold=-1.0)), c).ends
+    array([[0, 1]], dtype=int32)
+    """
+    packed, inside = _packed(fields, region, config)
+    ends = np.full(region.core.shape, -1, np.int32)
+    sinks = np.zeros(region.window.shape, np.uint8)
+    boxes, bilinear = _relative_boxes(region), config.method == "euler"
+    escaped, farthest = _follow(packed.reshape(-1), inside, boxes, config.gains, config.reach, bilinear, ends, sinks)
+    if escaped:
+        raise TaskError(f"block {region.core}: {escaped} look-ups left the halo of {config.halo} px; expected: none")
+    bits = _FLOW_BITS if bilinear else _SUPPRESSED_BITS
+    return EndPoints(ends=ends, sinks=sinks, farthest=farthest / 2**bits)
+
+
+def _packed(
+    fields: npt.NDArray[np.float16], region: Region, config: IntegrationConfig
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Unit flow of the padded box as int16 pairs (y high, x low), and the foreground there."""
+    bits = np.ascontiguousarray(fields).view(np.uint16)
+    packed = np.zeros(region.padded.shape, np.int32)
+    inside = np.zeros(region.padded.shape, np.uint8)
+    dy, dx = (a - b for a, b in zip(region.loaded.start, region.padded.start, strict=True))
+    broken = _pack(bits, *_half_tables(config.threshold), dy, dx, packed, inside)
+    if broken:
+        raise InputError.of(
+            found=f"the flow of block {region.core} is not finite at {broken} foreground pixels",
+            expected="finite numbers",
+            fix="run the prediction again; check the image and the model",
+        )
+    return packed, inside
+
+
+@functools.lru_cache(maxsize=8)
+def _half_tables(threshold: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """For each of the 65,536 float16 bit patterns: its value, and whether it is above the threshold (NaN is not)."""
+    half = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    with np.errstate(invalid="ignore"):
+        return half.astype(np.float32), (half.astype(np.float64) > threshold).astype(np.uint8)
+
+
+def _relative_boxes(region: Region) -> npt.NDArray[np.int64]:
+    """walked, core, window and image relative to the padded box: rows of y0, x0, y1, x1."""
+    image = Box((0, 0), region.shape)
+    boxes = [b.relative_to(region.padded.start) for b in (region.walked, region.core, region.window, image)]
+    return np.array([(*b.start, *b.stop) for b in boxes], np.int64)
+
+
+@compiled
+def _pack(
+    bits: npt.NDArray[np.uint16],
+    value: npt.NDArray[np.float32],
+    above: npt.NDArray[np.uint8],
+    dy: int,
+    dx: int,
+    packed: npt.NDArray[np.int32],
+    inside: npt.NDArray[np.uint8],
+) -> int:
+    """Fill `packed` and `inside` from loaded float16 bits at offset (dy, dx), edges repeated; counts broken pixels."""
+    broken = 0
+    rows, columns = bits.shape[1], bits.shape[2]
+    floor = np.float32(1e-6)
+    scale = np.float32(1 << _FLOW_BITS)
+    for y in range(packed.shape[0]):
+        sy = min(max(y - dy, 0), rows - 1)
+        for x in range(packed.shape[1]):
+            sx = min(max(x - dx, 0), columns - 1)
+            if above[bits[2, sy, sx]]:
+                vy = value[bits[0, sy, sx]]
+                vx = value[bits[1, sy, sx]]
+                length = np.sqrt(vy * vy + vx * vx)
+                if not length < np.float32(np.inf):
+                    broken += 1
+                    continue
+                length = max(length, floor)
+                high = int(np.rint(vy / length * scale))
+                low = int(np.rint(vx / length * scale))
+                packed[y, x] = _i4((high << 16) | (low & 0xFFFF))
+                inside[y, x] = 1
+    return broken
+
+
+@compiled
+def _follow(
+    packed: npt.NDArray[np.int32],
+    inside: npt.NDArray[np.uint8],
+    boxes: npt.NDArray[np.int64],
+    gains: npt.NDArray[np.int32],
+    reach: int,
+    bilinear: bool,
+    ends: npt.NDArray[np.int32],
+    sinks: npt.NDArray[np.uint8],
+) -> tuple[int, int]:
+    """Collect foreground pixels of the walked box into batches, advance them, write down where they end."""
+    width = inside.shape[1]
+    ys = np.empty(_LANES, np.int32)
+    xs = np.empty(_LANES, np.int32)
+    state = np.empty((7, _LANES), np.int32)
+    escaped, farthest = 0, 0
+    n = 0
+    for y in range(boxes[0, 0], boxes[0, 2]):
+        for x in range(boxes[0, 1], boxes[0, 3]):
+            if inside[y, x]:
+                ys[n] = y
+                xs[n] = x
+                state[0, n] = y * width + x
+                n += 1
+                if n == _LANES:
+                    escaped += _advance(packed, width, gains, reach, bilinear, state)
+                    farthest = max(farthest, _settle(ys, xs, state, boxes, bilinear, ends, sinks))
+                    n = 0
+    if n > 0:
+        escaped += _advance(packed, width, gains, reach, bilinear, state[:, :n])
+        farthest = max(farthest, _settle(ys[:n], xs[:n], state[:, :n], boxes, bilinear, ends, sinks))
+    return escaped, farthest
+
+
+@compiled
+def _advance(
+    packed: npt.NDArray[np.int32],
+    width: int,
+    gains: npt.NDArray[np.int32],
+    reach: int,
+    bilinear: bool,
+    state: npt.NDArray[np.int32],
+) -> int:
+    """All steps of one batch. Rows of `state`: start index, u y, u x, p y, p x, look-up index, looked-up word.
+
+    The loops are separate because LLVM cannot prove that the gather reads none of the arrays written: alone, the
+    arithmetic around it becomes vector code, which is 4 times as fast.
+    """
+    base, uy, ux, py, px, index, word = state[0], state[1], state[2], state[3], state[4], state[5], state[6]
+    _start(packed, base, uy, ux, py, px)
+    escaped = 0
+    for t in range(gains.size):
+        if bilinear:
+            escaped += _step_bilinear(packed, _i4(width), base, uy, ux, _i4(reach))
+        else:
+            escaped += _nearest(base, uy, ux, _i4(width), _i4(reach), index)
+            _gather(packed, index, word)
+            _step_suppressed(word, _i4(0), gains[t], py, uy)
+            _step_suppressed(word, _i4(16), gains[t], px, ux)
+    return escaped
+
+
+@compiled
+def _start(
+    packed: npt.NDArray[np.int32],
+    base: npt.NDArray[np.int32],
+    uy: npt.NDArray[np.int32],
+    ux: npt.NDArray[np.int32],
+    py: npt.NDArray[np.int32],
+    px: npt.NDArray[np.int32],
+) -> None:
+    for i in range(base.size):
+        here = packed[base[i]]
+        uy[i] = 0
+        ux[i] = 0
+        py[i] = here >> 16
+        px[i] = _i4(here << 16) >> 16
+
+
+@compiled
+def _nearest(
+    base: npt.NDArray[np.int32],
+    uy: npt.NDArray[np.int32],
+    ux: npt.NDArray[np.int32],
+    width: np.int32,
+    reach: np.int32,
+    index: npt.NDArray[np.int32],
+) -> int:
+    """Index of the pixel nearest to each position; counts those outside the reach and leaves them at the start."""
+    half = _i4(1 << (_SUPPRESSED_BITS - 1))
+    escaped = _i4(0)
+    for i in range(index.size):
+        # adding the sign (-1 when negative) before half rounds halves away from zero on both sides
+        y = _i4(_i4(_i4(uy[i] + _i4(uy[i] >> _i4(31))) + half) >> _i4(_SUPPRESSED_BITS))
+        x = _i4(_i4(_i4(ux[i] + _i4(ux[i] >> _i4(31))) + half) >> _i4(_SUPPRESSED_BITS))
+        out = _i4((_i4(y + reach) | _i4(reach - y) | _i4(x + reach) | _i4(reach - x)) >> _i4(31))
+        escaped = _i4(escaped - out)
+        index[i] = _i4(base[i] + _i4(_i4(_i4(y * width) + x) & _i4(~out)))
+    return int(escaped)
+
+
+@compiled
+def _gather(packed: npt.NDArray[np.int32], index: npt.NDArray[np.int32], word: npt.NDArray[np.int32]) -> None:
+    for i in range(index.size):
+        word[i] = packed[np.uint32(index[i])]
+
+
+@compiled
+def _step_suppressed(
+    word: npt.NDArray[np.int32],
+    left: np.int32,
+    gain: np.int32,
+    p: npt.NDArray[np.int32],
+    u: npt.NDArray[np.int32],
+) -> None:
+    """p <- (v + p) / 2 towards zero, u <- u + gain p, for the half of the word that `left` moves to the top."""
+    for i in range(word.size):
+        twice = _i4(_i4(_i4(word[i] << left) >> _i4(16)) + p[i])
+        mean = _i4(_i4(twice - _i4(twice >> _i4(31))) >> _i4(1))
+        p[i] = mean
+        u[i] = _i4(u[i] + _i4(mean * gain))
+
+
+@compiled
+def _step_bilinear(
+    packed: npt.NDArray[np.int32],
+    width: np.int32,
+    base: npt.NDArray[np.int32],
+    uy: npt.NDArray[np.int32],
+    ux: npt.NDArray[np.int32],
+    reach: np.int32,
+) -> int:
+    """u <- u + v(q + u), bilinear; displacement, weights and flow all with 14 fractional bits."""
+    one = 1 << _FLOW_BITS
+    escaped = 0
+    for i in range(base.size):
+        y, x = uy[i] >> _FLOW_BITS, ux[i] >> _FLOW_BITS
+        if max(abs(y), abs(y + 1), abs(x), abs(x + 1)) > reach:
+            escaped += 1
+            continue
+        fy, fx = uy[i] & (one - 1), ux[i] & (one - 1)
+        k = base[i] + y * width + x
+        a, b, c, d = packed[k], packed[k + 1], packed[k + width], packed[k + width + 1]
+        uy[i] += _mix(a >> 16, b >> 16, c >> 16, d >> 16, fy, fx)
+        ux[i] += _mix(_low(a), _low(b), _low(c), _low(d), fy, fx)
+    return escaped
+
+
+@compiled
+def _low(word: np.int32) -> np.int32:
+    return _i4(_i4(word << 16) >> 16)
+
+
+@compiled
+def _mix(a: Any, b: Any, c: Any, d: Any, fy: int, fx: int) -> Any:
+    """Bilinear mean of four corners, rounded to nearest, halves up."""
+    one, half = 1 << _FLOW_BITS, 1 << (_FLOW_BITS - 1)
+    top = (a * (one - fx) + b * fx + half) >> _FLOW_BITS
+    bottom = (c * (one - fx) + d * fx + half) >> _FLOW_BITS
+    return (top * (one - fy) + bottom * fy + half) >> _FLOW_BITS
+
+
+@compiled
+def _settle(
+    ys: npt.NDArray[np.int32],
+    xs: npt.NDArray[np.int32],
+    state: npt.NDArray[np.int32],
+    boxes: npt.NDArray[np.int64],
+    bilinear: bool,
+    ends: npt.NDArray[np.int32],
+    sinks: npt.NDArray[np.uint8],
+) -> int:
+    """Mark the end pixel of every lane, and keep it for the pixels of the core; returns the largest displacement."""
+    bits = _FLOW_BITS if bilinear else _SUPPRESSED_BITS
+    half = 1 << (bits - 1)
+    farthest = np.int64(0)
+    core, window, image = boxes[1], boxes[2], boxes[3]
+    for i in range(ys.size):
+        uy, ux = np.int64(state[1, i]), np.int64(state[2, i])
+        farthest = max(farthest, abs(uy), abs(ux))
+        ey = min(max(ys[i] + ((uy + (uy >> 63) + half) >> bits), image[0]), image[2] - 1)
+        ex = min(max(xs[i] + ((ux + (ux >> 63) + half) >> bits), image[1]), image[3] - 1)
+        if window[0] <= ey < window[2] and window[1] <= ex < window[3]:
+            sinks[ey - window[0], ex - window[1]] = 1
+            if core[0] <= ys[i] < core[2] and core[1] <= xs[i] < core[3]:
+                end = (ey - window[0]) * (window[3] - window[1]) + ex - window[1]
+                ends[ys[i] - core[0], xs[i] - core[1]] = end
+    return int(farthest)

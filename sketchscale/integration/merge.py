@@ -1,0 +1,401 @@
+"""Join the end points into objects: inside one block, then across blocks, then number them.
+
+An object is a connected component of the *sinks* (the set S of all end points) under the relation "at most R apart
+along both axes", R being the link radius; a pixel belongs to the object of its end point.
+
+    1. In a block     components of S in the window, with local ids 1, 2, ...; areas, first pixels and boxes counted
+                      over the pixels of the core only, so that every pixel is counted once.
+    2. Across blocks  a sink that lies in the windows of two blocks has a local id in both: the two ids are one object.
+    3. Globally       filters by size, then numbers 1, 2, ... in raster order of each object's first pixel.
+
+         core of A      core of B                    a, b: sinks, at most R apart
+       ┌──────────────┬──────────────┐               window of A = core of A grown by m >= R: holds a and b, and
+       │            a │ b            │               S is exact there (see euler.py), so A knows the link a-b
+       │          ╌╌╌╌┼╌╌╌╌┐         │               b lies in the windows of A and of B: one object in both numberings
+       │   window of A│    ╎  c      │               b-c is known to B in the same way
+       └──────────────┴────╎─────────┘
+
+Proof that the blocks do not show. Let G be the relation on S for the whole image, and G' the relation the blocks
+generate: links seen in some window, and equality of a sink with itself in two windows. G' never joins what G does not,
+because windows only see true links of true sinks. For the converse take a link a-b of G. a lies in exactly one core,
+say A's; b is within R <= m of it, hence in A's window, where S is exact: A's components join a and b. And a's id in A
+is joined to a's id in every other window that holds a by step 2. So both relations have the same closure, the
+components are the same sets of sinks, and area, first pixel and number are functions of these sets and of the ends. No
+overlap threshold, no touching faces, no centroid distance enters; objects larger than a block, spirals, and objects
+over four blocks need no case of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.errors import InputError
+from sketchscale.integration.euler import IntegrationConfig, Region, compiled
+
+__all__ = [
+    "BlockObjects",
+    "ObjectMap",
+    "Unifier",
+    "link_sinks",
+    "local_objects",
+    "number_objects",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockObjects:
+    """What a block tells the others about its n local objects. Row i of the tables is local id i + 1.
+
+    Attributes:
+        area: int64 (n,), pixels of the core.
+        first: int64 (n,), smallest raster index in the image of a pixel of the core; the image's size when area is 0.
+        box: int64 (n, 4), y0, x0, y1, x1 (half open) of the pixels of the core; empty when area is 0.
+        shared: int64 (k,), raster indices of the window's sinks that may lie in another block's window, ascending.
+        shared_id: int32 (k,), their local ids.
+    """
+
+    area: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    box: npt.NDArray[np.int64]
+    shared: npt.NDArray[np.int64]
+    shared_id: npt.NDArray[np.int32]
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """As stored between the steps."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> BlockObjects:
+        """From what `arrays` gave."""
+        return cls(**arrays)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectMap:
+    """The objects of a whole image after merging and filters; row i is label i + 1.
+
+    Attributes:
+        area: int64 (n,), pixels.
+        first: int64 (n,), raster index of the first pixel, strictly ascending.
+        box: int64 (n, 4), y0, x0, y1, x1 (half open).
+        blocks: int32 (n,), how many blocks hold pixels of the object.
+        dropped_small, dropped_large: objects that the size filters made background.
+    """
+
+    area: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    box: npt.NDArray[np.int64]
+    blocks: npt.NDArray[np.int32]
+    dropped_small: int
+    dropped_large: int
+
+    @property
+    def count(self) -> int:
+        """How many objects there are."""
+        return int(self.area.size)
+
+    @property
+    def crossing(self) -> int:
+        """How many objects lie in more than one block."""
+        return int((self.blocks > 1).sum())
+
+
+def link_sinks(sinks: npt.NDArray[np.uint8], radius: int) -> tuple[npt.NDArray[np.int32], int]:
+    """Components of the set pixels under "at most `radius` apart along both axes".
+
+    Works on runs: pixels of a row with gaps up to `radius` are one run, and two runs of rows at most `radius` apart are
+    linked when they overlap after growing one by `radius`. That is exact: where intervals overlap, an end of one lies
+    between two pixels of the other that are at most `radius` apart, so it is within `radius` of one of them.
+
+    Args:
+        sinks: (y, x), non-zero where a trajectory ends.
+        radius: px, at least 1 (1 is 8-connectivity).
+
+    Returns:
+        (ids, n): ids int32 (y, x), 0 where there is no sink, else 1 .. n in raster order of the component's first sink.
+
+    >>> link_sinks(np.array([[1, 0, 1, 0, 0, 1]], np.uint8), 2)
+    (array([[1, 0, 1, 0, 0, 2]], dtype=int32), 2)
+    """
+    rows = np.zeros(sinks.shape[0] + 1, np.int64)
+    total = _count_runs(sinks, radius, rows)
+    start, stop = np.empty(total, np.int32), np.empty(total, np.int32)
+    _find_runs(sinks, radius, rows, start, stop)
+    identity = np.empty(total, np.int32)
+    count = _link_runs(rows, start, stop, radius, identity)
+    ids = np.zeros(sinks.shape, np.int32)
+    _paint_runs(sinks, rows, start, stop, identity, ids)
+    return ids, int(count)
+
+
+def local_objects(
+    ends: npt.NDArray[np.int32], sinks: npt.NDArray[np.uint8], region: Region, config: IntegrationConfig
+) -> tuple[npt.NDArray[np.uint32], BlockObjects]:
+    """Step 1 of the merge, for one block.
+
+    Args:
+        ends, sinks: from `euler.follow_flow`.
+
+    Returns:
+        provisional: uint32, shape of the core: the pixel's local id, 0 for background.
+        objects: what the other blocks need to know.
+    """
+    ids, n = link_sinks(sinks, config.link_radius)
+    provisional = np.zeros(ends.shape, np.uint32)
+    area = np.zeros(n, np.int64)
+    first = np.full(n, region.shape[0] * region.shape[1], np.int64)
+    box = np.tile(np.array([*region.shape, 0, 0], np.int64), (n, 1))
+    y0, x0 = region.core.start
+    _count_pixels(ends, ids.reshape(-1), y0, x0, region.shape[1], provisional, area, first, box)
+    box[area == 0] = 0
+    shared, shared_id = _shared_sinks(ids, region, config.margin)
+    return provisional, BlockObjects(area=area, first=first, box=box, shared=shared, shared_id=shared_id)
+
+
+def _shared_sinks(
+    ids: npt.NDArray[np.int32], region: Region, margin: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Sinks outside the part of the window that no other window reaches."""
+    faces = zip(region.core.start, region.core.stop, region.shape, strict=True)
+    private = [(a + margin * (a > 0), b - margin * (b < n)) for a, b, n in faces]
+    outside = np.array(ids, copy=True)
+    low = tuple(a - o for (a, _), o in zip(private, region.window.start, strict=True))
+    high = tuple(max(a, b) - o for (a, b), o in zip(private, region.window.start, strict=True))
+    outside[low[0] : high[0], low[1] : high[1]] = 0
+    y, x = np.nonzero(outside)
+    pixel = (y + region.window.start[0]) * np.int64(region.shape[1]) + (x + region.window.start[1])
+    return pixel, outside[y, x]
+
+
+class Unifier:
+    """Step 2: takes the blocks in raster order, forgets what no later block can share.
+
+    Holds 8 bytes per local object and the shared sinks of one row of blocks.
+    """
+
+    def __init__(self) -> None:
+        self._parent = np.empty(0, np.int64)
+        self._pixel = np.empty(0, np.int64)
+        self._node = np.empty(0, np.int64)
+
+    def add_row(self, blocks: Iterable[BlockObjects], keep_from: int) -> None:
+        """Join the objects of one row of blocks with one another and with the rows before.
+
+        Args:
+            blocks: of the row, in order.
+            keep_from: raster index of the first pixel that the next row's windows hold.
+        """
+        pixels, nodes, count = [self._pixel], [self._node], self._parent.size
+        for objects in blocks:
+            pixels.append(objects.shared)
+            nodes.append(objects.shared_id.astype(np.int64) + (count - 1))
+            count += objects.area.size
+        self._parent = np.concatenate([self._parent, np.arange(self._parent.size, count)])
+        pixel, node = np.concatenate(pixels), np.concatenate(nodes)
+        order = np.argsort(pixel, kind="stable")
+        pixel, node = pixel[order], node[order]
+        _unite_equal(pixel, node, self._parent)
+        last = np.searchsorted(pixel, keep_from)
+        self._pixel, self._node = pixel[last:].copy(), node[last:].copy()
+
+    def roots(self) -> npt.NDArray[np.int64]:
+        """For every local object of every block the number of its merged object: 0, 1, ..., without gaps."""
+        _flatten(self._parent)
+        number = np.cumsum(self._parent == np.arange(self._parent.size)) - 1
+        return np.asarray(number[self._parent], np.int64)
+
+
+def number_objects(
+    blocks: Iterable[BlockObjects], roots: npt.NDArray[np.int64], size: int, config: IntegrationConfig
+) -> tuple[ObjectMap, npt.NDArray[np.uint32]]:
+    """Step 3: sum over the blocks, filter by size, number by first pixel.
+
+    Args:
+        blocks: in the order of `roots`.
+        roots: merged object of every local object, from `Unifier.roots`.
+        size: pixels of the image.
+
+    Returns:
+        (objects, labels): labels uint32 (len(roots),), the final label of every local object; 0 when it was dropped.
+
+    Raises:
+        InputError: more objects than uint32 can number.
+    """
+    total = int(roots.max(initial=-1)) + 1
+    area, first = np.zeros(total, np.int64), np.full(total, size, np.int64)
+    low, high = np.full((total, 2), size, np.int64), np.zeros((total, 2), np.int64)
+    held = np.zeros(total, np.int32)
+    done = 0
+    for block in blocks:
+        there = block.area > 0
+        root = roots[done : done + block.area.size][there]
+        done += block.area.size
+        np.add.at(area, root, block.area[there])
+        np.minimum.at(first, root, block.first[there])
+        np.minimum.at(low, root, block.box[there, :2])
+        np.maximum.at(high, root, block.box[there, 2:])
+        held[np.unique(root)] += 1
+    small = (area > 0) & (area < config.min_size)
+    large = area > config.max_size if config.max_size is not None else np.zeros(total, bool)
+    kept = np.flatnonzero((area > 0) & ~small & ~large)
+    kept = kept[np.argsort(first[kept])]
+    if kept.size > np.iinfo(np.uint32).max:
+        raise InputError.of(found=f"{kept.size} objects", expected="at most 4294967295", fix="raise min_size")
+    label = np.zeros(total, np.uint32)
+    label[kept] = np.arange(1, kept.size + 1, dtype=np.uint32)
+    objects = ObjectMap(
+        area=area[kept],
+        first=first[kept],
+        box=np.concatenate([low[kept], high[kept]], axis=1),
+        blocks=held[kept],
+        dropped_small=int(small.sum()),
+        dropped_large=int(large.sum()),
+    )
+    return objects, label[roots]
+
+
+@compiled
+def _count_runs(sinks: npt.NDArray[np.uint8], radius: int, rows: npt.NDArray[np.int64]) -> int:
+    """Runs per row, as offsets: the runs of row y are rows[y] .. rows[y + 1]."""
+    total = 0
+    for y in range(sinks.shape[0]):
+        last = -radius - 1
+        for x in range(sinks.shape[1]):
+            if sinks[y, x]:
+                if x - last > radius:
+                    total += 1
+                last = x
+        rows[y + 1] = total
+    return total
+
+
+@compiled
+def _find_runs(
+    sinks: npt.NDArray[np.uint8],
+    radius: int,
+    rows: npt.NDArray[np.int64],
+    start: npt.NDArray[np.int32],
+    stop: npt.NDArray[np.int32],
+) -> None:
+    """First and last pixel (inclusive) of every run."""
+    for y in range(sinks.shape[0]):
+        run = rows[y] - 1
+        last = -radius - 1
+        for x in range(sinks.shape[1]):
+            if sinks[y, x]:
+                if x - last > radius:
+                    run += 1
+                    start[run] = x
+                stop[run] = x
+                last = x
+
+
+@compiled
+def _link_runs(
+    rows: npt.NDArray[np.int64],
+    start: npt.NDArray[np.int32],
+    stop: npt.NDArray[np.int32],
+    radius: int,
+    identity: npt.NDArray[np.int32],
+) -> int:
+    """Union-find over runs at most `radius` rows apart; then ids from 1 in order of each component's first run."""
+    parent = np.arange(start.size)
+    for y in range(rows.size - 1):
+        for above in range(max(0, y - radius), y):
+            other = rows[above]
+            for run in range(rows[y], rows[y + 1]):
+                while other < rows[above + 1] and stop[other] + radius < start[run]:
+                    other += 1
+                candidate = other
+                while candidate < rows[above + 1] and start[candidate] <= stop[run] + radius:
+                    _unite(parent, run, candidate)
+                    candidate += 1
+    count = 0
+    for run in range(start.size):
+        root = _find(parent, run)
+        if root == run:
+            count += 1
+            identity[run] = count
+        else:
+            identity[run] = identity[root]
+    return count
+
+
+@compiled
+def _paint_runs(
+    sinks: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int64],
+    start: npt.NDArray[np.int32],
+    stop: npt.NDArray[np.int32],
+    identity: npt.NDArray[np.int32],
+    ids: npt.NDArray[np.int32],
+) -> None:
+    for y in range(sinks.shape[0]):
+        for run in range(rows[y], rows[y + 1]):
+            for x in range(start[run], stop[run] + 1):
+                if sinks[y, x]:
+                    ids[y, x] = identity[run]
+
+
+@compiled
+def _find(parent: npt.NDArray[np.int64], node: int) -> int:
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@compiled
+def _unite(parent: npt.NDArray[np.int64], a: int, b: int) -> None:
+    """The smaller root wins, so that a root is its component's first node."""
+    a, b = _find(parent, a), _find(parent, b)
+    if a < b:
+        parent[b] = a
+    else:
+        parent[a] = b
+
+
+@compiled
+def _unite_equal(pixel: npt.NDArray[np.int64], node: npt.NDArray[np.int64], parent: npt.NDArray[np.int64]) -> None:
+    """Join the nodes of equal neighbours in a sorted list of pixels."""
+    for i in range(1, pixel.size):
+        if pixel[i] == pixel[i - 1]:
+            _unite(parent, node[i], node[i - 1])
+
+
+@compiled
+def _flatten(parent: npt.NDArray[np.int64]) -> None:
+    for node in range(parent.size):
+        parent[node] = _find(parent, node)
+
+
+@compiled
+def _count_pixels(
+    ends: npt.NDArray[np.int32],
+    ids: npt.NDArray[np.int32],
+    y0: int,
+    x0: int,
+    width: int,
+    provisional: npt.NDArray[np.uint32],
+    area: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    box: npt.NDArray[np.int64],
+) -> None:
+    """Local id of every core pixel, and the objects' pixels, first pixels and boxes."""
+    for y in range(ends.shape[0]):
+        for x in range(ends.shape[1]):
+            if ends[y, x] >= 0:
+                found = ids[ends[y, x]]
+                provisional[y, x] = found
+                row = found - 1
+                area[row] += 1
+                first[row] = min(first[row], (y + y0) * width + x + x0)
+                box[row, 0] = min(box[row, 0], y + y0)
+                box[row, 1] = min(box[row, 1], x + x0)
+                box[row, 2] = max(box[row, 2], y + y0 + 1)
+                box[row, 3] = max(box[row, 3], x + x0 + 1)
