@@ -33,7 +33,7 @@ from sketchscale.io.blobs import get_blob
 from sketchscale.io.metadata import check_array_document, parse_json
 from sketchscale.io.store import open_store
 
-__all__ = ["ArrayRef", "absent_chunks", "create_array", "open_array", "read_box", "write_box", "write_unit"]
+__all__ = ["ArrayRef", "absent_chunks", "checksum", "create_array", "open_array", "read_box", "write_box", "write_unit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +203,11 @@ def write_box(ref: ArrayRef, box: Box, values: npt.NDArray[Any]) -> str:
         array[box.slices] = values
     except OSError as error:
         raise _output_error(ref, error) from error
+    return checksum(values)
+
+
+def checksum(values: npt.NDArray[Any]) -> str:
+    """CRC-32 of the values in C order, as ledgers keep it: eight hexadecimal digits."""
     return f"{zlib.crc32(np.ascontiguousarray(values).data):08x}"
 
 

@@ -22,13 +22,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sketchscale.engine.base import Json
-from sketchscale.errors import InputError, OutputExistsError, ResumeError
+from sketchscale.errors import InputError, MissingDataError, OutputExistsError, ResumeError
 from sketchscale.io.blobs import check_key, delete_blobs, get_blob, list_blobs, put_blob, put_blob_if_absent
 from sketchscale.io.blobs import sweep_partials as _sweep
 from sketchscale.io.metadata import parse_json
 from sketchscale.io.store import is_local, join_address
 
-__all__ = ["StoreLedger", "open_ledger"]
+__all__ = ["StoreLedger", "open_ledger", "reopen_ledger"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +165,18 @@ def open_ledger(
     if old is not None:
         _check_same(store, run, parse_json(old, f"{store}/{record}"), fingerprint, resume)
     return StoreLedger(store=store, run=run, identity=hashlib.sha256(text.encode()).hexdigest())
+
+
+def reopen_ledger(store: str, run: str) -> StoreLedger:
+    """The ledger of a run that is there, to look at; nothing is checked against it and nothing is swept.
+
+    Raises:
+        MissingDataError: no such run.
+    """
+    data = get_blob(store, f"{_root(run)}/run.json")
+    if data is None:
+        raise MissingDataError(f"{store} has no run {run!r}; expected: one that was started; to fix: sketchscale status")
+    return StoreLedger(store=store, run=run, identity=hashlib.sha256(data).hexdigest())
 
 
 def _forget(store: str, run: str) -> None:
