@@ -1,0 +1,40 @@
+"""Which images a command means: an image is itself, a plate is its fields."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+
+from sketchscale.errors import InputError, MissingDataError
+from sketchscale.io.plate import is_plate, open_plate
+from sketchscale.io.store import is_local
+
+__all__ = ["expand"]
+
+
+def expand(addresses: Sequence[str]) -> list[str]:
+    """Addresses of single images, in order, each once.
+
+    Args:
+        addresses: images, plates, or glob patterns of local ones.
+
+    Raises:
+        MissingDataError: a pattern that matches nothing.
+        InputError: no address at all.
+    """
+    found: list[str] = []
+    for address in addresses:
+        for one in _matches(address):
+            found += [field.address for field in open_plate(one).fields] if is_plate(one) else [one]
+    if not found:
+        raise InputError("no image was named; expected: at least one OME-Zarr image or plate")
+    return list(dict.fromkeys(found))
+
+
+def _matches(address: str) -> list[str]:
+    if not is_local(address) or not any(c in address for c in "*?["):
+        return [address]
+    names = sorted(glob.glob(address))
+    if not names:
+        raise MissingDataError(f"{address} matches nothing; expected: OME-Zarr images; to fix: check the pattern")
+    return names
