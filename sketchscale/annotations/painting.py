@@ -33,7 +33,7 @@ from sketchscale.annotations.events import (
 )
 from sketchscale.geometry import Box
 
-__all__ = ["TILE", "Canvas", "Conflict", "extent_of"]
+__all__ = ["TILE", "Canvas", "Conflict", "extent_of", "stroke_masks"]
 
 TILE = 512
 """Edge of a painted tile."""
@@ -268,7 +268,7 @@ def _pieces(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDAr
     if isinstance(mark, Raster):
         yield mark.box, mark.values()
         return
-    covers = _stroke_masks(mark, shape) if isinstance(mark, Stroke) else _polygon_masks(mark, shape)
+    covers = stroke_masks(mark, shape) if isinstance(mark, Stroke) else _polygon_masks(mark, shape)
     value = _value(mark)
     for box, mask in covers:
         if box.size:
@@ -282,7 +282,8 @@ def _value(mark: Stroke | Polygon) -> int:
     return BOUNDARY if mark.label == "boundary" else 0
 
 
-def _stroke_masks(stroke: Stroke, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
+def stroke_masks(stroke: Stroke, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
+    """The pixels of a stroke, as boxes with masks (bool, y, x); boxes overlap, and are empty outside the image."""
     for a, b in _segments(stroke.points):
         yield _capsule(a, b, stroke.radius_px, shape)
     for y, x in stroke.points:
