@@ -1,4 +1,4 @@
-"""Which images a command means: an image is itself, a plate is its fields."""
+"""Which images a command means: an image is itself, a plate is its fields, a collection its series."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import glob
 from collections.abc import Sequence
 
 from sketchscale.errors import InputError, MissingDataError
-from sketchscale.io.plate import is_plate, open_plate
+from sketchscale.io.plate import image_addresses
 from sketchscale.io.store import is_local
 
 __all__ = ["expand"]
@@ -25,7 +25,7 @@ def expand(addresses: Sequence[str]) -> list[str]:
     found: list[str] = []
     for address in addresses:
         for one in _matches(address):
-            found += [field.address for field in open_plate(one).fields] if is_plate(one) else [one]
+            found += image_addresses(one)
     if not found:
         raise InputError("no image was named; expected: at least one OME-Zarr image or plate")
     return list(dict.fromkeys(found))

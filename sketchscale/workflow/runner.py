@@ -25,7 +25,7 @@ from sketchscale.io.blobs import list_blobs
 from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, open_ledger
 
-__all__ = ["Runner", "StageLine", "ensure_array", "open_run", "quiet"]
+__all__ = ["Runner", "StageLine", "ensure_array", "open_run", "quiet", "refuse_foreign_labels"]
 
 
 def quiet(event: Event) -> None:
@@ -98,19 +98,25 @@ def ensure_array(ref: ArrayRef, **wanted: Any) -> ArrayRef:
     return ref
 
 
-def open_run(
-    image: Image, run: str, output: str, fingerprint: Mapping[str, str], execution: Execution
-) -> StoreLedger:
+def open_run(image: Image, run: str, fingerprint: Mapping[str, str], execution: Execution) -> StoreLedger:
     """The ledger of a run on an image, in `.sketchscale/<run>` inside the image's group.
 
     Raises:
-        OutputExistsError: a label image of that name is there that no run of ours made, or the run is there already.
-        ResumeError: the run is there and was made of something else.
+        OutputExistsError: the run is there already and neither resume nor overwrite was asked for.
+        ResumeError: it is there and was made of something else.
     """
-    store = image.address
-    started = any(key.startswith(f".sketchscale/{run}/") for key in list_blobs(store, f".sketchscale/{run}"))
-    if output in image.labels and not started and not execution.overwrite:
+    return open_ledger(image.address, run, fingerprint, resume=execution.resume, overwrite=execution.overwrite)
+
+
+def refuse_foreign_labels(image: Image, run: str, labels: str, execution: Execution) -> None:
+    """Labels that no run of ours made are not replaced by accident.
+
+    Raises:
+        OutputExistsError: unless overwrite was asked for.
+    """
+    ours = bool(list_blobs(image.address, f".sketchscale/{run}"))
+    if labels in image.labels and not ours and not execution.overwrite:
         raise OutputExistsError(
-            f"{store} has labels {output!r} already; expected: a new name; to fix: --labels NAME, or --overwrite"
+            f"{image.address} has labels {labels!r} of another origin; expected: a new name; "
+            f"to fix: --labels NAME, or --overwrite"
         )
-    return open_ledger(store, run, fingerprint, resume=execution.resume, overwrite=execution.overwrite)

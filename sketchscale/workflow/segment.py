@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sketchscale import __version__
 from sketchscale.config import Execution, SegmentOptions, as_json
+from sketchscale.engine.base import Plan
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import block_shape
 from sketchscale.integration.audit import SeamAudit, audit_seams
 from sketchscale.integration.euler import IntegrationConfig
-from sketchscale.integration.plan import ObjectMap, merge_blocks, plan_outline, plan_relabel
-from sketchscale.intensity import plan_histogram, ranges_from_histograms
+from sketchscale.integration.merge import ObjectMap
+from sketchscale.integration.plan import BlockTask, merge_blocks, plan_outline, plan_relabel
+from sketchscale.intensity import channel_ranges, plan_histogram
 from sketchscale.io.arrays import ArrayRef
 from sketchscale.io.image import (
     Image,
@@ -39,7 +42,7 @@ from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
 from sketchscale.prediction.predictor import Recipe, check_device
-from sketchscale.workflow.runner import Runner, StageLine, ensure_array, open_run, quiet
+from sketchscale.workflow.runner import Runner, StageLine, ensure_array, open_run, quiet, refuse_foreign_labels
 
 __all__ = ["SegmentResult", "plan_segment", "segment"]
 
@@ -206,19 +209,27 @@ class _Segmentation:
         self.job, self.runner = job, runner
 
     def dry_run(self) -> tuple[StageLine, ...]:
-        job, nowhere = self.job, ArrayRef(store="memory://dry-run", path="0")
+        """The plans of `run`, made over empty arrays in memory."""
+        job, nowhere = self.job, f"memory://plan-{uuid.uuid4()}"
+        tiles, fields = self._scratch_arrays(nowhere)
+        target = ensure_array(
+            ArrayRef(store=nowhere, path="labels"), shape=job.plane.shape, chunks=job.chunks, dtype="uint32"
+        )
+        outline = self._outline_plan(fields, nowhere)
         for plan in (
             plan_histogram(job.plane, job.block, job.channels),
-            plan_predict(self._predict_config(nowhere, ((0.0, 1.0),) * len(job.channels)), **self._network_bytes()),
-            plan_blend(BlendConfig(grid=job.grid, tiles=nowhere, fields=nowhere), job.block),
-            plan_outline(nowhere, nowhere, nowhere.store, job.integration, shape=job.plane.shape, block=job.block),
+            plan_predict(self._predict_config(tiles, ((0.0, 1.0),) * len(job.channels)), **self._network_bytes()),
+            plan_blend(BlendConfig(grid=job.grid, tiles=tiles, fields=fields), job.block),
+            outline,
+            plan_relabel(outline, target),
         ):
             self.runner.dry(plan)
         return tuple(self.runner.stages)
 
     def run(self) -> SegmentResult:
         job, execution = self.job, self.runner.execution
-        ledger = open_run(job.image, job.run, job.options.labels, job.fingerprint(), execution)
+        refuse_foreign_labels(job.image, job.run, job.options.labels, execution)
+        ledger = open_run(job.image, job.run, job.fingerprint(), execution)
         committed = ledger.committed("result")
         if committed is None:
             committed = self._outline_everything(ledger)
@@ -241,8 +252,8 @@ class _Segmentation:
         for source, target in zip(levels, levels[1:], strict=False):
             self.runner.run(plan_level(source, target, "nearest"), ledger)
         audit = self._audit(fields, levels[0], objects)
-        result = {"n": objects.n, "audit": asdict(audit), "absent_chunks": absent}
-        commit_labels(job.image, job.options.labels, attributes={"sketchscale": self._provenance(ranges, objects.n)})
+        result = {"n": objects.count, "audit": asdict(audit), "absent_chunks": absent, "block": list(self.job.block)}
+        commit_labels(job.image, job.options.labels, attributes={"sketchscale": self._provenance(ranges, objects.count)})
         ledger.commit("result", result)
         return result
 
@@ -258,29 +269,37 @@ class _Segmentation:
     def _ranges(self, ledger: StoreLedger) -> tuple[tuple[tuple[float, float], ...], int]:
         job = self.job
         config = job.model.config
-        partials = self.runner.run(plan_histogram(job.plane, job.block, job.channels), ledger)
-        return ranges_from_histograms(partials, low=config.low, high=config.high), count_absent(job.plane)
+        ranges = channel_ranges(
+            lambda plan: self.runner.run(plan, ledger), job.plane, job.block, job.channels, low=config.low, high=config.high
+        )
+        return ranges, count_absent(job.plane)
 
     def _fields(self, ledger: StoreLedger, ranges: tuple[tuple[float, float], ...]) -> ArrayRef:
         job = self.job
+        tiles, fields = self._scratch_arrays(ledger.scratch)
+        self.runner.run(plan_predict(self._predict_config(tiles, ranges), **self._network_bytes()), ledger)
+        self.runner.run(plan_blend(BlendConfig(grid=job.grid, tiles=tiles, fields=fields), job.block), ledger)
+        return fields
+
+    def _scratch_arrays(self, store: str) -> tuple[ArrayRef, ArrayRef]:
+        """Raw tiles, one chunk per batch, and blended fields; uncompressed, because they are noise to a codec."""
+        job = self.job
         side = job.grid.tile
         tiles = ensure_array(
-            ArrayRef(store=ledger.scratch, path="tiles"),
+            ArrayRef(store=store, path="tiles"),
             shape=(len(job.grid), FIELDS, side, side),
             chunks=(job.recipe.batch, FIELDS, side, side),
             dtype="float16",
             compress=False,
         )
         fields = ensure_array(
-            ArrayRef(store=ledger.scratch, path="fields"),
+            ArrayRef(store=store, path="fields"),
             shape=(FIELDS, *job.plane.shape),
             chunks=(FIELDS, *job.chunks),
             dtype="float16",
             compress=False,
         )
-        self.runner.run(plan_predict(self._predict_config(tiles, ranges), **self._network_bytes()), ledger)
-        self.runner.run(plan_blend(BlendConfig(grid=job.grid, tiles=tiles, fields=fields), job.block), ledger)
-        return fields
+        return tiles, fields
 
     def _predict_config(self, tiles: ArrayRef, ranges: tuple[tuple[float, float], ...]) -> PredictConfig:
         job = self.job
@@ -303,22 +322,20 @@ class _Segmentation:
         return {"activation_bytes": activations, "weight_bytes": 2 * weights}
 
     def _label(self, ledger: StoreLedger, fields: ArrayRef, labels: ArrayRef) -> ObjectMap:
-        job = self.job
-        provisional = ensure_array(
-            ArrayRef(store=ledger.scratch, path="provisional"),
-            shape=job.plane.shape,
-            chunks=job.chunks,
-            dtype="uint32",
-        )
-        outline = plan_outline(
-            fields, provisional, ledger.scratch, job.integration, shape=job.plane.shape, block=job.block
-        )
+        outline = self._outline_plan(fields, ledger.scratch)
         self.runner.run(outline, ledger)
         started = time.perf_counter()
-        objects = merge_blocks(outline, ledger.scratch, job.integration)
+        objects = merge_blocks(outline)
         self.runner.timed("merge", time.perf_counter() - started)
-        self.runner.run(plan_relabel(provisional, labels, ledger.scratch, objects, block=job.block), ledger)
+        self.runner.run(plan_relabel(outline, labels), ledger)
         return objects
+
+    def _outline_plan(self, fields: ArrayRef, store: str) -> Plan[BlockTask]:
+        job = self.job
+        provisional = ensure_array(
+            ArrayRef(store=store, path="provisional"), shape=job.plane.shape, chunks=job.block, dtype="uint32"
+        )
+        return plan_outline(fields, provisional, store, job.integration, block=job.block)
 
     def _audit(self, fields: ArrayRef, labels: ArrayRef, objects: ObjectMap) -> SeamAudit:
         started = time.perf_counter()

@@ -1,0 +1,142 @@
+"""Measure objects into a table, and count them from it.
+
+The table is `tables/<labels>`: one row per object, ordered by label. It is written whole when all blocks are measured,
+and again with classes by `workflow.classify`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sketchscale import __version__
+from sketchscale.config import Execution
+from sketchscale.engine.base import Event
+from sketchscale.errors import MissingDataError
+from sketchscale.geometry import block_shape
+from sketchscale.io.image import Image, PlaneRef, open_image, read_attributes
+from sketchscale.io.ledger import StoreLedger
+from sketchscale.io.store import split_address
+from sketchscale.io.table import list_tables, read_table, write_table
+from sketchscale.objects.plan import collect_features, collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
+from sketchscale.workflow.runner import Runner, open_run, quiet
+
+__all__ = ["MeasureResult", "count", "label_provenance", "label_setting", "measure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureResult:
+    """Where the table is and how large."""
+
+    image: str
+    table: str
+    n: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSetting:
+    """A label image with the plane that it was made on.
+
+    Attributes:
+        provenance: what `segment` wrote with the labels; empty for labels of another tool.
+        block: (y, x) of a task.
+    """
+
+    image: Image
+    plane: PlaneRef
+    labels: Image
+    provenance: dict[str, Any]
+    block: tuple[int, int]
+
+
+def label_setting(address: str, labels: str, execution: Execution) -> LabelSetting:
+    """Open an image with its labels.
+
+    Raises:
+        UnknownNameError: no labels of that name; lists those that are there.
+    """
+    image = open_image(address)
+    label_image = image.label_image(labels)
+    provenance = label_provenance(label_image)
+    index = provenance.get("plane", {}).get("index", {})
+    plane = image.plane(t=index.get("t"), z=index.get("z"))
+    y, x = block_shape(plane.shape, plane.chunks, execution.block)
+    return LabelSetting(image=image, plane=plane, labels=label_image, provenance=provenance, block=(y, x))
+
+
+def label_provenance(labels: Image) -> dict[str, Any]:
+    """What `segment` wrote with a label image; empty when another tool made it."""
+    store, group = split_address(labels.address)
+    found = (read_attributes(store, group) or {}).get("sketchscale", {})
+    return found if isinstance(found, dict) else {}
+
+
+def measure(
+    address: str,
+    labels: str = "nuclei",
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+) -> MeasureResult:
+    """Measure every object of a label image on its image; the table replaces none unless asked.
+
+    Raises:
+        UnknownNameError: no labels of that name.
+        OutputExistsError: the table is there; overwrite or resume.
+    """
+    execution = execution or Execution()
+    setting = label_setting(address, labels, execution)
+    fingerprint = {
+        "code": __version__,
+        "input": setting.image.identity(),
+        "labels": setting.labels.identity(),
+        "block": json.dumps(setting.block),
+    }
+    ledger = open_run(setting.image, f"measure-{labels}", fingerprint, execution)
+    committed = ledger.committed("result")
+    if committed is None:
+        with Runner(execution, on_event) as runner:
+            committed = _measure(setting, labels, runner, ledger)
+    ledger.clear_scratch()
+    return MeasureResult(image=setting.image.address, table=labels, **committed)
+
+
+def _measure(setting: LabelSetting, labels: str, runner: Runner, ledger: StoreLedger) -> dict[str, int]:
+    ranges: tuple[tuple[float, float], ...] = ()
+    if needs_ranges(setting.plane):
+        plan = plan_ranges(setting.plane, block=setting.block)
+        ranges = collect_ranges(runner.run(plan, ledger))
+    grid = setting.provenance.get("grid")
+    stride = grid["tile"] - grid["overlap"] if grid else None
+    source = setting.labels.array(0)
+    config = measure_config(source, setting.plane, ranges=ranges, tile_stride=(stride, stride) if stride else None)
+    plan_of_blocks = plan_measure(source, setting.plane, config, store=ledger.scratch, block=setting.block)
+    runner.run(plan_of_blocks, ledger)
+    table = collect_features(plan_of_blocks)
+    attributes = {"sketchscale": {"stage": "measure", "version": __version__, "labels": setting.provenance}}
+    write_table(setting.image.address, labels, table, region=labels, attributes=attributes)
+    result = {"n": table.num_rows, "columns": table.num_columns}
+    ledger.commit("result", result)
+    return result
+
+
+def count(address: str, labels: str = "nuclei") -> list[dict[str, Any]]:
+    """Objects of an image: one record per class, or a single one with class None before `classify`.
+
+    Raises:
+        MissingDataError: nothing was measured yet.
+    """
+    image = open_image(address)
+    if labels not in list_tables(image.address):
+        raise MissingDataError(
+            f"{address} has no table {labels!r}; expected: one row per object; "
+            f"to fix: sketchscale measure {address} --labels {labels}"
+        )
+    table = read_table(image.address, labels)
+    if "class" not in table.column_names:
+        return [{"image": image.address, "labels": labels, "class": None, "n": table.num_rows}]
+    numbers = Counter(table.column("class").to_pylist())
+    return [{"image": image.address, "labels": labels, "class": name, "n": numbers[name]} for name in sorted(numbers)]
