@@ -1,0 +1,310 @@
+"""Tasks that measure objects, and tasks that compare labels: one block each, every chunk decoded about once.
+
+    labels, image ──measure──▶ partials/<block>.npz ──collect_features──▶ table       (driver: some 300 B an object)
+    truth, labels ──evaluate─▶ partials/<block>.npz ──collect_overlaps──▶ overlaps    (see metrics)
+    image ─────────ranges────▶ lowest and highest value                               (float images only)
+
+A task writes its partial as one small object and returns counts; collecting reads them in any order, because partials
+add up exactly (`partials`, `metrics`). Blocks are a matter of memory and speed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+
+from sketchscale.engine.base import Json, Plan
+from sketchscale.errors import InputError
+from sketchscale.geometry import Box, Tile, tile_cover
+from sketchscale.io.arrays import ArrayRef, open_array, read_box
+from sketchscale.io.blobs import get_arrays, put_arrays
+from sketchscale.io.image import PlaneRef, read_plane
+from sketchscale.metrics import Overlaps, combine_overlaps, count_overlaps
+from sketchscale.objects.features import MeasureConfig, feature_table
+from sketchscale.objects.partials import Partial, combine_partials, empty_partial, is_exact, partial_objects
+
+__all__ = [
+    "LabelReader",
+    "LabelSource",
+    "collect_features",
+    "collect_overlaps",
+    "collect_ranges",
+    "label_shape",
+    "measure_config",
+    "needs_ranges",
+    "plan_contingency",
+    "plan_measure",
+    "plan_ranges",
+    "read_labels",
+]
+
+_FOLD_ROWS = 1 << 18
+"""Rows of partials held before they are combined: memory stays near that of the result."""
+
+
+class LabelReader(Protocol):
+    """Anything picklable that gives labels by box, such as a true label image that is a TIFF."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def read(self, box: Box) -> npt.NDArray[Any]: ...
+
+
+LabelSource = ArrayRef | PlaneRef | LabelReader
+"""Where labels come from: a (y, x) array of ours, a plane of an image, or a reader."""
+
+
+def label_shape(source: LabelSource) -> tuple[int, int]:
+    """(y, x) of labels.
+
+    Raises:
+        InputError: they are not two-dimensional.
+    """
+    shape = open_array(source).shape if isinstance(source, ArrayRef) else source.shape
+    if len(shape) != 2:
+        raise InputError.of(found=f"labels of shape {tuple(shape)}", expected="(y, x)", fix="choose one plane")
+    return int(shape[0]), int(shape[1])
+
+
+def read_labels(source: LabelSource, box: Box) -> npt.NDArray[Any]:
+    """(y, x) ids of a box, in their own type.
+
+    Raises:
+        InputError: they are not integers, or cannot be read.
+    """
+    if isinstance(source, ArrayRef):
+        labels = read_box(source, box)
+    elif isinstance(source, PlaneRef):
+        labels = read_plane(source, box, [0])[0]
+    else:
+        labels = source.read(box)
+    if labels.dtype.kind not in "iub" or (labels.dtype.kind == "i" and labels.size and labels.min() < 0):
+        raise InputError.of(
+            found=f"labels of type {labels.dtype} in box {box}, with fractions or negative ids",
+            expected="integer ids, 0 for background",
+            fix="convert the label image",
+        )
+    return labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MeasureJob:
+    labels: LabelSource
+    plane: PlaneRef | None
+    store: str
+    prefix: str
+    config: MeasureConfig
+
+
+def measure_config(
+    labels: LabelSource,
+    plane: PlaneRef | None,
+    *,
+    ranges: Sequence[tuple[float, float]] = (),
+    tile_stride: tuple[int, int] | None = None,
+    features: Sequence[str] | None = None,
+) -> MeasureConfig:
+    """The configuration for measuring these labels on this plane.
+
+    Args:
+        plane: None measures geometry only.
+        ranges: of `collect_ranges`; needed where `needs_ranges(plane)`.
+        tile_stride: (y, x) distance of the lines of the network's tile grid, None when it is not known.
+        features: names of FEATURES, None for all.
+
+    Raises:
+        InputError: labels and plane differ in shape, or ranges are missing.
+    """
+    shape = label_shape(labels)
+    if plane is not None and plane.shape != shape:
+        raise InputError.of(
+            found=f"labels of {shape}, an image of {plane.shape}",
+            expected="one shape (y, x)",
+            fix="measure the level that was segmented",
+        )
+    known = plane is not None and plane.unit == "micrometer"
+    return MeasureConfig(
+        shape=shape,
+        channels=plane.channels if plane else (),
+        dtype=plane.dtype if plane else "uint8",
+        ranges=tuple(ranges),
+        spacing=plane.spacing if plane and known else None,
+        tile_stride=tile_stride,
+        features=tuple(features) if features is not None else None,
+    )
+
+
+def plan_measure(
+    labels: LabelSource,
+    plane: PlaneRef | None,
+    config: MeasureConfig,
+    *,
+    store: str,
+    block: tuple[int, int],
+    prefix: str = "measure",
+) -> Plan[Tile]:
+    """Measure every object of a plane, block by block.
+
+    Args:
+        config: of `measure_config`.
+        store, prefix: where partials go: `<prefix>/<block>.npz`; give the same to `collect_features`.
+        block: (y, x) in pixels; best a whole number of chunks of labels and image.
+
+    Returns:
+        A plan whose tasks return `{"objects": n}`: objects with a pixel or neighbouring one in the block.
+    """
+    job = _MeasureJob(labels=labels, plane=plane, store=store, prefix=prefix, config=config)
+    pixels = (block[0] + 2) * (block[1] + 2)
+    depth = np.dtype(config.dtype).itemsize * len(config.channels)
+    return Plan(
+        stage="measure",
+        fn=_measure_block,
+        tasks=tile_cover(config.shape, block),
+        config=job,
+        task_bytes=pixels * (2 * depth + 30),
+    )
+
+
+def _measure_block(tile: Tile, job: _MeasureJob) -> Json:
+    shape, write = job.config.shape, tile.write
+    read = Box((max(0, write.start[0] - 1), max(0, write.start[1] - 1)), write.stop)
+    labels = read_labels(job.labels, read)
+    before = [int(a == 0) for a in write.start]
+    behind = [int(b == n) for b, n in zip(write.stop, shape, strict=True)]
+    padded = np.pad(labels, list(zip(before, behind, strict=True)))
+    image = np.empty((0, *write.shape), np.uint8) if job.plane is None else read_plane(job.plane, write)
+    part = partial_objects(padded, image, (write.start[0], write.start[1]), job.config.coding)
+    put_arrays(job.store, f"{job.prefix}/{tile.key}.npz", part.as_arrays())
+    return {"objects": len(part.label)}
+
+
+def collect_features(plan: Plan[Tile]) -> pyarrow.Table:
+    """The table of all objects, from the partials of a plan that has run; ordered by label.
+
+    Args:
+        plan: of `plan_measure`.
+
+    Raises:
+        InputError: a partial is absent or damaged.
+    """
+    job: _MeasureJob = plan.config
+    waiting, rows = [empty_partial(len(job.config.channels))], 0
+    for arrays in _partials(plan, job.store, job.prefix):
+        waiting.append(Partial(**arrays))
+        rows += len(waiting[-1].label)
+        if rows > max(_FOLD_ROWS, len(waiting[0].label)):
+            waiting, rows = [combine_partials(waiting)], 0
+    return feature_table(combine_partials(waiting), job.config)
+
+
+def _partials(plan: Plan[Tile], store: str, prefix: str) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    for task in plan.tasks:
+        yield get_arrays(store, f"{prefix}/{task.key}.npz")
+
+
+def needs_ranges(plane: PlaneRef) -> bool:
+    """Whether measuring this plane needs `plan_ranges` first: floats and 64-bit integers."""
+    return not is_exact(plane.dtype)
+
+
+def plan_ranges(plane: PlaneRef, block: tuple[int, int]) -> Plan[Tile]:
+    """Lowest and highest value of each channel; the tasks return them, see `collect_ranges`."""
+    depth = np.dtype(plane.dtype).itemsize * len(plane.channels)
+    return Plan(
+        stage="ranges",
+        fn=_range_of_block,
+        tasks=tile_cover(plane.shape, block),
+        config=plane,
+        task_bytes=3 * block[0] * block[1] * depth,
+    )
+
+
+def _range_of_block(tile: Tile, plane: PlaneRef) -> Json:
+    image = read_plane(plane, tile.write)
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        bad = int(np.count_nonzero(~np.isfinite(image)))
+        raise InputError.of(
+            found=f"{plane.array}: {bad} pixels that are NaN or Inf in box {tile.write}",
+            expected="finite intensities",
+            fix="replace them before measuring",
+        )
+    return [[float(c.min()), float(c.max())] for c in image]
+
+
+def collect_ranges(results: Sequence[Json]) -> tuple[tuple[float, float], ...]:
+    """(lowest, highest) of each channel, from the results of `plan_ranges`; none for an image without pixels.
+
+    >>> collect_ranges([[[0.5, 2.0]], [[-1.0, 1.0]]])
+    ((-1.0, 2.0),)
+    """
+    channels = zip(*results, strict=True)
+    return tuple((min(low for low, _ in c), max(high for _, high in c)) for c in channels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EvaluateJob:
+    predicted: LabelSource
+    truth: LabelSource
+    store: str
+    prefix: str
+
+
+def plan_contingency(
+    predicted: LabelSource, truth: LabelSource, *, store: str, block: tuple[int, int], prefix: str = "evaluate"
+) -> Plan[Tile]:
+    """Count the overlaps of predicted with true labels, block by block; see `collect_overlaps`.
+
+    Args:
+        predicted, truth: of one shape; ids need not be contiguous nor of one type.
+        store, prefix: where partials go: `<prefix>/<block>.npz`.
+        block: (y, x) in pixels.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    shape, true_shape = label_shape(predicted), label_shape(truth)
+    if shape != true_shape:
+        raise InputError.of(
+            found=f"predicted labels of {shape}, true ones of {true_shape}",
+            expected="one shape (y, x)",
+            fix="evaluate the level and the region that were annotated",
+        )
+    return Plan(
+        stage="evaluate",
+        fn=_overlaps_of_block,
+        tasks=tile_cover(shape, block),
+        config=_EvaluateJob(predicted=predicted, truth=truth, store=store, prefix=prefix),
+        task_bytes=40 * block[0] * block[1],
+    )
+
+
+def _overlaps_of_block(tile: Tile, job: _EvaluateJob) -> Json:
+    part = count_overlaps(read_labels(job.truth, tile.write), read_labels(job.predicted, tile.write))
+    arrays = {"truth": part.truth, "predicted": part.predicted, "pixels": part.pixels}
+    put_arrays(job.store, f"{job.prefix}/{tile.key}.npz", arrays)
+    return {"pairs": len(part.pixels)}
+
+
+def collect_overlaps(plan: Plan[Tile]) -> Overlaps:
+    """The overlaps of the whole plane, from the partials of a plan that has run; `metrics.score_overlaps` is next.
+
+    Args:
+        plan: of `plan_contingency`.
+
+    Raises:
+        InputError: a partial is absent or damaged.
+    """
+    job: _EvaluateJob = plan.config
+    waiting, rows = [combine_overlaps([])], 0
+    for arrays in _partials(plan, job.store, job.prefix):
+        waiting.append(Overlaps(**arrays))
+        rows += len(waiting[-1].pixels)
+        if rows > max(_FOLD_ROWS, len(waiting[0].pixels)):
+            waiting, rows = [combine_overlaps(waiting)], 0
+    return combine_overlaps(waiting)
