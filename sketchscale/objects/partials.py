@@ -43,16 +43,6 @@ __all__ = [
     "is_exact",
     "partial_objects",
 ]
-    "CODE_STEPS",
-    "SUMS",
-    "Coding",
-    "Partial",
-    "combine_partials",
-    "empty_partial",
-    "image_coding",
-    "is_exact",
-    "partial_objects",
-]
 
 CODE_STEPS = 2**32 - 1
 """Steps of the fixed grid on which intensities that are not small integers are added."""
