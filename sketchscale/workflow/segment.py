@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan
 from sketchscale.prediction.predictor import Recipe, check_device
 from sketchscale.workflow.runner import Runner, StageLine, ensure_array, open_run, quiet, refuse_foreign_labels
 
-__all__ = ["SegmentResult", "plan_segment", "segment"]
+__all__ = ["SegmentResult", "choose_channels", "plan_segment", "segment"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ def _prepare(address: str, options: SegmentOptions, execution: Execution) -> _Jo
     plane = image.plane(t=options.t, z=options.z)
     check_device(options.device)
     model = load_model(options.model)
-    channels = _channels(plane, options, model.config.network.channels)
+    channels = _model_channels(plane, options, model.config.network.channels)
     config = model.config
     grid = TileGrid(
         shape=plane.shape,
@@ -173,33 +174,39 @@ def _block(shape: tuple[int, int], chunks: tuple[int, int], execution: Execution
     return y, x
 
 
-def _channels(plane: PlaneRef, options: SegmentOptions, wanted: int) -> tuple[int, ...]:
+def _model_channels(plane: PlaneRef, options: SegmentOptions, wanted: int) -> tuple[int, ...]:
     """Indices of the channels the network reads.
 
     Raises:
         InputError: the image has another number than the model reads and none were chosen.
     """
-    chosen = options.channels
-    if chosen is None:
-        if len(plane.channels) != wanted:
-            raise InputError.of(
-                found=f"{plane.array} has {len(plane.channels)} channels ({', '.join(plane.channels)})",
-                expected=f"{wanted}, which model {options.model} reads",
-                fix="name them with --channel, or use a model for this kind of image",
-            )
-        return tuple(range(wanted))
+    if options.channels is None and len(plane.channels) != wanted:
+        raise InputError.of(
+            found=f"{plane.array} has {len(plane.channels)} channels ({', '.join(plane.channels)})",
+            expected=f"{wanted}, which model {options.model} reads",
+            fix="name them with --channel, or use a model for this kind of image",
+        )
+    chosen = choose_channels(plane, options.channels if options.channels is not None else tuple(range(wanted)))
     if len(chosen) != wanted:
         raise InputError(f"{len(chosen)} channels were chosen; expected: {wanted}, which model {options.model} reads")
-    return tuple(_channel(plane, name) for name in chosen)
+    return chosen
 
 
-def _channel(plane: PlaneRef, name: int | str) -> int:
-    text = str(name)
-    if text in plane.channels:
-        return plane.channels.index(text)
-    if text.isdigit() and int(text) < len(plane.channels):
-        return int(text)
-    raise UnknownNameError.among("channel", text, plane.channels)
+def choose_channels(plane: PlaneRef, wanted: Sequence[int | str]) -> tuple[int, ...]:
+    """Indices of channels by name or index.
+
+    Raises:
+        UnknownNameError: lists the image's channels.
+    """
+    found = []
+    for name in map(str, wanted):
+        if name in plane.channels:
+            found.append(plane.channels.index(name))
+        elif name.isdigit() and int(name) < len(plane.channels):
+            found.append(int(name))
+        else:
+            raise UnknownNameError.among("channel", name, plane.channels)
+    return tuple(found)
 
 
 class _Segmentation:
