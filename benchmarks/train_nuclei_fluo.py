@@ -39,7 +39,7 @@ def load_split(folder: Path, split: str) -> list[TrainingImage]:
     return images
 
 
-def recipe(minutes: float, steps: int, threads: int) -> TrainingConfig:
+def recipe(minutes: float | None, steps: int, threads: int) -> TrainingConfig:
     """Half width; contrast varied widely, because a field on a plate is scaled with the whole plate."""
     return TrainingConfig(
         network=NetworkConfig(channels=1, widths=(16, 32, 64, 128)),
@@ -49,6 +49,7 @@ def recipe(minutes: float, steps: int, threads: int) -> TrainingConfig:
         minutes=minutes,
         batch=8,
         patch=224,
+        warmup=0.05,
         average=0.995,
         threads=threads,
         threshold=-2.0,

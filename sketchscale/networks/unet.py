@@ -23,7 +23,10 @@ from torch.nn import functional
 
 from sketchscale.errors import InputError
 
-__all__ = ["NetworkConfig", "UNet"]
+__all__ = ["DISTANCE", "NetworkConfig", "UNet"]
+
+DISTANCE = 2
+"""Index of the distance among the outputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,19 @@ class UNet(nn.Module):
         self.head = nn.Sequential(
             nn.BatchNorm2d(widths[0], eps=1e-5), nn.ReLU(), nn.Conv2d(widths[0], config.outputs, 1)
         )
+
+        self._widen_distance()
+
+    def _widen_distance(self) -> None:
+        """Distance is in px, ten times the size of a flow: it starts wider and between inside and outside.
+
+        Without this the first hundreds of steps go into the amplitude alone.
+        """
+        last = self.head[-1]
+        if self.config.outputs > DISTANCE and isinstance(last, nn.Conv2d) and last.bias is not None:
+            with torch.no_grad():
+                last.weight[DISTANCE] *= 8
+                last.bias[DISTANCE] = -2.0
 
     @property
     def stride(self) -> int:
