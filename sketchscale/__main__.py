@@ -1,0 +1,6 @@
+"""`python -m sketchscale` is the command line."""
+
+from sketchscale.cli import main
+
+if __name__ == "__main__":
+    main()
