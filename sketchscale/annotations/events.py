@@ -28,6 +28,7 @@ __all__ = [
     "BOUNDARY",
     "CLASSES",
     "EVENTS",
+    "FREE",
     "UNKNOWN",
     "ClassPoint",
     "Event",
@@ -46,9 +47,9 @@ __all__ = [
 CLASSES = ("background", "foreground", "boundary", "unknown")
 """What a stroke, a polygon or a raster can say; "unknown" erases."""
 
-UNKNOWN = -1
-BOUNDARY = -2
-"""Pixel values beside 0 (background) and k > 0 (object k): nothing said, and a drawn boundary (raster events)."""
+UNKNOWN, BOUNDARY, FREE = -1, -2, -3
+"""Pixel values beside 0 (background) and k > 0 (object k): nothing said, a drawn boundary, and foreground of an object
+that was not named."""
 
 Point: TypeAlias = tuple[float, float]
 
@@ -129,7 +130,7 @@ class LabelledBox:
 class Raster:
     """Pixels of a box, run-length encoded in raster order: `((value, count), ...)`.
 
-    Values: k > 0 object k, 0 background, -1 nothing said, -2 boundary.
+    Values: k > 0 object k, 0 background, -1 nothing said, -2 boundary, -3 foreground whose object is not named.
     """
 
     kind: ClassVar[str] = "raster"
@@ -145,8 +146,8 @@ class Raster:
         _require_extent(self, self.start, self.stop)
         covered = sum(count for _, count in self.runs)
         size = self.box.size
-        if covered != size or any(value < BOUNDARY or count < 1 for value, count in self.runs):
-            raise _bad(self, f"has runs of {covered} pixels in all", f"{size} for {self.box}, values from -2 on")
+        if covered != size or any(value < FREE or count < 1 for value, count in self.runs):
+            raise _bad(self, f"has runs of {covered} pixels in all", f"{size} for {self.box}, values from -3 on")
 
     @property
     def box(self) -> Box:

@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 from sketchscale.annotations.events import (
     BOUNDARY,
+    FREE,
     UNKNOWN,
     ClassPoint,
     Event,
@@ -37,9 +38,6 @@ __all__ = ["TILE", "Canvas", "Conflict", "extent_of", "stroke_masks"]
 
 TILE = 512
 """Edge of a painted tile."""
-
-_FREE = -3
-"""Foreground of no numbered object."""
 
 _LONGEST_PIECE_PX = 256.0
 
@@ -60,7 +58,7 @@ class Conflict:
 
 @dataclass(slots=True)
 class _TilePixels:
-    """Of one tile: what each pixel is (-1, 0, k, or _FREE), whether a boundary lies on it, and which mark (counted
+    """Of one tile: what each pixel is (-1, 0, k, or FREE), whether a boundary lies on it, and which mark (counted
     from 1) came second in a conflict there."""
 
     area: npt.NDArray[np.int32]
@@ -75,12 +73,12 @@ class _TilePixels:
         """Lay a mark's values over the box `at`; UNKNOWN leaves a pixel alone."""
         area, boundary, conflict = self.area[at], self.boundary[at], self.conflict[at]
         boundary |= values == BOUNDARY
-        inside = (values > 0) | (values == _FREE)
-        was_inside = (area > 0) | (area == _FREE)
+        inside = (values > 0) | (values == FREE)
+        was_inside = (area > 0) | (area == FREE)
         clash = (inside & (area == 0)) | ((values == 0) & was_inside)
         conflict[clash] = number
         # Foreground without a number leaves the number that is there.
-        write = (values == 0) | (values > 0) | ((values == _FREE) & ~was_inside)
+        write = (values == 0) | (values > 0) | ((values == FREE) & ~was_inside)
         area[write] = values[write]
 
     def erase(self, at: tuple[slice, ...], covered: npt.NDArray[np.bool_]) -> None:
@@ -167,14 +165,14 @@ class Canvas:
         return np.where(tile.boundary, np.int32(UNKNOWN), tile.area)
 
     def _free_components(self) -> _Components:
-        keys = [self._keys(index, self._visible(index) == _FREE) for index in self.tiles]
+        keys = [self._keys(index, self._visible(index) == FREE) for index in self.tiles]
         components = _Components.of(np.sort(np.concatenate(keys)) if keys else np.zeros(0, np.int64), self.shape[1])
         components.join_numbered(pair for index in self.tiles for pair in self._contacts(index))
         return components
 
     def _contacts(self, index: tuple[int, int]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]:
         """Free pixels of a tile with a numbered 4-neighbour, and that number."""
-        if not (self._visible(index) == _FREE).any():
+        if not (self._visible(index) == FREE).any():
             return
         box = self._box(index)
         grown = box.grow(1).clip(self.shape)
@@ -185,14 +183,14 @@ class Canvas:
         labels = np.pad(labels, missing, constant_values=UNKNOWN)
         centre = labels[1:-1, 1:-1]
         for neighbour in (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:]):
-            touching = (centre == _FREE) & (neighbour > 0)
+            touching = (centre == FREE) & (neighbour > 0)
             yield self._keys(index, touching), neighbour[touching]
 
     def _named_pixels(self, free: _Components) -> Iterator[tuple[int, int]]:
         """(raster position, name) of the first pixel of each object in each tile; a name is a number or negative."""
         for index in self.tiles:
             visible = self._visible(index)
-            for mask in (visible > 0, visible == _FREE):
+            for mask in (visible > 0, visible == FREE):
                 keys = self._keys(index, mask)
                 names = free.names(keys) if (visible[mask] < 0).any() else visible[mask].astype(np.int64)
                 values, first = np.unique(names, return_index=True)
@@ -200,7 +198,7 @@ class Canvas:
 
     def _renumber(self, index: tuple[int, int], free: _Components, order: Mapping[int, int]) -> None:
         tile, visible = self.tiles[index], self._visible(index)
-        loose = visible == _FREE
+        loose = visible == FREE
         names = visible.astype(np.int64)
         names[loose] = free.names(self._keys(index, loose))
         inside = (visible > 0) | loose
@@ -277,7 +275,7 @@ def _pieces(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDAr
 
 def _value(mark: Stroke | Polygon) -> int:
     if mark.label == "foreground":
-        return _FREE if mark.object is None else mark.object
+        return FREE if mark.object is None else mark.object
     # An eraser's value only has to differ from UNKNOWN.
     return BOUNDARY if mark.label == "boundary" else 0
 

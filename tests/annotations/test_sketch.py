@@ -56,7 +56,7 @@ def events(draw: st.DrawFn, shape: tuple[int, int]) -> Event:
     if kind == "box":
         return LabelledBox(start=start, stop=stop)
     size = (stop[0] - start[0]) * (stop[1] - start[1])
-    values = draw(st.lists(st.sampled_from((-2, -1, 0, 3, 5)), min_size=size, max_size=size))
+    values = draw(st.lists(st.sampled_from((-3, -2, -1, 0, 3, 5)), min_size=size, max_size=size))
     return Raster.of(np.array(values).reshape(stop[0] - start[0], stop[1] - start[1]), start)
 
 
@@ -132,6 +132,15 @@ def test_a_thick_brush_does_not_eat_an_outline_but_an_eraser_does() -> None:
     outline, fill = line(2, 0, 6, "boundary"), Stroke(points=((3, 3),), radius_px=2, label="foreground")
     assert Sketch(shape=(7, 7), events=(outline, fill)).rasterize().boundary.sum() == 7
     assert Sketch(shape=(7, 7), events=(outline, fill, line(2, 0, 6, "unknown"))).rasterize().boundary.sum() == 0
+
+
+def test_loose_foreground_joins_the_one_object_it_touches_and_stays_alone_between_two() -> None:
+    left, right = line(2, 0, 2, object=4), line(2, 6, 8, object=9)
+    assert Sketch(shape=(5, 9), events=(left, right, line(2, 3, 4))).rasterize().labels[2].tolist() == [1] * 5 + [
+        -1, 2, 2, 2
+    ]  # fmt: skip
+    bridged = Sketch(shape=(5, 9), events=(left, right, line(2, 3, 5))).rasterize().labels[2]
+    assert bridged.tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
 def test_overlapping_classes_are_placed_and_refused_unless_the_last_may_win() -> None:

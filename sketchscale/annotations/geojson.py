@@ -1,0 +1,271 @@
+"""Sketches as GeoJSON, in QuPath's conventions, there and back.
+
+    label              properties.classification.name ("foreground" ...); QuPath shows its colour
+    what it was        properties.metadata: kind, radius_px, object, user, time (strings, which QuPath keeps)
+    stroke             LineString, or Point for a dab          polygon, box    Polygon
+    raster             a Polygon for each connected piece, along the midlines between pixels: same pixels again
+
+GeoJSON counts x before y and from the corner of the first pixel; a sketch counts y before x and from its centre:
+`[y, x] = [gy - 0.5, gx - 0.5]`. Halves are exact in binary, so there and back gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage import measure
+
+from sketchscale.annotations.events import (
+    BOUNDARY,
+    CLASSES,
+    UNKNOWN,
+    ClassPoint,
+    Event,
+    LabelledBox,
+    Point,
+    Polygon,
+    Raster,
+    Stroke,
+)
+from sketchscale.annotations.readers import Stamp, next_object, outlines, stamped
+from sketchscale.annotations.sketch import Sketch
+from sketchscale.errors import InputError, MissingDataError, UnknownNameError
+
+__all__ = ["events_from_geojson", "geojson_from_sketch", "read_geojson", "write_geojson"]
+
+Json: TypeAlias = dict[str, Any]
+
+_BOX = "labelled box"
+_DAB_RADIUS_PX = 1.5
+_COLORS = {
+    "background": [66, 106, 214],
+    "foreground": [230, 120, 40],
+    "boundary": [40, 170, 90],
+    "unknown": [128, 128, 128],
+    _BOX: [150, 90, 200],
+}
+
+
+def read_geojson(path: str | Path) -> Json:
+    """The parsed file; `.gz` is unpacked, a bare list of features is a collection.
+
+    Raises:
+        MissingDataError, InputError: absent, or not GeoJSON.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingDataError(f"{path} does not exist; expected: a .geojson or .geojson.gz file")
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        parsed = json.loads(data)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is not GeoJSON: {error}; expected: a FeatureCollection") from error
+    return parsed if isinstance(parsed, dict) else {"type": "FeatureCollection", "features": parsed}
+
+
+def write_geojson(path: str | Path, collection: Json) -> None:
+    """Write; packed when the name ends in .gz, the same bytes for the same content."""
+    data = json.dumps(collection, separators=(",", ":"), allow_nan=False).encode()
+    Path(path).write_bytes(gzip.compress(data, mtime=0) if str(path).endswith(".gz") else data)
+
+
+# Reading
+
+
+def events_from_geojson(
+    collection: Json,
+    stamp: Stamp,
+    *,
+    shape: tuple[int, int],
+    classes: Mapping[str, str] | None = None,
+    radius_px: float = 0.5,
+) -> tuple[Event, ...]:
+    """Features as events.
+
+    A foreground polygon is a whole object of its own, and its outline becomes boundary. A line is a stroke of
+    `radius_px`, a point a dab; a point of any other class is a click for the object classifier. What
+    `geojson_from_sketch` wrote comes back as it was, under new ids.
+
+    Args:
+        collection: a FeatureCollection.
+        shape: (y, x) of the image, which outlines must not leave.
+        classes: other class names and what they mean here, such as {"Tumor": "foreground", "Ignore*": "unknown"};
+            case does not matter. QuPath's detections and cells are foreground, whatever their class.
+        radius_px: of lines that carry no radius.
+
+    Raises:
+        UnknownNameError: the class of a line or polygon is none of ours and not in `classes`.
+        InputError: a geometry that cannot be read; names the feature by its number.
+
+    >>> ring = [[2, 1], [6, 1], [6, 4], [2, 4], [2, 1]]
+    >>> cell = {"geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"objectType": "detection"}}
+    >>> events = events_from_geojson({"features": [cell]}, Stamp(), shape=(9, 9))
+    >>> int((Sketch(shape=(9, 9), events=events).rasterize().labels == 1).sum())
+    12
+    """
+    features = collection.get("features")
+    if not isinstance(features, list):
+        raise InputError.of(found="GeoJSON without features", expected="a FeatureCollection", fix="export it again")
+    known = {name: name for name in (*CLASSES, _BOX)} | {k.lower(): v for k, v in (classes or {}).items()}
+    drafts = [d for n, feature in enumerate(features) for d in _read_feature(n, feature, known, radius_px)]
+    numbers = itertools.count(next_object(event for event, _ in drafts))
+    events: list[Event] = []
+    objects: list[Event] = []
+    for event, is_whole in drafts:
+        if is_whole and isinstance(event, Polygon):
+            event = replace(event, object=next(numbers))
+            objects.append(event)
+        events.append(event)
+    return stamped([*events, *outlines(objects, shape, stamp)], stamp)
+
+
+def _read_feature(
+    number: int, feature: Json, known: Mapping[str, str], radius_px: float
+) -> Iterator[tuple[Event, bool]]:
+    """Events of one feature, each with whether it is a whole object, to be numbered and outlined."""
+    try:
+        geometry, properties = feature["geometry"], feature.get("properties") or {}
+        said = {str(k): str(v) for k, v in (properties.get("metadata") or {}).items()}
+        for kind, coordinates in _single(geometry["type"], geometry["coordinates"]):
+            event = _read_geometry(kind, coordinates, _class_name(properties), said, known, radius_px)
+            is_foreign = "kind" not in said and isinstance(event, Polygon) and event.label == "foreground"
+            yield event, is_foreign
+    except UnknownNameError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError.of(
+            found=f"feature {number} cannot be read ({type(error).__name__}: {error})",
+            expected="a Feature with a LineString, Polygon or Point (or Multi-) in pixels",
+            fix="remove or correct it",
+        ) from error
+
+
+def _single(kind: str, coordinates: Any) -> Iterator[tuple[str, Any]]:
+    if kind.startswith("Multi"):
+        for part in coordinates:
+            yield kind.removeprefix("Multi"), part
+    else:
+        yield kind, coordinates
+
+
+def _class_name(properties: Json) -> str:
+    if properties.get("objectType") in ("detection", "cell"):
+        return "foreground"
+    return str((properties.get("classification") or {}).get("name", ""))
+
+
+def _read_geometry(
+    kind: str, coordinates: Any, name: str, said: Mapping[str, str], known: Mapping[str, str], radius_px: float
+) -> Event:
+    who = {"user": said.get("user", ""), "time": said.get("time", "")}
+    label = known.get(name.lower(), name)
+    if kind == "Point" and (said.get("kind") == "class" or name.lower() not in known):
+        return ClassPoint(point=_point(coordinates), name=name, **who)
+    if label not in (*CLASSES, _BOX):
+        raise UnknownNameError.among("class in GeoJSON (say what it means with --class NAME=CLASS)", name, known)
+    if label == _BOX:
+        return _read_box(coordinates[0], who)
+    numbered = int(said["object"]) if "object" in said else None
+    if kind == "Polygon":
+        rings = tuple(_ring(ring) for ring in coordinates)
+        return Polygon(rings=rings, label=label, object=numbered, **who)
+    if kind not in ("LineString", "Point"):
+        raise InputError(f"geometry {kind!r}")
+    points = tuple(_point(p) for p in (coordinates if kind == "LineString" else [coordinates]))
+    radius = float(said.get("radius_px", radius_px if kind == "LineString" else _DAB_RADIUS_PX))
+    return Stroke(points=points, radius_px=radius, label=label, object=numbered, **who)
+
+
+def _point(xy: Sequence[float]) -> Point:
+    return float(xy[1]) - 0.5, float(xy[0]) - 0.5
+
+
+def _ring(xys: Sequence[Sequence[float]]) -> tuple[Point, ...]:
+    """Without the last point where it repeats the first."""
+    points = tuple(_point(p) for p in xys)
+    return points[:-1] if len(points) > 1 and points[0] == points[-1] else points
+
+
+def _read_box(ring: Sequence[Sequence[float]], who: Mapping[str, str]) -> LabelledBox:
+    x, y = [p[0] for p in ring], [p[1] for p in ring]
+    start, stop = (math.floor(min(y)), math.floor(min(x))), (math.ceil(max(y)), math.ceil(max(x)))
+    return LabelledBox(start=start, stop=stop, **who)
+
+
+# Writing
+
+
+def geojson_from_sketch(sketch: Sketch) -> Json:
+    """The events in force as a FeatureCollection, in their order; undone events are left out."""
+    features = [feature for event in sketch.marks for feature in _features(event)]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _features(event: Event) -> Iterator[Json]:
+    if isinstance(event, Stroke):
+        line = [_xy(p) for p in event.points]
+        geometry = ("LineString", line) if len(line) > 1 else ("Point", line[0])
+        yield _feature(event, event.label, *geometry, object=event.object, radius_px=event.radius_px)
+    elif isinstance(event, Polygon):
+        yield _feature(event, event.label, "Polygon", [_closed(r) for r in event.rings], object=event.object)
+    elif isinstance(event, LabelledBox):
+        (y0, x0), (y1, x1) = event.start, event.stop
+        yield _feature(event, _BOX, "Polygon", [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]])
+    elif isinstance(event, ClassPoint):
+        yield _feature(event, event.name, "Point", _xy(event.point))
+    elif isinstance(event, Raster):
+        for label, number, rings in _raster_polygons(event):
+            yield _feature(event, label, "Polygon", [_closed(r) for r in rings], object=number)
+
+
+def _feature(event: Event, name: str, kind: str, coordinates: Any, **said: float | None) -> Json:
+    metadata = {"kind": event.kind, "user": event.user, "time": event.time}
+    metadata |= {key: str(value) for key, value in said.items() if value is not None}
+    return {
+        "type": "Feature",
+        "geometry": {"type": kind, "coordinates": coordinates},
+        "properties": {
+            "objectType": "annotation",
+            "name": event.id,
+            "classification": {"name": name, "color": _COLORS.get(name, [200, 60, 120])},
+            "metadata": metadata,
+        },
+    }
+
+
+def _xy(point: Point) -> list[float]:
+    return [point[1] + 0.5, point[0] + 0.5]
+
+
+def _closed(ring: Sequence[Point]) -> list[list[float]]:
+    return [_xy(p) for p in (*ring, ring[0])]
+
+
+def _raster_polygons(event: Raster) -> Iterator[tuple[str, int | None, list[list[Point]]]]:
+    """(label, object, rings) of each 4-connected piece of one value."""
+    values = event.values()
+    for value in np.unique(values[values != UNKNOWN]).tolist():
+        pieces, count = ndimage.label(values == value)
+        for k, window in enumerate(ndimage.find_objects(pieces, count), start=1):
+            origin = (event.start[0] + window[0].start, event.start[1] + window[1].start)
+            label = {0: "background", BOUNDARY: "boundary"}.get(value, "foreground")
+            yield label, value if value > 0 else None, _rings(pieces[window] == k, origin)
+
+
+def _rings(mask: npt.NDArray[np.bool_], origin: tuple[int, int]) -> list[list[Point]]:
+    """Outer ring first, then holes; through the middles between pixels, so the mask's pixel centres are inside."""
+    padded = np.pad(mask, 1).astype(np.float64)
+    contours = measure.find_contours(padded, 0.5, fully_connected="low")  # type: ignore[no-untyped-call]
+    rings = [(c[:-1] + np.array(origin) - 1).tolist() for c in contours]
+    rings.sort(key=lambda ring: -max(y for y, _ in ring) + min(y for y, _ in ring))
+    return [[(y, x) for y, x in ring] for ring in rings]
