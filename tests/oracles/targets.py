@@ -1,0 +1,90 @@
+"""Distances to cracks by looking at every crack for every pixel, and truths to hide parts of."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+BEYOND, DRAWN, UNKNOWN = -3, -2, -1
+
+
+def cracks(codes: npt.NDArray[np.int32]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Lattice positions of the certain and of the possible boundaries."""
+    certain, possible = [], []
+    h, w = codes.shape
+    for i in range(h):
+        for j in range(w):
+            for di, dj in ((0, 1), (1, 0)):
+                if i + di >= h or j + dj >= w:
+                    continue
+                a, b = int(codes[i, j]), int(codes[i + di, j + dj])
+                site = (2 * i + 1 + di, 2 * j + 1 + dj)
+                if BEYOND in (a, b):
+                    continue
+                if UNKNOWN in (a, b) and DRAWN not in (a, b):
+                    possible.append(site)
+                elif a != b:
+                    certain.append(site)
+    return certain, possible
+
+
+def squared_distances(codes: npt.NDArray[np.int32], sites: list[tuple[int, int]]) -> npt.NDArray[np.float64]:
+    """Squared lattice distance from each pixel to the nearest site; infinite without sites."""
+    h, w = codes.shape
+    out = np.full((h, w), np.inf)
+    if sites:
+        at = np.array(sites)
+        for i in range(h):
+            for j in range(w):
+                out[i, j] = ((at - (2 * i + 1, 2 * j + 1)) ** 2).sum(axis=1).min()
+    return out
+
+
+def true_distance(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """px, of every pixel of a fully known label map, to its nearest crack."""
+    certain, possible = cracks(codes)
+    assert not possible
+    return np.sqrt(squared_distances(codes, certain)) / 2
+
+
+def flow_at(codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float64], i: int, j: int) -> npt.NDArray[np.float64]:
+    """Unit flow of one pixel of a fully known label map, straight from the definition."""
+    h, w = codes.shape
+
+    def height(y: int, x: int) -> float | None:
+        if not (0 <= y < h and 0 <= x < w) or codes[y, x] == BEYOND:
+            return None
+        return float(distance[y, x]) if codes[y, x] == codes[i, j] else -0.5
+
+    total = np.zeros(2)
+    for dy in range(-2, 3):
+        for dx in range(-2, 3):
+            here, other = height(i + dy, j + dx), height(i - dy, j - dx)
+            if here is None:
+                here = None if other is None else 2 * float(distance[i, j]) - other
+            if here is not None:
+                total += np.exp(-(dy * dy + dx * dx) / 2) * np.array([dy, dx]) * here
+    norm = float(np.hypot(*total))
+    return total / norm if norm > 1e-5 else np.zeros(2)
+
+
+def random_truth(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """Touching cells of a random Voronoi diagram on a random background, some split by drawn lines."""
+    n = int(rng.integers(1, 9))
+    seeds = rng.uniform(0, 1, (n, 2)) * shape
+    grid = np.stack(np.meshgrid(*[np.arange(s) for s in shape], indexing="ij"), axis=-1)
+    codes = (((grid[:, :, None] - seeds) ** 2).sum(-1).argmin(-1) + 1).astype(np.int32)
+    field = ndimage.gaussian_filter(rng.standard_normal(shape), float(rng.uniform(0.5, 3)))
+    codes[field < np.quantile(field, rng.uniform(0, 0.6))] = 0
+    if rng.random() < 0.5:
+        line = ndimage.gaussian_filter(rng.standard_normal(shape), 3)
+        codes[np.abs(line) < np.quantile(np.abs(line), 0.08)] = DRAWN
+    return codes
+
+
+def random_sketch(rng: np.random.Generator, truth: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The truth with a random part hidden."""
+    field = ndimage.gaussian_filter(rng.standard_normal(truth.shape), float(rng.uniform(0, 4)))
+    hidden = field < np.quantile(field, rng.choice([0.0, 0.1, 0.5, 0.8, 1.0]))
+    return np.where(hidden, UNKNOWN, truth).astype(np.int32)
