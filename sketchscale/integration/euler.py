@@ -23,8 +23,8 @@ Three properties make the result the same however an image is cut into blocks, a
              │        │ window ┌──────┐││  = core grown by margin + reach, in the image: pixels that are followed
              │        │        │ core │││  = core grown by margin, in the image: the set of end points is exact here,
              │        │        └──────┘││    because whatever ends here started within reach of it
-             │        └────────────────┘│  margin = max(reach, link radius): every end of a core pixel lies in window
-             └──────────────────────────┘
+             │        └────────────────┘│  margin = max(reach + 1, link radius): the end of every pixel of the core, and
+             └──────────────────────────┘    of the pixels next to it, lies in window
 
 `suppressed` commutes with flips and transposes exactly: its roundings are symmetric about zero. `euler` rounds halves
 of the interpolated flow upwards, so a mirrored image may differ in the last of 14 bits of a step.
@@ -73,6 +73,9 @@ class IntegrationConfig:
             neighbours whose end points come near, too small splits objects under noisy flow.
         min_size: objects with fewer pixels, over the whole image, become background.
         max_size: objects with more pixels become background; None keeps them.
+        agreement: pieces of objects that touch are one object when the flow on the two sides of their common border
+            agrees: when the mean cosine between facing pixels is above this (1 parallel, 0 at right angles, -1
+            fleeing from one another, as where two objects touch). 1 joins nothing.
         method: "suppressed", or "euler" as the papers write it, with a halo of 400 px and more.
 
     Raises:
@@ -81,7 +84,7 @@ class IntegrationConfig:
     >>> IntegrationConfig(threshold=-2.0).reach
     6
     >>> IntegrationConfig(threshold=-2.0).halo
-    18
+    19
     """
 
     threshold: float
@@ -89,6 +92,7 @@ class IntegrationConfig:
     link_radius: int = 2
     min_size: int = 20
     max_size: int | None = None
+    agreement: float = 0.1
     method: Literal["suppressed", "euler"] = "suppressed"
 
     def __post_init__(self) -> None:
@@ -104,6 +108,8 @@ class IntegrationConfig:
             raise _bad("min_size", self.min_size, "0 or more px")
         if self.max_size is not None and self.max_size < max(1, self.min_size):
             raise _bad("max_size", self.max_size, f"at least min_size ({self.min_size}), or none")
+        if not -1 <= self.agreement <= 1:
+            raise _bad("agreement", self.agreement, "a cosine, -1 to 1")
 
     @property
     def gains(self) -> npt.NDArray[np.int32]:
@@ -123,7 +129,7 @@ class IntegrationConfig:
     @property
     def margin(self) -> int:
         """How far the exact set of end points extends beyond the core, px."""
-        return max(self.reach, self.link_radius)
+        return max(self.reach + 1, self.link_radius)
 
     @property
     def halo(self) -> int:
@@ -137,10 +143,15 @@ def _bad(field: str, value: object, expected: str) -> InputError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """The nested boxes of one block, in image coordinates; see the drawing above. `padded` may leave the image."""
+    """The nested boxes of one block, in image coordinates; see the drawing above.
+
+    `kept` is the core and the next row and column after it, in the image: the pixels whose end points are kept, so that
+    each pair of neighbouring pixels is seen by exactly one block. `padded` may leave the image, `loaded` is the rest.
+    """
 
     shape: tuple[int, int]
     core: Box
+    kept: Box
     window: Box
     walked: Box
     padded: Box
@@ -157,6 +168,7 @@ def region_of(core: Box, shape: tuple[int, int], config: IntegrationConfig) -> R
     return Region(
         shape=shape,
         core=core,
+        kept=Box(core.start, (core.stop[0] + 1, core.stop[1] + 1)).clip(shape),
         window=core.grow(config.margin).clip(shape),
         walked=walked,
         padded=walked.grow(config.reach),
@@ -168,13 +180,15 @@ class EndPoints:
     """Where the pixels of a block end.
 
     Attributes:
-        ends: int32, shape of the core: the end pixel as a flat index into the window; -1 outside the foreground.
+        ends: int32, shape of `region.kept`: the end pixel as a flat index into the window; -1 outside the foreground.
             An end beyond the image is moved to its edge.
+        flow: int32, shape of `region.kept`: the unit flow, y in the upper and x in the lower int16, 14 fractional bits.
         sinks: uint8, shape of the window: 1 where a trajectory ends, from whatever start. Exact.
         farthest: the largest displacement of a followed pixel along an axis, px; below `reach`.
     """
 
     ends: npt.NDArray[np.int32]
+    flow: npt.NDArray[np.int32]
     sinks: npt.NDArray[np.uint8]
     farthest: float
 
@@ -202,14 +216,15 @@ def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: Integra
     array([[0, 1]], dtype=int32)
     """
     packed, inside = _packed(fields, region, config)
-    ends = np.full(region.core.shape, -1, np.int32)
+    ends = np.full(region.kept.shape, -1, np.int32)
     sinks = np.zeros(region.window.shape, np.uint8)
     boxes, bilinear = _relative_boxes(region), config.method == "euler"
     escaped, farthest = _follow(packed.reshape(-1), inside, boxes, config.gains, config.reach, bilinear, ends, sinks)
     if escaped:
         raise TaskError(f"block {region.core}: {escaped} look-ups left the halo of {config.halo} px; expected: none")
     bits = _FLOW_BITS if bilinear else _SUPPRESSED_BITS
-    return EndPoints(ends=ends, sinks=sinks, farthest=farthest / 2**bits)
+    flow = packed[region.kept.relative_to(region.padded.start).slices].copy()
+    return EndPoints(ends=ends, flow=flow, sinks=sinks, farthest=farthest / 2**bits)
 
 
 def _packed(
@@ -239,9 +254,9 @@ def _half_tables(threshold: float) -> tuple[npt.NDArray[np.float32], npt.NDArray
 
 
 def _relative_boxes(region: Region) -> npt.NDArray[np.int64]:
-    """walked, core, window and image relative to the padded box: rows of y0, x0, y1, x1."""
+    """walked, kept, window and image relative to the padded box: rows of y0, x0, y1, x1."""
     image = Box((0, 0), region.shape)
-    boxes = [b.relative_to(region.padded.start) for b in (region.walked, region.core, region.window, image)]
+    boxes = [b.relative_to(region.padded.start) for b in (region.walked, region.kept, region.window, image)]
     return np.array([(*b.start, *b.stop) for b in boxes], np.int64)
 
 
@@ -452,11 +467,11 @@ def _settle(
     ends: npt.NDArray[np.int32],
     sinks: npt.NDArray[np.uint8],
 ) -> int:
-    """Mark the end pixel of every lane, and keep it for the pixels of the core; returns the largest displacement."""
+    """Mark the end pixel of every lane, keep it for the kept box; returns the largest displacement."""
     bits = _FLOW_BITS if bilinear else _SUPPRESSED_BITS
     half = 1 << (bits - 1)
     farthest = np.int64(0)
-    core, window, image = boxes[1], boxes[2], boxes[3]
+    kept, window, image = boxes[1], boxes[2], boxes[3]
     for i in range(ys.size):
         uy, ux = np.int64(state[1, i]), np.int64(state[2, i])
         farthest = max(farthest, abs(uy), abs(ux))
@@ -464,7 +479,7 @@ def _settle(
         ex = min(max(xs[i] + ((ux + (ux >> 63) + half) >> bits), image[1]), image[3] - 1)
         if window[0] <= ey < window[2] and window[1] <= ex < window[3]:
             sinks[ey - window[0], ex - window[1]] = 1
-            if core[0] <= ys[i] < core[2] and core[1] <= xs[i] < core[3]:
+            if kept[0] <= ys[i] < kept[2] and kept[1] <= xs[i] < kept[3]:
                 end = (ey - window[0]) * (window[3] - window[1]) + ex - window[1]
-                ends[ys[i] - core[0], xs[i] - core[1]] = end
+                ends[ys[i] - kept[0], xs[i] - kept[1]] = end
     return int(farthest)

@@ -5,7 +5,7 @@
     2. merge     in the driver: join, filter, number; one small table per block goes to a blob     `merge_blocks`
     3. relabel   one task per block: provisional labels through the table into the target          `plan_relabel`
 
-A block reads 18 px beyond its core with the default method. No task waits for a neighbour, each writes only its own
+A block reads 19 px beyond its core with the default method. No task waits for a neighbour, each writes only its own
 write units, and a task run twice writes the same bytes, so any engine, order and restart gives the same image.
 
 `integrate` is the same code on an array in memory, as one block: the oracle for everything else.
@@ -24,7 +24,7 @@ from sketchscale.engine.base import Engine, Json, Plan, run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover, whole
 from sketchscale.integration.euler import IntegrationConfig, follow_flow, region_of
-from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, local_objects, number_objects
+from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join_pieces, local_objects, number_objects
 from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box, write_box, write_unit
 from sketchscale.io.blobs import get_arrays, put_arrays
 
@@ -98,8 +98,10 @@ def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> np
     if region.core.size == 0:
         return np.zeros(shape, np.uint32)
     points = follow_flow(np.asarray(fields, np.float16), region, config)
-    provisional, objects = local_objects(points.ends, points.sinks, region, config)
-    _, labels = number_objects([objects], np.arange(objects.area.size), region.core.size, config)
+    provisional, objects = local_objects(points, region, config)
+    _, labels = number_objects(
+        [objects], join_pieces([objects], np.arange(objects.area.size)), region.core.size, config
+    )
     return np.concatenate([np.zeros(1, np.uint32), labels])[provisional]
 
 
@@ -171,7 +173,7 @@ def _check_output(ref: ArrayRef, shape: tuple[int, int], block: Sequence[int], t
 def _outline_bytes(core: Box, job: OutlineJob) -> int:
     """Fields stored and decoded, packed flow and foreground, sinks and ids, ends and labels; 32 MB for codecs."""
     region = region_of(core, job.shape, job.integration)
-    pixels = 12 * region.loaded.size + 5 * region.padded.size + 9 * region.window.size + 12 * core.size
+    pixels = 12 * region.loaded.size + 5 * region.padded.size + 9 * region.window.size + 20 * core.size
     return pixels + 32_000_000
 
 
@@ -188,7 +190,7 @@ def outline_block(task: BlockTask, job: OutlineJob) -> Json:
     """One task of step 1."""
     region = region_of(task.core, job.shape, job.integration)
     points = follow_flow(read_fields(job.fields, region.loaded), region, job.integration)
-    provisional, objects = local_objects(points.ends, points.sinks, region, job.integration)
+    provisional, objects = local_objects(points, region, job.integration)
     checksum = write_box(job.scratch, task.core, provisional)
     put_arrays(job.blobs, f"outline/{task.key}", objects.arrays())
     return {
@@ -215,8 +217,9 @@ def merge_blocks(outline: Plan[BlockTask]) -> ObjectMap:
         objects = [_block_objects(job, task) for task in tasks]
         counts += [o.area.size for o in objects]
         unifier.add_row(objects, (tasks[0].core.stop[0] - job.integration.margin) * job.shape[1])
+    roots = join_pieces((_block_objects(job, task) for task in outline.tasks), unifier.roots())
     blocks = (_block_objects(job, task) for task in outline.tasks)
-    merged, labels = number_objects(blocks, unifier.roots(), whole(job.shape).size, job.integration)
+    merged, labels = number_objects(blocks, roots, whole(job.shape).size, job.integration)
     for task, table in zip(outline.tasks, np.split(labels, np.cumsum(counts)[:-1]), strict=True):
         put_arrays(job.blobs, f"tables/{task.key}", {"label": table})
     return merged
