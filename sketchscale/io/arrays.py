@@ -13,8 +13,10 @@ Guarantees:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from sketchscale.errors import InputError, MissingDataError, OutputError
 from sketchscale.geometry import Box
 from sketchscale.io.blobs import get_blob
 from sketchscale.io.metadata import check_array_document, parse_json
-from sketchscale.io.store import open_store
+from sketchscale.io.store import is_local, open_store
 
 __all__ = ["ArrayRef", "absent_chunks", "checksum", "create_array", "open_array", "read_box", "write_box", "write_unit"]
 
@@ -47,9 +49,24 @@ class ArrayRef:
         return f"{self.store.rstrip('/')}/{self.path}" if self.path else self.store
 
 
-@functools.lru_cache(maxsize=64)
 def _open_cached(ref: ArrayRef) -> zarr.Array[Any]:
+    return _open_stamped(ref, _stamp(ref))
+
+
+@functools.lru_cache(maxsize=64)
+def _open_stamped(ref: ArrayRef, stamp: tuple[int, ...]) -> zarr.Array[Any]:
     return open_array(ref)
+
+
+def _stamp(ref: ArrayRef) -> tuple[int, ...]:
+    """When a local array's metadata were written: a worker that lives on must not believe those of an older array."""
+    if not is_local(ref.store):
+        return ()
+    for name in ("zarr.json", ".zarray"):
+        with contextlib.suppress(OSError):
+            stat = os.stat(os.path.join(ref.store, ref.path, name))
+            return stat.st_mtime_ns, stat.st_ino
+    return ()
 
 
 def open_array(ref: ArrayRef, *, read_only: bool = True) -> zarr.Array[Any]:
@@ -129,8 +146,8 @@ def create_array(
         array = zarr.create_array(store, **common)
     except OSError as error:
         raise _output_error(ref, error) from error
-    _open_cached.cache_clear()
-    _open_for_writing.cache_clear()
+    _open_stamped.cache_clear()
+    _open_writable.cache_clear()
     return array
 
 
@@ -167,9 +184,10 @@ def read_box(ref: ArrayRef, box: Box, *, missing: Literal["error", "fill"] = "er
             )
     try:
         values = array[box.slices]
-    except (ValueError, RuntimeError, OSError, TypeError) as error:
+    except Exception as error:  # codecs raise what they like for damaged bytes
+        cause = " ".join(f"{error}".split())[:200] or type(error).__name__
         raise InputError(
-            f"{ref}: box {box} does not decode ({error}); expected: intact chunks; to fix: restore the file"
+            f"{ref}: box {box} does not decode ({cause}); expected: intact chunks; to fix: restore the file"
         ) from error
     return np.asarray(values)
 
@@ -211,6 +229,10 @@ def checksum(values: npt.NDArray[Any]) -> str:
     return f"{zlib.crc32(np.ascontiguousarray(values).data):08x}"
 
 
-@functools.lru_cache(maxsize=16)
 def _open_for_writing(ref: ArrayRef) -> zarr.Array[Any]:
+    return _open_writable(ref, _stamp(ref))
+
+
+@functools.lru_cache(maxsize=16)
+def _open_writable(ref: ArrayRef, stamp: tuple[int, ...]) -> zarr.Array[Any]:
     return open_array(ref, read_only=False)

@@ -207,7 +207,7 @@ class Image:
         group: path of the image inside it, "" for the root.
         metadata: as parsed.
         shapes, chunks: of each level's array, in its axes.
-        dtype: of level 0.
+        dtypes: of each level; some writers change the type between levels.
     """
 
     store: str
@@ -215,7 +215,12 @@ class Image:
     metadata: ImageMetadata
     shapes: tuple[tuple[int, ...], ...]
     chunks: tuple[tuple[int, ...], ...]
-    dtype: str
+    dtypes: tuple[str, ...]
+
+    @property
+    def dtype(self) -> str:
+        """Pixel type of level 0."""
+        return self.dtypes[0]
 
     @property
     def address(self) -> str:
@@ -269,7 +274,7 @@ class Image:
             index=index,
             shape=(shape[-2], shape[-1]),
             channels=self.channels,
-            dtype=self.dtype,
+            dtype=self.dtypes[level],
             spacing=self.metadata.spacing(level),
             unit=self.metadata.unit,
             chunks=(self.chunks[level][-2], self.chunks[level][-1]),
@@ -396,7 +401,7 @@ def _open_group(store: str, group: str) -> Image:
         metadata=metadata,
         shapes=tuple(tuple(array.shape) for array in arrays),
         chunks=tuple(tuple(array.chunks) for array in arrays),
-        dtype=str(np.dtype(arrays[0].dtype).newbyteorder("=")),
+        dtypes=tuple(str(np.dtype(array.dtype).newbyteorder("=")) for array in arrays),
     )
 
 

@@ -175,7 +175,9 @@ def reopen_ledger(store: str, run: str) -> StoreLedger:
     """
     data = get_blob(store, f"{_root(run)}/run.json")
     if data is None:
-        raise MissingDataError(f"{store} has no run {run!r}; expected: one that was started; to fix: sketchscale status")
+        raise MissingDataError(
+            f"{store} has no run {run!r}; expected: one that was started; to fix: sketchscale status"
+        )
     return StoreLedger(store=store, run=run, identity=hashlib.sha256(data).hexdigest())
 
 

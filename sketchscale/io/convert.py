@@ -1,0 +1,475 @@
+"""Ordinary image files into OME-Zarr, and label images in ordinary files read as they are.
+
+1. `plan_convert` opens every source, checks what it claims, and says what would be written: nothing is touched.
+2. `convert` writes blocks (a block is a whole number of chunks or shards, and covers what the file decodes at once),
+   then the levels of the pyramid, then the metadata.
+
+The ledger beside the arrays makes it resumable; the metadata comes last, so a store that is not finished is not an
+image. A file is read region by region: memory is that of one block per worker, and `plan_convert` states it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+import sketchscale
+from sketchscale.engine import open_engine
+from sketchscale.engine.base import Engine, Event, Json, Plan, run_plan
+from sketchscale.errors import InputError, MissingDataError, OutputExistsError
+from sketchscale.geometry import Box, block_shape, tile_cover
+from sketchscale.io.arrays import ArrayRef, write_box
+from sketchscale.io.blobs import delete_blob, delete_blobs, get_blob, list_blobs
+from sketchscale.io.image import (
+    Image,
+    PlaneRef,
+    commit_image,
+    create_image,
+    level_shapes,
+    open_image,
+    read_attributes,
+    read_plane,
+)
+from sketchscale.io.ledger import StoreLedger, open_ledger
+from sketchscale.io.metadata import Version, ome_attributes
+from sketchscale.io.pyramid import plan_level
+from sketchscale.io.sources import (
+    SUFFIXES,
+    PixelSource,
+    open_source,
+    read_indices,
+    read_source,
+    source_identity,
+)
+from sketchscale.io.store import is_local, split_address
+
+__all__ = [
+    "Conversion",
+    "ConvertConfig",
+    "Truth",
+    "convert",
+    "open_labels_source",
+    "open_truth",
+    "plan_convert",
+]
+
+RUN = "convert"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertConfig:
+    """How files become images.
+
+    Attributes:
+        axes: names of the stored axes where a file does not say or is wrong, as in "zyx"; None believes the file.
+        channels: names for the channels; empty takes the file's.
+        spacing: um per pixel (y, x); None takes the file's.
+        version: of OME-Zarr.
+        chunk: edge of a chunk in px; smaller reads small regions faster, larger makes fewer files.
+        shard: edge of a shard in px (a multiple of chunk), version 0.5 only; None writes a file for each chunk.
+        levels: of the pyramid; None halves until the smaller side is at most 256 px.
+        block: about how many px a task writes along y and x: memory against number of tasks.
+    """
+
+    axes: str | None = None
+    channels: tuple[str, ...] = ()
+    spacing: tuple[float, float] | None = None
+    version: Version = "0.5"
+    chunk: int = 512
+    shard: int | None = None
+    levels: int | None = None
+    block: int = 2048
+
+    def __post_init__(self) -> None:
+        _expect(self.chunk >= 1 and self.block >= 1, f"chunk {self.chunk}, block {self.block}", "1 or more")
+        _expect(self.levels is None or 1 <= self.levels <= 30, f"levels {self.levels}", "1 to 30")
+        _expect(self.version in ("0.4", "0.5"), f"version {self.version!r}", "0.4 or 0.5")
+        fits = self.shard is None or (self.shard >= self.chunk and self.shard % self.chunk == 0)
+        _expect(fits, f"shard {self.shard}", f"a multiple of the chunk, {self.chunk}")
+        _expect(self.shard is None or self.version == "0.5", "shards in version 0.4", "version 0.5")
+        sizes = self.spacing or (1.0, 1.0)
+        _expect(len(sizes) == 2 and all(0 < s < math.inf for s in sizes), f"spacing {sizes}", "(y, x) above 0")
+
+
+def _expect(good: bool, found: str, expected: str) -> None:
+    if not good:
+        raise InputError.of(found=found, expected=expected, fix="change the option")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockTask:
+    """One block of level 0, in its axes."""
+
+    key: str
+    write: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockConfig:
+    """From which file to which array."""
+
+    source: PixelSource
+    target: ArrayRef
+
+
+def convert_block(task: BlockTask, config: BlockConfig) -> Json:
+    """Read a block of the file and write it; returns the checksum of what was written."""
+    return write_box(config.target, task.write, read_source(config.source, task.write))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """One file and the image it becomes: what `--dry-run` prints.
+
+    Attributes:
+        source: the file.
+        dst: address of the image.
+        config: as given.
+        shapes: of the levels, in `source.axes`.
+        identity: of the file, see `source_identity`.
+    """
+
+    source: PixelSource
+    dst: str
+    config: ConvertConfig
+    shapes: tuple[tuple[int, ...], ...]
+    identity: str
+
+    @property
+    def levels(self) -> tuple[ArrayRef, ...]:
+        """The arrays of the image."""
+        store, group = split_address(self.dst)
+        names = (str(i) for i in range(len(self.shapes)))
+        return tuple(ArrayRef(store=store, path=f"{group}/{n}" if group else n) for n in names)
+
+    @property
+    def pixels(self) -> Plan[BlockTask]:
+        """The plan that writes level 0."""
+        blocks = _block(self.source, self.config)
+        itemsize = np.dtype(self.source.dtype).itemsize
+        channels = self.source.shape[self.source.axes.index("c")] if self.source.interleaved else 1
+        held = 3 * math.prod(blocks) + 2 * math.prod(self.source.grain) * channels
+        return Plan(
+            stage="pixels",
+            fn=convert_block,
+            tasks=tuple(BlockTask(key=t.key, write=t.write) for t in tile_cover(self.shapes[0], blocks)),
+            config=BlockConfig(source=self.source, target=self.levels[0]),
+            task_bytes=held * itemsize,
+        )
+
+    @property
+    def bytes_out(self) -> int:
+        """Pixels of all levels, before compression."""
+        return sum(math.prod(shape) for shape in self.shapes) * np.dtype(self.source.dtype).itemsize
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What the result depends on, for the ledger."""
+        config = json.dumps(asdict(self.config), sort_keys=True)
+        return {
+            "source": self.identity,
+            "config": hashlib.sha256(config.encode()).hexdigest(),
+            "version": sketchscale.__version__,
+        }
+
+
+def _block(source: PixelSource, config: ConvertConfig) -> tuple[int, ...]:
+    """Shape of a block in the axes of the source: whole write units that cover what is decoded at once."""
+    unit = config.shard or config.chunk
+    edges = []
+    for n, grain in zip(source.shape[-2:], source.grain, strict=True):
+        cut = max(1, min(unit, -(-n // config.chunk) * config.chunk))
+        edges.append(-(-max(block_shape((n,), (cut,), config.block)[0], min(grain, n)) // cut) * cut)
+    if source.grain[1] >= source.shape[-1] > edges[1] // 2:  # strips: fewer rows, whole width
+        edges[0] = max(-(-min(source.grain[0], source.shape[-2]) // unit) * unit, 2 * unit)
+    channels = [n if a == "c" and source.interleaved else 1 for a, n in zip(source.axes, source.shape, strict=True)]
+    return (*channels[:-2], *edges)
+
+
+def plan_convert(src: str | Path, dst: str | Path, config: ConvertConfig | None = None) -> tuple[Conversion, ...]:
+    """What `convert` would do; opens the sources, writes nothing.
+
+    Args:
+        src: an image file, or a folder of them (one image each; other files are left alone).
+        dst: the new image; for a folder, the folder of the new images, named like their files plus `.zarr`.
+        config: the defaults when None.
+
+    Raises:
+        MissingDataError: nothing is there.
+        InputError: a file that cannot be read, a folder without images, or two files that would become one image.
+    """
+    config = config or ConvertConfig()
+    if not is_local(src):
+        raise InputError.of(found=f"{src}", expected="a file or folder of this machine", fix="copy it here first")
+    if not Path(src).is_dir():
+        return (_conversion(Path(src), str(dst), config),)
+    files = sorted(p for p in Path(src).iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
+    names = [f"{path.name.removesuffix(path.suffix).removesuffix('.ome')}.zarr" for path in files]
+    if not files or len(set(names)) != len(names):
+        twice = next((n for n in names if names.count(n) > 1), "")
+        found = f"{src}: two files named like {twice!r}" if twice else f"{src}: no image files"
+        raise InputError.of(found=found, expected=f"files of {', '.join(SUFFIXES)}", fix="convert them one by one")
+    return tuple(_conversion(p, f"{str(dst).rstrip('/')}/{n}", config) for p, n in zip(files, names, strict=True))
+
+
+def _conversion(path: Path, dst: str, config: ConvertConfig) -> Conversion:
+    source = open_source(path, axes=config.axes)
+    count = source.shape[source.axes.index("c")]
+    if config.channels and len(config.channels) != count:
+        raise InputError.of(
+            found=f"{path}: {count} channels, {len(config.channels)} names", expected="as many", fix="name all of them"
+        )
+    spacing = config.spacing or source.spacing
+    return Conversion(
+        source=replace(source, channels=config.channels or source.channels, spacing=spacing),
+        dst=dst,
+        config=config,
+        shapes=level_shapes(source.shape, config.levels),
+        identity=source_identity(path),
+    )
+
+
+def _ignore(event: Event) -> None:
+    return None
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    config: ConvertConfig | None = None,
+    engine: Engine | None = None,
+    on_event: Callable[[Event], None] = _ignore,
+    resume: bool = False,
+    overwrite: bool = False,
+    budget_bytes: int | None = None,
+) -> tuple[Image, ...]:
+    """Image files into OME-Zarr; see `plan_convert` for the arguments.
+
+    Args:
+        engine: runs the tasks; threads on this machine when None.
+        on_event: hears of progress.
+        resume: continue an unfinished conversion; one that is finished is left as it is.
+        overwrite: replace an image that is there, with its labels and tables.
+        budget_bytes: refuse plans that declare more memory.
+
+    Returns:
+        The images, in order of the files' names.
+
+    Raises:
+        OutputExistsError: something is at `dst` and neither flag was given, or it is not ours to replace.
+        InputError: see `plan_convert`; also damage met while reading, and then the rest can be resumed.
+    """
+    conversions = plan_convert(src, dst, config)
+    for conversion in conversions:
+        _check_target(conversion.dst, resume=resume, overwrite=overwrite)
+    own = engine or open_engine("threads")
+    try:
+        return tuple(
+            _convert_one(c, own, on_event, resume=resume, overwrite=overwrite, budget_bytes=budget_bytes)
+            for c in conversions
+        )
+    finally:
+        if engine is None:
+            own.close()
+
+
+def _check_target(dst: str, *, resume: bool, overwrite: bool) -> None:
+    """Refuse, before anything is written, to mix with or replace what is not ours."""
+    if is_local(dst) and Path(dst).is_file():
+        raise OutputExistsError(f"{dst} is a file; expected: a new folder; to fix: choose another DST")
+    store, group = split_address(dst)
+    attributes = read_attributes(store, group)
+    started = get_blob(store, f"{group}/.sketchscale/{RUN}/run.json" if group else f".sketchscale/{RUN}/run.json")
+    image = attributes is not None and "multiscales" in ome_attributes(attributes, dst)
+    foreign = not image and started is None and bool(list_blobs(store, group))
+    if foreign or (image and started is None and not overwrite):
+        fix = "choose another DST" if foreign else "--overwrite, or choose another DST"
+        raise OutputExistsError(f"{dst} is there already and was not made by convert; to fix: {fix}")
+    if (image or started is not None) and not (resume or overwrite):
+        raise OutputExistsError(f"{dst} is there already; to fix: --resume to continue, --overwrite to replace it")
+
+
+def _convert_one(
+    conversion: Conversion,
+    engine: Engine,
+    on_event: Callable[[Event], None],
+    *,
+    resume: bool,
+    overwrite: bool,
+    budget_bytes: int | None,
+) -> Image:
+    store, group = split_address(conversion.dst)
+    if group:
+        raise InputError.of(found=conversion.dst, expected="a store of its own", fix="choose another DST")
+    if overwrite:
+        _clear(store)
+    ledger = open_ledger(store, RUN, conversion.fingerprint, resume=resume, outputs=("",))
+    if ledger.committed("image") is None:
+        _make_arrays(conversion, ledger)
+        run_plan(conversion.pixels, engine, ledger=ledger, on_event=on_event, budget_bytes=budget_bytes)
+        for finer, coarser in itertools.pairwise(conversion.levels):
+            plan = plan_level(finer, coarser, "mean", block=conversion.config.block)
+            run_plan(plan, engine, ledger=ledger, on_event=on_event, budget_bytes=budget_bytes)
+        commit_image(conversion.dst)
+        ledger.commit("image", {"shape": list(conversion.shapes[0]), "axes": conversion.source.axes})
+    return open_image(conversion.dst)
+
+
+def _clear(store: str) -> None:
+    """Remove a store, metadata first: a kill in between leaves no image that lacks pixels."""
+    for name in ("zarr.json", ".zattrs", ".zgroup"):
+        delete_blob(store, name)
+    for name in sorted({key.partition("/")[0] for key in list_blobs(store, "")} - {".sketchscale"}):
+        delete_blobs(store, name)
+    delete_blobs(store, f".sketchscale/{RUN}/ledger")
+    delete_blobs(store, ".sketchscale")
+
+
+def _make_arrays(conversion: Conversion, ledger: StoreLedger) -> None:
+    """Once: arrays that hold finished blocks are not made again."""
+    if ledger.committed("arrays") is not None:
+        return
+    source, config = conversion.source, conversion.config
+    leading = (1,) * (len(source.axes) - 2)
+    create_image(
+        conversion.dst,
+        source.shape,
+        source.axes,
+        source.dtype,
+        (*leading, config.chunk, config.chunk),
+        spacing=source.spacing or (1.0, 1.0),
+        unit="pixel" if source.spacing is None else "micrometer",
+        channels=source.channels,
+        version=config.version,
+        shards=None if config.shard is None else (*leading, config.shard, config.shard),
+        levels=len(conversion.shapes),
+        name=Path(source.path).name,
+    )
+    ledger.commit("arrays", {"levels": len(conversion.shapes)})
+
+
+# ---- label images as they are
+
+
+class Truth(Protocol):
+    """A label image that is read box by box."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """(y, x) whole numbers, 0 background."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTruth:
+    """A label image in a TIFF, PNG or NPY file; lazy where the file is tiled, mapped or in strips."""
+
+    source: PixelSource
+    shape: tuple[int, int]
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """Labels of a (y, x) box.
+
+        Raises:
+            InputError: negative labels, or a damaged file.
+        """
+        if self.source.kind == "raster":
+            values = _indices(self.source.path, source_identity(self.source.path), threading.get_ident())[box.slices]
+        else:
+            lead = (0,) * (len(self.source.axes) - 2)
+            full = Box(lead + box.start, (1,) * len(lead) + box.stop)
+            values = read_source(self.source, full).reshape(box.shape)
+        return _whole_numbers(values, self.source.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneTruth:
+    """A label image in an OME-Zarr store."""
+
+    plane: PlaneRef
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.plane.shape
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """Labels of a (y, x) box; see `FileTruth.read`."""
+        return _whole_numbers(read_plane(self.plane, box)[0], str(self.plane.array))
+
+
+@lru_cache(maxsize=2)
+def _indices(path: str, identity: str, thread: int) -> npt.NDArray[Any]:
+    """A decoded PNG, kept for the next box; the identity is there so that a rewritten file is read again."""
+    return read_indices(path)
+
+
+def _whole_numbers(values: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind == "i" and values.size and values.min() < 0:
+        raise InputError.of(found=f"{where}: label {values.min()}", expected="0 and above", fix="renumber the labels")
+    return values
+
+
+def open_truth(address: str | Path) -> Truth:
+    """A label image behind an address, read lazily.
+
+    Args:
+        address: a TIFF, PNG or NPY file, or a label image of a store (`image.zarr/labels/nuclei`).
+
+    Returns:
+        Something with `.shape` (y, x) and `.read(box)`; picklable.
+
+    Raises:
+        MissingDataError: nothing is there.
+        InputError: not one plane of whole numbers.
+    """
+    if is_local(address) and Path(address).is_file() and Path(address).suffix.lower() in SUFFIXES:
+        return _file_truth(str(address))
+    if is_local(address) and not Path(address).exists() and split_address(address)[1] == "":
+        raise MissingDataError(f"{address} does not exist; expected: a label image; to fix: check the path")
+    plane = open_image(address).plane()
+    _check_labels(str(address), len(plane.channels), plane.dtype)
+    return PlaneTruth(plane=plane)
+
+
+open_labels_source = open_truth
+
+
+def _file_truth(path: str) -> FileTruth:
+    source = open_source(path)
+    if source.kind == "raster" and Path(path).suffix.lower() == ".png" and _has_palette(path):
+        return FileTruth(source=source, shape=_plane_shape(source))
+    _check_labels(path, math.prod(source.shape[:-2]), source.dtype)
+    return FileTruth(source=source, shape=_plane_shape(source))
+
+
+def _has_palette(path: str) -> bool:
+    return read_indices(path).ndim == 2
+
+
+def _plane_shape(source: PixelSource) -> tuple[int, int]:
+    return (source.shape[-2], source.shape[-1])
+
+
+def _check_labels(where: str, planes: int, dtype: str) -> None:
+    if planes != 1 or np.dtype(dtype).kind not in "iu":
+        raise InputError.of(
+            found=f"{where}: {planes} planes of type {dtype}",
+            expected="one plane of whole numbers, 0 for background",
+            fix="export the labels as a 16 or 32 bit TIFF",
+        )
