@@ -45,6 +45,7 @@ _Labels = npt.NDArray[np.integer[Any]]
 
 _MASK_SIGMA_PX = 10.0
 _RASTER_TILE = 1024
+_PART_PX = 170
 
 
 def simulate_mask(labels: _Labels, percent: float, *, seed: int = 0, image: str = "") -> Sketch:
@@ -326,10 +327,11 @@ def _clipped(points: Sequence[Point], shape: tuple[int, ...]) -> tuple[Point, ..
 
 
 def _far_background(hand: _Hand) -> Iterator[Stroke]:
-    """Thick wavy strokes, one starting in each of nine parts of the image, as far as there is room for them."""
+    """Thick wavy strokes, one starting in each of nine parts of the image (16 to 36 of a large one), where there is
+    room for them."""
     free = _depth(hand.truth == 0)
-    thirds = [np.array_split(np.arange(n), 3) for n in free.shape]
-    for rows, columns in itertools.product(*thirds):
+    parts = [np.array_split(np.arange(n), min(6, max(3, math.ceil(n / _PART_PX)))) for n in free.shape]
+    for rows, columns in itertools.product(*parts):
         part = free[np.ix_(rows, columns)]
         if not part.size:
             continue
