@@ -1,3 +1,1 @@
 """Convert files to OME-Zarr, or a folder of files to a folder of images."""
-
-from __future__ import annotations

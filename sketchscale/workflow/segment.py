@@ -45,7 +45,15 @@ from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan
 from sketchscale.prediction.predictor import Recipe, check_device
 from sketchscale.workflow.runner import Runner, StageLine, ensure_array, open_run, quiet, refuse_foreign_labels
 
-__all__ = ["SegmentResult", "choose_channels", "plan_segment", "segment"]
+__all__ = [
+    "SegmentResult",
+    "choose_channels",
+    "integration_config",
+    "plan_segment",
+    "recipe_of",
+    "segment",
+    "tile_grid",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +144,7 @@ def _prepare(address: str, options: SegmentOptions, execution: Execution) -> _Jo
     check_device(options.device)
     model = load_model(options.model)
     channels = _model_channels(plane, options, model.config.network.channels)
-    config = model.config
-    grid = TileGrid(
-        shape=plane.shape,
-        tile=options.tile if options.tile is not None else config.tile,
-        overlap=options.overlap if options.overlap is not None else config.overlap,
-    )
-    chunks = (min(512, max(1, plane.shape[0])), min(512, max(1, plane.shape[1])))
+    chunks = _label_chunks(plane)
     return _Job(
         image=image,
         plane=plane,
@@ -150,23 +152,47 @@ def _prepare(address: str, options: SegmentOptions, execution: Execution) -> _Jo
         model=model,
         model_folder=options.model,
         options=options,
-        recipe=Recipe(
-            device=options.device,
-            precision=options.precision,
-            batch=options.batch or (1 if options.device == "cpu" else 8),
-        ),
-        grid=grid,
-        integration=IntegrationConfig(
-            threshold=options.threshold if options.threshold is not None else config.threshold,
-            min_size=options.min_size if options.min_size is not None else config.min_size,
-            max_size=options.max_size,
-            method=options.method,
-            steps=options.steps,
-            link_radius=options.link_radius,
-        ),
+        recipe=recipe_of(options),
+        grid=tile_grid(plane.shape, model, options),
+        integration=integration_config(model, options),
         block=_block(plane.shape, chunks, execution),
         chunks=chunks,
     )
+
+
+def recipe_of(options: SegmentOptions) -> Recipe:
+    """How the network runs; on a GPU eight tiles at once."""
+    batch = options.batch or (1 if options.device == "cpu" else 8)
+    return Recipe(device=options.device, precision=options.precision, batch=batch)
+
+
+def tile_grid(shape: tuple[int, int], model: Model, options: SegmentOptions) -> TileGrid:
+    """The network's tiles over a plane: the model's size unless the options say another."""
+    config = model.config
+    return TileGrid(
+        shape=shape,
+        tile=config.tile if options.tile is None else options.tile,
+        overlap=config.overlap if options.overlap is None else options.overlap,
+    )
+
+
+def integration_config(model: Model, options: SegmentOptions) -> IntegrationConfig:
+    """The rule from fields to labels: the model's threshold and sizes unless the options say others."""
+    config = model.config
+    return IntegrationConfig(
+        threshold=config.threshold if options.threshold is None else options.threshold,
+        min_size=config.min_size if options.min_size is None else options.min_size,
+        max_size=options.max_size,
+        method=options.method,
+        steps=options.steps,
+        link_radius=options.link_radius,
+    )
+
+
+def _label_chunks(plane: PlaneRef) -> tuple[int, int]:
+    """Chunks of labels follow the image's where these are of a sensible size; else 512 px."""
+    y, x = (c if 64 <= c <= 1024 else 512 for c in plane.chunks)
+    return min(y, plane.shape[0]), min(x, plane.shape[1])
 
 
 def _block(shape: tuple[int, int], chunks: tuple[int, int], execution: Execution) -> tuple[int, int]:

@@ -1,0 +1,58 @@
+"""A small real pipeline: an OME-Zarr image of drawn nuclei, and a small network with random weights.
+
+Random weights give fields that no trained network would, with objects of every shape all over the image: harder on
+merging than good ones, and quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import ndimage
+
+from sketchscale.geometry import Box
+from sketchscale.io.arrays import write_box
+from sketchscale.io.image import commit_image, create_image
+from sketchscale.networks import NetworkConfig, create_network
+from sketchscale.networks.checkpoint import ModelConfig, save_model
+
+
+def draw_nuclei(shape: tuple[int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Blurred noise with bright blobs, uint8 (y, x)."""
+    rng = np.random.default_rng(seed)
+    blobs = ndimage.gaussian_filter(rng.normal(size=shape), 4)
+    blobs = (blobs - blobs.min()) / np.ptp(blobs)
+    return np.clip(255 * blobs**2 + rng.normal(0, 4, shape), 0, 255).astype(np.uint8)
+
+
+def store_image(address: Path, pixels: npt.NDArray[np.generic], *, chunk: int = 64, version: str = "0.5") -> str:
+    """An OME-Zarr image with one level from (y, x) or (c, y, x) pixels."""
+    axes = "cyx"[3 - pixels.ndim :]
+    chunks = (*((1,) if pixels.ndim == 3 else ()), chunk, chunk)
+    channels = tuple(f"c{i}" for i in range(pixels.shape[0])) if pixels.ndim == 3 else ()
+    levels = create_image(
+        str(address), pixels.shape, axes, pixels.dtype, chunks, channels=channels, version=version, levels=1  # type: ignore[arg-type]
+    )
+    write_box(levels[0], Box((0,) * pixels.ndim, pixels.shape), pixels)
+    commit_image(str(address))
+    return str(address)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model folder: two small levels, random weights, tiles of 64 px."""
+    folder = tmp_path_factory.mktemp("model") / "random"
+    shape = NetworkConfig(channels=1, widths=(4, 8))
+    config = ModelConfig(network=shape, threshold=-3.19, min_size=8, tile=64, overlap=16)
+    network = create_network(shape, seed=3).eval()
+    save_model(folder, network, config, {"made": "for tests"})
+    return str(folder)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    """200 x 330 px in chunks of 64."""
+    return store_image(tmp_path / "image.ome.zarr", draw_nuclei((200, 330)))

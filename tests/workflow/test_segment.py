@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sketchscale.config import Execution, SegmentOptions
+from sketchscale.errors import InputError, OutputExistsError, ResumeError
+from sketchscale.geometry import whole
+from sketchscale.io.arrays import read_box
+from sketchscale.io.image import open_image
+from sketchscale.workflow.arrays import segment_array
+from sketchscale.workflow.segment import plan_segment, segment
+from tests.workflow.conftest import draw_nuclei, store_image
+
+
+def stored(address: str, name: str = "nuclei") -> np.ndarray[tuple[int, ...], np.dtype[np.uint32]]:
+    ref = open_image(address).label_ref(name)
+    return read_box(ref, whole(open_image(address).label_image(name).shapes[0]))
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Every file of the results, by name."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [
+        Execution(engine="serial", block=128),
+        Execution(engine="serial", block=192),
+        Execution(engine="serial", block=4096),
+        Execution(engine="threads", workers=3, block=128),
+        Execution(engine="processes", workers=2, block=128),
+    ],
+    ids=lambda e: f"{e.engine}-{e.block}",
+)
+def test_blocks_engines_and_workers_do_not_change_a_byte(image: str, model: str, execution: Execution) -> None:
+    result = segment(image, SegmentOptions(model=model), execution)
+    expected = segment_array(draw_nuclei((200, 330)), SegmentOptions(model=model))
+    np.testing.assert_array_equal(stored(image), expected)
+    assert result.n == expected.max() > 20
+
+
+@pytest.mark.parametrize("shape", [(1, 70), (70, 1), (1, 1), (63, 65)])
+def test_thin_and_tiny_images_are_segmented_like_any_other(tmp_path: Path, model: str, shape: tuple[int, int]) -> None:
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    if pixels.size == 1:
+        with pytest.raises(InputError, match="constant"):
+            segment(store_image(tmp_path / "i.zarr", pixels), SegmentOptions(model=model))
+        return
+    address = store_image(tmp_path / "i.zarr", pixels)
+    segment(address, SegmentOptions(model=model), Execution(block=64))
+    np.testing.assert_array_equal(stored(address), segment_array(pixels, SegmentOptions(model=model)))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_labels_are_written_in_the_version_of_the_image(tmp_path: Path, model: str, version: str) -> None:
+    address = store_image(tmp_path / "i.zarr", draw_nuclei((130, 140)), version=version)
+    segment(address, SegmentOptions(model=model))
+    assert open_image(address).label_image("nuclei").metadata.version == version
+
+
+def test_existing_labels_need_overwrite_or_resume(image: str, model: str) -> None:
+    options = SegmentOptions(model=model)
+    first = segment(image, options)
+    before = bytes_of(Path(image) / "labels")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        segment(image, options)
+    assert segment(image, options, Execution(resume=True)).n == first.n
+    assert segment(image, options, Execution(overwrite=True)).n == first.n
+    assert bytes_of(Path(image) / "labels") == before
+
+
+def test_resume_with_other_options_names_what_differs(image: str, model: str) -> None:
+    segment(image, SegmentOptions(model=model))
+    with pytest.raises(ResumeError, match="integration"):
+        segment(image, SegmentOptions(model=model, min_size=30), Execution(resume=True))
+
+
+def test_resume_after_the_input_changed_is_refused(image: str, model: str) -> None:
+    segment(image, SegmentOptions(model=model))
+    chunk = next(p for p in sorted(Path(image, "0").rglob("*")) if p.is_file() and p.name.isdigit())
+    chunk.write_bytes(chunk.read_bytes())
+    with pytest.raises(ResumeError, match="input"):
+        segment(image, SegmentOptions(model=model), Execution(resume=True))
+
+
+def test_a_dry_run_lists_the_stages_and_writes_nothing(image: str, model: str) -> None:
+    before = bytes_of(Path(image))
+    lines = plan_segment(image, SegmentOptions(model=model), Execution(block=128))
+    assert [line.stage for line in lines] == ["histogram", "predict", "blend", "outline", "relabel"]
+    assert all(line.tasks > 1 and line.task_mb > 0 for line in lines)
+    assert bytes_of(Path(image)) == before
+
+
+KILLED = """
+import json, os, sys
+from sketchscale.io import arrays, blobs
+arguments = json.loads(sys.argv[1])
+left = arguments["operations"]
+
+def dying(function):
+    def call(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), 9)
+        return function(*args, **kwargs)
+    return call
+
+os.replace = dying(os.replace)
+os.link = dying(os.link)
+from sketchscale.config import Execution, SegmentOptions
+from sketchscale.workflow.segment import segment
+execution = Execution(engine="serial", block=128, resume=True)
+print(segment(arguments["image"], SegmentOptions(model=arguments["model"]), execution).n)
+print(arguments["operations"] - left)
+"""
+
+
+def run_killed(image: str, model: str, operations: int) -> subprocess.CompletedProcess[str]:
+    arguments = json.dumps({"image": image, "model": model, "operations": operations})
+    return subprocess.run([sys.executable, "-c", KILLED, arguments], capture_output=True, text=True, check=False)
+
+
+def test_killed_at_any_write_and_resumed_the_bytes_are_the_same(tmp_path: Path, model: str) -> None:
+    """A run is killed before each of a spread of its renames, the same image again and again, then finished."""
+    pristine = Path(store_image(tmp_path / "image.zarr", draw_nuclei((130, 200))))
+    whole_run, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
+    shutil.copytree(pristine, whole_run, copy_function=shutil.copy2)
+    shutil.copytree(pristine, killed, copy_function=shutil.copy2)
+    finished = run_killed(str(whole_run), model, 10**9)
+    assert finished.returncode == 0, finished.stderr
+    total = int(finished.stdout.split()[1])
+    died = 0
+    for operations in np.linspace(1, total / 3, 6).astype(int):
+        result = run_killed(str(killed), model, int(operations))
+        died += result.returncode == -9
+        assert result.returncode in (-9, 0), result.stderr
+    assert died >= 4
+    result = run_killed(str(killed), model, 10**9)
+    assert result.returncode == 0, result.stderr
+    assert bytes_of(killed / "labels") == bytes_of(whole_run / "labels")
+    assert not list(killed.rglob("scratch"))
+    assert not list(killed.rglob("*.partial"))
