@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from sketchscale.annotations import readers
+from sketchscale.annotations import geojson, readers
 from sketchscale.annotations.events import Event, append_events, read_events
 from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
@@ -59,8 +59,8 @@ def _from_labels(source: str, shape: tuple[int, int] | None, zero: Literal["back
 
 def _from_geojson(source: str, shape: tuple[int, int] | None) -> Sketch:
     size = _needed(shape)
-    collection = readers.read_geojson(source)
-    return Sketch(shape=size, events=readers.events_from_geojson(collection, readers.Stamp.now(), shape=size))
+    collection = geojson.read_geojson(source)
+    return Sketch(shape=size, events=geojson.events_from_geojson(collection, readers.Stamp.now(), shape=size))
 
 
 def _from_points(source: str, shape: tuple[int, int] | None) -> Sketch:
@@ -84,7 +84,7 @@ def export_sketch(path: str, out: str, *, image: str | None = None, overwrite: b
     """A sketch as GeoJSON (packed when `out` ends in .gz); returns a line about it."""
     _refuse_existing(out, overwrite)
     sketch = _open(path, image)
-    readers.write_geojson(out, readers.geojson_from_sketch(sketch))
+    geojson.write_geojson(out, geojson.geojson_from_sketch(sketch))
     return f"{out}: {len(sketch.marks)} features"
 
 
