@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import safetensors
 import safetensors.torch
 import torch
@@ -45,6 +47,8 @@ class ModelConfig:
         notes: for people.
     """
 
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
     network: NetworkConfig = field(default_factory=NetworkConfig)
     low: float = 1.0
     high: float = 99.8
@@ -61,6 +65,8 @@ class ModelConfig:
             raise InputError.of(
                 found=f"percentiles {self.low} and {self.high}", expected="0 <= low < high <= 100", fix="1 and 99.8"
             )
+        if not math.isfinite(self.threshold):
+            raise InputError.of(found=f"threshold {self.threshold}", expected="a distance in px", fix="-2")
         if self.min_size < 0 or self.outside >= 0 or not 0 <= self.overlap < self.tile:
             raise InputError.of(
                 found=f"min_size {self.min_size}, outside {self.outside}, tile {self.tile}, overlap {self.overlap}",
@@ -159,6 +165,7 @@ def load_model(address: str | Path) -> Model:
     return Model(network=network, config=config, provenance=_read_json(folder / "provenance.json"), sha256=digest)
 
 
+_CONFIG = pydantic.TypeAdapter(ModelConfig)
 _REMEDY = "expected: a model folder as `sketchscale train` writes it; to fix: copy it again, or train it again"
 
 
@@ -188,13 +195,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _config(folder: Path, settings: dict[str, Any]) -> ModelConfig:
     try:
-        shape = settings.pop("network")
-        unknown = set(settings) - {f.name for f in fields(ModelConfig)}
-        if unknown:
-            raise InputError(f"unknown settings {', '.join(sorted(unknown))}")
-        return ModelConfig(network=NetworkConfig(**shape), **settings)
-    except (TypeError, KeyError, ValueError) as error:
-        raise InputError(f"{folder / 'config.json'} is not a model configuration ({error}); {_REMEDY}") from error
+        return _CONFIG.validate_python(settings)
+    except (pydantic.ValidationError, InputError) as error:
+        said = "; ".join(str(error).splitlines()[1:3]) if isinstance(error, pydantic.ValidationError) else str(error)
+        raise InputError(f"{folder / 'config.json'} is not a model configuration ({said}); {_REMEDY}") from error
 
 
 def _load_weights(network: nn.Module, data: bytes, path: Path) -> None:
