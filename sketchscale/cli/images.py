@@ -111,7 +111,11 @@ def segment(
     opt.show(
         [asdict(r) for r in results],
         json,
-        lambda: "\n".join(f"{r.image}: {r.n} objects in labels/{r.labels}; {r.audit.summary}" for r in results),
+        lambda: "\n".join(
+            f"{r.image}: {r.n} objects in labels/{r.labels}; seam audit: {r.audit.windows} windows, "
+            f"{r.audit.objects} objects compared, {r.audit.crossing} cross a block, no difference"
+            for r in results
+        ),
     )
 
 

@@ -95,7 +95,7 @@ def measure(
         "labels": setting.labels.identity(),
         "block": json.dumps(setting.block),
     }
-    ledger = open_run(setting.image, f"measure-{labels}", fingerprint, execution)
+    ledger = open_run(setting.image, f"measure-{labels}", fingerprint, execution, outputs=(f"tables/{labels}",))
     committed = ledger.committed("result")
     if committed is None:
         with Runner(execution, on_event) as runner:

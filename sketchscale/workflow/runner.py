@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -98,14 +98,21 @@ def ensure_array(ref: ArrayRef, **wanted: Any) -> ArrayRef:
     return ref
 
 
-def open_run(image: Image, run: str, fingerprint: Mapping[str, str], execution: Execution) -> StoreLedger:
+def open_run(
+    image: Image, run: str, fingerprint: Mapping[str, str], execution: Execution, *, outputs: Sequence[str] = ()
+) -> StoreLedger:
     """The ledger of a run on an image, in `.sketchscale/<run>` inside the image's group.
+
+    Args:
+        outputs: what else only this run writes to; temporary files of a killed run are removed there.
 
     Raises:
         OutputExistsError: the run is there already and neither resume nor overwrite was asked for.
         ResumeError: it is there and was made of something else.
     """
-    return open_ledger(image.address, run, fingerprint, resume=execution.resume, overwrite=execution.overwrite)
+    return open_ledger(
+        image.address, run, fingerprint, resume=execution.resume, overwrite=execution.overwrite, outputs=outputs
+    )
 
 
 def refuse_foreign_labels(image: Image, run: str, labels: str, execution: Execution) -> None:

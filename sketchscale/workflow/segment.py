@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sketchscale import __version__
 from sketchscale.config import Execution, SegmentOptions, as_json
@@ -23,7 +23,6 @@ from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import block_shape
 from sketchscale.integration.audit import SeamAudit, audit_seams
 from sketchscale.integration.euler import IntegrationConfig
-from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import BlockTask, merge_blocks, plan_outline, plan_relabel
 from sketchscale.intensity import channel_ranges, plan_histogram
 from sketchscale.io.arrays import ArrayRef
@@ -54,6 +53,9 @@ __all__ = [
     "segment",
     "tile_grid",
 ]
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +264,8 @@ class _Segmentation:
     def run(self) -> SegmentResult:
         job, execution = self.job, self.runner.execution
         refuse_foreign_labels(job.image, job.run, job.options.labels, execution)
-        ledger = open_run(job.image, job.run, job.fingerprint(), execution)
+        outputs = (f"labels/{job.options.labels}",)
+        ledger = open_run(job.image, job.run, job.fingerprint(), execution, outputs=outputs)
         committed = ledger.committed("result")
         if committed is None:
             committed = self._outline_everything(ledger)
@@ -281,10 +284,13 @@ class _Segmentation:
         ranges, absent = self._ranges(ledger)
         fields = self._fields(ledger, ranges)
         levels = self._label_levels(ledger)
-        objects = self._label(ledger, fields, levels[0])
+        outline = self._outline_plan(fields, ledger.scratch)
+        outcome = self.runner.run(outline, ledger)
+        objects = self._timed("merge", lambda: merge_blocks(outline))
+        self.runner.run(plan_relabel(outline, levels[0]), ledger)
         for source, target in zip(levels, levels[1:], strict=False):
             self.runner.run(plan_level(source, target, "nearest"), ledger)
-        audit = self._audit(fields, levels[0], objects)
+        audit = self._timed("audit", lambda: audit_seams(outline, outcome, objects, levels[0]))
         result = {"n": objects.count, "audit": asdict(audit), "absent_chunks": absent, "block": list(self.job.block)}
         commit_labels(job.image, job.options.labels, attributes={"sketchscale": self._provenance(ranges, objects.count)})
         ledger.commit("result", result)
@@ -354,14 +360,12 @@ class _Segmentation:
         activations = job.grid.tile**2 * job.model.config.network.widths[0] * 4 * 8
         return {"activation_bytes": activations, "weight_bytes": 2 * weights}
 
-    def _label(self, ledger: StoreLedger, fields: ArrayRef, labels: ArrayRef) -> ObjectMap:
-        outline = self._outline_plan(fields, ledger.scratch)
-        self.runner.run(outline, ledger)
+    def _timed(self, stage: str, work: Callable[[], Result]) -> Result:
+        """Work of the driver, with its time among the stages."""
         started = time.perf_counter()
-        objects = merge_blocks(outline)
-        self.runner.timed("merge", time.perf_counter() - started)
-        self.runner.run(plan_relabel(outline, labels), ledger)
-        return objects
+        result = work()
+        self.runner.timed(stage, time.perf_counter() - started)
+        return result
 
     def _outline_plan(self, fields: ArrayRef, store: str) -> Plan[BlockTask]:
         job = self.job
@@ -369,12 +373,6 @@ class _Segmentation:
             ArrayRef(store=store, path="provisional"), shape=job.plane.shape, chunks=job.block, dtype="uint32"
         )
         return plan_outline(fields, provisional, store, job.integration, block=job.block)
-
-    def _audit(self, fields: ArrayRef, labels: ArrayRef, objects: ObjectMap) -> SeamAudit:
-        started = time.perf_counter()
-        audit = audit_seams(fields, labels, self.job.integration, block=self.job.block, objects=objects)
-        self.runner.timed("audit", time.perf_counter() - started)
-        return audit
 
     def _provenance(self, ranges: tuple[tuple[float, float], ...], n: int) -> dict[str, Any]:
         """What made these labels: everything a result may depend on, and nothing else (no times, no paths)."""
