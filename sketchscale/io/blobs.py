@@ -318,7 +318,7 @@ def _object_stats(inner: Any, prefix: str) -> Iterator[tuple[str, int, str]]:
 
 
 def delete_blob(store: str, key: str) -> None:
-    """Remove one object; nothing happens when it is not there.
+    """Remove one object, and its local folder when that is empty then; nothing happens when it is not there.
 
     Raises:
         OutputError: the store cannot be written.
@@ -328,6 +328,8 @@ def delete_blob(store: str, key: str) -> None:
         folder = _folder(store)
         if folder is not None:
             (folder / key).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (folder / key).parent.rmdir()
         else:
             sync(_writable(store).delete(key))
 
