@@ -45,10 +45,13 @@ def convert(
     json: opt.Json = False,
 ) -> None:
     """TIFF and plain images into OME-Zarr, tile by tile: the image never sits whole in memory."""
+    from sketchscale.config import parse
+    from sketchscale.io.convert import ConvertConfig
     from sketchscale.workflow import convert as work
 
     execution = opt.execution(engine, workers, 2048, memory, resume, overwrite)
-    settings = work.ConvertOptions(spacing_um=spacing, version=ngff, chunk=chunk)
+    given = {"spacing": (spacing, spacing) if spacing else None, "version": ngff, "chunk": chunk}
+    settings = parse(ConvertConfig, given, source="options")
     if dry_run:
         stages = work.plan_images(source, target, settings, execution)
         opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))

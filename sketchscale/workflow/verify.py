@@ -36,12 +36,14 @@ def status(address: str) -> list[dict[str, Any]]:
     runs: dict[str, dict[str, Any]] = {}
     for key in list_blobs(image.address, _ROOT):
         run, _, rest = key.removeprefix(f"{_ROOT}/").partition("/")
+        if not rest:
+            continue
         entry = runs.setdefault(run, {"image": image.address, "run": run, "committed": False, "stages": {}})
         part, _, name = rest.partition("/")
         if part == "ledger":
             stage = name.partition("/")[0]
             entry["stages"][stage] = entry["stages"].get(stage, 0) + 1
-        if rest == "commit/result.json":
+        if rest in ("commit/result.json", "commit/image.json"):
             entry["committed"] = True
     return [runs[run] for run in sorted(runs)]
 
