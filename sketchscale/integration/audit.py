@@ -1,0 +1,182 @@
+"""The seam audit: proof on the run's own data that the blocks do not show.
+
+Windows centred on the faces between blocks, drawn at random with a seed, are integrated once more in one piece from the
+stored fields and compared with the stored labels:
+
+      block 0      │      block 1            Inside a window an object is *determined* when all its end points are at
+          ┌────────┼────────┐                least reach + 1 from the window's sides (sides on the image's border do
+          │  ░░    │  ▒▒▒▒  │                not count): then all its pixels and its whole border lie inside, and no
+          │  ░░  ▓▓▓▓▓▓     │                end point outside can belong to it. Determined objects have to be equal
+          └────────┼────────┘                pixel by pixel, in area and in first pixel; background too.
+                   │
+
+Ids are not compared (a window cannot know them); area and first pixel of the whole object are, so an object that was
+split, joined, cut or shifted anywhere shows as soon as one window determines it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.engine.base import Json, Plan
+from sketchscale.errors import InputError, QualityError
+from sketchscale.geometry import Box
+from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, follow_flow, region_of
+from sketchscale.integration.merge import ObjectMap, join_pieces, link_sinks, local_objects
+from sketchscale.integration.plan import BlockTask, OutlineJob, read_fields
+from sketchscale.io.arrays import ArrayRef, read_box
+
+__all__ = ["SeamAudit", "audit_seams"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeamAudit:
+    """What was compared, for the report.
+
+    Attributes:
+        windows: recomputed in one piece.
+        objects: determined in a window and found equal; one seen in two windows counts twice.
+        pixels: of the image that were compared.
+        blocks: of the run; with one block there are no seams, and windows lie anywhere.
+        crossing: objects of the whole image that lie in more than one block.
+        farthest: the largest displacement of any pixel, px.
+        reach: the bound on it, px.
+        halo: what a block read beyond its core, px.
+    """
+
+    windows: int
+    objects: int
+    pixels: int
+    blocks: int
+    crossing: int
+    farthest: float
+    reach: int
+    halo: int
+
+
+def audit_seams(
+    outline: Plan[BlockTask],
+    outcome: Sequence[Json],
+    objects: ObjectMap,
+    labels: ArrayRef,
+    *,
+    windows: int = 8,
+    size: int = 256,
+    seed: int = 0,
+) -> SeamAudit:
+    """Recompute random windows on the seams and compare them with the stored labels.
+
+    Args:
+        outline: the plan of step 1; its fields are read again.
+        outcome: what its tasks returned.
+        objects: from `merge_blocks`.
+        labels: the target of step 3.
+        windows: how many; 0 only collects the figures.
+        size: side of a window, px; smaller images are audited whole.
+        seed: of the positions.
+
+    Raises:
+        QualityError: a window differs; names the window and the object.
+    """
+    if windows < 0 or size < 1:
+        found = f"{windows} audit windows of {size} px"
+        raise InputError.of(found=found, expected="0 or more, of 1 px or more", fix="other numbers")
+    job: OutlineJob = outline.config
+    boxes = _seam_windows(outline.tasks, job.shape, windows, size, np.random.default_rng(seed))
+    compared = [_compare_window(box, job, objects, labels) for box in boxes]
+    return SeamAudit(
+        windows=len(boxes),
+        objects=sum(compared),
+        pixels=sum(box.size for box in boxes),
+        blocks=len(outline.tasks),
+        crossing=objects.crossing,
+        farthest=max((float(result["farthest"]) for result in outcome), default=0.0),
+        reach=job.integration.reach,
+        halo=job.integration.halo,
+    )
+
+
+def _seam_windows(
+    tasks: Sequence[BlockTask], shape: tuple[int, int], count: int, size: int, rng: np.random.Generator
+) -> list[Box]:
+    """Boxes of `size`, centred on a random point of a random block's upper or left face, moved into the image."""
+    boxes = []
+    for _ in range(count if tasks else 0):
+        core = tasks[int(rng.integers(len(tasks)))].core
+        centre = [int(rng.integers(a, b)) for a, b in zip(core.start, core.stop, strict=True)]
+        faces = [axis for axis in (0, 1) if core.start[axis] > 0]
+        if faces:
+            axis = faces[int(rng.integers(len(faces)))]
+            centre[axis] = core.start[axis]
+        start = tuple(max(0, min(c - size // 2, n - size)) for c, n in zip(centre, shape, strict=True))
+        boxes.append(Box(start, tuple(a + size for a in start)).clip(shape))
+    return boxes
+
+
+def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: ArrayRef) -> int:
+    """How many objects the window determines; all of them are as stored.
+
+    Raises:
+        QualityError: one is not.
+    """
+    config = job.integration
+    region = region_of(box, job.shape, config)
+    points = follow_flow(read_fields(job.fields, region.loaded), region, config)
+    provisional, found = local_objects(points, region, config)
+    merged = join_pieces([found], np.arange(found.area.size))
+    stored = read_box(labels, box)
+    if stored[provisional == 0].any():
+        raise QualityError(f"seam audit, window {box}: background pixels are labelled; expected: none")
+    closed = _closed_pieces(points, provisional, found.area.size, region, config)
+    determined = np.ones(merged.max(initial=-1) + 1, np.bool_)
+    np.logical_and.at(determined, merged, closed)
+    whole_id = np.concatenate([[0], merged + 1])[provisional]
+    areas = np.bincount(whole_id.ravel(), minlength=determined.size + 1)[1:]
+    numbers = np.flatnonzero(determined & (areas > 0))
+    for number in numbers:
+        _compare_object(whole_id == number + 1, stored, box, job, objects)
+    return int(numbers.size)
+
+
+def _closed_pieces(
+    points: EndPoints, provisional: npt.NDArray[np.uint32], count: int, region: Region, config: IntegrationConfig
+) -> npt.NDArray[np.bool_]:
+    """Pieces all of whose end points lie so deep in the window that nothing outside belongs to them."""
+    depth = max(config.reach + 1, config.link_radius)
+    faces = zip(region.core.start, region.core.stop, region.shape, strict=True)
+    deep = Box(*zip(*[(a + depth * (a > 0), b - depth * (b < n)) for a, b, n in faces], strict=True))
+    shallow = points.sinks.astype(np.bool_)
+    inner = deep.intersect(region.window).relative_to(region.window.start)
+    shallow[inner.slices] = False
+    closed = np.ones(count, np.bool_)
+    ids, _ = link_sinks(points.sinks, config.link_radius)
+    closed[ids[shallow] - 1] = False
+    return closed
+
+
+def _compare_object(
+    mask: npt.NDArray[np.bool_], stored: npt.NDArray[np.unsignedinteger], box: Box, job: OutlineJob, objects: ObjectMap
+) -> None:
+    """The pixels of a determined object carry one label of the right area and first pixel, or none if filtered."""
+    area = int(mask.sum())
+    y, x = np.argwhere(mask)[0]
+    first = int((y + box.start[0]) * job.shape[1] + x + box.start[1])
+    ids = np.unique(stored[mask])
+    config = job.integration
+    kept = config.min_size <= area and (config.max_size is None or area <= config.max_size)
+    if not kept and ids.tolist() == [0]:
+        return
+    label = int(ids[0])
+    if kept and ids.size == 1 and 0 < label <= objects.count:
+        row = label - 1
+        if objects.area[row] == area and objects.first[row] == first:
+            return
+    raise QualityError(
+        f"seam audit, window {box}: the object of {area} px with first pixel {(int(y), int(x))} in it is stored "
+        f"as labels {ids[:5].tolist()}; expected: one label of that area and first pixel{'' if kept else ', or none'}; "
+        f"to fix: run again with --overwrite, and report this: labels depend on the blocks"
+    )

@@ -1,0 +1,99 @@
+"""The seam audit: silent on what the plans wrote, loud on every kind of damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sketchscale.engine import open_engine
+from sketchscale.engine.base import Json, Plan, run_plan
+from sketchscale.errors import InputError, QualityError
+from sketchscale.integration.audit import audit_seams
+from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.merge import ObjectMap
+from sketchscale.integration.plan import BlockTask, create_scratch, merge_blocks, plan_outline, plan_relabel
+from sketchscale.io.arrays import ArrayRef, create_array, open_array
+from tests.integration.fields import Fields, any_fields, disc_labels, fields_of
+
+STORE = "memory://integration-audit"
+TARGET = ArrayRef(store=STORE, path="labels")
+Labels = npt.NDArray[np.uint32]
+
+
+def finished_run(
+    fields: Fields, block: tuple[int, int], config: IntegrationConfig
+) -> tuple[Plan[BlockTask], list[Json], ObjectMap]:
+    source, scratch = ArrayRef(store=STORE, path="fields"), ArrayRef(store=STORE, path="scratch")
+    create_array(source, shape=fields.shape, chunks=(3, *block), dtype=np.float16)[:] = fields
+    create_array(TARGET, shape=fields.shape[1:], chunks=block, dtype=np.uint32)
+    create_scratch(scratch, fields.shape[1:], block)
+    serial = open_engine("serial")
+    outline = plan_outline(source, scratch, STORE, config, block=block)
+    outcome = run_plan(outline, serial)
+    objects = merge_blocks(outline)
+    run_plan(plan_relabel(outline, TARGET), serial)
+    return outline, outcome, objects
+
+
+@settings(max_examples=25, deadline=None)
+@given(fields=any_fields(64), block=st.sampled_from([(16, 16), (64, 8), (100, 100)]), seed=st.integers(0, 99))
+def test_a_window_of_any_run_agrees_with_what_was_stored(fields, block, seed):
+    outline, outcome, objects = finished_run(fields, block, IntegrationConfig(threshold=-2.0, min_size=9))
+    record = audit_seams(outline, outcome, objects, TARGET, windows=4, size=40, seed=seed)
+    assert record.crossing == objects.crossing
+    assert record.windows == 4
+    assert record.farthest <= record.reach
+
+
+def test_the_record_says_what_was_compared():
+    fields = fields_of(disc_labels((160, 160), 60, seed=2))
+    outline, outcome, objects = finished_run(fields, (32, 32), IntegrationConfig(threshold=-2.0))
+    record = audit_seams(outline, outcome, objects, TARGET, windows=6, size=96)
+    assert (record.blocks, record.halo, record.pixels) == (25, 19, 6 * 96 * 96)
+    assert record.objects > 20
+    assert record.crossing > 10
+    assert 1 < record.farthest <= 6
+
+
+def split(labels: Labels) -> None:
+    label = labels[64, 60:70].max()
+    labels[:64][labels[:64] == label] = 1
+
+
+def joined(labels: Labels) -> None:
+    labels[labels == labels.max()] = 1
+
+
+def cut(labels: Labels) -> None:
+    labels[62:66] = 0
+
+
+def grown(labels: Labels) -> None:
+    labels[labels == 0] = 1
+
+
+def swapped(labels: Labels) -> None:
+    labels[labels > 0] = labels.max() + 1 - labels[labels > 0]
+
+
+@pytest.mark.parametrize("damage", [split, joined, cut, grown, swapped])
+def test_damaged_labels_fail_the_audit(damage: Callable[[Labels], None]):
+    fields = fields_of(disc_labels((128, 128), 40, seed=2))
+    outline, outcome, objects = finished_run(fields, (64, 64), IntegrationConfig(threshold=-2.0))
+    labels = np.asarray(open_array(TARGET)[:])
+    damage(labels)
+    open_array(TARGET, read_only=False)[:] = labels
+    with pytest.raises(QualityError, match="seam audit, window"):
+        audit_seams(outline, outcome, objects, TARGET, windows=4, size=128)
+
+
+def test_no_windows_only_collect_figures_and_negative_ones_are_refused():
+    outline, outcome, objects = finished_run(np.zeros((3, 8, 8), np.float16), (8, 8), IntegrationConfig(threshold=0.0))
+    assert audit_seams(outline, outcome, objects, TARGET, windows=0).pixels == 0
+    with pytest.raises(InputError, match="audit windows"):
+        audit_seams(outline, outcome, objects, TARGET, windows=-1)

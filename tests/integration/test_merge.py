@@ -1,0 +1,156 @@
+"""Joining sinks: against all pairs, across blocks, votes, filters and numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, link_sinks, number_objects
+from sketchscale.integration.plan import integrate
+from tests.integration.fields import any_fields, fields_of
+from tests.oracles import integration as oracle
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sinks=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 1)),
+    keep=st.floats(0.1, 1),
+    radius=st.integers(1, 4),
+)
+def test_linked_sinks_are_the_components_of_all_pairs_within_the_radius(sinks, keep, radius):
+    sinks = sinks * (np.random.default_rng(0).random(sinks.shape) < keep)
+    ids, count = link_sinks(sinks, radius)
+    group = oracle.components([(int(y), int(x)) for y, x in np.argwhere(sinks)], radius)
+    expected = {number: i for i, number in enumerate(sorted(set(group.values())), start=1)}
+    assert count == len(expected)
+    assert np.array_equal(ids > 0, sinks > 0)
+    assert all(ids[node] == expected[number] for node, number in group.items())
+
+
+def test_sinks_just_within_the_radius_are_linked_and_just_beyond_are_not():
+    for gap, objects in ((3, 1), (4, 2)):
+        for step in ((0, gap), (gap, 0), (gap, gap), (gap, -gap)):
+            sinks = np.zeros((12, 12), np.uint8)
+            sinks[5, 5] = sinks[5 + step[0], 5 + step[1]] = 1
+            assert link_sinks(sinks, 3)[1] == objects
+
+
+@settings(max_examples=20, deadline=None)
+@given(fields=any_fields(largest=12), radius=st.integers(1, 3), agreement=st.sampled_from([-1.0, 0.1, 1.0]))
+def test_labels_equal_those_of_the_oracle(fields, radius, agreement):
+    config = IntegrationConfig(threshold=-2.0, steps=20, link_radius=radius, min_size=3, agreement=agreement)
+    assert np.array_equal(integrate(fields, config), oracle.integrate(fields, config))
+
+
+@settings(max_examples=25, deadline=None)
+@given(fields=any_fields())
+def test_flips_and_transposes_only_rename_objects(fields):
+    config = IntegrationConfig(threshold=-2.0, min_size=4)
+    labels = integrate(fields, config)
+    flipped = fields[:, ::-1].copy()
+    flipped[0] *= -1
+    turned = fields.transpose(0, 2, 1)[[1, 0, 2]]
+    for other in (integrate(flipped, config)[::-1], integrate(turned, config).T):
+        names = np.unique(np.stack([labels.ravel(), other.ravel()], axis=1), axis=0)
+        assert len(names) == len(np.unique(labels)) == len(np.unique(other))
+
+
+def test_touching_discs_stay_apart_and_are_numbered_by_their_first_pixel():
+    y, x = np.indices((96, 96))
+    labels = np.where(np.hypot(y % 16 - 7.5, x % 16 - 7.5) < 8.4, y // 16 * 6 + x // 16 + 1, 0)
+    found = integrate(fields_of(labels), IntegrationConfig(threshold=-2.0))
+    first = [int(np.flatnonzero(found == k)[0]) for k in range(1, found.max() + 1)]
+    assert first == sorted(first)
+    pairs = np.unique(np.stack([labels.ravel(), found.ravel()], axis=1), axis=0)
+    assert len(pairs) == 37
+    assert len(np.unique(found)) == 37
+
+
+def test_votes_join_the_pieces_of_a_long_object_that_links_leave_apart():
+    y, x = np.indices((90, 40))
+    rod = fields_of(((np.abs((x - 20) * 0.9 + (y - 45) * 0.43) < 4) & (y > 4) & (y < 86)).astype(int))
+    rod[:2] += np.random.default_rng(5).normal(scale=0.5, size=rod[:2].shape).astype(np.float16)
+    pieces = integrate(rod, IntegrationConfig(threshold=-2.0, agreement=1.0))
+    assert pieces.max() > 1
+    assert integrate(rod, IntegrationConfig(threshold=-2.0)).max() == 1
+
+
+def test_sizes_at_the_limits_are_kept_and_beyond_them_dropped():
+    fields = np.zeros((3, 5, 30), np.float16)
+    fields[2] = -5
+    fields[2, 1:4, 2:5] = fields[2, 1:4, 10:14] = fields[2, 1:4, 20:25] = 1
+    sizes = {
+        (9, 15): [9, 12, 15],
+        (10, 15): [12, 15],
+        (9, 14): [9, 12],
+        (12, 12): [12],
+        (0, None): [9, 12, 15],
+        (16, None): [],
+    }
+    for (low, high), expected in sizes.items():
+        labels = integrate(fields, IntegrationConfig(threshold=0.0, min_size=low, max_size=high))
+        assert np.bincount(labels.ravel())[1:].tolist() == expected
+
+
+def _block(area: list[int], first: list[int], shared: dict[int, int]) -> BlockObjects:
+    return BlockObjects(
+        area=np.array(area, np.int64),
+        first=np.array(first, np.int64),
+        box=np.array([[f // 10, f % 10, f // 10 + 1, f % 10 + 1] for f in first], np.int64).reshape(-1, 4),
+        shared=np.array(list(shared), np.int64),
+        shared_id=np.array(list(shared.values()), np.int32),
+        pair=np.empty((0, 2), np.int32),
+        vote=np.empty(0, np.int64),
+    )
+
+
+def test_a_chain_of_shared_sinks_makes_one_object_of_four_blocks():
+    blocks = [
+        _block([3, 1], [7, 2], {11: 1}),
+        _block([4], [8], {11: 1, 12: 1}),
+        _block([5, 6], [40, 50], {12: 2, 30: 1}),
+        _block([7], [60], {30: 1, 99: 1}),
+    ]
+    unifier = Unifier()
+    unifier.add_row(blocks[:2], keep_from=0)
+    unifier.add_row(blocks[2:], keep_from=100)
+    roots = join_pieces(blocks, unifier.roots())
+    objects, labels = number_objects(blocks, roots, 100, IntegrationConfig(threshold=0.0, min_size=0))
+    assert labels.tolist() == [2, 1, 2, 3, 2, 3]
+    assert objects.area.tolist() == [1, 13, 12]
+    assert objects.first.tolist() == [2, 7, 40]
+    assert objects.blocks.tolist() == [1, 3, 2]
+
+
+def test_votes_of_two_blocks_are_added_before_they_count():
+    def voting(vote: int) -> BlockObjects:
+        block = _block([1, 1], [1, 2], {5: 1, 6: 2})
+        arrays = block.arrays() | {"pair": np.array([[1, 2]], np.int32), "vote": np.array([vote])}
+        return BlockObjects.of(arrays)
+
+    for votes, count in (((5, -4), 1), ((5, -5), 2), ((5, -6), 2)):
+        blocks = [voting(vote) for vote in votes]
+        unifier = Unifier()
+        unifier.add_row(blocks, keep_from=0)
+        assert join_pieces(blocks, unifier.roots()).max() + 1 == count
+
+
+def test_no_objects_at_all_are_no_objects():
+    config = IntegrationConfig(threshold=0.0)
+    objects, labels = number_objects([], np.empty(0, np.int64), 0, config)
+    assert (objects.count, objects.crossing, labels.size) == (0, 0, 0)
+    assert integrate(np.zeros((3, 0, 5), np.float16), config).shape == (0, 5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_the_shared_sinks_objects_would_fall_apart_at_the_faces(seed):
+    """The control: what the union-find over shared sinks is for."""
+    blocks = [_block([3], [7], {11: 1}), _block([4], [8 + seed], {11: 1})]
+    apart = join_pieces(blocks, np.arange(2))
+    unifier = Unifier()
+    unifier.add_row(blocks, keep_from=0)
+    assert (apart.max(), unifier.roots().max()) == (1, 0)
