@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from sketchscale.cli import images, models, studies
 from sketchscale.cli.options import SomeFailedError, say
 from sketchscale.errors import SketchscaleError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
+
+UsageError = typer.BadParameter.__mro__[1]
+"""What the parser raises; by way of a public class, because recent versions of typer carry a click of their own."""
 
 app = typer.Typer(
     name="sketchscale",
@@ -59,12 +61,12 @@ def run(arguments: list[str]) -> int:
     except SketchscaleError as error:
         say(f"error: {error}")
         return error.exit_code
-    except click.UsageError as error:
-        error.show()
+    except UsageError as error:
+        error.show()  # type: ignore[attr-defined]
         return 2
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return int(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         say("interrupted; what finished is kept: run again with --resume")
         return 130
     except BrokenPipeError:

@@ -133,7 +133,7 @@ def _table_checks(image: Image, name: str, n: int, pixels: int) -> list[dict[str
         table = read_table(image.address, name)
     except InputError as error:
         return [_check(image, f"tables/{name}: readable", False, str(error))]
-    areas = int(np.sum(table.column("area_px").to_numpy())) if table.num_rows else 0
+    areas = int(np.sum(table.column("area").to_numpy())) if table.num_rows else 0
     return [
         _check(image, f"tables/{name}: a row per object", table.num_rows == n, f"{table.num_rows} rows, {n} objects"),
         _check(image, f"tables/{name}: areas add up", areas == pixels, f"{areas} px in rows, {pixels} px in labels"),
