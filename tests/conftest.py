@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline import draw_nuclei, make_model, store_image
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SKETCHSCALE_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -18,3 +20,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"annotated data is absent: {folder} does not exist (set SKETCHSCALE_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model folder: two small levels, random weights, tiles of 64 px."""
+    return make_model(tmp_path_factory.mktemp("model") / "random")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    """An OME-Zarr image of 200 x 330 px in chunks of 64."""
+    return store_image(tmp_path / "image.ome.zarr", draw_nuclei((200, 330)))

@@ -1,23 +1,80 @@
-"""The same segmentation on an array in memory, in one piece: the API for crops, and the oracle of the stored pipeline."""
+"""Arrays in and out: lazy views of what is stored, and the segmentation of an array in memory in one piece.
+
+`segment_array` is the API for crops and the oracle of the stored pipeline: the same pixels give the same labels.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import dask.array
 import numpy as np
 import numpy.typing as npt
+import xarray
 
-from sketchscale.config import SegmentOptions
+from sketchscale.config import Execution, SegmentOptions
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.integration.plan import integrate
 from sketchscale.intensity import array_ranges
+from sketchscale.io.arrays import open_array
+from sketchscale.io.image import open_image
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.blend import TileGrid, blend_box
 from sketchscale.prediction.predictor import load_network, pad_tile, run_tiles
-from sketchscale.workflow.segment import integration_config, recipe_of, tile_grid
+from sketchscale.workflow.segment import integration_config, recipe_of, segment, tile_grid
 
-__all__ = ["predict_array", "segment_array"]
+__all__ = ["open_view", "predict_array", "segment_anything", "segment_array"]
+
+
+def open_view(address: str | Path, labels: str | None = None, *, level: int = 0) -> xarray.DataArray:
+    """A lazy view: nothing is read before it is computed.
+
+    Args:
+        address: of an OME-Zarr image.
+        labels: name of a label image to open instead of the intensities.
+        level: of the pyramid, 0 is the finest.
+
+    Returns:
+        An xarray over dask chunks; dims are the image's axes, coordinates are positions in um where known.
+
+    Raises:
+        UnknownNameError: no labels of that name.
+    """
+    image = open_image(address)
+    image = image.label_image(labels) if labels is not None else image
+    array = open_array(image.array(level))
+    found, axes = image.metadata.levels[level], image.metadata.order
+    coordinates = {
+        axis: found.translation[i] + found.scale[i] * np.arange(array.shape[i])
+        for i, axis in enumerate(axes)
+        if axis in "zyx"
+    }
+    if "c" in axes:
+        coordinates["c"] = np.asarray(image.channels)
+    lazy = dask.array.from_zarr(array)
+    return xarray.DataArray(lazy, dims=tuple(axes), coords=coordinates, name=labels or image.metadata.name or None)
+
+
+def segment_anything(
+    image: str | Path | npt.ArrayLike, options: SegmentOptions | None = None, execution: Execution | None = None
+) -> npt.NDArray[np.uint32] | xarray.DataArray:
+    """Labels of an array (in memory), or of an image in storage (written beside it; a lazy view comes back).
+
+    Args:
+        image: an address of an OME-Zarr image, or (y, x) or (c, y, x) pixels: numpy, dask or xarray.
+        options: model, labels, sizes; see SegmentOptions.
+        execution: how stored images are run.
+
+    Raises:
+        InputError: see `segment_array` and `workflow.segment.segment`.
+    """
+    if not isinstance(image, str | Path):
+        return segment_array(image, options)
+    options = options or SegmentOptions()
+    segment(str(image), options, execution)
+    return open_view(image, options.labels)
 
 
 def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -> npt.NDArray[np.uint32]:

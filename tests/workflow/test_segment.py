@@ -16,7 +16,7 @@ from sketchscale.io.arrays import read_box
 from sketchscale.io.image import open_image
 from sketchscale.workflow.arrays import segment_array
 from sketchscale.workflow.segment import plan_segment, segment
-from tests.workflow.conftest import draw_nuclei, store_image
+from tests.pipeline import draw_nuclei, store_image
 
 
 def stored(address: str, name: str = "nuclei") -> np.ndarray[tuple[int, ...], np.dtype[np.uint32]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 from scipy import ndimage
 
 from sketchscale.geometry import Box
@@ -41,18 +40,9 @@ def store_image(address: Path, pixels: npt.NDArray[np.generic], *, chunk: int = 
     return str(address)
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model folder: two small levels, random weights, tiles of 64 px."""
-    folder = tmp_path_factory.mktemp("model") / "random"
-    shape = NetworkConfig(channels=1, widths=(4, 8))
+def make_model(folder: Path, *, channels: int = 1) -> str:
+    """A model folder: two small levels, random weights, tiles of 64 px, a threshold that gives objects."""
+    shape = NetworkConfig(channels=channels, widths=(4, 8))
     config = ModelConfig(network=shape, threshold=-3.19, min_size=8, tile=64, overlap=16)
-    network = create_network(shape, seed=3).eval()
-    save_model(folder, network, config, {"made": "for tests"})
+    save_model(folder, create_network(shape, seed=3).eval(), config, {"made": "for tests"})
     return str(folder)
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> str:
-    """200 x 330 px in chunks of 64."""
-    return store_image(tmp_path / "image.ome.zarr", draw_nuclei((200, 330)))
