@@ -65,7 +65,8 @@ def test_of_many_writers_exactly_one_creates(store):
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/a", "a/", "a//b", ".", "..", "a/../b", "./a", "a\\b", "a\0b", "..%2fb", "C:x", "a" * 2000, None, 3, "a\nb"]
+    "key",
+    ["", "/a", "a/", "a//b", ".", "..", "a/../b", "./a", "a\\b", "a\0b", "..%2fb", "C:x", "a" * 2000, None, 3, "a\nb"],
 )
 def test_keys_that_leave_the_store_are_refused(key):
     with pytest.raises(InputError) as caught:

@@ -52,7 +52,7 @@ def _label(image, name="cells"):
 def test_what_is_written_is_read_back_and_validates(tmp_path, version, shards):
     address = tmp_path / "a.zarr"
     values = _make(address, version, shards)
-    with pytest.raises(InputError, match="no 'multiscales'|no Zarr group"):
+    with pytest.raises(InputError, match=r"no 'multiscales'|no Zarr group"):
         open_image(address)
     image = commit_image(address)
     assert image == open_image(address)

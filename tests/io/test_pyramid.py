@@ -60,7 +60,10 @@ def test_a_level_made_block_by_block_equals_the_whole(shape, chunk, target, bloc
 
 
 def test_a_level_of_the_wrong_size_is_refused():
-    source, level = ArrayRef(store="memory://pyramid-wrong", path="0"), ArrayRef(store="memory://pyramid-wrong", path="1")
+    source, level = (
+        ArrayRef(store="memory://pyramid-wrong", path="0"),
+        ArrayRef(store="memory://pyramid-wrong", path="1"),
+    )
     create_array(source, shape=(5, 5), chunks=(5, 5), dtype="u1")
     create_array(level, shape=(2, 2), chunks=(2, 2), dtype="u1")
     with pytest.raises(InputError, match=r"expected: \(3, 3\)"):

@@ -81,7 +81,12 @@ def test_known_facts_of_some_samples(samples):
 def test_a_plate_lists_its_fields_and_a_collection_its_series(samples):
     folder, _ = samples
     plate = open_plate(folder / "ome-zarr-examples/valid/plate-01.zarr")
-    assert [(field.well, field.path) for field in plate.fields] == [("A01", "0"), ("A02", "0"), ("B01", "0"), ("B02", "0")]
+    assert [(field.well, field.path) for field in plate.fields] == [
+        ("A01", "0"),
+        ("A02", "0"),
+        ("B01", "0"),
+        ("B02", "0"),
+    ]
     assert plate.missing == ()
     with pytest.raises(InputError, match="is a plate"):
         open_image(plate.address)

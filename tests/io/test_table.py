@@ -34,7 +34,9 @@ def test_bytes_depend_on_the_rows_and_not_on_how_they_arrive(tmp_path, batch):
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_ngio_reads_the_table(tmp_path, version):
     address = str(tmp_path / "a.zarr")
-    write_box(create_image(address, (8, 8), "yx", "u1", (8, 8), version=version)[0], whole((8, 8)), np.ones((8, 8), "u1"))
+    write_box(
+        create_image(address, (8, 8), "yx", "u1", (8, 8), version=version)[0], whole((8, 8)), np.ones((8, 8), "u1")
+    )
     image = commit_image(address)
     write_box(create_labels(image, "cells")[0], whole((8, 8)), np.ones((8, 8), "u4"))
     commit_labels(image, "cells")
@@ -66,9 +68,8 @@ def test_a_flipped_bit_and_a_cut_file_are_errors(tmp_path):
         try:
             same = read_table(tmp_path, "cells").equals(_rows(500))
         except InputError as error:
-            assert "\n" not in str(error)
-        else:
-            assert same, f"byte {position} changed rows without an error"
+            same = "\n" not in str(error)
+        assert same, f"byte {position} changed rows without an error, or gave more than one line"
     file.write_bytes(good[: len(good) // 2])
     with pytest.raises(InputError, match="not readable"):
         read_table(tmp_path, "cells")
