@@ -1,0 +1,407 @@
+"""One self-contained HTML page per run.
+
+    title, sentence ─ notes (what a reader must know first) ─ big numbers
+    counts ─ plate ─ sizes ─ pictures ─ accuracy ─ seams ─ training ─ provenance
+
+Everything is inside the file: style, charts (SVG), pictures (data URIs). No script, no font, no request; a content
+security policy says so to the browser, and every text goes through `markup`, which escapes it. The same data gives the
+same bytes. Sections without data are left out.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.errors import InputError
+from sketchscale.reports.charts import Series, bar, histogram_chart, line_chart, number, plate_map, ticks
+from sketchscale.reports.markup import Markup, element, join, text
+from sketchscale.reports.pictures import Picture, color_of
+from sketchscale.reports.plate import CountRow
+
+__all__ = ["AccuracyRow", "Note", "ReportData", "SeamCheck", "Sizes", "TrainingLog", "render"]
+
+_MANY_ROWS = 24
+_BINS = 36
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A quality remark shown above everything else."""
+
+    level: Literal["info", "warning", "failure"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Areas of all objects: one array per class, in the order of the classes (one array when there are none)."""
+
+    areas: tuple[npt.NDArray[np.floating[Any]], ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeamCheck:
+    """The seam audit: whether it held, one sentence about it, and its figures by name."""
+
+    passed: bool
+    sentence: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingLog:
+    """Loss by step, on patches trained on and (where there was validation) on others; facts such as steps and time."""
+
+    loss: tuple[tuple[float, float], ...]
+    validation: tuple[tuple[float, float], ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyRow:
+    """Against true labels: `ap` by IoU threshold, such as {0.5: 0.91}."""
+
+    image: str
+    n_true: int
+    n_pred: int
+    ap: Mapping[float, float]
+    f1: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """All that a report shows, as plain values.
+
+    Attributes:
+        title: of the run. lead: one sentence below it; made from the counts when empty. created: date and time.
+        thing: what an object is called, plural, such as "nuclei".
+        rows: one per image (see `reports.plate`). wells: one per well, when it is a plate.
+        classes: in the order of their colours; empty when objects are not classified.
+        figures: further big numbers, (value, label).
+        notes: what a reader must know first, the worst first.
+        sizes, seams, training, accuracy: None or empty leaves the section out.
+        overviews: whole images. crops: enlarged pieces.
+        provenance: versions, hashes, device, by name. command: as typed. config: the resolved configuration, as text.
+    """
+
+    title: str
+    rows: tuple[CountRow, ...]
+    created: str = ""
+    lead: str = ""
+    thing: str = "objects"
+    wells: tuple[CountRow, ...] = ()
+    classes: tuple[str, ...] = ()
+    figures: tuple[tuple[str, str], ...] = ()
+    notes: tuple[Note, ...] = ()
+    sizes: Sizes | None = None
+    overviews: tuple[Picture, ...] = ()
+    crops: tuple[Picture, ...] = ()
+    seams: SeamCheck | None = None
+    training: TrainingLog | None = None
+    accuracy: tuple[AccuracyRow, ...] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    config: str = ""
+
+    def __post_init__(self) -> None:
+        if self.sizes is not None and len(self.sizes.areas) != max(1, len(self.classes)):
+            raise InputError.of(
+                found=f"areas of {len(self.sizes.areas)} classes",
+                expected=f"{max(1, len(self.classes))}, as many as classes",
+                fix="give one array per class",
+            )
+
+    @property
+    def total(self) -> int:
+        return sum(row.n for row in self.rows)
+
+
+def render(data: ReportData) -> str:
+    """The page as text, to be written as UTF-8.
+
+    >>> page = render(ReportData(title="<plate>", rows=(CountRow(n=3, image="a"),)))
+    >>> "&lt;plate&gt;" in page, "http" in page
+    (True, False)
+    """
+    sections = [
+        _counts(data),
+        _plates(data),
+        _sizes(data),
+        _pictures(data),
+        _accuracy(data.accuracy),
+        _seams(data.seams),
+        _training(data.training),
+        _provenance(data),
+    ]
+    body = element("main", _head(data), _notes(data.notes), _figures(data), *sections, _foot(data))
+    return "<!doctype html>\n" + element("html", _document_head(data.title), element("body", body), lang="en") + "\n"
+
+
+def _document_head(title: str) -> Markup:
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    style = Markup(files("sketchscale.reports").joinpath("report.css").read_text("utf-8"))
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", style),
+    )
+
+
+def _section(title: str, aside: str, *content: object, class_: str = "") -> Markup:
+    head = element("header", element("h2", title), element("p", aside) if aside else "")
+    return element("section", head, element("div", *content), class_=class_ or None)
+
+
+def _head(data: ReportData) -> Markup:
+    kicker = " · ".join(part for part in ("sketchscale report", data.created) if part)
+    return element(
+        "header",
+        element("p", kicker, class_="kicker"),
+        element("h1", data.title),
+        element("p", data.lead or _sentence(data), class_="lead"),
+    )
+
+
+def _sentence(data: ReportData) -> str:
+    where = f"{number(len(data.rows))} image{'s' if len(data.rows) != 1 else ''}"
+    if data.wells:
+        where += f" in {number(len(data.wells))} well{'s' if len(data.wells) != 1 else ''}"
+    kinds = f" of {len(data.classes)} classes" if len(data.classes) > 1 else ""
+    return f"{number(data.total)} {data.thing}{kinds}, found in {where}."
+
+
+def _notes(notes: Sequence[Note]) -> Markup:
+    if not notes:
+        return Markup("")
+    names = {"info": "Note", "warning": "Check", "failure": "Failed"}
+    items = [element("li", element("b", names[n.level]), n.text, class_=n.level) for n in notes]
+    return element("ul", *items, class_="notes")
+
+
+def _figures(data: ReportData) -> Markup:
+    shown = [_figure(number(data.total), data.thing)]
+    for place, name in enumerate(data.classes[:4]):
+        n = sum(row.by_class.get(name, 0) for row in data.rows)
+        share = element("small", f" {100 * n / data.total:.0f} %") if data.total else ""
+        shown.append(_figure(join([number(n), share]), join([_dot(place), name])))
+    shown += [_figure(value, label) for value, label in data.figures]
+    return element("div", *shown, class_="figures")
+
+
+def _figure(value: object, label: object) -> Markup:
+    return element("div", element("b", value), element("span", label), class_="figure")
+
+
+def _dot(place: int) -> Markup:
+    return element("i", style=f"background:{color_of(place)}")
+
+
+def _key(names: Sequence[str]) -> Markup:
+    items = [element("li", _dot(place), name) for place, name in enumerate(names)]
+    return element("ul", *items, class_="key") if names else Markup("")
+
+
+def _counts(data: ReportData) -> Markup:
+    rows = _table_rows(data)
+    if len(rows) <= _MANY_ROWS:
+        return _section("Counts", "By image" + (" and class" if data.classes else ""), _count_table(data, rows))
+    first = _count_table(data, rows[:_MANY_ROWS])
+    rest = element("details", element("summary", f"All {number(len(rows))} rows"), _count_table(data, rows))
+    return _section("Counts", f"The first {_MANY_ROWS} of {number(len(rows))} rows", first, rest)
+
+
+def _table_rows(data: ReportData) -> tuple[CountRow, ...]:
+    """Wells where nothing was imaged have a row as well."""
+    return data.rows + tuple(well for well in data.wells if well.fields == 0)
+
+
+def _count_table(data: ReportData, rows: Sequence[CountRow]) -> Markup:
+    longest = max([1, *(row.n for row in rows)])
+    has_wells = any(row.well for row in rows)
+    head = [
+        element("th", "Image"),
+        element("th", "Well") if has_wells else "",
+        *(element("th", c) for c in data.classes),
+    ]
+    head += [element("th", "All" if data.classes else data.thing.capitalize()), element("th")]
+    body = [_count_row(row, data.classes, longest, has_wells) for row in rows]
+    totals = [sum(row.by_class.get(name, 0) for row in rows) for name in data.classes]
+    foot = [element("td", "Sum"), element("td") if has_wells else "", *(element("td", number(n)) for n in totals)]
+    foot += [element("td", number(sum(row.n for row in rows))), element("td")]
+    return element(
+        "table",
+        element("thead", element("tr", *head)),
+        element("tbody", *body),
+        element("tfoot", element("tr", *foot)) if len(rows) > 1 else "",
+    )
+
+
+def _count_row(row: CountRow, classes: Sequence[str], longest: int, has_wells: bool) -> Markup:
+    values = [row.by_class.get(name, 0) for name in classes] or [row.n]
+    cells = [element("td", row.image or ("no image" if row.fields == 0 else row.field))]
+    cells += [element("td", row.well)] if has_wells else []
+    cells += [_count_cell(value) for value in values] if classes else []
+    cells.append(_count_cell(row.n))
+    cells.append(element("td", bar(values, classes or ("objects",), longest), class_="wide"))
+    return element("tr", *cells)
+
+
+def _count_cell(value: int) -> Markup:
+    return element("td", number(value), class_=None if value else "zero")
+
+
+def _plates(data: ReportData) -> Markup:
+    plates = sorted({well.plate for well in data.wells})
+    maps = []
+    for plate in plates:
+        wells = [well for well in data.wells if well.plate == plate]
+        maps += [element("h3", plate) if plate else "", plate_map(wells, f"objects by well {plate}".strip())]
+    return (
+        _section("Plate", "The stronger the colour, the more objects; dashed: no image", *maps) if maps else Markup("")
+    )
+
+
+def _sizes(data: ReportData) -> Markup:
+    if data.sizes is None or not any(a.size for a in data.sizes.areas):
+        return Markup("")
+    together = np.concatenate([np.asarray(a, np.float64) for a in data.sizes.areas])
+    top = float(np.quantile(together, 0.995)) if together.size > 200 else float(together.max())
+    step = ticks(0, max(top, 1e-9), _BINS)[1]
+    edges = np.arange(np.ceil(top / step) + 1) * step
+    counts = [np.histogram(np.minimum(a, edges[-1]), edges)[0].tolist() for a in data.sizes.areas]
+    chart = histogram_chart(
+        edges.tolist(),
+        counts,
+        data.classes or (data.thing,),
+        title=f"area, {data.sizes.unit}",
+        median=float(np.median(together)),
+    )
+    beyond = int((together > edges[-1]).sum())
+    aside = (
+        f"Area of each object; the {number(beyond)} largest are in the last bar" if beyond else "Area of each object"
+    )
+    return _section("Sizes", aside, chart, _key(data.classes))
+
+
+def _pictures(data: ReportData) -> Markup:
+    if not (data.overviews or data.crops):
+        return Markup("")
+    has_layers = any(p.layer for p in (*data.overviews, *data.crops))
+    box = element("input", type="checkbox", checked=True)
+    switch = element("label", box, "Outlines", class_="switch") if has_layers else ""
+    large = join(map(_picture, data.overviews[:1]))
+    others = element("div", *map(_picture, data.overviews[1:]), class_="others") if data.overviews[1:] else ""
+    crops = element("div", *map(_picture, data.crops), class_="crops") if data.crops else ""
+    key = _key(data.classes)
+    return _section(
+        "Pictures", "Outlines lie inside their objects", switch, large, others, crops, key, class_="pictures"
+    )
+
+
+def _picture(picture: Picture) -> Markup:
+    name = picture.title or picture.caption or "picture"
+    size = {"width": picture.width, "height": picture.height}
+    layers = [element("img", src=_data_uri(picture.image, "image/webp"), alt=name, **size)]
+    if picture.layer is not None:
+        layers.append(element("img", src=_data_uri(picture.layer, "image/png"), alt="", class_="layer", **size))
+    title = element("b", picture.title, " ") if picture.title else ""
+    caption = element("figcaption", title, picture.caption) if picture.title or picture.caption else ""
+    return element("figure", element("div", *layers, class_="frame"), caption)
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _accuracy(rows: Sequence[AccuracyRow]) -> Markup:
+    if not rows:
+        return Markup("")
+    shared = sorted(set.intersection(*(set(row.ap) for row in rows)))
+    shown = [t for t in (0.5, 0.75, 0.9) if t in shared]
+    head = ["Image", "True", "Found", *(f"AP {t:g}" for t in shown), "F1 0.5"]
+    body = [_accuracy_row(row, shown) for row in rows]
+    parts: list[object] = [
+        element(
+            "table",
+            element("thead", element("tr", *(element("th", name) for name in head))),
+            element("tbody", *body),
+        )
+    ]
+    if len(shared) > 2:
+        curve = tuple((t, sum(row.ap[t] for row in rows) / len(rows)) for t in shared)
+        lines = (Series(name="AP, mean of images", points=curve),)
+        label = "AP by IoU threshold"
+        parts += [element("h3", "AP by IoU threshold, mean of images")]
+        parts += [line_chart(lines, x_title="IoU threshold", label=label, y_range=(0.0, 1.0))]
+    return _section("Accuracy", "Against true labels. AP is TP / (TP + FP + FN) at an IoU threshold", *parts)
+
+
+def _accuracy_row(row: AccuracyRow, thresholds: Sequence[float]) -> Markup:
+    values = [number(row.n_true), number(row.n_pred), *(f"{row.ap[t]:.3f}" for t in thresholds)]
+    values.append("–" if row.f1 is None else f"{row.f1:.3f}")
+    return element("tr", element("td", row.image), *(element("td", value) for value in values))
+
+
+def _seams(seams: SeamCheck | None) -> Markup:
+    if seams is None:
+        return Markup("")
+    verdict = "No object is cut at a seam" if seams.passed else "The seam audit failed"
+    state = "verdict" if seams.passed else "verdict failure"
+    return _section(
+        "Seams",
+        "Windows over block borders, computed again in one piece and compared",
+        element("p", element("i"), verdict, class_=state),
+        element("p", seams.sentence, class_="explained"),
+        _facts(seams.facts),
+    )
+
+
+def _facts(facts: Mapping[str, str]) -> Markup:
+    pairs = [part for name, value in facts.items() for part in (element("dt", name), element("dd", value))]
+    return element("dl", *pairs) if pairs else Markup("")
+
+
+def _training(log: TrainingLog | None) -> Markup:
+    if log is None or not log.loss:
+        return Markup("")
+    lines = [Series(name="training", points=_thinned(log.loss))]
+    if log.validation:
+        lines.append(Series(name="validation", points=_thinned(log.validation), color=1))
+    chart = line_chart(lines, x_title="step", label="loss by step", logarithmic=True)
+    key = _key([line.name for line in lines]) if len(lines) > 1 else ""
+    facts = join([element("h3", "This training"), _facts(log.facts)]) if log.facts else ""
+    return _section("Training", "Loss on patches around the sketch, logarithmic", chart, key, facts)
+
+
+def _thinned(points: Sequence[tuple[float, float]], n: int = 400) -> tuple[tuple[float, float], ...]:
+    """At most n points: each the mean of a run of neighbours."""
+    if len(points) <= n:
+        return tuple(points)
+    groups = np.array_split(np.asarray(points, np.float64), n)
+    return tuple((float(g[:, 0].mean()), float(g[:, 1].mean())) for g in groups)
+
+
+def _provenance(data: ReportData) -> Markup:
+    if not (data.provenance or data.command or data.config):
+        return Markup("")
+    command = element("pre", element("code", data.command)) if data.command else ""
+    config = ""
+    if data.config:
+        config = element("details", element("summary", "Configuration"), element("pre", data.config))
+    return _section("Provenance", "What it takes to make this again", _facts(data.provenance), command, config)
+
+
+def _foot(data: ReportData) -> Markup:
+    made = data.provenance.get("sketchscale", "")
+    return element("footer", text(f"Made by sketchscale {made}".strip() + ". One file, nothing loaded."), class_="foot")

@@ -1,0 +1,203 @@
+"""Pictures of results: an image at a stated contrast, and outlines as a layer of their own.
+
+A `Picture` has two layers of the same size: the image (lossy WebP) and the outlines (PNG, transparent elsewhere). The
+page shows one above the other, so a reader can take the outlines off; nothing is drawn into the pixels.
+
+Outlines lie inside their objects: the pixels that have a neighbour (sharing an edge) of another label. They are traced
+after enlarging, so a crop shows thin lines over a magnified image.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from sketchscale.annotations.sketch import RasterSketch
+from sketchscale.errors import InputError
+from sketchscale.geometry import Box
+
+__all__ = [
+    "PALETTE",
+    "Picture",
+    "choose_crops",
+    "make_picture",
+    "outline_layer",
+    "outlines",
+    "sketch_layer",
+    "to_rgb",
+]
+
+PALETTE = ("#17b890", "#f59f00", "#4c9bf5", "#f0629a", "#9775fa", "#9bc53d", "#fa5f55", "#8d99a6")
+"""Class colours, in order of the classes; repeated past eight. Readable on black, on white and on purple stains."""
+
+_CHANNEL_COLORS = ("#ffffff", "#ff4fd8", "#39e991", "#5aa9ff", "#ffd166")
+_SKETCH_COLORS = {"background": "#4264d0", "foreground": "#f08c32", "boundary": "#2ee06a"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """An image with its outlines as files in memory.
+
+    Attributes:
+        image: WebP bytes.
+        layer: PNG bytes with transparency, same size; None when nothing lies above the image.
+        width, height: px of both.
+        title, caption: shown below; plain text.
+    """
+
+    image: bytes
+    layer: bytes | None
+    width: int
+    height: int
+    title: str = ""
+    caption: str = ""
+
+
+def color_of(index: int) -> str:
+    """The colour of a class by its place."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def _rgb(color: str) -> npt.NDArray[np.float32]:
+    return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
+
+
+def to_rgb(image: npt.NDArray[Any], ranges: Sequence[tuple[float, float]]) -> npt.NDArray[np.uint8]:
+    """Intensities to a picture, uint8 (y, x, 3).
+
+    Args:
+        image: (c, y, x). One channel is grey, three are red, green and blue, others are added up in colours.
+        ranges: (low, high) shown as black and full, one per channel; a channel with low == high is black.
+    """
+    if image.ndim != 3 or len(ranges) != image.shape[0]:
+        raise InputError.of(
+            found=f"an image of shape {image.shape} and {len(ranges)} ranges",
+            expected="(c, y, x) and one range per channel",
+            fix="pass the channels that belong to the ranges",
+        )
+    scaled = [_scaled(channel, low, high) for channel, (low, high) in zip(image, ranges, strict=True)]
+    if len(scaled) == 3:
+        return np.stack(scaled, axis=-1).astype(np.uint8)
+    total = np.zeros((*image.shape[1:], 3), np.float32)
+    for number, channel in enumerate(scaled):
+        total += channel[..., None] * _rgb(_CHANNEL_COLORS[number % len(_CHANNEL_COLORS)]) / 255
+    return np.minimum(total, 255).astype(np.uint8)
+
+
+def _scaled(channel: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
+    if high <= low:
+        return np.zeros(channel.shape, np.float32)
+    scaled = np.clip((channel.astype(np.float32) - low) / (high - low), 0, 1)
+    return np.asarray(scaled * 255, np.float32)
+
+
+def outlines(labels: npt.NDArray[np.integer[Any]], line_px: int = 1) -> npt.NDArray[np.bool_]:
+    """Object pixels within `line_px` of another label, counted in steps to 4-neighbours; the array's border is none."""
+    edge = np.zeros(labels.shape, np.bool_)
+    edge[1:] |= labels[1:] != labels[:-1]
+    edge[:-1] |= labels[:-1] != labels[1:]
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    if line_px > 1:
+        edge = ndimage.binary_dilation(edge, iterations=line_px - 1)
+    return edge & (labels > 0)
+
+
+def outline_layer(
+    labels: npt.NDArray[np.integer[Any]], class_of: Mapping[int, int] | None = None, line_px: int = 1
+) -> npt.NDArray[np.uint8]:
+    """Outlines in the colour of each object's class, uint8 RGBA (y, x, 4), transparent elsewhere.
+
+    Args:
+        labels: (y, x).
+        class_of: place of each object's class; all are of the first when None, and an object without one is grey.
+        line_px: see `outlines`.
+    """
+    layer = np.zeros((*labels.shape, 4), np.uint8)
+    edge = outlines(labels, line_px)
+    found, inverse = np.unique(labels[edge], return_inverse=True)
+    places = [0 if class_of is None else class_of.get(int(k), len(PALETTE) - 1) for k in found]
+    colors = np.array([[*_rgb(color_of(place)), 255] for place in places], np.uint8).reshape(-1, 4)
+    layer[edge] = colors[inverse]
+    return layer
+
+
+def sketch_layer(raster: RasterSketch) -> npt.NDArray[np.uint8]:
+    """A sketch as a translucent layer, uint8 RGBA (y, x, 4)."""
+    layer = np.zeros((*raster.labels.shape, 4), np.uint8)
+    for name, mask, alpha in (
+        ("background", raster.labels == 0, 130),
+        ("foreground", raster.labels > 0, 130),
+        ("boundary", raster.boundary, 255),
+    ):
+        layer[mask] = [*_rgb(_SKETCH_COLORS[name]), alpha]
+    return layer
+
+
+def make_picture(
+    rgb: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.integer[Any]] | None = None,
+    *,
+    class_of: Mapping[int, int] | None = None,
+    width: int = 1400,
+    title: str = "",
+    caption: str = "",
+) -> Picture:
+    """A picture of about `width` px: enlarged by whole factors up to 4, or shrunk.
+
+    Args:
+        rgb: uint8 (y, x, 3), see `to_rgb`.
+        labels: (y, x) of the same size, or None for an image alone.
+        class_of: see `outline_layer`.
+    """
+    scale = min(4.0, width / max(1, rgb.shape[1]))
+    scale = float(int(scale)) if scale > 1 else scale
+    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    layer = None
+    if labels is not None:
+        rows, columns = (np.arange(n) * m // n for n, m in zip(size[::-1], labels.shape, strict=True))
+        layer = _png(outline_layer(labels[np.ix_(rows, columns)], class_of, 3 if scale >= 2 else 1 + (scale == 1)))
+    image = _webp(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX))
+    return Picture(image=image, layer=layer, width=size[0], height=size[1], title=title, caption=caption)
+
+
+def _webp(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=82, method=4)
+    return buffer.getvalue()
+
+
+def _png(layer: npt.NDArray[np.uint8]) -> bytes:
+    """PNG with a palette: outlines have few colours, so this is a tenth of RGBA."""
+    colors, index = np.unique(layer.reshape(-1, 4), axis=0, return_inverse=True)
+    image = Image.fromarray(index.reshape(layer.shape[:2]).astype(np.uint8))
+    image.putpalette(colors.astype(np.uint8).tobytes(), "RGBA")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def choose_crops(
+    centroids: npt.NDArray[np.floating[Any]], shape: tuple[int, int], *, size: int = 160, n: int = 6, seed: int = 0
+) -> tuple[Box, ...]:
+    """Up to n square boxes around objects drawn at random, not overlapping; the same seed chooses the same.
+
+    Args:
+        centroids: (n, 2), y and x; none gives no box.
+        shape: (y, x) of the image; boxes are moved inside, and cut where the image is smaller.
+        size: edge in px.
+    """
+    boxes: list[Box] = []
+    for i in np.random.default_rng(seed).permutation(len(centroids)):
+        start = [int(min(max(0, c - size / 2), max(0, m - size))) for c, m in zip(centroids[i], shape, strict=True)]
+        box = Box((start[0], start[1]), (start[0] + size, start[1] + size)).clip(shape)
+        if len(boxes) < n and not any(box.intersect(other).size for other in boxes):
+            boxes.append(box)
+    return tuple(boxes)
