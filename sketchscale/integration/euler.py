@@ -20,11 +20,11 @@ Three properties make the result the same however an image is cut into blocks, a
 
     loaded   ┌──────────────────────────┐  = walked grown by reach; beyond the image its edge pixels are repeated,
              │ walked ┌────────────────┐│    so a look-up beyond the edge sees the edge pixel
-             │        │ window ┌──────┐││  = core grown by margin + reach, in the image: pixels that are followed
-             │        │        │ core │││  = core grown by margin, in the image: the set of end points is exact here,
-             │        │        └──────┘││    because whatever ends here started within reach of it
-             │        └────────────────┘│  margin = max(reach + 1, link radius): the end of every pixel of the core, and
-             └──────────────────────────┘    of the pixels next to it, lies in window
+             │        │ window ┌──────┐││  = core grown by link radius + reach, in the image: pixels that are followed,
+             │        │        │ core │││    so the set of end points is exact up to link radius from the core
+             │        │        └──────┘││  = core grown by margin = max(reach + 1, link radius), in the image: holds
+             │        └────────────────┘│    the ends of the core's pixels and of the pixels next to it
+             └──────────────────────────┘
 
 `suppressed` commutes with flips and transposes exactly: its roundings are symmetric about zero. `euler` rounds halves
 of the interpolated flow upwards, so a mirrored image may differ in the last of 14 bits of a step.
@@ -84,7 +84,7 @@ class IntegrationConfig:
     >>> IntegrationConfig(threshold=-2.0).reach
     6
     >>> IntegrationConfig(threshold=-2.0).halo
-    19
+    14
     """
 
     threshold: float
@@ -128,13 +128,13 @@ class IntegrationConfig:
 
     @property
     def margin(self) -> int:
-        """How far the exact set of end points extends beyond the core, px."""
+        """How far the window extends beyond the core, px."""
         return max(self.reach + 1, self.link_radius)
 
     @property
     def halo(self) -> int:
         """What a block reads beyond its core, px."""
-        return self.margin + 2 * self.reach
+        return self.link_radius + 2 * self.reach
 
 
 def _bad(field: str, value: object, expected: str) -> InputError:
@@ -164,7 +164,7 @@ class Region:
 
 def region_of(core: Box, shape: tuple[int, int], config: IntegrationConfig) -> Region:
     """The boxes needed to integrate a core of an image of this shape (y, x)."""
-    walked = core.grow(config.margin + config.reach).clip(shape)
+    walked = core.grow(config.link_radius + config.reach).clip(shape)
     return Region(
         shape=shape,
         core=core,
@@ -183,7 +183,8 @@ class EndPoints:
         ends: int32, shape of `region.kept`: the end pixel as a flat index into the window; -1 outside the foreground.
             An end beyond the image is moved to its edge.
         flow: int32, shape of `region.kept`: the unit flow, y in the upper and x in the lower int16, 14 fractional bits.
-        sinks: uint8, shape of the window: 1 where a trajectory ends, from whatever start. Exact.
+        sinks: uint8, shape of the window: 1 where a followed trajectory ends; up to link radius from the core, where
+            any trajectory of the image ends.
         farthest: the largest displacement of a followed pixel along an axis, px; below `reach`.
     """
 

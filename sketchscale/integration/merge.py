@@ -14,16 +14,16 @@ several that agree (3).
     4. Globally       filters by size, then numbers 1, 2, ... in raster order of each object's first pixel.
 
          core of A      core of B                    a, b: sinks, at most R apart
-       ┌──────────────┬──────────────┐               window of A = core of A grown by m >= R: holds a and b, and
-       │            a │ b            │               S is exact there (see euler.py), so A knows the link a-b
-       │          ╌╌╌╌┼╌╌╌╌┐         │               b lies in the windows of A and of B: one object in both numberings
+       ┌──────────────┬──────────────┐               window of A = core of A grown by m >= R: holds a and b; up
+       │            a │ b            │               to R from the core S is exact: A knows the link a-b
+       │          ╌╌╌╌┼╌╌╌╌┐         │               b lies in the windows of A and of B: one piece in both numberings
        │   window of A│    ╎  c      │               b-c is known to B in the same way
        └──────────────┴────╎─────────┘
 
 Proof that the blocks do not show. Let G be the relation on S for the whole image, and G' the relation the blocks
 generate: links seen in some window, and equality of a sink with itself in two windows. G' never joins what G does not,
-because windows only see true links of true sinks. For the converse take a link a-b of G. a lies in exactly one core,
-say A's; b is within R <= m of it, hence in A's window, where S is exact: A's components join a and b. And a's id in A
+because windows only hold true sinks. For the converse take a link a-b of G. a lies in exactly one core,
+say A's; b is at most R from that core, where A's window holds all of S: A's components join a and b. And a's id in A
 is joined to a's id in every other window that holds a by step 2. So both relations have the same closure, the
 components are the same sets of sinks; votes, area, first pixel and number are functions of these sets and of the ends.
 No overlap threshold and no centroid distance enters; objects larger than a block, spirals, and objects over four blocks

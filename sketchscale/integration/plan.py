@@ -5,7 +5,7 @@
     2. merge     in the driver: join, filter, number; one small table per block goes to a blob     `merge_blocks`
     3. relabel   one task per block: provisional labels through the table into the target          `plan_relabel`
 
-A block reads 19 px beyond its core with the default method. No task waits for a neighbour, each writes only its own
+A block reads 14 px beyond its core with the default method. No task waits for a neighbour, each writes only its own
 write units, and a task run twice writes the same bytes, so any engine, order and restart gives the same image.
 
 `integrate` is the same code on an array in memory, as one block: the oracle for everything else.
