@@ -1,0 +1,290 @@
+"""The light classifier: its size, its patches, the same bytes at any block, and what it learns."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+
+import numpy as np
+import pyarrow
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sketchscale.engine import open_engine
+from sketchscale.engine.base import run_plan
+from sketchscale.errors import InputError, MissingDataError
+from sketchscale.io.arrays import ArrayRef, create_array, open_array
+from sketchscale.objects import classes
+from sketchscale.objects.classes import (
+    collect_classes,
+    deal_objects,
+    plan_class_image,
+    plan_classify,
+    put_class_lookup,
+)
+from sketchscale.objects.classify import (
+    Classifier,
+    ClassifierConfig,
+    LightNet,
+    TrainingOptions,
+    load_classifier,
+    save_classifier,
+    train_classifier,
+)
+from sketchscale.objects.features import MeasureConfig
+from sketchscale.objects.patches import cut_patches, estimate_side, object_windows, read_patches
+from tests.objects.test_features import blobs, measure, noise
+from tests.objects.test_plan import plane_of, stored
+
+_NAMES = itertools.count()
+RANGES = ((0.0, 255.0), (10.0, 200.0))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def table_of(labels):
+    return measure(labels, np.zeros((0, *labels.shape), np.uint8), MeasureConfig(shape=labels.shape))
+
+
+def untrained(side=8, classes=("a", "b", "c"), seed=0):
+    """A classifier with random weights."""
+    torch.manual_seed(seed)
+    weights = {name: value.numpy().copy() for name, value in LightNet(3, len(classes)).state_dict().items()}
+    config = ClassifierConfig(channels=("c0", "c1"), classes=classes, side=side, ranges=RANGES)
+    return Classifier(config=config, weights=weights)
+
+
+def classified(labels, image, classifier, block, chunks=(16, 16), engine="serial", examples=None):
+    table = table_of(labels)
+    store = f"memory://classes-{next(_NAMES)}"
+    plan = plan_classify(stored(labels, chunks), plane_of(image, chunks), classifier, store=store, block=block)
+    deal_objects(plan, table)
+    with_engine = open_engine(engine, 2)
+    run_plan(plan, with_engine)
+    with_engine.close()
+    return collect_classes(plan, table, examples)
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(4, 3), (2, 2), (5, 9)])
+def test_the_network_has_the_published_size(channels, classes):
+    count = sum(p.numel() for p in LightNet(channels, classes).parameters())
+    assert count == 144 * channels + 17 * classes + 2400
+    assert (channels, classes) != (4, 3) or count == 3027
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.tuples(st.integers(1, 30), st.integers(1, 30)), st.integers(4, 13), st.integers(0, 2**16))
+def test_patches_are_zero_padded_windows_with_the_mask_of_one_object(shape, side, seed):
+    labels, image = blobs(shape, 5, seed), noise("uint8", (2, *shape), seed)
+    windows = object_windows(table_of(labels), side)
+    patches = cut_patches(labels, image, (0, 0), windows, RANGES)
+    wide_labels, wide = np.pad(labels, side), np.pad(image, ((0, 0), (side, side), (side, side)))
+    inside = np.pad(np.ones(shape, bool), side)
+    for patch, label in zip(patches, windows.label, strict=True):
+        center = np.floor(np.argwhere(labels == label).mean(axis=0)).astype(int)
+        y, x = (slice(c - side // 2 + side, c - side // 2 + 2 * side) for c in center)
+        for c, (low, high) in enumerate(RANGES):
+            expected = (wide[c, y, x].astype(np.float32) - np.float32(low)) / np.float32(high - low)
+            np.testing.assert_allclose(patch[c], np.where(inside[y, x], expected, 0), rtol=1e-6)
+        np.testing.assert_array_equal(patch[-1], wide_labels[y, x] == label)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.integers(5, 41), st.integers(5, 41)),
+    st.integers(0, 12),
+    st.integers(4, 12),
+    st.integers(0, 2**16),
+)
+def test_probabilities_do_not_depend_on_the_block(shape, block, count, side, seed):
+    labels, image = blobs(shape, count, seed), noise("uint8", (2, *shape), seed)
+    whole = classified(labels, image, untrained(side), shape)
+    assert classified(labels, image, untrained(side), block).equals(whole)
+
+
+def test_a_probability_depends_on_its_patch_alone():
+    patches = np.random.default_rng(0).normal(size=(700, 3, 16, 16)).astype(np.float32)
+    classifier = untrained(16)
+    together = classifier.predict([patches])
+    alone = classifier.predict(patches[i : i + 1] for i in range(0, 700, 23))
+    np.testing.assert_array_equal(alone, together[::23])
+    np.testing.assert_array_equal(classifier.predict([patches[::-1]])[::-1], together)
+    np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_engines_and_renamed_ids_give_the_same_classes():
+    labels, image = blobs((60, 60), 20, 1), noise("uint8", (2, 60, 60), 1)
+    here = classified(labels, image, untrained(), (32, 32))
+    assert classified(labels, image, untrained(), (16, 64), engine="threads").equals(here)
+    renamed = classified(labels * np.uint32(3), image, untrained(), (32, 32))
+    assert renamed.column("class_prob").equals(here.column("class_prob"))
+
+
+def test_stored_patches_are_those_of_the_arrays():
+    labels, image = blobs((60, 60), 20, 3), noise("uint8", (2, 60, 60), 3)
+    windows = object_windows(table_of(labels), 12)
+    some = windows.take(np.arange(0, len(windows.label), 3))
+    read = read_patches(stored(labels, (16, 16)), plane_of(image, (16, 16)), some, RANGES)
+    np.testing.assert_array_equal(read, cut_patches(labels, image, (0, 0), some, RANGES))
+
+
+def test_each_chunk_of_the_image_is_read_once_a_block(monkeypatch):
+    labels, image = blobs((64, 64), 30, 4), noise("uint8", (2, 64, 64), 4)
+    reads = []
+    original = classes.read_plane
+    monkeypatch.setattr(classes, "read_plane", lambda plane, box: reads.append(box) or original(plane, box))
+    classified(labels, image, untrained(), (32, 32))
+    assert len(reads) == len(set(reads)) <= 4
+
+
+def test_an_object_larger_than_its_patch_is_flagged():
+    labels = np.zeros((40, 40), np.uint32)
+    labels[2:30, 10:12], labels[5:8, 20:24] = 1, 2
+    table = classified(labels, noise("uint8", (2, 40, 40), 0), untrained(8), (20, 20))
+    assert table.column("patch_cropped").to_pylist() == [True, False]
+
+
+def test_what_a_person_said_wins_and_is_marked():
+    labels, image = blobs((40, 40), 10, 5), noise("uint8", (2, 40, 40), 5)
+    ids = np.unique(labels[labels > 0]).tolist()
+    free = classified(labels, image, untrained(), (20, 20)).to_pylist()
+    table = classified(labels, image, untrained(), (20, 20), examples={ids[0]: "b", ids[1]: "new"}).to_pylist()
+    assert [row["class"] for row in table[:2]] == ["b", "new"]
+    assert [(row["class_source"], row["in_training"]) for row in table[1:3]] == [("user", True), ("model", False)]
+    assert table[1]["class_prob"] is None
+    assert (table[0]["class_prob"] == free[0]["class_prob"]) == (free[0]["class"] == "b")
+    assert table[2:] == free[2:]
+
+
+def test_no_object_gives_a_table_with_class_columns():
+    labels = np.zeros((10, 10), np.uint32)
+    table = classified(labels, noise("uint8", (2, 10, 10), 0), untrained(), (5, 5))
+    assert (table.num_rows, table.column("class").type) == (0, pyarrow.string())
+
+
+def discs(n, seed, side=24):
+    """Two kinds of texture on discs, as patches; half of them finely, half coarsely striped."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((side, side)) - side / 2
+    patches, names = np.zeros((n, 2, side, side), np.float32), []
+    for patch in patches:
+        kind = rng.integers(2)
+        turn, mask = rng.uniform(0, np.pi), y * y + x * x < rng.uniform(5, 10) ** 2
+        stripes = np.sin(2 * np.pi * (np.cos(turn) * y + np.sin(turn) * x) / (3, 7)[kind] + rng.uniform(0, 6))
+        patch[0] = 0.4 * rng.uniform(0.7, 1.3) + mask * (0.3 * stripes + rng.normal(0, 0.1, y.shape))
+        patch[1] = mask
+        names.append(("fine", "coarse")[kind])
+    return patches, names
+
+
+@pytest.fixture(scope="module")
+def trained():
+    patches, names = discs(100, 0)
+    return train_classifier(patches, names, channels=("grey",), ranges=((0.0, 1.0),), provenance={"image": "discs"})
+
+
+def test_textures_are_told_apart_from_100_examples(trained):
+    patches, names = discs(300, 1)
+    found = trained.predict([patches]).argmax(axis=1)
+    accuracy = np.mean([trained.config.classes[i] == name for i, name in zip(found, names, strict=True)])
+    assert accuracy >= 0.95
+    score = trained.provenance["held_out"]
+    assert (score["n"], np.sum(score["confusion"])) == (20, 20)
+    assert score["accuracy"] >= 0.8
+    assert trained.config.classes == ("coarse", "fine")
+
+
+def test_training_is_seeded():
+    patches, names = discs(20, 2)
+    options = TrainingOptions(steps=3, held_out=0)
+    one, two = (
+        train_classifier(patches, names, channels=("g",), ranges=((0, 1),), options=options).sha256 for _ in range(2)
+    )
+    other = TrainingOptions(steps=3, held_out=0, seed=1)
+    assert one == two
+    assert train_classifier(patches, names, channels=("g",), ranges=((0, 1),), options=other).sha256 != one
+
+
+def test_a_saved_classifier_comes_back_the_same(trained, tmp_path):
+    save_classifier(tmp_path / "cls", trained)
+    back = load_classifier(tmp_path / "cls")
+    assert (back.config, back.sha256, back.provenance) == (trained.config, trained.sha256, dict(trained.provenance))
+    patches, _ = discs(5, 3)
+    np.testing.assert_array_equal(back.predict([patches]), trained.predict([patches]))
+    assert pickle.loads(pickle.dumps(back)).sha256 == back.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("config.json", b"{", "is not a classifier"),
+        ("config.json", b'{"side": 3}', "is not a classifier"),
+        ("config.json", b"[]", "is not a classifier"),
+        ("classifier.safetensors", b"junk", "is not a classifier"),
+    ],
+)
+def test_a_damaged_classifier_is_refused_in_one_line(trained, tmp_path, name, data, words):
+    save_classifier(tmp_path, trained)
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=words) as caught:
+        load_classifier(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_changed_weights_and_missing_folders_are_refused(trained, tmp_path):
+    save_classifier(tmp_path, trained)
+    path = tmp_path / "classifier.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match="its SHA-256 is not the one"):
+        load_classifier(tmp_path)
+    with pytest.raises(MissingDataError, match="is not a classifier"):
+        load_classifier(tmp_path / "none")
+
+
+def test_other_channels_than_those_of_training_are_refused():
+    labels, image = blobs((20, 20), 3, 0), noise("uint8", (1, 20, 20), 0)
+    with pytest.raises(InputError, match="image channels c0; expected: those of the classifier: c0, c1"):
+        classified(labels, image, untrained(), (20, 20))
+
+
+def test_one_class_cannot_be_learned():
+    patches, _ = discs(4, 0)
+    with pytest.raises(InputError, match="two classes or more"):
+        train_classifier(patches, ["a"] * 4, channels=("g",), ranges=((0, 1),))
+
+
+def test_the_estimated_side_is_1_4_of_the_largest_box_within_limits():
+    labels = np.zeros((300, 300), np.uint32)
+    labels[0:20, 0:10], labels[30:32, 0:280] = 1, 2
+    table = table_of(labels)
+    assert estimate_side(table, [1]) == 28
+    assert estimate_side(table, [1, 2]) == 200
+    assert estimate_side(table, []) == 12
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(0, 2**16))
+def test_the_class_image_shows_the_class_of_every_object(shape, seed):
+    labels = blobs(shape, 8, seed)
+    table = table_of(labels).select(["label"])
+    names = [("a", "b", "unlisted")[i % 3] for i in range(table.num_rows)]
+    table = table.append_column("class", pyarrow.array(names, pyarrow.string()))
+    store = f"memory://class-image-{next(_NAMES)}"
+    target = ArrayRef(store=store, path="image")
+    create_array(target, shape=shape, chunks=(8, 8), dtype="uint8")
+    key = put_class_lookup(store, "lookup", table, ["a", "b"])
+    run_plan(
+        plan_class_image(stored(labels, (7, 7)), target, store=store, key=key, block=(16, 8)), open_engine("serial")
+    )
+    expected = np.zeros(shape, np.uint8)
+    for label, name in zip(table.column("label").to_pylist(), names, strict=True):
+        expected[labels == label] = {"a": 1, "b": 2}.get(name, 0)
+    np.testing.assert_array_equal(open_array(target)[...], expected)
