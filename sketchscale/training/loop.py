@@ -83,11 +83,11 @@ class TrainingConfig:
     steps: int = 1000
     minutes: float | None = None
     batch: int = 8
-    patch: int = 224
+    patch: int = 160
     optimizer: str = "adamw"
     rate: float = 3e-3
     weight_decay: float = 1e-4
-    warmup: float = 0.1
+    warmup: float = 0.05
     clip: float = 5.0
     average: float = 0.99
     precision: Literal["bfloat16", "float32"] = "bfloat16"
@@ -329,7 +329,7 @@ class _Run:
         loss = self.loss(prediction, targets, self.config.loss)
         value = float(loss.detach())
         if not math.isfinite(value):
-            self.save()
+            self._save_if_finite()
             raise TaskError(
                 f"step {self.step + 1}: the loss is {value}; expected: a number; "
                 f"to fix: a smaller training rate (now {self.config.rate}), then run again with --resume"
@@ -416,6 +416,11 @@ class _Run:
         replace_file(self.folder / "state.safetensors", data)
         lines = "".join(json.dumps(asdict(line)) + "\n" for line in self.log)
         replace_file(self.folder / "log.jsonl", lines.encode())
+
+    def _save_if_finite(self) -> None:
+        """The weights are still those of the step before; running means may have caught what is wrong."""
+        if all(bool(torch.isfinite(v.float()).all()) for v in self.network.state_dict().values()):
+            self.save()
 
     def restore(self) -> None:
         path = self.folder / "state.safetensors"
