@@ -33,7 +33,7 @@ from sketchscale.errors import InputError, MissingDataError, OutputError
 from sketchscale.geometry import Box
 from sketchscale.io.blobs import get_blob
 from sketchscale.io.metadata import check_array_document, parse_json
-from sketchscale.io.store import is_local, open_store
+from sketchscale.io.store import is_local, is_storage_error, open_store
 
 __all__ = ["ArrayRef", "absent_chunks", "checksum", "create_array", "open_array", "read_box", "write_box", "write_unit"]
 
@@ -144,16 +144,19 @@ def create_array(
         common["shards"] = tuple(shards) if shards is not None else None
     try:
         array = zarr.create_array(store, **common)
-    except OSError as error:
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
         raise _output_error(ref, error) from error
     _open_stamped.cache_clear()
     _open_writable.cache_clear()
     return array
 
 
-def _output_error(ref: ArrayRef, error: OSError) -> OutputError:
+def _output_error(ref: ArrayRef, error: Exception) -> OutputError:
+    cause = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
     return OutputError(
-        f"cannot write {ref}: {error.strerror or error}; expected: a writable place with free space; "
+        f"cannot write {ref}: {cause}; expected: a writable place with free space; "
         f"to fix: free space or choose another --out, then run again with --resume"
     )
 
@@ -219,7 +222,9 @@ def write_box(ref: ArrayRef, box: Box, values: npt.NDArray[Any]) -> str:
         raise InputError(f"{ref}: values are {values.dtype}, the array is {array.dtype}; cast them on purpose")
     try:
         array[box.slices] = values
-    except OSError as error:
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
         raise _output_error(ref, error) from error
     return checksum(values)
 

@@ -27,7 +27,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from sketchscale.errors import InputError, MissingDataError, OutputError
-from sketchscale.io.store import is_local, local_path, open_store
+from sketchscale.io.store import is_local, is_storage_error, local_path, open_store
 
 __all__ = [
     "blob_stats",
@@ -218,9 +218,12 @@ def _writing(store: str, key: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except OSError as error:
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
+        cause = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
         raise OutputError(
-            f"cannot write {store}/{key}: {error.strerror or error}; expected: a writable place with free space; "
+            f"cannot write {store}/{key}: {cause}; expected: a writable place with free space; "
             f"to fix: free space or choose another --out, then run again with --resume"
         ) from error
 
@@ -241,9 +244,10 @@ def get_blob(store: str, key: str) -> bytes | None:
         buffer = sync(open_store(store).get(key, default_buffer_prototype()))
     except InputError:
         raise
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+    except Exception as error:  # every kind of store has its own types; all mean the same here
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
-            f"{store}/{key} cannot be read ({error}); expected: a readable object; to fix: restore it"
+            f"{store}/{key} cannot be read ({cause}); expected: a readable object; to fix: restore it"
         ) from error
     return None if buffer is None else buffer.to_bytes()
 

@@ -21,7 +21,7 @@ from zarr.storage import LocalStore, MemoryStore, ObjectStore, ZipStore
 
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 
-__all__ = ["STORES", "is_local", "join_address", "local_path", "open_store", "split_address"]
+__all__ = ["STORES", "is_local", "is_storage_error", "join_address", "local_path", "open_store", "split_address"]
 
 _MEMORY: dict[str, MemoryStore] = {}
 
@@ -81,6 +81,11 @@ def open_store(address: str | Path, *, read_only: bool = True) -> Store:
     if scheme not in STORES:
         raise UnknownNameError.among("address scheme", scheme, [s for s in STORES if s])
     return STORES[scheme](text, read_only)
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Whether a store failed, as opposed to what is in it: the errors of the system, and those of object storage."""
+    return isinstance(error, OSError) or type(error).__module__.startswith("obstore")
 
 
 def is_local(address: str | Path) -> bool:

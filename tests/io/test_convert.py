@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sketchscale.engine.base import Event
-from sketchscale.engine.local import SerialEngine
+from sketchscale.engine.local import SerialEngine, ThreadEngine
 from sketchscale.errors import BudgetError, InputError, MissingDataError, OutputExistsError, ResumeError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.convert import ConvertConfig, convert, open_truth, plan_convert
@@ -197,8 +197,8 @@ def _run_killed(number, folder, action):
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_killed_at_any_operation_and_resumed_gives_the_same_bytes(tmp_path, version):
-    np.save(tmp_path / "a.npy", _pixels(5, 9))
-    config = ConvertConfig(chunk=4, block=8, levels=1, version=version)
+    np.save(tmp_path / "a.npy", _pixels(2, 5))
+    config = ConvertConfig(chunk=2, block=4, levels=1, version=version)
     convert(tmp_path / "a.npy", tmp_path / "whole.zarr", config=config, engine=_SERIAL)
     expected = _tree(tmp_path / "whole.zarr")
     number, step = 0, 1 if version == "0.5" else 4
@@ -226,6 +226,16 @@ def _check_unfinished(target):
         return
     for level in range(len(image.shapes)):
         assert _level(image, level).size
+
+
+def test_threads_write_the_same_bytes_as_one_after_the_other(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", _pixels(60, 70, 3), photometric="rgb", tile=(16, 16), compression="zlib")
+    config = ConvertConfig(chunk=8, block=16, levels=3)
+    convert(tmp_path / "a.tif", tmp_path / "serial.zarr", config=config, engine=_SERIAL)
+    threads = ThreadEngine(3)
+    convert(tmp_path / "a.tif", tmp_path / "threads.zarr", config=config, engine=threads)
+    threads.close()
+    assert _tree(tmp_path / "serial.zarr") == _tree(tmp_path / "threads.zarr")
 
 
 def test_resume_skips_what_is_done_and_refuses_what_changed(tmp_path):

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from zarr.storage import MemoryStore
 
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, whole
@@ -26,6 +27,7 @@ from sketchscale.io.image import (
 )
 from sketchscale.io.metadata import METADATA_BYTES, parse_image
 from sketchscale.io.plate import open_plate
+from sketchscale.io.store import _MEMORY
 
 _FRESH = itertools.count()
 
@@ -43,10 +45,9 @@ def _image(version):
 
 
 def _copy(address):
-    new = f"memory://hostile-{next(_FRESH)}"
-    for key in list_blobs(address, ""):
-        put_blob(new, key, get_blob(address, key) or b"")
-    return new
+    new = f"hostile-{next(_FRESH)}"
+    _MEMORY[new] = MemoryStore(dict(_MEMORY[address.removeprefix("memory://")]._store_dict))
+    return f"memory://{new}"
 
 
 def _use(address):

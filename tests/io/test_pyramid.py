@@ -37,11 +37,11 @@ def test_mean_of_floats_is_computed_in_float64_and_rounded_once():
     assert np.isnan(halve_mean(np.array([[np.nan, 1.0]], np.float32))).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
-    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    chunk=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    target=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    shape=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    chunk=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    target=st.tuples(st.integers(2, 9), st.integers(2, 9)),
     block=st.integers(1, 30),
     method=st.sampled_from(["mean", "nearest"]),
     version=st.sampled_from([2, 3]),

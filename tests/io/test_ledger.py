@@ -1,0 +1,87 @@
+"""The ledger: what is recorded is there, what is damaged runs again, what differs is refused by name."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from sketchscale.errors import InputError, OutputExistsError, ResumeError
+from sketchscale.io.blobs import get_blob, list_blobs, put_blob
+from sketchscale.io.ledger import open_ledger
+
+_MADE_OF = {"model": "abc", "config": "def"}
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request, tmp_path):
+    return str(tmp_path / "s") if request.param == "folder" else f"memory://ledger-{tmp_path.name}"
+
+
+def test_records_come_back_in_another_process_and_only_for_their_stage(store):
+    ledger = pickle.loads(pickle.dumps(open_ledger(store, "run", _MADE_OF)))
+    ledger.record("predict", "000.001", {"count": 3, "box": [0, 1.5, None]})
+    ledger.record("predict", "000.000", 7)
+    ledger.record("predict", "000.000", 8)
+    ledger.record("predict-more", "000.000", 9)
+    again = open_ledger(store, "run", _MADE_OF, resume=True)
+    assert again.finished("predict") == {"000.000": 8, "000.001": {"count": 3, "box": [0, 1.5, None]}}
+    assert again.finished("merge") == {}
+
+
+def test_a_run_that_is_there_needs_a_decision(store):
+    open_ledger(store, "run", _MADE_OF).record("a", "0", 1)
+    with pytest.raises(OutputExistsError, match="--resume to continue it, --overwrite"):
+        open_ledger(store, "run", _MADE_OF)
+    with pytest.raises(ResumeError, match=r"config \(def -> xyz\), device \(absent -> gpu\);"):
+        open_ledger(store, "run", {**_MADE_OF, "config": "xyz", "device": "gpu"}, resume=True)
+    with pytest.raises(InputError, match="one of them"):
+        open_ledger(store, "run", _MADE_OF, resume=True, overwrite=True)
+    assert open_ledger(store, "run", {"model": "other"}, overwrite=True).finished("a") == {}
+    open_ledger(store, "other-run", _MADE_OF)
+
+
+def test_damaged_and_foreign_records_do_not_count(store):
+    ledger = open_ledger(store, "run", _MADE_OF)
+    for key in "abc":
+        ledger.record("stage", key, {"count": 3})
+    path = ".sketchscale/run/ledger/stage"
+    good = get_blob(store, f"{path}/a.json")
+    put_blob(store, f"{path}/a.json", good[:-5])
+    put_blob(store, f"{path}/b.json", good.replace(b'"count": 3', b'"count": 4'))
+    assert ledger.finished("stage") == {"c": {"count": 3}}
+    other = open_ledger(store, "second", {"model": "x"})
+    put_blob(store, ".sketchscale/second/ledger/stage/a.json", good)
+    assert other.finished("stage") == {}
+
+
+def test_one_commit_wins_and_a_damaged_one_is_an_error(store):
+    ledger = open_ledger(store, "run", _MADE_OF)
+    assert ledger.committed("labels") is None
+    assert ledger.commit("labels", {"objects": 4})
+    assert not ledger.commit("labels", {"objects": 5})
+    assert ledger.committed("labels") == {"objects": 4}
+    put_blob(store, ".sketchscale/run/commit/labels.json", b"{}")
+    with pytest.raises(InputError, match="damaged or of another run"):
+        ledger.committed("labels")
+
+
+def test_scratch_goes_and_results_stay(store):
+    ledger = open_ledger(store, "run", _MADE_OF)
+    put_blob(ledger.scratch, "fields/zarr.json", b"{}")
+    put_blob(store, "labels/zarr.json", b"{}")
+    ledger.record("stage", "a", 1)
+    ledger.clear_scratch()
+    assert list_blobs(ledger.scratch, "") == []
+    assert list_blobs(store, "labels") == ["labels/zarr.json"]
+    assert ledger.finished("stage") == {"a": 1}
+
+
+def test_strays_of_a_killed_run_are_swept_where_only_it_writes(tmp_path):
+    store = str(tmp_path)
+    open_ledger(store, "run", _MADE_OF)
+    for folder in (".sketchscale/run/ledger/a", "labels/mine", "labels/other"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.1.partial").touch()
+    open_ledger(store, "run", _MADE_OF, resume=True, outputs=("labels/mine",))
+    assert [p.parent.name for p in tmp_path.rglob("*.partial")] == ["other"]
