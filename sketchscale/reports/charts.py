@@ -18,6 +18,7 @@ from sketchscale.reports.plate import CountRow, split_well
 __all__ = ["Series", "bar", "histogram_chart", "line_chart", "number", "plate_map", "ticks"]
 
 _WIDTH, _HEIGHT = 720, 240
+_NUMBERED_STEP = 40
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 36
 
 
@@ -195,4 +196,6 @@ def plate_map(rows: Sequence[CountRow], label: str) -> Markup:
         strength = round(0.08 + 0.92 * row.n / most, 3)
         look = {"fill": color_of(0), "fill_opacity": strength} if row.fields else {"class_": "missing"}
         parts.append(element("circle", hint, cx=cx, cy=cy, r=round(step * 0.42, 2), **look))
+        if row.fields and step >= _NUMBERED_STEP:
+            parts.append(element("text", number(row.n), x=cx, y=cy + 4, class_="inside middle"))
     return _svg(*parts, label=label, width=48 + step * len(columns), height=26 + step * len(letters))

@@ -1,7 +1,7 @@
 """One self-contained HTML page per run.
 
     title, sentence ─ notes (what a reader must know first) ─ big numbers
-    counts ─ plate ─ sizes ─ pictures ─ accuracy ─ seams ─ training ─ provenance
+    plate ─ counts ─ sizes ─ pictures ─ accuracy ─ seams ─ training ─ provenance
 
 Everything is inside the file: style, charts (SVG), pictures (data URIs). No script, no font, no request; a content
 security policy says so to the browser, and every text goes through `markup`, which escapes it. The same data gives the
@@ -27,7 +27,7 @@ from sketchscale.reports.plate import CountRow
 
 __all__ = ["AccuracyRow", "Note", "ReportData", "SeamCheck", "Sizes", "TrainingLog", "render"]
 
-_MANY_ROWS = 24
+_MANY_ROWS, _FEW_ROWS = 24, 12
 _BINS = 36
 
 
@@ -132,8 +132,8 @@ def render(data: ReportData) -> str:
     (True, False)
     """
     sections = [
-        _counts(data),
         _plates(data),
+        _counts(data),
         _sizes(data),
         _pictures(data),
         _accuracy(data.accuracy),
@@ -215,10 +215,11 @@ def _key(names: Sequence[str]) -> Markup:
 def _counts(data: ReportData) -> Markup:
     rows = _table_rows(data)
     if len(rows) <= _MANY_ROWS:
-        return _section("Counts", "By image" + (" and class" if data.classes else ""), _count_table(data, rows))
-    first = _count_table(data, rows[:_MANY_ROWS])
-    rest = element("details", element("summary", f"All {number(len(rows))} rows"), _count_table(data, rows))
-    return _section("Counts", f"The first {_MANY_ROWS} of {number(len(rows))} rows", first, rest)
+        aside = "By image and class" if data.classes else "By image"
+        return _section("Counts", aside, _count_table(data, rows, rows))
+    rest = element("details", element("summary", f"All {number(len(rows))} rows"), _count_table(data, rows, rows))
+    aside = f"The first {_FEW_ROWS} of {number(len(rows))} rows, and the sum of all"
+    return _section("Counts", aside, _count_table(data, rows[:_FEW_ROWS], rows), rest)
 
 
 def _table_rows(data: ReportData) -> tuple[CountRow, ...]:
@@ -226,7 +227,7 @@ def _table_rows(data: ReportData) -> tuple[CountRow, ...]:
     return data.rows + tuple(well for well in data.wells if well.fields == 0)
 
 
-def _count_table(data: ReportData, rows: Sequence[CountRow]) -> Markup:
+def _count_table(data: ReportData, rows: Sequence[CountRow], summed: Sequence[CountRow]) -> Markup:
     longest = max([1, *(row.n for row in rows)])
     has_wells = any(row.well for row in rows)
     head = [
@@ -234,11 +235,11 @@ def _count_table(data: ReportData, rows: Sequence[CountRow]) -> Markup:
         element("th", "Well") if has_wells else "",
         *(element("th", c) for c in data.classes),
     ]
-    head += [element("th", "All" if data.classes else data.thing.capitalize()), element("th")]
+    head += [element("th", "All" if data.classes else data.thing.capitalize()), element("th", class_="spread")]
     body = [_count_row(row, data.classes, longest, has_wells) for row in rows]
-    totals = [sum(row.by_class.get(name, 0) for row in rows) for name in data.classes]
+    totals = [sum(row.by_class.get(name, 0) for row in summed) for name in data.classes]
     foot = [element("td", "Sum"), element("td") if has_wells else "", *(element("td", number(n)) for n in totals)]
-    foot += [element("td", number(sum(row.n for row in rows))), element("td")]
+    foot += [element("td", number(sum(row.n for row in summed))), element("td", class_="spread")]
     return element(
         "table",
         element("thead", element("tr", *head)),
@@ -253,7 +254,7 @@ def _count_row(row: CountRow, classes: Sequence[str], longest: int, has_wells: b
     cells += [element("td", row.well)] if has_wells else []
     cells += [_count_cell(value) for value in values] if classes else []
     cells.append(_count_cell(row.n))
-    cells.append(element("td", bar(values, classes or ("objects",), longest), class_="wide"))
+    cells.append(element("td", bar(values, classes or ("objects",), longest), class_="spread"))
     return element("tr", *cells)
 
 
