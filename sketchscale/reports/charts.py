@@ -56,7 +56,7 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     if not high > low:
         return [low]
     raw = (high - low) / n
-    power = 10 ** math.floor(math.log10(raw))
+    power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round((first + i) * step, 12) for i in range(math.floor(high / step + 1e-9) - first + 1)]

@@ -88,7 +88,8 @@ class ReportData:
         figures: further big numbers, (value, label).
         notes: what a reader must know first, the worst first.
         sizes, seams, training, accuracy: None or empty leaves the section out.
-        overviews: whole images. crops: enlarged pieces.
+        overviews: whole images; the first is shown large (make it 1400 px wide), the others half as wide (700 px).
+        crops: enlarged pieces, square (480 px).
         provenance: versions, hashes, device, by name. command: as typed. config: the resolved configuration, as text.
     """
 
@@ -128,7 +129,7 @@ def render(data: ReportData) -> str:
     """The page as text, to be written as UTF-8.
 
     >>> page = render(ReportData(title="<plate>", rows=(CountRow(n=3, image="a"),)))
-    >>> "&lt;plate&gt;" in page, "http" in page
+    >>> "&lt;plate&gt;" in page, "http:" in page
     (True, False)
     """
     sections = [
@@ -277,7 +278,8 @@ def _sizes(data: ReportData) -> Markup:
     if data.sizes is None or not any(a.size for a in data.sizes.areas):
         return Markup("")
     together = np.concatenate([np.asarray(a, np.float64) for a in data.sizes.areas])
-    top = float(np.quantile(together, 0.995)) if together.size > 200 else float(together.max())
+    # One giant would squeeze all others into a few bars.
+    top = float(min(together.max(), 1.3 * np.quantile(together, 0.97)))
     step = ticks(0, max(top, 1e-9), _BINS)[1]
     edges = np.arange(np.ceil(top / step) + 1) * step
     counts = [np.histogram(np.minimum(a, edges[-1]), edges)[0].tolist() for a in data.sizes.areas]
