@@ -144,9 +144,9 @@ class Raster:
 
     def __post_init__(self) -> None:
         _require_extent(self, self.start, self.stop)
-        covered = sum(count for _, count in self.runs)
-        size = self.box.size
-        if covered != size or any(value < FREE or count < 1 for value, count in self.runs):
+        values, counts = np.array(self.runs, dtype=np.int64).reshape(-1, 2).T
+        covered, size = int(counts.sum()), self.box.size
+        if covered != size or bool((values < FREE).any()) or bool((counts < 1).any()):
             raise _bad(self, f"has runs of {covered} pixels in all", f"{size} for {self.box}, values from -3 on")
 
     @property

@@ -27,7 +27,10 @@ __all__ = [
     "PALETTE",
     "Picture",
     "choose_crops",
+    "color_of",
+    "flattened",
     "make_picture",
+    "make_sketch_picture",
     "outline_layer",
     "outlines",
     "sketch_layer",
@@ -157,15 +160,53 @@ def make_picture(
         labels: (y, x) of the same size, or None for an image alone.
         class_of: see `outline_layer`.
     """
-    scale = min(4.0, width / max(1, rgb.shape[1]))
-    scale = float(int(scale)) if scale > 1 else scale
-    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    size, scale = _shown_size(rgb, width)
     layer = None
     if labels is not None:
-        rows, columns = (np.arange(n) * m // n for n, m in zip(size[::-1], labels.shape, strict=True))
-        layer = _png(outline_layer(labels[np.ix_(rows, columns)], class_of, 3 if scale >= 2 else 1 + (scale == 1)))
-    image = _webp(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX))
+        shown = labels[_enlarged(labels.shape, size)]
+        layer = _png(outline_layer(shown, class_of, 3 if scale >= 2 else 1 + (scale == 1)))
+    image = _webp(_resized(rgb, size, scale))
     return Picture(image=image, layer=layer, width=size[0], height=size[1], title=title, caption=caption)
+
+
+def make_sketch_picture(
+    rgb: npt.NDArray[np.uint8], raster: RasterSketch, *, width: int = 1400, title: str = "", caption: str = ""
+) -> Picture:
+    """As `make_picture`, with a sketch of the same size above the image."""
+    size, scale = _shown_size(rgb, width)
+    at = _enlarged(raster.labels.shape, size)
+    layer = _png(sketch_layer(RasterSketch(labels=raster.labels[at], boundary=raster.boundary[at])))
+    image = _webp(_resized(rgb, size, scale))
+    return Picture(image=image, layer=layer, width=size[0], height=size[1], title=title, caption=caption)
+
+
+def flattened(picture: Picture) -> bytes:
+    """Both layers as one PNG file, for `--out picture.png`."""
+    with Image.open(io.BytesIO(picture.image)) as image:
+        whole_picture = image.convert("RGBA")
+    if picture.layer is not None:
+        with Image.open(io.BytesIO(picture.layer)) as layer:
+            whole_picture.alpha_composite(layer.convert("RGBA"))
+    buffer = io.BytesIO()
+    whole_picture.convert("RGB").save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _shown_size(rgb: npt.NDArray[np.uint8], width: int) -> tuple[tuple[int, int], float]:
+    """(width, height) of the picture, and the factor from pixels to it: whole when above 1."""
+    scale = min(4.0, width / max(1, rgb.shape[1]))
+    scale = float(int(scale)) if scale > 1 else scale
+    return (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))), scale
+
+
+def _resized(rgb: npt.NDArray[np.uint8], size: tuple[int, int], scale: float) -> Image.Image:
+    return Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)
+
+
+def _enlarged(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[npt.NDArray[np.intp], ...]:
+    """Index that takes an array of `shape` to a picture of `size` (width, height) by the nearest pixel."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size[::-1], shape, strict=True))
+    return np.ix_(rows, columns)
 
 
 def _webp(image: Image.Image) -> bytes:

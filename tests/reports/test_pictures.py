@@ -15,7 +15,9 @@ from sketchscale.errors import InputError
 from sketchscale.reports.pictures import (
     PALETTE,
     choose_crops,
+    flattened,
     make_picture,
+    make_sketch_picture,
     outline_layer,
     outlines,
     sketch_layer,
@@ -86,3 +88,15 @@ def test_a_sketch_layer_shows_its_three_classes_and_nothing_else() -> None:
     layer = sketch_layer(raster)
     assert layer[0, :, 3].tolist() == [0, 130, 130, 255]
     assert len(np.unique(layer[0, :, :3], axis=0)) == 4
+
+
+def test_a_flattened_picture_shows_the_layer_over_the_image() -> None:
+    raster = RasterSketch(labels=np.full((4, 6), -1, np.int32), boundary=np.zeros((4, 6), bool))
+    raster.boundary[1, 2] = True
+    picture = make_sketch_picture(np.zeros((4, 6, 3), np.uint8), raster, width=24)
+    with Image.open(io.BytesIO(flattened(picture))) as image:
+        drawn = np.asarray(image)[..., 1] > 200
+    assert drawn.shape == (16, 24)
+    expected = np.zeros((16, 24), bool)
+    expected[4:8, 8:12] = True
+    np.testing.assert_array_equal(drawn, expected)
