@@ -127,7 +127,7 @@ def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: Array
     region = region_of(box, job.shape, config)
     points = follow_flow(read_fields(job.fields, region.loaded), region, config)
     provisional, found = local_objects(points, region, config)
-    merged = join_pieces([found], np.arange(found.area.size))
+    merged = join_pieces([found], np.arange(found.area.size), config)
     stored = read_box(labels, box)
     if stored[provisional == 0].any():
         raise QualityError(f"seam audit, window {box}: background pixels are labelled; expected: none")

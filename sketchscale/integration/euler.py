@@ -44,7 +44,7 @@ from numba import njit
 from sketchscale.errors import InputError, TaskError, UnknownNameError
 from sketchscale.geometry import Box
 
-__all__ = ["EndPoints", "IntegrationConfig", "Region", "compiled", "follow_flow", "region_of"]
+__all__ = ["EndPoints", "IntegrationConfig", "Region", "compiled", "follow_flow", "half_values", "region_of"]
 
 _METHODS = ("suppressed", "euler")
 _FLOW_BITS = 14
@@ -73,9 +73,12 @@ class IntegrationConfig:
             neighbours whose end points come near, too small splits objects under noisy flow.
         min_size: objects with fewer pixels, over the whole image, become background.
         max_size: objects with more pixels become background; None keeps them.
-        agreement: pieces of objects that touch are one object when the flow on the two sides of their common border
-            agrees: when the mean cosine between facing pixels is above this (1 parallel, 0 at right angles, -1
-            fleeing from one another, as where two objects touch). 1 joins nothing.
+        saddle: two pieces that touch are one object when the distance on their common border climbs above this share of
+            the lower of their peaks, and `agreement` holds too. 0.5 joins a long object cut across, but not two
+            objects that meet at their edges. 1 joins nothing.
+        agreement: and when the flow on the two sides of the border agrees: when the mean scalar product of facing
+            pixels is above this (about 1 parallel, 0 at right angles, -1 fleeing from one another). Flow as predicted,
+            not normalised: it is short where a network sees two objects touch.
         method: "suppressed", or "euler" as the papers write it, with a halo of 400 px and more.
 
     Raises:
@@ -92,6 +95,7 @@ class IntegrationConfig:
     link_radius: int = 2
     min_size: int = 20
     max_size: int | None = None
+    saddle: float = 0.5
     agreement: float = 0.1
     method: Literal["suppressed", "euler"] = "suppressed"
 
@@ -108,8 +112,10 @@ class IntegrationConfig:
             raise _bad("min_size", self.min_size, "0 or more px")
         if self.max_size is not None and self.max_size < max(1, self.min_size):
             raise _bad("max_size", self.max_size, f"at least min_size ({self.min_size}), or none")
+        if not 0 <= self.saddle <= 1:
+            raise _bad("saddle", self.saddle, "a share, 0 to 1")
         if not -1 <= self.agreement <= 1:
-            raise _bad("agreement", self.agreement, "a cosine, -1 to 1")
+            raise _bad("agreement", self.agreement, "a scalar product of unit vectors, -1 to 1")
 
     @property
     def gains(self) -> npt.NDArray[np.int32]:
@@ -182,14 +188,14 @@ class EndPoints:
     Attributes:
         ends: int32, shape of `region.kept`: the end pixel as a flat index into the window; -1 outside the foreground.
             An end beyond the image is moved to its edge.
-        flow: int32, shape of `region.kept`: the unit flow, y in the upper and x in the lower int16, 14 fractional bits.
+        bits: uint16 (3, y, x) of `region.kept`: the float16 fields as read, bit by bit.
         sinks: uint8, shape of the window: 1 where a followed trajectory ends; up to link radius from the core, where
             any trajectory of the image ends.
         farthest: the largest displacement of a followed pixel along an axis, px; below `reach`.
     """
 
     ends: npt.NDArray[np.int32]
-    flow: npt.NDArray[np.int32]
+    bits: npt.NDArray[np.uint16]
     sinks: npt.NDArray[np.uint8]
     farthest: float
 
@@ -216,27 +222,27 @@ def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: Integra
     >>> follow_flow(flat, region_of(box, (1, 2), c := IntegrationConfig(threshold=-1.0)), c).ends
     array([[0, 1]], dtype=int32)
     """
-    packed, inside = _packed(fields, region, config)
+    stored = np.ascontiguousarray(fields).view(np.uint16)
+    packed, inside = _packed(stored, region, config)
     ends = np.full(region.kept.shape, -1, np.int32)
     sinks = np.zeros(region.window.shape, np.uint8)
     boxes, bilinear = _relative_boxes(region), config.method == "euler"
     escaped, farthest = _follow(packed.reshape(-1), inside, boxes, config.gains, config.reach, bilinear, ends, sinks)
     if escaped:
         raise TaskError(f"block {region.core}: {escaped} look-ups left the halo of {config.halo} px; expected: none")
-    bits = _FLOW_BITS if bilinear else _SUPPRESSED_BITS
-    flow = packed[region.kept.relative_to(region.padded.start).slices].copy()
-    return EndPoints(ends=ends, flow=flow, sinks=sinks, farthest=farthest / 2**bits)
+    fraction = _FLOW_BITS if bilinear else _SUPPRESSED_BITS
+    bits = stored[:, *region.kept.relative_to(region.loaded.start).slices]
+    return EndPoints(ends=ends, bits=bits, sinks=sinks, farthest=farthest / 2**fraction)
 
 
 def _packed(
-    fields: npt.NDArray[np.float16], region: Region, config: IntegrationConfig
+    bits: npt.NDArray[np.uint16], region: Region, config: IntegrationConfig
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
     """Unit flow of the padded box as int16 pairs (y high, x low), and the foreground there."""
-    bits = np.ascontiguousarray(fields).view(np.uint16)
     packed = np.zeros(region.padded.shape, np.int32)
     inside = np.zeros(region.padded.shape, np.uint8)
     dy, dx = (a - b for a, b in zip(region.loaded.start, region.padded.start, strict=True))
-    broken = _pack(bits, *_half_tables(config.threshold), dy, dx, packed, inside)
+    broken = _pack(bits, half_values(), _above(config.threshold), dy, dx, packed, inside)
     if broken:
         raise InputError.of(
             found=f"the flow of block {region.core} is not finite at {broken} foreground pixels",
@@ -246,12 +252,17 @@ def _packed(
     return packed, inside
 
 
+@functools.cache
+def half_values() -> npt.NDArray[np.float32]:
+    """The value of each of the 65,536 float16 bit patterns: numba knows no float16 on the CPU."""
+    return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+
+
 @functools.lru_cache(maxsize=8)
-def _half_tables(threshold: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """For each of the 65,536 float16 bit patterns: its value, and whether it is above the threshold (NaN is not)."""
-    half = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+def _above(threshold: float) -> npt.NDArray[np.uint8]:
+    """For each bit pattern whether its value is above the threshold (NaN is not)."""
     with np.errstate(invalid="ignore"):
-        return half.astype(np.float32), (half.astype(np.float64) > threshold).astype(np.uint8)
+        return (half_values().astype(np.float64) > threshold).astype(np.uint8)
 
 
 def _relative_boxes(region: Region) -> npt.NDArray[np.int64]:

@@ -7,10 +7,11 @@ several that agree (3).
     1. In a block     components of S in the window, with local ids 1, 2, ...; areas, first pixels and boxes counted
                       over the pixels of the core only, so that every pixel is counted once.
     2. Across blocks  a sink that lies in the windows of two blocks has a local id in both: the two ids are one object.
-    3. Votes          components are at times pieces of one object, where the flow is noisy or the object long. Pieces
-                      that touch vote with their common border: the sum of cosines between the flow of facing pixels,
-                      over the border in the whole image. Above `agreement` on average, they are one object. Sums of
-                      integers over pairs of pixels, each pair counted by one block: exact, whatever the blocks.
+    3. Borders        components are at times pieces of one object, where the flow is noisy or the object long. Two
+                      pieces that touch are one object when their common border, wherever it lies in the image, says so
+                      twice: the distance on it climbs above `saddle` times the lower peak of the two, and the flow on
+                      its two sides agrees (scalar product above `agreement` on average). A maximum, and a sum of
+                      integers over pairs of pixels, each pair seen by one block: exact, whatever the blocks.
     4. Globally       filters by size, then numbers 1, 2, ... in raster order of each object's first pixel.
 
          core of A      core of B                    a, b: sinks, at most R apart
@@ -25,26 +26,26 @@ generate: links seen in some window, and equality of a sink with itself in two w
 because windows only hold true sinks. For the converse take a link a-b of G. a lies in exactly one core,
 say A's; b is at most R from that core, where A's window holds all of S: A's components join a and b. And a's id in A
 is joined to a's id in every other window that holds a by step 2. So both relations have the same closure, the
-components are the same sets of sinks; votes, area, first pixel and number are functions of these sets and of the ends.
-No overlap threshold and no centroid distance enters; objects larger than a block, spirals, and objects over four blocks
-need no case of their own.
+components are the same sets of sinks; borders, area, first pixel and number are functions of these sets and of the
+ends. No overlap threshold and no centroid distance enters; objects larger than a block, spirals, and objects over four
+blocks need no case of their own.
 
-Why votes (1,000 ellipses and rods, noise of 0.5 on each flow component, mean AP at IoU 0.5): without, R = 2 splits long
-objects even on exact flow (.83), R = 3 gives 1.0 / .97 / .95 for no / white / smooth noise, and votes on R = 2 give
-1.0 / .99 / .98. Two touching objects flee from their border, so their cosines are near -1.
+Why borders: without step 3, R = 2 splits long objects even on exact flow, and more so under noise; R = 3 helps less and
+joins small neighbours. Both conditions are needed: on the output of a real network the flow alone joins objects whose
+border the network blurs, while the distance alone joins more under noisy flow (benchmarks/integration.py --noise).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
-from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, compiled
+from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, compiled, half_values
 
 __all__ = [
     "BlockObjects",
@@ -55,6 +56,10 @@ __all__ = [
     "local_objects",
     "number_objects",
 ]
+
+_BORDER_BITS = 12
+_LOWEST_PEAK = 0.5
+"""Distance of the first pixel inside an object, px; pieces without a higher one are compared as if they had it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +72,10 @@ class BlockObjects:
         box: int64 (n, 4), y0, x0, y1, x1 (half open) of the pixels of the core; empty when area is 0.
         shared: int64 (k,), raster indices of the window's sinks that may lie in another block's window, ascending.
         shared_id: int32 (k,), their local ids.
+        peak: float32 (n,), largest distance of the pixels of the core, px; -inf when area is 0.
         pair: int32 (p, 2), local ids of two objects that touch, the smaller one first; no pair twice.
-        vote: int64 (p,), sum over their border of cosine - agreement, 28 fractional bits.
+        saddle: float32 (p,), largest distance that both sides of their border reach, px.
+        vote: int64 (p,), sum over their border of scalar product - agreement, 24 fractional bits.
     """
 
     area: npt.NDArray[np.int64]
@@ -76,7 +83,9 @@ class BlockObjects:
     box: npt.NDArray[np.int64]
     shared: npt.NDArray[np.int64]
     shared_id: npt.NDArray[np.int32]
+    peak: npt.NDArray[np.float32]
     pair: npt.NDArray[np.int32]
+    saddle: npt.NDArray[np.float32]
     vote: npt.NDArray[np.int64]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -167,38 +176,68 @@ def local_objects(
     area = np.zeros(n, np.int64)
     first = np.full(n, region.shape[0] * region.shape[1], np.int64)
     box = np.tile(np.array([*region.shape, 0, 0], np.int64), (n, 1))
+    peak = np.full(n, -np.inf, np.float32)
     y0, x0 = region.core.start
-    _count_pixels(provisional, y0, x0, region.shape[1], area, first, box)
+    _count_pixels(provisional, points.bits[2], half_values(), y0, x0, region.shape[1], area, first, box, peak)
     box[area == 0] = 0
     shared, shared_id = _shared_sinks(ids, region, config.margin)
-    pair, vote = _border_votes(found, points.flow, (rows, columns), config.agreement)
-    objects = BlockObjects(area=area, first=first, box=box, shared=shared, shared_id=shared_id, pair=pair, vote=vote)
+    borders = _local_borders(found, points.bits, (rows, columns), config.agreement)
+    objects = BlockObjects(
+        area=area,
+        first=first,
+        box=box,
+        shared=shared,
+        shared_id=shared_id,
+        peak=peak,
+        pair=borders.pair.astype(np.int32),
+        saddle=borders.saddle,
+        vote=borders.vote,
+    )
     return provisional, objects
 
 
-def _border_votes(
-    found: npt.NDArray[np.uint32], flow: npt.NDArray[np.int32], core: tuple[int, int], agreement: float
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Votes of all touching objects, over the pairs of neighbouring pixels whose first pixel is in the core."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Borders:
+    """Borders between pieces, or parts of them: pair int64 (p, 2), the smaller id first; saddle and vote (p,)."""
+
+    pair: npt.NDArray[np.int64]
+    saddle: npt.NDArray[np.float32]
+    vote: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, parts: Sequence[_Borders]) -> _Borders:
+        """The borders of all parts, each pair once."""
+        return cls(
+            pair=np.concatenate([np.empty((0, 2), np.int64), *(part.pair for part in parts)]),
+            saddle=np.concatenate([np.empty(0, np.float32), *(part.saddle for part in parts)]),
+            vote=np.concatenate([np.empty(0, np.int64), *(part.vote for part in parts)]),
+        ).merged()
+
+    def merged(self) -> _Borders:
+        """Each pair once, in order: the largest saddle, the sum of the votes."""
+        if self.vote.size == 0:
+            return self
+        order = np.lexsort((self.pair[:, 1], self.pair[:, 0]))
+        pair = self.pair[order]
+        starts = np.flatnonzero(np.concatenate([[True], (pair[1:] != pair[:-1]).any(axis=1)]))
+        return _Borders(
+            pair=pair[starts],
+            saddle=np.maximum.reduceat(self.saddle[order], starts),
+            vote=np.add.reduceat(self.vote[order], starts),
+        )
+
+
+def _local_borders(
+    found: npt.NDArray[np.uint32], bits: npt.NDArray[np.uint16], core: tuple[int, int], agreement: float
+) -> _Borders:
+    """Borders of touching objects, over the pairs of neighbouring pixels whose first pixel is in the core."""
     count = _count_borders(found, core[0], core[1])
-    pair, vote = np.empty((count, 2), np.int32), np.empty(count, np.int64)
-    _find_borders(found, flow, core[0], core[1], round(agreement * 2**28), pair, vote)
-    return _summed(pair, vote)
-
-
-_Index = TypeVar("_Index", np.int32, np.int64)
-
-
-def _summed(
-    pair: npt.NDArray[_Index], vote: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[_Index], npt.NDArray[np.int64]]:
-    """Each pair once, in order, with the sum of its votes."""
-    if vote.size == 0:
-        return pair, vote
-    order = np.lexsort((pair[:, 1], pair[:, 0]))
-    pair, vote = pair[order], vote[order]
-    starts = np.flatnonzero(np.concatenate([[True], (pair[1:] != pair[:-1]).any(axis=1)]))
-    return pair[starts], np.add.reduceat(vote, starts)
+    borders = _Borders(
+        pair=np.empty((count, 2), np.int64), saddle=np.empty(count, np.float32), vote=np.empty(count, np.int64)
+    )
+    tax = round(agreement * 2 ** (2 * _BORDER_BITS))
+    _find_borders(found, bits, half_values(), core[0], core[1], tax, borders.pair, borders.saddle, borders.vote)
+    return borders.merged()
 
 
 def _shared_sinks(
@@ -259,26 +298,32 @@ def _numbered(parent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.asarray(number[parent], np.int64)
 
 
-def join_pieces(blocks: Iterable[BlockObjects], roots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Step 3: the votes of all blocks together, and the objects they make of the pieces.
+def join_pieces(
+    blocks: Iterable[BlockObjects], roots: npt.NDArray[np.int64], config: IntegrationConfig
+) -> npt.NDArray[np.int64]:
+    """Step 3: the borders of all blocks together, and the objects they make of the pieces.
 
     Args:
         blocks: in the order of `roots`.
         roots: piece of every local object, from `Unifier.roots`.
 
     Returns:
-        Object of every local object, 0, 1, ..., without gaps. A sum of exactly 0 joins nothing.
+        Object of every local object, 0, 1, ..., without gaps. A border exactly at a limit joins nothing.
     """
-    pairs, votes, done = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)], 0
+    peak = np.full(roots.max(initial=-1) + 1, _LOWEST_PEAK, np.float32)
+    parts: list[_Borders] = []
+    done = 0
     for block in blocks:
+        np.maximum.at(peak, roots[done : done + block.peak.size], block.peak)
         pair = np.sort(roots[block.pair.astype(np.int64) + (done - 1)], axis=1)
         apart = pair[:, 0] != pair[:, 1]
-        pairs.append(pair[apart])
-        votes.append(block.vote[apart])
+        parts.append(_Borders(pair=pair[apart], saddle=block.saddle[apart], vote=block.vote[apart]))
         done += block.area.size
-    pair, vote = _summed(np.concatenate(pairs), np.concatenate(votes))
-    parent = np.arange(roots.max(initial=-1) + 1)
-    _unite_pairs(pair[vote > 0], parent)
+    borders = _Borders.of(parts)
+    low = peak[borders.pair].min(axis=1).astype(np.float64)
+    one = (borders.vote > 0) & (borders.saddle > config.saddle * low)
+    parent = np.arange(peak.size)
+    _unite_pairs(borders.pair[one], parent)
     return _numbered(parent)[roots]
 
 
@@ -464,19 +509,23 @@ def _look_up(ends: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], found: npt
 @compiled
 def _count_pixels(
     provisional: npt.NDArray[np.uint32],
+    distance: npt.NDArray[np.uint16],
+    value: npt.NDArray[np.float32],
     y0: int,
     x0: int,
     width: int,
     area: npt.NDArray[np.int64],
     first: npt.NDArray[np.int64],
     box: npt.NDArray[np.int64],
+    peak: npt.NDArray[np.float32],
 ) -> None:
-    """Pixels, first pixel and box of every local object."""
+    """Pixels, first pixel, box and largest distance of every local object."""
     for y in range(provisional.shape[0]):
         for x in range(provisional.shape[1]):
             if provisional[y, x]:
                 row = provisional[y, x] - 1
                 area[row] += 1
+                peak[row] = max(peak[row], value[distance[y, x]])
                 first[row] = min(first[row], (y + y0) * width + x + x0)
                 box[row, 0] = min(box[row, 0], y + y0)
                 box[row, 1] = min(box[row, 1], x + x0)
@@ -502,30 +551,33 @@ def _count_borders(found: npt.NDArray[np.uint32], rows: int, columns: int) -> in
 @compiled
 def _find_borders(
     found: npt.NDArray[np.uint32],
-    flow: npt.NDArray[np.int32],
+    bits: npt.NDArray[np.uint16],
+    value: npt.NDArray[np.float32],
     rows: int,
     columns: int,
-    agreement: int,
-    pair: npt.NDArray[np.int32],
+    tax: int,
+    pair: npt.NDArray[np.int64],
+    saddle: npt.NDArray[np.float32],
     vote: npt.NDArray[np.int64],
 ) -> None:
-    """The ids and the cosine - agreement of every pair that `_count_borders` counts."""
+    """Ids, lower distance and scalar product - tax of every pair of pixels that `_count_borders` counts."""
     n = 0
     for y in range(rows):
         for x in range(columns):
             here = found[y, x]
             if here:
                 for dy, dx in ((0, 1), (1, 0)):
-                    if y + dy < found.shape[0] and x + dx < found.shape[1]:
-                        there = found[y + dy, x + dx]
-                        if there and there != here:
-                            pair[n, 0], pair[n, 1] = min(here, there), max(here, there)
-                            vote[n] = _cosine(flow[y, x], flow[y + dy, x + dx]) - agreement
-                            n += 1
+                    v, u = y + dy, x + dx
+                    if v < found.shape[0] and u < found.shape[1] and found[v, u] and found[v, u] != here:
+                        pair[n, 0], pair[n, 1] = min(here, found[v, u]), max(here, found[v, u])
+                        saddle[n] = min(value[bits[2, y, x]], value[bits[2, v, u]])
+                        vote[n] = -tax
+                        for axis in range(2):
+                            vote[n] += _fixed(value[bits[axis, y, x]]) * _fixed(value[bits[axis, v, u]])
+                        n += 1
 
 
 @compiled
-def _cosine(a: np.int32, b: np.int32) -> int:
-    """Scalar product of two packed unit vectors, 28 fractional bits."""
-    ax, bx = np.int64(np.int16(a & 0xFFFF)), np.int64(np.int16(b & 0xFFFF))
-    return int(np.int64(a >> 16) * np.int64(b >> 16) + ax * bx)
+def _fixed(flow: np.float32) -> int:
+    """A flow component with 12 fractional bits; lengths above 8 count as 8, so that sums stay within 64 bits."""
+    return int(np.rint(min(max(flow, np.float32(-8)), np.float32(8)) * np.float32(1 << _BORDER_BITS)))

@@ -100,7 +100,7 @@ def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> np
     points = follow_flow(np.asarray(fields, np.float16), region, config)
     provisional, objects = local_objects(points, region, config)
     _, labels = number_objects(
-        [objects], join_pieces([objects], np.arange(objects.area.size)), region.core.size, config
+        [objects], join_pieces([objects], np.arange(objects.area.size), config), region.core.size, config
     )
     return np.concatenate([np.zeros(1, np.uint32), labels])[provisional]
 
@@ -217,7 +217,8 @@ def merge_blocks(outline: Plan[BlockTask]) -> ObjectMap:
         objects = [_block_objects(job, task) for task in tasks]
         counts += [o.area.size for o in objects]
         unifier.add_row(objects, (tasks[0].core.stop[0] - job.integration.margin) * job.shape[1])
-    roots = join_pieces((_block_objects(job, task) for task in outline.tasks), unifier.roots())
+    pieces = (_block_objects(job, task) for task in outline.tasks)
+    roots = join_pieces(pieces, unifier.roots(), job.integration)
     blocks = (_block_objects(job, task) for task in outline.tasks)
     merged, labels = number_objects(blocks, roots, whole(job.shape).size, job.integration)
     for task, table in zip(outline.tasks, np.split(labels, np.cumsum(counts)[:-1]), strict=True):

@@ -37,10 +37,13 @@ def disc_labels(shape: tuple[int, int], count: int, seed: int, radius: tuple[flo
 
 
 def spiral_labels(side: int, pitch: float = 14.0) -> npt.NDArray:
-    """One object winding through all of a square image."""
+    """One object, 8 px wide, winding from near the middle of a square image to its border."""
     y, x = np.indices((side, side)) - (side - 1) / 2
-    turn = np.hypot(y, x) - pitch * np.arctan2(y, x) / (2 * np.pi)
-    return ((turn % pitch < 0.6 * pitch) & (np.hypot(y, x) < side / 2)).astype(np.int32)
+    mask = np.zeros((side, side), bool)
+    for angle in np.arange(3, 2 * np.pi * (side / 2 - 4) / pitch, 0.05):
+        radius = pitch * angle / (2 * np.pi)
+        mask |= np.hypot(y - radius * np.sin(angle), x - radius * np.cos(angle)) < 4
+    return mask.astype(np.int32)
 
 
 def _noisy(shape: tuple[int, int], rng: np.random.Generator) -> Fields:

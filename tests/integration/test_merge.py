@@ -14,6 +14,8 @@ from sketchscale.integration.plan import integrate
 from tests.integration.fields import any_fields, fields_of
 from tests.oracles import integration as oracle
 
+BORDERS = ({}, {"saddle": 0.0}, {"saddle": 1.0}, {"saddle": 0.8, "agreement": -1.0})
+
 
 @settings(max_examples=50, deadline=None)
 @given(
@@ -40,9 +42,9 @@ def test_sinks_just_within_the_radius_are_linked_and_just_beyond_are_not():
 
 
 @settings(max_examples=20, deadline=None)
-@given(fields=any_fields(largest=12), radius=st.integers(1, 3), agreement=st.sampled_from([-1.0, 0.1, 1.0]))
-def test_labels_equal_those_of_the_oracle(fields, radius, agreement):
-    config = IntegrationConfig(threshold=-2.0, steps=20, link_radius=radius, min_size=3, agreement=agreement)
+@given(fields=any_fields(largest=12), radius=st.integers(1, 3), rule=st.sampled_from(BORDERS))
+def test_labels_equal_those_of_the_oracle(fields, radius, rule):
+    config = IntegrationConfig(threshold=-2.0, steps=20, link_radius=radius, min_size=3, **rule)
     assert np.array_equal(integrate(fields, config), oracle.integrate(fields, config))
 
 
@@ -70,11 +72,11 @@ def test_touching_discs_stay_apart_and_are_numbered_by_their_first_pixel():
     assert len(np.unique(found)) == 37
 
 
-def test_votes_join_the_pieces_of_a_long_object_that_links_leave_apart():
+def test_borders_join_the_pieces_of_a_long_object_that_links_leave_apart():
     y, x = np.indices((90, 40))
     rod = fields_of(((np.abs((x - 20) * 0.9 + (y - 45) * 0.43) < 4) & (y > 4) & (y < 86)).astype(int))
     rod[:2] += np.random.default_rng(5).normal(scale=0.5, size=rod[:2].shape).astype(np.float16)
-    pieces = integrate(rod, IntegrationConfig(threshold=-2.0, agreement=1.0))
+    pieces = integrate(rod, IntegrationConfig(threshold=-2.0, saddle=1.0))
     assert pieces.max() > 1
     assert integrate(rod, IntegrationConfig(threshold=-2.0)).max() == 1
 
@@ -103,7 +105,9 @@ def _block(area: list[int], first: list[int], shared: dict[int, int]) -> BlockOb
         box=np.array([[f // 10, f % 10, f // 10 + 1, f % 10 + 1] for f in first], np.int64).reshape(-1, 4),
         shared=np.array(list(shared), np.int64),
         shared_id=np.array(list(shared.values()), np.int32),
+        peak=np.full(len(area), 4, np.float32),
         pair=np.empty((0, 2), np.int32),
+        saddle=np.empty(0, np.float32),
         vote=np.empty(0, np.int64),
     )
 
@@ -118,25 +122,27 @@ def test_a_chain_of_shared_sinks_makes_one_object_of_four_blocks():
     unifier = Unifier()
     unifier.add_row(blocks[:2], keep_from=0)
     unifier.add_row(blocks[2:], keep_from=100)
-    roots = join_pieces(blocks, unifier.roots())
-    objects, labels = number_objects(blocks, roots, 100, IntegrationConfig(threshold=0.0, min_size=0))
+    config = IntegrationConfig(threshold=0.0, min_size=0)
+    roots = join_pieces(blocks, unifier.roots(), config)
+    objects, labels = number_objects(blocks, roots, 100, config)
     assert labels.tolist() == [2, 1, 2, 3, 2, 3]
     assert objects.area.tolist() == [1, 13, 12]
     assert objects.first.tolist() == [2, 7, 40]
     assert objects.blocks.tolist() == [1, 3, 2]
 
 
-def test_votes_of_two_blocks_are_added_before_they_count():
-    def voting(vote: int) -> BlockObjects:
+def test_votes_of_two_blocks_are_added_and_their_saddles_compared_before_they_count():
+    def bordering(vote: int, saddle: float) -> BlockObjects:
         block = _block([1, 1], [1, 2], {5: 1, 6: 2})
-        arrays = block.arrays() | {"pair": np.array([[1, 2]], np.int32), "vote": np.array([vote])}
-        return BlockObjects.of(arrays)
+        pair, height = np.array([[1, 2]], np.int32), np.array([saddle], np.float32)
+        return BlockObjects.of(block.arrays() | {"pair": pair, "saddle": height, "vote": np.array([vote])})
 
-    for votes, count in (((5, -4), 1), ((5, -5), 2), ((5, -6), 2)):
-        blocks = [voting(vote) for vote in votes]
+    cases = (((5, 1), (-4, 3), 1), ((5, 3), (-5, 1), 2), ((5, 2), (-4, 2), 2), ((-1, 3), (-1, 3), 2))
+    for first, second, count in cases:
+        blocks = [bordering(*first), bordering(*second)]
         unifier = Unifier()
         unifier.add_row(blocks, keep_from=0)
-        assert join_pieces(blocks, unifier.roots()).max() + 1 == count
+        assert join_pieces(blocks, unifier.roots(), IntegrationConfig(threshold=0.0)).max() + 1 == count
 
 
 def test_no_objects_at_all_are_no_objects():
@@ -150,7 +156,7 @@ def test_no_objects_at_all_are_no_objects():
 def test_without_the_shared_sinks_objects_would_fall_apart_at_the_faces(seed):
     """The control: what the union-find over shared sinks is for."""
     blocks = [_block([3], [7], {11: 1}), _block([4], [8 + seed], {11: 1})]
-    apart = join_pieces(blocks, np.arange(2))
+    apart = join_pieces(blocks, np.arange(2), IntegrationConfig(threshold=0.0))
     unifier = Unifier()
     unifier.add_row(blocks, keep_from=0)
     assert (apart.max(), unifier.roots().max()) == (1, 0)

@@ -30,6 +30,7 @@ from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import delete_blobs
 from tests.integration.fields import Fields, any_fields, disc_labels, fields_of, spiral_labels
 
+RULES = ({}, {"link_radius": 9}, {"saddle": 0.0, "agreement": -1.0}, {"method": "euler", "steps": 12})
 STORE = "memory://integration"
 FIELDS = ArrayRef(store=STORE, path="fields")
 SCRATCH = ArrayRef(store=STORE, path="scratch")
@@ -76,7 +77,7 @@ def check(labels: npt.NDArray[np.uint32], objects: ObjectMap, expected: npt.NDAr
     times=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     sharded=st.booleans(),
     engine=st.sampled_from(["serial", "threads"]),
-    rule=st.sampled_from([{}, {"link_radius": 9}, {"agreement": 1.0}, {"method": "euler", "steps": 12}]),
+    rule=st.sampled_from(RULES),
 )
 def test_any_chunks_shards_blocks_and_engine_give_the_labels_of_the_whole_image(
     fields, chunk, times, sharded, engine, rule

@@ -89,19 +89,29 @@ def components(nodes: list[Pixel], radius: int) -> dict[Pixel, int]:
     return group
 
 
-def agreeing(piece: dict[Pixel, int], flow: dict[Pixel, Vector], agreement: float) -> dict[int, int]:
-    """The object of every piece, after the votes over common borders."""
-    votes: dict[tuple[int, int], int] = {}
+def raw_flow(fields: npt.NDArray[np.float16], q: Pixel) -> Vector:
+    """Flow as stored, in 1/4096, at most 8 px long on an axis."""
+    y, x = (round(min(max(float(fields[axis, q[0], q[1]]), -8.0), 8.0) * 4096) for axis in (0, 1))
+    return y, x
+
+
+def joined(piece: dict[Pixel, int], fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[int, int]:
+    """The object of every piece, after looking at all common borders."""
+    peak: dict[int, float] = {}
+    for q, a in piece.items():
+        peak[a] = max(peak.get(a, 0.5), float(fields[2][q]))
+    borders: dict[tuple[int, int], list[tuple[int, float]]] = {}
     for (y, x), a in piece.items():
         for there in ((y, x + 1), (y + 1, x)):
             b = piece.get(there, a)
             if a != b:
-                cosine = sum(m * n for m, n in zip(flow[y, x], flow[there], strict=True))
-                key = (min(a, b), max(a, b))
-                votes[key] = votes.get(key, 0) + cosine - round(agreement * 2**28)
+                product = sum(m * n for m, n in zip(raw_flow(fields, (y, x)), raw_flow(fields, there), strict=True))
+                height = min(float(fields[2, y, x]), float(fields[2][there]))
+                borders.setdefault((min(a, b), max(a, b)), []).append((product, height))
     merged = {a: a for a in piece.values()}
-    for (a, b), vote in votes.items():
-        if vote > 0:
+    for (a, b), pairs in borders.items():
+        agree = sum(product - round(config.agreement * 2**24) for product, _ in pairs) > 0
+        if agree and max(height for _, height in pairs) > config.saddle * min(peak[a], peak[b]):
             low, high = sorted((merged[a], merged[b]))
             merged = {k: low if m == high else m for k, m in merged.items()}
     return merged
@@ -112,7 +122,7 @@ def integrate(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> npt
     ends = end_points(fields, config)
     group = components(sorted(set(ends.values())), config.link_radius)
     piece = {q: group[end] for q, end in ends.items()}
-    merged = agreeing(piece, unit_flow(fields, config), config.agreement)
+    merged = joined(piece, fields, config)
     labels = np.zeros(fields.shape[1:], np.uint32)
     members: dict[int, list[Pixel]] = {}
     for q in sorted(piece):
