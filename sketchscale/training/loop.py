@@ -542,5 +542,5 @@ def _diameter(images: Sequence[TrainingImage]) -> float:
 
 
 def _smallest(images: Sequence[TrainingImage]) -> int:
-    """Half of the smallest but few annotated areas (2nd percentile), at most 20 px."""
-    return int(min(20, max(1, np.percentile(_areas(images), 2) / 2)))
+    """Half of the 5th percentile of the annotated areas: nothing much smaller than what was shown is an object."""
+    return max(1, int(np.percentile(_areas(images), 5) / 2))

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from sketchscale.errors import InputError, ResumeError, SetupError, TaskError, UnknownNameError
-from sketchscale.losses import LossConfig
+from sketchscale.losses import BatchTargets, LossConfig
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.training import loop
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.loop import Step, TrainingConfig, choose_threshold, rate_at, train
-from sketchscale.training.patches import TrainingImage
+from sketchscale.training.patches import PatchSource, TrainingImage
 
 TINY = TrainingConfig(
     network=NetworkConfig(widths=(4, 8)),
@@ -81,7 +81,22 @@ def test_training_lowers_the_loss_and_finds_the_discs(tmp_path: Path) -> None:
     assert (found == (fresh.labels > 0)).mean() > 0.9
     assert not model.network.training
     assert model.config.diameter == pytest.approx(10, abs=3)
-    assert 1 <= model.config.min_size <= 20
+    areas = np.bincount(example(1).labels.ravel())[1:]
+    assert model.config.min_size == int(np.percentile(areas, 5) / 2)
+
+
+def test_every_step_sees_other_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    draw = PatchSource.batch
+
+    def noted(self: PatchSource, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, BatchTargets]:
+        image, targets = draw(self, rng, count)
+        seen.append(float(image.sum()))
+        return image, targets
+
+    monkeypatch.setattr(PatchSource, "batch", noted)
+    train([example()], TINY, run_folder=tmp_path)
+    assert len(set(seen)) == TINY.steps
 
 
 @pytest.mark.parametrize("optimizer", sorted(loop.OPTIMIZERS))
