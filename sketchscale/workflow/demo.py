@@ -1,0 +1,129 @@
+"""The whole main job on images that come with the package.
+
+    convert ─▶ sketch ─▶ train ─▶ segment ─▶ measure ─▶ classify ─▶ evaluate ─▶ report
+
+The sketch is on one fluorescence image; the others are segmented with what it taught, and compared with their truth.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from sketchscale.annotations.sketch import open_sketch
+from sketchscale.config import Execution, SegmentOptions, TrainOptions
+from sketchscale.errors import OutputExistsError
+from sketchscale.io.image import open_image
+from sketchscale.workflow.classify import apply_classes, train_classes
+from sketchscale.workflow.convert import convert_images
+from sketchscale.workflow.evaluate import evaluate
+from sketchscale.workflow.measure import count, measure
+from sketchscale.workflow.report import draw_sketch, write_report
+from sketchscale.workflow.segment import segment
+from sketchscale.workflow.train import train
+
+__all__ = ["demo"]
+
+_LABELS = "nuclei"
+
+
+def demo(
+    out: str,
+    *,
+    minutes: float = 1.25,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Run it all in a folder.
+
+    Args:
+        minutes: of training.
+        say: hears what happens, a line at a time.
+
+    Returns:
+        Paths of report and model, counts, and the accuracy (AP at IoU 0.5) of each image that was not sketched on,
+        for the model trained here and for the shipped one.
+
+    Raises:
+        OutputExistsError: the folder is there.
+    """
+    folder = Path(out)
+    if folder.exists():
+        if not overwrite:
+            raise OutputExistsError(f"{out} is there already; expected: a new folder; to fix: --out, or --overwrite")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    with as_file(files("sketchscale") / "samples" / "fluorescence") as samples:
+        shutil.copytree(samples, folder / "samples")
+    return _Demo(folder, minutes, say).run()
+
+
+class _Demo:
+    """The steps, each said before it is done."""
+
+    def __init__(self, folder: Path, minutes: float, say: Callable[[str], None]) -> None:
+        self.folder, self.minutes, self.say = folder, minutes, say
+        self.started = time.perf_counter()
+
+    def step(self, line: str) -> None:
+        self.say(f"[{time.perf_counter() - self.started:5.0f} s] {line}")
+
+    def run(self) -> dict[str, Any]:
+        samples = self.folder / "samples"
+        self.step("convert: five PNG images to OME-Zarr")
+        images = [r["address"] for r in convert_images(str(samples / "images"), str(self.folder / "images"))]
+        truths = [str(path) for path in sorted((samples / "masks").glob("*.png"))]
+        model = self._train(images[0], str(samples / "sketch.jsonl"))
+        self.step("segment and measure: every nucleus on all five images, with the model just trained")
+        options = SegmentOptions(model=model, labels=_LABELS)
+        for image in images:
+            segment(image, options)
+            measure(image, _LABELS)
+        classes = self._classify(images, str(samples / "classes.csv"))
+        rows = [row for image in images for row in count(image, _LABELS)]
+        accuracy = self._compare(images, truths)
+        report = write_report(
+            images,
+            _LABELS,
+            str(self.folder / "report.html"),
+            title="Nuclei of the demo",
+            model=model,
+            truths=truths,
+        )
+        self.step(f"report: {report}")
+        return {"report": report, "model": model, "classes": classes, "counts": rows, "accuracy": accuracy}
+
+    def _train(self, image: str, sketch: str) -> str:
+        drawn = open_sketch(sketch, shape=open_image(image).plane().shape)
+        picture = draw_sketch(drawn, image, str(self.folder / "sketch.png"))
+        summary = drawn.summary()
+        self.step(f"sketch: {summary.objects} objects outlined on one image, see {picture}")
+        self.step(f"train: {self.minutes:g} minutes from random weights")
+        model = str(self.folder / "model")
+        options = TrainOptions(images=(image,), sketches=(sketch,), out=model, minutes=self.minutes)
+        self.step(train(options, on_step=lambda line: self.say(f"          {line}")).summary)
+        return model
+
+    def _classify(self, images: list[str], clicks: str) -> str:
+        classifier = str(self.folder / "classes")
+        result = train_classes(images[0], _LABELS, clicks, classifier)
+        self.step(f"classify: {result.summary}")
+        for image in images:
+            apply_classes(image, _LABELS, classifier)
+        return classifier
+
+    def _compare(self, images: list[str], truths: list[str]) -> dict[str, dict[str, float]]:
+        """AP at IoU 0.5 against the shipped truth: from the sketch alone, and with the shipped model beside it."""
+        self.step("evaluate: against the true outlines; the shipped model nuclei-fluo beside it")
+        shipped = SegmentOptions(model="nuclei-fluo", labels="nuclei-fluo")
+        scores: dict[str, dict[str, float]] = {}
+        for image, truth in zip(images[1:], truths[1:], strict=True):
+            segment(image, shipped, Execution())
+            own, other = (evaluate(image, name, truth)["ap"]["0.5"] for name in (_LABELS, "nuclei-fluo"))
+            scores[Path(image).name] = {"sketch": own, "nuclei-fluo": other}
+            self.step(f"  {Path(image).name}: AP 0.5 {own:.3f} from strokes, {other:.3f} with nuclei-fluo")
+        return scores

@@ -1,0 +1,293 @@
+"""The page of a run, and pictures of sketches: what storage holds, gathered for `reports`.
+
+Memory is bounded for images of any size: overviews come from a level of the pyramid that fits a screen, enlarged pieces
+from level 0.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+
+from sketchscale import __version__
+from sketchscale.annotations.sketch import Sketch
+from sketchscale.config import Execution
+from sketchscale.errors import InputError, MissingDataError, OutputError
+from sketchscale.geometry import Box, whole
+from sketchscale.intensity import channel_ranges
+from sketchscale.io.arrays import read_box
+from sketchscale.io.image import PlaneRef, open_image, read_plane
+from sketchscale.io.ledger import reopen_ledger
+from sketchscale.io.table import list_tables, read_table
+from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render
+from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
+from sketchscale.reports.plate import FieldTable, class_names, count_fields
+from sketchscale.workflow.evaluate import evaluate
+from sketchscale.workflow.measure import LabelSetting, label_setting
+from sketchscale.workflow.runner import Runner
+
+__all__ = ["draw_sketch", "write_report"]
+
+_OVERVIEWS, _CROPS, _SCREEN = 4, 6, 2048
+_LOW, _HIGH = 0.5, 99.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """One image of the report: where it is, its table, its percentiles, its committed segmentation."""
+
+    name: str
+    setting: LabelSetting
+    table: pyarrow.Table
+    ranges: tuple[tuple[float, float], ...]
+    result: dict[str, Any]
+
+
+def write_report(
+    images: Sequence[str],
+    labels: str,
+    out: str,
+    *,
+    title: str = "",
+    model: str | None = None,
+    truths: Sequence[str] = (),
+) -> str:
+    """Write one self-contained HTML page about segmented and measured images; returns its path.
+
+    Args:
+        model: folder of the model, for its training curve.
+        truths: true label images, one per image, for the table of accuracy; none leaves it out.
+
+    Raises:
+        MissingDataError: an image was not segmented or measured.
+        InputError: another number of truths than images.
+        OutputError: the page cannot be written.
+    """
+    if truths and len(truths) != len(images):
+        raise InputError(f"{len(truths)} truths for {len(images)} images; expected: one for each, in order")
+    shown = [_show(address, labels) for address in images]
+    page = render(_data(shown, labels, title=title, model=model, truths=truths))
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        Path(out).write_text(page, "utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}; to fix: another --out") from error
+    return str(out)
+
+
+def _show(address: str, labels: str) -> _Shown:
+    setting = label_setting(address, labels, Execution())
+    if labels not in list_tables(setting.image.address):
+        raise MissingDataError(
+            f"{address} has no table {labels!r}; expected: measured objects; to fix: sketchscale measure {address}"
+        )
+    with Runner(Execution()) as runner:
+        ranges = channel_ranges(runner.run, setting.plane, setting.block, low=_LOW, high=_HIGH)
+    return _Shown(
+        name=Path(address.rstrip("/")).name,
+        setting=setting,
+        table=read_table(setting.image.address, labels),
+        ranges=ranges,
+        result=_committed(setting, labels),
+    )
+
+
+def _committed(setting: LabelSetting, labels: str) -> dict[str, Any]:
+    """What the segmentation committed; empty for labels of another tool."""
+    try:
+        found = reopen_ledger(setting.image.address, f"segment-{labels}").committed("result")
+    except MissingDataError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _data(
+    shown: Sequence[_Shown], labels: str, *, title: str, model: str | None, truths: Sequence[str]
+) -> ReportData:
+    rows = count_fields(FieldTable(image=one.name, table=one.table) for one in shown)
+    classes = class_names(rows)
+    return ReportData(
+        title=title or f"{labels} in {len(shown)} images" if len(shown) != 1 else title or shown[0].name,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        thing=labels,
+        rows=rows,
+        classes=classes,
+        notes=tuple(_notes(shown)),
+        sizes=_sizes(shown, classes),
+        overviews=tuple(_overview(one, classes, 1400 if i == 0 else 700) for i, one in enumerate(shown[:_OVERVIEWS])),
+        crops=tuple(_crops(shown, classes)),
+        seams=_seams(shown),
+        training=_training(model),
+        accuracy=tuple(_accuracy(shown, labels, truths)),
+        provenance=_provenance(shown),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        config=json.dumps([one.setting.provenance for one in shown[:1]], indent=1),
+    )
+
+
+def _notes(shown: Sequence[_Shown]) -> Iterable[Note]:
+    for one in shown:
+        if one.table.num_rows == 0:
+            yield Note(level="warning", text=f"{one.name}: no object was found.")
+        if absent := one.result.get("absent_chunks", 0):
+            yield Note(level="warning", text=f"{one.name}: {absent} chunks are not stored and were read as zeros.")
+
+
+def _areas(table: pyarrow.Table) -> npt.NDArray[np.float64]:
+    name = "area_um2" if "area_um2" in table.column_names else "area"
+    return np.asarray(table.column(name).to_numpy(), np.float64)
+
+
+def _sizes(shown: Sequence[_Shown], classes: Sequence[str]) -> Sizes:
+    areas = [_areas(one.table) for one in shown]
+    unit = "um2" if all("area_um2" in one.table.column_names for one in shown) else "px"
+    if not classes:
+        return Sizes(areas=(np.concatenate(areas),), unit=unit)
+    names = [_classes_of(one.table) for one in shown]
+    return Sizes(
+        areas=tuple(
+            np.concatenate([a[n == name] for a, n in zip(areas, names, strict=True)]) for name in classes
+        ),
+        unit=unit,
+    )
+
+
+def _classes_of(table: pyarrow.Table) -> npt.NDArray[np.str_]:
+    found = table.column("class").to_pylist() if "class" in table.column_names else [""] * table.num_rows
+    return np.array(["" if name is None else name for name in found], dtype=np.str_)
+
+
+def _class_places(table: pyarrow.Table, classes: Sequence[str]) -> dict[int, int] | None:
+    if not classes:
+        return None
+    place = {name: i for i, name in enumerate(classes)}
+    label = table.column("label").to_pylist()
+    return {int(k): place[name] for k, name in zip(label, _classes_of(table).tolist(), strict=True) if name in place}
+
+
+def _overview(one: _Shown, classes: Sequence[str], width: int) -> Picture:
+    setting = one.setting
+    level = next(i for i, s in enumerate(setting.image.shapes) if max(s[-2:]) <= _SCREEN or s is setting.image.shapes[-1])
+    index = dict(setting.plane.index)
+    plane = setting.image.plane(level=level, t=index.get("t"), z=index.get("z"))
+    rgb, labels = _pixels(one, plane, whole(plane.shape), level)
+    y, x = setting.plane.shape
+    return make_picture(
+        rgb,
+        labels,
+        class_of=_class_places(one.table, classes),
+        width=width,
+        title=one.name,
+        caption=f"{x} x {y} px, {one.table.num_rows} objects",
+    )
+
+
+def _pixels(
+    one: _Shown, plane: PlaneRef, box: Box, level: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer[Any]]]:
+    rgb = to_rgb(read_plane(plane, box), one.ranges)
+    return rgb, read_box(one.setting.labels.array(level), box)
+
+
+def _crops(shown: Sequence[_Shown], classes: Sequence[str]) -> Iterable[Picture]:
+    """A few enlarged pieces, shared out over the first images."""
+    share = max(1, _CROPS // max(1, len(shown)))
+    for one in shown[:_CROPS]:
+        table = one.table
+        centroids = np.stack([table.column("y").to_numpy(), table.column("x").to_numpy()], axis=1)
+        for box in choose_crops(centroids, one.setting.plane.shape, n=share):
+            rgb, labels = _pixels(one, one.setting.plane, box, 0)
+            caption = f"{one.name}, y {box.start[0]}, x {box.start[1]}"
+            yield make_picture(rgb, labels, class_of=_class_places(table, classes), width=480, caption=caption)
+
+
+def _seams(shown: Sequence[_Shown]) -> SeamCheck | None:
+    audits = [one.result["audit"] for one in shown if "audit" in one.result]
+    if not audits:
+        return None
+    windows, objects, crossing = (sum(int(a[name]) for a in audits) for name in ("windows", "objects", "crossing"))
+    return SeamCheck(
+        passed=True,
+        sentence=f"{windows} windows on block borders were recomputed in one piece: all {objects} objects in them are "
+        f"exactly as stored.",
+        facts={
+            "objects that cross a block": str(crossing),
+            "blocks": str(sum(int(a["blocks"]) for a in audits)),
+            "largest displacement": f"{max(float(a['farthest']) for a in audits):.2f} px",
+            "bound on it": f"{max(int(a['reach']) for a in audits)} px",
+            "halo": f"{max(int(a['halo']) for a in audits)} px",
+        },
+    )
+
+
+def _training(model: str | None) -> TrainingLog | None:
+    if model is None:
+        return None
+    log = Path(model) / "run" / "log.jsonl"
+    if not log.is_file():
+        raise MissingDataError(f"{log} does not exist; expected: the log of a model trained here; to fix: drop --model")
+    steps = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    scored = [s for s in steps if s.get("score") is not None]
+    return TrainingLog(
+        loss=tuple((s["step"], s["loss"]) for s in _thinned(steps)),
+        validation=tuple((s["step"], s["score"]) for s in scored),
+        facts={"steps": str(steps[-1]["step"]), "time": f"{steps[-1]['elapsed_s']:.0f} s"} if steps else {},
+    )
+
+
+def _thinned(steps: Sequence[dict[str, Any]], most: int = 400) -> Sequence[dict[str, Any]]:
+    """Evenly chosen steps: a curve of a screen's width needs no more."""
+    if len(steps) <= most:
+        return steps
+    return [steps[int(i)] for i in np.linspace(0, len(steps) - 1, most)]
+
+
+def _accuracy(shown: Sequence[_Shown], labels: str, truths: Sequence[str]) -> Iterable[AccuracyRow]:
+    for one, truth in zip(shown, truths, strict=False):
+        scores = evaluate(one.setting.image.address, labels, truth)
+        yield AccuracyRow(
+            image=one.name,
+            n_true=scores["n_true"],
+            n_pred=scores["n_pred"],
+            ap={float(t): value for t, value in scores["ap"].items()},
+            f1=scores["f1"]["0.5"],
+        )
+
+
+def _provenance(shown: Sequence[_Shown]) -> dict[str, str]:
+    packages = ("numpy", "torch", "zarr", "numba")
+    known = {"sketchscale": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    known |= {name: importlib.metadata.version(name) for name in packages}
+    known["cores"] = str(os.cpu_count())
+    for one in shown[:1]:
+        model = one.setting.provenance.get("model", {})
+        known |= {f"model {key}": str(value) for key, value in model.items()}
+        known |= {f"recipe {key}": str(value) for key, value in one.setting.provenance.get("recipe", {}).items()}
+    return known | {f"input {one.name}": one.setting.image.identity()[:16] for one in shown[:8]}
+
+
+def draw_sketch(sketch: Sketch, image: str | None, out: str) -> str:
+    """A PNG of a sketch over its image (on black when there is none); returns its path."""
+    box = whole(sketch.shape)
+    if image is None:
+        rgb = np.zeros((*sketch.shape, 3), np.uint8)
+    else:
+        plane = open_image(image).plane()
+        with Runner(Execution()) as runner:
+            ranges = channel_ranges(runner.run, plane, (2048, 2048), low=_LOW, high=_HIGH)
+        rgb = to_rgb(read_plane(plane, box), ranges)
+    Path(out).write_bytes(flattened(make_sketch_picture(rgb, sketch.rasterize())))
+    return str(out)
