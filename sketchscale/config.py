@@ -3,8 +3,8 @@
     [study]      which images, which name                    [segment]   model and integration
     [execution]  engine, workers, memory: no effect on results  [measure], [classify], [report]
 
-An unknown key, a wrong type or a value out of range is an `InputError` that names file and key. `--set segment.min_size=30`
-overrides one key. `schema()` is the JSON schema of the file, for editors.
+An unknown key, a wrong type or a value out of range is an `InputError` that names file and key.
+`--set segment.min_size=30` overrides one key. `schema()` is the JSON schema of the file, for editors.
 """
 
 from __future__ import annotations
@@ -251,8 +251,7 @@ def _record(hint: Any) -> Any:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a study file."""
-    document = TypeAdapter(Study).json_schema()
-    return document
+    return TypeAdapter(Study).json_schema()
 
 
 def as_json(options: Any) -> str:

@@ -11,6 +11,7 @@ Nothing heavy is imported before a command runs, so `--help` answers at once.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 
@@ -20,7 +21,7 @@ from sketchscale.errors import SketchscaleError
 
 __all__ = ["app", "main", "run"]
 
-UsageError = typer.BadParameter.__mro__[1]
+UsageError: Any = typer.BadParameter.__mro__[1]
 """What the parser raises; by way of a public class, because recent versions of typer carry a click of their own."""
 
 app = typer.Typer(
@@ -62,7 +63,7 @@ def run(arguments: list[str]) -> int:
         say(f"error: {error}")
         return error.exit_code
     except UsageError as error:
-        error.show()  # type: ignore[attr-defined]
+        error.show()
         return 2
     except typer.Exit as error:
         return int(error.exit_code)

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="TIFF, OME-TIFF, PNG, JPEG, NPY, or a folder of them.")],
     target: Annotated[str, typer.Argument(metavar="DST", help="The OME-Zarr to write.")],
-    spacing: Annotated[float | None, typer.Option("--spacing", help="um per pixel, where the file does not say.")] = None,
+    spacing: Annotated[float | None, typer.Option("--spacing", help="um per pixel, if the file does not say.")] = None,
     ngff: Annotated[str, typer.Option("--ngff", help="OME-Zarr version to write: 0.4 or 0.5.")] = "0.5",
     chunk: Annotated[int, typer.Option("--chunk", help="Side of a chunk, px.", min=16)] = 512,
     engine: opt.Engine = "threads",
@@ -190,9 +190,7 @@ def classify_apply(
 
     execution = opt.execution(engine, workers, block, memory, resume, overwrite)
     with opt.progress() as on_event:
-        results = opt.each(
-            expand(images), lambda image: apply_classes(image, labels, classifier, execution, on_event)
-        )
+        results = opt.each(expand(images), lambda image: apply_classes(image, labels, classifier, execution, on_event))
     opt.show([asdict(r) for r in results], json, lambda: "\n".join(f"{r.image}: {r.counts}" for r in results))
 
 
@@ -213,8 +211,10 @@ def evaluate(
     opt.show(
         scores,
         json,
-        lambda: f"AP 0.5 {scores['ap']['0.5']:.4f}   AP 0.75 {scores['ap']['0.75']:.4f}   F1 0.5 "
-        f"{scores['f1']['0.5']:.4f}   true {scores['n_true']}   predicted {scores['n_pred']}",
+        lambda: (
+            f"AP 0.5 {scores['ap']['0.5']:.4f}   AP 0.75 {scores['ap']['0.75']:.4f}   F1 0.5 "
+            f"{scores['f1']['0.5']:.4f}   true {scores['n_true']}   predicted {scores['n_pred']}"
+        ),
     )
 
 
@@ -262,12 +262,14 @@ def status(images: opt.Images, json: opt.Json = False) -> None:
     opt.show(
         rows,
         json,
-        lambda: "\n".join(
-            f"{r['image']}\t{r['run']}\t{'committed' if r['committed'] else 'unfinished'}\t"
-            + " ".join(f"{stage}:{n}" for stage, n in r["stages"].items())
-            for r in rows
-        )
-        or "nothing has run here yet",
+        lambda: (
+            "\n".join(
+                f"{r['image']}\t{r['run']}\t{'committed' if r['committed'] else 'unfinished'}\t"
+                + " ".join(f"{stage}:{n}" for stage, n in r["stages"].items())
+                for r in rows
+            )
+            or "nothing has run here yet"
+        ),
     )
 
 
@@ -279,9 +281,9 @@ def verify(images: opt.Images, json: opt.Json = False) -> None:
     with opt.progress() as on_event:
         checks = [check for image in expand(images) for check in work(image, on_event)]
     opt.show(
-        checks, json, lambda: "\n".join(f"{'ok ' if c['ok'] else 'BAD'} {c['image']}: {c['check']}: {c['found']}" for c in checks)
+        checks,
+        json,
+        lambda: "\n".join(f"{'ok ' if c['ok'] else 'BAD'} {c['image']}: {c['check']}: {c['found']}" for c in checks),
     )
     if not all(check["ok"] for check in checks):
         raise typer.Exit(4)
-
-

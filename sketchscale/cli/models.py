@@ -34,7 +34,7 @@ def train(
     init: Annotated[str | None, typer.Option("--init", help="Start from this model instead of random weights.")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     device: opt.Device = "cpu",
-    on_conflict: Annotated[str, typer.Option("--on-conflict", help="refuse, or last: the later stroke wins.")] = "refuse",
+    on_conflict: Annotated[str, typer.Option("--on-conflict", help="refuse, or last: the later wins.")] = "refuse",
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
@@ -65,8 +65,10 @@ def train(
 def sketch_import(
     source: Annotated[str, typer.Argument(help="Label image, GeoJSON, points or boxes (CSV).")],
     out: Out,
-    image: Annotated[str | None, typer.Option("--image", help="The image it belongs to; strokes must lie inside.")] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="labels, geojson, points or boxes; else by extension.")] = None,
+    image: Annotated[str | None, typer.Option("--image", help="The image it belongs to.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="labels, objects, geojson, ...; else by extension.")
+    ] = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Other tools' annotations into a sketch."""
@@ -85,7 +87,7 @@ def sketch_export(sketch: Annotated[str, typer.Argument()], out: Out, overwrite:
 def sketch_simulate(
     truth: Annotated[str, typer.Argument(help="Label image with every object.")],
     out: Out,
-    style: Annotated[str, typer.Option("--style", help="fill, half, scribble (strokes as people draw), or gp.")] = "fill",
+    style: Annotated[str, typer.Option("--style", help="fill, half, scribble, or gp.")] = "fill",
     objects: Annotated[int, typer.Option("--objects", help="Objects to annotate by strokes.", min=1)] = 20,
     percent: Annotated[float, typer.Option("--percent", help="Annotated pixels with style gp.")] = 10.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -95,9 +97,7 @@ def sketch_simulate(
     from sketchscale.workflow.sketches import simulate_sketch
 
     typer.echo(
-        simulate_sketch(
-            truth, out, style=style, n_objects=objects, percent=percent, seed=seed, overwrite=overwrite
-        )
+        simulate_sketch(truth, out, style=style, n_objects=objects, percent=percent, seed=seed, overwrite=overwrite)
     )
 
 

@@ -56,9 +56,7 @@ def execution(
 ) -> Execution:
     from sketchscale.config import Execution
 
-    return Execution(
-        engine=engine, workers=workers, block=block, memory_gb=memory, resume=resume, overwrite=overwrite
-    )
+    return Execution(engine=engine, workers=workers, block=block, memory_gb=memory, resume=resume, overwrite=overwrite)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
@@ -100,9 +101,9 @@ def predict_tiles(task: TileBatch, config: PredictConfig) -> Json:
     return {"tiles": task.count, "checksum": write_box(config.tiles, box, fields)}
 
 
-def _read_tile(config: PredictConfig, position: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.generic]]:
+def _read_tile(config: PredictConfig, position: int) -> npt.NDArray[np.generic]:
     box = config.grid.box(position).clip(config.plane.shape)
-    return pad_tile(read_plane(config.plane, box, config.channels), config.grid.tile)  # type: ignore[return-value]
+    return pad_tile(read_plane(config.plane, box, config.channels), config.grid.tile)
 
 
 def plan_blend(config: BlendConfig, block: tuple[int, int]) -> Plan[Tile]:
@@ -116,10 +117,10 @@ def plan_blend(config: BlendConfig, block: tuple[int, int]) -> Plan[Tile]:
 def blend_tiles(task: Tile, config: BlendConfig) -> Json:
     """Blend one block."""
 
-    def read_tile(position: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+    def read_tile(position: int) -> npt.NDArray[np.float16]:
         side = config.grid.tile
         box = Box((position, 0, 0, 0), (position + 1, FIELDS, side, side))
-        return read_box(config.tiles, box)[0]
+        return np.asarray(read_box(config.tiles, box)[0])
 
     blended = blend_box(config.grid, task.write, read_tile).astype(np.float16)
     box = Box((0, *task.write.start), (FIELDS, *task.write.stop))

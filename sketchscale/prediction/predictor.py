@@ -69,7 +69,8 @@ def load_network(folder: str, sha256: str, recipe: Recipe) -> Model:
             fix="do not change a model while it is used",
         )
     check_device(recipe.device)
-    model.network.to(recipe.device, memory_format=torch.channels_last)
+    model.network.to(recipe.device)
+    model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 

@@ -21,7 +21,7 @@ from sketchscale.intensity import array_ranges
 from sketchscale.io.arrays import open_array
 from sketchscale.io.image import open_image
 from sketchscale.networks.checkpoint import Model, load_model
-from sketchscale.prediction.blend import TileGrid, blend_box
+from sketchscale.prediction.blend import blend_box
 from sketchscale.prediction.predictor import load_network, pad_tile, run_tiles
 from sketchscale.workflow.segment import integration_config, recipe_of, segment, tile_grid
 
@@ -53,7 +53,7 @@ def open_view(address: str | Path, labels: str | None = None, *, level: int = 0)
     }
     if "c" in axes:
         coordinates["c"] = np.asarray(image.channels)
-    lazy = dask.array.from_zarr(array)
+    lazy = dask.array.from_zarr(array)  # type: ignore[no-untyped-call]
     return xarray.DataArray(lazy, dims=tuple(axes), coords=coordinates, name=labels or image.metadata.name or None)
 
 
@@ -99,9 +99,7 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     return integrate(predict_array(_pixels(image, model), model, options), integration_config(model, options))
 
 
-def predict_array(
-    pixels: npt.NDArray[Any], model: Model, options: SegmentOptions
-) -> npt.NDArray[np.float16]:
+def predict_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOptions) -> npt.NDArray[np.float16]:
     """Blended fields (3, y, x) of pixels (c, y, x)."""
     ranges = array_ranges(pixels, low=model.config.low, high=model.config.high)
     grid, recipe = tile_grid((pixels.shape[1], pixels.shape[2]), model, options), recipe_of(options)

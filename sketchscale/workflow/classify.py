@@ -5,6 +5,7 @@ The class image `labels/<name>_class` carries one colour per class, so that ever
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ from sketchscale.objects.patches import estimate_side, object_windows, read_patc
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.runner import Runner, open_run, quiet
 
-__all__ = ["CLASS_COLORS", "ClassifyResult", "ClassifierResult", "apply_classes", "train_classes"]
+__all__ = ["CLASS_COLORS", "ClassifierResult", "ClassifyResult", "apply_classes", "train_classes"]
 
 CLASS_COLORS = (
     (230, 120, 40, 255),
@@ -106,7 +107,9 @@ def train_classes(
     """
     execution = execution or Execution()
     if Path(out).exists() and not overwrite:
-        raise OutputExistsError(f"{out} is there already; expected: a new folder; to fix: another --out, or --overwrite")
+        raise OutputExistsError(
+            f"{out} is there already; expected: a new folder; to fix: another --out, or --overwrite"
+        )
     setting = label_setting(address, labels, execution)
     table = _table(setting, labels)
     source = setting.labels.array(0)
@@ -159,9 +162,7 @@ def _table(setting: LabelSetting, labels: str) -> pyarrow.Table:
 
 def _ranges(setting: LabelSetting, runner: Runner, ledger: StoreLedger | None) -> tuple[tuple[float, float], ...]:
     """Percentiles of each channel over the whole plane, as in segmentation."""
-    return channel_ranges(
-        lambda plan: runner.run(plan, ledger), setting.plane, setting.block, low=_LOW, high=_HIGH
-    )
+    return channel_ranges(lambda plan: runner.run(plan, ledger), setting.plane, setting.block, low=_LOW, high=_HIGH)
 
 
 def apply_classes(
@@ -230,10 +231,10 @@ def _paint(
         ledger.commit("arrays", {})
     levels = label_arrays(image, name)
     classes = sorted({*trained.config.classes, *table.column("class").to_pylist()})
-    put_class_lookup(ledger.scratch, "lookup", table, classes)
+    key = put_class_lookup(ledger.scratch, "lookup", table, classes)
     source: ArrayRef = setting.labels.array(0)
-    runner.run(plan_class_image(source, levels[0], store=ledger.scratch, key="lookup", block=setting.block), ledger)
-    for finer, coarser in zip(levels, levels[1:], strict=False):
+    runner.run(plan_class_image(source, levels[0], store=ledger.scratch, key=key, block=setting.block), ledger)
+    for finer, coarser in itertools.pairwise(levels):
         runner.run(plan_level(finer, coarser, "nearest"), ledger)
     commit_labels(
         image,

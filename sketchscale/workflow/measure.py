@@ -21,7 +21,14 @@ from sketchscale.io.image import Image, PlaneRef, open_image, read_attributes
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.store import split_address
 from sketchscale.io.table import list_tables, read_table, write_table
-from sketchscale.objects.plan import collect_features, collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
+from sketchscale.objects.plan import (
+    collect_features,
+    collect_ranges,
+    measure_config,
+    needs_ranges,
+    plan_measure,
+    plan_ranges,
+)
 from sketchscale.workflow.runner import Runner, open_run, quiet
 
 __all__ = ["MeasureResult", "count", "label_provenance", "label_setting", "measure"]

@@ -114,9 +114,7 @@ def _committed(setting: LabelSetting, labels: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _data(
-    shown: Sequence[_Shown], labels: str, *, title: str, model: str | None, truths: Sequence[str]
-) -> ReportData:
+def _data(shown: Sequence[_Shown], labels: str, *, title: str, model: str | None, truths: Sequence[str]) -> ReportData:
     rows = count_fields(FieldTable(image=one.name, table=one.table) for one in shown)
     classes = class_names(rows)
     return ReportData(
@@ -158,9 +156,7 @@ def _sizes(shown: Sequence[_Shown], classes: Sequence[str]) -> Sizes:
         return Sizes(areas=(np.concatenate(areas),), unit=unit)
     names = [_classes_of(one.table) for one in shown]
     return Sizes(
-        areas=tuple(
-            np.concatenate([a[n == name] for a, n in zip(areas, names, strict=True)]) for name in classes
-        ),
+        areas=tuple(np.concatenate([a[n == name] for a, n in zip(areas, names, strict=True)]) for name in classes),
         unit=unit,
     )
 
@@ -180,7 +176,9 @@ def _class_places(table: pyarrow.Table, classes: Sequence[str]) -> dict[int, int
 
 def _overview(one: _Shown, classes: Sequence[str], width: int) -> Picture:
     setting = one.setting
-    level = next(i for i, s in enumerate(setting.image.shapes) if max(s[-2:]) <= _SCREEN or s is setting.image.shapes[-1])
+    level = next(
+        i for i, s in enumerate(setting.image.shapes) if max(s[-2:]) <= _SCREEN or s is setting.image.shapes[-1]
+    )
     index = dict(setting.plane.index)
     plane = setting.image.plane(level=level, t=index.get("t"), z=index.get("z"))
     rgb, labels = _pixels(one, plane, whole(plane.shape), level)

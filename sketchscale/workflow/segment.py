@@ -1,4 +1,4 @@
-"""Segment an image: prediction, integration, pyramid, audit, commit. Each stage is a plan; the ledger remembers each task.
+"""Segment an image: prediction, integration, pyramid, audit, commit. Stages are plans; the ledger remembers each task.
 
     histogram ─▶ predict ─▶ blend ─▶ outline ─▶ merge ─▶ relabel ─▶ pyramid ─▶ audit ─▶ commit
     (ranges)     (tiles)    (fields) (provisional ids)   (labels level 0)                (labels visible)
@@ -9,6 +9,7 @@ are committed, the ledger stays for `verify` and `status`. Nothing is listed und
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import uuid
@@ -288,11 +289,13 @@ class _Segmentation:
         outcome = self.runner.run(outline, ledger)
         objects = self._timed("merge", lambda: merge_blocks(outline))
         self.runner.run(plan_relabel(outline, levels[0]), ledger)
-        for source, target in zip(levels, levels[1:], strict=False):
+        for source, target in itertools.pairwise(levels):
             self.runner.run(plan_level(source, target, "nearest"), ledger)
         audit = self._timed("audit", lambda: audit_seams(outline, outcome, objects, levels[0]))
         result = {"n": objects.count, "audit": asdict(audit), "absent_chunks": absent, "block": list(self.job.block)}
-        commit_labels(job.image, job.options.labels, attributes={"sketchscale": self._provenance(ranges, objects.count)})
+        commit_labels(
+            job.image, job.options.labels, attributes={"sketchscale": self._provenance(ranges, objects.count)}
+        )
         ledger.commit("result", result)
         return result
 
@@ -309,7 +312,12 @@ class _Segmentation:
         job = self.job
         config = job.model.config
         ranges = channel_ranges(
-            lambda plan: self.runner.run(plan, ledger), job.plane, job.block, job.channels, low=config.low, high=config.high
+            lambda plan: self.runner.run(plan, ledger),
+            job.plane,
+            job.block,
+            job.channels,
+            low=config.low,
+            high=config.high,
         )
         return ranges, count_absent(job.plane)
 

@@ -78,9 +78,7 @@ def train(
             on_step(f"step {step.step}  loss {step.loss:.4f}  rate {step.rate:.1e}  {step.elapsed_s:.0f} s")
 
     folder = Path(options.out)
-    model = train_network(
-        images, config, run_folder=folder / "run", init=init, on_step=note, resume=execution.resume
-    )
+    model = train_network(images, config, run_folder=folder / "run", init=init, on_step=note, resume=execution.resume)
     return _save(folder, model, options, sketches, steps)
 
 

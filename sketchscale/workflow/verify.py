@@ -67,11 +67,15 @@ def verify(address: str, on_event: Callable[[Event], None] = quiet) -> list[dict
     image = open_image(address)
     runs = status(address)
     if not runs:
-        raise InputError(f"{address} has no results; expected: an image that was segmented; to fix: sketchscale segment")
+        raise InputError(
+            f"{address} has no results; expected: an image that was segmented; to fix: sketchscale segment"
+        )
     checks = []
     for run in runs:
         name = run["run"].partition("-")[2]
-        checks.append(_check(image, f"{run['run']} is committed", run["committed"], "yes" if run["committed"] else "no"))
+        checks.append(
+            _check(image, f"{run['run']} is committed", run["committed"], "yes" if run["committed"] else "no")
+        )
         if run["committed"] and run["run"].startswith("segment-"):
             checks += _labels_checks(image, run["run"], name, on_event)
     return checks
@@ -84,30 +88,27 @@ def _check(image: Image, check: str, ok: bool, found: str) -> dict[str, Any]:
 def _labels_checks(image: Image, run: str, name: str, on_event: Callable[[Event], None]) -> list[dict[str, Any]]:
     ledger = reopen_ledger(image.address, run)
     written = ledger.finished("relabel")
+    result = ledger.committed("result") or {}
     label_image = image.label_image(name)
-    labels = label_image.array(0)
-    tasks = _tasks_of(label_image.shapes[0], ledger.committed("result")["block"])
-    plan = Plan(stage="verify", fn=recheck, tasks=tasks, config=_Recheck(labels=labels), task_bytes=24 * tasks[0].write.size)
+    tasks = tile_cover(label_image.shapes[0], result["block"])
+    largest = max((task.write.size for task in tasks), default=0)
+    config = _Recheck(labels=label_image.array(0))
     with Runner(Execution(), on_event) as runner:
-        found = runner.run(plan)
+        found = runner.run(Plan(stage="verify", fn=recheck, tasks=tasks, config=config, task_bytes=24 * largest))
     damage = [
-        f"{task.write}: {result.get('error', 'other pixels')}"
-        for task, result in zip(tasks, found, strict=True)
-        if result.get("checksum") != written.get(task.key, {}).get("checksum")
+        f"{task.write}: {block.get('error', 'other pixels')}"
+        for task, block in zip(tasks, found, strict=True)
+        if block.get("checksum") != written.get(task.key, {}).get("checksum")
     ]
-    pixels = sum(result.get("pixels", 0) for result in found)
-    top = max((result.get("top", 0) for result in found), default=0)
+    labelled = sum(block.get("pixels", 0) for block in found)
+    top = max((block.get("top", 0) for block in found), default=0)
     return [
-        _check(image, f"labels/{name}: blocks as written", not damage, f"{len(tasks)} blocks" if not damage else damage[0]),
-        _check(image, f"labels/{name}: objects", top == ledger.committed("result")["n"], f"{top} ids"),
+        _check(image, f"labels/{name}: blocks as written", not damage, damage[0] if damage else f"{len(tasks)} blocks"),
+        _check(image, f"labels/{name}: objects", top == result["n"], f"{top} ids"),
         *_pyramid_checks(image, name),
-        *_table_checks(image, name, top, pixels),
+        *_table_checks(image, name, top, labelled),
         _input_check(image, run),
     ]
-
-
-def _tasks_of(shape: tuple[int, ...], block: list[int]) -> tuple[Tile, ...]:
-    return tile_cover(shape, tuple(block))
 
 
 def recheck(task: Tile, config: _Recheck) -> Json:

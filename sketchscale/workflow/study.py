@@ -1,0 +1,142 @@
+"""A study: train when asked, then segment, measure and classify every image, count, and write the report.
+
+Every step is resumable by itself, so a study is: running it again with resume skips what is finished. An image that
+fails does not stop the others; it is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sketchscale.config import ClassifyOptions, Execution, SegmentOptions, Study, TrainOptions
+from sketchscale.engine.base import Event
+from sketchscale.errors import InputError, SketchscaleError
+from sketchscale.io.store import is_local
+from sketchscale.workflow.classify import apply_classes, train_classes
+from sketchscale.workflow.images import expand
+from sketchscale.workflow.measure import count, measure
+from sketchscale.workflow.report import write_report
+from sketchscale.workflow.runner import StageLine, quiet
+from sketchscale.workflow.segment import plan_segment, segment
+from sketchscale.workflow.train import train
+
+__all__ = ["plan_study", "run_study"]
+
+
+def plan_study(study: Study, path: str) -> tuple[StageLine, ...]:
+    """The stages of every image, with the model that is there now; nothing is written.
+
+    Raises:
+        MissingDataError: the model is still to be trained.
+    """
+    base = Path(path).parent
+    options = _segment_options(study, base)
+    return tuple(s for image in _images(study, base) for s in plan_segment(image, options, study.execution))
+
+
+def run_study(
+    study: Study,
+    path: str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_event: Callable[[Event], None] = quiet,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Run a study.
+
+    Args:
+        path: of the study file; names in it are relative to its folder.
+        resume, overwrite: as for each step.
+
+    Returns:
+        Counts per image and class, failed images, path of the report.
+
+    Raises:
+        SketchscaleError: training failed, or every image did.
+    """
+    base = Path(path).parent
+    execution = replace(study.execution, resume=resume, overwrite=overwrite)
+    images = _images(study, base)
+    if study.train is not None:
+        _train(study.train, base, execution, say)
+    options = _segment_options(study, base)
+    done, failed = [], []
+    for i, image in enumerate(images):
+        say(f"{i + 1} of {len(images)}: {image}")
+        try:
+            segment(image, options, execution, on_event)
+            measure(image, options.labels, execution, on_event)
+            done.append(image)
+        except SketchscaleError as error:
+            say(f"error: {image}: {error}")
+            failed.append((image, error))
+    if not done:
+        raise failed[-1][1]
+    if study.classify is not None:
+        _classify(study.classify, base, done, options.labels, execution, on_event, say)
+    rows = [row for image in done for row in count(image, options.labels)]
+    title = study.report.title or study.study.name
+    model = options.model if study.train is not None else None
+    report = write_report(done, options.labels, str(base / study.report.out), title=title, model=model)
+    return {"counts": rows, "failed": [image for image, _ in failed], "report": report}
+
+
+def _images(study: Study, base: Path) -> list[str]:
+    return expand([_beside(base, name) for name in study.study.images])
+
+
+def _beside(base: Path, name: str) -> str:
+    return str(base / name) if is_local(name) else name
+
+
+def _segment_options(study: Study, base: Path) -> SegmentOptions:
+    """The model: the one trained here, a folder beside the study file, or a shipped name."""
+    name = study.train.out if study.train is not None else study.segment.model
+    beside = base / name
+    model = str(beside) if study.train is not None or beside.is_dir() else name
+    return replace(study.segment, model=model)
+
+
+def _train(options: TrainOptions, base: Path, execution: Execution, say: Callable[[str], None]) -> None:
+    out = base / options.out
+    if execution.resume and (out / "config.json").is_file():
+        say(f"train: {out} is there")
+        return
+    placed = replace(
+        options,
+        out=str(out),
+        images=tuple(_beside(base, name) for name in options.images),
+        sketches=tuple(str(base / name) for name in options.sketches),
+    )
+    say(train(placed, execution, on_step=say).summary)
+
+
+def _classify(
+    options: ClassifyOptions,
+    base: Path,
+    images: list[str],
+    labels: str,
+    execution: Execution,
+    on_event: Callable[[Event], None],
+    say: Callable[[str], None],
+) -> None:
+    """Train on the first image's annotations unless a classifier is named; apply to all."""
+    if options.classifier is None and options.annotations is None:
+        raise InputError("[classify] names neither annotations nor a classifier; expected: one of them")
+    folder = base / (options.classifier or "classes")
+    if options.annotations is not None and not (execution.resume and folder.is_dir()):
+        result = train_classes(
+            images[0],
+            labels,
+            str(base / options.annotations),
+            str(folder),
+            seed=options.seed,
+            overwrite=execution.overwrite,
+        )
+        say(result.summary)
+    for image in images:
+        apply_classes(image, labels, str(folder), execution, on_event)
