@@ -133,9 +133,8 @@ def main() -> None:
 def report(options: argparse.Namespace, runs: dict[str, Run]) -> None:
     """Two tables and a line of scores, as README shows them."""
     size = 512 if options.tiny else options.size
-    print(
-        f"plate {size} x {size}, seed {options.seed}, {options.workers} workers, {platform.machine()}, {options.precision}"
-    )
+    machine = f"{options.workers} workers, {platform.machine()}, {options.precision}"
+    print(f"plate {size} x {size}, seed {options.seed}, {machine}")
     print("\n| command | seconds | peak GB of any process |\n|---|---|---|")
     for name, run in runs.items():
         print(f"| {name} | {run.seconds:.1f} | {run.peak_gb:.2f} |")

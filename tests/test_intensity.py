@@ -114,7 +114,7 @@ def test_not_a_number_is_refused_with_its_count_and_place() -> None:
 def test_a_constant_channel_is_refused_by_name() -> None:
     values = np.zeros((2, 4, 4), np.uint8)
     values[0, 0, 0] = 1
-    with pytest.raises(InputError, match="channel 'c1' of .* is constant"):
+    with pytest.raises(InputError, match=r"channel 'c1' of .* is constant"):
         channel_ranges(run, plane_of(values, "flat"), (4, 4), low=1, high=99)
 
 

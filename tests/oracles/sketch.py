@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 
@@ -19,7 +20,7 @@ def covers(event: Stroke | Polygon, y: int, x: int) -> bool:
     if any((math.floor(p + 0.5), math.floor(q + 0.5)) == (y, x) for p, q in event.points):
         return True
     ends = event.points if len(event.points) > 1 else event.points * 2
-    return any(_distance(a, b, y, x) <= event.radius_px for a, b in zip(ends[:-1], ends[1:], strict=True))
+    return any(_distance(a, b, y, x) <= event.radius_px for a, b in itertools.pairwise(ends))
 
 
 def _distance(a: tuple[float, float], b: tuple[float, float], y: int, x: int) -> float:
