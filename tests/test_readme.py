@@ -1,0 +1,88 @@
+"""README's blocks run as written, with the shipped samples standing in for a user's files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from sketchscale.cli import run
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+SAMPLES = ROOT / "sketchscale" / "samples" / "fluorescence"
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(comment above, text) of README's blocks of one language."""
+    return re.findall(rf"<!-- ([^>]*) -->\n```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_code_block_says_how_it_is_run() -> None:
+    marked = len(blocks("bash")) + len(blocks("python"))
+    assert marked == len(re.findall(r"^```(?:bash|python)$", README, re.MULTILINE)) == 5
+    not_run_here = [comment for comment, _ in blocks("bash") if not comment.startswith("run")]
+    assert not_run_here == ["demo command", "test command"], "set-up runs in .ci/run, on a new machine"
+
+
+def test_python_blocks_run() -> None:
+    for _, code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.fixture
+def folder_of_a_newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An image, its true labels and some clicks, under the names README uses."""
+    image = np.asarray(Image.open(SAMPLES / "images" / "fluorescence-1.png"))[:320, :384]
+    truth = np.asarray(Image.open(SAMPLES / "masks" / "fluorescence-1.png"))[:320, :384]
+    tifffile.imwrite(tmp_path / "plate_image.tif", image)
+    tifffile.imwrite(tmp_path / "plate_labels.tif", truth)
+    ids = [int(k) for k in np.unique(truth) if k]
+    places = [np.argwhere(truth == k)[(truth == k).sum() // 2] for k in ids]
+    lines = [
+        f"{y},{x},{'large' if (truth == k).sum() > 200 else 'small'}" for k, (y, x) in zip(ids, places, strict=True)
+    ]
+    (tmp_path / "all_clicks.csv").write_text("\n".join(["y,x,class", *lines]) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_commands_run_as_written(folder_of_a_newcomer: Path) -> None:
+    for comment, text in blocks("bash"):
+        if comment.startswith("run"):
+            for line in text.splitlines():
+                _run_line(line, folder_of_a_newcomer)
+    assert (folder_of_a_newcomer / "report.html").stat().st_size > 10_000
+    assert (folder_of_a_newcomer / "strokes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _run_line(line: str, folder: Path) -> None:
+    arguments = shlex.split(line)
+    assert arguments.pop(0) == "sketchscale"
+    if arguments[0] == "train":
+        arguments[arguments.index("--minutes") + 1] = "0.2"
+    if arguments[:2] == ["classify", "train"]:
+        _keep_clicks_that_hit(folder)
+    assert run(arguments) == 0, line
+
+
+def _keep_clicks_that_hit(folder: Path) -> None:
+    """A model trained for seconds misses objects; a person clicks on those that are there."""
+    from sketchscale.geometry import whole
+    from sketchscale.io.arrays import read_box
+    from sketchscale.io.image import open_image
+
+    found = open_image(folder / "plate.ome.zarr").label_image("cells")
+    labels = read_box(found.array(0), whole(found.shapes[0]))
+    head, *lines = (folder / "all_clicks.csv").read_text().splitlines()
+    first: dict[int, str] = {}
+    for line in lines:
+        y, x, _ = line.split(",")
+        if labels[int(y), int(x)]:
+            first.setdefault(int(labels[int(y), int(x)]), line)
+    (folder / "clicks.csv").write_text("\n".join([head, *first.values()]) + "\n")
