@@ -259,6 +259,8 @@ def measure_noise(objects: int, seeds: int) -> None:
 
     rules: dict[str, dict[str, Any]] = {
         "default": {},
+        "joined by distance alone": {"agreement": -1.0},
+        "joined by flow alone": {"saddle": 0.0},
         "pieces not joined": {"saddle": 1.0},
         "not joined, radius 3": {"saddle": 1.0, "link_radius": 3},
     }

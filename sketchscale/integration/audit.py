@@ -6,9 +6,9 @@ stored fields and compared with the stored labels:
       block 0      │      block 1            Inside a window an object is *determined* when all its end points are at
           ┌────────┼────────┐                least reach + 1 from the window's sides (sides on the image's border do
           │  ░░    │  ▒▒▒▒  │                not count): then all its pixels and its whole border lie inside, and no
-          │  ░░  ▓▓▓▓▓▓     │                end point outside can belong to it. Determined objects have to be equal
-          └────────┼────────┘                pixel by pixel, in area and in first pixel; background too.
-                   │
+          │  ░░  ▓▓▓▓▓▓     │                end point outside can belong to it; and when the flow on that border
+          └────────┼────────┘                agrees with no piece that is not so. Determined objects have to be equal
+                   │                         pixel by pixel, in area and in first pixel; background too.
 
 Ids are not compared (a window cannot know them); area and first pixel of the whole object are, so an object that was
 split, joined, cut or shifted anywhere shows as soon as one window determines it.
@@ -26,7 +26,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError, QualityError
 from sketchscale.geometry import Box
 from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, follow_flow, region_of
-from sketchscale.integration.merge import ObjectMap, join_pieces, link_sinks, local_objects
+from sketchscale.integration.merge import BlockObjects, ObjectMap, join_pieces, link_sinks, local_objects
 from sketchscale.integration.plan import BlockTask, OutlineJob, read_fields
 from sketchscale.io.arrays import ArrayRef, read_box
 
@@ -131,7 +131,7 @@ def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: Array
     stored = read_box(labels, box)
     if stored[provisional == 0].any():
         raise QualityError(f"seam audit, window {box}: background pixels are labelled; expected: none")
-    closed = _closed_pieces(points, provisional, found.area.size, region, config)
+    closed = _certain_pieces(_closed_pieces(points, found.area.size, region, config), found)
     determined = np.ones(merged.max(initial=-1) + 1, np.bool_)
     np.logical_and.at(determined, merged, closed)
     whole_id = np.concatenate([[0], merged + 1])[provisional]
@@ -142,9 +142,20 @@ def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: Array
     return int(numbers.size)
 
 
-def _closed_pieces(
-    points: EndPoints, provisional: npt.NDArray[np.uint32], count: int, region: Region, config: IntegrationConfig
-) -> npt.NDArray[np.bool_]:
+def _certain_pieces(closed: npt.NDArray[np.bool_], found: BlockObjects) -> npt.NDArray[np.bool_]:
+    """Closed pieces that cannot be joined with an open one.
+
+    An open piece may go on outside, with more border and a higher peak, or may be one with another open piece. But the
+    votes of a closed piece's whole border are inside, so where no open piece agrees with it, none is joined with it.
+    """
+    agreeing = found.pair[found.vote > 0] - 1
+    open_side = ~closed[agreeing]
+    certain = closed.copy()
+    certain[agreeing[open_side[:, ::-1]]] = False
+    return certain
+
+
+def _closed_pieces(points: EndPoints, count: int, region: Region, config: IntegrationConfig) -> npt.NDArray[np.bool_]:
     """Pieces all of whose end points lie so deep in the window that nothing outside belongs to them."""
     depth = max(config.reach + 1, config.link_radius)
     faces = zip(region.core.start, region.core.stop, region.shape, strict=True)

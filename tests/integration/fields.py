@@ -58,6 +58,13 @@ def _constant(shape: tuple[int, int], rng: np.random.Generator) -> Fields:
     return fields
 
 
+def _axial(shape: tuple[int, int], rng: np.random.Generator) -> Fields:
+    """Steps along the axes: displacements of exactly half a pixel, where rounding shows."""
+    fields = np.ones((3, *shape), np.float16)
+    fields[:2] = rng.choice([-1, 0, 1], size=(2, *shape) if rng.random() < 0.5 else (2, 1, 1))
+    return fields
+
+
 def _checkerboard(shape: tuple[int, int], rng: np.random.Generator) -> Fields:
     fields = _noisy(shape, rng)
     fields[2] = np.where(np.indices(shape).sum(axis=0) % 2, 1, -5)
@@ -90,7 +97,7 @@ def _spiral(shape: tuple[int, int], rng: np.random.Generator) -> Fields:
     return fields_of(spiral_labels(max(shape)))[:, : shape[0], : shape[1]]
 
 
-KINDS = (_noisy, _constant, _checkerboard, _discs, _noisy_discs, _still, _empty, _spiral)
+KINDS = (_noisy, _constant, _axial, _checkerboard, _discs, _noisy_discs, _still, _empty, _spiral)
 
 
 @st.composite
