@@ -18,6 +18,7 @@ MaxSize = Annotated[int | None, typer.Option("--max-size", help="Remove larger o
 Precision = Annotated[str, typer.Option("--precision", help="float32, bfloat16 or float16.")]
 Tile = Annotated[int | None, typer.Option("--tile", help="Side of a network tile, px.", min=16)]
 Time = Annotated[int | None, typer.Option("--t", help="Time point, where there are several.", min=0)]
+Overlap = Annotated[int | None, typer.Option("--overlap", help="What neighbouring tiles share, px.", min=0)]
 Depth = Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)]
 
 
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="TIFF, OME-TIFF, PNG, JPEG, NPY, or a folder of them.")],
     target: Annotated[str, typer.Argument(metavar="DST", help="The OME-Zarr to write.")],
+    axes: Annotated[str | None, typer.Option("--axes", help="Stored axes, such as zyx, if not in the file.")] = None,
     spacing: Annotated[float | None, typer.Option("--spacing", help="um per pixel, if the file does not say.")] = None,
     ngff: Annotated[str, typer.Option("--ngff", help="OME-Zarr version to write: 0.4 or 0.5.")] = "0.5",
     chunk: Annotated[int, typer.Option("--chunk", help="Side of a chunk, px.", min=16)] = 512,
@@ -50,7 +52,7 @@ def convert(
     from sketchscale.workflow import convert as work
 
     execution = opt.execution(engine, workers, 2048, memory, resume, overwrite)
-    given = {"spacing": (spacing, spacing) if spacing else None, "version": ngff, "chunk": chunk}
+    given = {"axes": axes, "spacing": (spacing, spacing) if spacing else None, "version": ngff, "chunk": chunk}
     settings = parse(ConvertConfig, given, source="options")
     if dry_run:
         stages = work.plan_images(source, target, settings, execution)
@@ -70,6 +72,7 @@ def segment(
     min_size: MinSize = None,
     max_size: MaxSize = None,
     tile: Tile = None,
+    overlap: Overlap = None,
     t: Time = None,
     z: Depth = None,
     device: opt.Device = "cpu",
@@ -97,6 +100,7 @@ def segment(
         "min_size": min_size,
         "max_size": max_size,
         "tile": tile,
+        "overlap": overlap,
         "t": t,
         "z": z,
         "device": device,
@@ -225,12 +229,14 @@ def report(
     title: Annotated[str, typer.Option("--title")] = "",
     model: Annotated[str | None, typer.Option("--model", help="Model folder, for its training curve.")] = None,
     truth: Annotated[list[str] | None, typer.Option("--truth", help="True labels, one per image.")] = None,
+    overwrite: opt.Overwrite = False,
 ) -> None:
     """One self-contained HTML page: counts, sizes, outlines over the image, seam audit, provenance."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.report import write_report
 
-    typer.echo(write_report(expand(images), labels, out, title=title, model=model, truths=tuple(truth or ())))
+    truths = tuple(truth or ())
+    typer.echo(write_report(expand(images), labels, out, title=title, model=model, truths=truths, overwrite=overwrite))
 
 
 def plan(
@@ -240,7 +246,6 @@ def plan(
     workers: opt.Workers = None,
     block: opt.Block = 2048,
     memory: opt.Memory = None,
-    overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
     """What `segment` would do: stages, tasks, memory and scratch space; nothing is written."""

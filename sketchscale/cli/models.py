@@ -63,18 +63,23 @@ def train(
 
 
 def sketch_import(
-    source: Annotated[str, typer.Argument(help="Label image, GeoJSON, points or boxes (CSV).")],
+    source: Annotated[str, typer.Argument(help="Label image, GeoJSON, points or boxes (CSV), Sketchpose's files.")],
     out: Out,
     image: Annotated[str | None, typer.Option("--image", help="The image it belongs to.")] = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", help="labels, objects, geojson, ...; else by extension.")
+        str | None,
+        typer.Option("--kind", help="labels, objects, geojson, points, boxes, sketchpose; else by extension."),
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="What a GeoJSON class means: Tumor=foreground; repeatable.")
     ] = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Other tools' annotations into a sketch."""
-    from sketchscale.workflow.sketches import import_sketch
+    from sketchscale.workflow.sketches import import_sketch, parse_classes
 
-    typer.echo(import_sketch(source, out, image=image, kind=kind, overwrite=overwrite))
+    meanings = parse_classes(classes or ())
+    typer.echo(import_sketch(source, out, image=image, kind=kind, classes=meanings, overwrite=overwrite))
 
 
 def sketch_export(sketch: Annotated[str, typer.Argument()], out: Out, overwrite: opt.Overwrite = False) -> None:
@@ -105,10 +110,14 @@ def sketch_show(
     sketch: Annotated[str, typer.Argument()],
     image: Annotated[str | None, typer.Option("--image", help="Draw over this image.")] = None,
     out: Annotated[str | None, typer.Option("--out", help="PNG to write; without it, a summary.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="First move a torn last line to SKETCH.torn.")] = False,
+    overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
     """What a sketch holds: pixels per class, objects, whether it has boundaries; or a picture of it."""
-    from sketchscale.workflow.sketches import show_sketch
+    from sketchscale.workflow.sketches import repair_sketch, show_sketch
 
-    summary = show_sketch(sketch, image=image, out=out)
+    if repair:
+        opt.say(repair_sketch(sketch))
+    summary = show_sketch(sketch, image=image, out=out, overwrite=overwrite)
     opt.show(summary, json, lambda: "\n".join(f"{key}: {value}" for key, value in summary.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -61,7 +62,7 @@ def run(
     settings = load_study(study, override or ())
     if dry_run:
         stages = plan_study(settings, study)
-        opt.show([str(s) for s in stages], json, lambda: opt.stage_table(stages))
+        opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
         return
     with opt.progress() as on_event:
         result = run_study(settings, study, resume=resume, overwrite=overwrite, on_event=on_event, say=opt.say)

@@ -527,7 +527,7 @@ def _create_levels(
     shards: Sequence[int] | None,
 ) -> tuple[ArrayRef, ...]:
     if shards is not None and version == "0.4":
-        raise InputError.of(found="shards in OME-Zarr 0.4", expected="shards in 0.5 only", fix="use --version 0.5")
+        raise InputError.of(found="shards in OME-Zarr 0.4", expected="shards in 0.5 only", fix="write version 0.5")
     refs = tuple(ArrayRef(store=store, path=_key(group, str(level))) for level in range(len(shapes)))
     for ref, shape in zip(refs, shapes, strict=True):
         create_array(

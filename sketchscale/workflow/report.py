@@ -25,10 +25,11 @@ import pyarrow
 from sketchscale import __version__
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
-from sketchscale.errors import InputError, MissingDataError, OutputError
+from sketchscale.errors import InputError, MissingDataError, OutputExistsError
 from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box
+from sketchscale.io.blobs import put_blob
 from sketchscale.io.image import PlaneRef, open_image, read_plane
 from sketchscale.io.ledger import reopen_ledger
 from sketchscale.io.table import list_tables, read_table
@@ -64,6 +65,7 @@ def write_report(
     title: str = "",
     model: str | None = None,
     truths: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> str:
     """Write one self-contained HTML page about segmented and measured images; returns its path.
 
@@ -74,17 +76,16 @@ def write_report(
     Raises:
         MissingDataError: an image was not segmented or measured.
         InputError: another number of truths than images.
+        OutputExistsError: the page is there.
         OutputError: the page cannot be written.
     """
+    if Path(out).exists() and not overwrite:
+        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: --overwrite, or another --out")
     if truths and len(truths) != len(images):
         raise InputError(f"{len(truths)} truths for {len(images)} images; expected: one for each, in order")
     shown = [_show(address, labels) for address in images]
     page = render(_data(shown, labels, title=title, model=model, truths=truths))
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text(page, "utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}; to fix: another --out") from error
+    _publish(out, page.encode())
     return str(out)
 
 
@@ -287,5 +288,10 @@ def draw_sketch(sketch: Sketch, image: str | None, out: str) -> str:
         with Runner(Execution()) as runner:
             ranges = channel_ranges(runner.run, plane, (2048, 2048), low=_LOW, high=_HIGH)
         rgb = to_rgb(read_plane(plane, box), ranges)
-    Path(out).write_bytes(flattened(make_sketch_picture(rgb, sketch.rasterize())))
+    _publish(out, flattened(make_sketch_picture(rgb, sketch.rasterize())))
     return str(out)
+
+
+def _publish(out: str, data: bytes) -> None:
+    """A file, whole or not at all."""
+    put_blob(str(Path(out).parent), Path(out).name, data)

@@ -81,7 +81,8 @@ def run_study(
     rows = [row for image in done for row in count(image, options.labels)]
     title = study.report.title or study.study.name
     model = options.model if study.train is not None else None
-    report = write_report(done, options.labels, str(base / study.report.out), title=title, model=model)
+    page = str(base / study.report.out)
+    report = write_report(done, options.labels, page, title=title, model=model, overwrite=resume or overwrite)
     return {"counts": rows, "failed": [image for image, _ in failed], "report": report}
 
 
