@@ -92,6 +92,11 @@ class StoreLedger:
             )
         return payload["result"]
 
+    def forget(self) -> None:
+        """Remove the run, as if it had never started; what it wrote elsewhere stays."""
+        self.clear_scratch()
+        _forget(self.store, self.run)
+
     def clear_scratch(self) -> None:
         """Remove the arrays between stages; those of the result stay."""
         if is_local(self.store) or not self.store.startswith("memory://"):

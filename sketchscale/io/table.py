@@ -12,6 +12,7 @@ or none. Rows are streamed: one row group is in memory at a time.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ from sketchscale.io.image import read_attributes, write_attributes
 from sketchscale.io.metadata import Version, ome_attributes, version_of
 from sketchscale.io.store import join_address, split_address
 
-__all__ = ["ROW_GROUP", "list_tables", "read_batches", "read_table", "write_table"]
+__all__ = ["ROW_GROUP", "list_tables", "read_batches", "read_table", "table_digest", "write_table"]
 
 ROW_GROUP = 65536
 """Rows per group: what is held in memory, and part of the file's layout, hence fixed."""
@@ -157,6 +158,13 @@ def read_table(store: str | Path, name: str) -> pa.Table:
     """
     with _opened(store, name) as file:
         return file.read()
+
+
+def table_digest(store: str | Path, name: str) -> str:
+    """SHA-256 of a table's file: what `verify` compares; the empty string when there is none."""
+    root, group = split_address(store)
+    data = get_blob(root, _key(group, f"tables/{name}/table.parquet"))
+    return "" if data is None else hashlib.sha256(data).hexdigest()
 
 
 def read_batches(store: str | Path, name: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -25,7 +25,7 @@ from sketchscale.io.arrays import ArrayRef
 from sketchscale.io.image import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.pyramid import plan_level
-from sketchscale.io.table import list_tables, read_table, write_table
+from sketchscale.io.table import list_tables, read_table, table_digest, write_table
 from sketchscale.objects.classes import (
     collect_classes,
     deal_objects,
@@ -43,7 +43,7 @@ from sketchscale.objects.classify import (
 from sketchscale.objects.examples import read_marks, resolve_marks
 from sketchscale.objects.patches import estimate_side, object_windows, read_patches
 from sketchscale.workflow.measure import LabelSetting, label_setting
-from sketchscale.workflow.runner import Runner, open_run, quiet
+from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
 
 __all__ = ["CLASS_COLORS", "ClassifierResult", "ClassifyResult", "apply_classes", "train_classes"]
 
@@ -195,15 +195,15 @@ def apply_classes(
     ledger = open_run(setting.image, f"classify-{labels}", fingerprint, execution, outputs=outputs)
     committed = ledger.committed("result")
     if committed is None:
-        with Runner(execution, on_event) as runner:
+        with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
             committed = _classify(setting, labels, table, trained, runner, ledger)
     ledger.clear_scratch()
-    return ClassifyResult(image=setting.image.address, labels=labels, counts=committed)
+    return ClassifyResult(image=setting.image.address, labels=labels, counts=committed["counts"])
 
 
 def _classify(
     setting: LabelSetting, labels: str, table: pyarrow.Table, trained: Classifier, runner: Runner, ledger: StoreLedger
-) -> dict[str, int]:
+) -> dict[str, Any]:
     source = setting.labels.array(0)
     ranges = _ranges(setting, runner, ledger)
     plan = plan_classify(source, setting.plane, trained, store=ledger.scratch, block=setting.block, ranges=ranges)
@@ -216,8 +216,9 @@ def _classify(
     write_table(setting.image.address, labels, classified, region=labels, attributes={"sketchscale": about})
     numbers = Counter(classified.column("class").to_pylist())
     counts = {name: numbers[name] for name in sorted({*trained.config.classes, *numbers})}
-    ledger.commit("result", counts)
-    return counts
+    result = {"counts": counts, "sha256": table_digest(setting.image.address, labels)}
+    ledger.commit("result", result)
+    return result
 
 
 def _paint(

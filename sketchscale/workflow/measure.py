@@ -20,7 +20,7 @@ from sketchscale.geometry import block_shape
 from sketchscale.io.image import Image, PlaneRef, open_image, read_attributes
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.store import split_address
-from sketchscale.io.table import list_tables, read_table, write_table
+from sketchscale.io.table import list_tables, read_table, table_digest, write_table
 from sketchscale.objects.plan import (
     collect_features,
     collect_ranges,
@@ -29,7 +29,7 @@ from sketchscale.objects.plan import (
     plan_measure,
     plan_ranges,
 )
-from sketchscale.workflow.runner import Runner, open_run, quiet
+from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
 
 __all__ = ["MeasureResult", "count", "label_provenance", "label_setting", "measure"]
 
@@ -50,7 +50,7 @@ class LabelSetting:
 
     Attributes:
         provenance: what `segment` wrote with the labels; empty for labels of another tool.
-        block: (y, x) of a task.
+        block: (y, x) of a task; whole chunks of the labels, which a class image shares.
     """
 
     image: Image
@@ -71,7 +71,7 @@ def label_setting(address: str, labels: str, execution: Execution) -> LabelSetti
     provenance = label_provenance(label_image)
     index = provenance.get("plane", {}).get("index", {})
     plane = image.plane(t=index.get("t"), z=index.get("z"))
-    y, x = block_shape(plane.shape, plane.chunks, execution.block)
+    y, x = block_shape(plane.shape, label_image.plane().chunks, execution.block)
     return LabelSetting(image=image, plane=plane, labels=label_image, provenance=provenance, block=(y, x))
 
 
@@ -105,13 +105,13 @@ def measure(
     ledger = open_run(setting.image, f"measure-{labels}", fingerprint, execution, outputs=(f"tables/{labels}",))
     committed = ledger.committed("result")
     if committed is None:
-        with Runner(execution, on_event) as runner:
+        with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
             committed = _measure(setting, labels, runner, ledger)
     ledger.clear_scratch()
-    return MeasureResult(image=setting.image.address, table=labels, **committed)
+    return MeasureResult(image=setting.image.address, table=labels, n=committed["n"], columns=committed["columns"])
 
 
-def _measure(setting: LabelSetting, labels: str, runner: Runner, ledger: StoreLedger) -> dict[str, int]:
+def _measure(setting: LabelSetting, labels: str, runner: Runner, ledger: StoreLedger) -> dict[str, Any]:
     ranges: tuple[tuple[float, float], ...] = ()
     if needs_ranges(setting.plane):
         plan = plan_ranges(setting.plane, block=setting.block)
@@ -125,7 +125,8 @@ def _measure(setting: LabelSetting, labels: str, runner: Runner, ledger: StoreLe
     table = collect_features(plan_of_blocks)
     attributes = {"sketchscale": {"stage": "measure", "version": __version__, "labels": setting.provenance}}
     write_table(setting.image.address, labels, table, region=labels, attributes=attributes)
-    result = {"n": table.num_rows, "columns": table.num_columns}
+    digest = table_digest(setting.image.address, labels)
+    result = {"n": table.num_rows, "columns": table.num_columns, "sha256": digest}
     ledger.commit("result", result)
     return result
 

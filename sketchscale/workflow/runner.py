@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -19,13 +20,13 @@ import numpy as np
 from sketchscale.config import Execution
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, check_budget, run_plan
-from sketchscale.errors import InputError, OutputExistsError
+from sketchscale.errors import InputError, OutputError, OutputExistsError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import list_blobs
 from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, open_ledger
 
-__all__ = ["Runner", "StageLine", "ensure_array", "open_run", "quiet", "refuse_foreign_labels"]
+__all__ = ["Runner", "StageLine", "ensure_array", "forgotten_if_unfit", "open_run", "quiet", "refuse_foreign_labels"]
 
 
 def quiet(event: Event) -> None:
@@ -115,6 +116,22 @@ def open_run(
     return open_ledger(
         image.address, run, fingerprint, resume=execution.resume, overwrite=execution.overwrite, outputs=outputs
     )
+
+
+@contextmanager
+def forgotten_if_unfit(ledger: StoreLedger) -> Iterator[None]:
+    """Work that leaves no trace of its run when the input turns out unfit.
+
+    A run of an input that has to be corrected cannot be resumed: it would only ask for --overwrite. An output that
+    cannot be written is another matter: what finished stays.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except InputError:
+        ledger.forget()
+        raise
 
 
 def refuse_foreign_labels(image: Image, run: str, labels: str, execution: Execution) -> None:

@@ -43,7 +43,15 @@ from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
 from sketchscale.prediction.predictor import Recipe, check_device
-from sketchscale.workflow.runner import Runner, StageLine, ensure_array, open_run, quiet, refuse_foreign_labels
+from sketchscale.workflow.runner import (
+    Runner,
+    StageLine,
+    ensure_array,
+    forgotten_if_unfit,
+    open_run,
+    quiet,
+    refuse_foreign_labels,
+)
 
 __all__ = [
     "SegmentResult",
@@ -123,12 +131,15 @@ def segment(
         image: address of an OME-Zarr image (one field of a plate, too).
 
     Raises:
-        InputError: image, model or options do not fit; nothing was written.
+        InputError: image, model or options do not fit, or the memory budget is too small; nothing was written.
         OutputExistsError: the labels are there; overwrite or resume.
         QualityError: the seam audit found a difference; the labels are not committed.
     """
-    job = _prepare(image, options or SegmentOptions(), execution or Execution())
-    with Runner(execution or Execution(), on_event) as runner:
+    execution = execution or Execution()
+    job = _prepare(image, options or SegmentOptions(), execution)
+    if execution.budget_bytes is not None:
+        _dry_run(job, execution)
+    with Runner(execution, on_event) as runner:
         return _Segmentation(job, runner).run()
 
 
@@ -136,8 +147,12 @@ def plan_segment(
     image: str, options: SegmentOptions | None = None, execution: Execution | None = None
 ) -> tuple[StageLine, ...]:
     """The stages that `segment` would run, with tasks and declared memory; nothing is written."""
-    job = _prepare(image, options or SegmentOptions(), execution or Execution())
-    with Runner(execution or Execution()) as runner:
+    execution = execution or Execution()
+    return _dry_run(_prepare(image, options or SegmentOptions(), execution), execution)
+
+
+def _dry_run(job: _Job, execution: Execution) -> tuple[StageLine, ...]:
+    with Runner(execution) as runner:
         return _Segmentation(job, runner).dry_run()
 
 
@@ -282,7 +297,8 @@ class _Segmentation:
 
     def _outline_everything(self, ledger: StoreLedger) -> dict[str, Any]:
         job = self.job
-        ranges, absent = self._ranges(ledger)
+        with forgotten_if_unfit(ledger):
+            ranges, absent = self._ranges(ledger)
         fields = self._fields(ledger, ranges)
         levels = self._label_levels(ledger)
         outline = self._outline_plan(fields, ledger.scratch)

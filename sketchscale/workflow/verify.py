@@ -1,13 +1,15 @@
 """What has run on an image, and whether its results are still what was written.
 
-`verify` trusts the ledger and nothing else: it reads every block of the labels again and compares checksums, recounts
-pixels and objects, looks at every level of the pyramid and at the table, and compares the input with its identity at
-the time. It writes nothing.
+`verify` trusts the ledger and nothing else: it reads every block of the labels, of the class image and of both pyramids
+again and compares checksums, recounts pixels and objects, compares the table with its digest and the input with its
+identity at the time. It writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +19,13 @@ from sketchscale.config import Execution
 from sketchscale.engine.base import Event, Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
-from sketchscale.io.arrays import ArrayRef, absent_chunks, checksum, read_box
+from sketchscale.io.arrays import ArrayRef, checksum, read_box
 from sketchscale.io.blobs import get_blob, list_blobs
 from sketchscale.io.image import Image, open_image
-from sketchscale.io.ledger import reopen_ledger
+from sketchscale.io.ledger import StoreLedger, reopen_ledger
 from sketchscale.io.metadata import parse_json
-from sketchscale.io.table import list_tables, read_table
+from sketchscale.io.pyramid import HalveTask, plan_level
+from sketchscale.io.table import list_tables, read_table, table_digest
 from sketchscale.workflow.runner import Runner, quiet
 
 __all__ = ["status", "verify"]
@@ -52,14 +55,38 @@ def status(address: str) -> list[dict[str, Any]]:
 class _Recheck:
     """What every task of a verification needs."""
 
-    labels: ArrayRef
+    array: ArrayRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A committed run under verification."""
+
+    image: Image
+    kind: str
+    labels: str
+    ledger: StoreLedger
+    runner: Runner
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        key = f"{_ROOT}/{self.ledger.run}/run.json"
+        found = parse_json(get_blob(self.image.address, key) or b"{}", key).get("fingerprint", {})
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.ledger.committed("result") or {}
+
+    def check(self, what: str, ok: bool, found: str) -> dict[str, Any]:
+        return {"image": self.image.address, "check": what, "ok": bool(ok), "found": found}
 
 
 def verify(address: str, on_event: Callable[[Event], None] = quiet) -> list[dict[str, Any]]:
     """Checks of every result on an image, each with what was found.
 
     Returns:
-        Records of image, check, ok, found. No record for an image without results.
+        Records of image, check, ok, found.
 
     Raises:
         InputError: the address is not an image, or nothing has run on it.
@@ -70,79 +97,100 @@ def verify(address: str, on_event: Callable[[Event], None] = quiet) -> list[dict
         raise InputError(
             f"{address} has no results; expected: an image that was segmented; to fix: sketchscale segment"
         )
-    checks = []
-    for run in runs:
-        name = run["run"].partition("-")[2]
-        checks.append(
-            _check(image, f"{run['run']} is committed", run["committed"], "yes" if run["committed"] else "no")
-        )
-        if run["committed"] and run["run"].startswith("segment-"):
-            checks += _labels_checks(image, run["run"], name, on_event)
-    return checks
-
-
-def _check(image: Image, check: str, ok: bool, found: str) -> dict[str, Any]:
-    return {"image": image.address, "check": check, "ok": bool(ok), "found": found}
-
-
-def _labels_checks(image: Image, run: str, name: str, on_event: Callable[[Event], None]) -> list[dict[str, Any]]:
-    ledger = reopen_ledger(image.address, run)
-    written = ledger.finished("relabel")
-    result = ledger.committed("result") or {}
-    label_image = image.label_image(name)
-    tasks = tile_cover(label_image.shapes[0], result["block"])
-    largest = max((task.write.size for task in tasks), default=0)
-    config = _Recheck(labels=label_image.array(0))
     with Runner(Execution(), on_event) as runner:
-        found = runner.run(Plan(stage="verify", fn=recheck, tasks=tasks, config=config, task_bytes=24 * largest))
+        return [check for run in runs for check in _run_checks(image, run, runner)]
+
+
+def _run_checks(image: Image, run: dict[str, Any], runner: Runner) -> Iterator[dict[str, Any]]:
+    """Whether a run is committed, and what its kind has to show; results that cannot be read are findings."""
+    kind, _, labels = run["run"].partition("-")
+    checked = _Run(
+        image=image, kind=kind, labels=labels, ledger=reopen_ledger(image.address, run["run"]), runner=runner
+    )
+    yield checked.check(f"{run['run']} is committed", run["committed"], "yes" if run["committed"] else "no")
+    if run["committed"] and kind in _CHECKS:
+        try:
+            yield from _CHECKS[kind](checked)
+        except InputError as error:
+            yield checked.check(f"{run['run']} is readable", False, str(error))
+
+
+def _segment_checks(run: _Run) -> Iterator[dict[str, Any]]:
+    name, n = run.labels, run.result["n"]
+    blocks = yield from _label_checks(run, name, "relabel")
+    top, pixels = max((b.get("top", 0) for b in blocks), default=0), sum(b.get("pixels", 0) for b in blocks)
+    yield run.check(f"labels/{name}: objects", top == n, f"{top} ids, {n} were written")
+    if name in list_tables(run.image.address):
+        table = read_table(run.image.address, name)
+        areas = int(np.sum(table.column("area").to_numpy())) if table.num_rows else 0
+        yield run.check(f"tables/{name}: a row per object", table.num_rows == n, f"{table.num_rows} rows, {n} objects")
+        yield run.check(f"tables/{name}: areas add up", areas == pixels, f"{areas} px in rows, {pixels} px in labels")
+    same = run.fingerprint.get("input") == run.image.identity()
+    yield run.check("input unchanged since", same, "yes" if same else "pixels or metadata were written since")
+
+
+def _measure_checks(run: _Run) -> Iterator[dict[str, Any]]:
+    """The table's bytes are those of the measurement, or of the classification that added its columns."""
+    written = {run.result.get("sha256")}
+    classify = f"classify-{run.labels}"
+    if get_blob(run.image.address, f"{_ROOT}/{classify}/run.json") is not None:
+        written.add((reopen_ledger(run.image.address, classify).committed("result") or {}).get("sha256"))
+    same = table_digest(run.image.address, run.labels) in written
+    yield run.check(f"tables/{run.labels}: bytes as written", same, "yes" if same else "other bytes")
+
+
+def _classify_checks(run: _Run) -> Iterator[dict[str, Any]]:
+    yield from _label_checks(run, f"{run.labels}_class", "class-image")
+
+
+_CHECKS: dict[str, Callable[[_Run], Iterator[dict[str, Any]]]] = {
+    "segment": _segment_checks,
+    "measure": _measure_checks,
+    "classify": _classify_checks,
+}
+"""Kind of a run (the part of its name before the dash) to its checks."""
+
+
+def _label_checks(run: _Run, name: str, stage: str) -> Generator[dict[str, Any], None, list[Json]]:
+    """Every block of a label image and of its pyramid against the ledger; returns what the finest level holds."""
+    image = run.image.label_image(name)
+    levels = [image.array(level) for level in range(len(image.shapes))]
+    tiles = tile_cover(image.shapes[0], json.loads(run.fingerprint["block"]))
+    finest, damage = _recheck_level(run, stage, levels[0], tiles)
+    yield run.check(f"labels/{name}: blocks as written", not damage, damage[0] if damage else f"{len(tiles)} blocks")
+    damage = []
+    for finer, coarser in itertools.pairwise(levels):
+        plan = plan_level(finer, coarser, "nearest")
+        damage += _recheck_level(run, plan.stage, coarser, plan.tasks)[1]
+    yield run.check(f"labels/{name}: pyramid as written", not damage, damage[0] if damage else f"{len(levels)} levels")
+    return finest
+
+
+def _recheck_level(
+    run: _Run, stage: str, array: ArrayRef, tasks: Sequence[Tile | HalveTask]
+) -> tuple[list[Json], list[str]]:
+    """What each block holds now, and the blocks that are not what the ledger says."""
+    largest = max((task.write.size for task in tasks), default=0)
+    config = _Recheck(array=array)
+    plan: Plan[Any] = Plan(stage=f"verify {stage}", fn=recheck, tasks=tasks, config=config, task_bytes=24 * largest)
+    found, written = run.runner.run(plan), run.ledger.finished(stage)
     damage = [
-        f"{task.write}: {block.get('error', 'other pixels')}"
+        f"{array}, {task.write}: {block.get('error', 'other pixels')}"
         for task, block in zip(tasks, found, strict=True)
-        if block.get("checksum") != written.get(task.key, {}).get("checksum")
+        if block.get("checksum") != _checksum(written.get(task.key))
     ]
-    labelled = sum(block.get("pixels", 0) for block in found)
-    top = max((block.get("top", 0) for block in found), default=0)
-    return [
-        _check(image, f"labels/{name}: blocks as written", not damage, damage[0] if damage else f"{len(tasks)} blocks"),
-        _check(image, f"labels/{name}: objects", top == result["n"], f"{top} ids"),
-        *_pyramid_checks(image, name),
-        *_table_checks(image, name, top, labelled),
-        _input_check(image, run),
-    ]
+    return found, damage
 
 
-def recheck(task: Tile, config: _Recheck) -> Json:
+def _checksum(record: Json) -> Json:
+    """Stages record the checksum alone or among other things; a task without a record has none."""
+    return record.get("checksum", "none") if isinstance(record, dict) else record or "none"
+
+
+def recheck(task: Tile | HalveTask, config: _Recheck) -> Json:
     """Read one block again; damage is a finding, not a failure."""
     try:
-        values = read_box(config.labels, task.write)
+        values = read_box(config.array, task.write)
     except InputError as error:
         return {"error": str(error)}
     return {"checksum": checksum(values), "pixels": int(np.count_nonzero(values)), "top": int(values.max(initial=0))}
-
-
-def _pyramid_checks(image: Image, name: str) -> list[dict[str, Any]]:
-    levels = image.label_image(name).metadata.levels
-    missing = [key for level in range(len(levels)) for key in absent_chunks(image.label_ref(name, level))]
-    found = f"{len(levels)} levels" if not missing else f"{len(missing)} chunks absent, first {missing[0]}"
-    return [_check(image, f"labels/{name}: pyramid complete", not missing, found)]
-
-
-def _table_checks(image: Image, name: str, n: int, pixels: int) -> list[dict[str, Any]]:
-    if name not in list_tables(image.address):
-        return []
-    try:
-        table = read_table(image.address, name)
-    except InputError as error:
-        return [_check(image, f"tables/{name}: readable", False, str(error))]
-    areas = int(np.sum(table.column("area").to_numpy())) if table.num_rows else 0
-    return [
-        _check(image, f"tables/{name}: a row per object", table.num_rows == n, f"{table.num_rows} rows, {n} objects"),
-        _check(image, f"tables/{name}: areas add up", areas == pixels, f"{areas} px in rows, {pixels} px in labels"),
-    ]
-
-
-def _input_check(image: Image, run: str) -> dict[str, Any]:
-    record = parse_json(get_blob(image.address, f"{_ROOT}/{run}/run.json") or b"{}", run)
-    then = record.get("fingerprint", {}).get("input", "")
-    same = then == image.identity()
-    return _check(image, "input unchanged since", same, "yes" if same else "pixels or metadata were written since")
