@@ -202,7 +202,8 @@ def compare(options: argparse.Namespace) -> None:
         result = spawn(arguments, workers=1)
         found = open_array(ArrayRef(store=str(folder), path="labels"))[:]
         rows.append((f"ours, {method}, block {options.block}", result, average_precision(folder, options.tiles, found)))
-        print(f"  {method}: {result['crossing']} objects cross block faces")
+        every = " ".join(f"{seconds:.2f}" for seconds in result["seconds"])
+        print(f"  {method}: {every} s; {result['crossing']} objects cross block faces", flush=True)
     rows += run_peer(options, folder)
     print_table(rows, options.size)
     shutil.rmtree(folder, ignore_errors=True)
@@ -285,7 +286,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=8000, help="side of the image, px")
     parser.add_argument("--objects", type=int, default=17000)
-    parser.add_argument("--tiles", type=int, default=2, help="the image repeats a tile this often along each axis")
+    parser.add_argument("--tiles", type=int, default=4, help="the image repeats a tile this often along each axis")
     parser.add_argument("--block", type=int, default=2048, help="side of a task's block, px")
     parser.add_argument("--chunk", type=int, default=512, help="side of a chunk of the stored fields, px")
     parser.add_argument("--workers", type=int, default=2)
