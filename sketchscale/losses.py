@@ -8,7 +8,10 @@ the sketch says nothing.
 Sum of the journal's Sketchpose loss, with d distance, v flow, D the pixels of known distance (background included):
 
     5 / |D_v| sum_{D_v} |v - v*|^2  +  0.08 / |D| sum_D (d - d*)^2
-        +  0.08 / |S1 \\ D| sum_{S1 \\ D} relu(lower - d)^2 + relu(d - upper)^2
+        +  0.08 / |S1| sum_{S1 \\ D} relu(lower - d)^2 + relu(d - upper)^2
+
+The last sum is divided by all annotated foreground: divided by |S1 \\ D| alone, the few bounded pixels that dense labels
+have at crop borders outweigh all others (measured: 30 of a loss of 33, and AP at 0.5 of .76 instead of .85).
 """
 
 from __future__ import annotations
@@ -96,7 +99,7 @@ def sketchpose(prediction: torch.Tensor, targets: BatchTargets, config: LossConf
     terms = (
         config.flow * _mean(flow_error, targets.flow_known, weight),
         config.distance * _mean(distance_error, targets.known, weight),
-        config.bounds * _mean(below**2 + above**2, targets.bounded, torch.ones_like(weight)),
+        config.bounds * _share(below**2 + above**2, targets.bounded, targets.inside),
     )
     return torch.stack(terms).sum()
 
@@ -114,6 +117,11 @@ def _mean(values: torch.Tensor, where: torch.Tensor, weight: torch.Tensor) -> to
     """Weighted mean over a mask; 0, with gradient 0, over an empty one."""
     weight = weight * where
     return (torch.where(where, values, 0.0) * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def _share(values: torch.Tensor, where: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """Sum over a mask, divided by the size of a larger one."""
+    return torch.where(where, values, 0.0).sum() / among.sum().clamp(min=1)
 
 
 LOSSES: Mapping[str, Loss] = {"sketchpose": sketchpose}

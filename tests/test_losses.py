@@ -95,7 +95,17 @@ def test_the_bounds_push_from_both_sides_and_only_there() -> None:
     for value, cost in ((low, 0.0), (high, 0.0), (low - 1, 1.0), (high + 2, 4.0)):
         prediction = perfect(targets)
         prediction[0, 2, 0, 4] = value
-        assert float(sketchpose(prediction, targets, LossConfig())) == pytest.approx(0.08 * cost / 2, abs=1e-7)
+        assert float(sketchpose(prediction, targets, LossConfig())) == pytest.approx(0.08 * cost / 5, abs=1e-7)
+
+
+def test_a_few_bounded_pixels_do_not_outweigh_the_others() -> None:
+    labels = np.zeros((60, 60), np.int32)
+    labels[:25], labels[:, 59] = 1, -1
+    targets = batch(labels)
+    assert 0 < int(targets.bounded.sum()) < 0.3 * int(targets.inside.sum())
+    prediction = torch.zeros(1, 3, 60, 60)
+    got = float(sketchpose(prediction, targets, LossConfig(flow=0, distance=0)))
+    assert got == pytest.approx(0.08 * float((targets.lower[targets.bounded] ** 2).sum() / targets.inside.sum()))
 
 
 @pytest.mark.parametrize("value", [-1, 0])

@@ -111,17 +111,13 @@ class UNet(nn.Module):
             nn.BatchNorm2d(widths[0], eps=1e-5), nn.ReLU(), nn.Conv2d(widths[0], config.outputs, 1)
         )
 
-        self._widen_distance()
+        self._start_between()
 
-    def _widen_distance(self) -> None:
-        """Distance is in px, ten times the size of a flow: it starts wider and between inside and outside.
-
-        Without this the first hundreds of steps go into the amplitude alone.
-        """
+    def _start_between(self) -> None:
+        """Distance starts between its values inside and outside, which saves the first steps."""
         last = self.head[-1]
         if self.config.outputs > DISTANCE and isinstance(last, nn.Conv2d) and last.bias is not None:
             with torch.no_grad():
-                last.weight[DISTANCE] *= 8
                 last.bias[DISTANCE] = -2.0
 
     @property
