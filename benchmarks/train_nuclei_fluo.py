@@ -19,7 +19,7 @@ from skimage.io import imread
 
 from sketchscale.losses import LossConfig
 from sketchscale.networks import NetworkConfig
-from sketchscale.networks.checkpoint import save_model
+from sketchscale.networks.checkpoint import load_model, save_model
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.loop import Step, TrainingConfig, train
 from sketchscale.training.patches import TrainingImage
@@ -39,19 +39,20 @@ def load_split(folder: Path, split: str) -> list[TrainingImage]:
     return images
 
 
-def recipe(minutes: float | None, steps: int, threads: int) -> TrainingConfig:
-    """Half width; contrast varied widely, because a field on a plate is scaled with the whole plate."""
+def recipe(options: argparse.Namespace) -> TrainingConfig:
+    """Half width. Contrast is varied little: brightness within an image tells nuclei from their halos."""
     return TrainingConfig(
         network=NetworkConfig(channels=1, widths=(16, 32, 64, 128)),
-        loss=LossConfig(far=0.4, rim=4),
-        augment=AugmentConfig(gain=(0.35, 1.4)),
-        steps=steps,
-        minutes=minutes,
+        loss=LossConfig(far=options.far, rim=4),
+        augment=AugmentConfig(gain=(options.gain, 1.25), noise=0.03, offset=0.03),
+        steps=options.steps,
+        minutes=options.minutes,
+        rate=options.rate,
         batch=8,
         patch=224,
-        warmup=0.08,
-        average=0.99,
-        threads=threads,
+        warmup=0.05,
+        average=0.995,
+        threads=options.threads,
         threshold=-2.0,
         min_size=20,
     )
@@ -65,6 +66,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=50.0)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--init", type=Path, help="start from this model folder")
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak of the learning rate")
+    parser.add_argument("--gain", type=float, default=0.8, help="darkest factor of contrast")
+    parser.add_argument("--far", type=float, default=1.0, help="weight of background far from objects")
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     images = load_split(options.data, "train")
@@ -76,13 +81,15 @@ def main() -> None:
             line = f"step {step.step} loss {step.loss:.4f} rate {step.rate:.2e} {step.elapsed_s:.0f} s"
             print(line, file=log, flush=True)
 
-    config = recipe(options.minutes, options.steps, options.threads)
-    model = train(images, config, run_folder=options.run, on_step=on_step, resume=options.resume)
+    init = load_model(options.init) if options.init else None
+    model = train(images, recipe(options), run_folder=options.run, init=init, on_step=on_step, resume=options.resume)
     provenance = {
         **model.provenance,
         "data": "dsb2018_fluo, training split (Kaggle Data Science Bowl 2018, BBBC038, CC0)",
-        "command": f"python benchmarks/train_nuclei_fluo.py --minutes {options.minutes:g} --steps {options.steps} "
-        f"--threads {options.threads} --data DATA/dsb2018_fluo --run RUN --out OUT",
+        "command": f"python benchmarks/train_nuclei_fluo.py --minutes {options.minutes:g} --rate {options.rate:g} "
+        f"--gain {options.gain:g} --far {options.far:g} --threads {options.threads}"
+        + (" --init FIRST" if init else ""),
+        "init": dict(init.provenance) if init else None,
         "machine": f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}",
     }
     save_model(options.out, model.network, model.config, provenance, dtype=torch.float16)
