@@ -128,7 +128,7 @@ def train_classes(
         options=TrainingOptions(seed=seed),
         provenance={
             "sketchscale": __version__,
-            "examples": {setting.labels.identity(): {str(label): name for label, name in examples.items()}},
+            "annotated": {setting.labels.identity(): {str(label): name for label, name in examples.items()}},
         },
     )
     save_classifier(out, classifier)
@@ -209,7 +209,7 @@ def _classify(
     plan = plan_classify(source, setting.plane, trained, store=ledger.scratch, block=setting.block, ranges=ranges)
     deal_objects(plan, table)
     runner.run(plan, ledger)
-    said = trained.provenance.get("examples", {}).get(setting.labels.identity(), {})
+    said = trained.provenance.get("annotated", {}).get(setting.labels.identity(), {})
     classified = collect_classes(plan, table, {int(label): name for label, name in said.items()})
     _paint(setting, labels, classified, trained, runner, ledger)
     about = {"stage": "classify", "version": __version__, "classifier": trained.sha256, "labels": setting.provenance}
