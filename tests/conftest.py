@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline import draw_nuclei, make_model, store_image
+from tests.workflow.finished import finish
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SKETCHSCALE_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -32,3 +33,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def image(tmp_path: Path) -> str:
     """An OME-Zarr image of 200 x 330 px in chunks of 64."""
     return store_image(tmp_path / "image.ome.zarr", draw_nuclei((200, 330)))
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory, model: str) -> Path:
+    """A folder with `image.zarr`, segmented, measured and classified; read only: work on a copy."""
+    return finish(tmp_path_factory.mktemp("done"), model)

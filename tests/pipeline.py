@@ -6,17 +6,20 @@ merging than good ones, and quick.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from sketchscale.config import SegmentOptions
 from sketchscale.geometry import Box
 from sketchscale.io.arrays import write_box
 from sketchscale.io.image import commit_image, create_image
 from sketchscale.networks import NetworkConfig, create_network
-from sketchscale.networks.checkpoint import ModelConfig, save_model
+from sketchscale.networks.checkpoint import ModelConfig, load_model, save_model
+from sketchscale.workflow.arrays import predict_array
 
 
 def draw_nuclei(shape: tuple[int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -33,7 +36,14 @@ def store_image(address: Path, pixels: npt.NDArray[np.generic], *, chunk: int = 
     chunks = (*((1,) if pixels.ndim == 3 else ()), chunk, chunk)
     channels = tuple(f"c{i}" for i in range(pixels.shape[0])) if pixels.ndim == 3 else ()
     levels = create_image(
-        str(address), pixels.shape, axes, pixels.dtype, chunks, channels=channels, version=version, levels=1  # type: ignore[arg-type]
+        str(address),
+        pixels.shape,
+        axes,
+        pixels.dtype,
+        chunks,
+        channels=channels,
+        version=version,
+        levels=1,  # type: ignore[arg-type]
     )
     write_box(levels[0], Box((0,) * pixels.ndim, pixels.shape), pixels)
     commit_image(str(address))
@@ -41,8 +51,13 @@ def store_image(address: Path, pixels: npt.NDArray[np.generic], *, chunk: int = 
 
 
 def make_model(folder: Path, *, channels: int = 1) -> str:
-    """A model folder: two small levels, random weights, tiles of 64 px, a threshold that gives objects."""
+    """A model folder: two small levels, random weights, tiles of 64 px, a fifth of a drawn image foreground."""
     shape = NetworkConfig(channels=channels, widths=(4, 8))
-    config = ModelConfig(network=shape, threshold=-3.19, min_size=8, tile=64, overlap=16)
-    save_model(folder, create_network(shape, seed=3).eval(), config, {"made": "for tests"})
+    config = ModelConfig(network=shape, threshold=0.0, min_size=8, tile=64, overlap=16)
+    network, provenance = create_network(shape, seed=3).eval(), {"made": "for tests"}
+    save_model(folder, network, config, provenance)
+    pixels = np.stack([draw_nuclei((130, 200), seed) for seed in range(channels)])
+    distance = predict_array(pixels, load_model(folder), SegmentOptions(model=str(folder)))[2]
+    threshold = round(float(np.quantile(distance.astype(np.float64), 0.8)), 4)
+    save_model(folder, network, replace(config, threshold=threshold), provenance)
     return str(folder)
