@@ -74,8 +74,8 @@ class IntegrationConfig:
         min_size: objects with fewer pixels, over the whole image, become background.
         max_size: objects with more pixels become background; None keeps them.
         saddle: two pieces that touch are one object when the distance on their common border climbs above this share of
-            the lower of their peaks, and `agreement` holds too. 0.5 joins a long object cut across, but not two
-            objects that meet at their edges. 1 joins nothing.
+            the lower of their peaks, and `agreement` holds too. 0.75 joins a long object cut across, but not two
+            objects that meet at their edges; 0.5 begins to join nuclei that a network separates. 1 joins nothing.
         agreement: and when the flow on the two sides of the border agrees: when the mean scalar product of facing
             pixels is above this (about 1 parallel, 0 at right angles, -1 fleeing from one another). Flow as predicted,
             not normalised: it is short where a network sees two objects touch.
@@ -95,7 +95,7 @@ class IntegrationConfig:
     link_radius: int = 2
     min_size: int = 20
     max_size: int | None = None
-    saddle: float = 0.5
+    saddle: float = 0.75
     agreement: float = 0.1
     method: Literal["suppressed", "euler"] = "suppressed"
 

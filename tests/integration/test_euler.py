@@ -65,6 +65,14 @@ def test_flips_and_transposes_commute_exactly_with_the_suppressed_walk(fields):
     assert np.array_equal(follow(turned, config).sinks, sinks.T)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_exact_halves_round_away_from_zero_on_both_sides(seed):
+    fields = np.ones((3, 12, 12), np.float16)
+    fields[:2] = np.random.default_rng(seed).choice([-1, 0, 1], size=(2, 12, 12))
+    config = IntegrationConfig(threshold=0.0, steps=30)
+    assert end_pixels(fields, config) == oracle.end_points(fields, config)
+
+
 @pytest.mark.parametrize("rule", NAMES)
 def test_no_displacement_exceeds_the_reach_when_the_flow_is_constant(rule):
     config = IntegrationConfig(threshold=0.0, **rule)

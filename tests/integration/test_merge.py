@@ -81,6 +81,17 @@ def test_borders_join_the_pieces_of_a_long_object_that_links_leave_apart():
     assert integrate(rod, IntegrationConfig(threshold=-2.0)).max() == 1
 
 
+def test_the_saddle_is_the_lower_side_of_the_border():
+    fields = np.full((3, 1, 24), 4, np.float16)
+    fields[0] = 0
+    fields[1] = np.where(np.arange(24) < 12, -0.01, 0.01)
+    config = IntegrationConfig(threshold=0.0, min_size=0, saddle=0.5, agreement=-1.0)
+    for side, height, count in ((12, 1, 2), (11, 1, 2), (12, 2, 2), (12, 3, 1)):
+        bordering = fields.copy()
+        bordering[2, 0, side] = height
+        assert integrate(bordering, config).max() == count
+
+
 def test_sizes_at_the_limits_are_kept_and_beyond_them_dropped():
     fields = np.zeros((3, 5, 30), np.float16)
     fields[2] = -5
@@ -137,12 +148,13 @@ def test_votes_of_two_blocks_are_added_and_their_saddles_compared_before_they_co
         pair, height = np.array([[1, 2]], np.int32), np.array([saddle], np.float32)
         return BlockObjects.of(block.arrays() | {"pair": pair, "saddle": height, "vote": np.array([vote])})
 
+    config = IntegrationConfig(threshold=0.0, saddle=0.5)
     cases = (((5, 1), (-4, 3), 1), ((5, 3), (-5, 1), 2), ((5, 2), (-4, 2), 2), ((-1, 3), (-1, 3), 2))
     for first, second, count in cases:
         blocks = [bordering(*first), bordering(*second)]
         unifier = Unifier()
         unifier.add_row(blocks, keep_from=0)
-        assert join_pieces(blocks, unifier.roots(), IntegrationConfig(threshold=0.0)).max() + 1 == count
+        assert join_pieces(blocks, unifier.roots(), config).max() + 1 == count
 
 
 def test_no_objects_at_all_are_no_objects():
