@@ -210,6 +210,10 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> di
         place = result
         for name in parents:
             place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise InputError.of(
+                    found=f"--set {override}: {name} is a value", expected="a section there", fix="name a key of it"
+                )
         place[leaf] = _toml_value(text.strip())
     return result
 
