@@ -36,15 +36,21 @@ for group in (studies, images, models):
     group.register(app)
 
 
-@app.callback()
-def version(
-    show: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
-) -> None:
-    if show:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from sketchscale import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and leave.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    """Options of the program itself."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,7 +64,7 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, standalone_mode=False)
     except SomeFailedError as error:
         say(str(error))
-        return 3
+        return error.exit_code
     except SketchscaleError as error:
         say(f"error: {error}")
         return error.exit_code
@@ -66,10 +72,11 @@ def run(arguments: list[str]) -> int:
         error.show()
         return 2
     except typer.Exit as error:
-        return int(error.exit_code)
+        code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; what finished is kept: run again with --resume")
-        return 130
+        code = 130  # some versions of the parser return this themselves
     except BrokenPipeError:
         return 0
+    if code == 130:
+        say("interrupted; what finished is kept: run again with --resume")
     return code if isinstance(code, int) else 0

@@ -114,15 +114,17 @@ def segment(
         opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
         return
     with opt.progress() as on_event:
-        results = opt.each(addresses, lambda image: work(image, settings, execution, on_event))
-    opt.show(
-        [asdict(r) for r in results],
-        json,
-        lambda: "\n".join(
-            f"{r.image}: {r.n} objects in labels/{r.labels}; seam audit: {r.audit.windows} windows, "
-            f"{r.audit.objects} objects compared, {r.audit.crossing} cross a block, no difference"
-            for r in results
-        ),
+        opt.each(
+            addresses,
+            lambda image: work(image, settings, execution, on_event),
+            lambda results: opt.show([asdict(r) for r in results], json, lambda: "\n".join(map(_segmented, results))),
+        )
+
+
+def _segmented(r: Any) -> str:
+    return (
+        f"{r.image}: {r.n} objects in labels/{r.labels}; seam audit: {r.audit.windows} windows, "
+        f"{r.audit.objects} objects compared, {r.audit.crossing} cross a block, no difference"
     )
 
 
@@ -142,13 +144,13 @@ def measure(
     from sketchscale.workflow.measure import measure as work
 
     execution = opt.execution(engine, workers, block, memory, resume, overwrite)
+
+    def report(results: list[Any]) -> None:
+        lines = [f"{r.image}: {r.n} rows, {r.columns} columns in tables/{r.table}" for r in results]
+        opt.show([asdict(r) for r in results], json, lambda: "\n".join(lines))
+
     with opt.progress() as on_event:
-        results = opt.each(expand(images), lambda image: work(image, labels, execution, on_event))
-    opt.show(
-        [asdict(r) for r in results],
-        json,
-        lambda: "\n".join(f"{r.image}: {r.n} rows, {r.columns} columns in tables/{r.table}" for r in results),
-    )
+        opt.each(expand(images), lambda image: work(image, labels, execution, on_event), report)
 
 
 def count(images: opt.Images, labels: opt.Labels = "nuclei", json: opt.Json = False) -> None:
@@ -156,8 +158,11 @@ def count(images: opt.Images, labels: opt.Labels = "nuclei", json: opt.Json = Fa
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.measure import count as work
 
-    rows = [row for image in opt.each(expand(images), lambda image: work(image, labels)) for row in image]
-    opt.show(rows, json, lambda: "\n".join(f"{r['image']}\t{r['class'] or 'all'}\t{r['n']}" for r in rows))
+    def report(results: list[Any]) -> None:
+        rows = [row for image in results for row in image]
+        opt.show(rows, json, lambda: "\n".join(f"{r['image']}\t{r['class'] or 'all'}\t{r['n']}" for r in rows))
+
+    opt.each(expand(images), lambda image: work(image, labels), report)
 
 
 def classify_train(
@@ -193,9 +198,12 @@ def classify_apply(
     from sketchscale.workflow.images import expand
 
     execution = opt.execution(engine, workers, block, memory, resume, overwrite)
+
+    def report(results: list[Any]) -> None:
+        opt.show([asdict(r) for r in results], json, lambda: "\n".join(f"{r.image}: {r.counts}" for r in results))
+
     with opt.progress() as on_event:
-        results = opt.each(expand(images), lambda image: apply_classes(image, labels, classifier, execution, on_event))
-    opt.show([asdict(r) for r in results], json, lambda: "\n".join(f"{r.image}: {r.counts}" for r in results))
+        opt.each(expand(images), lambda image: apply_classes(image, labels, classifier, execution, on_event), report)
 
 
 def evaluate(

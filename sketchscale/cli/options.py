@@ -33,7 +33,11 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 
 
 class SomeFailedError(Exception):
-    """Finished, but some images failed."""
+    """Finished, but some images failed (exit code 3), or all did (that of the last)."""
+
+    def __init__(self, message: str, exit_code: int = 3) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def say(text: str) -> None:
@@ -87,14 +91,15 @@ def progress(title: str = "") -> Iterator[Callable[[Event], None]]:
         yield on_event
 
 
-def each(images: Sequence[str], work: Callable[[str], Any]) -> list[Any]:
-    """Do one thing for every image; with several, one that fails does not stop the others.
+def each(images: Sequence[str], work: Callable[[str], Any], report: Callable[[list[Any]], None]) -> None:
+    """Do one thing for every image and report what came out; one of several that fails does not stop the others.
 
     Raises:
-        SomeFailedError: lists the failed ones, after all were tried.
-        SketchscaleError: the only image failed, or all did.
+        SomeFailedError: some or all of several images failed; after all were tried and the others reported.
+        SketchscaleError: the only image failed.
     """
-    results, failures = [], []
+    results: list[Any] = []
+    failures: list[tuple[str, SketchscaleError]] = []
     for image in images:
         try:
             results.append(work(image))
@@ -103,12 +108,12 @@ def each(images: Sequence[str], work: Callable[[str], Any]) -> list[Any]:
                 raise
             say(f"error: {image}: {error}")
             failures.append((image, error))
-    if failures and not results:
-        raise failures[-1][1]
+    if results:
+        report(results)
     if failures:
         names = ", ".join(image for image, _ in failures)
-        raise SomeFailedError(f"{len(failures)} of {len(images)} images failed: {names}")
-    return results
+        code = 3 if results else failures[-1][1].exit_code
+        raise SomeFailedError(f"{len(failures)} of {len(images)} images failed: {names}", code)
 
 
 def stage_table(stages: Sequence[Any]) -> str:

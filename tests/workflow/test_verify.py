@@ -62,7 +62,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a damaged commit": (
         lambda i: flip(i / ".sketchscale/measure-nuclei/commit/result.json"),
-        "measure-nuclei is read",
+        "is readable",
     ),
     "a lost record of the ledger": (
         lambda i: next((i / ".sketchscale/segment-nuclei/ledger/relabel").iterdir()).unlink(),
