@@ -19,9 +19,10 @@ with unknown pixels around it (see training.patches), so its border is U and not
 
 Conventions: the first pixel inside an object is at distance 0.5; background is the constant `outside`; the flow is the
 unit gradient (towards larger distance, y component first) of the object's own distance smoothed by a Gaussian of sigma
-1, cut at 2 px; pixels of other regions count as -0.5 there. So the flow of a pixel is known where it is in D and every
-pixel of the same object in its 5 x 5 window is too; no unknown pixel enters. A drawn boundary pixel belongs to no
-object and teaches nothing by itself. One id is one object: two objects need two ids where they come within 2 px.
+1, cut at 2 px. In that 5 x 5 window the object's own pixels are those of its id that are 4-connected to the middle
+inside the window; all others count as -0.5. So a pixel's flow is known where it and its own pixels are in D and no
+unknown pixel can be reached; what lies behind a drawn line does not matter. A drawn boundary pixel belongs to no object
+and teaches nothing by itself.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ _DRAWN = -2
 
 _FAR = np.iinfo(np.int64).max
 _REACH = 2
+_WINDOW = 2 * _REACH + 1
+_NOT_LAST = sum(1 << n for n in range(_WINDOW * _WINDOW) if n % _WINDOW != _WINDOW - 1)
+_NOT_FIRST = sum(1 << n for n in range(_WINDOW * _WINDOW) if n % _WINDOW != 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,57 +215,85 @@ def _squared_distances(codes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int
 
 
 @numba.njit(cache=True, nogil=True)
-def _value(
+def _flow(
+    codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Flow of all pixels, and where it is known."""
+    h, w = codes.shape
+    flow = np.zeros((2, h, w), np.float32)
+    known = np.zeros((h, w), np.bool_)
+    heights = np.empty(_WINDOW * _WINDOW, np.float64)
+    for i in range(h):
+        for j in range(w):
+            if codes[i, j] == 0:
+                known[i, j] = True
+            if exact[i, j] and _look_around(codes, distance, exact, i, j, heights):
+                gy, gx = _gradient(heights)
+                norm = np.sqrt(gy * gy + gx * gx)
+                known[i, j] = True
+                if norm > 1e-6:
+                    flow[0, i, j] = gy / norm
+                    flow[1, i, j] = gx / norm
+    return flow, known
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_around(
     codes: npt.NDArray[np.int32],
     distance: npt.NDArray[np.float32],
     exact: npt.NDArray[np.bool_],
     i: int,
     j: int,
-    k: int,
-) -> tuple[float, int]:
-    """What pixel (i, j) is for object k: its height, and 1 if it counts, 0 beyond the image, -1 if it is not known."""
+    heights: npt.NDArray[np.float64],
+) -> bool:
+    """Heights in the window, NaN beyond the image; False where an unknown pixel could belong to the object.
+
+    One bit per pixel of the window. What may be the object's is what is reached from the middle through pixels of its
+    id and unknown ones.
+    """
     h, w = codes.shape
-    if not (0 <= i < h and 0 <= j < w) or codes[i, j] == BEYOND:
-        return 0.0, 0
-    code = codes[i, j]
-    if code == k:
-        return np.float64(distance[i, j]), 1 if exact[i, j] else -1
-    return -0.5, -1 if code == UNKNOWN else 1
+    mine, unknown = 0, 0
+    for n in range(_WINDOW * _WINDOW):
+        y, x = i + n // _WINDOW - _REACH, j + n % _WINDOW - _REACH
+        inside = 0 <= y < h and 0 <= x < w and codes[y, x] != BEYOND
+        heights[n] = -0.5 if inside else np.nan
+        if inside and codes[y, x] == codes[i, j]:
+            mine |= 1 << n
+        elif inside and codes[y, x] == UNKNOWN:
+            unknown |= 1 << n
+    reached, grown = 0, 1 << (_WINDOW * _WINDOW // 2)
+    while grown != reached:
+        reached = grown
+        grown |= (reached << _WINDOW) | (reached >> _WINDOW)
+        grown |= ((reached & _NOT_LAST) << 1) | ((reached & _NOT_FIRST) >> 1)
+        grown &= mine | unknown
+    if reached & unknown:
+        return False
+    for n in range(_WINDOW * _WINDOW):
+        if reached >> n & 1:
+            y, x = i + n // _WINDOW - _REACH, j + n % _WINDOW - _REACH
+            if not exact[y, x]:
+                return False
+            heights[n] = distance[y, x]
+    return True
 
 
 @numba.njit(cache=True, nogil=True)
-def _flow(
-    codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def _gradient(heights: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Derivative of a Gaussian over pairs of opposite pixels; one beyond the image is continued as a straight line."""
-    h, w = codes.shape
-    flow = np.zeros((2, h, w), np.float32)
-    known = np.zeros((h, w), np.bool_)
-    for i in range(h):
-        for j in range(w):
-            if codes[i, j] == 0:
-                known[i, j] = True
-            if not exact[i, j]:
-                continue
-            gy, gx, sure = 0.0, 0.0, True
-            here = np.float64(distance[i, j])
-            for dy in range(_REACH + 1):
-                for dx in range(-_REACH, _REACH + 1):
-                    if dy == 0 and dx <= 0:
-                        continue
-                    a, seen_a = _value(codes, distance, exact, i + dy, j + dx, codes[i, j])
-                    b, seen_b = _value(codes, distance, exact, i - dy, j - dx, codes[i, j])
-                    if seen_a < 0 or seen_b < 0:
-                        sure = False
-                    rise = (a - here) * (seen_a > 0) - (b - here) * (seen_b > 0)
-                    if seen_a == 0 or seen_b == 0:
-                        rise *= 2.0
-                    weight = np.exp(-(dy * dy + dx * dx) / 2.0)
-                    gy += weight * dy * rise
-                    gx += weight * dx * rise
-            norm = np.sqrt(gy * gy + gx * gx)
-            known[i, j] = sure
-            if sure and norm > 1e-6:
-                flow[0, i, j] = gy / norm
-                flow[1, i, j] = gx / norm
-    return flow, known
+    last = _WINDOW * _WINDOW - 1
+    here = heights[last // 2]
+    gy, gx = 0.0, 0.0
+    for n in range(last // 2):
+        a, b = heights[last - n] - here, heights[n] - here
+        if np.isnan(a):
+            a = -b
+        if np.isnan(b):
+            b = -a
+        if np.isnan(a):
+            continue
+        dy, dx = _REACH - n // _WINDOW, _REACH - n % _WINDOW
+        weight = np.exp(-(dy * dy + dx * dx) / 2.0)
+        gy += weight * dy * (a - b)
+        gx += weight * dx * (a - b)
+    return gy, gx

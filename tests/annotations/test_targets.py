@@ -139,6 +139,18 @@ def test_a_drawn_line_separates_and_teaches_nothing_itself() -> None:
     assert (got.flow[1, 0, 2], got.flow[1, 0, 4]) == (-1, 1)
 
 
+def test_what_lies_behind_a_closed_line_does_not_hide_the_flow() -> None:
+    y, x = np.indices((21, 21))
+    away = np.hypot(y - 10, x - 10)
+    labels = np.where(away < 6, 1, -1).astype(np.int32)
+    near = np.pad(labels, 1, constant_values=-1) == 1
+    ring = (near[2:, 1:-1] | near[:-2, 1:-1] | near[1:-1, 2:] | near[1:-1, :-2]) & (labels != 1)
+    closed = targets_from_sketch(labels, ring)
+    np.testing.assert_array_equal(closed.flow_known, labels == 1)
+    ring[np.argmax(ring.any(1)), :] = False
+    assert 0 < targets_from_sketch(labels, ring).flow_known.sum() < (labels == 1).sum()
+
+
 def test_the_border_of_a_whole_image_is_no_boundary() -> None:
     labels = np.zeros((5, 8), np.int32)
     labels[:, :4] = 1

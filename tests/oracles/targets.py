@@ -51,11 +51,21 @@ def true_distance(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
 def flow_at(codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float64], i: int, j: int) -> npt.NDArray[np.float64]:
     """Unit flow of one pixel of a fully known label map, straight from the definition."""
     h, w = codes.shape
+    near = {
+        (y, x)
+        for y in range(max(0, i - 2), min(h, i + 3))
+        for x in range(max(0, j - 2), min(w, j + 3))
+        if codes[y, x] == codes[i, j]
+    }
+    own, front = set(), {(i, j)}
+    while front:
+        own |= front
+        front = {(y + a, x + b) for y, x in front for a, b in ((0, 1), (1, 0), (0, -1), (-1, 0))} & near - own
 
     def height(y: int, x: int) -> float | None:
         if not (0 <= y < h and 0 <= x < w) or codes[y, x] == BEYOND:
             return None
-        return float(distance[y, x]) if codes[y, x] == codes[i, j] else -0.5
+        return float(distance[y, x]) if (y, x) in own else -0.5
 
     total = np.zeros(2)
     for dy in range(-2, 3):
