@@ -6,7 +6,8 @@ Intensities are scaled by percentiles of the whole image, as in prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.sketch import Sketch, open_sketch
 from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import Event
-from sketchscale.errors import InputError, OutputExistsError
+from sketchscale.errors import InputError, OutputError, OutputExistsError
 from sketchscale.geometry import Box, block_shape
 from sketchscale.intensity import channel_ranges, normalize
 from sketchscale.io.image import PlaneRef, open_image, read_plane
 from sketchscale.losses import LossConfig
 from sketchscale.networks import NetworkConfig
-from sketchscale.networks.checkpoint import Model, load_model, save_model
+from sketchscale.networks.checkpoint import Model, load_model, replace_file, save_model
 from sketchscale.training.loop import Step, TrainingConfig
 from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import TrainingImage
@@ -63,6 +64,7 @@ def train(
     Raises:
         InputError: a sketch does not fit its image, or lacks what training needs; nothing was written.
         OutputExistsError: the model folder is there; overwrite or resume.
+        OutputError: the model folder cannot be written.
     """
     execution = execution or Execution()
     _check_output(Path(options.out), execution)
@@ -78,7 +80,11 @@ def train(
             on_step(f"step {step.step}  loss {step.loss:.4f}  rate {step.rate:.1e}  {step.elapsed_s:.0f} s")
 
     folder = Path(options.out)
-    model = train_network(images, config, run_folder=folder / "run", init=init, on_step=note, resume=execution.resume)
+    with _writing(folder):
+        _probe(folder)
+        model = train_network(
+            images, config, run_folder=folder / "run", init=init, on_step=note, resume=execution.resume
+        )
     return _save(folder, model, options, sketches, steps)
 
 
@@ -87,6 +93,31 @@ def _check_output(folder: Path, execution: Execution) -> None:
         raise OutputExistsError(
             f"{folder} is not empty; expected: a new model folder; to fix: another --out, --overwrite or --resume"
         )
+
+
+def _probe(folder: Path) -> None:
+    """Find out that a folder cannot be written before minutes of training, not after."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        replace_file(folder / "probe", b"?")
+        (folder / "probe").unlink()
+    finally:
+        with contextlib.suppress(OSError):  # not empty: a run that is resumed
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Errors of the system while training saves its state, as ours."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, InputError):
+            raise
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror or error}; expected: a writable place with free space; "
+            f"to fix: free space, then run again with --resume, or another --out"
+        ) from error
 
 
 def _read_all(options: TrainOptions, runner: Runner) -> tuple[list[TrainingImage], list[Sketch]]:
