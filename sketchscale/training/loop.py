@@ -32,6 +32,7 @@ from torch import nn
 from sketchscale import __version__
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.errors import InputError, MissingDataError, ResumeError, SetupError, TaskError, UnknownNameError
+from sketchscale.geometry import Box, tile_cover
 from sketchscale.losses import BatchTargets, LossConfig, find_loss
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import Model, ModelConfig, replace_file
@@ -490,24 +491,42 @@ def _moved(targets: BatchTargets, device: torch.device) -> BatchTargets:
     return BatchTargets(**{name: getattr(targets, name).to(device) for name in BatchTargets.__slots__})
 
 
-def predict_image(model: Model, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Fields of a small normalised image in one piece, for validation while training; (c, y, x) to (outputs, y, x).
+def predict_image(
+    model: Model, image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float32]:
+    """Fields of a normalised image in memory, for validation and thresholds; stored images go through prediction.
 
-    The image is padded to the stride by its mirror image at the lower right. Large images go through prediction.
+    Args:
+        image: (c, y, x); beyond the lower right it continues as its mirror image, up to the stride.
+        where: (y, x), pixels that are needed; tiles without any are left at 0. None for all.
+
+    Returns:
+        (outputs, y, x). Computed by tiles with the network's context around them, so that memory stays small.
     """
-    stride = int(model.network.stride)  # type: ignore[arg-type]
-    _, h, w = image.shape
+    stride, context = int(model.network.stride), int(model.network.context)  # type: ignore[arg-type]
+    halo, (_, h, w) = -(-context // stride) * stride, image.shape
     padded = np.pad(image, ((0, 0), (0, -h % stride), (0, -w % stride)), mode="symmetric")
-    with torch.inference_mode():
-        fields = model.network(torch.from_numpy(padded)[None].to(memory_format=torch.channels_last))
-    return np.asarray(fields[0, :, :h, :w].float().numpy())
+    out = np.zeros((model.config.network.outputs, h, w), np.float32)
+    for tile in tile_cover((h, w), (512 // stride * stride,) * 2):
+        if where is not None and not where[tile.write.slices].any():
+            continue
+        read = tile.write.grow(halo).clip(padded.shape[1:])
+        read = Box(read.start, tuple(-(-n // stride) * stride for n in read.stop))
+        with torch.inference_mode():
+            batch = torch.from_numpy(padded[(slice(None), *read.slices)])[None]
+            fields = model.network(batch.to(memory_format=torch.channels_last))[0].float().numpy()
+        core = tile.write.relative_to(read.start)
+        out[(slice(None), *tile.write.slices)] = fields[(slice(None), *core.slices)]
+    return out
 
 
 def choose_threshold(model: Model, images: Sequence[TrainingImage], *, most: int = 40) -> float:
     """The distance that best separates annotated foreground from annotated background.
 
-    Rule: among -4, -3.75, ..., 0 the one with the largest mean of the two shares of pixels on their right side; of
-    candidates within 0.002 of the best, the one in their middle. Drawn boundary pixels do not count.
+    Rule: among -4, -3.75, ..., 0 the one with the largest mean of two shares on their right side: of foreground pixels,
+    and of background pixels together with drawn boundary pixels; of candidates within 0.002 of the best, the one in
+    their middle. Drawn lines count because they say where objects end: background strokes alone, which keep away from
+    objects, are told apart by any threshold.
 
     Args:
         most: images that are looked at, spread evenly over the sequence.
@@ -516,10 +535,10 @@ def choose_threshold(model: Model, images: Sequence[TrainingImage], *, most: int
     chosen = [images[int(i)] for i in np.linspace(0, len(images) - 1, min(most, len(images)))]
     inside, background = [], []
     for image in chosen:
-        distance = predict_image(model, image.image)[2]
-        free = np.ones(distance.shape, bool) if image.boundary is None else ~image.boundary
-        inside.append(distance[(image.labels > 0) & free])
-        background.append(distance[(image.labels == 0) & free])
+        line = np.zeros(image.labels.shape, bool) if image.boundary is None else image.boundary
+        distance = predict_image(model, image.image, (image.labels >= 0) | line)[2]
+        inside.append(distance[(image.labels > 0) & ~line])
+        background.append(distance[(image.labels == 0) | line])
     right = (
         _share_above(np.concatenate(inside), candidates) + 1 - _share_above(np.concatenate(background), candidates)
     ) / 2

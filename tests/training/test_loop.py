@@ -289,10 +289,31 @@ def test_the_threshold_is_set_on_annotated_pixels_alone(monkeypatch: pytest.Monk
     distance = np.full((4, 100), 99.0, np.float32)
     distance[0, :50] = np.linspace(-0.4, 5, 50)
     distance[1, :50] = np.linspace(-5, -1.1, 50)
-    monkeypatch.setattr(loop, "predict_image", lambda model, pixels: np.stack([distance] * 3))
+    monkeypatch.setattr(loop, "predict_image", lambda model, pixels, where: np.stack([distance] * 3))
     network = create_network(TINY.network)
     model = Model(network=network, config=ModelConfig(network=TINY.network), provenance={})
     assert -1.1 <= choose_threshold(model, [image]) <= -0.4
+    labels[1, :50], labels[1, :5] = -1, 0
+    assert choose_threshold(model, [replace(image, labels=labels)]) < -2
+    boundary = np.zeros(labels.shape, bool)
+    boundary[1, 40:50] = True
+    assert -1.1 <= choose_threshold(model, [replace(image, labels=labels, boundary=boundary)]) <= -0.4
+
+
+def test_prediction_by_tiles_is_prediction_in_one_piece() -> None:
+    network = create_network(NetworkConfig(widths=(4, 6, 8)), seed=2).eval()
+    model = Model(network=network, config=ModelConfig(network=NetworkConfig(widths=(4, 6, 8))), provenance={})
+    image = np.random.default_rng(0).random((1, 601, 1030), np.float32)
+    got = loop.predict_image(model, image)
+    padded = np.pad(image, ((0, 0), (0, -601 % 4), (0, -1030 % 4)), mode="symmetric")
+    with torch.inference_mode():
+        whole = network(torch.from_numpy(padded)[None])[0, :, :601, :1030].numpy()
+    np.testing.assert_allclose(got, whole, atol=1e-4)
+    where = np.zeros((601, 1030), bool)
+    where[600, 1029] = True
+    partial = loop.predict_image(model, image, where)
+    np.testing.assert_array_equal(partial[:, 512:, 1024:], got[:, 512:, 1024:])
+    assert (partial[:, :512] == 0).all()
 
 
 def test_bfloat16_trains_too(tmp_path: Path) -> None:
