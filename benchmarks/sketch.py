@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--objects", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--steps", type=int, default=100_000, help="an earlier end, for machines that are shared")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--similar", type=int, default=20)
     options = parser.parse_args()
@@ -104,12 +105,12 @@ def main() -> None:
     )
     results = []
     for position, image in enumerate(chosen):
-        if options.only and position not in options.only:
+        if options.only is not None and position not in options.only:
             continue
         started = time.monotonic()
         strokes = sketched(image, options.objects, options.seed + position)
         config = TrainingConfig(
-            steps=100_000, minutes=options.minutes, threads=options.threads, seed=options.seed + position
+            steps=options.steps, minutes=options.minutes, threads=options.threads, seed=options.seed + position
         )
         with tempfile.TemporaryDirectory() as folder:
             model = train([strokes], config, run_folder=folder)
