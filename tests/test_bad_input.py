@@ -190,7 +190,7 @@ def test_too_little_memory_is_refused_before_anything_is_written(
     tmp_path: Path, model: str, refused: Callable[..., str]
 ) -> None:
     image = drawn(tmp_path)
-    says(refused("segment", image, "--model", model, "--memory", 0.001, *ENGINE), "declares", "--memory")
+    says(refused("segment", image, "--model", model, "--memory", 0.02, *ENGINE), "declares", "--memory")
 
 
 # ---- sketches

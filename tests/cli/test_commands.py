@@ -15,6 +15,13 @@ import torch
 from PIL import Image
 
 from sketchscale.cli import app, run
+from sketchscale.config import Execution, SegmentOptions
+from sketchscale.engine.base import Event
+from sketchscale.errors import QualityError
+from sketchscale.geometry import Box
+from sketchscale.io.arrays import write_box
+from sketchscale.io.image import label_arrays, open_image
+from sketchscale.workflow.segment import segment
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.finished import SHAPE, annotate, copy_of, files_of
 
@@ -187,6 +194,22 @@ def test_exit_4_damage_found_by_verify(done: Path, tmp_path: Path, said: Any) ->
     assert code == 4
     assert "BAD" in out
     assert "ok " in out
+
+
+def test_exit_4_labels_that_the_seam_audit_refuses_are_never_seen(image: str, model: str, said: Any) -> None:
+    """One stored block is emptied after it was written, before the audit looks at it."""
+
+    def spoil(event: Event) -> None:
+        if (event.stage, event.kind) == ("relabel", "end"):
+            levels = label_arrays(open_image(image), "nuclei")
+            write_box(levels[0], Box((0, 0), (130, 128)), np.zeros((130, 128), np.uint32))
+
+    with pytest.raises(QualityError) as caught:
+        segment(image, SegmentOptions(model=model), Execution(engine="serial", block=128), spoil)
+    assert caught.value.exit_code == 4
+    assert open_image(image).labels == ()
+    code, out, _ = said("status", image, "--json")
+    assert (code, json.loads(out)[0]["committed"]) == (0, False)
 
 
 def test_exit_5_the_environment(image: str, model: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:

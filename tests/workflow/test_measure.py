@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sketchscale.cli import run
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.errors import BudgetError, MissingDataError, OutputExistsError, ResumeError, UnknownNameError
@@ -26,8 +27,8 @@ def forget(image: Path) -> str:
     """The image as it was before it was measured."""
     shutil.rmtree(image / "tables")
     shutil.rmtree(image / "labels" / "nuclei_class")
-    for run in ("measure-nuclei", "classify-nuclei"):
-        shutil.rmtree(image / ".sketchscale" / run)
+    for name in ("measure-nuclei", "classify-nuclei"):
+        shutil.rmtree(image / ".sketchscale" / name)
     return str(image)
 
 
@@ -77,6 +78,27 @@ def test_killed_while_measuring_or_classifying_and_resumed_the_bytes_are_the_sam
     assert results(image) == expected
     assert not list(image.rglob("*.partial"))
     assert not list(image.rglob("scratch"))
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (["segment", "--model", "MODEL", "--max-size", "80"], "labels/nuclei/0/c/0"),
+        (["measure"], "tables/nuclei"),
+        (["classify", "apply", "--classifier", "CLASSES"], "labels/nuclei_class/0/c/0"),
+    ],
+    ids=["segment", "measure", "classify"],
+)
+def test_a_resumed_run_removes_what_a_killed_writer_left(
+    done: Path, tmp_path: Path, model: str, command: list[str], folder: str
+) -> None:
+    image = copy_of(done, tmp_path)
+    stray = image / folder / "0.0123456789abcdef.partial"
+    stray.write_bytes(b"half")
+    names = {"MODEL": model, "CLASSES": str(done / "classes")}
+    words = [names.get(word, word) for word in command]
+    assert run([*words, str(image), "--engine", "serial", "--block", "128", "--resume"]) == 0
+    assert not stray.exists()
 
 
 def test_finished_tasks_are_not_run_again(done: Path, tmp_path: Path) -> None:
