@@ -81,7 +81,7 @@ class SegmentOptions:
         threshold: foreground is where distance > threshold, in pixels; 0 is a value.
         min_size, max_size: objects outside are removed after merging; pixels.
         method: suppressed (default) or euler (as the papers write it).
-        steps, link_radius: of the integration.
+        steps, link_radius, saddle: of the integration; the last two belong to the model.
         tile, overlap: of the network's grid, pixels.
         device, precision, batch: how the network runs; part of the provenance.
         t, z: which plane, where the image has several.
@@ -97,7 +97,8 @@ class SegmentOptions:
     max_size: int | None = None
     method: Literal["suppressed", "euler"] = "suppressed"
     steps: int = 200
-    link_radius: int = 2
+    link_radius: int | None = None
+    saddle: float | None = None
     tile: int | None = None
     overlap: int | None = None
     device: str = "cpu"

@@ -41,6 +41,8 @@ class ModelConfig:
         low, high: percentiles of the image, per channel, that become 0 and 1.
         threshold: px; a pixel is foreground where the predicted distance is above it.
         min_size: px; smaller objects are dropped.
+        link_radius, saddle: how end points and pieces of objects are joined (integration.IntegrationConfig): 2 and 0.75
+            hold out against noisy flow; 1 and 1 part small objects that touch, where the flow is clean.
         outside: px, the distance taught in background.
         tile, overlap: px, of prediction; overlap is the least on each axis.
         diameter: px, the median of the training objects; for information and for the choice of a level.
@@ -54,6 +56,8 @@ class ModelConfig:
     high: float = 99.8
     threshold: float = -2.0
     min_size: int = 20
+    link_radius: int = 2
+    saddle: float = 0.75
     outside: float = -5.0
     tile: int = 512
     overlap: int = 64
@@ -67,6 +71,12 @@ class ModelConfig:
             )
         if not math.isfinite(self.threshold):
             raise InputError.of(found=f"threshold {self.threshold}", expected="a distance in px", fix="-2")
+        if self.link_radius < 1 or not 0 <= self.saddle <= 1:
+            raise InputError.of(
+                found=f"link_radius {self.link_radius}, saddle {self.saddle}",
+                expected="a radius of at least 1, a saddle from 0 to 1",
+                fix="2 and 0.75",
+            )
         if self.min_size < 0 or self.outside >= 0 or not 0 <= self.overlap < self.tile:
             raise InputError.of(
                 found=f"min_size {self.min_size}, outside {self.outside}, tile {self.tile}, overlap {self.overlap}",

@@ -203,7 +203,8 @@ def integration_config(model: Model, options: SegmentOptions) -> IntegrationConf
         max_size=options.max_size,
         method=options.method,
         steps=options.steps,
-        link_radius=options.link_radius,
+        link_radius=config.link_radius if options.link_radius is None else options.link_radius,
+        saddle=config.saddle if options.saddle is None else options.saddle,
     )
 
 
