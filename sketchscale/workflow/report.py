@@ -98,12 +98,18 @@ def _show(address: str, labels: str) -> _Shown:
     with Runner(Execution()) as runner:
         ranges = channel_ranges(runner.run, setting.plane, setting.block, low=_LOW, high=_HIGH)
     return _Shown(
-        name=Path(address.rstrip("/")).name,
+        name=_name(address),
         setting=setting,
         table=read_table(setting.image.address, labels),
         ranges=ranges,
         result=_committed(setting, labels),
     )
+
+
+def _name(address: str) -> str:
+    """The last part of an address; row, column and field for an image of a plate."""
+    parts = address.rstrip("/").split("/")
+    return "/".join(parts[-3:]) if parts[-1].isdigit() else parts[-1]
 
 
 def _committed(setting: LabelSetting, labels: str) -> dict[str, Any]:
