@@ -10,8 +10,8 @@ Sum of the journal's Sketchpose loss, with d distance, v flow, D the pixels of k
     5 / |D_v| sum_{D_v} |v - v*|^2  +  0.08 / |D| sum_D (d - d*)^2
         +  0.08 / |S1| sum_{S1 \\ D} relu(lower - d)^2 + relu(d - upper)^2
 
-The last sum is divided by all annotated foreground: divided by |S1 \\ D| alone, the few bounded pixels that dense labels
-have at crop borders outweigh all others (measured: 30 of a loss of 33).
+The last sum is divided by all annotated foreground: divided by |S1 \\ D| alone, the few bounded pixels that dense
+labels have at crop borders outweigh all others (measured: 30 of a loss of 33).
 """
 
 from __future__ import annotations
