@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class TrainingOptions:
 
     Attributes:
         steps: optimiser steps; each sees `batch` patches, turned and flipped at random.
+        batch: fewer are taken when patches are larger than 64 px, so that a step costs the same.
         learning_rate: of Adam; falls to zero along a cosine.
         held_out: share of each class that a first training does not see, for an honest score; the classifier itself is
             then trained on everything. 0 leaves the score out.
@@ -298,13 +299,18 @@ def _fit(
         network = LightNet(len(config.channels) + 1, len(config.classes)).train()
         optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.steps)
-        for rows, moves in _batches(len(targets), options):
+        for rows, moves in _batches(len(targets), _within_work(options, config.side)):
             loss = nn.functional.cross_entropy(network(_moved(data[rows], moves)), wanted[rows], weight=balance)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     return {name: np.ascontiguousarray(value.numpy()) for name, value in network.state_dict().items()}
+
+
+def _within_work(options: TrainingOptions, side: int) -> TrainingOptions:
+    """Fewer patches in a step where they are large: the work of a step is that of 32 patches of 64 px, 8 at the least."""
+    return replace(options, batch=min(options.batch, max(8, _BATCH_PIXELS // (side * side))))
 
 
 def _batches(n: int, options: TrainingOptions) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.int64]]]:
