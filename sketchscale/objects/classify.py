@@ -309,7 +309,7 @@ def _fit(
 
 
 def _within_work(options: TrainingOptions, side: int) -> TrainingOptions:
-    """Fewer patches in a step where they are large: the work of a step is that of 32 patches of 64 px, 8 at the least."""
+    """Fewer patches in a step where they are large: its work is that of 32 patches of 64 px, 8 at the least."""
     return replace(options, batch=min(options.batch, max(8, _BATCH_PIXELS // (side * side))))
 
 
