@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
     ("script", "arguments", "expected"),
     [
         ("plate.py", ["--tiny", "--work", "{folder}"], "verify: "),
-        ("objects.py", ["--tiny"], "regionprops"),
+        ("objects.py", ["--tiny"], "skimage_features_s"),
         ("integration.py", ["--tiny", "--work", "{folder}"], "suppressed"),
         ("integration.py", ["--tiny", "--noise", "--seeds", "1"], "white"),
     ],

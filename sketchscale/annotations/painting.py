@@ -217,13 +217,11 @@ class _Components:
     @classmethod
     def of(cls, keys: npt.NDArray[np.int64], width: int) -> _Components:
         pairs = []
-        for step in (1, width):
-            source = np.flatnonzero(keys % width != width - 1) if step == 1 else np.arange(keys.size)
+        with_right = np.flatnonzero(keys % width != width - 1)
+        for source, step in ((with_right, 1), (np.arange(keys.size), width)):
             found = np.searchsorted(keys, keys[source] + step)
             hit = keys[np.minimum(found, keys.size - 1)] == keys[source] + step
             pairs.append((source[hit], found[hit]))
-            if width == 1:
-                pairs = pairs[-1:]
         rows, columns = (np.concatenate([p[i] for p in pairs]) for i in (0, 1))
         graph = coo_array((np.ones(rows.size, np.bool_), (rows, columns)), shape=(keys.size, keys.size))
         count, component = connected_components(graph, directed=False)

@@ -285,3 +285,8 @@ def test_a_sketch_on_a_huge_image_costs_what_was_drawn() -> None:
     sketch = Sketch(shape=(100_000, 100_000), events=(near,))
     assert sketch.rasterize(Box((69_990, 0), (70_010, 10))).labels.max() == 1
     assert len(sketch._canvas.tiles) <= 4
+
+
+def test_a_dab_on_an_image_one_pixel_wide_is_one_object() -> None:
+    dab = Stroke(points=((0.0, 0.0),), radius_px=1.0, label="foreground")
+    assert Sketch(shape=(2, 1), events=(dab,)).rasterize().labels.tolist() == [[1], [1]]
