@@ -1,0 +1,45 @@
+"""Puts what the benchmarks printed into README, between its two figure marks; nothing there is typed by hand.
+
+    python benchmarks/write_figures.py
+
+The output of each benchmark is kept in benchmarks/results; headings and what was asked for are here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+HEADINGS = {
+    "nuclei_fluo.txt": "The shipped model on 50 test images it never saw (asked: AP 0.5 of 0.85) | nuclei_fluo.py",
+    "plate_8000.txt": "The whole job on a plate (asked: 2 GB, AP 0.5 of 0.85, post-processing under the network) | plate.py",
+    "plate_16000.txt": "The same on four times the pixels (asked: at most 10 % more memory) | plate.py --size 16000",
+    "sketch.txt": "Strokes on about 20 objects, random weights, 5 minutes (asked: mean AP 0.5 of 0.75) | sketch.py",
+    "noise.txt": "Integration of exact flows with noise 0.5, 10 seeds (asked: AP 0.5 of 0.97) | integration.py --noise",
+    "integration.txt": "Fields to labels, beside a peer (asked: 5 times faster, half its memory) | integration.py --peer",
+    "objects.txt": "Measuring and classifying 17,000 objects | objects.py",
+}
+"""File in results to heading and command; a file that is missing is a figure that is missing."""
+
+
+def figures() -> str:
+    """The section's text."""
+    parts = []
+    for name, heading in HEADINGS.items():
+        title, command = heading.split(" | ")
+        text = (ROOT / "benchmarks" / "results" / name).read_text("utf-8").strip()
+        parts.append(f"**{title}**: `python benchmarks/{command} ...`\n\n```\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def with_figures(readme: str) -> str:
+    """README with the section replaced."""
+    replacement = f"<!-- figures -->\n\n{figures()}\n<!-- end of figures -->"
+    return re.sub(r"<!-- figures -->.*?<!-- end of figures -->", lambda match: replacement, readme, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(with_figures(path.read_text("utf-8")), "utf-8")
