@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 HEADINGS = {
     "nuclei_fluo.txt": "The shipped model on 50 test images it never saw (asked: AP 0.5 of 0.85) | nuclei_fluo.py",
-    "plate_8000.txt": "The whole job on a plate (asked: 2 GB, AP 0.5 of 0.85, post-processing below network) | plate.py",
+    "plate_8000.txt": "The whole job on a plate (asked: 2 GB, AP 0.5 of 0.85) | plate.py",
     "plate_16000.txt": "The same on four times the pixels (asked: at most 10 % more memory) | plate.py --size 16000",
     "sketch.txt": "Strokes on about 20 objects, random weights, 5 minutes (asked: mean AP 0.5 of 0.75) | sketch.py",
     "noise.txt": "Integration of exact flows with noise 0.5, 10 seeds (asked: AP 0.5 of 0.97) | integration.py --noise",
-    "integration.txt": "Fields to labels, and a peer (asked: 5 times faster, half its memory) | integration.py --peer",
+    "integration.txt": "Fields to labels, and a peer (asked: 5 times, half memory) | integration.py --peer",
     "objects.txt": "Measuring and classifying 17,000 objects | objects.py",
 }
 """File in results to heading and command; a file that is missing is a figure that is missing."""
