@@ -1,8 +1,9 @@
-"""Puts what the benchmarks printed into README, between its two figure marks; nothing there is typed by hand.
+"""Puts the kept output of the benchmarks into README, between its two figure marks.
 
     python benchmarks/write_figures.py
 
-The output of each benchmark is kept in benchmarks/results; headings and what was asked for are here.
+The output of each benchmark is kept in benchmarks/results; a file that was condensed by hand says so in its first line.
+Headings and what was asked for are here.
 """
 
 from __future__ import annotations
