@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from sketchscale.io.image import open_image
 from sketchscale.workflow.arrays import segment_array
 from sketchscale.workflow.segment import plan_segment, segment
 from tests.pipeline import draw_nuclei, store_image
+from tests.workflow.killed import NEVER, run_killed
 
 
 def stored(address: str, name: str = "nuclei") -> np.ndarray[tuple[int, ...], np.dtype[np.uint32]]:
@@ -99,34 +98,10 @@ def test_a_dry_run_lists_the_stages_and_writes_nothing(image: str, model: str) -
     assert bytes_of(Path(image)) == before
 
 
-KILLED = """
-import json, os, sys
-from sketchscale.io import arrays, blobs
-arguments = json.loads(sys.argv[1])
-left = arguments["operations"]
-
-def dying(function):
-    def call(*args, **kwargs):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), 9)
-        return function(*args, **kwargs)
-    return call
-
-os.replace = dying(os.replace)
-os.link = dying(os.link)
-from sketchscale.config import Execution, SegmentOptions
-from sketchscale.workflow.segment import segment
-execution = Execution(engine="serial", block=128, resume=True)
-print(segment(arguments["image"], SegmentOptions(model=arguments["model"]), execution).n)
-print(arguments["operations"] - left)
-"""
-
-
-def run_killed(image: str, model: str, operations: int) -> subprocess.CompletedProcess[str]:
-    arguments = json.dumps({"image": image, "model": model, "operations": operations})
-    return subprocess.run([sys.executable, "-c", KILLED, arguments], capture_output=True, text=True, check=False)
+def segmented(image: Path, model: str, operations: int = NEVER) -> subprocess.CompletedProcess[str]:
+    """Segment with resume, killed before so many renames."""
+    options = ["--model", model, "--engine", "serial", "--block", "128", "--resume"]
+    return run_killed([["segment", str(image), *options]], operations)
 
 
 def test_killed_at_any_write_and_resumed_the_bytes_are_the_same(tmp_path: Path, model: str) -> None:
@@ -135,16 +110,16 @@ def test_killed_at_any_write_and_resumed_the_bytes_are_the_same(tmp_path: Path, 
     whole_run, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
     shutil.copytree(pristine, whole_run, copy_function=shutil.copy2)
     shutil.copytree(pristine, killed, copy_function=shutil.copy2)
-    finished = run_killed(str(whole_run), model, 10**9)
+    finished = segmented(whole_run, model)
     assert finished.returncode == 0, finished.stderr
-    total = int(finished.stdout.split()[1])
+    total = int(finished.stdout.split()[-1])
     died = 0
     for operations in np.linspace(1, total / 2, 4).astype(int):
-        result = run_killed(str(killed), model, int(operations))
+        result = segmented(killed, model, int(operations))
         died += result.returncode == -9
         assert result.returncode in (-9, 0), result.stderr
     assert died >= 3
-    result = run_killed(str(killed), model, 10**9)
+    result = segmented(killed, model)
     assert result.returncode == 0, result.stderr
     assert bytes_of(killed / "labels") == bytes_of(whole_run / "labels")
     assert not list(killed.rglob("scratch"))
