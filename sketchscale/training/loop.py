@@ -18,26 +18,25 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
 from sketchscale import __version__
-from sketchscale.annotations.targets import targets_from_sketch
-from sketchscale.errors import InputError, MissingDataError, ResumeError, SetupError, TaskError, UnknownNameError
-from sketchscale.geometry import Box, tile_cover
-from sketchscale.losses import BatchTargets, LossConfig, find_loss
-from sketchscale.networks import NetworkConfig, create_network
+from sketchscale.errors import InputError, MissingDataError, ResumeError, TaskError
+from sketchscale.losses import BatchTargets, find_loss
+from sketchscale.networks import create_network
 from sketchscale.networks.checkpoint import Model, ModelConfig, replace_file
-from sketchscale.training.augment import AugmentConfig
+from sketchscale.training.checks import check_images
+from sketchscale.training.config import OPTIMIZERS, Step, TrainingConfig, find_device, rate_at
 from sketchscale.training.patches import PatchSource, TrainingImage
+from sketchscale.training.thresholds import choose_threshold, median_diameter, predict_image, smallest_size
 
 __all__ = [
     "OPTIMIZERS",
@@ -49,126 +48,6 @@ __all__ = [
     "rate_at",
     "train",
 ]
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingConfig:
-    """How a network is trained.
-
-    Attributes:
-        network, loss, augment: see there.
-        steps: at most; the schedule ends there.
-        minutes: a second limit; the schedule follows whichever is nearer. None for none.
-        batch, patch: patches per step, and their side in px (a multiple of the network's stride).
-        optimizer: key of OPTIMIZERS.
-        rate: peak of the learning rate; it rises over the first `warmup` share of the way, then falls to 0 as a cosine.
-        weight_decay: of the optimiser, decoupled.
-        clip: largest norm of a step's gradient.
-        average: the model is the running mean of the weights with this decay per step; 0 for the last weights.
-        precision: "bfloat16" halves the time of a step on most CPUs; "float32".
-        device: "cpu", "cuda", "mps".
-        threads: of torch on the CPU; None leaves it alone. Other counts give other last digits.
-        seed: of weights and patches.
-        validate_every: steps between calls of the validation, 0 for never; after `patience` calls without a better
-            value training stops, and the best weights are the model.
-        save_every_s: seconds between saved states.
-        low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
-        threshold: see ModelConfig; None sets it on the annotated pixels.
-    """
-
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    steps: int = 1000
-    minutes: float | None = None
-    batch: int = 8
-    patch: int = 160
-    optimizer: str = "adamw"
-    rate: float = 3e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.05
-    clip: float = 5.0
-    average: float = 0.99
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    device: str = "cpu"
-    threads: int | None = None
-    seed: int = 0
-    validate_every: int = 0
-    patience: int = 5
-    save_every_s: float = 180.0
-    low: float = 1.0
-    high: float = 99.8
-    outside: float = -5.0
-    threshold: float | None = None
-    min_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise UnknownNameError.among("optimizer", self.optimizer, OPTIMIZERS)
-        find_loss(self.loss.name)
-        stride = 1 << (len(self.network.widths) - 1)
-        if self.patch < stride or self.patch % stride:
-            raise InputError.of(
-                found=f"patch {self.patch}", expected=f"a multiple of {stride} px, the network's stride", fix="224"
-            )
-        if self.steps < 1 or self.batch < 1 or self.rate <= 0 or (self.minutes is not None and self.minutes <= 0):
-            raise InputError.of(
-                found=f"steps {self.steps}, batch {self.batch}, rate {self.rate}, minutes {self.minutes}",
-                expected="all above 0",
-                fix="leave out what is not meant",
-            )
-        if not (0 <= self.warmup < 1 and 0 <= self.average < 1 and self.patience >= 1 and self.clip > 0):
-            raise InputError.of(
-                found=f"warmup {self.warmup}, average {self.average}, patience {self.patience}, clip {self.clip}",
-                expected="warmup and average from 0 to below 1, patience at least 1, clip above 0",
-                fix="0.1, 0.99, 5, 5",
-            )
-        if self.precision not in ("bfloat16", "float32"):
-            raise UnknownNameError.among("precision", self.precision, ("bfloat16", "float32"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A line of the log. `score` is the validation's value where it was called; `progress` runs from 0 to 1."""
-
-    step: int
-    loss: float
-    rate: float
-    elapsed_s: float
-    progress: float
-    score: float | None = None
-
-
-def rate_at(progress: float, config: TrainingConfig) -> float:
-    """The learning rate at a share of the way, 0 to 1: a straight rise, then half a cosine down to 0.
-
-    >>> c = TrainingConfig(rate=1.0, warmup=0.5)
-    >>> [round(rate_at(p, c), 2) for p in (0.25, 0.5, 0.75, 1.0)]
-    [0.5, 1.0, 0.5, 0.0]
-    """
-    if progress < config.warmup:
-        return config.rate * max(progress / config.warmup, 1e-3)
-    return config.rate * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - config.warmup) / (1 - config.warmup))))
-
-
-def find_device(name: str) -> torch.device:
-    """A device that is there.
-
-    Raises:
-        SetupError: it is not.
-        UnknownNameError: not a kind of device.
-    """
-    kind = name.split(":")[0]
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in present:
-        raise UnknownNameError.among("device", name, present)
-    if not present[kind]:
-        raise SetupError(
-            f"device {name!r} is not there; expected: a torch build and a machine that have it; to fix: --device cpu"
-        )
-    return torch.device(name)
 
 
 def train(
@@ -208,36 +87,6 @@ def train(
     with _threads(config.threads):
         run.optimise(on_step, validate)
         return run.finish()
-
-
-def check_images(images: Sequence[TrainingImage], config: TrainingConfig) -> None:
-    """Refuse what cannot be learned from.
-
-    Raises:
-        InputError: says which kind of stroke is missing.
-    """
-    if not images:
-        raise InputError.of(found="no image", expected="at least one with a sketch", fix="name images to train on")
-    for image in images:
-        if image.image.shape[0] != config.network.channels:
-            raise InputError.of(
-                found=f"{image.name} has {image.image.shape[0]} channels",
-                expected=f"{config.network.channels}, as the network",
-                fix="choose channels, or set network.channels",
-            )
-    if not any((image.labels > 0).any() for image in images):
-        raise InputError.of(found="no foreground stroke", expected="some objects", fix="draw inside a few objects")
-    if not any((image.labels == 0).any() for image in images):
-        raise InputError.of(
-            found="no background stroke", expected="some background", fix="draw thick strokes where no object is"
-        )
-    targets = (targets_from_sketch(i.labels, i.boundary, outside=config.outside) for i in images)
-    if not any((t.known & (t.distance > 0)).any() for t in targets):
-        raise InputError.of(
-            found="no pixel whose distance to a boundary is known",
-            expected="boundary information",
-            fix="draw the outlines of a few objects as boundary strokes, or background right up to them",
-        )
 
 
 @contextmanager
@@ -378,11 +227,11 @@ class _Run:
 
     def finish(self) -> Model:
         model = self._model(self.best or self.average)
-        found = replace(model.config, diameter=round(_diameter(self.images), 2), notes=model.config.notes)
+        found = replace(model.config, diameter=round(median_diameter(self.images), 2), notes=model.config.notes)
         if self.config.threshold is None:
             found = replace(found, threshold=choose_threshold(model, self.images))
         if self.config.min_size is None:
-            found = replace(found, min_size=_smallest(self.images))
+            found = replace(found, min_size=smallest_size(self.images))
         return replace(model, config=found)
 
     def _provenance(self) -> dict[str, Any]:
@@ -489,77 +338,3 @@ def _start_from(network: nn.Module, init: Model) -> None:
 
 def _moved(targets: BatchTargets, device: torch.device) -> BatchTargets:
     return BatchTargets(**{name: getattr(targets, name).to(device) for name in BatchTargets.__slots__})
-
-
-def predict_image(
-    model: Model, image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_] | None = None
-) -> npt.NDArray[np.float32]:
-    """Fields of a normalised image in memory, for validation and thresholds; stored images go through prediction.
-
-    Args:
-        image: (c, y, x); beyond the lower right it continues as its mirror image, up to the stride.
-        where: (y, x), pixels that are needed; tiles without any are left at 0. None for all.
-
-    Returns:
-        (outputs, y, x). Computed by tiles with the network's context around them, so that memory stays small.
-    """
-    stride, context = int(model.network.stride), int(model.network.context)  # type: ignore[arg-type]
-    halo, (_, h, w) = -(-context // stride) * stride, image.shape
-    padded = np.pad(image, ((0, 0), (0, -h % stride), (0, -w % stride)), mode="symmetric")
-    out = np.zeros((model.config.network.outputs, h, w), np.float32)
-    for tile in tile_cover((h, w), (512 // stride * stride,) * 2):
-        if where is not None and not where[tile.write.slices].any():
-            continue
-        read = tile.write.grow(halo).clip(padded.shape[1:])
-        read = Box(read.start, tuple(-(-n // stride) * stride for n in read.stop))
-        with torch.inference_mode():
-            batch = torch.from_numpy(padded[(slice(None), *read.slices)])[None]
-            fields = model.network(batch.to(memory_format=torch.channels_last))[0].float().numpy()
-        core = tile.write.relative_to(read.start)
-        out[(slice(None), *tile.write.slices)] = fields[(slice(None), *core.slices)]
-    return out
-
-
-def choose_threshold(model: Model, images: Sequence[TrainingImage], *, most: int = 40) -> float:
-    """The distance that best separates annotated foreground from annotated background.
-
-    Rule: among -4, -3.75, ..., 0 the one with the largest mean of two shares on their right side: of foreground pixels,
-    and of background pixels together with drawn boundary pixels; of candidates within 0.002 of the best, the one in
-    their middle. Drawn lines count because they say where objects end: background strokes alone, which keep away from
-    objects, are told apart by any threshold.
-
-    Args:
-        most: images that are looked at, spread evenly over the sequence.
-    """
-    candidates = np.arange(-4, 0.01, 0.25)
-    chosen = [images[int(i)] for i in np.linspace(0, len(images) - 1, min(most, len(images)))]
-    inside, background = [], []
-    for image in chosen:
-        line = np.zeros(image.labels.shape, bool) if image.boundary is None else image.boundary
-        distance = predict_image(model, image.image, (image.labels >= 0) | line)[2]
-        inside.append(distance[(image.labels > 0) & ~line])
-        background.append(distance[(image.labels == 0) | line])
-    right = (
-        _share_above(np.concatenate(inside), candidates) + 1 - _share_above(np.concatenate(background), candidates)
-    ) / 2
-    best = np.flatnonzero(right >= right.max() - 0.002)
-    return float(candidates[best[len(best) // 2]])
-
-
-def _share_above(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return 1 - np.searchsorted(np.sort(values), thresholds, side="right") / max(1, values.size)
-
-
-def _areas(images: Sequence[TrainingImage]) -> npt.NDArray[np.int64]:
-    areas = [np.bincount(image.labels[image.labels > 0]) for image in images]
-    found = np.concatenate(areas) if areas else np.zeros(0, np.int64)
-    return found[found > 0]
-
-
-def _diameter(images: Sequence[TrainingImage]) -> float:
-    return float(np.sqrt(4 / np.pi * np.median(_areas(images))))
-
-
-def _smallest(images: Sequence[TrainingImage]) -> int:
-    """Half of the 5th percentile of the annotated areas: nothing much smaller than what was shown is an object."""
-    return max(1, int(np.percentile(_areas(images), 5) / 2))

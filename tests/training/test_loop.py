@@ -17,7 +17,7 @@ from sketchscale.errors import InputError, ResumeError, SetupError, TaskError, U
 from sketchscale.losses import BatchTargets, LossConfig
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import Model, ModelConfig
-from sketchscale.training import loop
+from sketchscale.training import loop, thresholds
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.loop import Step, TrainingConfig, choose_threshold, rate_at, train
 from sketchscale.training.patches import PatchSource, TrainingImage
@@ -289,7 +289,7 @@ def test_the_threshold_is_set_on_annotated_pixels_alone(monkeypatch: pytest.Monk
     distance = np.full((4, 100), 99.0, np.float32)
     distance[0, :50] = np.linspace(-0.4, 5, 50)
     distance[1, :50] = np.linspace(-5, -1.1, 50)
-    monkeypatch.setattr(loop, "predict_image", lambda model, pixels, where: np.stack([distance] * 3))
+    monkeypatch.setattr(thresholds, "predict_image", lambda model, pixels, where: np.stack([distance] * 3))
     network = create_network(TINY.network)
     model = Model(network=network, config=ModelConfig(network=TINY.network), provenance={})
     assert -1.1 <= choose_threshold(model, [image]) <= -0.4

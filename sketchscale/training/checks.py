@@ -1,0 +1,42 @@
+"""What training refuses before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sketchscale.annotations.targets import targets_from_sketch
+from sketchscale.errors import InputError
+from sketchscale.training.config import TrainingConfig
+from sketchscale.training.patches import TrainingImage
+
+__all__ = ["check_images"]
+
+
+def check_images(images: Sequence[TrainingImage], config: TrainingConfig) -> None:
+    """Refuse what cannot be learned from.
+
+    Raises:
+        InputError: says which kind of stroke is missing.
+    """
+    if not images:
+        raise InputError.of(found="no image", expected="at least one with a sketch", fix="name images to train on")
+    for image in images:
+        if image.image.shape[0] != config.network.channels:
+            raise InputError.of(
+                found=f"{image.name} has {image.image.shape[0]} channels",
+                expected=f"{config.network.channels}, as the network",
+                fix="choose channels, or set network.channels",
+            )
+    if not any((image.labels > 0).any() for image in images):
+        raise InputError.of(found="no foreground stroke", expected="some objects", fix="draw inside a few objects")
+    if not any((image.labels == 0).any() for image in images):
+        raise InputError.of(
+            found="no background stroke", expected="some background", fix="draw thick strokes where no object is"
+        )
+    targets = (targets_from_sketch(i.labels, i.boundary, outside=config.outside) for i in images)
+    if not any((t.known & (t.distance > 0)).any() for t in targets):
+        raise InputError.of(
+            found="no pixel whose distance to a boundary is known",
+            expected="boundary information",
+            fix="draw the outlines of a few objects as boundary strokes, or background right up to them",
+        )

@@ -1,0 +1,137 @@
+"""How a network is trained, and a line of what is said while it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from sketchscale.errors import InputError, SetupError, UnknownNameError
+from sketchscale.losses import LossConfig, find_loss
+from sketchscale.networks import NetworkConfig
+from sketchscale.training.augment import AugmentConfig
+
+__all__ = ["OPTIMIZERS", "Step", "TrainingConfig", "find_device", "rate_at"]
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How a network is trained.
+
+    Attributes:
+        network, loss, augment: see there.
+        steps: at most; the schedule ends there.
+        minutes: a second limit; the schedule follows whichever is nearer. None for none.
+        batch, patch: patches per step, and their side in px (a multiple of the network's stride).
+        optimizer: key of OPTIMIZERS.
+        rate: peak of the learning rate; it rises over the first `warmup` share of the way, then falls to 0 as a cosine.
+        weight_decay: of the optimiser, decoupled.
+        clip: largest norm of a step's gradient.
+        average: the model is the running mean of the weights with this decay per step; 0 for the last weights.
+        precision: "bfloat16" halves the time of a step on most CPUs; "float32".
+        device: "cpu", "cuda", "mps".
+        threads: of torch on the CPU; None leaves it alone. Other counts give other last digits.
+        seed: of weights and patches.
+        validate_every: steps between calls of the validation, 0 for never; after `patience` calls without a better
+            value training stops, and the best weights are the model.
+        save_every_s: seconds between saved states.
+        low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
+        threshold: see ModelConfig; None sets it on the annotated pixels.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    steps: int = 1000
+    minutes: float | None = None
+    batch: int = 8
+    patch: int = 160
+    optimizer: str = "adamw"
+    rate: float = 3e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    clip: float = 5.0
+    average: float = 0.99
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    device: str = "cpu"
+    threads: int | None = None
+    seed: int = 0
+    validate_every: int = 0
+    patience: int = 5
+    save_every_s: float = 180.0
+    low: float = 1.0
+    high: float = 99.8
+    outside: float = -5.0
+    threshold: float | None = None
+    min_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise UnknownNameError.among("optimizer", self.optimizer, OPTIMIZERS)
+        find_loss(self.loss.name)
+        stride = 1 << (len(self.network.widths) - 1)
+        if self.patch < stride or self.patch % stride:
+            raise InputError.of(
+                found=f"patch {self.patch}", expected=f"a multiple of {stride} px, the network's stride", fix="224"
+            )
+        if self.steps < 1 or self.batch < 1 or self.rate <= 0 or (self.minutes is not None and self.minutes <= 0):
+            raise InputError.of(
+                found=f"steps {self.steps}, batch {self.batch}, rate {self.rate}, minutes {self.minutes}",
+                expected="all above 0",
+                fix="leave out what is not meant",
+            )
+        if not (0 <= self.warmup < 1 and 0 <= self.average < 1 and self.patience >= 1 and self.clip > 0):
+            raise InputError.of(
+                found=f"warmup {self.warmup}, average {self.average}, patience {self.patience}, clip {self.clip}",
+                expected="warmup and average from 0 to below 1, patience at least 1, clip above 0",
+                fix="0.1, 0.99, 5, 5",
+            )
+        if self.precision not in ("bfloat16", "float32"):
+            raise UnknownNameError.among("precision", self.precision, ("bfloat16", "float32"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A line of the log. `score` is the validation's value where it was called; `progress` runs from 0 to 1."""
+
+    step: int
+    loss: float
+    rate: float
+    elapsed_s: float
+    progress: float
+    score: float | None = None
+
+
+def rate_at(progress: float, config: TrainingConfig) -> float:
+    """The learning rate at a share of the way, 0 to 1: a straight rise, then half a cosine down to 0.
+
+    >>> c = TrainingConfig(rate=1.0, warmup=0.5)
+    >>> [round(rate_at(p, c), 2) for p in (0.25, 0.5, 0.75, 1.0)]
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    if progress < config.warmup:
+        return config.rate * max(progress / config.warmup, 1e-3)
+    return config.rate * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - config.warmup) / (1 - config.warmup))))
+
+
+def find_device(name: str) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        SetupError: it is not.
+        UnknownNameError: not a kind of device.
+    """
+    kind = name.split(":")[0]
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in present:
+        raise UnknownNameError.among("device", name, present)
+    if not present[kind]:
+        raise SetupError(
+            f"device {name!r} is not there; expected: a torch build and a machine that have it; to fix: --device cpu"
+        )
+    return torch.device(name)

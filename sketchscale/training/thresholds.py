@@ -1,0 +1,89 @@
+"""What a trained network needs to be used: its fields of an image in memory, a threshold, sizes of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sketchscale.geometry import Box, tile_cover
+from sketchscale.networks.checkpoint import Model
+from sketchscale.training.patches import TrainingImage
+
+__all__ = ["choose_threshold", "median_diameter", "predict_image", "smallest_size"]
+
+
+def predict_image(
+    model: Model, image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float32]:
+    """Fields of a normalised image in memory, for validation and thresholds; stored images go through prediction.
+
+    Args:
+        image: (c, y, x); beyond the lower right it continues as its mirror image, up to the stride.
+        where: (y, x), pixels that are needed; tiles without any are left at 0. None for all.
+
+    Returns:
+        (outputs, y, x). Computed by tiles with the network's context around them, so that memory stays small.
+    """
+    stride, context = int(model.network.stride), int(model.network.context)  # type: ignore[arg-type]
+    halo, (_, h, w) = -(-context // stride) * stride, image.shape
+    padded = np.pad(image, ((0, 0), (0, -h % stride), (0, -w % stride)), mode="symmetric")
+    out = np.zeros((model.config.network.outputs, h, w), np.float32)
+    for tile in tile_cover((h, w), (512 // stride * stride,) * 2):
+        if where is not None and not where[tile.write.slices].any():
+            continue
+        read = tile.write.grow(halo).clip(padded.shape[1:])
+        read = Box(read.start, tuple(-(-n // stride) * stride for n in read.stop))
+        with torch.inference_mode():
+            batch = torch.from_numpy(padded[(slice(None), *read.slices)])[None]
+            fields = model.network(batch.to(memory_format=torch.channels_last))[0].float().numpy()
+        core = tile.write.relative_to(read.start)
+        out[(slice(None), *tile.write.slices)] = fields[(slice(None), *core.slices)]
+    return out
+
+
+def choose_threshold(model: Model, images: Sequence[TrainingImage], *, most: int = 40) -> float:
+    """The distance that best separates annotated foreground from annotated background.
+
+    Rule: among -4, -3.75, ..., 0 the one with the largest mean of two shares on their right side: of foreground pixels,
+    and of background pixels together with drawn boundary pixels; of candidates within 0.002 of the best, the one in
+    their middle. Drawn lines count because they say where objects end: background strokes alone, which keep away from
+    objects, are told apart by any threshold.
+
+    Args:
+        most: images that are looked at, spread evenly over the sequence.
+    """
+    candidates = np.arange(-4, 0.01, 0.25)
+    chosen = [images[int(i)] for i in np.linspace(0, len(images) - 1, min(most, len(images)))]
+    inside, background = [], []
+    for image in chosen:
+        line = np.zeros(image.labels.shape, bool) if image.boundary is None else image.boundary
+        distance = predict_image(model, image.image, (image.labels >= 0) | line)[2]
+        inside.append(distance[(image.labels > 0) & ~line])
+        background.append(distance[(image.labels == 0) | line])
+    right = (
+        _share_above(np.concatenate(inside), candidates) + 1 - _share_above(np.concatenate(background), candidates)
+    ) / 2
+    best = np.flatnonzero(right >= right.max() - 0.002)
+    return float(candidates[best[len(best) // 2]])
+
+
+def _share_above(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return 1 - np.searchsorted(np.sort(values), thresholds, side="right") / max(1, values.size)
+
+
+def _areas(images: Sequence[TrainingImage]) -> npt.NDArray[np.int64]:
+    areas = [np.bincount(image.labels[image.labels > 0]) for image in images]
+    found = np.concatenate(areas) if areas else np.zeros(0, np.int64)
+    return found[found > 0]
+
+
+def median_diameter(images: Sequence[TrainingImage]) -> float:
+    return float(np.sqrt(4 / np.pi * np.median(_areas(images))))
+
+
+def smallest_size(images: Sequence[TrainingImage]) -> int:
+    """Half of the 5th percentile of the annotated areas: nothing much smaller than what was shown is an object."""
+    return max(1, int(np.percentile(_areas(images), 5) / 2))
