@@ -46,6 +46,9 @@ class ModelConfig:
         outside: px, the distance taught in background.
         tile, overlap: px, of prediction; overlap is the least on each axis.
         diameter: px, the median of the training objects; for information and for the choice of a level.
+        flow_scale: length of the flow that the network gives inside objects; fields are stored with length 1.
+        logit: the third output is the logit of foreground, as Cellpose has it, and no distance in px.
+        absent_channels: so many of the last channels an image may lack; they are fed as 0.
         notes: for people.
     """
 
@@ -62,6 +65,9 @@ class ModelConfig:
     tile: int = 512
     overlap: int = 64
     diameter: float = 0.0
+    flow_scale: float = 1.0
+    logit: bool = False
+    absent_channels: int = 0
     notes: str = ""
 
     def __post_init__(self) -> None:
@@ -82,6 +88,12 @@ class ModelConfig:
                 found=f"min_size {self.min_size}, outside {self.outside}, tile {self.tile}, overlap {self.overlap}",
                 expected="min_size >= 0, outside < 0, 0 <= overlap < tile",
                 fix="leave out what is not meant",
+            )
+        if not 0 < self.flow_scale < math.inf or not 0 <= self.absent_channels < self.network.channels:
+            raise InputError.of(
+                found=f"flow_scale {self.flow_scale}, absent_channels {self.absent_channels}",
+                expected="a positive flow_scale, fewer absent channels than channels",
+                fix="1 and 0, unless the weights come from Cellpose or Omnipose",
             )
 
 

@@ -4,9 +4,13 @@
              │         │         │        │           between levels
     out ◀─ up 0 ◀── up 1 ◀─── up 2 ◀──── up 3         an up block: the same, with the skip added after the first
 
-A *unit* is batch norm, ReLU, convolution 3 x 3 (zero padding). The style vector is the image-wide mean of the deepest
-map, given to every up block. It makes each output depend on the whole tile, so that results change with how an image
-is tiled: off by default, there for weights that were trained with it.
+A *unit* is batch norm, ReLU, convolution 3 x 3. The style vector is the tile-wide mean of the deepest map, of length 1,
+and enters the last three units of every up block through a linear layer. It makes each output depend on the whole tile,
+so that results change with how an image is tiled: off by default, there for weights that were trained with it.
+
+With style, widths (32, 64, 128, 256) and padding "zeros" this is the network of Cellpose 1 to 3 and of Omnipose before
+1.0, with "reflect" that of later ones, to the last digits; peers.py translates the names. In three dimensions the
+convolutions are 3 x 3 x 3 and pooling is 2 x 2 x 2.
 
 Guarantees: `stride` divides every tile origin and size; an output pixel depends on input pixels at most `context` px
 away and on nothing else (without style).
@@ -15,7 +19,7 @@ away and on nothing else (without style).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -23,10 +27,7 @@ from torch.nn import functional
 
 from sketchscale.errors import InputError
 
-__all__ = ["DISTANCE", "NetworkConfig", "UNet"]
-
-DISTANCE = 2
-"""Index of the distance among the outputs."""
+__all__ = ["NetworkConfig", "UNet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +38,11 @@ class NetworkConfig:
         name: key of the NETWORKS table.
         channels: of the input image.
         widths: features per level; half of the papers' (32, 64, 128, 256) costs a quarter of the time.
-        outputs: flow y, flow x, distance.
+        outputs: flow y, flow x, distance, and what a loss may add; in three dimensions flow z comes first.
         style: whether a vector of the whole tile enters every level (see the module).
+        padding: what convolutions see beyond the tile: "zeros", or "reflect", its mirror image, which needs tiles of at
+            least twice the stride.
+        dim: 2 for (y, x), 3 for (z, y, x).
     """
 
     name: str = "unet"
@@ -46,6 +50,8 @@ class NetworkConfig:
     widths: tuple[int, ...] = (16, 32, 64, 128)
     outputs: int = 3
     style: bool = False
+    padding: Literal["zeros", "reflect"] = "zeros"
+    dim: Literal[2, 3] = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(int(w) for w in self.widths))
@@ -55,23 +61,34 @@ class NetworkConfig:
                 expected="at least one channel and output, and 1 to 8 levels of at least 1 feature",
                 fix="start from the defaults: widths (16, 32, 64, 128)",
             )
+        if self.padding not in ("zeros", "reflect") or self.dim not in (2, 3):
+            raise InputError.of(
+                found=f"a network with padding {self.padding!r} and {self.dim} dimensions",
+                expected="padding zeros or reflect, 2 or 3 dimensions",
+                fix="start from the defaults: zeros and 2",
+            )
 
 
-def _unit(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.BatchNorm2d(inputs, eps=1e-5), nn.ReLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+_CONVOLUTION: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
-def _projection(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.BatchNorm2d(inputs, eps=1e-5), nn.Conv2d(inputs, outputs, 1))
+def _unit(inputs: int, outputs: int, config: NetworkConfig) -> nn.Sequential:
+    convolution = _CONVOLUTION[config.dim](inputs, outputs, 3, padding=1, padding_mode=config.padding)
+    return nn.Sequential(_NORM[config.dim](inputs, eps=1e-5), nn.ReLU(), convolution)
+
+
+def _projection(inputs: int, outputs: int, config: NetworkConfig) -> nn.Sequential:
+    return nn.Sequential(_NORM[config.dim](inputs, eps=1e-5), _CONVOLUTION[config.dim](inputs, outputs, 1))
 
 
 class _Down(nn.Module):
     """(n, inputs, y, x) to (n, outputs, y, x)."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.projection = _projection(inputs, outputs)
-        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs) for i in range(4)])
+        self.projection = _projection(inputs, outputs, config)
+        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs, config) for i in range(4)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.projection(x) + self.units[1](self.units[0](x))
@@ -81,15 +98,17 @@ class _Down(nn.Module):
 class _Up(nn.Module):
     """(n, inputs, y, x) and a skip (n, outputs, y, x) to (n, outputs, y, x)."""
 
-    def __init__(self, inputs: int, outputs: int, style: int) -> None:
+    def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.projection = _projection(inputs, outputs)
-        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs) for i in range(4)])
-        self.styles = nn.ModuleList([nn.Linear(style, outputs) for _ in range(3)]) if style else None
+        self.projection = _projection(inputs, outputs, config)
+        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs, config) for i in range(4)])
+        style = config.widths[-1]
+        self.styles = nn.ModuleList([nn.Linear(style, outputs) for _ in range(3)]) if config.style else None
 
     def _styled(self, i: int, x: torch.Tensor, style: torch.Tensor | None) -> torch.Tensor:
         if self.styles is not None and style is not None:
-            x = x + self.styles[i - 1](style)[:, :, None, None]
+            entry = self.styles[i - 1](style)
+            x = x + entry.reshape(*entry.shape, *(1,) * (x.ndim - 2))
         return cast(torch.Tensor, self.units[i](x))
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor, style: torch.Tensor | None) -> torch.Tensor:
@@ -98,27 +117,27 @@ class _Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """(n, channels, y, x) float to (n, outputs, y, x); y and x are multiples of `stride`."""
+    """(n, channels, y, x) float to (n, outputs, y, x); y and x are multiples of `stride`. With z, when dim is 3."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
         widths = config.widths
-        self.down = nn.ModuleList([_Down(a, b) for a, b in zip((config.channels, *widths), widths, strict=False)])
-        style = widths[-1] if config.style else 0
-        self.up = nn.ModuleList([_Up(a, b, style) for a, b in zip((*widths[1:], widths[-1]), widths, strict=True)])
-        self.head = nn.Sequential(
-            nn.BatchNorm2d(widths[0], eps=1e-5), nn.ReLU(), nn.Conv2d(widths[0], config.outputs, 1)
+        coarser = (*widths[1:], widths[-1])
+        self.down = nn.ModuleList(
+            [_Down(a, b, config) for a, b in zip((config.channels, *widths), widths, strict=False)]
         )
-
+        self.up = nn.ModuleList([_Up(a, b, config) for a, b in zip(coarser, widths, strict=True)])
+        last = _CONVOLUTION[config.dim](widths[0], config.outputs, 1)
+        self.head = nn.Sequential(_NORM[config.dim](widths[0], eps=1e-5), nn.ReLU(), last)
         self._start_between()
 
     def _start_between(self) -> None:
         """Distance starts between its values inside and outside, which saves the first steps."""
         last = self.head[-1]
-        if self.config.outputs > DISTANCE and isinstance(last, nn.Conv2d) and last.bias is not None:
+        if self.config.outputs > self.config.dim and isinstance(last, nn.Conv2d | nn.Conv3d) and last.bias is not None:
             with torch.no_grad():
-                last.bias[DISTANCE] = -2.0
+                last.bias[self.config.dim] = -2.0
 
     @property
     def stride(self) -> int:
@@ -131,13 +150,12 @@ class UNet(nn.Module):
         return 8 * (2 * self.stride - 1) + self.stride - 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pool = functional.max_pool2d if self.config.dim == 2 else functional.max_pool3d
         skips: list[torch.Tensor] = []
         for level, block in enumerate(self.down):
-            x = block(functional.max_pool2d(x, 2) if level else x)
+            x = block(pool(x, 2) if level else x)
             skips.append(x)
-        style = None
-        if self.config.style:
-            style = functional.normalize(x.mean(dim=(2, 3)))
+        style = functional.normalize(x.flatten(2).mean(dim=2)) if self.config.style else None
         for level in reversed(range(len(self.up))):
             x = self.up[level](x, skips[level], style)
             if level:
