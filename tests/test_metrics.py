@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +16,15 @@ from sketchscale.geometry import tile_cover
 from sketchscale.metrics import (
     THRESHOLDS,
     Overlaps,
-    _best_assignment,
-    _object_pairs,
     combine_overlaps,
     count_overlaps,
     join_images,
     match_objects,
+    mean_figures,
     score_labels,
     score_overlaps,
 )
+from sketchscale.metrics.matching import best_assignment, object_pairs
 from tests.oracles import metrics as oracle
 
 PLAIN = ("n_true", "n_pred", "dice", "jaccard", "matched_dice", "matched_jaccard")
@@ -43,6 +44,97 @@ def figures(scores, names=PLAIN):
     return [getattr(scores, name) for name in names] + [
         (m.tp, m.fp, m.fn, pytest.approx(m.sum_iou), pytest.approx(m.sum_dice)) for m in scores.matchings
     ]
+
+
+DATA = Path(__file__).parent / "data"
+GOLDEN = json.loads((DATA / "stardist_matching.json").read_text())
+SHARES = {"precision": "precision", "recall": "recall", "ap": "accuracy", "f1": "f1"}
+
+
+def golden_pair(name):
+    with np.load(DATA / "stardist_matching.npz") as arrays:
+        return arrays[f"{name}/t"], arrays[f"{name}/p"]
+
+
+@pytest.mark.parametrize("name", GOLDEN["pairs"])
+def test_figures_are_those_stardist_printed(name):
+    """Counts and shares to the last bit; sums of IoU to 1e-12, and to 1e-6 of its own, which are float32."""
+    overlaps = count_overlaps(*golden_pair(name))
+    for wanted in GOLDEN["pairs"][name]:
+        matching = match_objects(overlaps, wanted["threshold"])
+        assert {k: getattr(matching, k) for k in ("tp", "fp", "fn")} == {k: wanted[k] for k in ("tp", "fp", "fn")}
+        if name == "both empty":
+            continue
+        assert {k: getattr(matching, k) for k in SHARES} == {k: wanted[v] for k, v in SHARES.items()}
+        assert matching.sum_iou == pytest.approx(wanted["sum_iou"], rel=1e-12)
+        assert matching.mean_iou == pytest.approx(wanted["sum_iou"] / max(1, matching.tp), rel=1e-12)
+        assert matching.mean_iou == pytest.approx(wanted["mean_matched_score"], rel=1e-6)
+        assert matching.pq == pytest.approx(wanted["panoptic_quality"], rel=1e-6)
+
+
+def test_means_over_images_are_stardists_but_for_images_without_any_object():
+    scores = [score_overlaps(count_overlaps(*golden_pair(name)), (0.5, 0.75, 0.95)) for name in GOLDEN["pairs"]]
+    means, n = mean_figures(scores), len(scores)
+    for threshold in ("0.5", "0.75", "0.95"):
+        for ours, theirs in SHARES.items():
+            both_empty_as_zero = means[ours][threshold] - 1 / n
+            assert both_empty_as_zero == pytest.approx(GOLDEN["by_image"][threshold][theirs], rel=1e-12)
+
+
+def test_means_over_images_count_images_and_pooled_figures_count_objects():
+    few, many = np.array([[1, 0]]), np.arange(1, 10)[None]
+    parts = [count_overlaps(few, 0 * few), count_overlaps(many, many)]
+    means = mean_figures([score_overlaps(part) for part in parts])
+    assert (means["images"], means["ap"]["0.5"], means["count_error_absolute"]) == (2, 0.5, 0.5)
+    assert score_overlaps(join_images(parts)).at(0.5).ap == 0.9
+    with pytest.raises(InputError, match="the same thresholds"):
+        mean_figures([score_overlaps(parts[0]), score_overlaps(parts[1], (0.5,))])
+    with pytest.raises(InputError, match="at least one"):
+        mean_figures([])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(label_pairs(), min_size=1, max_size=4))
+def test_pooled_images_score_as_one_image_with_ids_of_their_own(pairs):
+    """The oracle puts the images side by side, each with a thousand ids more than the one before."""
+    truths, preds = ([np.where(p[s] > 0, p[s] + 10_000 * i, 0).ravel() for i, p in enumerate(pairs)] for s in (0, 1))
+    side_by_side = score_labels(np.concatenate(truths), np.concatenate(preds))
+    assert score_overlaps(join_images([count_overlaps(*pair) for pair in pairs])) == side_by_side
+
+
+@settings(max_examples=25, deadline=None)
+@given(label_pairs(), st.lists(st.integers(1, 2**64 - 1), min_size=6, max_size=6, unique=True))
+def test_ids_of_64_bits_with_gaps_change_nothing(pair, names):
+    table = np.array([0, *sorted(names)], np.uint64)
+    big = table[pair[0] // 3], table[pair[1] // 70]
+    assert score_labels(*big) == score_labels(*pair)
+
+
+@settings(max_examples=25, deadline=None)
+@given(label_pairs(), st.integers(1, 3))
+def test_volumes_score_as_their_voxels_do(pair, depth):
+    volume = [np.repeat(labels[None], depth, 0) for labels in pair]
+    flat = [labels.reshape(1, -1) for labels in volume]
+    assert score_labels(*volume) == score_labels(*flat)
+    assert score_labels(*volume).n_true == score_labels(*pair).n_true
+
+
+@settings(max_examples=50, deadline=None)
+@given(label_pairs(), st.sampled_from((0.1, *THRESHOLDS)))
+def test_panoptic_quality_is_detection_times_segmentation(pair, threshold):
+    tp, fp, fn, sum_iou = oracle.stardist_matching(*pair, threshold)
+    everything = score_labels(*pair, (threshold,)).as_dict()
+    key = f"{threshold:g}"
+    if tp + fp + fn:
+        assert everything["pq"][key] == pytest.approx(sum_iou / (tp + fp / 2 + fn / 2))
+    assert everything["pq"][key] == pytest.approx(everything["dq"][key] * everything["sq"][key])
+
+
+def test_count_errors_say_which_way_how_many_and_how_much():
+    everything = score_labels(np.array([[1, 2, 3, 4]]), np.array([[1, 1, 1, 0]])).as_dict()
+    assert everything["count_error_signed"] == -3
+    assert everything["count_error_absolute"] == 3
+    assert everything["count_error"] == -0.75
 
 
 @settings(max_examples=50, deadline=None)
@@ -65,8 +157,8 @@ def test_pixel_scores_and_aji_equal_their_definitions(pair):
 @settings(max_examples=50, deadline=None)
 @given(label_pairs())
 def test_aji_plus_rests_on_the_best_one_to_one_assignment(pair):
-    pairs = _object_pairs(count_overlaps(*pair))
-    edges = _best_assignment(pairs.row, pairs.col, pairs.iou)
+    pairs = object_pairs(count_overlaps(*pair))
+    edges = best_assignment(pairs.row, pairs.col, pairs.iou)
     assert len(set(pairs.row[edges])) == len(set(pairs.col[edges])) == len(edges)
     assert pairs.iou[edges].sum() == pytest.approx(oracle.best_one_to_one_iou(*pair))
 
