@@ -93,11 +93,13 @@ def load_stardist(path: str) -> Any:
     return module
 
 
-def figures(stardist: Any, truth: np.ndarray, predicted: np.ndarray, threshold: float) -> dict[str, Any]:
+def golden(stardist: Any, pair: tuple[np.ndarray, np.ndarray], threshold: float) -> dict[str, Any]:
+    truth, predicted = pair
     found = stardist.matching(truth, predicted, thresh=threshold, report_matches=True)
     matched = [found.matched_pairs[i] for i in getattr(found, "matched_tps", ())]
     ious = [((truth == a) & (predicted == b)).sum() / ((truth == a) | (predicted == b)).sum() for a, b in matched]
     exact = {name: int(getattr(found, name)) for name in COUNTS}
+    exact["threshold"] = threshold
     return exact | {name: float(getattr(found, name)) for name in SHARES} | {"sum_iou": float(np.sort(ious).sum())}
 
 
@@ -105,16 +107,14 @@ def main() -> None:
     stardist, pairs = load_stardist(sys.argv[1]), make_pairs()
     arrays = {f"{name}/{side}": labels for name, pair in pairs.items() for side, labels in zip("tp", pair, strict=True)}
     np.savez_compressed(HERE / "stardist_matching.npz", **arrays)
-    scores = {
-        name: [figures(stardist, *pair, t) | {"threshold": t} for t in THRESHOLDS] for name, pair in pairs.items()
-    }
-    by_image = {
-        str(t): {k: float(v) for k, v in found._asdict().items() if k in SHARES}
-        for t in THRESHOLDS
-        for found in [stardist.matching_dataset(*zip(*pairs.values()), thresh=t, by_image=True, show_progress=False)]
-    }
-    golden = {"made by": "stardist 0.9.1, stardist/matching.py", "pairs": scores, "by_image": by_image}
-    (HERE / "stardist_matching.json").write_text(json.dumps(golden, indent=0) + "\n")
+    scores = {name: [golden(stardist, pair, t) for t in THRESHOLDS] for name, pair in pairs.items()}
+    truths, predictions = ([pair[side] for pair in pairs.values()] for side in (0, 1))
+    by_image = {}
+    for t in THRESHOLDS:
+        found = stardist.matching_dataset(truths, predictions, thresh=t, by_image=True, show_progress=False)
+        by_image[str(t)] = {name: float(getattr(found, name)) for name in SHARES}
+    everything = {"made by": "stardist 0.9.1, stardist/matching.py", "pairs": scores, "by_image": by_image}
+    (HERE / "stardist_matching.json").write_text(json.dumps(everything) + "\n")
 
 
 if __name__ == "__main__":
