@@ -83,6 +83,9 @@ class SegmentOptions:
         method: suppressed (default) or euler (as the papers write it).
         steps, link_radius, saddle: of the integration; the last two belong to the model.
         tile, overlap: of the network's grid, pixels.
+        diameter: of this image's objects, px: the network sees it scaled by the model's diameter over this one.
+        rescale: that scale itself, network pixels per image pixel; excludes `diameter`.
+        flips: the mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower.
         device, precision, batch: how the network runs; part of the provenance.
         t, z: which plane, where the image has several.
     """
@@ -101,6 +104,9 @@ class SegmentOptions:
     saddle: float | None = None
     tile: int | None = None
     overlap: int | None = None
+    diameter: float | None = None
+    rescale: float | None = None
+    flips: Literal[1, 4, 8] = 1
     device: str = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     batch: int | None = None

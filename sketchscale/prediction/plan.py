@@ -10,6 +10,7 @@ twice for the sake of a block's border, and blending is exact at any block (see 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from sketchscale.io.arrays import ArrayRef, read_box, write_box
 from sketchscale.io.image import PlaneRef, read_plane
 from sketchscale.prediction.blend import TileGrid, blend_box
 from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
+from sketchscale.prediction.rescale import Zoom, fields_of_image, pixels_at_scale
 
 __all__ = ["FIELDS", "BlendConfig", "PredictConfig", "TileBatch", "plan_blend", "plan_predict"]
 
@@ -42,7 +44,7 @@ class TileBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictConfig:
-    """What every predict task needs."""
+    """What every predict task needs; the grid covers the scaled plane."""
 
     plane: PlaneRef
     channels: tuple[int, ...]
@@ -51,6 +53,7 @@ class PredictConfig:
     model_sha256: str
     recipe: Recipe
     grid: TileGrid
+    zoom: Zoom
     tiles: ArrayRef
 
 
@@ -59,6 +62,7 @@ class BlendConfig:
     """What every blend task needs."""
 
     grid: TileGrid
+    zoom: Zoom
     tiles: ArrayRef
     fields: ArrayRef
 
@@ -73,7 +77,8 @@ def plan_predict(config: PredictConfig, *, activation_bytes: int = 0, weight_byt
     total, batch = len(config.grid), config.recipe.batch
     tasks = tuple(TileBatch(first=i, count=min(batch, total - i)) for i in range(0, total, batch))
     pixels = config.grid.tile**2
-    tile_bytes = pixels * (len(config.channels) * 8 + FIELDS * 6) + activation_bytes
+    read_bytes = 0 if config.zoom.scale == 1 else int((config.grid.tile / config.zoom.scale + 4) ** 2) * 12
+    tile_bytes = pixels * (len(config.channels) * 8 + FIELDS * 6) + activation_bytes + len(config.channels) * read_bytes
     return Plan(
         stage="predict",
         fn=predict_tiles,
@@ -102,15 +107,17 @@ def predict_tiles(task: TileBatch, config: PredictConfig) -> Json:
 
 
 def _read_tile(config: PredictConfig, position: int) -> npt.NDArray[np.generic]:
-    box = config.grid.box(position).clip(config.plane.shape)
-    return pad_tile(read_plane(config.plane, box, config.channels), config.grid.tile)
+    box = config.grid.box(position).clip(config.grid.shape)
+    pixels = pixels_at_scale(config.zoom, box, lambda source: read_plane(config.plane, source, config.channels))
+    return pad_tile(pixels, config.grid.tile)
 
 
 def plan_blend(config: BlendConfig, block: tuple[int, int]) -> Plan[Tile]:
     """Blend the stored tiles into the fields array, block by block (whole write units)."""
-    tasks = tile_cover(config.grid.shape, block)
-    # float32 sum and one weighted part, the float16 result, and one decoded tile
+    tasks = tile_cover(config.zoom.shape, block)
+    # float32 sum and one weighted part, the float16 result, and one decoded tile; at scale, 3 parts of 1024 px each
     task_bytes = block[0] * block[1] * FIELDS * (4 + 2) + config.grid.tile**2 * FIELDS * (2 + 4 + 4)
+    task_bytes += 0 if config.zoom.scale == 1 else 3 * 1026**2 * FIELDS * 4
     return Plan(stage="blend", fn=blend_tiles, tasks=tasks, config=config, task_bytes=task_bytes)
 
 
@@ -122,6 +129,7 @@ def blend_tiles(task: Tile, config: BlendConfig) -> Json:
         box = Box((position, 0, 0, 0), (position + 1, FIELDS, side, side))
         return np.asarray(read_box(config.tiles, box)[0])
 
-    blended = blend_box(config.grid, task.write, read_tile).astype(np.float16)
+    blend = partial(blend_box, config.grid, read_tile=read_tile)
+    blended = fields_of_image(config.zoom, task.write, blend).astype(np.float16)
     box = Box((0, *task.write.start), (FIELDS, *task.write.stop))
     return {"checksum": write_box(config.fields, box, blended)}

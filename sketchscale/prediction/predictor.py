@@ -10,7 +10,7 @@ A worker keeps the network between tasks (`load_network` is cached), so that wei
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,12 +37,14 @@ class Recipe:
         precision: float32; bfloat16 is about twice as fast on processors and GPUs that have it.
         batch: tiles per call; 1 is fastest on a CPU (the working set stays in the cache).
         threads: of one call on a CPU; 1, because workers share the cores.
+        flips: the mean over this many mirrored copies of a tile: 1, 4 (both axes) or 8 (and transposed).
     """
 
     device: str = "cpu"
     precision: str = "float32"
     batch: int = 1
     threads: int = 1
+    flips: int = 1
 
     def __post_init__(self) -> None:
         if self.precision not in _PRECISIONS:
@@ -51,6 +53,8 @@ class Recipe:
             )
         if self.batch < 1 or self.threads < 1:
             raise InputError(f"batch {self.batch} and threads {self.threads} must be at least 1")
+        if self.flips not in (1, 4, 8):
+            raise InputError.of(found=f"flips {self.flips}", expected="1, 4 or 8", fix="change --flips")
 
 
 @functools.lru_cache(maxsize=2)
@@ -120,6 +124,33 @@ def run_tiles(
     if recipe.device == "cpu" and torch.get_num_threads() != recipe.threads:
         torch.set_num_threads(recipe.threads)
     with torch.inference_mode(), torch.autocast(recipe.device.partition(":")[0], dtype=kind, enabled=kind is not None):
-        output = model.network(batch)
-    half: npt.NDArray[np.float16] = output.float().clamp(-60000, 60000).half().contiguous().cpu().numpy()
+        output = mean_over_flips(model.network, batch, recipe.flips)
+    half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
     return half
+
+
+def mean_over_flips(network: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, flips: int) -> torch.Tensor:
+    """Fields of the mean of mirrored copies, each turned back: vectors change sign along a mirrored axis.
+
+    Args:
+        network: (n, c, y, x) to (n, 3 or more, y, x): flow y, flow x, distance; further outputs are left out.
+        batch: (n, c, side, side).
+        flips: 1 (the network's own output), 4 (mirrored along y, x and both) or 8 (the same of the transposed tile).
+
+    Returns:
+        (n, 3, side, side) float32. Terms are added in a fixed order.
+    """
+    if flips == 1:
+        return network(batch)[:, :3].float()
+    total = torch.zeros((), device=batch.device)
+    for swap in (False, True)[: 1 + (flips == 8)]:
+        turned = batch.transpose(2, 3) if swap else batch
+        for axes in ((), (2,), (3,), (2, 3))[: min(flips, 4)]:
+            seen = turned.flip(axes).contiguous(memory_format=torch.channels_last)
+            fields = network(seen)[:, :3].float().flip(axes)
+            sign = [-1.0 if 2 in axes else 1.0, -1.0 if 3 in axes else 1.0, 1.0]
+            fields = fields * torch.tensor(sign, device=fields.device).reshape(1, 3, 1, 1)
+            if swap:
+                fields = fields[:, [1, 0, 2]].transpose(2, 3)
+            total = total + fields
+    return total / flips

@@ -23,7 +23,8 @@ from sketchscale.io.image import open_image
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.blend import blend_box
 from sketchscale.prediction.predictor import load_network, pad_tile, run_tiles
-from sketchscale.workflow.segment import integration_config, recipe_of, segment, tile_grid
+from sketchscale.prediction.rescale import fields_of_image, pixels_at_scale
+from sketchscale.workflow.segment import integration_config, recipe_of, segment, tile_grid, zoom_of
 
 __all__ = ["open_view", "predict_array", "segment_anything", "segment_array"]
 
@@ -102,15 +103,18 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
 def predict_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOptions) -> npt.NDArray[np.float16]:
     """Blended fields (3, y, x) of pixels (c, y, x)."""
     ranges = array_ranges(pixels, low=model.config.low, high=model.config.high)
-    grid, recipe = tile_grid((pixels.shape[1], pixels.shape[2]), model, options), recipe_of(options)
+    zoom = zoom_of((pixels.shape[1], pixels.shape[2]), model, options)
+    grid, recipe = tile_grid(zoom.scaled_shape, model, options), recipe_of(options)
     network = load_network(options.model, model.sha256, recipe)
 
     def run(position: int) -> npt.NDArray[np.float16]:
-        tile = pixels[(slice(None), *grid.box(position).clip(grid.shape).slices)]
+        tile = pixels_at_scale(zoom, grid.box(position).clip(grid.shape), lambda b: pixels[(slice(None), *b.slices)])
         batch = [pad_tile(tile, grid.tile)] * recipe.batch
         return np.asarray(run_tiles(network, recipe, batch, ranges)[0])
 
-    return blend_box(grid, whole(grid.shape), run).astype(np.float16)
+    blended = blend_box(grid, whole(grid.shape), run)
+    fields = fields_of_image(zoom, whole(zoom.shape), lambda b: blended[(slice(None), *b.slices)])
+    return fields.astype(np.float16)
 
 
 def _pixels(image: npt.ArrayLike, model: Model) -> npt.NDArray[Any]:

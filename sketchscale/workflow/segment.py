@@ -43,6 +43,7 @@ from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
 from sketchscale.prediction.predictor import Recipe, check_device
+from sketchscale.prediction.rescale import Zoom
 from sketchscale.workflow.runner import (
     Runner,
     StageLine,
@@ -59,8 +60,10 @@ __all__ = [
     "integration_config",
     "plan_segment",
     "recipe_of",
+    "scale_of",
     "segment",
     "tile_grid",
+    "zoom_of",
 ]
 
 
@@ -98,6 +101,7 @@ class _Job:
     model_folder: str
     options: SegmentOptions
     recipe: Recipe
+    zoom: Zoom
     grid: TileGrid
     integration: IntegrationConfig
     block: tuple[int, int]
@@ -115,7 +119,7 @@ class _Job:
             "model": self.model.sha256,
             "plane": json.dumps([self.plane.index, self.channels]),
             "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
-            "grid": json.dumps(asdict(self.grid), sort_keys=True),
+            "grid": json.dumps([asdict(self.grid), self.zoom.scale], sort_keys=True),
             "integration": as_json(self.integration),
             # not a matter of the result: blocks of another size are other tasks
             "block": json.dumps(self.block),
@@ -163,6 +167,7 @@ def _prepare(address: str, options: SegmentOptions, execution: Execution) -> _Jo
     model = load_model(options.model)
     channels = _model_channels(plane, options, model.config.network.channels)
     chunks = _label_chunks(plane)
+    zoom = zoom_of(plane.shape, model, options)
     return _Job(
         image=image,
         plane=plane,
@@ -171,7 +176,8 @@ def _prepare(address: str, options: SegmentOptions, execution: Execution) -> _Jo
         model_folder=options.model,
         options=options,
         recipe=recipe_of(options),
-        grid=tile_grid(plane.shape, model, options),
+        zoom=zoom,
+        grid=tile_grid(zoom.scaled_shape, model, options),
         integration=integration_config(model, options),
         block=_block(plane.shape, chunks, execution),
         chunks=chunks,
@@ -181,11 +187,35 @@ def _prepare(address: str, options: SegmentOptions, execution: Execution) -> _Jo
 def recipe_of(options: SegmentOptions) -> Recipe:
     """How the network runs; on a GPU eight tiles at once."""
     batch = options.batch or (1 if options.device == "cpu" else 8)
-    return Recipe(device=options.device, precision=options.precision, batch=batch)
+    return Recipe(device=options.device, precision=options.precision, batch=batch, flips=options.flips)
+
+
+def scale_of(model: Model, options: SegmentOptions) -> float:
+    """Network pixels per image pixel: `rescale`, or the model's diameter over the given one; else 1.
+
+    Raises:
+        InputError: both were given, a diameter that is no length, or a model that does not know its own.
+    """
+    if options.diameter is None:
+        return 1.0 if options.rescale is None else options.rescale
+    if options.rescale is not None:
+        raise InputError("--diameter and --rescale exclude each other: give the objects' size, or the scale itself")
+    if not (0 < options.diameter < float("inf") and model.config.diameter > 0):
+        raise InputError.of(
+            found=f"diameter {options.diameter:g} px, and {model.config.diameter:g} px of model {options.model}",
+            expected="both above 0",
+            fix="--rescale, if the model does not know its diameter",
+        )
+    return model.config.diameter / options.diameter
+
+
+def zoom_of(shape: tuple[int, int], model: Model, options: SegmentOptions) -> Zoom:
+    """The scaled plane that the network sees."""
+    return Zoom(shape=shape, scale=scale_of(model, options))
 
 
 def tile_grid(shape: tuple[int, int], model: Model, options: SegmentOptions) -> TileGrid:
-    """The network's tiles over a plane: the model's size unless the options say another."""
+    """The network's tiles over a (scaled) plane: the model's size unless the options say another."""
     config = model.config
     return TileGrid(
         shape=shape,
@@ -195,11 +225,15 @@ def tile_grid(shape: tuple[int, int], model: Model, options: SegmentOptions) -> 
 
 
 def integration_config(model: Model, options: SegmentOptions) -> IntegrationConfig:
-    """The rule from fields to labels: the model's threshold and sizes unless the options say others."""
-    config = model.config
+    """The rule from fields to labels: the model's threshold and sizes unless the options say others.
+
+    Thresholds are on the network's distances, whatever the scale, and so is the model's own minimum size; sizes that
+    the options give are pixels of the image.
+    """
+    config, scale = model.config, scale_of(model, options)
     return IntegrationConfig(
-        threshold=config.threshold if options.threshold is None else options.threshold,
-        min_size=config.min_size if options.min_size is None else options.min_size,
+        threshold=(config.threshold if options.threshold is None else options.threshold) / scale,
+        min_size=round(config.min_size / scale**2) if options.min_size is None else options.min_size,
         max_size=options.max_size,
         method=options.method,
         steps=options.steps,
@@ -271,7 +305,7 @@ class _Segmentation:
         for plan in (
             plan_histogram(job.plane, job.block, job.channels),
             plan_predict(self._predict_config(tiles, ((0.0, 1.0),) * len(job.channels)), **self._network_bytes()),
-            plan_blend(BlendConfig(grid=job.grid, tiles=tiles, fields=fields), job.block),
+            plan_blend(BlendConfig(grid=job.grid, zoom=job.zoom, tiles=tiles, fields=fields), job.block),
             outline,
             plan_relabel(outline, target),
         ):
@@ -342,7 +376,9 @@ class _Segmentation:
         job = self.job
         tiles, fields = self._scratch_arrays(ledger.scratch)
         self.runner.run(plan_predict(self._predict_config(tiles, ranges), **self._network_bytes()), ledger)
-        self.runner.run(plan_blend(BlendConfig(grid=job.grid, tiles=tiles, fields=fields), job.block), ledger)
+        self.runner.run(
+            plan_blend(BlendConfig(grid=job.grid, zoom=job.zoom, tiles=tiles, fields=fields), job.block), ledger
+        )
         return fields
 
     def _scratch_arrays(self, store: str) -> tuple[ArrayRef, ArrayRef]:
@@ -375,6 +411,7 @@ class _Segmentation:
             model_sha256=job.model.sha256,
             recipe=job.recipe,
             grid=job.grid,
+            zoom=job.zoom,
             tiles=tiles,
         )
 
@@ -411,6 +448,6 @@ class _Segmentation:
             "plane": {"index": dict(job.plane.index), "channels": list(job.channels)},
             "ranges": [list(r) for r in ranges],
             "recipe": asdict(job.recipe),
-            "grid": {"tile": job.grid.tile, "overlap": job.grid.overlap},
+            "grid": {"tile": job.grid.tile, "overlap": job.grid.overlap, "scale": job.zoom.scale},
             "integration": asdict(job.integration),
         }
