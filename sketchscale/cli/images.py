@@ -1,4 +1,4 @@
-"""Commands on images: convert, segment, measure, count, classify, evaluate, report, plan, status, verify."""
+"""Commands on images: convert, segment, measure, count, classify, report, plan, status, verify."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Depth = Annotated[int | None, typer.Option("--z", help="Section, where there are
 
 
 def register(app: typer.Typer) -> None:
-    for command in (convert, segment, measure, count, evaluate, report, plan, status, verify):
+    for command in (convert, segment, measure, count, report, plan, status, verify):
         app.command()(command)
     group = typer.Typer(help="Give every object a class, from a few annotated ones.", no_args_is_help=True)
     group.command("train")(classify_train)
@@ -204,30 +204,6 @@ def classify_apply(
 
     with opt.progress() as on_event:
         opt.each(expand(images), lambda image: apply_classes(image, labels, classifier, execution, on_event), report)
-
-
-def evaluate(
-    image: opt.Image,
-    truth: Annotated[str, typer.Option("--truth", help="True label image: TIFF, PNG, NPY or an OME-Zarr label.")],
-    labels: opt.Labels = "nuclei",
-    engine: opt.Engine = "threads",
-    workers: opt.Workers = None,
-    block: opt.Block = 2048,
-    json: opt.Json = False,
-) -> None:
-    """Labels against the truth: AP and F1 over IoU 0.5 to 0.95, PQ, AJI, Dice, count error."""
-    from sketchscale.workflow.evaluate import evaluate as work
-
-    with opt.progress() as on_event:
-        scores = work(image, labels, truth, opt.execution(engine, workers, block), on_event)
-    opt.show(
-        scores,
-        json,
-        lambda: (
-            f"AP 0.5 {scores['ap']['0.5']:.4f}   AP 0.75 {scores['ap']['0.75']:.4f}   F1 0.5 "
-            f"{scores['f1']['0.5']:.4f}   true {scores['n_true']}   predicted {scores['n_pred']}"
-        ),
-    )
 
 
 def report(

@@ -10,6 +10,7 @@ add up exactly (`partials`, `metrics`). Blocks are a matter of memory and speed 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ from sketchscale.io.image import PlaneRef, read_plane
 from sketchscale.metrics import Overlaps, combine_overlaps, count_overlaps
 from sketchscale.objects.features import MeasureConfig, feature_table
 from sketchscale.objects.partials import Partial, combine_partials, empty_partial, is_exact, partial_objects
-from sketchscale.objects.sources import LabelSource, label_shape, read_labels
+from sketchscale.objects.sources import LabelSource, label_shape, read_labels, source_shape
 
 __all__ = [
     "collect_features",
@@ -206,23 +207,23 @@ class _EvaluateJob:
 
 
 def plan_contingency(
-    predicted: LabelSource, truth: LabelSource, *, store: str, block: tuple[int, int], prefix: str = "evaluate"
+    predicted: LabelSource, truth: LabelSource, *, store: str, block: tuple[int, ...], prefix: str = "evaluate"
 ) -> Plan[Tile]:
     """Count the overlaps of predicted with true labels, block by block; see `collect_overlaps`.
 
     Args:
-        predicted, truth: of one shape; ids need not be contiguous nor of one type.
+        predicted, truth: of one shape, (y, x) or (z, y, x); ids need not be contiguous nor of one type.
         store, prefix: where partials go: `<prefix>/<block>.npz`.
-        block: (y, x) in pixels.
+        block: one length for each axis, in pixels.
 
     Raises:
         InputError: the shapes differ.
     """
-    shape, true_shape = label_shape(predicted), label_shape(truth)
+    shape, true_shape = source_shape(predicted), source_shape(truth)
     if shape != true_shape:
         raise InputError.of(
             found=f"predicted labels of {shape}, true ones of {true_shape}",
-            expected="one shape (y, x)",
+            expected="one shape",
             fix="evaluate the level and the region that were annotated",
         )
     return Plan(
@@ -230,7 +231,7 @@ def plan_contingency(
         fn=_overlaps_of_block,
         tasks=tile_cover(shape, block),
         config=_EvaluateJob(predicted=predicted, truth=truth, store=store, prefix=prefix),
-        task_bytes=40 * block[0] * block[1],
+        task_bytes=40 * math.prod(block),
     )
 
 

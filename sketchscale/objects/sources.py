@@ -11,7 +11,7 @@ from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, open_array, read_box
 from sketchscale.io.image import PlaneRef, read_plane
 
-__all__ = ["LabelReader", "LabelSource", "label_shape", "read_labels"]
+__all__ = ["LabelReader", "LabelSource", "label_shape", "read_labels", "source_shape"]
 
 
 class LabelReader(Protocol):
@@ -27,20 +27,26 @@ LabelSource = ArrayRef | PlaneRef | LabelReader
 """Where labels come from: a (y, x) array of ours, a plane of an image, or a reader."""
 
 
+def source_shape(source: LabelSource) -> tuple[int, ...]:
+    """The shape of labels, of any number of axes."""
+    shape = open_array(source).shape if isinstance(source, ArrayRef) else source.shape
+    return tuple(int(n) for n in shape)
+
+
 def label_shape(source: LabelSource) -> tuple[int, int]:
     """(y, x) of labels.
 
     Raises:
         InputError: they are not two-dimensional.
     """
-    shape = open_array(source).shape if isinstance(source, ArrayRef) else source.shape
+    shape = source_shape(source)
     if len(shape) != 2:
-        raise InputError.of(found=f"labels of shape {tuple(shape)}", expected="(y, x)", fix="choose one plane")
-    return int(shape[0]), int(shape[1])
+        raise InputError.of(found=f"labels of shape {shape}", expected="(y, x)", fix="choose one plane")
+    return shape[0], shape[1]
 
 
 def read_labels(source: LabelSource, box: Box) -> npt.NDArray[Any]:
-    """(y, x) ids of a box, in their own type.
+    """Ids of a box, in their own type.
 
     Raises:
         InputError: they are not integers, or cannot be read.

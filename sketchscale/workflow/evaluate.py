@@ -1,21 +1,45 @@
-"""Predicted labels against true ones, in blocks: neither ever sits whole in memory."""
+"""Predicted labels against true ones, in blocks: neither ever sits whole in memory.
+
+Several images are summed up in two ways, which differ when images differ in their number of objects:
+
+    by_image   the mean of each figure over images; every image counts the same
+    pooled     the figures of all objects together; every object counts the same
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
+from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import block_shape
-from sketchscale.io.convert import open_truth
-from sketchscale.io.image import open_image
-from sketchscale.metrics import Overlaps, score_overlaps
+from sketchscale.io.blobs import put_blob
+from sketchscale.io.image import Image, open_image
+from sketchscale.metrics import THRESHOLDS, Overlaps, join_images, mean_figures, score_overlaps
 from sketchscale.objects.plan import collect_overlaps, plan_contingency
+from sketchscale.objects.sources import source_shape
+from sketchscale.objects.truth import open_true_labels, stored_labels
+from sketchscale.workflow.images import local_matches
 from sketchscale.workflow.runner import Runner, quiet
 
-__all__ = ["evaluate", "overlaps_of"]
+__all__ = ["Compared", "check_new", "compare", "evaluate", "overlaps_of", "pair_truths", "summarize", "write_scores"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One image's labels beside the truth: everything scores are made of."""
+
+    image: str
+    labels: str
+    truth: str
+    overlaps: Overlaps
 
 
 def evaluate(
@@ -24,21 +48,37 @@ def evaluate(
     truth: str,
     execution: Execution | None = None,
     on_event: Callable[[Event], None] = quiet,
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
 ) -> dict[str, Any]:
     """Scores of an image's labels; see metrics.Scores for each.
 
     Args:
-        truth: address of the true label image: TIFF, PNG, NPY, or an OME-Zarr label image.
+        labels: name of the label image; (y, x), or (z, y, x) of a volume.
+        truth: address of the true label image: TIFF, PNG, NPY, or an OME-Zarr label image; of the same shape.
+        thresholds: of the IoU.
 
     Returns:
         JSON: `ap` and `f1` keyed by IoU threshold "0.5" to "0.95", `n_true`, `n_pred`, and the rest of the figures.
 
     Raises:
         UnknownNameError: no labels of that name.
-        InputError: truth and labels differ in shape, or the truth is no label image.
+        InputError: truth and labels differ in shape, the truth is no label image, or a threshold is outside (0, 1].
     """
+    compared = compare(address, labels, truth, execution, on_event)
+    return _record(compared, thresholds)
+
+
+def compare(
+    address: str,
+    labels: str,
+    truth: str,
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+) -> Compared:
+    """Count what labels and truth share; `summarize` makes scores of one or many."""
     overlaps = overlaps_of(address, labels, truth, execution, on_event)
-    return {"image": address, "labels": labels, "truth": truth, **score_overlaps(overlaps).as_dict()}
+    return Compared(image=address, labels=labels, truth=truth, overlaps=overlaps)
 
 
 def overlaps_of(
@@ -50,9 +90,99 @@ def overlaps_of(
 ) -> Overlaps:
     """The overlaps that scores are made of; those of several images can be joined."""
     execution = execution or Execution()
-    predicted = open_image(address).label_image(labels)
-    y, x = block_shape(predicted.shapes[0], predicted.plane().chunks, execution.block)
+    image = open_image(address).label_image(labels)
+    predicted, true = stored_labels(image), open_true_labels(truth)
+    block = _block(image, len(source_shape(predicted)), execution.block)
     with Runner(execution, on_event) as runner, tempfile.TemporaryDirectory(prefix="sketchscale-") as folder:
-        plan = plan_contingency(predicted.array(0), open_truth(truth), store=folder, block=(y, x))
+        plan = plan_contingency(predicted, true, store=folder, block=block)
         runner.run(plan)
         return collect_overlaps(plan)
+
+
+def _block(labels: Image, axes: int, side: int) -> tuple[int, ...]:
+    """Whole chunks; of a volume, one chunk deep and as many voxels as a plane's block has pixels."""
+    shape, chunks = labels.shapes[0][-2:], labels.chunks[0]
+    deep = max(chunks[:-2], default=1) if axes == 3 else 1
+    block = block_shape(shape, chunks[-2:], max(1, round(side / deep**0.5)))
+    return (deep, *block) if axes == 3 else block
+
+
+def pair_truths(images: Sequence[str], truths: Sequence[str], truth_labels: str | None = None) -> list[str]:
+    """The truth of each image, in order.
+
+    Args:
+        truths: addresses, or glob patterns of local ones, which stand for their matches by name.
+        truth_labels: name of a label image beside each image, instead.
+
+    Raises:
+        InputError: not one truth for each image, or both ways at once.
+        MissingDataError: a pattern that matches nothing.
+
+    >>> pair_truths(["a.zarr", "b.zarr"], [], "truth")
+    ['a.zarr/labels/truth', 'b.zarr/labels/truth']
+    """
+    found = [match for truth in truths for match in local_matches(truth)]
+    if truth_labels is not None and not found:
+        return [f"{image.rstrip('/')}/labels/{truth_labels}" for image in images]
+    if truth_labels is not None or len(found) != len(images):
+        raise InputError.of(
+            found=f"{len(images)} images and {len(found)} truths" + (" beside --truth-labels" if truth_labels else ""),
+            expected="one truth for each image, in order",
+            fix="repeat --truth, or name a label image beside each image with --truth-labels",
+        )
+    return found
+
+
+def summarize(compared: Sequence[Compared], thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Any]:
+    """Scores of one or several images.
+
+    Args:
+        compared: at least one.
+
+    Returns:
+        JSON: `images` (the figures of each, as `evaluate` gives them), `by_image` and `pooled`. Of a single image, its
+        figures stand at the top level too.
+    """
+    records = [_record(one, thresholds) for one in compared]
+    scores = [score_overlaps(one.overlaps, thresholds) for one in compared]
+    pooled = score_overlaps(join_images(one.overlaps for one in compared), thresholds)
+    top = records[0] if len(records) == 1 else {}
+    return {**top, "images": records, "by_image": mean_figures(scores), "pooled": pooled.as_dict()}
+
+
+def _record(compared: Compared, thresholds: Sequence[float]) -> dict[str, Any]:
+    figures = score_overlaps(compared.overlaps, thresholds).as_dict()
+    return {"image": compared.image, "labels": compared.labels, "truth": compared.truth, **figures}
+
+
+def check_new(out: str, overwrite: bool) -> None:
+    """Refuse a file that is there, before the work rather than after.
+
+    Raises:
+        OutputExistsError: it is there, and overwrite was not asked for.
+    """
+    if Path(out).exists() and not overwrite:
+        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: --overwrite, or another name")
+
+
+def write_scores(summary: dict[str, Any], out: str) -> str:
+    """The summary as CSV: a row for each image, then `by_image` and `pooled`; curves are columns such as ap_0.5.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    rows = [_flat(record) for record in summary["images"]]
+    rows += [{"image": name, **_flat(summary[name])} for name in ("by_image", "pooled")]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    put_blob(str(Path(out).parent), Path(out).name, text.getvalue().encode())
+    return out
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= {f"{name}_{t}": v for t, v in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
