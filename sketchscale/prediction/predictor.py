@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 
 from sketchscale.errors import InputError, SetupError
 from sketchscale.intensity import normalize
@@ -74,7 +75,8 @@ def load_network(folder: str, sha256: str, recipe: Recipe) -> Model:
         )
     check_device(recipe.device)
     model.network.to(recipe.device)
-    model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if model.config.network.dim == 2:
+        model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 
@@ -112,19 +114,21 @@ def run_tiles(
     """Fields of a batch of tiles.
 
     Args:
-        tiles: each (c, tile, tile), the image's own values.
+        tiles: each (c, tile, tile), the image's own values; channels that the model allows to be absent count as 0.
         ranges: (low, high) of each channel over the whole image; see `intensity`.
 
     Returns:
         (batch, 3, tile, tile) float16: flow y, flow x, distance in px.
     """
+    absent = model.config.network.channels - len(ranges)
     batch = torch.from_numpy(np.stack([normalize(tile, ranges) for tile in tiles]))
-    batch = batch.to(recipe.device, memory_format=torch.channels_last)
+    batch = functional.pad(batch, (0, 0, 0, 0, 0, absent)).to(recipe.device, memory_format=torch.channels_last)
     kind = _PRECISIONS[recipe.precision]
     if recipe.device == "cpu" and torch.get_num_threads() != recipe.threads:
         torch.set_num_threads(recipe.threads)
     with torch.inference_mode(), torch.autocast(recipe.device.partition(":")[0], dtype=kind, enabled=kind is not None):
         output = mean_over_flips(model.network, batch, recipe.flips)
+        output[:, :2] /= model.config.flow_scale
     half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
     return half
 

@@ -121,10 +121,12 @@ def _pixels(image: npt.ArrayLike, model: Model) -> npt.NDArray[Any]:
     pixels = np.asarray(image)
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     channels = model.config.network.channels
-    if pixels.ndim != 3 or pixels.shape[0] != channels or 0 in pixels.shape:
+    least = channels - model.config.absent_channels
+    if pixels.ndim != 3 or not least <= pixels.shape[0] <= channels or 0 in pixels.shape:
+        wanted = channels if least == channels else f"{least} to {channels}"
         raise InputError.of(
             found=f"an array of shape {np.shape(image)}",
-            expected=f"(y, x) or (c, y, x) with {channels} channels, not empty",
+            expected=f"(y, x) or (c, y, x) with {wanted} channels, not empty",
             fix="choose and order the channels",
         )
     return pixels

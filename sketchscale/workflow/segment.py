@@ -39,7 +39,7 @@ from sketchscale.io.image import (
 )
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.pyramid import plan_level
-from sketchscale.networks.checkpoint import Model, load_model
+from sketchscale.networks.checkpoint import Model, ModelConfig, load_model
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
 from sketchscale.prediction.predictor import Recipe, check_device
@@ -165,7 +165,7 @@ def _prepare(address: str, options: SegmentOptions, execution: Execution) -> _Jo
     plane = image.plane(t=options.t, z=options.z)
     check_device(options.device)
     model = load_model(options.model)
-    channels = _model_channels(plane, options, model.config.network.channels)
+    channels = _model_channels(plane, options, model.config)
     chunks = _label_chunks(plane)
     zoom = zoom_of(plane.shape, model, options)
     return _Job(
@@ -253,20 +253,22 @@ def _block(shape: tuple[int, int], chunks: tuple[int, int], execution: Execution
     return y, x
 
 
-def _model_channels(plane: PlaneRef, options: SegmentOptions, wanted: int) -> tuple[int, ...]:
+def _model_channels(plane: PlaneRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:
     """Indices of the channels the network reads.
 
     Raises:
         InputError: the image has another number than the model reads and none were chosen.
     """
-    if options.channels is None and len(plane.channels) != wanted:
+    least, most = config.network.channels - config.absent_channels, config.network.channels
+    wanted = str(most) if least == most else f"{least} to {most}"
+    if options.channels is None and not least <= len(plane.channels) <= most:
         raise InputError.of(
             found=f"{plane.array} has {len(plane.channels)} channels ({', '.join(plane.channels)})",
             expected=f"{wanted}, which model {options.model} reads",
             fix="name them with --channel, or use a model for this kind of image",
         )
-    chosen = choose_channels(plane, options.channels if options.channels is not None else tuple(range(wanted)))
-    if len(chosen) != wanted:
+    chosen = choose_channels(plane, options.channels if options.channels is not None else range(len(plane.channels)))
+    if not least <= len(chosen) <= most:
         raise InputError(f"{len(chosen)} channels were chosen; expected: {wanted}, which model {options.model} reads")
     return chosen
 
