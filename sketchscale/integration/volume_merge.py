@@ -1,0 +1,288 @@
+"""Join the end points of a volume into objects: merge.py with one axis more.
+
+    1. In a block     components of the window's sinks; voxels counted over the core     `link_volume_sinks`,
+                                                                                         `local_volume_objects`
+    2. Across blocks  a sink in two windows has two ids: one object                      `merge.Unifier`
+    3. Borders        facing voxels along z, y and x; saddle and agreement               `merge.join_pieces`
+    4. Globally       sizes, then numbers by first voxel in raster order (z, y, x)       `number_volume_objects`
+
+The proof in merge.py that the blocks do not show uses no property of the plane: windows are cores grown by a margin
+of at least the link radius on every axis, and each pair of facing voxels is seen by the one block that holds the first.
+Steps 2 and 3 know raster indices and ids only, and are the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.integration.euler import EndPoints, IntegrationConfig, compiled, half_values
+from sketchscale.integration.merge import (
+    BlockObjects,
+    ObjectMap,
+    _Borders,
+    _count_runs,
+    _find,
+    _find_runs,
+    _look_up,
+    _paint_runs,
+    _unite,
+    number_objects,
+)
+from sketchscale.integration.volume import VolumeRegion
+
+__all__ = ["link_volume_sinks", "local_volume_objects", "number_volume_objects"]
+
+_BORDER_BITS = 12
+
+
+def link_volume_sinks(sinks: npt.NDArray[np.uint8], radius: int) -> tuple[npt.NDArray[np.int32], int]:
+    """Components of the set voxels under "at most `radius` apart along every axis"; runs as in `merge.link_sinks`.
+
+    Args:
+        sinks: (z, y, x), non-zero where a trajectory ends.
+        radius: voxels, at least 1 (1 is 26-connectivity).
+
+    Returns:
+        (ids, n): ids int32 (z, y, x), 0 where there is no sink, else 1 .. n in raster order of the first sink.
+
+    >>> link_volume_sinks(np.array([[[1, 0]], [[0, 0]], [[0, 1]]], np.uint8), 2)[1]
+    1
+    """
+    flat = np.ascontiguousarray(sinks).reshape(-1, sinks.shape[2])
+    rows = np.zeros(flat.shape[0] + 1, np.int64)
+    total = _count_runs(flat, radius, rows)
+    start, stop = np.empty(total, np.int32), np.empty(total, np.int32)
+    _find_runs(flat, radius, rows, start, stop)
+    identity = np.empty(total, np.int32)
+    count = _link_runs(rows, sinks.shape[1], start, stop, radius, identity)
+    ids = np.zeros(flat.shape, np.int32)
+    _paint_runs(flat, rows, start, stop, identity, ids)
+    return ids.reshape(sinks.shape), int(count)
+
+
+def local_volume_objects(
+    points: EndPoints, region: VolumeRegion, config: IntegrationConfig
+) -> tuple[npt.NDArray[np.uint32], BlockObjects]:
+    """Step 1, for one block.
+
+    Args:
+        points: from `volume.follow_volume`, for the same region.
+
+    Returns:
+        provisional: uint32, shape of the core: the voxel's local id, 0 for background.
+        objects: what the other blocks need to know; `box` has six columns: z0, y0, x0, z1, y1, x1.
+    """
+    ids, n = link_volume_sinks(points.sinks, config.link_radius)
+    found = np.zeros(region.kept.shape, np.uint32)
+    columns = found.shape[2]
+    _look_up(points.ends.reshape(-1, columns), ids.reshape(-1), found.reshape(-1, columns))
+    provisional = found[tuple(slice(0, a) for a in region.core.shape)]
+    area = np.zeros(n, np.int64)
+    first = np.full(n, int(np.prod(region.shape, dtype=np.int64)), np.int64)
+    box = np.tile(np.array([*region.shape, 0, 0, 0], np.int64), (n, 1))
+    peak = np.full(n, -np.inf, np.float32)
+    place = np.array([*region.core.start, *region.shape], np.int64)
+    _count_voxels(provisional, points.bits[3], half_values(), place, area, first, box, peak)
+    box[area == 0] = 0
+    shared, shared_id = _shared_sinks(ids, region, config.margin)
+    borders = _local_borders(found, points.bits, np.array(region.core.shape), config.agreement)
+    objects = BlockObjects(
+        area=area,
+        first=first,
+        box=box,
+        shared=shared,
+        shared_id=shared_id,
+        peak=peak,
+        pair=borders.pair.astype(np.int32),
+        saddle=borders.saddle,
+        vote=borders.vote,
+    )
+    return provisional, objects
+
+
+def _shared_sinks(
+    ids: npt.NDArray[np.int32], region: VolumeRegion, margin: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Sinks outside the part of the window that no other window reaches."""
+    faces = zip(region.core.start, region.core.stop, region.shape, region.window.start, strict=True)
+    private = [(a + margin * (a > 0) - o, b - margin * (b < n) - o) for a, b, n, o in faces]
+    outside = np.array(ids, copy=True)
+    outside[tuple(slice(a, max(a, b)) for a, b in private)] = 0
+    z, y, x = np.nonzero(outside)
+    origin, (_, rows, columns) = region.window.start, region.shape
+    pixel = ((z + origin[0]) * np.int64(rows) + (y + origin[1])) * np.int64(columns) + (x + origin[2])
+    return pixel, outside[z, y, x]
+
+
+def _local_borders(
+    found: npt.NDArray[np.uint32], bits: npt.NDArray[np.uint16], core: npt.NDArray[np.int64], agreement: float
+) -> _Borders:
+    """Borders of touching objects, over the pairs of facing voxels whose first one is in the core."""
+    tax = round(agreement * 2 ** (2 * _BORDER_BITS))
+    none = _Borders(pair=np.empty((0, 2), np.int64), saddle=np.empty(0, np.float32), vote=np.empty(0, np.int64))
+    count = _find_borders(found, bits, half_values(), core, tax, none.pair, none.saddle, none.vote)
+    borders = _Borders(
+        pair=np.empty((count, 2), np.int64), saddle=np.empty(count, np.float32), vote=np.empty(count, np.int64)
+    )
+    _find_borders(found, bits, half_values(), core, tax, borders.pair, borders.saddle, borders.vote)
+    return borders.merged()
+
+
+def number_volume_objects(
+    blocks: Iterable[BlockObjects], roots: npt.NDArray[np.int64], size: int, config: IntegrationConfig
+) -> tuple[ObjectMap, npt.NDArray[np.uint32]]:
+    """Step 4: `merge.number_objects` with boxes of three axes.
+
+    Args:
+        blocks: in the order of `roots`, with boxes of six columns.
+        roots: object of every local object, from `merge.join_pieces`.
+        size: voxels of the volume.
+
+    Returns:
+        (objects, labels): `objects.box` is z0, y0, x0, z1, y1, x1; labels uint32 (len(roots),), 0 when dropped.
+
+    Raises:
+        InputError: more objects than uint32 can number.
+    """
+    depths = [np.empty((0, 2), np.int64)]
+
+    def planes() -> Iterator[BlockObjects]:
+        for block in blocks:
+            depths.append(block.box[:, [0, 3]])
+            yield replace(block, box=block.box[:, [1, 2, 4, 5]])
+
+    objects, labels = number_objects(planes(), roots, size, config)
+    depth = np.concatenate(depths)
+    there = (labels > 0) & (depth[:, 1] > depth[:, 0])
+    row = labels[there].astype(np.int64) - 1
+    low, high = np.full(objects.count, size, np.int64), np.zeros(objects.count, np.int64)
+    np.minimum.at(low, row, depth[there, 0])
+    np.maximum.at(high, row, depth[there, 1])
+    return replace(objects, box=np.column_stack([low, objects.box[:, :2], high, objects.box[:, 2:]])), labels
+
+
+@compiled
+def _link_runs(
+    rows: npt.NDArray[np.int64],
+    height: int,
+    start: npt.NDArray[np.int32],
+    stop: npt.NDArray[np.int32],
+    radius: int,
+    identity: npt.NDArray[np.int32],
+) -> int:
+    """Union-find over runs of rows at most `radius` apart in y and z; then ids from 1 by each component's first run."""
+    parent = np.arange(start.size)
+    for row in range(rows.size - 1):
+        if rows[row] == rows[row + 1]:
+            continue
+        z, y = row // height, row % height
+        for other_z in range(max(0, z - radius), z + 1):
+            last = y if other_z == z else min(height, y + radius + 1)
+            for other_y in range(max(0, y - radius), last):
+                _link_rows(rows, row, other_z * height + other_y, start, stop, radius, parent)
+    count = 0
+    for run in range(start.size):
+        root = _find(parent, run)
+        if root == run:
+            count += 1
+            identity[run] = count
+        else:
+            identity[run] = identity[root]
+    return count
+
+
+@compiled
+def _link_rows(
+    rows: npt.NDArray[np.int64],
+    row: int,
+    above: int,
+    start: npt.NDArray[np.int32],
+    stop: npt.NDArray[np.int32],
+    radius: int,
+    parent: npt.NDArray[np.int64],
+) -> None:
+    """Unite the runs of two rows that overlap after growing one row by `radius`."""
+    other = rows[above]
+    for run in range(rows[row], rows[row + 1]):
+        while other < rows[above + 1] and stop[other] + radius < start[run]:
+            other += 1
+        candidate = other
+        while candidate < rows[above + 1] and start[candidate] <= stop[run] + radius:
+            _unite(parent, run, candidate)
+            candidate += 1
+
+
+@compiled
+def _count_voxels(
+    provisional: npt.NDArray[np.uint32],
+    distance: npt.NDArray[np.uint16],
+    value: npt.NDArray[np.float32],
+    place: npt.NDArray[np.int64],
+    area: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    box: npt.NDArray[np.int64],
+    peak: npt.NDArray[np.float32],
+) -> None:
+    """Voxels, first voxel, box and largest distance of every local object; `place`: core's start, volume's shape."""
+    for k in range(provisional.shape[0]):
+        for j in range(provisional.shape[1]):
+            for i in range(provisional.shape[2]):
+                if provisional[k, j, i]:
+                    row = provisional[k, j, i] - 1
+                    z, y, x = k + place[0], j + place[1], i + place[2]
+                    area[row] += 1
+                    peak[row] = max(peak[row], value[distance[k, j, i]])
+                    first[row] = min(first[row], (z * place[4] + y) * place[5] + x)
+                    box[row, 0] = min(box[row, 0], z)
+                    box[row, 1] = min(box[row, 1], y)
+                    box[row, 2] = min(box[row, 2], x)
+                    box[row, 3] = max(box[row, 3], z + 1)
+                    box[row, 4] = max(box[row, 4], y + 1)
+                    box[row, 5] = max(box[row, 5], x + 1)
+
+
+@compiled
+def _find_borders(
+    found: npt.NDArray[np.uint32],
+    bits: npt.NDArray[np.uint16],
+    value: npt.NDArray[np.float32],
+    core: npt.NDArray[np.int64],
+    tax: int,
+    pair: npt.NDArray[np.int64],
+    saddle: npt.NDArray[np.float32],
+    vote: npt.NDArray[np.int64],
+) -> int:
+    """Facing voxels of different objects: ids, lower distance, scalar product - tax, while there is room; their number.
+
+    Along z, y and x, the first voxel of a pair within the core.
+    """
+    n = 0
+    for z in range(core[0]):
+        for y in range(core[1]):
+            for x in range(core[2]):
+                here = found[z, y, x]
+                if here:
+                    for axis in range(3):
+                        w, v, u = z + (axis == 0), y + (axis == 1), x + (axis == 2)
+                        if w >= found.shape[0] or v >= found.shape[1] or u >= found.shape[2]:
+                            continue
+                        there = found[w, v, u]
+                        if there and there != here:
+                            if n < vote.size:
+                                pair[n, 0], pair[n, 1] = min(here, there), max(here, there)
+                                saddle[n] = min(value[bits[3, z, y, x]], value[bits[3, w, v, u]])
+                                vote[n] = -tax
+                                for a in range(3):
+                                    vote[n] += _fixed(value[bits[a, z, y, x]]) * _fixed(value[bits[a, w, v, u]])
+                            n += 1
+    return n
+
+
+@compiled
+def _fixed(flow: np.float32) -> int:
+    """A flow component with 12 fractional bits; lengths above 8 count as 8, so that sums stay within 64 bits."""
+    return int(np.rint(min(max(flow, np.float32(-8)), np.float32(8)) * np.float32(1 << _BORDER_BITS)))
