@@ -32,6 +32,7 @@ __all__ = [
     "BlockTask",
     "OutlineJob",
     "RelabelJob",
+    "check_output",
     "create_scratch",
     "integrate",
     "integrate_stored",
@@ -146,14 +147,19 @@ def plan_outline(
     shape = _plane_shape(array.shape, array.dtype)
     if array.dtype != np.float16:
         raise InputError.of(found=f"{fields} is {array.dtype}", expected="float16", fix="store the fields as float16")
-    _check_output(scratch, shape, block, ("uint32",))
+    check_output(scratch, shape, block, ("uint32",))
     job = OutlineJob(fields=fields, scratch=scratch, blobs=blobs, shape=shape, integration=config)
     tasks = [BlockTask(key=t.key, index=t.index, core=t.write) for t in tile_cover(shape, block)]
     memory = max((_outline_bytes(t.core, job) for t in tasks), default=0)
     return Plan(stage="outline", fn=outline_block, tasks=tasks, config=job, task_bytes=memory)
 
 
-def _check_output(ref: ArrayRef, shape: tuple[int, int], block: Sequence[int], types: Sequence[str]) -> None:
+def check_output(ref: ArrayRef, shape: tuple[int, int], block: Sequence[int], types: Sequence[str]) -> None:
+    """Refuse an array that tasks of these blocks cannot write.
+
+    Raises:
+        InputError: another shape or type, or blocks cut its write units.
+    """
     array = open_array(ref)
     if array.shape != shape or array.dtype not in [np.dtype(t) for t in types]:
         raise InputError.of(
@@ -230,12 +236,13 @@ def _block_objects(job: OutlineJob, task: BlockTask) -> BlockObjects:
     return BlockObjects.of(get_arrays(job.blobs, f"outline/{task.key}"))
 
 
-def plan_relabel(outline: Plan[BlockTask], target: ArrayRef) -> Plan[BlockTask]:
+def plan_relabel(outline: Plan[BlockTask], target: ArrayRef, *, stage: str = "relabel") -> Plan[BlockTask]:
     """Step 3: final labels, one task per block of step 1, after `merge_blocks`.
 
     Args:
         outline: the plan of step 1.
         target: uint32 or uint64 (y, x).
+        stage: its name in the ledger; another where the labels are not final (see refine_plan).
 
     Returns:
         A plan; a task gives checksum, objects (labels present) and pixels (labelled).
@@ -245,10 +252,10 @@ def plan_relabel(outline: Plan[BlockTask], target: ArrayRef) -> Plan[BlockTask]:
     """
     job: OutlineJob = outline.config
     block = outline.tasks[0].core.shape if outline.tasks else job.shape
-    _check_output(target, job.shape, block, ("uint32", "uint64"))
+    check_output(target, job.shape, block, ("uint32", "uint64"))
     relabel = RelabelJob(scratch=job.scratch, blobs=job.blobs, target=target)
     memory = max((24 * t.core.size + 32_000_000 for t in outline.tasks), default=0)
-    return Plan(stage="relabel", fn=relabel_block, tasks=outline.tasks, config=relabel, task_bytes=memory)
+    return Plan(stage=stage, fn=relabel_block, tasks=outline.tasks, config=relabel, task_bytes=memory)
 
 
 def relabel_block(task: BlockTask, job: RelabelJob) -> Json:

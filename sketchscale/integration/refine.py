@@ -1,0 +1,183 @@
+"""After merging: fill the holes of objects, and drop objects whose flow is not that of their own shape.
+
+    merge ─▶ sizes ─▶ fill holes ─▶ flow error ─▶ numbers 1, 2, ... in raster order of first pixels
+
+Both are functions of one object's pixels and their surroundings of 3 px, cropped by the object's box; so blocks cannot
+show, and an object of any size is exact (its flow depends on its whole outline, as deep as it is thick).
+
+  hole         a 4-connected set of background pixels all of whose other 4-neighbours belong to one object, not at the
+               image's border. Filled when its area is at most `fill_holes` times the object's. A hole that holds
+               another object, or touches one, is none: nobody's pixels are taken.
+  flow error   the mean squared difference (0 to 4) between the predicted unit flow and the flow that the object's final
+               mask would be taught, by the solver of the training targets, over the pixels that have a direction.
+
+Source: the filter is Cellpose's (Stringer et al. 2021), there with its own diffusion flow; here with this system's
+targets, because another kind of flow rejects good masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from sketchscale.annotations.targets import targets_from_sketch
+from sketchscale.errors import InputError
+from sketchscale.geometry import Box
+
+__all__ = ["MARGIN", "RefineConfig", "flow_error", "holes_of", "refine_labels", "refine_object"]
+
+MARGIN = 3
+"""What is seen around an object's box, px: the window of the targets' flow reaches 2."""
+
+Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.unsignedinteger]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineConfig:
+    """What is done to objects after merging. None is off, and 0 is a value.
+
+    Attributes:
+        fill_holes: holes of at most this share of the object's area are filled; 0 fills none, 0.03 is customary.
+        flow_error: objects above this are dropped; 0.4 is customary, 4 keeps all, 0 drops what is not perfect.
+
+    Raises:
+        InputError: a value below 0, or no number.
+    """
+
+    fill_holes: float | None = None
+    flow_error: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("fill_holes", "flow_error"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError.of(found=f"{option} {value}", expected="0 or more", fix=f"leave {option} out")
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to do."""
+        return self.fill_holes is not None or self.flow_error is not None
+
+
+def holes_of(labels: Labels, label: int, largest: float) -> Mask:
+    """Holes of one object.
+
+    Args:
+        labels: (y, x), the object's box and at least one pixel around it, or up to the image's border.
+        label: of the object.
+        largest: px; larger holes stay.
+
+    Returns:
+        (y, x), True in holes.
+
+    >>> ring = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]], np.uint32)
+    >>> holes_of(np.pad(ring, 1), 1, largest=2).sum(), holes_of(ring[1:], 1, largest=2).sum()
+    (np.int64(2), np.int64(0))
+    """
+    background = labels == 0
+    parts, count = ndimage.label(background)
+    if count == 0:
+        return background
+    hole = np.bincount(parts.ravel(), minlength=count + 1) <= largest
+    hole[0] = False
+    for edge in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
+        hole[edge] = False
+    others = ndimage.binary_dilation(~background & (labels != label))
+    hole[parts[others & background]] = False
+    return np.asarray(hole[parts])
+
+
+def flow_error(mask: Mask, flow: npt.NDArray[np.floating]) -> float:
+    """How far the predicted flow is from the one that a mask would be taught.
+
+    Args:
+        mask: (y, x) of one object, with `MARGIN` px around its box or up to the image's border.
+        flow: (2, y, x), predicted, of any length.
+
+    Returns:
+        Mean squared difference of unit vectors, 0 to 4; 0 where no pixel has a direction (an object of one pixel, or
+        one that fills the image).
+    """
+    taught = targets_from_sketch(mask.astype(np.int32))
+    predicted = flow.astype(np.float32)
+    length = np.sqrt((predicted**2).sum(axis=0))
+    compared = mask & taught.flow_known & taught.flow.any(axis=0) & np.isfinite(length)
+    if not compared.any():
+        return 0.0
+    unit = predicted[:, compared] / np.maximum(length[compared], np.float32(1e-6))
+    return float(((unit - taught.flow[:, compared]) ** 2).sum(axis=0).mean(dtype=np.float64))
+
+
+def refine_object(
+    labels: Labels, flow: npt.NDArray[np.floating], label: int, config: RefineConfig
+) -> tuple[Mask | None, float]:
+    """The holes to fill of one object, and its flow error.
+
+    Args:
+        labels, flow: (y, x) and (2, y, x) of `crop_of` the object.
+
+    Returns:
+        (holes, error): None when there are none; 0 when errors are not asked for.
+    """
+    mask = labels == label
+    holes = None
+    if config.fill_holes is not None:
+        holes = holes_of(labels, label, config.fill_holes * float(np.count_nonzero(mask)))
+        mask |= holes
+    error = 0.0 if config.flow_error is None else flow_error(mask, flow)
+    return (holes if holes is not None and holes.any() else None), error
+
+
+def crop_of(box: Box, shape: tuple[int, int]) -> Box:
+    """What is looked at of an object with this box."""
+    return box.grow(MARGIN).clip(shape)
+
+
+def refine_labels(
+    labels: npt.NDArray[np.uint32], fields: npt.NDArray[np.floating], config: RefineConfig
+) -> npt.NDArray[np.uint32]:
+    """Labels of an image in memory, refined; those that are dropped leave no gap in the numbers.
+
+    Args:
+        labels: (y, x), numbered in raster order of first pixels, as `integrate` gives them.
+        fields: (3, y, x), those the labels were made of.
+
+    >>> labels = np.zeros((9, 9), np.uint32)
+    >>> labels[2:7, 2:7], labels[4, 4] = 1, 0
+    >>> fields = np.zeros((3, 9, 9), np.float16)
+    >>> refine_labels(labels, fields, RefineConfig(fill_holes=0.1))[4, 3:6]
+    array([1, 1, 1], dtype=uint32)
+    >>> refine_labels(labels, fields, RefineConfig(flow_error=0.4)).max()
+    np.uint32(0)
+    """
+    if not config.active:
+        return labels
+    flow = np.asarray(fields[:2], np.float16)
+    filled, kept = labels.copy(), [True]
+    for number, found in enumerate(ndimage.find_objects(labels.astype(np.int64)), start=1):
+        if found is None:
+            kept.append(False)
+            continue
+        rows, columns = found
+        crop = crop_of(Box((rows.start, columns.start), (rows.stop, columns.stop)), labels.shape).slices
+        holes, error = refine_object(labels[crop], flow[(slice(None), *crop)], number, config)
+        kept.append(keeps(error, config))
+        if holes is not None:
+            filled[crop][holes] = number
+    return final_numbers(np.array(kept))[filled]
+
+
+def keeps(error: float, config: RefineConfig) -> bool:
+    """Whether an object of this flow error stays."""
+    return config.flow_error is None or error <= config.flow_error
+
+
+def final_numbers(kept: Mask) -> npt.NDArray[np.uint32]:
+    """New label of every old one: 1, 2, ... for those kept, 0 for the others; kept[0] is the background."""
+    numbers = np.cumsum(kept[1:], dtype=np.uint32) * kept[1:]
+    return np.concatenate([np.zeros(1, np.uint32), numbers.astype(np.uint32)])
