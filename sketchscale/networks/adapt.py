@@ -19,7 +19,7 @@ import torch
 
 from sketchscale.errors import InputError
 from sketchscale.networks import NetworkConfig, create_network
-from sketchscale.networks.checkpoint import Model
+from sketchscale.networks.model import Model
 
 __all__ = ["adapt_notes", "adapt_weights"]
 
@@ -41,7 +41,7 @@ def adapt_weights(model: Model, wanted: NetworkConfig, *, seed: int = 0) -> Weig
     Raises:
         InputError: widths, dimensions or kind of network differ, or the style vector would be lost.
 
-    >>> from sketchscale.networks.checkpoint import ModelConfig
+    >>> from sketchscale.networks.model import ModelConfig
     >>> small = NetworkConfig(widths=(4, 8))
     >>> start = Model(network=create_network(small), config=ModelConfig(network=small), provenance={})
     >>> adapt_weights(start, NetworkConfig(widths=(4, 8), outputs=4))["head.2.bias"].shape
@@ -61,7 +61,7 @@ def adapt_weights(model: Model, wanted: NetworkConfig, *, seed: int = 0) -> Weig
 def adapt_notes(model: Model, wanted: NetworkConfig) -> tuple[str, ...]:
     """What `adapt_weights` cannot keep, for people; empty when the start computes what the model computed.
 
-    >>> from sketchscale.networks.checkpoint import ModelConfig
+    >>> from sketchscale.networks.model import ModelConfig
     >>> small = NetworkConfig(widths=(4, 8))
     >>> start = Model(network=create_network(small), config=ModelConfig(network=small), provenance={})
     >>> adapt_notes(start, NetworkConfig(widths=(4, 8), outputs=4))

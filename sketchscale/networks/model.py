@@ -1,0 +1,96 @@
+"""What a model is: a network, and what it takes to use its weights. Files belong to checkpoint.py and peers.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pydantic
+from torch import nn
+
+from sketchscale.errors import InputError
+from sketchscale.networks import NetworkConfig
+
+__all__ = ["Model", "ModelConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What it takes to use the weights.
+
+    Attributes:
+        network: shape of the network.
+        low, high: percentiles of the image, per channel, that become 0 and 1.
+        threshold: px; a pixel is foreground where the predicted distance is above it.
+        min_size: px; smaller objects are dropped.
+        link_radius, saddle: how end points and pieces of objects are joined (integration.IntegrationConfig): 2 and 0.75
+            hold out against noisy flow; 1 and 1 part small objects that touch, where the flow is clean.
+        outside: px, the distance taught in background.
+        tile, overlap: px, of prediction; overlap is the least on each axis.
+        diameter: px, the median of the training objects; for information and for the choice of a level.
+        flow_scale: length of the flow that the network gives inside objects; fields are stored with length 1.
+        logit: the third output is the logit of foreground, as Cellpose has it, and no distance in px.
+        absent_channels: so many of the last channels an image may lack; they are fed as 0.
+        notes: for people.
+    """
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    low: float = 1.0
+    high: float = 99.8
+    threshold: float = -2.0
+    min_size: int = 20
+    link_radius: int = 2
+    saddle: float = 0.75
+    outside: float = -5.0
+    tile: int = 512
+    overlap: int = 64
+    diameter: float = 0.0
+    flow_scale: float = 1.0
+    logit: bool = False
+    absent_channels: int = 0
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 100:
+            raise InputError.of(
+                found=f"percentiles {self.low} and {self.high}", expected="0 <= low < high <= 100", fix="1 and 99.8"
+            )
+        if not math.isfinite(self.threshold):
+            raise InputError.of(found=f"threshold {self.threshold}", expected="a distance in px", fix="-2")
+        if self.link_radius < 1 or not 0 <= self.saddle <= 1:
+            raise InputError.of(
+                found=f"link_radius {self.link_radius}, saddle {self.saddle}",
+                expected="a radius of at least 1, a saddle from 0 to 1",
+                fix="2 and 0.75",
+            )
+        if self.min_size < 0 or self.outside >= 0 or not 0 <= self.overlap < self.tile:
+            raise InputError.of(
+                found=f"min_size {self.min_size}, outside {self.outside}, tile {self.tile}, overlap {self.overlap}",
+                expected="min_size >= 0, outside < 0, 0 <= overlap < tile",
+                fix="leave out what is not meant",
+            )
+        if not 0 < self.flow_scale < math.inf or not 0 <= self.absent_channels < self.network.channels:
+            raise InputError.of(
+                found=f"flow_scale {self.flow_scale}, absent_channels {self.absent_channels}",
+                expected="a positive flow_scale, fewer absent channels than channels",
+                fix="1 and 0, unless the weights come from Cellpose or Omnipose",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A network ready to predict.
+
+    Attributes:
+        network: in evaluation mode, on the CPU, float32.
+        sha256: of the file with the weights; empty for a model that was never saved.
+    """
+
+    network: nn.Module
+    config: ModelConfig
+    provenance: Mapping[str, Any]
+    sha256: str = ""
