@@ -33,13 +33,21 @@ class TrainingConfig:
         weight_decay: of the optimiser, decoupled.
         clip: largest norm of a step's gradient.
         average: the model is the running mean of the weights with this decay per step; 0 for the last weights.
-        precision: "bfloat16" halves the time of a step on most CPUs; "float32".
+        precision: "bfloat16" halves the time of a step on most CPUs; "float32"; "float16" (CUDA only, its loss is
+            scaled so that small gradients survive) for GPUs without bfloat16.
+        compile: "on" runs the network through torch.compile, whose first step takes a minute or so; "auto" does on
+            CUDA alone. Compiled and plain steps differ in the last digits.
         device: "cpu", "cuda", "mps".
         threads: of torch on the CPU; None leaves it alone. Other counts give other last digits.
+        workers: threads that draw batches ahead; None takes one on a CPU with more than one usable core, several beside
+            a GPU; 0 draws each batch when it is needed. No effect on what is learned.
         seed: of weights and patches.
         validate_every: steps between calls of the validation, 0 for never; after `patience` calls without a better
             value training stops, and the best weights are the model.
+        held_out_patches: patches of held-out annotation that make the validation's score, see training.validation.
         save_every_s: seconds between saved states.
+        refresh_every_s: seconds between looks for new strokes.
+        preview_every: steps between previews, 0 for none.
         low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
         threshold: see ModelConfig; None sets it on the annotated pixels.
     """
@@ -57,13 +65,18 @@ class TrainingConfig:
     warmup: float = 0.05
     clip: float = 5.0
     average: float = 0.99
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    compile: Literal["auto", "on", "off"] = "auto"
     device: str = "cpu"
     threads: int | None = None
+    workers: int | None = None
     seed: int = 0
     validate_every: int = 0
     patience: int = 5
+    held_out_patches: int = 16
     save_every_s: float = 180.0
+    refresh_every_s: float = 3.0
+    preview_every: int = 0
     low: float = 1.0
     high: float = 99.8
     outside: float = -5.0
@@ -91,13 +104,32 @@ class TrainingConfig:
                 expected="warmup and average from 0 to below 1, patience at least 1, clip above 0",
                 fix="0.1, 0.99, 5, 5",
             )
-        if self.precision not in ("bfloat16", "float32"):
-            raise UnknownNameError.among("precision", self.precision, ("bfloat16", "float32"))
+        if self.held_out_patches < 1 or min(self.validate_every, self.preview_every, self.workers or 0) < 0:
+            raise InputError.of(
+                found=f"held_out_patches {self.held_out_patches}, validate_every {self.validate_every}, "
+                f"preview_every {self.preview_every}, workers {self.workers}",
+                expected="at least one patch, and none below 0",
+                fix="leave out what is not meant",
+            )
+        if self.precision not in (known := ("bfloat16", "float32", "float16")):
+            raise UnknownNameError.among("precision", self.precision, known)
+        if self.precision == "float16" and not self.device.startswith("cuda"):
+            raise InputError.of(found=f"float16 on {self.device}", expected="CUDA for it", fix="bfloat16")
+        if self.compile not in (known := ("auto", "on", "off")):
+            raise UnknownNameError.among("compile", self.compile, known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A line of the log. `score` is the validation's value where it was called; `progress` runs from 0 to 1."""
+    """A line of the log.
+
+    Attributes:
+        loss: of the step's batch, before its update.
+        progress: share of the way, 0 to 1.
+        score: the validation's value where it was called, larger is better; with held-out annotation it is minus the
+            loss there.
+        annotation: SHA-256 of all that was annotated, on the first step and wherever new strokes came in.
+    """
 
     step: int
     loss: float
@@ -105,6 +137,7 @@ class Step:
     elapsed_s: float
     progress: float
     score: float | None = None
+    annotation: str | None = None
 
 
 def rate_at(progress: float, config: TrainingConfig) -> float:

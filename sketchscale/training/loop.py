@@ -1,45 +1,56 @@
 """Training: optimise, validate, log, save, resume.
 
-    step t ─ batch(seed, t) ─ loss ─ clip ─ optimiser at rate(t) ─ average ─▶ every so often: log, validate, save
+    step t ─ batch(seed, t), drawn ahead ─ learn at rate(t) ─ average ─▶ every so often: log, validate, preview, save
+                   ▲
+    new strokes ───┘  from the next step on
 
 What it guarantees:
-  * the batch of step t is a function of the data, the configuration and t, and the saved state holds all that is
-    carried from step to step: interrupted and resumed training ends with the weights of uninterrupted training, to the
-    bit, on the same device and number of threads (a time limit is the exception, as clocks differ);
+  * the batch of step t is a function of the annotation as it stands at t, the configuration and t, and the saved state
+    holds all that is carried from step to step: interrupted and resumed training ends with the weights of uninterrupted
+    training, to the bit, on the same device and number of threads (a time limit is the exception, as clocks differ).
+    Where strokes were added, that is said of a training that meets the same annotation at the same steps; the log names
+    the annotation (its SHA-256) on the first step and wherever it changed, and resumed training starts with what is
+    annotated then;
+  * an interrupt (Ctrl-C, SIGTERM) is acted on between two steps, after the state was saved;
   * the learning rate follows the schedule, and the log says which rate was applied;
-  * a loss that is not a number ends training with the last good state on disk;
+  * a loss that is not a number ends training with the last good state and the offending batch on disk;
   * the threshold that comes with the model is set on the annotated pixels (see `choose_threshold`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import numpy as np
-import safetensors
-import safetensors.torch
 import torch
-from torch import nn
 
 from sketchscale import __version__
-from sketchscale.errors import InputError, MissingDataError, ResumeError, TaskError
-from sketchscale.losses import BatchTargets, find_loss
+from sketchscale.errors import TaskError
 from sketchscale.networks import create_network
-from sketchscale.networks.checkpoint import Model, ModelConfig, replace_file
+from sketchscale.networks.adapt import adapt_weights
+from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.training.checks import check_images
 from sketchscale.training.config import OPTIMIZERS, Step, TrainingConfig, find_device, rate_at
+from sketchscale.training.distributed import World, join_world
+from sketchscale.training.interrupts import SecondInterrupt, noted_interrupts
+from sketchscale.training.learner import Learner, NotANumberError, part
 from sketchscale.training.patches import PatchSource, TrainingImage
+from sketchscale.training.prefetch import Batch, Prefetcher, choose_workers, draw_batch, move_batch
+from sketchscale.training.previews import Preview, choose_window, make_preview
+from sketchscale.training.state import STOP, Log, check_identity, identity, read_state, write_bad_batch, write_state
 from sketchscale.training.thresholds import choose_threshold, median_diameter, predict_image, smallest_size
+from sketchscale.training.validation import score_held_out
 
 __all__ = [
     "OPTIMIZERS",
+    "Hooks",
     "Step",
     "TrainingConfig",
     "choose_threshold",
@@ -50,42 +61,62 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a caller is asked while training runs. Of several processes the first alone asks.
+
+    Attributes:
+        refresh: asked every few seconds for all images anew; None where nothing changed.
+        on_preview: given a preview every `preview_every` steps, and one at the end.
+        validate: larger is better; called every `validate_every` steps where no annotation is held out. For one
+            process only.
+    """
+
+    refresh: Callable[[], Sequence[TrainingImage] | None] | None = None
+    on_preview: Callable[[Preview], None] | None = None
+    validate: Callable[[Model], float] | None = None
+
+
 def train(
     images: Sequence[TrainingImage],
     config: TrainingConfig,
     *,
     run_folder: str | Path,
     init: Model | None = None,
+    validation: Sequence[TrainingImage] = (),
     on_step: Callable[[Step], None] = lambda step: None,
-    validate: Callable[[Model], float] | None = None,
+    hooks: Hooks | None = None,
     resume: bool = False,
 ) -> Model:
     """Train a network on sketches or dense labels.
 
     Args:
         images: with at least one foreground, one background and one boundary (drawn, or between labels) among them.
-        run_folder: for the state and `log.jsonl`. A file named `stop` in it ends training as if it were done.
-        init: weights to start from; its network must have the shape of `config.network`.
-        on_step: called after every step.
-        validate: larger is better; called every `config.validate_every` steps.
+        run_folder: for state and log, see training.state. A file named `stop` in it ends training as if it were done.
+        init: weights to start from, see networks.adapt.
+        validation: held-out annotation, scored every `config.validate_every` steps; see training.validation.
+        on_step: called after every step, by the first process.
         resume: go on from the state in `run_folder`; without one, start.
 
     Returns:
-        A model that was not saved yet.
+        A model that was not saved yet: the mean of the weights, where it scored best if it was scored.
 
     Raises:
-        InputError: the sketch lacks background, foreground or boundaries; channels differ from the network's.
+        InputError: the sketch lacks background, foreground or boundaries; channels differ from the network's;
+            `init` is of another architecture.
         ResumeError: the state was made with another configuration.
         TaskError: the loss is not a number.
         SetupError: the device is not there.
-        KeyboardInterrupt: goes on to the caller after the state was saved.
+        KeyboardInterrupt: an interrupt came, and the state was saved.
     """
     check_images(images, config)
-    run = _Run(images, config, Path(run_folder), init)
-    if resume:
-        run.restore()
-    with _threads(config.threads):
-        run.optimise(on_step, validate)
+    device = find_device(config.device)
+    with join_world(device) as world, _threads(config.threads):
+        place = _Place(folder=Path(run_folder), device=device, world=world)
+        run = _Run(images, config, place, init)
+        run.listen(on_step, hooks or Hooks())
+        run.prepare(validation, resume)
+        run.optimise()
         return run.finish()
 
 
@@ -99,30 +130,60 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a run happens."""
+
+    folder: Path
+    device: torch.device
+    world: World
+
+
+_ENDS = ("", "steps", "minutes", "no better validation", "stop file", "interrupt")
+"""Why training ends; the later of two wins, as an interrupt must not pass for a finished run."""
+
+
 class _Run:
     """The state of one `train` call."""
 
     def __init__(
-        self, images: Sequence[TrainingImage], config: TrainingConfig, folder: Path, init: Model | None
+        self, images: Sequence[TrainingImage], config: TrainingConfig, place: _Place, init: Model | None
     ) -> None:
-        self.config, self.folder, self.images = config, folder, images
-        self.device = find_device(config.device)
-        self.source = PatchSource(images, size=config.patch, augment=config.augment, outside=config.outside)
-        self.loss = find_loss(config.loss.name)
+        self.config, self.folder, self.device, self.world = config, place.folder, place.device, place.world
+        self.share = self.world.share(config.batch)
         network = create_network(config.network, seed=config.seed)
         if init is not None:
-            _start_from(network, init)
-        self.network = network.to(self.device).train()
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+            network.load_state_dict(adapt_weights(init, config.network, seed=config.seed))
+        self.learner = Learner(network, config, self.device, self.world)
         self.best: dict[str, torch.Tensor] | None = None
-        options = {"decoupled_weight_decay": True} if config.optimizer == "radam" else {}
-        self.optimizer = OPTIMIZERS[config.optimizer](
-            self.network.parameters(), lr=config.rate, weight_decay=config.weight_decay, **options
-        )
         self.step, self.elapsed_s, self.best_score, self.stale = 0, 0.0, -math.inf, 0
-        self.log: list[Step] = []
-        self.stopped = "steps"
+        self.log, self.stopped = Log(self.folder), "steps"
+        self.score: Callable[[], float] | None = None
+        self._take_images(images)
+
+    def _take_images(self, images: Sequence[TrainingImage]) -> None:
+        self.images, self.new_annotation = tuple(images), _annotation_sha256(images)
+        self.window = choose_window(self.images)
+        self.source = PatchSource(
+            images, size=self.config.patch, augment=self.config.augment, outside=self.config.outside
+        )
+
+    def listen(self, on_step: Callable[[Step], None], hooks: Hooks) -> None:
+        self.on_step, self.hooks = on_step, hooks
+
+    def prepare(self, validation: Sequence[TrainingImage], resume: bool) -> None:
+        """Everything that can refuse, before the first file is written."""
+        found = read_state(self.folder) if resume else None
+        if found is not None:
+            self._restore(*found)
+        validate = self.hooks.validate
+        if validation:
+            held_out = score_held_out(validation, self.config, self.device, self.world)
+            self.score = lambda: held_out(self.learner.still(self.learner.average))
+        elif validate is not None:
+            self.score = lambda: float(validate(self._model(self.learner.average)))
+        if self.world.first:
+            self.log.start(self.step)
 
     @property
     def progress(self) -> float:
@@ -131,91 +192,132 @@ class _Run:
             share = max(share, self.elapsed_s / (60 * self.config.minutes))
         return min(1.0, share)
 
-    def optimise(self, on_step: Callable[[Step], None], validate: Callable[[Model], float] | None) -> None:
-        saved = began = time.monotonic()
-        spent = self.elapsed_s
+    def optimise(self) -> None:
+        """Step until it ends; the state is saved however it does, but by a second interrupt within a step."""
+        now = time.monotonic()
+        self.began, self.looked, self.saved = now - self.elapsed_s, now, now
+        self.batches = self._draw_ahead()
         try:
-            while not self._done():
-                line = self._advance(validate)
-                self.elapsed_s = spent + time.monotonic() - began
-                self.log.append(replace(line, elapsed_s=self.elapsed_s))
-                on_step(self.log[-1])
-                if time.monotonic() - saved > self.config.save_every_s:
-                    self.save()
-                    saved = time.monotonic()
+            self._loop()
+        except SecondInterrupt:
+            raise
         except KeyboardInterrupt:
             self.save()
             raise
+        finally:
+            self.batches.close()
+            self.log.close()
+
+    def _loop(self) -> None:
+        with noted_interrupts() as interrupted:
+            while not self._ended(interrupted()):
+                self._advance()
+                self._save_now_and_then()
+        if self.stopped == "interrupt":
+            raise KeyboardInterrupt
+        self._show(last=True)
         self.save()
 
-    def _done(self) -> bool:
-        if self.progress >= 1:
-            self.stopped = "minutes" if self.step < self.config.steps else "steps"
-        elif self.config.validate_every and self.stale >= self.config.patience:
-            self.stopped = "no better validation"
-        elif (self.folder / "stop").exists():
-            self.stopped = "stop file"
-        else:
-            return False
-        return True
+    def _draw_ahead(self) -> Prefetcher:
+        return Prefetcher(
+            lambda step: draw_batch(self.source, self.config.seed, step, self.share),
+            range(self.step, self.config.steps),
+            workers=choose_workers(self.config.workers, self.device),
+            pin=self.device.type == "cuda",
+        )
 
-    def _advance(self, validate: Callable[[Model], float] | None) -> Step:
+    def _ended(self, interrupted: bool) -> bool:
+        """Whether to stop, and new strokes if there are any; decided by all processes together."""
+        due = self.hooks.refresh is not None and time.monotonic() - self.looked >= self.config.refresh_every_s
+        end, due_now, self.elapsed_s = self.world.largest([self._end(interrupted), due, self.elapsed_s])
+        if end:
+            self.stopped = _ENDS[int(end)]
+            if self.world.first:
+                (self.folder / STOP).unlink(missing_ok=True)
+        elif due_now:
+            self._refresh()
+        return bool(end)
+
+    def _end(self, interrupted: bool) -> int:
+        reasons = (
+            self.step >= self.config.steps,
+            self.progress >= 1 and self.step < self.config.steps,
+            bool(self.config.validate_every) and self.stale >= self.config.patience,
+            (self.folder / STOP).exists(),
+            interrupted,
+        )
+        return max((i for i, reason in enumerate(reasons, start=1) if reason), default=0)
+
+    def _refresh(self) -> None:
+        self.looked = time.monotonic()
+        images = self.hooks.refresh() if self.hooks.refresh is not None and self.world.first else None
+        images = self.world.first_says(images)
+        if images is not None:
+            check_images(images, self.config)
+            self.batches.close()
+            self._take_images(images)
+            self.batches = self._draw_ahead()
+
+    def _advance(self) -> None:
         rate = rate_at(self.progress, self.config)
-        loss = self._optimise_once(rate)
+        batch = move_batch(self.batches.take(), self.device)
+        try:
+            loss = self.learner.learn(batch, rate)
+        except NotANumberError as error:
+            self._fail(error, batch)
         self.step += 1
-        self._average()
-        score = None
-        if validate is not None and self.config.validate_every and self.step % self.config.validate_every == 0:
-            score = self._validate(validate)
-        return Step(step=self.step, loss=loss, rate=rate, elapsed_s=0.0, progress=self.progress, score=score)
-
-    def _optimise_once(self, rate: float) -> float:
-        rng = np.random.default_rng((self.config.seed, self.step))
-        image, targets = self.source.batch(rng, self.config.batch)
-        targets = _moved(targets, self.device)
-        image = image.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            prediction = self.network(image)
-        loss = self.loss(prediction, targets, self.config.loss)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            self._save_if_finite()
-            raise TaskError(
-                f"step {self.step + 1}: the loss is {value}; expected: a number; "
-                f"to fix: a smaller training rate (now {self.config.rate}), then run again with --resume"
+        self.learner.update_average(self.step)
+        score = self._validate()
+        self.elapsed_s = time.monotonic() - self.began
+        new = self.new_annotation if self.new_annotation != self.log.annotation else None
+        if self.world.first:
+            self.log.add(
+                Step(
+                    step=self.step,
+                    loss=loss,
+                    rate=rate,
+                    elapsed_s=self.elapsed_s,
+                    progress=self.progress,
+                    score=score,
+                    annotation=new,
+                )
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        return value
+            self.on_step(self.log.lines[-1])
+        self._show()
 
-    def _average(self) -> None:
-        """Early on the mean is short, so that the random start is forgotten."""
-        decay = min(self.config.average, self.step / (self.step + 10))
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
+    def _fail(self, error: NotANumberError, batch: Batch) -> NoReturn:
+        """The learner is as it was before the step, and so it is saved."""
+        path = write_bad_batch(self.folder, batch, step=self.step + 1, loss=error.loss) if self.world.first else None
+        self.save(failed=True)
+        raise TaskError(
+            f"step {self.step + 1}: {error}; expected: a number; the batch is in {path}, the weights before it are "
+            f"kept; to fix: look for senseless pixels in the batch, or go on with --resume and a smaller --rate (now "
+            f"{self.config.rate:g})"
+        ) from error
 
-    def _validate(self, validate: Callable[[Model], float]) -> float:
-        score = float(validate(self._model(self.average)))
+    def _validate(self) -> float | None:
+        every = self.config.validate_every
+        if self.score is None or not every or self.step % every:
+            return None
+        score = self.score()
         if score > self.best_score:
             self.best_score, self.stale = score, 0
-            self.best = {k: v.clone() for k, v in self.average.items()}
+            self.best = {k: v.clone() for k, v in self.learner.average.items()}
         else:
             self.stale += 1
         return score
 
-    def _model(self, weights: dict[str, torch.Tensor], config: ModelConfig | None = None) -> Model:
-        network = create_network(self.config.network)
-        network.load_state_dict({k: v.cpu() for k, v in weights.items()})
-        network.eval().requires_grad_(False)
+    def _show(self, last: bool = False) -> None:
+        every, show = self.config.preview_every, self.hooks.on_preview
+        if show is None or not self.world.first or not every or not self.step or (self.step % every == 0) == last:
+            return
+        position, box = self.window
+        show(make_preview(self._model(self.learner.average), self.images[position], box, self.step))
+
+    def _model(self, weights: Mapping[str, torch.Tensor]) -> Model:
+        """On the device."""
         c = self.config
-        config = config or ModelConfig(
+        config = ModelConfig(
             network=c.network,
             low=c.low,
             high=c.high,
@@ -223,16 +325,16 @@ class _Run:
             threshold=(0.5 + c.outside) / 2 if c.threshold is None else c.threshold,
             min_size=20 if c.min_size is None else c.min_size,
         )
-        return Model(network=network, config=config, provenance=self._provenance())
+        return Model(network=self.learner.still(weights), config=config, provenance=self._provenance())
 
     def finish(self) -> Model:
-        model = self._model(self.best or self.average)
+        model = self._model(self.best or self.learner.average)
         found = replace(model.config, diameter=round(median_diameter(self.images), 2), notes=model.config.notes)
         if self.config.threshold is None:
             found = replace(found, threshold=choose_threshold(model, self.images))
         if self.config.min_size is None:
             found = replace(found, min_size=smallest_size(self.images))
-        return replace(model, config=found)
+        return replace(model, config=found, network=model.network.cpu())
 
     def _provenance(self) -> dict[str, Any]:
         return {
@@ -240,101 +342,49 @@ class _Run:
             "torch": str(torch.__version__),
             "training": json.loads(json.dumps(asdict(self.config))),
             "images": len(self.images),
+            "processes": self.world.size,
             "steps": self.step,
             "seconds": round(self.elapsed_s, 1),
             "ended_by": self.stopped,
+            "curve": self.log.curve(),
         }
 
-    def save(self) -> None:
-        """State into one file, replaced whole; the log beside it."""
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        tensors |= {f"best.{k}": v for k, v in (self.best or {}).items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    def _save_now_and_then(self) -> None:
+        if time.monotonic() - self.saved > self.config.save_every_s:
+            self.save()
+            self.saved = time.monotonic()
+
+    def save(self, *, failed: bool = False) -> None:
+        """The log, then the state that counts on it."""
+        if not self.world.first:
+            return
         about = {
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "best_score": self.best_score,
             "stale": self.stale,
-            "config": _identity(self.config),
+            "failed": failed,
+            "scaler": self.learner.scaler.state_dict(),
+            "config": identity(self.config),
         }
-        data = safetensors.torch.save(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata={"about": json.dumps(about)}
-        )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        replace_file(self.folder / "state.safetensors", data)
-        lines = "".join(json.dumps(asdict(line)) + "\n" for line in self.log)
-        replace_file(self.folder / "log.jsonl", lines.encode())
+        self.log.sync()
+        best = {f"best.{k}": v for k, v in (self.best or {}).items()}
+        write_state(self.folder, self.learner.tensors() | best, about)
 
-    def _save_if_finite(self) -> None:
-        """The weights are still those of the step before; running means may have caught what is wrong."""
-        if all(bool(torch.isfinite(v.float()).all()) for v in self.network.state_dict().values()):
-            self.save()
-
-    def restore(self) -> None:
-        path = self.folder / "state.safetensors"
-        if not path.exists():
-            return
-        try:
-            with safetensors.safe_open(path, framework="pt") as stored:
-                about = json.loads(stored.metadata()["about"])
-                tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118
-            lines = (self.folder / "log.jsonl").read_text().splitlines()
-        except FileNotFoundError as error:
-            raise MissingDataError(f"{self.folder} lacks {error.filename}; {_START_AGAIN}") from error
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{path} does not read ({error}); {_START_AGAIN}") from error
-        _check_identity(about["config"], _identity(self.config))
-        self._take(tensors)
-        self.log = [Step(**json.loads(line)) for line in lines][: about["step"]]
+    def _restore(self, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+        check_identity(about["config"], identity(self.config), failed=bool(about.get("failed")))
+        self.learner.take(tensors, about.get("scaler", {}))
+        self.best = {k: v.to(self.device) for k, v in part(tensors, "best").items()} or None
         self.step, self.elapsed_s = about["step"], about["elapsed_s"]
         self.best_score, self.stale = about["best_score"], about["stale"]
 
-    def _take(self, tensors: dict[str, torch.Tensor]) -> None:
-        def part(name: str) -> dict[str, torch.Tensor]:
-            return {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
 
-        self.network.load_state_dict(part("network"))
-        self.average = {k: v.to(self.device) for k, v in part("average").items()}
-        self.best = part("best") or None
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in part("optimizer").items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-
-
-_START_AGAIN = "expected: the state of an interrupted training; to fix: start again with --overwrite"
-
-
-def _identity(config: TrainingConfig) -> dict[str, Any]:
-    """What resumed training must have in common; how long it may take and how often it saves is free."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    for free in ("minutes", "save_every_s", "device", "threads"):
-        values.pop(free)
-    return values
-
-
-def _check_identity(stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    differing = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
-    if differing:
-        raise ResumeError(
-            f"the training to resume differs in {', '.join(differing)}; expected: the same configuration; "
-            f"to fix: set it back, or start again with --overwrite"
-        )
-
-
-def _start_from(network: nn.Module, init: Model) -> None:
-    weights, wanted = init.network.state_dict(), network.state_dict()
-    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in wanted.items()}:
-        raise InputError.of(
-            found=f"weights of {init.config.network}",
-            expected="the shape of the network to train",
-            fix="the same widths",
-        )
-    network.load_state_dict(weights)
-
-
-def _moved(targets: BatchTargets, device: torch.device) -> BatchTargets:
-    return BatchTargets(**{name: getattr(targets, name).to(device) for name in BatchTargets.__slots__})
+def _annotation_sha256(images: Sequence[TrainingImage]) -> str:
+    """Of everything annotated, in order."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.name} {image.labels.shape}".encode())
+        digest.update(image.labels.tobytes())
+        if image.boundary is not None:
+            digest.update(image.boundary.tobytes())
+    return digest.hexdigest()

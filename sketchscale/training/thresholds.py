@@ -31,6 +31,7 @@ def predict_image(
     halo, (_, h, w) = -(-context // stride) * stride, image.shape
     padded = np.pad(image, ((0, 0), (0, -h % stride), (0, -w % stride)), mode="symmetric")
     out = np.zeros((model.config.network.outputs, h, w), np.float32)
+    device = next(model.network.parameters()).device
     for tile in tile_cover((h, w), (512 // stride * stride,) * 2):
         if where is not None and not where[tile.write.slices].any():
             continue
@@ -38,7 +39,7 @@ def predict_image(
         read = Box(read.start, tuple(-(-n // stride) * stride for n in read.stop))
         with torch.inference_mode():
             batch = torch.from_numpy(padded[(slice(None), *read.slices)])[None]
-            fields = model.network(batch.to(memory_format=torch.channels_last))[0].float().numpy()
+            fields = model.network(batch.to(device, memory_format=torch.channels_last))[0].float().cpu().numpy()
         core = tile.write.relative_to(read.start)
         out[(slice(None), *tile.write.slices)] = fields[(slice(None), *core.slices)]
     return out

@@ -17,9 +17,9 @@ from sketchscale.errors import InputError, ResumeError, SetupError, TaskError, U
 from sketchscale.losses import BatchTargets, LossConfig
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import Model, ModelConfig
-from sketchscale.training import loop, thresholds
+from sketchscale.training import learner, loop, thresholds
 from sketchscale.training.augment import AugmentConfig
-from sketchscale.training.loop import Step, TrainingConfig, choose_threshold, rate_at, train
+from sketchscale.training.loop import Hooks, Step, TrainingConfig, choose_threshold, rate_at, train
 from sketchscale.training.patches import PatchSource, TrainingImage
 
 TINY = TrainingConfig(
@@ -96,7 +96,7 @@ def test_every_step_sees_other_patches(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(PatchSource, "batch", noted)
     train([example()], TINY, run_folder=tmp_path)
-    assert len(set(seen)) == TINY.steps
+    assert len(set(seen)) == len(seen) == TINY.steps * TINY.batch
 
 
 @pytest.mark.parametrize("optimizer", sorted(loop.OPTIMIZERS))
@@ -184,14 +184,14 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
 
     steps: list[Step] = []
     config = replace(TINY, steps=50, validate_every=2, patience=2)
-    model = train([example()], config, run_folder=tmp_path, validate=validate, on_step=steps.append)
+    model = train([example()], config, run_folder=tmp_path, hooks=Hooks(validate=validate), on_step=steps.append)
     assert model.provenance["ended_by"] == "no better validation"
     assert [s.score for s in steps] == [None, 0.3, None, 0.9, None, 0.5, None, 0.4]
     assert all(torch.equal(weights(model)[k], kept[1][k]) for k in kept[1])
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = loop.find_loss("sketchpose")
+    good = learner.find_loss("sketchpose")
     calls: list[int] = []
 
     def failing(*args: object) -> torch.Tensor:
@@ -199,10 +199,10 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path: Path, monk
         value = good(*args)  # type: ignore[arg-type]
         return value * math.nan if len(calls) == 4 else value
 
-    monkeypatch.setattr(loop, "find_loss", lambda name: failing)
-    with pytest.raises(TaskError, match=r"step 4: the loss is nan; .* smaller training rate"):
+    monkeypatch.setattr(learner, "find_loss", lambda name: failing)
+    with pytest.raises(TaskError, match=r"step 4: the loss is nan; .* --resume and a smaller --rate"):
         train([example()], TINY, run_folder=tmp_path)
-    monkeypatch.setattr(loop, "find_loss", lambda name: good)
+    monkeypatch.setattr(learner, "find_loss", lambda name: good)
     steps: list[int] = []
     model = train([example()], TINY, run_folder=tmp_path, resume=True, on_step=lambda s: steps.append(s.step))
     assert steps == [4, 5, 6]
@@ -215,7 +215,7 @@ def test_training_can_start_from_a_model(tmp_path: Path) -> None:
     model = train([example()], replace(TINY, steps=1, rate=1e-12, average=0), run_folder=tmp_path, init=init)
     for name, value in network.named_parameters():
         torch.testing.assert_close(weights(model)[name], value.detach(), atol=1e-6, rtol=0)
-    with pytest.raises(InputError, match="the shape of the network"):
+    with pytest.raises(InputError, match="widths"):
         train([example()], replace(TINY, network=NetworkConfig(widths=(4, 6))), run_folder=tmp_path, init=init)
 
 

@@ -1,0 +1,176 @@
+"""One network being taught: forward, loss, backward, clip, update, running mean.
+
+    batch ─ network ─ loss ─ gradients, averaged over processes ─ clip ─ optimiser ─▶ weights ─▶ running mean of weights
+
+Guarantees:
+  * a step either happens whole or leaves weights, running statistics and optimiser as they were;
+  * processes that train together hold the same weights and running statistics, to the bit.
+
+Batch norm of several processes: on CUDA every layer takes its statistics from the whole batch (SyncBatchNorm). On the
+CPU there is no such layer: each process normalises by its own share of the batch, and only the running statistics are
+averaged, so a step differs from that of one process as batches of different size differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sketchscale.losses import find_loss
+from sketchscale.networks import create_network
+from sketchscale.training.config import OPTIMIZERS, TrainingConfig
+from sketchscale.training.distributed import World
+from sketchscale.training.prefetch import Batch
+
+__all__ = ["Learner", "NotANumberError"]
+
+Weights = dict[str, torch.Tensor]
+
+
+class NotANumberError(ArithmeticError):
+    """The loss, or the size of its gradient, is NaN or infinite; nothing was changed by the step."""
+
+    def __init__(self, loss: float, gradient: float) -> None:
+        super().__init__(f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {gradient}")
+        self.loss, self.gradient = loss, gradient
+
+
+class Learner:
+    """A network, its optimiser and the running mean of its weights; see the module.
+
+    Args:
+        network: trained in place, on `device`.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainingConfig, device: torch.device, world: World) -> None:
+        self.config, self.device, self.world = config, device, world
+        network = network.to(device).train()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if world.size > 1 and device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        self.network = network
+        self.forward = _compiled(network, config, device)
+        self.loss = find_loss(config.loss.name)
+        self.optimizer = _optimizer(network, config, device)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "float16")
+        self._remember(network)
+
+    def _remember(self, network: nn.Module) -> None:
+        """Lists of tensors, gathered once: walking the modules in every step would take longer than the sums."""
+        self._parameters = list(network.parameters())
+        self._buffers = list(network.buffers())
+        self._before = [b.clone() for b in self._buffers]
+        self._live = network.state_dict()
+        self.average: Weights = {k: v.detach().clone() for k, v in self._live.items()}
+        floats = [k for k, v in self._live.items() if v.is_floating_point()]
+        self._averaged = [self.average[k] for k in floats], [self._live[k] for k in floats]
+        others = [k for k in self._live if k not in set(floats)]
+        self._copied = [self.average[k] for k in others], [self._live[k] for k in others]
+
+    def learn(self, batch: Batch, rate: float) -> float:
+        """One step on a batch that is on the device; returns the loss before it, over all processes.
+
+        Raises:
+            NotANumberError: nothing was changed.
+        """
+        image, targets = batch
+        torch._foreach_copy_(self._before, self._buffers)
+        with self._precision():
+            prediction = self.forward(image)
+        loss = self.loss(prediction, targets, self.config.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        value, norm = self._clip(loss.detach().float())
+        if not math.isfinite(value) or (not math.isfinite(norm) and not self.scaler.is_enabled()):
+            torch._foreach_copy_(self._buffers, self._before)
+            raise NotANumberError(value, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.world.average([b for b in self._buffers if b.is_floating_point()])
+        return value
+
+    def _precision(self) -> torch.autocast:
+        kind = torch.float16 if self.config.precision == "float16" else torch.bfloat16
+        return torch.autocast(self.device.type, kind, enabled=self.config.precision != "float32")
+
+    def _clip(self, loss: torch.Tensor) -> tuple[float, float]:
+        """Loss and norm of the gradient over all processes; with one wait for the device."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        self.world.average([*gradients, loss])
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip)
+        value, size = torch.stack([loss, norm.float()]).tolist()
+        return value, size
+
+    def update_average(self, step: int) -> None:
+        """Take the weights after `step` steps into the mean; early on it is short, so the start is forgotten."""
+        decay = min(self.config.average, step / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(*self._averaged, 1 - decay)
+            torch._foreach_copy_(*self._copied)
+
+    def still(self, weights: Mapping[str, torch.Tensor]) -> nn.Module:
+        """A network of its own on the device, with these weights, for evaluation."""
+        network = create_network(self.config.network)
+        network.load_state_dict(dict(weights))
+        return network.to(self.device).eval().requires_grad_(False)
+
+    def tensors(self) -> Weights:
+        """All that is carried from step to step and is not a number, by name."""
+        tensors = {f"network.{k}": v for k, v in self._live.items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        return tensors
+
+    def take(self, tensors: Mapping[str, torch.Tensor], scaler: Mapping[str, Any]) -> None:
+        """What `tensors` returned, and `scaler.state_dict()`, back."""
+        self.network.load_state_dict(part(tensors, "network"))
+        with torch.no_grad():
+            for name, value in part(tensors, "average").items():
+                self.average[name].copy_(value)
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in part(tensors, "optimizer").items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = self._laid_out(value, int(index))
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        if self.scaler.is_enabled() and scaler:
+            self.scaler.load_state_dict(dict(scaler))
+
+    def _laid_out(self, value: torch.Tensor, index: int) -> torch.Tensor:
+        """In memory as the parameter it belongs to: fused optimisers walk both as one block."""
+        parameter = self._parameters[index]
+        if value.shape != parameter.shape:
+            return value
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
+
+
+def part(tensors: Mapping[str, torch.Tensor], name: str) -> Weights:
+    """The tensors below a name, without it.
+
+    >>> list(part({"network.a.b": torch.zeros(1), "best.a": torch.zeros(1)}, "network"))
+    ['a.b']
+    """
+    return {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
+
+
+def _compiled(network: nn.Module, config: TrainingConfig, device: torch.device) -> Callable[..., torch.Tensor]:
+    if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
+        return cast(Callable[..., torch.Tensor], torch.compile(network))
+    return network
+
+
+def _optimizer(network: nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+    """Fused where torch has it: one pass over the weights instead of a dozen."""
+    options: dict[str, Any] = {"decoupled_weight_decay": True, "foreach": True} if config.optimizer == "radam" else {}
+    if config.optimizer == "adamw" and device.type in ("cpu", "cuda"):
+        options["fused"] = True
+    return OPTIMIZERS[config.optimizer](
+        network.parameters(), lr=config.rate, weight_decay=config.weight_decay, **options
+    )

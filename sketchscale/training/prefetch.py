@@ -1,0 +1,113 @@
+"""Batches drawn ahead, in background threads, so that augmentation and targets cost a step nothing.
+
+The patch k of step t is drawn from the random stream (seed, t, k), so a batch is a function of (images, configuration,
+seed, t) alone: drawn ahead or not, by any number of threads or processes, it is the same batch to the bit. The kernels
+release Python's lock; what is left of Python in a patch takes well under a millisecond.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from sketchscale.losses import BatchTargets
+from sketchscale.training.patches import PatchSource
+
+__all__ = ["Batch", "Prefetcher", "choose_workers", "draw_batch", "move_batch"]
+
+Batch: TypeAlias = tuple[torch.Tensor, BatchTargets]
+"""(n, c, y, x) and its targets."""
+
+_MOST_WORKERS = 8
+
+
+def draw_batch(source: PatchSource, seed: int, step: int, which: Sequence[int]) -> Batch:
+    """The patches `which` of a step, on the CPU; see the module."""
+    drawn = [source.batch(np.random.default_rng((seed, step, k)), 1) for k in which]
+    joined = {f.name: _joined([getattr(targets, f.name) for _, targets in drawn]) for f in fields(BatchTargets)}
+    return _joined([image for image, _ in drawn]), BatchTargets(**joined)
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Along the first axis, by numpy: torch would start threads of its own in every drawing thread."""
+    return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
+
+
+def move_batch(batch: Batch, device: torch.device) -> Batch:
+    """To a device, channels last; from pinned memory the copy runs while the network computes."""
+    image, targets = batch
+
+    moved = _mapped(lambda value: value.to(device, non_blocking=True), targets)
+    return image.to(device, memory_format=torch.channels_last, non_blocking=True), moved
+
+
+def _mapped(change: Callable[[torch.Tensor], torch.Tensor], targets: BatchTargets) -> BatchTargets:
+    return BatchTargets(**{f.name: change(getattr(targets, f.name)) for f in fields(BatchTargets)})
+
+
+def choose_workers(wanted: int | None, device: torch.device) -> int:
+    """Threads that draw ahead: what was wanted, else by the usable cores. A single core draws as it goes."""
+    if wanted is not None:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores == 1:
+        return 0
+    return min(_MOST_WORKERS, cores - 1) if device.type == "cuda" else 1
+
+
+class Prefetcher:
+    """Batches of consecutive steps; use as a context, or close it.
+
+    Args:
+        draw: the batch of a step; called in any thread.
+        steps: in order.
+        workers: threads; as many batches and one more wait at most. 0 for none.
+        pin: whether batches are put into pinned memory, from where copies to a GPU run beside computation.
+    """
+
+    def __init__(self, draw: Callable[[int], Batch], steps: range, *, workers: int, pin: bool = False) -> None:
+        self._draw, self._steps, self._pin, self._ahead = draw, iter(steps), pin, workers + 1
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="patches") if workers else None
+        self._waiting: deque[Future[Batch]] = deque()
+
+    def take(self) -> Batch:
+        """The batch of the next step.
+
+        Raises:
+            StopIteration: there is none.
+            Exception: whatever drawing it raised.
+        """
+        if self._pool is None:
+            return self._drawn(next(self._steps))
+        self._fill(self._pool)
+        if not self._waiting:
+            raise StopIteration
+        batch = self._waiting.popleft().result()
+        self._fill(self._pool)
+        return batch
+
+    def _fill(self, pool: ThreadPoolExecutor) -> None:
+        while len(self._waiting) < self._ahead and (step := next(self._steps, None)) is not None:
+            self._waiting.append(pool.submit(self._drawn, step))
+
+    def _drawn(self, step: int) -> Batch:
+        image, targets = self._draw(step)
+        return (image.pin_memory(), _mapped(torch.Tensor.pin_memory, targets)) if self._pin else (image, targets)
+
+    def close(self) -> None:
+        """Forget what waits; on return no thread draws any more."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Prefetcher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,131 @@
+"""Held-out annotation: which part is not taught, and how well a network does on it.
+
+The score is minus the training loss on a fixed set of patches of held-out annotation, without augmentation. It counts
+annotated pixels only, so it works for strokes as for dense labels.
+
+What is held out goes object by object, with the surroundings nearest to it:
+
+    A A . . B B      objects A and B, background between; B is held out: everything annotated that is nearer to B than
+    A A . | B B      to any other object belongs to it, is unknown to training, and alone is known to validation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import nn
+
+from sketchscale.annotations.targets import UNKNOWN
+from sketchscale.errors import InputError
+from sketchscale.losses import find_loss
+from sketchscale.training.augment import AugmentConfig
+from sketchscale.training.config import TrainingConfig
+from sketchscale.training.distributed import World
+from sketchscale.training.patches import PatchSource, TrainingImage
+from sketchscale.training.prefetch import Batch, draw_batch, move_batch
+
+__all__ = ["HeldOut", "hold_out", "score_held_out", "without"]
+
+PLAIN = AugmentConfig(
+    turn=False, scale=(1, 1), small_scale=1, plain=1, gain=(1, 1), gamma=(1, 1), offset=0, noise=0, blur=0
+)
+"""No augmentation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """A split of annotated images.
+
+    Attributes:
+        training, validation: the images with the part of their annotation that is each one's.
+        masks: one per image, (y, x), pixels that are validation's; never taught, whatever is drawn later.
+    """
+
+    training: tuple[TrainingImage, ...]
+    validation: tuple[TrainingImage, ...]
+    masks: tuple[npt.NDArray[np.bool_], ...]
+
+
+def hold_out(images: Sequence[TrainingImage], share: float, seed: int) -> HeldOut:
+    """Keep a share of the annotated objects, with their surroundings, for validation.
+
+    Args:
+        share: of the objects of all images, above 0 and below 1; rounded, at least one and not all.
+        seed: which objects.
+
+    Raises:
+        InputError: fewer than two objects are annotated.
+    """
+    if not 0 < share < 1:
+        raise InputError.of(found=f"hold-out {share}", expected="above 0 and below 1", fix="0.2")
+    objects = [(i, int(k)) for i, image in enumerate(images) for k in np.unique(image.labels[image.labels > 0])]
+    if len(objects) < 2:
+        raise InputError.of(
+            found=f"{len(objects)} annotated objects to hold some out of",
+            expected="at least two",
+            fix="draw more, or name another image with --validate",
+        )
+    count = min(len(objects) - 1, max(1, round(share * len(objects))))
+    chosen = np.random.default_rng((seed, 1)).permutation(len(objects))[:count]
+    kept = [[objects[c][1] for c in chosen if objects[c][0] == i] for i in range(len(images))]
+    masks = tuple(_nearest_to(image.labels, ids) for image, ids in zip(images, kept, strict=True))
+    pairs = list(zip(images, masks, strict=True))
+    return HeldOut(
+        training=tuple(without(image, mask) for image, mask in pairs),
+        validation=tuple(without(image, ~mask) for image, mask in pairs if mask.any()),
+        masks=masks,
+    )
+
+
+def _nearest_to(labels: npt.NDArray[np.int32], ids: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Pixels whose nearest object is one of `ids`; of objects equally near, the one that scipy finds."""
+    if not ids:
+        return np.zeros(labels.shape, np.bool_)
+    at = ndimage.distance_transform_edt(labels <= 0, return_distances=False, return_indices=True)
+    return np.isin(labels[tuple(at)], ids)
+
+
+def without(image: TrainingImage, mask: npt.NDArray[np.bool_]) -> TrainingImage:
+    """The image with nothing known under a mask (y, x)."""
+    boundary = None if image.boundary is None else image.boundary & ~mask
+    labels = np.where(mask, np.int32(UNKNOWN), image.labels).astype(np.int32)
+    return replace(image, labels=labels, boundary=boundary)
+
+
+def score_held_out(
+    images: Sequence[TrainingImage], config: TrainingConfig, device: torch.device, world: World
+) -> Callable[[nn.Module], float]:
+    """A function from a network in evaluation mode, on the device, to its score; larger is better.
+
+    The patches are drawn once, from the seed: `config.held_out_patches` of them, rounded up to whole batches. Processes
+    share them out.
+
+    Raises:
+        InputError: nothing is annotated in the images.
+    """
+    source = PatchSource(images, size=config.patch, augment=PLAIN, outside=config.outside)
+    size = max(config.batch, world.size)
+    rounds = -(-config.held_out_patches // size)
+    batches = [draw_batch(source, config.seed, _NO_STEP + n, world.share(size)) for n in range(rounds)]
+    return lambda network: -_mean_loss(network, batches, config, device, world)
+
+
+_NO_STEP = 1 << 40
+"""Beyond every step, so that held-out patches come from random streams of their own."""
+
+
+def _mean_loss(
+    network: nn.Module, batches: Sequence[Batch], config: TrainingConfig, device: torch.device, world: World
+) -> float:
+    loss, total = find_loss(config.loss.name), torch.zeros((), device=device)
+    with torch.inference_mode():
+        for batch in batches:
+            image, targets = move_batch(batch, device)
+            total += loss(network(image), targets, config.loss).float()
+        world.average([total])
+    return float(total) / len(batches)
