@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, tile_cover
-from sketchscale.io.image import PlaneRef, read_plane
+from sketchscale.geometry import Box, tile_cover, whole
+from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
 
 __all__ = [
     "HistogramConfig",
@@ -60,14 +60,14 @@ class HistogramTask:
 class HistogramConfig:
     """Which pass over which channels."""
 
-    plane: PlaneRef
+    plane: PlaneRef | VolumeRef
     channels: tuple[int, ...]
     prefixes: Prefixes
     position: int
 
 
 def plan_histogram(
-    plane: PlaneRef,
+    plane: PlaneRef | VolumeRef,
     block: Sequence[int],
     channels: Sequence[int] | None = None,
     *,
@@ -77,7 +77,7 @@ def plan_histogram(
     """The pass over the digit at `position` (0 is the leading one); `channel_ranges` runs as many as it takes.
 
     Args:
-        block: (y, x) of a task, px.
+        block: (y, x) of a task, px; (z, y, x) of a volume.
         channels: positions; all when None.
         prefixes: per channel, the leading digits that count; all when None.
     """
@@ -102,7 +102,7 @@ def _count_block(task: HistogramTask, config: HistogramConfig) -> Json:
 
 def channel_ranges(
     run: Callable[[Plan[HistogramTask]], Sequence[Json]],
-    plane: PlaneRef,
+    plane: PlaneRef | VolumeRef,
     block: Sequence[int],
     channels: Sequence[int] | None = None,
     *,
@@ -136,7 +136,7 @@ def channel_ranges(
 
 
 def array_ranges(values: npt.NDArray[Any], *, low: float, high: float, name: str = "the image") -> Ranges:
-    """`channel_ranges` of an array in memory, (c, y, x).
+    """`channel_ranges` of an array in memory, (c, y, x) or (c, z, y, x).
 
     >>> array_ranges(np.arange(101, dtype=np.uint8).reshape(1, 1, 101), low=1, high=99)
     ((1.0, 99.0),)
@@ -144,7 +144,7 @@ def array_ranges(values: npt.NDArray[Any], *, low: float, high: float, name: str
 
     def count(prefixes: Prefixes, position: int) -> dict[str, Any]:
         part = partial_histogram(values, prefixes, position)
-        _refuse_bad([part], [Box((0, 0), (values.shape[1], values.shape[2]))], name)
+        _refuse_bad([part], [whole(values.shape[1:])], name)
         return combine_histograms([part])
 
     return _ranges(count, values.dtype, [f"channel {c} of {name}" for c in range(values.shape[0])], low, high)
@@ -154,7 +154,7 @@ def partial_histogram(values: npt.NDArray[Any], prefixes: Prefixes, position: in
     """Counts of one block: how many keys that start with a prefix go on with each digit.
 
     Args:
-        values: (c, y, x), numbers of up to 64 bits.
+        values: (c, y, x) or (c, z, y, x), numbers of up to 64 bits.
         prefixes: per channel; the leading `position` digits as one integer each.
 
     Returns:
@@ -296,11 +296,11 @@ def normalize(values: npt.NDArray[Any], ranges: Sequence[tuple[float, float]]) -
     """(v - low) / (high - low) per channel, not clipped.
 
     Args:
-        values: (c, y, x). ranges: (low, high) per channel.
+        values: (c, ...). ranges: (low, high) per channel.
 
     Returns:
-        (c, y, x) float32; a pixel's result depends on that pixel alone. Types of more than 32 significant bits are
-        shifted in float64 first, so that a large offset does not eat the signal.
+        Of the shape of `values`, float32; a pixel's result depends on that pixel alone. Types of more than 32
+        significant bits are shifted in float64 first, so that a large offset does not eat the signal.
 
     Raises:
         InputError: another number of ranges than channels.

@@ -30,6 +30,7 @@ from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box
 from sketchscale.io.blobs import blob_stats, check_key, delete_blob, delete_blobs, get_blob, list_blobs, put_blob
 from sketchscale.io.metadata import (
+    UNITS_UM,
     Axis,
     ImageMetadata,
     Level,
@@ -48,6 +49,7 @@ from sketchscale.io.store import join_address, split_address
 __all__ = [
     "Image",
     "PlaneRef",
+    "VolumeRef",
     "commit_image",
     "commit_labels",
     "count_absent",
@@ -90,12 +92,37 @@ class PlaneRef:
     chunks: tuple[int, int]
 
 
-def read_plane(plane: PlaneRef, box: Box, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:
-    """Pixels of a box, channels first: (c, y, x) in the image's own type.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeRef:
+    """One (z, y, x) volume with its channels, by address: a `PlaneRef` in which z is free.
+
+    Attributes:
+        array: the level's array.
+        axes: of the array, such as "tczyx"; z, y and x last.
+        index: fixed position of t, as (("t", 0),), where there is such an axis.
+        shape: (z, y, x) in voxels.
+        channels, dtype: as of a plane.
+        spacing: um per voxel (z, y, x) and unit "micrometer"; (1, 1, 1) and "pixel" when one of them is unknown.
+        chunks: (z, y, x) of what is read at once.
+    """
+
+    array: ArrayRef
+    axes: str
+    index: tuple[tuple[str, int], ...]
+    shape: tuple[int, int, int]
+    channels: tuple[str, ...]
+    dtype: str
+    spacing: tuple[float, float, float]
+    unit: str
+    chunks: tuple[int, int, int]
+
+
+def read_plane(plane: PlaneRef | VolumeRef, box: Box, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:
+    """Pixels of a box, channels first: (c, y, x) in the image's own type; (c, z, y, x) of a volume.
 
     Args:
         plane: where to read.
-        box: (y, x), inside the plane.
+        box: (y, x), inside the plane; (z, y, x) of a volume.
         channels: positions in this order; all when None.
 
     Returns:
@@ -114,18 +141,19 @@ def read_plane(plane: PlaneRef, box: Box, channels: Sequence[int] | None = None)
     return np.stack([_read(plane, box, c)[0] for c in wanted])
 
 
-def _read(plane: PlaneRef, box: Box, channel: int | slice) -> npt.NDArray[Any]:
-    """(y, x) of an array without channels, else (c, y, x); one read of the store."""
+def _read(plane: PlaneRef | VolumeRef, box: Box, channel: int | slice) -> npt.NDArray[Any]:
+    """The box of an array without channels, else (c, box); one read of the store."""
     at = dict(plane.index)
     first, last = (channel.start, channel.stop) if isinstance(channel, slice) else (channel, channel + 1)
-    leading = [(first, last) if name == "c" else (at[name], at[name] + 1) for name in plane.axes[:-2]]
+    names = plane.axes[: len(plane.axes) - len(plane.shape)]
+    leading = [(first, last) if name == "c" else (at[name], at[name] + 1) for name in names]
     full = Box(tuple(a for a, _ in leading) + box.start, tuple(b for _, b in leading) + box.stop)
     values = read_box(plane.array, full, missing="fill")
     return values.reshape((last - first, *box.shape) if "c" in plane.axes else box.shape)
 
 
-def count_absent(plane: PlaneRef) -> int:
-    """How many stored units of a plane (all channels) are not there; they read as the fill value.
+def count_absent(plane: PlaneRef | VolumeRef) -> int:
+    """How many stored units of a plane or volume (all channels) are not there; they read as the fill value.
 
     Counted from one listing of what exists, so the cost does not grow with what is missing.
     """
@@ -278,6 +306,38 @@ class Image:
             spacing=self.metadata.spacing(level),
             unit=self.metadata.unit,
             chunks=(self.chunks[level][-2], self.chunks[level][-1]),
+        )
+
+    def volume(self, level: int = 0, t: int | None = None) -> VolumeRef:
+        """The whole depth with all channels.
+
+        Args:
+            level: 0 is the finest.
+            t: position; may be left out where the axis is absent or of length 1.
+
+        Raises:
+            InputError: no z axis right before y and x, or several time points and no position given.
+        """
+        array, order, shape, chunks = self.array(level), self.metadata.order, self.shapes[level], self.chunks[level]
+        if order[-3:] != "zyx":
+            raise InputError.of(
+                found=f"{self.address} has axes {order!r}", expected="a volume: axes that end with zyx", fix="a 2-D run"
+            )
+        if t and "t" not in order:
+            raise InputError.of(found=f"{self.address} has no t axis", expected="t 0", fix="leave t out")
+        known = all(axis.unit in UNITS_UM for axis in self.metadata.axes[-3:])
+        sizes = zip(self.metadata.levels[level].scale[-3:], self.metadata.axes[-3:], strict=True)
+        z, y, x = (s * UNITS_UM[a.unit] for s, a in sizes) if known else (1.0, 1.0, 1.0)
+        return VolumeRef(
+            array=array,
+            axes=order,
+            index=(("t", self._position("t", t, level)),) if "t" in order else (),
+            shape=(shape[-3], shape[-2], shape[-1]),
+            channels=self.channels,
+            dtype=self.dtypes[level],
+            spacing=(z, y, x),
+            unit="micrometer" if known else "pixel",
+            chunks=(chunks[-3], chunks[-2], chunks[-1]),
         )
 
     def _position(self, name: str, given: int | None, level: int) -> int:
@@ -451,6 +511,7 @@ def create_image(
     chunks: Sequence[int],
     *,
     spacing: tuple[float, float] = (1.0, 1.0),
+    depth: float | None = None,
     unit: str = "pixel",
     channels: Sequence[str] = (),
     version: Version = "0.5",
@@ -467,6 +528,7 @@ def create_image(
         shape, axes: as in (3, 8000, 8000), "cyx".
         chunks, shards: in pixels per axis; shards need version 0.5.
         spacing: of level 0, (y, x) in `unit`; "pixel" leaves the unit out.
+        depth: distance of two sections in `unit`; None leaves it unknown.
         channels: names, one per channel; may be empty.
         levels: see `level_shapes`.
 
@@ -483,10 +545,11 @@ def create_image(
     """
     store, group = split_address(address)
     shapes = level_shapes(shape, levels)
+    measured = "yx" if depth is None else "zyx"
     metadata = ImageMetadata(
         version=version,
-        axes=tuple(Axis(name=a, kind="", unit=unit if a in "yx" and unit != "pixel" else "") for a in axes),
-        levels=tuple(_new_level(i, axes, spacing) for i in range(len(shapes))),
+        axes=tuple(Axis(name=a, kind="", unit=unit if a in measured and unit != "pixel" else "") for a in axes),
+        levels=tuple(_new_level(i, axes, spacing, 1.0 if depth is None else depth) for i in range(len(shapes))),
         name=name,
         channels=tuple(channels),
     )
@@ -550,10 +613,10 @@ def _level_shards(shape: Sequence[int], chunks: Sequence[int], shards: Sequence[
     return tuple(c * max(1, min(s // c, -(-n // c))) for c, s, n in zip(cut, shards, shape, strict=True))
 
 
-def _new_level(index: int, axes: str, spacing: tuple[float, float]) -> Level:
-    """Level `index` of our pyramids: pixels twice as large each time, and their centres half a pixel further in."""
+def _new_level(index: int, axes: str, spacing: tuple[float, float], depth: float = 1.0) -> Level:
+    """Level `index` of our pyramids: y and x twice as large each time, and centres half a pixel further in; z stays."""
     base = {"y": spacing[0], "x": spacing[1]}
-    scale = tuple(base[a] * 2**index if a in base else 1.0 for a in axes)
+    scale = tuple(base[a] * 2**index if a in base else depth if a == "z" else 1.0 for a in axes)
     shift = tuple(base[a] * (2**index - 1) / 2 if a in base else 0.0 for a in axes)
     return Level(path=str(index), scale=scale, translation=shift)
 
@@ -566,15 +629,15 @@ def create_labels(
     name: str,
     *,
     dtype: npt.DTypeLike = "uint32",
-    chunks: tuple[int, int] = (512, 512),
+    chunks: Sequence[int] = (512, 512),
     levels: int | None = None,
-    shards: tuple[int, int] | None = None,
+    shards: Sequence[int] | None = None,
 ) -> tuple[ArrayRef, ...]:
-    """Make the empty (y, x) arrays of a label image beside its image; invisible until `commit_labels`.
+    """Make the empty arrays of a label image beside its image, (y, x) or (z, y, x); invisible until `commit_labels`.
 
     Args:
         name: of the labels: one path part.
-        chunks, shards: (y, x).
+        chunks, shards: (y, x); (z, y, x) makes label volumes, whose levels all keep the image's depth.
         levels: as many as the image has when None, as readers expect.
 
     Returns:
@@ -582,9 +645,9 @@ def create_labels(
     """
     if "/" in check_key(name, what="label name"):
         raise InputError.of(found=f"label name {name!r}", expected="a name without '/'", fix="choose another name")
-    shapes = level_shapes(image.shapes[0][-2:], levels or len(image.shapes))
-    group = _key(image.group, f"labels/{name}")
-    return _create_levels(image.store, group, "yx", shapes, dtype, chunks, image.metadata.version, shards)
+    shapes = level_shapes(image.shapes[0][-len(chunks) :], levels or len(image.shapes))
+    group, axes = _key(image.group, f"labels/{name}"), "zyx"[-len(chunks) :]
+    return _create_levels(image.store, group, axes, shapes, dtype, chunks, image.metadata.version, shards)
 
 
 def label_arrays(image: Image, name: str, levels: int | None = None) -> tuple[ArrayRef, ...]:
@@ -623,7 +686,9 @@ def commit_labels(
         MissingDataError: its arrays were not made.
     """
     group = _key(image.group, f"labels/{name}")
-    metadata = _label_metadata(image, name, _count_levels(image.store, group))
+    levels = _count_levels(image.store, group)
+    rank = open_array(ArrayRef(store=image.store, path=_key(group, "0"))).ndim
+    metadata = _label_metadata(image, name, levels, rank)
     document = label_document(metadata, join_address(image.store, group), colors=colors, properties=properties)
     write_attributes(image.store, group, {**(attributes or {}), **document}, image.metadata.version)
     _list_labels(image, name)
@@ -638,14 +703,14 @@ def _count_levels(store: str, group: str) -> int:
     return count
 
 
-def _label_metadata(image: Image, name: str, levels: int) -> ImageMetadata:
-    """Axes, spacing and place of the image's level 0, in (y, x)."""
-    finest = image.metadata.levels[0]
-    spacing = (finest.scale[-2], finest.scale[-1])
-    shift = finest.translation[-2:]
-    new = (_new_level(i, "yx", spacing) for i in range(levels))
+def _label_metadata(image: Image, name: str, levels: int, rank: int) -> ImageMetadata:
+    """Axes, spacing and place of the image's level 0, in (y, x) or (z, y, x)."""
+    finest, axes = image.metadata.levels[0], image.metadata.axes[-rank:]
+    spacing, depth = (finest.scale[-2], finest.scale[-1]), finest.scale[-rank]
+    shift = finest.translation[-rank:]
+    new = (_new_level(i, "zyx"[-rank:], spacing, depth) for i in range(levels))
     placed = tuple(replace(n, translation=tuple(a + b for a, b in zip(n.translation, shift, strict=True))) for n in new)
-    return ImageMetadata(version=image.metadata.version, axes=image.metadata.axes[-2:], levels=placed, name=name)
+    return ImageMetadata(version=image.metadata.version, axes=axes, levels=placed, name=name)
 
 
 def _list_labels(image: Image, name: str) -> None:

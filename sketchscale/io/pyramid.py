@@ -10,6 +10,7 @@ sizes are rounded up), and needs nothing else: no halo, no seam.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -104,7 +105,8 @@ def plan_level(source: ArrayRef, target: ArrayRef, method: Method, *, block: int
         source: complete; every chunk has to be there.
         target: of half its size in y and x, rounded up, and the same size along other axes.
         method: "mean" for intensities, "nearest" for labels.
-        block: about how many pixels of the target a task writes along y and x; at least two write units.
+        block: about how many pixels of the target a task writes along y and x; at least two write units, and as much
+            less of each side as chunks are deep along other axes.
 
     Raises:
         InputError: the sizes or types do not fit.
@@ -118,7 +120,8 @@ def plan_level(source: ArrayRef, target: ArrayRef, method: Method, *, block: int
             fix="make the level with create_image or create_labels",
         )
     unit = write_unit(coarser)
-    shape = (*unit[:-2], *block_shape(coarser.shape[-2:], unit[-2:], block))
+    side = math.isqrt(block**2 // math.prod(unit[:-2]))
+    shape = (*unit[:-2], *block_shape(coarser.shape[-2:], unit[-2:], side))
     tiles = tile_cover(coarser.shape, shape)
     pixels = Box((0,) * len(shape), shape).size
     return Plan(
