@@ -22,7 +22,13 @@ unit gradient (towards larger distance, y component first) of the object's own d
 1, cut at 2 px. In that 5 x 5 window the object's own pixels are those of its id that are 4-connected to the middle
 inside the window; all others count as -0.5. So a pixel's flow is known where it and its own pixels are in D and no
 unknown pixel can be reached; what lies behind a drawn line does not matter. A drawn boundary pixel belongs to no object
-and teaches nothing by itself.
+and has neither distance nor flow.
+
+Losses of the Omnipose and the eikonal family need two things more. *Boundary pixels*: the drawn ones, and those of an
+object beside a crack B; no boundary pixel is one of background, or of an object without any crack beside it. *Signed
+distance*: in objects the distance; in background minus the distance to the nearest object, where a drawn pixel counts
+as background and the same comparison of certain and possible cracks says where it is exact; -0.5 on drawn pixels, by
+definition: they lie beside an object, in none.
 """
 
 from __future__ import annotations
@@ -62,6 +68,10 @@ class Targets:
         flow_known: (y, x), where `flow` is exact: a subset of `known`.
         lower, upper: (y, x), px, bounds of the distance where `bounded`; `upper` may be infinite.
         bounded: (y, x), annotated foreground outside D that has a finite lower bound.
+        inside, background: (y, x), annotated as object, or as background; a drawn pixel is neither.
+        boundary: (y, x), boundary pixels. boundary_known: where it is certain whether a pixel is one.
+        signed: (y, x), px, the signed distance: at least 0.5 inside, at most -0.5 elsewhere; 0 where not known.
+        signed_known: (y, x), where `signed` is exact.
     """
 
     flow: npt.NDArray[np.float32]
@@ -71,6 +81,12 @@ class Targets:
     lower: npt.NDArray[np.float32]
     upper: npt.NDArray[np.float32]
     bounded: npt.NDArray[np.bool_]
+    inside: npt.NDArray[np.bool_]
+    background: npt.NDArray[np.bool_]
+    boundary: npt.NDArray[np.bool_]
+    boundary_known: npt.NDArray[np.bool_]
+    signed: npt.NDArray[np.float32]
+    signed_known: npt.NDArray[np.bool_]
 
 
 def targets_from_sketch(
@@ -97,27 +113,48 @@ def targets_from_sketch(
     ([-5.0, 0.5, 1.5, 0.0, 0.0, 0.0], [True, True, True, False, False, False])
     >>> float(t.lower[0, 3]), float(t.upper[0, 3])
     (0.5, 2.5)
+    >>> t.signed[0].tolist(), t.boundary[0].tolist()
+    ([-0.5, 0.5, 1.5, 0.0, 0.0, 0.0], [False, True, False, False, False, False])
     """
     if not outside < 0:
         raise InputError.of(found=f"outside = {outside}", expected="below 0", fix="leave it at -5")
     codes = region_codes(labels, boundary)
-    to_edge, to_unknown = _squared_distances(codes)
-    inside = codes > 0
+    inside, background, drawn = codes > 0, codes == 0, codes == _DRAWN
+    to_edge, to_unknown = _squared_distances(codes, inside)
     exact = inside & (to_edge <= to_unknown) & (to_edge < _FAR)
     distance = np.where(exact, _pixels(to_edge), 0).astype(np.float32)
-    distance[codes == 0] = outside
+    signed, signed_known = _signed(codes, distance, exact)
+    distance[background] = outside
     flow, flow_known = _flow(codes, distance, exact)
     nearest = np.minimum(to_edge, to_unknown)
     bounded = inside & ~exact & (nearest < _FAR)
     return Targets(
         flow=flow,
         distance=distance,
-        known=exact | (codes == 0),
+        known=exact | background,
         flow_known=flow_known,
         lower=np.where(bounded, _pixels(nearest), 0).astype(np.float32),
         upper=np.where(bounded, _pixels(to_edge), 0).astype(np.float32),
         bounded=bounded,
+        inside=inside,
+        background=background,
+        boundary=(inside & (to_edge == 1)) | drawn,
+        boundary_known=(inside & ((to_edge == 1) | (to_unknown > 1))) | drawn | background,
+        signed=signed,
+        signed_known=signed_known,
     )
+
+
+def _signed(
+    codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Signed distance, and where it is exact."""
+    background, drawn = codes == 0, codes == _DRAWN
+    to_object, to_unknown = _squared_distances(np.where(drawn, 0, codes), background)
+    known = background & (to_object <= to_unknown) & (to_object < _FAR)
+    signed = np.where(known, -_pixels(to_object), distance).astype(np.float32)
+    signed[drawn] = -0.5
+    return signed, exact | known | drawn
 
 
 def region_codes(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int32]:
@@ -184,32 +221,57 @@ def _column_distances(codes: npt.NDArray[np.int32], kind: int, far: int) -> npt.
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest(codes: npt.NDArray[np.int32], columns: npt.NDArray[np.int32], far: int) -> npt.NDArray[np.int64]:
-    """Squared lattice distance of every object pixel; other pixels, and pixels without any crack, get the largest."""
-    h, w = codes.shape
+def _nearest(wanted: npt.NDArray[np.bool_], columns: npt.NDArray[np.int32], far: int) -> npt.NDArray[np.int64]:
+    """Squared lattice distance of the wanted pixels; others, and pixels without any crack, get the largest.
+
+    Row by row the lower envelope of the parabolas over the lattice columns: linear time, integers only (Meijster,
+    Roerdink and Hesselink 2000).
+    """
+    h, w = wanted.shape
+    n = 2 * w + 1
     out = np.full((h, w), _FAR, np.int64)
+    site, begin = np.empty(n, np.int64), np.empty(n, np.int64)
     for i in range(h):
-        for j in range(w):
-            if codes[i, j] <= 0:
+        last = -1
+        for c in range(n):
+            if columns[i, c] >= far:
                 continue
-            best = np.int64(_FAR)
+            height = np.int64(columns[i, c]) ** 2
+            while last >= 0 and _raised(columns, i, site[last], begin[last]) > height + (c - begin[last]) ** 2:
+                last -= 1
+            start = np.int64(0)
+            if last >= 0:
+                before = site[last]
+                rise = c * c - before * before + height - np.int64(columns[i, before]) ** 2
+                start = 1 + rise // (2 * (c - before))
+            if start < n:
+                last += 1
+                site[last], begin[last] = c, start
+        if last < 0:
+            continue
+        for j in range(w - 1, -1, -1):
             c = 2 * j + 1
-            for step in range(2 * w + 1):
-                if step * step >= best:
-                    break
-                for column in (c - step, c + step):
-                    if 0 <= column < 2 * w + 1 and columns[i, column] < far:
-                        d = np.int64(columns[i, column])
-                        best = min(best, d * d + step * step)
-            out[i, j] = best
+            while begin[last] > c:
+                last -= 1
+            if wanted[i, j]:
+                out[i, j] = _raised(columns, i, site[last], c)
     return out
 
 
-def _squared_distances(codes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Of object pixels to the cracks B and to the cracks U, squared, in lattice units."""
+@numba.njit(cache=True, nogil=True)
+def _raised(columns: npt.NDArray[np.int32], i: int, site: int, c: int) -> int:
+    """Squared distance from lattice column c in row i to the nearest crack of the column `site`."""
+    height = int(columns[i, site])
+    return height * height + (c - site) * (c - site)
+
+
+def _squared_distances(
+    codes: npt.NDArray[np.int32], wanted: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of the wanted pixels to the cracks B and to the cracks U, squared, in lattice units."""
     far = 1 << 29
     return tuple(  # type: ignore[return-value]
-        _nearest(codes, columns, far) if columns.min(initial=far) < far else np.full(codes.shape, _FAR, np.int64)
+        _nearest(wanted, columns, far) if columns.min(initial=far) < far else np.full(codes.shape, _FAR, np.int64)
         for columns in (_column_distances(codes, 1, far), _column_distances(codes, 2, far))
     )
 

@@ -11,12 +11,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sketchscale.errors import UnknownNameError
-from sketchscale.losses.base import BatchTargets, Loss, LossConfig
+from sketchscale.losses.base import BatchTargets, EikonalConfig, Loss, LossConfig, OmniposeConfig
+from sketchscale.losses.dense import dense
+from sketchscale.losses.eikonal import eikonal
+from sketchscale.losses.omnipose import sketchpose_1
 from sketchscale.losses.sketchpose import sketchpose
 
-__all__ = ["LOSSES", "BatchTargets", "Loss", "LossConfig", "find_loss", "sketchpose"]
+__all__ = [
+    "LOSSES",
+    "BatchTargets",
+    "EikonalConfig",
+    "Loss",
+    "LossConfig",
+    "OmniposeConfig",
+    "dense",
+    "eikonal",
+    "find_loss",
+    "sketchpose",
+    "sketchpose_1",
+]
 
-LOSSES: Mapping[str, Loss] = {"sketchpose": Loss(compute=sketchpose, outputs=3)}
+LOSSES: Mapping[str, Loss] = {
+    "sketchpose": Loss(compute=sketchpose, outputs=3),
+    "sketchpose-1": Loss(compute=sketchpose_1, outputs=4),
+    "eikonal": Loss(compute=eikonal, outputs=3, signed=True),
+    "dense": Loss(compute=dense, outputs=3, dense=True),
+}
 
 
 def find_loss(name: str) -> Loss:

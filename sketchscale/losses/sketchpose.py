@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from sketchscale.losses.base import BatchTargets, LossConfig
+from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, pixel_weights
 
-__all__ = ["sketchpose"]
+__all__ = ["bounds_term", "sketchpose"]
 
 
 def sketchpose(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
@@ -32,34 +32,22 @@ def sketchpose(prediction: torch.Tensor, targets: BatchTargets, config: LossConf
     """
     values = prediction.float()
     flow, distance = values[:, :2], values[:, 2]
-    weight = _pixel_weights(targets, config)
-    flow_error = ((flow - targets.flow) ** 2).sum(dim=1)
-    distance_error = (distance - targets.distance) ** 2
+    pixels = pixel_weights(targets, config)
+    return combined(
+        [
+            Term.mean(config.flow, ((flow - targets.flow) ** 2).sum(dim=1), targets.flow_known, pixels),
+            Term.mean(config.distance, (distance - targets.distance) ** 2, targets.known, pixels),
+            bounds_term(distance, targets, config),
+        ]
+    )
+
+
+def bounds_term(distance: torch.Tensor, targets: BatchTargets, config: LossConfig) -> Term:
+    """lower <= distance <= upper on annotated foreground outside D, per pixel of all annotated foreground.
+
+    Args:
+        distance: (n, y, x), px.
+    """
     below = functional.relu(targets.lower - distance)
     above = functional.relu(distance - targets.upper.clamp(max=1e6))
-    terms = (
-        config.flow * _mean(flow_error, targets.flow_known, weight),
-        config.distance * _mean(distance_error, targets.known, weight),
-        config.bounds * _share(below**2 + above**2, targets.bounded, targets.inside),
-    )
-    return torch.stack(terms).sum()
-
-
-def _pixel_weights(targets: BatchTargets, config: LossConfig) -> torch.Tensor:
-    """(n, y, x): 1 inside and within the rim of annotated objects, `far` beyond."""
-    inside = targets.inside.float()
-    if config.far == 1:
-        return torch.ones_like(inside)
-    near = functional.max_pool2d(inside[:, None], 2 * config.rim + 1, stride=1, padding=config.rim)[:, 0]
-    return config.far + (1 - config.far) * near
-
-
-def _mean(values: torch.Tensor, where: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Weighted mean over a mask; 0, with gradient 0, over an empty one."""
-    weight = weight * where
-    return (torch.where(where, values, 0.0) * weight).sum() / weight.sum().clamp(min=1e-6)
-
-
-def _share(values: torch.Tensor, where: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
-    """Sum over a mask, divided by the size of a larger one."""
-    return torch.where(where, values, 0.0).sum() / among.sum().clamp(min=1)
+    return Term.share(config.bounds, below**2 + above**2, targets.bounded, targets.inside)

@@ -77,18 +77,15 @@ class PatchSource:
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, BatchTargets]:
         """(count, c, size, size) and its targets."""
-        pairs = [self._patch(rng) for _ in range(count)]
-        return torch.from_numpy(np.stack([image for image, _, _ in pairs])), stack_targets(
-            [targets for _, targets, _ in pairs], [inside for _, _, inside in pairs]
-        )
+        images, targets = zip(*(self._patch(rng) for _ in range(count)), strict=True)
+        return torch.from_numpy(np.stack(images)), stack_targets(targets)
 
-    def _patch(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Targets, npt.NDArray[np.bool_]]:
+    def _patch(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Targets]:
         position = self.useful[int(rng.integers(len(self.useful)))]
         spots = self.spots[position]
         pose = draw_pose(rng, self._centre(rng, spots), spots.diameter, self.augment)
         image, codes = sample_patch(self.images[position].image, spots.codes, pose, self.size, MARGIN)
-        core = codes[MARGIN:-MARGIN, MARGIN:-MARGIN]
-        return expose(image, rng, self.augment), patch_targets(codes, MARGIN, self.outside), core > 0
+        return expose(image, rng, self.augment), patch_targets(codes, MARGIN, self.outside)
 
     def _centre(self, rng: np.random.Generator, spots: _Spots) -> tuple[float, float]:
         """Even sizes are centred on pixel corners, odd ones on pixel centres, so that scale 1 copies pixels."""
@@ -123,30 +120,11 @@ def patch_targets(codes: npt.NDArray[np.int32], margin: int, outside: float) -> 
     codes = np.where(ring & (codes != BEYOND), UNKNOWN, codes)
     t = targets_from_sketch(np.where(codes == -2, UNKNOWN, codes), codes == -2, outside=outside)
     core = np.s_[..., margin:-margin, margin:-margin]
-    return Targets(
-        flow=t.flow[core],
-        distance=t.distance[core],
-        known=t.known[core],
-        flow_known=t.flow_known[core],
-        lower=t.lower[core],
-        upper=t.upper[core],
-        bounded=t.bounded[core],
-    )
+    return Targets(**{name: getattr(t, name)[core] for name in Targets.__slots__})
 
 
-def stack_targets(targets: Sequence[Targets], inside: Sequence[npt.NDArray[np.bool_]]) -> BatchTargets:
+def stack_targets(targets: Sequence[Targets]) -> BatchTargets:
     """One batch of the targets of several patches."""
-
-    def stacked(name: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([getattr(t, name) for t in targets]))
-
     return BatchTargets(
-        flow=stacked("flow"),
-        distance=stacked("distance"),
-        known=stacked("known"),
-        flow_known=stacked("flow_known"),
-        lower=stacked("lower"),
-        upper=stacked("upper"),
-        bounded=stacked("bounded"),
-        inside=torch.from_numpy(np.stack(list(inside))),
+        **{name: torch.from_numpy(np.stack([getattr(t, name) for t in targets])) for name in BatchTargets.__slots__}
     )

@@ -23,7 +23,7 @@ configs = [LossConfig(), LossConfig(far=0.3, rim=2)]
 
 def batch(*sketches: npt.NDArray[np.int32]) -> BatchTargets:
     targets = [targets_from_sketch(np.where(s == -2, -1, s), s == -2) for s in sketches]
-    return stack_targets(targets, [s > 0 for s in sketches])
+    return stack_targets(targets)
 
 
 def random_batch(seed: int) -> BatchTargets:
@@ -36,7 +36,7 @@ def perfect(t: BatchTargets) -> torch.Tensor:
     return torch.cat([t.flow, distance[:, None]], dim=1)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", ["sketchpose"])
 @pytest.mark.parametrize("config", configs)
 @given(seed=st.integers(0, 2**32 - 1))
 @quick
@@ -47,7 +47,7 @@ def test_a_perfect_prediction_costs_nothing_and_others_do(name: str, config: Los
         assert float(LOSSES[name](perfect(targets) + 1, targets, config)) > 0
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", ["sketchpose"])
 @pytest.mark.parametrize("config", configs)
 @given(seed=st.integers(0, 2**32 - 1))
 @quick

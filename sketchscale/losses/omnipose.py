@@ -1,0 +1,134 @@
+"""The first Sketchpose loss: the terms of the Omnipose family, each on the pixels of which the sketch knows enough.
+
+With d distance, v flow, b boundary logit; D the pixels of known distance, D_v of known flow, D_b those of which it is
+known whether they are boundary pixels; C = D_v inside objects; rho = beta + exp(-d* / alpha), a weighted mean <.>:
+
+    2 <BCE(b, b*)>_{D_b}  +  5 <rho |v - v*|^2>_{D_v}  +  0.08 <rho (d - d*)^2>_D  +  2 <rho (|v| - |v*|)^2>_C
+        +  1 <|x_t - x*_t|^2 / 2>_{D_v, t = 1 .. 15}  +  0.08 / |S1| sum_{S1 \\ D} relu(lower - d)^2 + relu(d - upper)^2
+
+x_t follows the flow from a pixel in unit steps, x_{t + 1} = x_t + v(x_t), x*_t the target flow; both fields are 0
+outside D_v, where nothing is known, so no gradient leaves it and what a trajectory does beyond costs nothing.
+
+Weights. Omnipose's code has 10, 2, 2, 2, 1 for flow, distance, norm, boundary, trajectory, with a flow of length 5, all
+differences divided by 5 and means over both components. With our flow of length 1 and |.|^2 over both components that
+is 10 / 2 = 5, 2 / 25 = 0.08, 2, 2 and 1 / 2 on |x - x*|^2. (The paper prints boundary and flow the other way round.)
+
+Where the paper is silent or differs, ours: rho is that of the boundary, beta + 1, in all of background, whose distance
+is a constant; means divide by the sum of their weights; a stroke's own rim is no statement about boundary pixels (it
+is in D_b where cracks say so, see annotations.targets); the inequality has both of its sides.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from sketchscale.losses.base import BatchTargets, LossConfig, OmniposeConfig, Term, combined, pixel_weights
+from sketchscale.losses.sketchpose import bounds_term
+
+__all__ = ["sample_flow", "sketchpose_1", "trajectories"]
+
+_BOUNDARY = 3
+
+
+def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
+    """The Omnipose family on what a sketch knows.
+
+    Args:
+        prediction: (n, 4, y, x), flow y, flow x, distance, boundary logit; any float type, computed in float32.
+
+    Returns:
+        A scalar; 0 with a gradient of 0 when the batch knows nothing.
+
+    Source: Sketchpose (preprint), eqs. 8 to 16; Omnipose, eqs. 3 to 7; see the module for what is ours.
+    """
+    own = config.omnipose
+    values = prediction.float()
+    flow, distance, logit = values[:, :2], values[:, 2], values[:, _BOUNDARY]
+    pixels = pixel_weights(targets, config)
+    rho = pixels * (own.beta + torch.exp(-targets.distance.clamp(min=0) / own.alpha))
+    length_error = (_length(flow) - _length(targets.flow)) ** 2
+    crossed = functional.binary_cross_entropy_with_logits(logit, targets.boundary.float(), reduction="none")
+    return combined(
+        [
+            Term.mean(own.boundary, crossed, targets.boundary_known, pixels),
+            Term.mean(config.flow, ((flow - targets.flow) ** 2).sum(dim=1), targets.flow_known, rho),
+            Term.mean(config.distance, (distance - targets.distance) ** 2, targets.known, rho),
+            Term.mean(own.norm, length_error, targets.flow_known & targets.inside, rho),
+            _euler_term(flow, targets, own),
+            bounds_term(distance, targets, config),
+        ]
+    )
+
+
+def _length(flow: torch.Tensor) -> torch.Tensor:
+    """(n, 2, y, x) to (n, y, x); smooth at 0, where it is 1e-4 instead."""
+    return ((flow**2).sum(dim=1) + 1e-8).sqrt()
+
+
+def _euler_term(flow: torch.Tensor, targets: BatchTargets, own: OmniposeConfig) -> Term:
+    """Squared distance of predicted from true trajectories that start where the flow is known."""
+    known = targets.flow_known
+    every = slice(own.stride // 2, None, own.stride)
+    start = known[:, every, every]
+    frozen = known[:, None].float()
+    with torch.no_grad():
+        aim = trajectories(targets.flow * frozen, steps=own.steps, stride=own.stride)
+    path = trajectories(flow * frozen, steps=own.steps, stride=own.stride)
+    apart = ((path - aim) ** 2).sum(dim=2).mean(dim=0) / 2
+    return Term.mean(own.euler, apart, start.flatten(1))
+
+
+def trajectories(flow: torch.Tensor, *, steps: int, stride: int = 1) -> torch.Tensor:
+    """Follow a flow by Euler steps of its own length.
+
+    Args:
+        flow: (n, 2, y, x), px per step, y first.
+        steps: of each trajectory.
+        stride: trajectories start at every stride-th row and column, from stride // 2.
+
+    Returns:
+        (steps, n, 2, points), px: positions (y, x) after each step, kept in the image; the gradient of a position does
+        not see that it was kept.
+
+    >>> flow = torch.zeros(1, 2, 3, 4)
+    >>> flow[:, 1] = 1.0
+    >>> trajectories(flow, steps=3)[:, 0, :, 5].tolist()
+    [[1.0, 2.0], [1.0, 3.0], [1.0, 3.0]]
+    """
+    n, _, h, w = flow.shape
+    rows, columns = (torch.arange(stride // 2, size, stride, device=flow.device) for size in (h, w))
+    at = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).flatten(1).to(flow.dtype).expand(n, -1, -1)
+    last = torch.tensor([[h - 1], [w - 1]], dtype=flow.dtype, device=flow.device)
+    path = []
+    for _ in range(steps):
+        at = at + sample_flow(flow, at)
+        at = at + (torch.minimum(at.clamp(min=0), last) - at).detach()
+        path.append(at)
+    return torch.stack(path)
+
+
+def sample_flow(flow: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """The flow between pixels, bilinearly.
+
+    Args:
+        flow: (n, 2, y, x), at least 1 px along each axis.
+        at: (n, 2, points), px, (y, x) within the image; pixel centres are integers.
+
+    Returns:
+        (n, 2, points), with gradients by flow and by position, at the border too (from within).
+    """
+    n, _, h, w = flow.shape
+    y0 = at[:, 0].detach().floor().clamp(0, max(h - 2, 0))
+    x0 = at[:, 1].detach().floor().clamp(0, max(w - 2, 0))
+    dy, dx = (at[:, 0] - y0)[:, None], (at[:, 1] - x0)[:, None]
+    here = (y0 * w + x0).long()
+    below, right = (w if h > 1 else 0), (1 if w > 1 else 0)
+    flat = flow.flatten(2)
+
+    def corner(offset: int) -> torch.Tensor:
+        return flat.gather(2, (here + offset)[:, None].expand(n, 2, -1))
+
+    top = torch.lerp(corner(0), corner(right), dx)
+    bottom = torch.lerp(corner(below), corner(below + right), dx)
+    return torch.lerp(top, bottom, dy)
