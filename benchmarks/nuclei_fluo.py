@@ -25,7 +25,7 @@ from sketchscale.integration.plan import integrate
 from sketchscale.metrics import Scores, score_labels
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.workflow.arrays import predict_array
-from sketchscale.workflow.segment import integration_config
+from sketchscale.workflow.segment_job import integration_config
 
 
 def load_rows(folder: Path, split: str, every: int) -> list[dict[str, str]]:

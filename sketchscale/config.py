@@ -85,6 +85,8 @@ class SegmentOptions:
         tile, overlap: of the network's grid, pixels.
         diameter: of this image's objects, px: the network sees it scaled by the model's diameter over this one.
         rescale: that scale itself, network pixels per image pixel; excludes `diameter`.
+        fill_holes: holes of at most this share of an object's area are filled; None is off, 0 fills none.
+        flow_error: objects whose flow differs by more from that of their own shape are removed; None is off.
         flips: the mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower.
         device, precision, batch: how the network runs; part of the provenance.
         t, z: which plane, where the image has several.
@@ -107,6 +109,8 @@ class SegmentOptions:
     diameter: float | None = None
     rescale: float | None = None
     flips: Literal[1, 4, 8] = 1
+    fill_holes: float | None = None
+    flow_error: float | None = None
     device: str = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     batch: int | None = None
@@ -120,14 +124,24 @@ class TrainOptions:
 
     Attributes:
         images, sketches: pairs, in order; used by a study file (the command takes them as arguments).
+        validate, validate_sketches: pairs that are not taught but scored; training ends when they stop improving.
+        hold_out: share of the annotated objects that is scored instead of taught.
+        validate_every, patience: steps between scores; scores without a better one before training ends.
+        init: "random", a model folder, a shipped name, or a checkpoint of Cellpose 1-3 or Omnipose.
         minutes: stop after so long; the schedule follows the clock.
-        width: channels of the first level, 8 (quarter) to 32 (full).
+        width: channels of the first level, 8 (quarter) to 32 (full); `init` has its own.
+        preview_every: steps between pictures in the run folder; 0 for no pictures.
     """
 
     __pydantic_config__ = _STRICT
 
     images: tuple[str, ...] = ()
     sketches: tuple[str, ...] = ()
+    validate: tuple[str, ...] = ()
+    validate_sketches: tuple[str, ...] = ()
+    hold_out: float | None = None
+    validate_every: int = 25
+    patience: int = 10
     out: str = "model"
     channels: tuple[int | str, ...] | None = None
     loss: str = "sketchpose"
@@ -136,6 +150,14 @@ class TrainOptions:
     init: str | None = None
     minutes: float | None = 5.0
     steps: int | None = None
+    rate: float = 3e-3
+    batch: int = 8
+    patch: int = 160
+    optimizer: str = "adamw"
+    precision: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    compile: Literal["auto", "on", "off"] = "auto"
+    threads: int | None = None
+    preview_every: int = 100
     seed: int = 0
     device: str = "cpu"
     on_conflict: Literal["refuse", "last"] = "refuse"

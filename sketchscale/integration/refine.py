@@ -79,17 +79,17 @@ def holes_of(labels: Labels, label: int, largest: float) -> Mask:
     >>> holes_of(np.pad(ring, 1), 1, largest=2).sum(), holes_of(ring[1:], 1, largest=2).sum()
     (np.int64(2), np.int64(0))
     """
-    background = labels == 0
+    background: Mask = labels == 0
     parts, count = ndimage.label(background)
     if count == 0:
         return background
-    hole = np.bincount(parts.ravel(), minlength=count + 1) <= largest
+    hole: Mask = np.bincount(parts.ravel(), minlength=count + 1) <= largest
     hole[0] = False
     for edge in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
         hole[edge] = False
     others = ndimage.binary_dilation(~background & (labels != label))
     hole[parts[others & background]] = False
-    return np.asarray(hole[parts])
+    return np.asarray(hole[parts], np.bool_)
 
 
 def flow_error(mask: Mask, flow: npt.NDArray[np.floating]) -> float:

@@ -28,7 +28,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box
 from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import BlockTask, OutlineJob, check_output, read_fields
-from sketchscale.integration.refine import RefineConfig, crop_of, final_numbers, keeps, refine_object
+from sketchscale.integration.refine import MARGIN, RefineConfig, crop_of, final_numbers, keeps, refine_object
 from sketchscale.io.arrays import ArrayRef, open_array, read_box, write_box
 from sketchscale.io.blobs import get_arrays, list_blobs, put_arrays
 
@@ -73,14 +73,17 @@ class Refined:
 
 
 def plan_inspect(
-    outline: Plan[BlockTask], objects: ObjectMap, merged: ArrayRef, config: RefineConfig
+    outline: Plan[BlockTask], objects: ObjectMap | None, merged: ArrayRef, config: RefineConfig
 ) -> Plan[BlockTask]:
     """Step 2; shares the objects out to their blocks (a small blob each), after `merge_blocks` and step 1.
 
     Args:
         outline: the plan that made the provisional labels.
-        objects: from `merge_blocks`.
+        objects: from `merge_blocks`; None where they are not known yet, for a plan that is only looked at.
         merged: the target of step 1.
+
+    Returns:
+        A plan; a task gives objects (owned) and filled (px of holes). Its memory grows with the largest object.
     """
     job: OutlineJob = outline.config
     block = outline.tasks[0].core.shape if outline.tasks else job.shape
@@ -92,8 +95,10 @@ def plan_inspect(
         block=(block[0], block[1]),
         refine=config,
     )
-    _share_objects(inspect, outline.tasks, objects)
-    largest = int(np.prod(objects.box[:, 2:] - objects.box[:, :2] + 6, axis=1).max(initial=0))
+    largest = 0
+    if objects is not None:
+        _share_objects(inspect, outline.tasks, objects)
+        largest = int(np.prod(objects.box[:, 2:] - objects.box[:, :2] + 2 * MARGIN, axis=1).max(initial=0))
     near = max((task.core.grow(_NEAR).size for task in outline.tasks), default=0)
     return Plan(
         stage="inspect",

@@ -17,6 +17,7 @@ from sketchscale.config import Execution, SegmentOptions
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.integration.plan import integrate
+from sketchscale.integration.refine import refine_labels
 from sketchscale.intensity import array_ranges
 from sketchscale.io.arrays import open_array
 from sketchscale.io.image import open_image
@@ -24,7 +25,8 @@ from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.blend import blend_box
 from sketchscale.prediction.predictor import load_network, pad_tile, run_tiles
 from sketchscale.prediction.rescale import fields_of_image, pixels_at_scale
-from sketchscale.workflow.segment import integration_config, recipe_of, segment, tile_grid, zoom_of
+from sketchscale.workflow.segment import segment
+from sketchscale.workflow.segment_job import integration_config, recipe_of, refine_config, tile_grid, zoom_of
 
 __all__ = ["open_view", "predict_array", "segment_anything", "segment_array"]
 
@@ -97,7 +99,8 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     """
     options = options or SegmentOptions()
     model = load_model(options.model)
-    return integrate(predict_array(_pixels(image, model), model, options), integration_config(model, options))
+    fields = predict_array(_pixels(image, model), model, options)
+    return refine_labels(integrate(fields, integration_config(model, options)), fields, refine_config(options))
 
 
 def predict_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOptions) -> npt.NDArray[np.float16]:

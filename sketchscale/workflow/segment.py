@@ -1,7 +1,10 @@
 """Segment an image: prediction, integration, pyramid, audit, commit. Stages are plans; the ledger remembers each task.
 
-    histogram ─▶ predict ─▶ blend ─▶ outline ─▶ merge ─▶ relabel ─▶ pyramid ─▶ audit ─▶ commit
-    (ranges)     (tiles)    (fields) (provisional ids)   (labels level 0)                (labels visible)
+    histogram ─▶ predict ─▶ blend ─▶ outline ─▶ merge ─▶ relabel ─▶ audit ─▶ pyramid ─▶ commit
+    (ranges)     (tiles)    (fields) (provisional ids)   (labels level 0)             (labels visible)
+
+    with --fill-holes or --flow-error, after merge:      join ─▶ audit ─▶ inspect ─▶ number ─▶ relabel ─▶ pyramid ─▶ ...
+                                                         (merged labels)  (each object, whole)
 
 Scratch arrays and the ledger live in `.sketchscale/segment-<labels>` beside the image; the scratch goes when the labels
 are committed, the ledger stays for `verify` and `status`. Nothing is listed under `labels/` before the commit.
@@ -10,7 +13,6 @@ are committed, the ledger stays for `verify` and `status`. Nothing is listed und
 from __future__ import annotations
 
 import itertools
-import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,32 +20,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from sketchscale import __version__
-from sketchscale.config import Execution, SegmentOptions, as_json
-from sketchscale.engine.base import Plan
-from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.geometry import block_shape
+from sketchscale.config import Execution, SegmentOptions
+from sketchscale.engine.base import Json, Plan
 from sketchscale.integration.audit import SeamAudit, audit_seams
-from sketchscale.integration.euler import IntegrationConfig
 from sketchscale.integration.plan import BlockTask, merge_blocks, plan_outline, plan_relabel
+from sketchscale.integration.refine_plan import number_refined, plan_finish, plan_inspect
 from sketchscale.intensity import channel_ranges, plan_histogram
 from sketchscale.io.arrays import ArrayRef
-from sketchscale.io.image import (
-    Image,
-    PlaneRef,
-    commit_labels,
-    count_absent,
-    create_labels,
-    delete_labels,
-    label_arrays,
-    open_image,
-)
+from sketchscale.io.image import commit_labels, count_absent, create_labels, delete_labels, label_arrays
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.pyramid import plan_level
-from sketchscale.networks.checkpoint import Model, ModelConfig, load_model
-from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
-from sketchscale.prediction.predictor import Recipe, check_device
-from sketchscale.prediction.rescale import Zoom
 from sketchscale.workflow.runner import (
     Runner,
     StageLine,
@@ -53,17 +40,12 @@ from sketchscale.workflow.runner import (
     quiet,
     refuse_foreign_labels,
 )
+from sketchscale.workflow.segment_job import SegmentJob, prepare
 
 __all__ = [
     "SegmentResult",
-    "choose_channels",
-    "integration_config",
     "plan_segment",
-    "recipe_of",
-    "scale_of",
     "segment",
-    "tile_grid",
-    "zoom_of",
 ]
 
 
@@ -91,39 +73,12 @@ class SegmentResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """Everything that is known before the first pixel is read."""
+class _Labelled:
+    """Labels of level 0: how many, what the audit found, and what refinement was asked for and did."""
 
-    image: Image
-    plane: PlaneRef
-    channels: tuple[int, ...]
-    model: Model
-    model_folder: str
-    options: SegmentOptions
-    recipe: Recipe
-    zoom: Zoom
-    grid: TileGrid
-    integration: IntegrationConfig
-    block: tuple[int, int]
-    chunks: tuple[int, int]
-
-    @property
-    def run(self) -> str:
-        return f"segment-{self.options.labels}"
-
-    def fingerprint(self) -> dict[str, str]:
-        """What the labels depend on; two runs with the same fingerprint write the same bytes."""
-        return {
-            "code": __version__,
-            "input": self.image.identity(),
-            "model": self.model.sha256,
-            "plane": json.dumps([self.plane.index, self.channels]),
-            "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
-            "grid": json.dumps([asdict(self.grid), self.zoom.scale], sort_keys=True),
-            "integration": as_json(self.integration),
-            # not a matter of the result: blocks of another size are other tasks
-            "block": json.dumps(self.block),
-        }
+    count: int
+    audit: SeamAudit
+    refined: dict[str, Any]
 
 
 def segment(
@@ -140,7 +95,7 @@ def segment(
         QualityError: the seam audit found a difference; the labels are not committed.
     """
     execution = execution or Execution()
-    job = _prepare(image, options or SegmentOptions(), execution)
+    job = prepare(image, options or SegmentOptions(), execution)
     if execution.budget_bytes is not None:
         _dry_run(job, execution)
     with Runner(execution, on_event) as runner:
@@ -152,148 +107,18 @@ def plan_segment(
 ) -> tuple[StageLine, ...]:
     """The stages that `segment` would run, with tasks and declared memory; nothing is written."""
     execution = execution or Execution()
-    return _dry_run(_prepare(image, options or SegmentOptions(), execution), execution)
+    return _dry_run(prepare(image, options or SegmentOptions(), execution), execution)
 
 
-def _dry_run(job: _Job, execution: Execution) -> tuple[StageLine, ...]:
+def _dry_run(job: SegmentJob, execution: Execution) -> tuple[StageLine, ...]:
     with Runner(execution) as runner:
         return _Segmentation(job, runner).dry_run()
-
-
-def _prepare(address: str, options: SegmentOptions, execution: Execution) -> _Job:
-    image = open_image(address)
-    plane = image.plane(t=options.t, z=options.z)
-    check_device(options.device)
-    model = load_model(options.model)
-    channels = _model_channels(plane, options, model.config)
-    chunks = _label_chunks(plane)
-    zoom = zoom_of(plane.shape, model, options)
-    return _Job(
-        image=image,
-        plane=plane,
-        channels=channels,
-        model=model,
-        model_folder=options.model,
-        options=options,
-        recipe=recipe_of(options),
-        zoom=zoom,
-        grid=tile_grid(zoom.scaled_shape, model, options),
-        integration=integration_config(model, options),
-        block=_block(plane.shape, chunks, execution),
-        chunks=chunks,
-    )
-
-
-def recipe_of(options: SegmentOptions) -> Recipe:
-    """How the network runs; on a GPU eight tiles at once."""
-    batch = options.batch or (1 if options.device == "cpu" else 8)
-    return Recipe(device=options.device, precision=options.precision, batch=batch, flips=options.flips)
-
-
-def scale_of(model: Model, options: SegmentOptions) -> float:
-    """Network pixels per image pixel: `rescale`, or the model's diameter over the given one; else 1.
-
-    Raises:
-        InputError: both were given, a diameter that is no length, or a model that does not know its own.
-    """
-    if options.diameter is None:
-        return 1.0 if options.rescale is None else options.rescale
-    if options.rescale is not None:
-        raise InputError("--diameter and --rescale exclude each other: give the objects' size, or the scale itself")
-    if not (0 < options.diameter < float("inf") and model.config.diameter > 0):
-        raise InputError.of(
-            found=f"diameter {options.diameter:g} px, and {model.config.diameter:g} px of model {options.model}",
-            expected="both above 0",
-            fix="--rescale, if the model does not know its diameter",
-        )
-    return model.config.diameter / options.diameter
-
-
-def zoom_of(shape: tuple[int, int], model: Model, options: SegmentOptions) -> Zoom:
-    """The scaled plane that the network sees."""
-    return Zoom(shape=shape, scale=scale_of(model, options))
-
-
-def tile_grid(shape: tuple[int, int], model: Model, options: SegmentOptions) -> TileGrid:
-    """The network's tiles over a (scaled) plane: the model's size unless the options say another."""
-    config = model.config
-    return TileGrid(
-        shape=shape,
-        tile=config.tile if options.tile is None else options.tile,
-        overlap=config.overlap if options.overlap is None else options.overlap,
-    )
-
-
-def integration_config(model: Model, options: SegmentOptions) -> IntegrationConfig:
-    """The rule from fields to labels: the model's threshold and sizes unless the options say others.
-
-    Thresholds are on the network's distances, whatever the scale, and so is the model's own minimum size; sizes that
-    the options give are pixels of the image.
-    """
-    config, scale = model.config, scale_of(model, options)
-    return IntegrationConfig(
-        threshold=(config.threshold if options.threshold is None else options.threshold) / scale,
-        min_size=round(config.min_size / scale**2) if options.min_size is None else options.min_size,
-        max_size=options.max_size,
-        method=options.method,
-        steps=options.steps,
-        link_radius=config.link_radius if options.link_radius is None else options.link_radius,
-        saddle=config.saddle if options.saddle is None else options.saddle,
-    )
-
-
-def _label_chunks(plane: PlaneRef) -> tuple[int, int]:
-    """Chunks of labels follow the image's where these are of a sensible size; else 512 px."""
-    y, x = (c if 64 <= c <= 1024 else 512 for c in plane.chunks)
-    return min(y, plane.shape[0]), min(x, plane.shape[1])
-
-
-def _block(shape: tuple[int, int], chunks: tuple[int, int], execution: Execution) -> tuple[int, int]:
-    y, x = block_shape(shape, chunks, execution.block)
-    return y, x
-
-
-def _model_channels(plane: PlaneRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:
-    """Indices of the channels the network reads.
-
-    Raises:
-        InputError: the image has another number than the model reads and none were chosen.
-    """
-    least, most = config.network.channels - config.absent_channels, config.network.channels
-    wanted = str(most) if least == most else f"{least} to {most}"
-    if options.channels is None and not least <= len(plane.channels) <= most:
-        raise InputError.of(
-            found=f"{plane.array} has {len(plane.channels)} channels ({', '.join(plane.channels)})",
-            expected=f"{wanted}, which model {options.model} reads",
-            fix="name them with --channel, or use a model for this kind of image",
-        )
-    chosen = choose_channels(plane, options.channels if options.channels is not None else range(len(plane.channels)))
-    if not least <= len(chosen) <= most:
-        raise InputError(f"{len(chosen)} channels were chosen; expected: {wanted}, which model {options.model} reads")
-    return chosen
-
-
-def choose_channels(plane: PlaneRef, wanted: Sequence[int | str]) -> tuple[int, ...]:
-    """Indices of channels by name or index.
-
-    Raises:
-        UnknownNameError: lists the image's channels.
-    """
-    found = []
-    for name in map(str, wanted):
-        if name in plane.channels:
-            found.append(plane.channels.index(name))
-        elif name.isdigit() and int(name) < len(plane.channels):
-            found.append(int(name))
-        else:
-            raise UnknownNameError.among("channel", name, plane.channels)
-    return tuple(found)
 
 
 class _Segmentation:
     """The stages of one image, in order."""
 
-    def __init__(self, job: _Job, runner: Runner) -> None:
+    def __init__(self, job: SegmentJob, runner: Runner) -> None:
         self.job, self.runner = job, runner
 
     def dry_run(self) -> tuple[StageLine, ...]:
@@ -304,13 +129,16 @@ class _Segmentation:
             ArrayRef(store=nowhere, path="labels"), shape=job.plane.shape, chunks=job.chunks, dtype="uint32"
         )
         outline = self._outline_plan(fields, nowhere)
-        for plan in (
+        plans: list[Plan[Any]] = [
             plan_histogram(job.plane, job.block, job.channels),
             plan_predict(self._predict_config(tiles, ((0.0, 1.0),) * len(job.channels)), **self._network_bytes()),
             plan_blend(BlendConfig(grid=job.grid, zoom=job.zoom, tiles=tiles, fields=fields), job.block),
             outline,
-            plan_relabel(outline, target),
-        ):
+        ]
+        if job.refine.active:
+            merged = self._merged_array(nowhere)
+            plans += [plan_relabel(outline, merged, stage="join"), plan_inspect(outline, None, merged, job.refine)]
+        for plan in (*plans, plan_finish(outline, target) if job.refine.active else plan_relabel(outline, target)):
             self.runner.dry(plan)
         return tuple(self.runner.stages)
 
@@ -340,17 +168,42 @@ class _Segmentation:
         levels = self._label_levels(ledger)
         outline = self._outline_plan(fields, ledger.scratch)
         outcome = self.runner.run(outline, ledger)
-        objects = self._timed("merge", lambda: merge_blocks(outline))
-        self.runner.run(plan_relabel(outline, levels[0]), ledger)
+        found = self._labels(outline, outcome, levels[0], ledger)
         for source, target in itertools.pairwise(levels):
             self.runner.run(plan_level(source, target, "nearest"), ledger)
-        audit = self._timed("audit", lambda: audit_seams(outline, outcome, objects, levels[0]))
-        result = {"n": objects.count, "audit": asdict(audit), "absent_chunks": absent, "block": list(self.job.block)}
-        commit_labels(
-            job.image, job.options.labels, attributes={"sketchscale": self._provenance(ranges, objects.count)}
-        )
+        provenance = self._provenance(ranges, found.count, found.refined)
+        commit_labels(job.image, job.options.labels, attributes={"sketchscale": provenance})
+        result = {"n": found.count, "audit": asdict(found.audit), "absent_chunks": absent, "block": list(job.block)}
         ledger.commit("result", result)
         return result
+
+    def _labels(
+        self, outline: Plan[BlockTask], outcome: Sequence[Json], target: ArrayRef, ledger: StoreLedger
+    ) -> _Labelled:
+        """Merged, audited and, where asked for, refined labels in the target."""
+        objects = self._timed("merge", lambda: merge_blocks(outline))
+        if not self.job.refine.active:
+            self.runner.run(plan_relabel(outline, target), ledger)
+            audit = self._timed("audit", lambda: audit_seams(outline, outcome, objects, target))
+            return _Labelled(count=objects.count, audit=audit, refined={})
+        merged = self._merged_array(ledger.scratch)
+        self.runner.run(plan_relabel(outline, merged, stage="join"), ledger)
+        audit = self._timed("audit", lambda: audit_seams(outline, outcome, objects, merged))
+        inspect = plan_inspect(outline, objects, merged, self.job.refine)
+        inspected = self.runner.run(inspect, ledger)
+        refined = self._timed("number", lambda: number_refined(inspect, objects))
+        self.runner.run(plan_finish(outline, target), ledger)
+        counts = {"dropped": refined.dropped, "filled_px": sum(result["filled"] for result in inspected)}
+        return _Labelled(count=refined.count, audit=audit, refined=asdict(self.job.refine) | counts)
+
+    def _merged_array(self, store: str) -> ArrayRef:
+        """Labels before refinement."""
+        return ensure_array(
+            ArrayRef(store=store, path="merged"),
+            shape=self.job.plane.shape,
+            chunks=self.job.chunks,
+            dtype="uint32",
+        )
 
     def _label_levels(self, ledger: StoreLedger) -> tuple[ArrayRef, ...]:
         """The label arrays: made once, and kept by a resumed run."""
@@ -438,7 +291,7 @@ class _Segmentation:
         )
         return plan_outline(fields, provisional, store, job.integration, block=job.block)
 
-    def _provenance(self, ranges: tuple[tuple[float, float], ...], n: int) -> dict[str, Any]:
+    def _provenance(self, ranges: tuple[tuple[float, float], ...], n: int, refined: dict[str, Any]) -> dict[str, Any]:
         """What made these labels: everything a result may depend on, and nothing else (no times, no paths)."""
         job = self.job
         return {
@@ -452,4 +305,5 @@ class _Segmentation:
             "recipe": asdict(job.recipe),
             "grid": {"tile": job.grid.tile, "overlap": job.grid.overlap, "scale": job.zoom.scale},
             "integration": asdict(job.integration),
+            "refine": refined,
         }

@@ -1,39 +1,41 @@
 """Train a model on the sketches of one or many images.
 
-Only the surroundings of what was drawn are read: a sketch on a plate of 20,000 px costs the memory of its strokes.
-Intensities are scaled by percentiles of the whole image, as in prediction.
+OUT/model.safetensors, config.json, provenance.json     the model, when training has ended
+OUT/run/                                                what training says and keeps while it runs:
+    state.safetensors, log.jsonl, bad_batch.npz, stop   see training.state
+    loss.png, preview_<step>.png                        see reports.training; replaced whole
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sketchscale.annotations.events import Stroke
-from sketchscale.annotations.painting import extent_of
-from sketchscale.annotations.sketch import Sketch, open_sketch
+from sketchscale.annotations.sketch import RasterSketch
 from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError, OutputError, OutputExistsError
-from sketchscale.geometry import Box, block_shape
-from sketchscale.intensity import channel_ranges, normalize
-from sketchscale.io.image import PlaneRef, open_image, read_plane
-from sketchscale.losses import LossConfig
+from sketchscale.losses import LossConfig, find_loss
 from sketchscale.networks import NetworkConfig
+from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, replace_file, save_model
-from sketchscale.training.loop import Step, TrainingConfig
+from sketchscale.reports.training import draw_curve, draw_preview
+from sketchscale.training.checks import check_images
+from sketchscale.training.distributed import is_first_process
+from sketchscale.training.loop import Hooks, Step, TrainingConfig
 from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import TrainingImage
+from sketchscale.training.previews import Preview
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.segment import choose_channels
+from sketchscale.workflow.training_images import Reading, SketchedImages
 
 __all__ = ["TrainResult", "train"]
 
-_MARGIN = 128
-"""Pixels read around what was drawn: what the network sees beside a stroke."""
+_CURVE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,34 +60,101 @@ def train(
 ) -> TrainResult:
     """Train on `options.images` with `options.sketches`, pair by pair, and save the model folder `options.out`.
 
+    Strokes that are added to the sketches meanwhile are learned from within seconds. Started by `torchrun`, the
+    processes train together, and the first one writes.
+
     Args:
-        on_step: called with a line of text every so often.
+        on_step: called with a line of text every so often, by the first process.
 
     Raises:
         InputError: a sketch does not fit its image, or lacks what training needs; nothing was written.
         OutputExistsError: the model folder is there; overwrite or resume.
         OutputError: the model folder cannot be written.
+        TaskError: the loss is not a number; see training.loop.
     """
     execution = execution or Execution()
-    _check_output(Path(options.out), execution)
+    first, folder = is_first_process(), Path(options.out)
+    if first:
+        _check_output(folder, execution)
+    init = None if options.init in (None, "random") else load_model(options.init)
     with Runner(execution, on_event) as runner:
-        images, sketches = _read_all(options, runner)
-    init = load_model(options.init) if options.init else None
-    config = _training_config(options, images[0].image.shape[0], init)
-    steps: list[Step] = []
-
-    def note(step: Step) -> None:
-        steps.append(step)
-        if step.step == 1 or step.step % 25 == 0:
-            on_step(f"step {step.step}  loss {step.loss:.4f}  rate {step.rate:.1e}  {step.elapsed_s:.0f} s")
-
-    folder = Path(options.out)
+        data, validation = _read(options, init, runner)
+    images = data.training()
+    config = _training_config(options, images[0].image.shape[0], init, bool(validation))
+    check_images(images, config)
+    watch = _Watch(data, config, folder / "run", on_step if first else lambda line: None)
     with _writing(folder):
-        _probe(folder)
+        if first:
+            _probe(folder)
+            watch.begin(fresh=not execution.resume, notes=adapt_notes(init, config.network) if init else ())
         model = train_network(
-            images, config, run_folder=folder / "run", init=init, on_step=note, resume=execution.resume
+            images,
+            config,
+            run_folder=folder / "run",
+            init=init,
+            validation=validation,
+            on_step=watch.note,
+            hooks=Hooks(refresh=watch.refresh, on_preview=watch.show),
+            resume=execution.resume,
         )
-    return _save(folder, model, options, sketches, steps)
+        watch.draw()
+    return _save(folder, model, options, watch, first)
+
+
+class _Watch:
+    """What is done beside the steps: words, pictures, new strokes."""
+
+    def __init__(self, data: SketchedImages, config: TrainingConfig, run: Path, say: Callable[[str], None]) -> None:
+        self.data, self.config, self.run, self.say = data, config, run, say
+        self.steps: list[Step] = []
+        self.taken: list[dict[str, Any]] = []
+        self.drawn = time.monotonic()
+
+    def begin(self, *, fresh: bool, notes: Sequence[str]) -> None:
+        for note in notes:
+            self.say(note)
+        if fresh and self.run.exists():
+            for path in [*self.run.glob("preview_*.png"), self.run / "bad_batch.npz", self.run / "stop"]:
+                path.unlink(missing_ok=True)
+        self.say(f"to end early with a model: touch {self.run / 'stop'}; Ctrl-C saves the state for --resume")
+
+    def note(self, step: Step) -> None:
+        self.steps.append(step)
+        if step.annotation:
+            self.taken.append({"step": step.step, "sketches": [sketch.sha256 for sketch in self.data.sketches]})
+        if step.step == 1 or step.step % 25 == 0 or step.score is not None or step.annotation:
+            held_out = "" if step.score is None else f"  held out {-step.score:.4f}"
+            strokes = f"  annotation {step.annotation[:12]}" if step.annotation else ""
+            rate = f"rate {step.rate:.1e}  {step.elapsed_s:.0f} s"
+            self.say(f"step {step.step}  loss {step.loss:.4f}  {rate}{held_out}{strokes}")
+        if self.config.preview_every and time.monotonic() - self.drawn > _CURVE_EVERY_S:
+            self.draw()
+
+    def draw(self) -> None:
+        self.drawn = time.monotonic()
+        if not self.config.preview_every or not self.steps:
+            return
+        curves = [("training", [(float(s.step), s.loss) for s in self.steps])]
+        if scored := [(float(s.step), -s.score) for s in self.steps if s.score is not None]:
+            curves.append(("held out", scored))
+        replace_file(self.run / "loss.png", draw_curve(curves))
+
+    def show(self, preview: Preview) -> None:
+        raster = RasterSketch(labels=preview.labels, boundary=preview.boundary)
+        picture = draw_preview(preview.image, raster, preview.distance, preview.threshold)
+        replace_file(self.run / f"preview_{preview.step:06d}.png", picture)
+
+    def refresh(self) -> list[TrainingImage] | None:
+        """New strokes, when they can be used; else a line that says why not, and training goes on without."""
+        try:
+            if not self.data.read_again():
+                return None
+            images = self.data.training()
+            check_images(images, self.config)
+        except InputError as error:
+            self.say(f"changed strokes are not used: {error}")
+            return None
+        return images
 
 
 def _check_output(folder: Path, execution: Execution) -> None:
@@ -120,103 +189,66 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_all(options: TrainOptions, runner: Runner) -> tuple[list[TrainingImage], list[Sketch]]:
-    if not options.images or len(options.images) != len(options.sketches):
-        raise InputError.of(
-            found=f"{len(options.images)} images and {len(options.sketches)} sketches",
-            expected="one sketch for each image, in order",
-            fix="repeat --sketch",
-        )
-    images: list[TrainingImage] = []
-    sketches = []
-    for address, path in zip(options.images, options.sketches, strict=True):
-        plane = open_image(address).plane()
-        sketch = open_sketch(path, shape=plane.shape)
-        sketch.check(options.on_conflict)
-        images += _surroundings(plane, sketch, options, runner)
-        sketches.append(sketch)
-    return images, sketches
+def _read(options: TrainOptions, init: Model | None, runner: Runner) -> tuple[SketchedImages, list[TrainingImage]]:
+    """What is taught from, and held-out annotation; a model to start from says how intensities are scaled."""
+    scale = init.config if init else TrainingConfig()
+    reading = Reading(channels=options.channels, low=scale.low, high=scale.high, on_conflict=options.on_conflict)
+    data = SketchedImages(options.images, options.sketches, reading, runner)
+    held_out = [] if options.hold_out is None else data.hold_out(options.hold_out, options.seed)
+    if options.validate or options.validate_sketches:
+        held_out += SketchedImages(options.validate, options.validate_sketches, reading, runner).training()
+    return data, held_out
 
 
-def _surroundings(plane: PlaneRef, sketch: Sketch, options: TrainOptions, runner: Runner) -> list[TrainingImage]:
-    """The parts of an image that were drawn on, normalised."""
-    wanted = options.channels if options.channels is not None else tuple(range(len(plane.channels)))
-    channels = choose_channels(plane, wanted)
-    defaults = TrainingConfig()
-    y, x = block_shape(plane.shape, plane.chunks, runner.execution.block)
-    ranges = channel_ranges(runner.run, plane, (y, x), channels, low=defaults.low, high=defaults.high)
-    parts = []
-    for box in drawn_boxes(sketch):
-        raster = sketch.rasterize(box)
-        pixels = normalize(read_plane(plane, box, channels), ranges)
-        parts.append(
-            TrainingImage(image=pixels, labels=raster.labels, boundary=raster.boundary, name=f"{plane.array} {box}")
-        )
-    return parts
-
-
-def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN) -> list[Box]:
-    """Boxes that together hold everything drawn with a margin; boxes that overlap are one.
-
-    Margins reach to the image's edge where it is near, so a stroke's surroundings are cut by the image only.
-    """
-    boxes: list[Box] = []
-    for event in sketch.marks:
-        low, high = extent_of(event)
-        reach = margin + (int(event.radius_px) + 1 if isinstance(event, Stroke) else 0)
-        box = Box((int(low[0]), int(low[1])), (int(high[0]) + 1, int(high[1]) + 1)).grow(reach).clip(sketch.shape)
-        boxes = _joined(boxes, box)
-    return sorted(boxes)
-
-
-def _joined(boxes: Sequence[Box], box: Box) -> list[Box]:
-    """The boxes and one more, joined with all it overlaps."""
-    apart = list(boxes)
-    while meeting := [other for other in apart if other.intersect(box).size]:
-        apart = [other for other in apart if other not in meeting]
-        corners = [box, *meeting]
-        box = Box(
-            (min(b.start[0] for b in corners), min(b.start[1] for b in corners)),
-            (max(b.stop[0] for b in corners), max(b.stop[1] for b in corners)),
-        )
-    return [*apart, box]
-
-
-def _training_config(options: TrainOptions, channels: int, init: Model | None) -> TrainingConfig:
-    network = NetworkConfig(
-        name=options.network, channels=channels, widths=tuple(options.width * 2**level for level in range(4))
-    )
-    config = TrainingConfig(
-        network=init.config.network if init else network,
+def _training_config(options: TrainOptions, channels: int, init: Model | None, validated: bool) -> TrainingConfig:
+    outputs = find_loss(options.loss).outputs
+    widths = tuple(options.width * 2**level for level in range(4))
+    fresh = NetworkConfig(name=options.network, channels=channels, widths=widths, outputs=outputs)
+    scale = init.config if init else TrainingConfig()
+    by_steps = options.steps is not None
+    return TrainingConfig(
+        network=replace(init.config.network, channels=channels, outputs=outputs) if init else fresh,
         loss=LossConfig(name=options.loss),
+        low=scale.low,
+        high=scale.high,
+        steps=options.steps if options.steps is not None else 100_000,
+        minutes=None if by_steps else options.minutes,
+        batch=options.batch,
+        patch=options.patch,
+        rate=options.rate,
+        optimizer=options.optimizer,
+        precision=options.precision,
+        compile=options.compile,
         device=options.device,
+        threads=options.threads,
         seed=options.seed,
+        validate_every=options.validate_every if validated else 0,
+        patience=options.patience,
+        preview_every=options.preview_every,
     )
-    if options.steps is not None:
-        return replace(config, steps=options.steps, minutes=None)
-    return replace(config, steps=100_000, minutes=options.minutes)
 
 
-def _save(
-    folder: Path, model: Model, options: TrainOptions, sketches: Sequence[Sketch], steps: Sequence[Step]
-) -> TrainResult:
+def _save(folder: Path, model: Model, options: TrainOptions, watch: _Watch, first: bool) -> TrainResult:
+    sketches = watch.data.sketches
     provenance: dict[str, Any] = {
         **model.provenance,
         "options": {k: v for k, v in asdict(options).items() if k not in ("out", "images", "sketches")},
         "sketches": [sketch.sha256 for sketch in sketches],
         "annotated": [asdict(sketch.summary()) for sketch in sketches],
+        "taken_in": watch.taken,
     }
-    sha256 = save_model(folder, model.network, model.config, provenance)
-    last = steps[-1] if steps else Step(step=0, loss=float("nan"), rate=0.0, elapsed_s=0.0, progress=1.0)
-    config = model.config
+    sha256 = save_model(folder, model.network, model.config, provenance) if first else ""
+    config, steps, seconds = model.config, int(provenance["steps"]), float(provenance["seconds"])
+    losses = provenance["curve"]["loss"]
+    loss = losses[-1][1] if losses else float("nan")
     return TrainResult(
         model=str(folder),
         sha256=sha256,
-        steps=last.step,
-        loss=last.loss,
-        seconds=round(last.elapsed_s, 1),
+        steps=steps,
+        loss=loss,
+        seconds=seconds,
         threshold=config.threshold,
         min_size=config.min_size,
-        summary=f"{folder}: {last.step} steps in {last.elapsed_s:.0f} s, loss {last.loss:.4f}, "
+        summary=f"{folder}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), loss {loss:.4f}, "
         f"threshold {config.threshold:g} px, objects from {config.min_size} px",
     )

@@ -1,0 +1,217 @@
+"""What a segmentation will do, decided before the first pixel is read: options and model resolved against the image.
+
+Options left at None are the model's. One function per decision, so that arrays in memory (`workflow.arrays`) and stored
+images (`workflow.segment`) cannot decide differently.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sketchscale import __version__
+from sketchscale.config import Execution, SegmentOptions, as_json
+from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.geometry import block_shape
+from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.refine import RefineConfig
+from sketchscale.io.image import Image, PlaneRef, open_image
+from sketchscale.networks.checkpoint import Model, ModelConfig, load_model
+from sketchscale.prediction.blend import TileGrid
+from sketchscale.prediction.predictor import Recipe, check_device
+from sketchscale.prediction.rescale import Zoom
+
+__all__ = [
+    "SegmentJob",
+    "choose_channels",
+    "integration_config",
+    "prepare",
+    "recipe_of",
+    "refine_config",
+    "scale_of",
+    "tile_grid",
+    "zoom_of",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentJob:
+    """Everything that is known before the first pixel is read."""
+
+    image: Image
+    plane: PlaneRef
+    channels: tuple[int, ...]
+    model: Model
+    model_folder: str
+    options: SegmentOptions
+    recipe: Recipe
+    zoom: Zoom
+    grid: TileGrid
+    integration: IntegrationConfig
+    refine: RefineConfig
+    block: tuple[int, int]
+    chunks: tuple[int, int]
+
+    @property
+    def run(self) -> str:
+        return f"segment-{self.options.labels}"
+
+    def fingerprint(self) -> dict[str, str]:
+        """What the labels depend on; two runs with the same fingerprint write the same bytes."""
+        return {
+            "code": __version__,
+            "input": self.image.identity(),
+            "model": self.model.sha256,
+            "plane": json.dumps([self.plane.index, self.channels]),
+            "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
+            "grid": json.dumps([asdict(self.grid), self.zoom.scale], sort_keys=True),
+            "integration": as_json(self.integration),
+            "refine": as_json(self.refine),
+            # not a matter of the result: blocks of another size are other tasks
+            "block": json.dumps(self.block),
+        }
+
+
+def prepare(address: str, options: SegmentOptions, execution: Execution) -> SegmentJob:
+    """Read the metadata of image and model, and refuse what does not fit.
+
+    Args:
+        address: of an OME-Zarr image.
+
+    Raises:
+        InputError: image, model or options do not fit one another.
+    """
+    image = open_image(address)
+    plane = image.plane(t=options.t, z=options.z)
+    check_device(options.device)
+    model = load_model(options.model)
+    channels = _model_channels(plane, options, model.config)
+    chunks = _label_chunks(plane)
+    zoom = zoom_of(plane.shape, model, options)
+    return SegmentJob(
+        image=image,
+        plane=plane,
+        channels=channels,
+        model=model,
+        model_folder=options.model,
+        options=options,
+        recipe=recipe_of(options),
+        zoom=zoom,
+        grid=tile_grid(zoom.scaled_shape, model, options),
+        integration=integration_config(model, options),
+        refine=refine_config(options),
+        block=_block(plane.shape, chunks, execution),
+        chunks=chunks,
+    )
+
+
+def recipe_of(options: SegmentOptions) -> Recipe:
+    """How the network runs; on a GPU eight tiles at once."""
+    batch = options.batch or (1 if options.device == "cpu" else 8)
+    return Recipe(device=options.device, precision=options.precision, batch=batch, flips=options.flips)
+
+
+def scale_of(model: Model, options: SegmentOptions) -> float:
+    """Network pixels per image pixel: `rescale`, or the model's diameter over the given one; else 1.
+
+    Raises:
+        InputError: both were given, a diameter that is no length, or a model that does not know its own.
+    """
+    if options.diameter is None:
+        return 1.0 if options.rescale is None else options.rescale
+    if options.rescale is not None:
+        raise InputError("--diameter and --rescale exclude each other: give the objects' size, or the scale itself")
+    if not (0 < options.diameter < float("inf") and model.config.diameter > 0):
+        raise InputError.of(
+            found=f"diameter {options.diameter:g} px, and {model.config.diameter:g} px of model {options.model}",
+            expected="both above 0",
+            fix="--rescale, if the model does not know its diameter",
+        )
+    return model.config.diameter / options.diameter
+
+
+def zoom_of(shape: tuple[int, int], model: Model, options: SegmentOptions) -> Zoom:
+    """The scaled plane that the network sees."""
+    return Zoom(shape=shape, scale=scale_of(model, options))
+
+
+def tile_grid(shape: tuple[int, int], model: Model, options: SegmentOptions) -> TileGrid:
+    """The network's tiles over a (scaled) plane: the model's size unless the options say another."""
+    config = model.config
+    return TileGrid(
+        shape=shape,
+        tile=config.tile if options.tile is None else options.tile,
+        overlap=config.overlap if options.overlap is None else options.overlap,
+    )
+
+
+def integration_config(model: Model, options: SegmentOptions) -> IntegrationConfig:
+    """The rule from fields to labels: the model's threshold and sizes unless the options say others.
+
+    Thresholds are on the network's distances, whatever the scale, and so is the model's own minimum size; sizes that
+    the options give are pixels of the image.
+    """
+    config, scale = model.config, scale_of(model, options)
+    return IntegrationConfig(
+        threshold=(config.threshold if options.threshold is None else options.threshold) / scale,
+        min_size=round(config.min_size / scale**2) if options.min_size is None else options.min_size,
+        max_size=options.max_size,
+        method=options.method,
+        steps=options.steps,
+        link_radius=config.link_radius if options.link_radius is None else options.link_radius,
+        saddle=config.saddle if options.saddle is None else options.saddle,
+    )
+
+
+def refine_config(options: SegmentOptions) -> RefineConfig:
+    """What is done to objects after merging."""
+    return RefineConfig(fill_holes=options.fill_holes, flow_error=options.flow_error)
+
+
+def _label_chunks(plane: PlaneRef) -> tuple[int, int]:
+    """Chunks of labels follow the image's where these are of a sensible size; else 512 px."""
+    y, x = (c if 64 <= c <= 1024 else 512 for c in plane.chunks)
+    return min(y, plane.shape[0]), min(x, plane.shape[1])
+
+
+def _block(shape: tuple[int, int], chunks: tuple[int, int], execution: Execution) -> tuple[int, int]:
+    y, x = block_shape(shape, chunks, execution.block)
+    return y, x
+
+
+def _model_channels(plane: PlaneRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:
+    """Indices of the channels the network reads.
+
+    Raises:
+        InputError: the image has another number than the model reads and none were chosen.
+    """
+    least, most = config.network.channels - config.absent_channels, config.network.channels
+    wanted = str(most) if least == most else f"{least} to {most}"
+    if options.channels is None and not least <= len(plane.channels) <= most:
+        raise InputError.of(
+            found=f"{plane.array} has {len(plane.channels)} channels ({', '.join(plane.channels)})",
+            expected=f"{wanted}, which model {options.model} reads",
+            fix="name them with --channel, or use a model for this kind of image",
+        )
+    chosen = choose_channels(plane, options.channels if options.channels is not None else range(len(plane.channels)))
+    if not least <= len(chosen) <= most:
+        raise InputError(f"{len(chosen)} channels were chosen; expected: {wanted}, which model {options.model} reads")
+    return chosen
+
+
+def choose_channels(plane: PlaneRef, wanted: Sequence[int | str]) -> tuple[int, ...]:
+    """Indices of channels by name or index.
+
+    Raises:
+        UnknownNameError: lists the image's channels.
+    """
+    found = []
+    for name in map(str, wanted):
+        if name in plane.channels:
+            found.append(plane.channels.index(name))
+        elif name.isdigit() and int(name) < len(plane.channels):
+            found.append(int(name))
+        else:
+            raise UnknownNameError.among("channel", name, plane.channels)
+    return tuple(found)
