@@ -31,7 +31,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -42,11 +42,24 @@ from sketchscale.networks import NetworkConfig
 from sketchscale.networks.model import Model, ModelConfig
 from sketchscale.networks.unet import UNet
 
-__all__ = ["FLOW_SCALE", "PEERS", "Checkpoint", "load_peer", "network_shapes", "peer_name", "read_checkpoint"]
+__all__ = [
+    "FLOW_SCALE",
+    "PEERS",
+    "PEER_WIDTHS",
+    "Checkpoint",
+    "load_peer",
+    "network_of",
+    "network_shapes",
+    "peer_name",
+    "read_checkpoint",
+]
 
 PEERS = ("cellpose", "omnipose")
 FLOW_SCALE = 5.0
 """Length of the flow that both programs teach."""
+
+PEER_WIDTHS = (32, 64, 128, 256)
+"""Of the networks that both programs make."""
 
 Weights = dict[str, torch.Tensor]
 
@@ -129,14 +142,7 @@ def load_peer(
     style = "style_off" not in name
     if not style:
         weights = _without_style(weights)
-    config = NetworkConfig(
-        channels=config.channels,
-        widths=config.widths,
-        outputs=config.outputs,
-        style=style,
-        padding=chosen,
-        dim=config.dim,
-    )
+    config = replace(config, style=style, padding=chosen)
     assumed = [
         f"{program}: {'as asked' if kind else 'by its outputs and file name'}",
         f"padding {chosen}: {'as asked' if padding else 'by the file name'}",
