@@ -18,7 +18,7 @@ from scipy import ndimage
 from sketchscale.annotations.targets import BEYOND
 from sketchscale.errors import InputError
 
-__all__ = ["AugmentConfig", "Pose", "draw_pose", "expose", "sample_patch"]
+__all__ = ["AugmentConfig", "Pose", "draw_pose", "expose", "mirrored_codes", "sample_patch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +110,17 @@ def sample_patch(
     wide = size + 2 * margin
     return (
         _bilinear(image, centre, matrix, size),
-        _nearest(codes, centre, matrix, wide, BEYOND),
+        _nearest(codes, centre, matrix, wide, False),
     )
+
+
+def mirrored_codes(codes: npt.NDArray[np.int32], pose: Pose, size: int, margin: int) -> npt.NDArray[np.int32]:
+    """The annotation of a patch as `sample_patch` has it, continued beyond the image as the image is: mirrored."""
+    matrix = np.array(pose.turn, np.float64) / pose.scale
+    mirrored: npt.NDArray[np.int32] = _nearest(
+        codes, np.array(pose.centre, np.float64), matrix, size + 2 * margin, True
+    )
+    return mirrored
 
 
 @numba.njit(cache=True, nogil=True)
@@ -150,15 +159,17 @@ def _nearest(
     centre: npt.NDArray[np.float64],
     matrix: npt.NDArray[np.float64],
     size: int,
-    beyond: int,
+    mirror: bool,
 ) -> npt.NDArray[np.int32]:
     h, w = codes.shape
-    out = np.full((size, size), beyond, np.int32)
+    out = np.full((size, size), BEYOND, np.int32)
     middle = (size - 1) / 2
     for i in range(size):
         for j in range(size):
             y = int(np.floor(centre[0] + matrix[0, 0] * (i - middle) + matrix[0, 1] * (j - middle) + 0.5))
             x = int(np.floor(centre[1] + matrix[1, 0] * (i - middle) + matrix[1, 1] * (j - middle) + 0.5))
+            if mirror:
+                y, x = _mirrored(y, h), _mirrored(x, w)
             if 0 <= y < h and 0 <= x < w:
                 out[i, j] = codes[y, x]
     return out

@@ -33,6 +33,7 @@ import torch
 
 from sketchscale import __version__
 from sketchscale.errors import TaskError
+from sketchscale.losses import find_loss
 from sketchscale.networks import create_network
 from sketchscale.networks.adapt import adapt_weights
 from sketchscale.networks.checkpoint import Model, ModelConfig
@@ -165,7 +166,11 @@ class _Run:
         self.images, self.new_annotation = tuple(images), _annotation_sha256(images)
         self.window = choose_window(self.images)
         self.source = PatchSource(
-            images, size=self.config.patch, augment=self.config.augment, outside=self.config.outside
+            images,
+            size=self.config.patch,
+            augment=self.config.augment,
+            outside=self.config.outside,
+            dense=find_loss(self.config.loss.name).dense,
         )
 
     def listen(self, on_step: Callable[[Step], None], hooks: Hooks) -> None:

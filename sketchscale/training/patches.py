@@ -5,13 +5,17 @@ background. 3. The patch is laid about it, shifted by up to a quarter of its siz
 computed from the annotation of the patch and a margin around it; beyond the margin everything is unknown. So nothing
 that a crop hides can make a target wrong.
 
+For a dense loss every pixel of a patch has a target: those of the whole image as far as a wider margin shows it (an
+object cut there seems to go on), and beyond the image its mirror image.
+
 A batch is a function of (images, config, seed, step) alone: resumed training draws what uninterrupted training draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +24,13 @@ import torch
 from sketchscale.annotations.targets import BEYOND, UNKNOWN, Targets, region_codes, targets_from_sketch
 from sketchscale.errors import InputError
 from sketchscale.losses import BatchTargets
-from sketchscale.training.augment import AugmentConfig, draw_pose, expose, sample_patch
+from sketchscale.training.augment import AugmentConfig, draw_pose, expose, mirrored_codes, sample_patch
 
-__all__ = ["PatchSource", "TrainingImage", "patch_targets"]
+__all__ = ["PatchSource", "TrainingImage", "check_dense", "patch_targets"]
 
 MARGIN = 16
+_DENSE_MARGIN = 32
+_DRAWN = -2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +72,29 @@ class _Spots:
 
 
 class PatchSource:
-    """Draws batches; see the module."""
+    """Draws batches; see the module.
 
-    def __init__(self, images: Sequence[TrainingImage], *, size: int, augment: AugmentConfig, outside: float) -> None:
-        self.images, self.size, self.augment, self.outside = tuple(images), size, augment, outside
-        self.spots = [_spots(image) for image in self.images]
+    Args:
+        size: of patches, px. outside: px, the distance taught in background.
+        dense: for losses that take every pixel as annotated. A drawn boundary pixel counts as background then.
+
+    Raises:
+        InputError: nothing is annotated, or, for a dense loss, not everything.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[TrainingImage],
+        *,
+        size: int,
+        augment: AugmentConfig,
+        outside: float,
+        dense: bool = False,
+    ) -> None:
+        if dense:
+            check_dense(images)
+        self.images, self.size, self.augment, self.outside, self.dense = tuple(images), size, augment, outside, dense
+        self.spots = [_spots(image, dense) for image in self.images]
         self.useful = [i for i, s in enumerate(self.spots) if s.inside.size or s.background.size]
         if not self.useful:
             raise InputError.of(found="no annotated pixel", expected="strokes", fix="draw some, or check the labels")
@@ -84,8 +108,14 @@ class PatchSource:
         position = self.useful[int(rng.integers(len(self.useful)))]
         spots = self.spots[position]
         pose = draw_pose(rng, self._centre(rng, spots), spots.diameter, self.augment)
-        image, codes = sample_patch(self.images[position].image, spots.codes, pose, self.size, MARGIN)
-        return expose(image, rng, self.augment), patch_targets(codes, MARGIN, self.outside)
+        margin = _DENSE_MARGIN if self.dense else MARGIN
+        image, codes = sample_patch(self.images[position].image, spots.codes, pose, self.size, margin)
+        targets = patch_targets(codes, margin, self.outside, dense=self.dense)
+        beyond = codes[margin:-margin, margin:-margin] == BEYOND
+        if self.dense and beyond.any():
+            mirrored = mirrored_codes(spots.codes, pose, self.size, margin)
+            targets = _filled(targets, beyond, patch_targets(mirrored, margin, self.outside, dense=True))
+        return expose(image, rng, self.augment), targets
 
     def _centre(self, rng: np.random.Generator, spots: _Spots) -> tuple[float, float]:
         """Even sizes are centred on pixel corners, odd ones on pixel centres, so that scale 1 copies pixels."""
@@ -97,30 +127,69 @@ class PatchSource:
         return y + float(shift[0]) + half, x + float(shift[1]) + half
 
 
-def _spots(image: TrainingImage) -> _Spots:
+def check_dense(images: Sequence[TrainingImage]) -> None:
+    """Refuse images of which a part is not annotated, for losses that would take it for background.
+
+    Raises:
+        InputError: names the first one.
+    """
+    for image in images:
+        missing = image.labels == UNKNOWN
+        if image.boundary is not None:
+            missing &= ~image.boundary
+        if missing.any():
+            raise InputError.of(
+                found=f"{image.name}: {missing.mean():.1%} of its pixels have no label",
+                expected="full masks, as a dense loss learns from every pixel",
+                fix="--loss sketchpose, which learns from what is annotated",
+            )
+
+
+def _spots(image: TrainingImage, dense: bool) -> _Spots:
     codes = region_codes(image.labels, image.boundary)
+    if dense:
+        codes[codes == _DRAWN] = 0
     areas = np.bincount(codes[codes > 0])
     areas = areas[areas > 0]
     return _Spots(
         codes=codes,
-        inside=np.flatnonzero((codes > 0) | (codes == -2)),
+        inside=np.flatnonzero((codes > 0) | (codes == _DRAWN)),
         background=np.flatnonzero(codes == 0),
         diameter=float(np.sqrt(4 / np.pi * np.median(areas))) if areas.size else 0.0,
     )
 
 
-def patch_targets(codes: npt.NDArray[np.int32], margin: int, outside: float) -> Targets:
+def patch_targets(codes: npt.NDArray[np.int32], margin: int, outside: float, *, dense: bool = False) -> Targets:
     """Targets of the inner part of a crop; what lies beyond the crop counts as unknown.
 
     Args:
         codes: (y + 2 margin, x + 2 margin), see annotations.targets.region_codes. margin: px, at least 1.
+        dense: take the crop for all there is instead. Where it shows no boundary at all, the object's distance is that
+            to the crop's border, and its flow 0.
     """
     ring = np.ones(codes.shape, np.bool_)
     ring[1:-1, 1:-1] = False
-    codes = np.where(ring & (codes != BEYOND), UNKNOWN, codes)
-    t = targets_from_sketch(np.where(codes == -2, UNKNOWN, codes), codes == -2, outside=outside)
+    hidden = np.where(ring & (codes != BEYOND), UNKNOWN, codes)
     core = np.s_[..., margin:-margin, margin:-margin]
+    if not dense:
+        return _cut(hidden, core, outside)
+    whole = _cut(codes, core, outside)
+    endless = whole.inside & ~whole.known
+    if not endless.any():
+        return whole
+    return replace(whole, distance=np.where(endless, _cut(hidden, core, outside).lower, whole.distance))
+
+
+def _cut(codes: npt.NDArray[np.int32], core: tuple[Any, ...], outside: float) -> Targets:
+    drawn = codes == _DRAWN
+    t = targets_from_sketch(np.where(drawn, UNKNOWN, codes), drawn, outside=outside)
     return Targets(**{name: getattr(t, name)[core] for name in Targets.__slots__})
+
+
+def _filled(targets: Targets, where: npt.NDArray[np.bool_], others: Targets) -> Targets:
+    """Targets, but others under a mask (y, x)."""
+    pairs = {name: (getattr(others, name), getattr(targets, name)) for name in Targets.__slots__}
+    return Targets(**{name: np.where(where, other, own) for name, (other, own) in pairs.items()})
 
 
 def stack_targets(targets: Sequence[Targets]) -> BatchTargets:

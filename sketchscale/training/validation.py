@@ -108,7 +108,8 @@ def score_held_out(
     Raises:
         InputError: nothing is annotated in the images.
     """
-    source = PatchSource(images, size=config.patch, augment=PLAIN, outside=config.outside)
+    dense = find_loss(config.loss.name).dense
+    source = PatchSource(images, size=config.patch, augment=PLAIN, outside=config.outside, dense=dense)
     size = max(config.batch, world.size)
     rounds = -(-config.held_out_patches // size)
     batches = [draw_batch(source, config.seed, _NO_STEP + n, world.share(size)) for n in range(rounds)]
