@@ -28,6 +28,7 @@ __all__ = [
     "Study",
     "StudyImages",
     "TrainOptions",
+    "VolumeOptions",
     "apply_overrides",
     "load_study",
     "schema",
@@ -116,6 +117,17 @@ class SegmentOptions:
     batch: int | None = None
     t: int | None = None
     z: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeOptions(SegmentOptions):
+    """From a whole volume to label volumes; what the others mean in three dimensions is in workflow.volume.
+
+    Attributes:
+        anisotropy: spacing z / spacing y; None reads it from the image, 1 where that does not say.
+    """
+
+    anisotropy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

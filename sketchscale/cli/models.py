@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,13 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="sketch")
 
 
+def _option(name: str, text: str, group: str, **rules: Any) -> Any:
+    return typer.Option(name, help=text, rich_help_panel=group, **rules)
+
+
+_HELD, _HOW, _RUN = "Held-out annotation", "How it learns", "Running"
+
+
 def train(
     images: opt.Images,
     sketch: Annotated[list[str], typer.Option("--sketch", help="Sketch of each image, in order.")],
@@ -29,23 +36,47 @@ def train(
     channel: opt.Channels = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Time to train.", min=0.01)] = 5.0,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps instead of minutes.", min=1)] = None,
-    width: Annotated[int, typer.Option("--width", help="Channels of the first level: 8, 16 or 32.", min=2)] = 16,
-    loss: Annotated[str, typer.Option("--loss")] = "sketchpose",
-    init: Annotated[str | None, typer.Option("--init", help="Start from this model instead of random weights.")] = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    loss: Annotated[str, typer.Option("--loss", help="sketchpose, sketchpose-1, eikonal or dense.")] = "sketchpose",
+    init: Annotated[str, typer.Option("--init", help="random, a model, or a Cellpose/Omnipose file.")] = "random",
+    validate: Annotated[
+        list[str] | None, _option("--validate", "Image to score, not to learn from; repeatable.", _HELD)
+    ] = None,
+    validate_sketch: Annotated[
+        list[str] | None, _option("--validate-sketch", "Sketch of each --validate image, in order.", _HELD)
+    ] = None,
+    hold_out: Annotated[float | None, _option("--hold-out", "Share of objects to score instead: 0.2.", _HELD)] = None,
+    patience: Annotated[int, _option("--patience", "Scores without a better one before it ends.", _HELD, min=1)] = 10,
+    validate_every: Annotated[int, _option("--validate-every", "Steps between scores.", _HELD, min=1)] = 25,
+    width: Annotated[int, _option("--width", "Channels of the first level: 8, 16 or 32.", _HOW, min=2)] = 16,
+    rate: Annotated[float, _option("--rate", "Peak of the learning rate.", _HOW)] = 3e-3,
+    batch: Annotated[int, _option("--batch", "Patches a step.", _HOW, min=1)] = 8,
+    patch: Annotated[int, _option("--patch", "Side of a patch, px.", _HOW, min=1)] = 160,
+    optimizer: Annotated[str, _option("--optimizer", "adamw or radam.", _HOW)] = "adamw",
+    seed: Annotated[int, _option("--seed", "Of weights and patches.", _HOW, min=0)] = 0,
+    on_conflict: Annotated[str, _option("--on-conflict", "refuse, or last: the later wins.", _HOW)] = "refuse",
     device: opt.Device = "cpu",
-    on_conflict: Annotated[str, typer.Option("--on-conflict", help="refuse, or last: the later wins.")] = "refuse",
+    precision: Annotated[str, _option("--precision", "bfloat16, float32, or float16 (CUDA).", _RUN)] = "bfloat16",
+    compile: Annotated[str, _option("--compile", "on, off, or auto: on CUDA.", _RUN)] = "auto",
+    threads: Annotated[int | None, _option("--threads", "Of torch on the CPU.", _RUN, min=1)] = None,
+    preview_every: Annotated[int, _option("--preview-every", "Steps between pictures, 0: none.", _RUN, min=0)] = 100,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
-    """Learn from sketches; ends after `--minutes`, when it stops improving, or on Ctrl-C, and keeps the model."""
+    """Learn from sketches. Ends after `--minutes`, when held-out annotation stops improving, or when OUT/run/stop
+    appears, with a model; Ctrl-C saves the state, and `--resume` goes on. Strokes added meanwhile are taken in."""
     from sketchscale.config import TrainOptions, parse
+    from sketchscale.training.distributed import is_first_process
     from sketchscale.workflow.train import train as work
 
     given = {
         "images": tuple(images),
         "sketches": tuple(sketch),
+        "validate": tuple(validate or ()),
+        "validate_sketches": tuple(validate_sketch or ()),
+        "hold_out": hold_out,
+        "validate_every": validate_every,
+        "patience": patience,
         "out": out,
         "channels": tuple(channel) if channel else None,
         "loss": loss,
@@ -53,13 +84,22 @@ def train(
         "init": init,
         "minutes": None if steps else minutes,
         "steps": steps,
+        "rate": rate,
+        "batch": batch,
+        "patch": patch,
+        "optimizer": optimizer,
+        "precision": precision,
+        "compile": compile,
+        "threads": threads,
+        "preview_every": preview_every,
         "seed": seed,
         "device": device,
         "on_conflict": on_conflict,
     }
     settings = parse(TrainOptions, given, source="options")
     result = work(settings, opt.execution(resume=resume, overwrite=overwrite), on_step=opt.say)
-    opt.show(asdict(result), json, lambda: result.summary)
+    if is_first_process():
+        opt.show(asdict(result), json, lambda: result.summary)
 
 
 def sketch_import(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.errors import InputError
+from sketchscale.losses import find_loss
 from sketchscale.training.config import TrainingConfig
-from sketchscale.training.patches import TrainingImage
+from sketchscale.training.patches import TrainingImage, check_dense
 
 __all__ = ["check_images"]
 
@@ -16,7 +17,7 @@ def check_images(images: Sequence[TrainingImage], config: TrainingConfig) -> Non
     """Refuse what cannot be learned from.
 
     Raises:
-        InputError: says which kind of stroke is missing.
+        InputError: says which kind of stroke is missing, or that the loss needs dense labels.
     """
     if not images:
         raise InputError.of(found="no image", expected="at least one with a sketch", fix="name images to train on")
@@ -27,6 +28,8 @@ def check_images(images: Sequence[TrainingImage], config: TrainingConfig) -> Non
                 expected=f"{config.network.channels}, as the network",
                 fix="choose channels, or set network.channels",
             )
+    if find_loss(config.loss.name).dense:
+        check_dense(images)
     if not any((image.labels > 0).any() for image in images):
         raise InputError.of(found="no foreground stroke", expected="some objects", fix="draw inside a few objects")
     if not any((image.labels == 0).any() for image in images):

@@ -86,7 +86,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise UnknownNameError.among("optimizer", self.optimizer, OPTIMIZERS)
-        find_loss(self.loss.name)
+        if self.network.outputs < find_loss(self.loss.name).outputs:
+            raise InputError.of(
+                found=f"a network with {self.network.outputs} outputs",
+                expected=f"{find_loss(self.loss.name).outputs} for the loss {self.loss.name}",
+                fix="set network.outputs",
+            )
         stride = 1 << (len(self.network.widths) - 1)
         if self.patch < stride or self.patch % stride:
             raise InputError.of(

@@ -193,6 +193,12 @@ def _read(options: TrainOptions, init: Model | None, runner: Runner) -> tuple[Sk
     """What is taught from, and held-out annotation; a model to start from says how intensities are scaled."""
     scale = init.config if init else TrainingConfig()
     reading = Reading(channels=options.channels, low=scale.low, high=scale.high, on_conflict=options.on_conflict)
+    if options.hold_out is not None and find_loss(options.loss).dense:
+        raise InputError.of(
+            found=f"--hold-out with the loss {options.loss}, which needs every pixel",
+            expected="other images to score",
+            fix="name them with --validate",
+        )
     data = SketchedImages(options.images, options.sketches, reading, runner)
     held_out = [] if options.hold_out is None else data.hold_out(options.hold_out, options.seed)
     if options.validate or options.validate_sketches:
