@@ -16,7 +16,7 @@ from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import block_shape
 from sketchscale.integration.euler import IntegrationConfig
 from sketchscale.integration.refine import RefineConfig
-from sketchscale.io.image import Image, PlaneRef, open_image
+from sketchscale.io.image import Image, PlaneRef, VolumeRef, open_image
 from sketchscale.networks.checkpoint import Model, ModelConfig, load_model
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.predictor import Recipe, check_device
@@ -26,6 +26,7 @@ __all__ = [
     "SegmentJob",
     "choose_channels",
     "integration_config",
+    "model_channels",
     "prepare",
     "recipe_of",
     "refine_config",
@@ -86,7 +87,7 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
     plane = image.plane(t=options.t, z=options.z)
     check_device(options.device)
     model = load_model(options.model)
-    channels = _model_channels(plane, options, model.config)
+    channels = model_channels(plane, options, model.config)
     chunks = _label_chunks(plane)
     zoom = zoom_of(plane.shape, model, options)
     return SegmentJob(
@@ -180,7 +181,7 @@ def _block(shape: tuple[int, int], chunks: tuple[int, int], execution: Execution
     return y, x
 
 
-def _model_channels(plane: PlaneRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:
+def model_channels(plane: PlaneRef | VolumeRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:
     """Indices of the channels the network reads.
 
     Raises:
@@ -200,7 +201,7 @@ def _model_channels(plane: PlaneRef, options: SegmentOptions, config: ModelConfi
     return chosen
 
 
-def choose_channels(plane: PlaneRef, wanted: Sequence[int | str]) -> tuple[int, ...]:
+def choose_channels(plane: PlaneRef | VolumeRef, wanted: Sequence[int | str]) -> tuple[int, ...]:
     """Indices of channels by name or index.
 
     Raises:
