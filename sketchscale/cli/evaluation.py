@@ -1,7 +1,8 @@
-"""The command that judges results: evaluate."""
+"""Commands that judge: what labels are worth (evaluate), and where a model needs help (where-next)."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     app.command()(evaluate)
+    app.command("where-next")(where_next)
 
 
 def evaluate(
@@ -81,4 +83,68 @@ def _table(summary: dict[str, Any]) -> str:
         figures += [record["f1"][shown[0]], record["pq"][shown[0]], record["aji"], record["dice"]]
         counts = [str(record.get(n, "")) for n in ("n_true", "n_pred")]
         lines.append("".join(f"{f:>9.4f}" for f in figures) + "".join(f"{n:>9}" for n in counts) + f"  {name}")
+    return "\n".join(lines)
+
+
+def where_next(
+    images: opt.Images,
+    model: Annotated[str, typer.Option("--model", help="The model that is being taught.")] = "nuclei-fluo",
+    sketch: Annotated[
+        list[str] | None, typer.Option("--sketch", help="Sketch of the first, second ... image; the rest has none.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Boxes to propose.", min=1)] = 10,
+    size: Annotated[int, typer.Option("--size", help="Side of a box, px.", min=32)] = 256,
+    sample: Annotated[int, typer.Option("--sample", help="Boxes to look at in an image, at most.", min=1)] = 256,
+    out: Annotated[str | None, typer.Option("--out", help=".geojson (one for each image), .csv or .json.")] = None,
+    picture: Annotated[str | None, typer.Option("--picture", help="PNG of the boxes with predicted outlines.")] = None,
+    channel: opt.Channels = None,
+    t: Annotated[int | None, typer.Option("--t", help="Time point, where there are several.", min=0)] = None,
+    z: Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)] = None,
+    device: opt.Device = "cpu",
+    precision: Annotated[str, typer.Option("--precision", help="float32, bfloat16 or float16.")] = "float32",
+    engine: opt.Engine = "threads",
+    workers: opt.Workers = None,
+    memory: opt.Memory = None,
+    overwrite: opt.Overwrite = False,
+    json: opt.Json = False,
+) -> None:
+    """The most informative places to draw over all images: where the model is unsure, and unlike what was drawn."""
+    from sketchscale.config import SegmentOptions, parse
+    from sketchscale.workflow.evaluate import check_new
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.next_files import check_extension, draw_places, save_places
+    from sketchscale.workflow.where_next import NextOptions
+    from sketchscale.workflow.where_next import where_next as work
+
+    given = {
+        "model": model,
+        "channels": tuple(channel) if channel else None,
+        "t": t,
+        "z": z,
+        "device": device,
+        "precision": precision,
+    }
+    segment = parse(SegmentOptions, given, source="options")
+    options = NextOptions(segment=segment, sketches=tuple(sketch or ()), n=n, size=size, sample=sample)
+    for file in (out, picture):
+        if file is not None:
+            check_new(file, overwrite)
+    if out is not None:
+        check_extension(out)
+    with opt.progress() as on_event:
+        result = work(expand(images), options, opt.execution(engine, workers, memory=memory), on_event)
+    for written in save_places(result, out) if out is not None else ():
+        opt.say(written)
+    if picture is not None:
+        opt.say(draw_places(result, options, picture))
+    opt.show(asdict(result), json, lambda: _places(result))
+
+
+def _places(result: Any) -> str:
+    lines = [f"{'rank':>4}{'score':>8}{'y0':>8}{'x0':>8}{'y1':>8}{'x1':>8}  image  reason"]
+    lines += [
+        f"{p.rank:>4}{p.score:>8.4f}{p.y0:>8}{p.x0:>8}{p.y1:>8}{p.x1:>8}  {p.image}  {p.reason}" for p in result.places
+    ]
+    free = result.boxes - result.annotated
+    lines.append(f"looked at {result.looked_at} of {free} boxes without annotation; {result.annotated} have some")
     return "\n".join(lines)

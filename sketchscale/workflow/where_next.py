@@ -1,0 +1,343 @@
+"""Where to draw next: the boxes of a whole study that would teach a model most, ranked.
+
+    image ─▶ boxes of a fixed grid ─┬─ annotated ─▶ look                    one task a box, on any engine;
+                                    └─ the others ─▶ look, uncertainty ─▶   choose_places ─▶ boxes, best first
+
+Boxes do not overlap, and a box with a single annotated pixel is never proposed. Slivers at the far edges (less than
+half a box) are left out. At most `sample` boxes of each kind are looked at in an image, spread evenly over the grid, so
+that the cost is bounded on images of any size: four passes of the network over a box and its margin each, beside one
+pass over the pixels for their percentiles. Nothing is written beside the images; the result depends on images, model,
+sketches and options, never on chunks, engine or workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.annotations.events import Stroke
+from sketchscale.annotations.painting import extent_of
+from sketchscale.annotations.sketch import Sketch, open_sketch
+from sketchscale.config import Execution, SegmentOptions
+from sketchscale.engine.base import Event, Json, Plan
+from sketchscale.errors import InputError
+from sketchscale.geometry import Box, tile_cover
+from sketchscale.intensity import channel_ranges, normalize
+from sketchscale.io.image import PlaneRef, read_plane
+from sketchscale.prediction.places import (
+    FLIPS,
+    choose_places,
+    flip_tile,
+    look_of,
+    mean_fields,
+    uncertainty_of,
+    unflip_fields,
+)
+from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
+from sketchscale.workflow.runner import Runner, quiet
+from sketchscale.workflow.segment_job import SegmentJob, prepare
+
+__all__ = ["NextOptions", "NextResult", "Place", "Source", "see", "sources_of", "where_next"]
+
+_MARGIN = 32
+"""Pixels around a box that the network sees too."""
+
+_STEP = 16
+"""Sides of tiles are multiples of this, which every network here accepts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextOptions:
+    """What to look at.
+
+    Attributes:
+        segment: model, channels, plane and device; best the model that the sketches trained. Neither scale nor flips.
+        sketches: of the first images, in order; the images after them count as not annotated.
+        n: boxes to propose.
+        size: side of a box, px; about what a person draws on in one go.
+        sample: boxes looked at in each image, at most, of the annotated and of the other ones.
+    """
+
+    segment: SegmentOptions = field(default_factory=SegmentOptions)
+    sketches: tuple[str, ...] = ()
+    n: int = 10
+    size: int = 256
+    sample: int = 256
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.size < 32 or self.sample < 1:
+            raise InputError.of(
+                found=f"n {self.n}, size {self.size} px, sample {self.sample}",
+                expected="n and sample of at least 1, boxes of at least 32 px",
+                fix="change --n, --size or --sample",
+            )
+        if self.segment.flips != 1 or self.segment.diameter is not None or self.segment.rescale is not None:
+            raise InputError("flips and scales are not for where-next: it compares flips itself, at the image's scale")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A box to draw in.
+
+    Attributes:
+        image: its address.
+        y0, x0, y1, x1: the box in level-0 pixels, half open.
+        score: uncertainty x novelty, see prediction.places.
+        uncertainty, novelty: each in [0, 1].
+        reason: for people.
+    """
+
+    rank: int
+    image: str
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+    score: float
+    uncertainty: float
+    novelty: float
+    reason: str
+
+    @property
+    def box(self) -> Box:
+        return Box((self.y0, self.x0), (self.y1, self.x1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextResult:
+    """The places, best first, and what they were chosen from.
+
+    Attributes:
+        boxes: on the grids of all images; annotated: with something drawn in them; looked_at: others that were scored.
+    """
+
+    places: tuple[Place, ...]
+    boxes: int
+    annotated: int
+    looked_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """An image as the network reads it, and the network."""
+
+    image: str
+    plane: PlaneRef
+    channels: tuple[int, ...]
+    ranges: tuple[tuple[float, float], ...]
+    model: str
+    model_sha256: str
+    recipe: Recipe
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxTask:
+    """One box of one image."""
+
+    source: int
+    box: Box
+    annotated: bool
+
+    @property
+    def key(self) -> str:
+        return f"{self.source:06d}." + ".".join(f"{a:08d}" for a in self.box.start)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookConfig:
+    """What every task needs."""
+
+    sources: tuple[Source, ...]
+    size: int
+
+
+def where_next(
+    images: Sequence[str],
+    options: NextOptions | None = None,
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+) -> NextResult:
+    """The boxes that would teach the model most, over all images.
+
+    Args:
+        images: addresses of single images, see `workflow.images.expand`.
+
+    Returns:
+        Fewer than `n` places where fewer boxes are free of annotation; none where there is no such box.
+
+    Raises:
+        InputError: images, model, sketches or options do not fit; nothing is written in any case.
+    """
+    options, execution = options or NextOptions(), execution or Execution()
+    if len(options.sketches) > len(images):
+        raise InputError.of(
+            found=f"{len(options.sketches)} sketches for {len(images)} images",
+            expected="at most one for each image, in order",
+            fix="name the annotated images first",
+        )
+    with Runner(execution, on_event) as runner:
+        jobs = [prepare(image, options.segment, execution) for image in images]
+        grids = [_grid(job.plane, sketch, options) for job, sketch in _paired(jobs, options.sketches)]
+        plan = _plan(jobs, sources_of(jobs, runner), grids, options)
+        looks = runner.run(plan)
+    return _ranked(plan, looks, grids, options)
+
+
+def _paired(jobs: Sequence[SegmentJob], sketches: Sequence[str]) -> Iterator[tuple[SegmentJob, str | None]]:
+    for number, job in enumerate(jobs):
+        yield job, sketches[number] if number < len(sketches) else None
+
+
+def sources_of(jobs: Sequence[SegmentJob], runner: Runner) -> tuple[Source, ...]:
+    """Images with the percentiles that the network's input is scaled by; reads every pixel once."""
+    return tuple(_source(job, runner) for job in jobs)
+
+
+def _source(job: SegmentJob, runner: Runner) -> Source:
+    config = job.model.config
+    ranges = channel_ranges(runner.run, job.plane, job.block, job.channels, low=config.low, high=config.high)
+    return Source(
+        image=job.image.address,
+        plane=job.plane,
+        channels=job.channels,
+        ranges=ranges,
+        model=job.model_folder,
+        model_sha256=job.model.sha256,
+        recipe=job.recipe,
+        threshold=job.integration.threshold,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """Boxes of an image: those with annotation, and the others."""
+
+    annotated: tuple[Box, ...]
+    free: tuple[Box, ...]
+
+
+def _grid(plane: PlaneRef, sketch: str | None, options: NextOptions) -> _Grid:
+    sides = [min(options.size, n) for n in plane.shape]
+    tiles = (tile.write for tile in tile_cover(plane.shape, sides))
+    boxes = [box for box in tiles if all(2 * n >= side for n, side in zip(box.shape, sides, strict=True))]
+    drawn = set(_drawn(open_sketch(sketch, shape=plane.shape), boxes)) if sketch is not None else set()
+    return _Grid(annotated=tuple(b for b in boxes if b in drawn), free=tuple(b for b in boxes if b not in drawn))
+
+
+def _drawn(sketch: Sketch, boxes: Sequence[Box]) -> Iterator[Box]:
+    """The boxes with an annotated pixel; only those near a stroke are rasterised."""
+    extents = [_extent(event) for event in sketch.marks]
+    for box in boxes:
+        if any(extent.intersect(box).size for extent in extents):
+            raster = sketch.rasterize(box)
+            if bool((raster.labels >= 0).any() or raster.boundary.any()):
+                yield box
+
+
+def _extent(event: Any) -> Box:
+    low, high = extent_of(event)
+    reach = 2 + (math.ceil(event.radius_px) if isinstance(event, Stroke) else 0)
+    return Box((math.floor(low[0]), math.floor(low[1])), (math.ceil(high[0]), math.ceil(high[1]))).grow(reach)
+
+
+def _plan(
+    jobs: Sequence[SegmentJob], sources: tuple[Source, ...], grids: Sequence[_Grid], options: NextOptions
+) -> Plan[BoxTask]:
+    tasks = [
+        BoxTask(source=number, box=box, annotated=annotated)
+        for number, grid in enumerate(grids)
+        for annotated, boxes in ((True, grid.annotated), (False, grid.free))
+        for box in _spread(boxes, options.sample)
+    ]
+    networks = [job.model.config.network for job in jobs]
+    pixel_bytes = max(8 * 4 * network.widths[0] + 8 * network.channels + 40 for network in networks)
+    return Plan(
+        stage="look",
+        fn=look_at_box,
+        tasks=tuple(sorted(tasks, key=lambda task: task.key)),
+        config=LookConfig(sources=sources, size=options.size),
+        task_bytes=_tile_side(options.size) ** 2 * pixel_bytes * len(FLIPS),
+        worker_bytes=2 * max(sum(p.numel() * 4 for p in job.model.network.parameters()) for job in jobs),
+    )
+
+
+def _spread(boxes: Sequence[Box], most: int) -> Sequence[Box]:
+    """At most so many, evenly spaced in raster order."""
+    if len(boxes) <= most:
+        return boxes
+    return [boxes[(2 * i + 1) * len(boxes) // (2 * most)] for i in range(most)]
+
+
+def look_at_box(task: BoxTask, config: LookConfig) -> Json:
+    """Uncertainty (None where annotated: nobody asks) and look of one box."""
+    source = config.sources[task.source]
+    pixels, views = see(source, task.box, config.size)
+    uncertainty = None if task.annotated else round(float(uncertainty_of(views, source.threshold).mean()), 6)
+    return {"uncertainty": uncertainty, "look": list(look_of(pixels, mean_fields(views), source.threshold))}
+
+
+def see(source: Source, box: Box, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Normalised pixels (c, y, x) of a box of at most `size` px, and its fields through each flip, (flips, 3, y, x)."""
+    read = box.grow(_MARGIN).clip(source.plane.shape)
+    tile = pad_tile(read_plane(source.plane, read, source.channels), _tile_side(size))
+    model = load_network(source.model, source.model_sha256, source.recipe)
+    inner = (slice(None), *box.relative_to(read.start).slices)
+    views = []
+    for flip in FLIPS:
+        batch = [flip_tile(tile, flip)] * source.recipe.batch
+        views.append(unflip_fields(run_tiles(model, source.recipe, batch, source.ranges)[0], flip)[inner])
+    if not all(np.isfinite(view).all() for view in views):
+        raise InputError.of(
+            found=f"{source.image}: the network's output in box {box} is not finite",
+            expected="finite fields",
+            fix="use another model, or --precision float32",
+        )
+    return normalize(tile[inner], source.ranges), np.stack(views)
+
+
+def _tile_side(size: int) -> int:
+    return _STEP * math.ceil((size + 2 * _MARGIN) / _STEP)
+
+
+def _ranked(plan: Plan[BoxTask], looks: Sequence[Json], grids: Sequence[_Grid], options: NextOptions) -> NextResult:
+    pairs = list(zip(plan.tasks, looks, strict=True))
+    free = [(task, look) for task, look in pairs if not task.annotated]
+    known = [look["look"] for task, look in pairs if task.annotated]
+    uncertainty = [look["uncertainty"] for _, look in free]
+    typical = float(np.median(uncertainty)) if uncertainty else 0.0
+    places = []
+    for rank, choice in enumerate(choose_places(uncertainty, [look["look"] for _, look in free], known, options.n), 1):
+        task, look = free[choice.index]
+        places.append(
+            Place(
+                rank=rank,
+                image=plan.config.sources[task.source].image,
+                y0=task.box.start[0],
+                x0=task.box.start[1],
+                y1=task.box.stop[0],
+                x1=task.box.stop[1],
+                score=round(choice.score, 6),
+                uncertainty=look["uncertainty"],
+                novelty=round(choice.novelty, 6),
+                reason=_reason(look["uncertainty"], typical, choice.novelty, bool(known)),
+            )
+        )
+    annotated = sum(len(grid.annotated) for grid in grids)
+    boxes = annotated + sum(len(grid.free) for grid in grids)
+    return NextResult(places=tuple(places), boxes=boxes, annotated=annotated, looked_at=len(free))
+
+
+def _reason(uncertainty: float, typical: float, novelty: float, annotated: bool) -> str:
+    """What speaks for a box: more uncertain than most, unlike the rest, both, or the best of what is left."""
+    words = []
+    if uncertainty > typical:
+        words.append("uncertain" if typical == 0 else f"uncertain ({uncertainty / typical:.1f} x the usual)")
+    if novelty >= 1:
+        words.append("unlike anything drawn" if annotated else "unlike the other places")
+    return ", ".join(words) or "the best of what is left"
