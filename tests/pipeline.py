@@ -30,6 +30,14 @@ def draw_nuclei(shape: tuple[int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.clip(255 * blobs**2 + rng.normal(0, 4, shape), 0, 255).astype(np.uint8)
 
 
+def draw_volume(shape: tuple[int, int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
+    """`draw_nuclei` with depth, uint8 (z, y, x)."""
+    rng = np.random.default_rng(seed)
+    blobs = ndimage.gaussian_filter(rng.normal(size=shape), 3)
+    blobs = (blobs - blobs.min()) / np.ptp(blobs)
+    return np.clip(255 * blobs**2 + rng.normal(0, 4, shape), 0, 255).astype(np.uint8)
+
+
 def store_image(address: Path, pixels: npt.NDArray[np.generic], *, chunk: int = 64, version: str = "0.5") -> str:
     """An OME-Zarr image with one level from (y, x) or (c, y, x) pixels."""
     axes = "cyx"[3 - pixels.ndim :]

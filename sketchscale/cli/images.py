@@ -21,6 +21,11 @@ Time = Annotated[int | None, typer.Option("--t", help="Time point, where there a
 Overlap = Annotated[int | None, typer.Option("--overlap", help="What neighbouring tiles share, px.", min=0)]
 Depth = Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)]
 
+Volume = Annotated[bool, typer.Option("--volume", help="Outline whole volumes: every section at once, labels in 3-D.")]
+Anisotropy = Annotated[
+    float | None, typer.Option("--anisotropy", help="Spacing z / spacing y of a volume, if the file does not say.")
+]
+
 
 def register(app: typer.Typer) -> None:
     for command in (convert, segment, measure, count, report, plan, status, verify):
@@ -75,6 +80,8 @@ def segment(
     overlap: Overlap = None,
     t: Time = None,
     z: Depth = None,
+    volume: Volume = False,
+    anisotropy: Anisotropy = None,
     device: opt.Device = "cpu",
     precision: Precision = "float32",
     engine: opt.Engine = "threads",
@@ -87,11 +94,10 @@ def segment(
     json: opt.Json = False,
 ) -> None:
     """Outline every object: the network's fields, exact integration, labels and pyramid beside the image."""
-    from sketchscale.config import SegmentOptions, parse
+    from sketchscale.config import parse
     from sketchscale.workflow.images import expand
-    from sketchscale.workflow.segment import plan_segment
-    from sketchscale.workflow.segment import segment as work
 
+    kind, plan_work, work = _segment_work(volume, anisotropy)
     given: dict[str, Any] = {
         "model": model,
         "labels": labels,
@@ -106,11 +112,11 @@ def segment(
         "device": device,
         "precision": precision,
     }
-    settings = parse(SegmentOptions, given, source="options")
+    settings = parse(kind, given | ({"anisotropy": anisotropy} if volume else {}), source="options")
     execution = opt.execution(engine, workers, block, memory, resume, overwrite)
     addresses = expand(images)
     if dry_run:
-        stages = [s for image in addresses for s in plan_segment(image, settings, execution)]
+        stages = [s for image in addresses for s in plan_work(image, settings, execution)]
         opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
         return
     with opt.progress() as on_event:
@@ -119,6 +125,27 @@ def segment(
             lambda image: work(image, settings, execution, on_event),
             lambda results: opt.show([asdict(r) for r in results], json, lambda: "\n".join(map(_segmented, results))),
         )
+
+
+def _segment_work(volume: bool, anisotropy: float | None) -> tuple[Any, Any, Any]:
+    """Options, plan and work of planes or of volumes.
+
+    Raises:
+        InputError: an anisotropy without a volume.
+    """
+    from sketchscale.errors import InputError
+
+    if volume:
+        from sketchscale.config import VolumeOptions
+        from sketchscale.workflow.volume import plan_volume, segment_volume
+
+        return VolumeOptions, plan_volume, segment_volume
+    if anisotropy is not None:
+        raise InputError.of(found="--anisotropy without --volume", expected="both, or neither", fix="add --volume")
+    from sketchscale.config import SegmentOptions
+    from sketchscale.workflow.segment import plan_segment, segment
+
+    return SegmentOptions, plan_segment, segment
 
 
 def _segmented(r: Any) -> str:
