@@ -21,7 +21,7 @@ from sketchscale.errors import InputError
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.model import Model
 
-__all__ = ["adapt_notes", "adapt_weights", "resize_channels"]
+__all__ = ["adapt_notes", "adapt_weights"]
 
 _EPSILON = 1e-5
 """Of batch norm, as in unet.py."""
@@ -51,7 +51,7 @@ def adapt_weights(model: Model, wanted: NetworkConfig, *, seed: int = 0) -> Weig
     _refuse_unfit(given, wanted)
     fresh = create_network(wanted, seed=seed).state_dict()
     weights = {k: v.detach().cpu().clone() for k, v in model.network.state_dict().items()}
-    resize_channels(weights, given.channels, wanted.channels)
+    _adapt_channels(weights, given.channels, wanted.channels)
     _adapt_head(weights, fresh, model, wanted)
     for key in fresh.keys() - weights.keys():
         weights[key] = torch.zeros_like(fresh[key])  # the style's linear layers
@@ -96,7 +96,7 @@ def _refuse_unfit(given: NetworkConfig, wanted: NetworkConfig) -> None:
         )
 
 
-def resize_channels(weights: Weights, given: int, wanted: int) -> None:
+def _adapt_channels(weights: Weights, given: int, wanted: int) -> None:
     """Another number of input channels, in place; see the module.
 
     The first block has two paths: batch norm, ReLU, convolution, and batch norm, 1 x 1 convolution.

@@ -1,7 +1,9 @@
 """Models of ours as files that Cellpose 3 or Omnipose load, strictly, and that compute the same there.
 
-What differs between the programs goes into the first and the last convolution, exactly:
+What differs between the programs goes into the weights, exactly:
 
+    widths     the programs make networks of widths (32, 64, 128, 256): narrower ones of four levels are embedded, with
+               weights of 0 around them
     style      a model without one gets linear layers of 0
     channels   Cellpose makes networks of two: a model of one gets a second that weighs nothing
     flow       times 5, the length that both teach
@@ -14,6 +16,7 @@ A state dict has no place for percentiles: what the user has to set there is sai
 from __future__ import annotations
 
 import io
+import operator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +24,6 @@ import torch
 
 from sketchscale.errors import InputError, OutputError, UnknownNameError
 from sketchscale.networks import NetworkConfig
-from sketchscale.networks.adapt import resize_channels
 from sketchscale.networks.checkpoint import replace_file
 from sketchscale.networks.model import Model
 from sketchscale.networks.peers import FLOW_SCALE, PEER_WIDTHS, PEERS, network_shapes, peer_name
@@ -47,18 +49,15 @@ def save_peer(model: Model, path: str | Path, *, kind: str) -> tuple[str, ...]:
         raise UnknownNameError.among("kind of weights", kind, PEERS)
     config = model.config.network
     _refuse_without_counterpart(config, kind)
-    weights = {name: value.detach().cpu().clone() for name, value in model.network.state_dict().items()}
-    if kind == "cellpose" and config.channels == 1:
-        resize_channels(weights, 1, 2)
-    _convert_head(weights, model, config.dim + 1 if kind == "cellpose" else config.outputs)
-    for name, shape in network_shapes(replace(config, style=True)).items():
-        weights.setdefault(name, torch.zeros(shape))
-    state = {peer_name(name): value for name, value in weights.items()}
+    target = _target(config, kind)
+    weights = {name: value.detach().cpu() for name, value in model.network.state_dict().items()}
+    _convert_head(weights, model, target.outputs)
+    state = {peer_name(name): value for name, value in _embedded(weights, target).items()}
     if kind == "cellpose":
         diameter = torch.tensor([model.config.diameter or 30.0])
         state |= {"diam_mean": diameter, "diam_labels": diameter.clone()}
     _write(state, Path(path))
-    return _to_set(model, kind)
+    return _to_set(model, target, kind)
 
 
 def _refuse_without_counterpart(config: NetworkConfig, kind: str) -> None:
@@ -72,6 +71,31 @@ def _refuse_without_counterpart(config: NetworkConfig, kind: str) -> None:
             expected="2 and 'zeros', which Cellpose has",
             fix="--to omnipose",
         )
+
+
+def _target(config: NetworkConfig, kind: str) -> NetworkConfig:
+    """The shape of the network in the file."""
+    fits = len(config.widths) == len(PEER_WIDTHS) and all(map(operator.le, config.widths, PEER_WIDTHS))
+    return replace(
+        config,
+        style=True,
+        widths=PEER_WIDTHS if fits else config.widths,
+        channels=max(2, config.channels) if kind == "cellpose" else config.channels,
+        outputs=config.dim + 1 if kind == "cellpose" else config.outputs,
+    )
+
+
+def _embedded(weights: dict[str, torch.Tensor], target: NetworkConfig) -> dict[str, torch.Tensor]:
+    """Weights in the first places of the larger network's; what is added gives 0 everywhere."""
+    larger = {}
+    for name, shape in network_shapes(target).items():
+        whole = torch.ones(shape) if name.endswith("running_var") else torch.zeros(shape)
+        if name in weights:
+            part = weights[name]
+            whole = whole.to(part.dtype)
+            whole[tuple(slice(n) for n in part.shape)] = part
+        larger[name] = whole
+    return larger
 
 
 def _convert_head(weights: dict[str, torch.Tensor], model: Model, outputs: int) -> None:
@@ -93,9 +117,8 @@ def _write(state: dict[str, torch.Tensor], path: Path) -> None:
         ) from error
 
 
-def _to_set(model: Model, kind: str) -> tuple[str, ...]:
-    config, network = model.config, model.config.network
-    channels = max(2, network.channels) if kind == "cellpose" else network.channels
+def _to_set(model: Model, network: NetworkConfig, kind: str) -> tuple[str, ...]:
+    config, channels = model.config, network.channels
     if kind == "cellpose":
         lines = [f"normalize={{'percentile': [{config.low:g}, {config.high:g}]}}", "cellprob_threshold=0"]
         lines += [f"nchan={channels}"] if channels > 2 else []

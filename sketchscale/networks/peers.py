@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 PEERS = ("cellpose", "omnipose")
+PADDINGS = ("zeros", "reflect")
 FLOW_SCALE = 5.0
 """Length of the flow that both programs teach."""
 
@@ -113,9 +114,7 @@ class Checkpoint:
     sha256: str
 
 
-def load_peer(
-    path: str | Path, *, padding: Literal["zeros", "reflect"] | None = None, kind: str | None = None
-) -> Model:
+def load_peer(path: str | Path, *, padding: str | None = None, kind: str | None = None) -> Model:
     """A model from a file of Cellpose or Omnipose; its network computes what theirs does.
 
     Args:
@@ -128,17 +127,19 @@ def load_peer(
     Raises:
         MissingDataError: there is no such file.
         InputError: it is none of theirs, or one of a kind that is not supported, by name; or it gives no distance.
-        UnknownNameError: `kind` is neither.
+        UnknownNameError: `padding` or `kind` is neither.
     """
     if kind is not None and kind not in PEERS:
         raise UnknownNameError.among("kind of weights", kind, PEERS)
+    if padding is not None and padding not in PADDINGS:
+        raise UnknownNameError.among("padding", padding, PADDINGS)
     checkpoint = read_checkpoint(path)
     name = Path(path).name.lower()
     config, weights = checkpoint.network, checkpoint.weights
     if config.outputs <= config.dim:
         raise _refusal(path, f"a network with {config.outputs} outputs", "flow and distance, 3 outputs or more")
     program = kind or _program(name, config)
-    chosen = padding or ("reflect" if program == "omnipose" and "abstract" in name else "zeros")
+    chosen: Any = padding or ("reflect" if program == "omnipose" and "abstract" in name else "zeros")
     style = "style_off" not in name
     if not style:
         weights = _without_style(weights)

@@ -13,6 +13,7 @@ from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.networks.export import save_peer
 from sketchscale.networks.model import Model
+from sketchscale.networks.peers import PEER_WIDTHS
 from tests.networks.test_adapt import start
 from tests.networks.test_peers import image, output
 from tests.oracles.cpnet import forward, random_state
@@ -50,6 +51,17 @@ def test_names_and_shapes_are_those_of_the_saved_files(tmp_path: Path) -> None:
         assert all(state[k].dtype == wanted[k].dtype for k in wanted)
         if diameters:
             assert float(state["diam_mean"]) == float(state["diam_labels"]) == 19.0
+
+
+@pytest.mark.parametrize("style", [False, True])
+def test_a_narrow_network_of_four_levels_is_embedded_in_the_programs_own(tmp_path: Path, style: bool) -> None:
+    narrow = replace(PLAIN, widths=(4, 6, 8, 10), style=style)
+    model, x = start(narrow, threshold=-2.0), image(1, 32, 40)
+    found = theirs(model, tmp_path / "out", "cellpose", torch.cat([x, x], dim=1))
+    torch.testing.assert_close(found, in_their_units(model, output(model.network, x)), rtol=0, atol=1e-5)
+    state = torch.load(tmp_path / "out", weights_only=True)
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in random_state(widths=PEER_WIDTHS).items()}
+    assert not any("nbase" in line for line in save_peer(model, tmp_path / "out", kind="cellpose"))
 
 
 def test_cellpose_gets_flow_and_distance_and_omnipose_all_outputs(tmp_path: Path) -> None:

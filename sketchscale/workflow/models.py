@@ -1,0 +1,106 @@
+"""Models as users handle them: which there are, what one is, files of Cellpose and Omnipose in and out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sketchscale import __version__
+from sketchscale.errors import OutputExistsError
+from sketchscale.networks.checkpoint import load_model, save_model, shipped_models
+from sketchscale.networks.export import save_peer
+from sketchscale.networks.model import Model
+from sketchscale.networks.peers import load_peer
+
+__all__ = ["export_model", "import_model", "list_models", "show_model"]
+
+
+def list_models() -> list[dict[str, Any]]:
+    """The models that come with the package: name, digest of the weights, channels, parameters, diameter in px."""
+    found = []
+    for name in shipped_models():
+        model = load_model(name)
+        found.append(
+            {
+                "name": name,
+                "sha256": model.sha256,
+                "channels": model.config.network.channels,
+                "parameters": _parameters(model),
+                "diameter": model.config.diameter,
+            }
+        )
+    return found
+
+
+def show_model(address: str) -> dict[str, Any]:
+    """Everything a model says about itself.
+
+    Args:
+        address: folder, name of a shipped model, or a file of Cellpose or Omnipose.
+
+    Raises:
+        InputError: it is none of these; see `load_model`.
+    """
+    model = load_model(address)
+    return {
+        "model": address,
+        "sha256": model.sha256,
+        "parameters": _parameters(model),
+        **asdict(model.config),
+        "provenance": dict(model.provenance),
+    }
+
+
+def import_model(
+    file: str,
+    out: str,
+    *,
+    padding: str | None = None,
+    kind: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """A file of Cellpose or Omnipose as a model folder, which keeps what was concluded or asked; returns `show_model`.
+
+    Args:
+        out: the folder to write.
+        padding, kind: see `load_peer`; None concludes them from the file.
+
+    Raises:
+        InputError: the file is refused; see `load_peer`.
+        OutputExistsError: the folder is there and not empty.
+        OutputError: it cannot be written.
+    """
+    _refuse_existing(Path(out), overwrite)
+    model = load_peer(file, padding=padding, kind=kind)
+    save_model(out, model.network, model.config, {**model.provenance, "version": __version__})
+    return show_model(out)
+
+
+def export_model(address: str, out: str, *, to: str, overwrite: bool = False) -> dict[str, Any]:
+    """A model as a file that Cellpose 3 or Omnipose load.
+
+    Args:
+        to: "cellpose" or "omnipose".
+
+    Returns:
+        `out`, and `set`: what to set in that program, a line each.
+
+    Raises:
+        InputError: the model has no counterpart there; see `save_peer`.
+        OutputExistsError: the file is there.
+        OutputError: it cannot be written.
+    """
+    _refuse_existing(Path(out), overwrite)
+    lines = save_peer(load_model(address), out, kind=to)
+    return {"out": out, "set": list(lines)}
+
+
+def _parameters(model: Model) -> int:
+    return sum(p.numel() for p in model.network.parameters())
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    if overwrite or not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    raise OutputExistsError(f"{out} is there already; expected: a new path; to fix: --overwrite, or another --out")
