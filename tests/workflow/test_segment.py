@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from sketchscale.errors import InputError, OutputExistsError, ResumeError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import read_box
 from sketchscale.io.image import open_image
-from sketchscale.workflow.arrays import segment_array
+from sketchscale.networks.checkpoint import load_model, save_model
+from sketchscale.workflow.arrays import predict_array, segment_array
 from sketchscale.workflow.segment import plan_segment, segment
+from sketchscale.workflow.segment_job import integration_config
+from sketchscale.workflow.verify import verify
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.killed import NEVER, run_killed
 
@@ -44,6 +48,73 @@ def test_blocks_engines_and_workers_do_not_change_a_byte(image: str, model: str,
     expected = segment_array(draw_nuclei((200, 330)), SegmentOptions(model=model))
     np.testing.assert_array_equal(stored(image), expected)
     assert result.n == expected.max() > 20
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rescale": 0.5, "fill_holes": 0.2, "flow_error": 2.0},
+        {"rescale": 0.75, "flips": 4},
+        {"rescale": 1.3, "flow_error": 1.9},
+        {"diameter": 10.0, "flips": 8, "fill_holes": 1.0},
+    ],
+    ids=str,
+)
+def test_every_option_gives_the_labels_of_the_whole_image(tmp_path: Path, model: str, given: dict[str, float]) -> None:
+    options = SegmentOptions(model=with_diameter(model, tmp_path / "model"), **given)
+    pixels = draw_nuclei((130, 200), seed=4)
+    address = store_image(tmp_path / "image.zarr", pixels)
+    planned = [line.stage for line in plan_segment(address, options, Execution(block=64))]
+    result = segment(address, options, Execution(block=64))
+    expected = segment_array(pixels, options)
+    np.testing.assert_array_equal(stored(address), expected)
+    assert result.n == expected.max() > 3
+    assert ("inspect" in planned) == ("fill_holes" in given or "flow_error" in given)
+    assert set(planned) <= {line.stage for line in result.stages}
+    plain = segment_array(pixels, SegmentOptions(model=model))
+    assert not np.array_equal(expected, plain)
+    assert all(check["ok"] for check in verify(address))
+
+
+def with_diameter(model: str, folder: Path) -> str:
+    """The same weights in a model that knows its objects' diameter, 20 px."""
+    loaded = load_model(model)
+    save_model(folder, loaded.network, replace(loaded.config, diameter=20.0), loaded.provenance)
+    return str(folder)
+
+
+def test_zero_is_a_threshold_and_not_the_lack_of_one(model: str) -> None:
+    pixels = draw_nuclei((70, 70))
+    zero, own = (segment_array(pixels, SegmentOptions(model=model, threshold=t, min_size=0)) for t in (0.0, None))
+    fields = predict_array(pixels[None], load_model(model), SegmentOptions(model=model))
+    assert (zero > 0).sum() == (fields[2] > 0).sum() != (own > 0).sum()
+
+
+def test_a_minimum_size_of_zero_keeps_every_pixel_and_scales_only_the_models_own(model: str) -> None:
+    loaded = load_model(model)
+    assert integration_config(loaded, SegmentOptions(rescale=2, min_size=0)).min_size == 0
+    assert integration_config(loaded, SegmentOptions(rescale=2, min_size=12)).min_size == 12
+    assert integration_config(loaded, SegmentOptions(rescale=2)).min_size == loaded.config.min_size / 4
+    assert integration_config(loaded, SegmentOptions(rescale=2)).threshold == loaded.config.threshold / 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"diameter": 10.0, "rescale": 2.0}, "exclude each other"),
+        ({"diameter": 10.0}, "--rescale, if the model does not know"),
+        ({"diameter": 0.0}, "above 0"),
+        ({"rescale": 0.0}, "1/20 to 20"),
+        ({"flow_error": -1.0}, "--flow-error"),
+    ],
+)
+def test_options_without_meaning_are_refused_before_anything_is_written(
+    image: str, model: str, given: dict[str, float], expected: str
+) -> None:
+    before = bytes_of(Path(image))
+    with pytest.raises(InputError, match=expected):
+        segment(image, SegmentOptions(model=model, **given))
+    assert bytes_of(Path(image)) == before
 
 
 @pytest.mark.parametrize("shape", [(1, 70), (70, 1), (1, 1), (63, 65)])
