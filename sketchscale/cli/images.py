@@ -19,6 +19,17 @@ Precision = Annotated[str, typer.Option("--precision", help="float32, bfloat16 o
 Tile = Annotated[int | None, typer.Option("--tile", help="Side of a network tile, px.", min=16)]
 Time = Annotated[int | None, typer.Option("--t", help="Time point, where there are several.", min=0)]
 Overlap = Annotated[int | None, typer.Option("--overlap", help="What neighbouring tiles share, px.", min=0)]
+Diameter = Annotated[
+    float | None, typer.Option("--diameter", help="Of this image's objects, px: the network sees them at its own size.")
+]
+Rescale = Annotated[float | None, typer.Option("--rescale", help="That scale itself: network px per image px.")]
+Flips = Annotated[int | None, typer.Option("--flips", help="Mean over 4 or 8 mirrored copies; as many times slower.")]
+FillHoles = Annotated[
+    float | None, typer.Option("--fill-holes", help="Fill holes of at most this share of the object's area, as 0.03.")
+]
+FlowError = Annotated[
+    float | None, typer.Option("--flow-error", help="Remove objects whose flow is not their shape's, as 0.4; 0 to 4.")
+]
 Depth = Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)]
 
 Volume = Annotated[bool, typer.Option("--volume", help="Outline whole volumes: every section at once, labels in 3-D.")]
@@ -78,6 +89,11 @@ def segment(
     max_size: MaxSize = None,
     tile: Tile = None,
     overlap: Overlap = None,
+    diameter: Diameter = None,
+    rescale: Rescale = None,
+    flips: Flips = None,
+    fill_holes: FillHoles = None,
+    flow_error: FlowError = None,
     t: Time = None,
     z: Depth = None,
     volume: Volume = False,
@@ -112,6 +128,14 @@ def segment(
         "device": device,
         "precision": precision,
     }
+    extras = {
+        "diameter": diameter,
+        "rescale": rescale,
+        "flips": flips,
+        "fill_holes": fill_holes,
+        "flow_error": flow_error,
+    }
+    given |= {name: value for name, value in extras.items() if value is not None}
     settings = parse(kind, given | ({"anisotropy": anisotropy} if volume else {}), source="options")
     execution = opt.execution(engine, workers, block, memory, resume, overwrite)
     addresses = expand(images)
