@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("plate.py", ["--tiny", "--work", "{folder}"], "verify: "),
         ("objects.py", ["--tiny"], "skimage_features_s"),
         ("integration.py", ["--tiny", "--work", "{folder}"], "suppressed"),
+        ("where_next.py", ["--tiny"], "| where-next |"),
         ("integration.py", ["--tiny", "--noise", "--seeds", "1"], "white"),
     ],
 )
