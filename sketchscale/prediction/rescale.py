@@ -27,7 +27,7 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 
-__all__ = ["Zoom", "fields_of_image", "pixels_at_scale"]
+__all__ = ["Taps", "Zoom", "axis_taps", "fields_of_image", "pixels_at_scale"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -67,7 +67,7 @@ class Zoom:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Taps:
+class Taps:
     """One axis of an interpolation: which inputs make each of n outputs.
 
     Attributes:
@@ -84,17 +84,29 @@ class _Taps:
         return int(self.index.min()), int(self.index.max()) + 1
 
 
-def _taps(start: int, stop: int, step: float, half_width: float, size: int) -> _Taps:
-    """Taps of outputs start .. stop whose centres are `step` inputs apart, out of `size` inputs."""
+def axis_taps(start: int, stop: int, step: float, half_width: float, size: int) -> Taps:
+    """Triangular weights of outputs start .. stop along an axis.
+
+    Args:
+        step: from one output's centre to the next, in inputs.
+        half_width: of the triangle, in inputs; at least 1.
+        size: inputs on the axis.
+
+    Returns:
+        A function of each output's own index, whatever start and stop are.
+
+    >>> axis_taps(2, 3, 0.5, 1.0, 9).weight.round(2).tolist()
+    [[0.0, 0.25, 0.75, 0.0]]
+    """
     centre = (np.arange(start, stop, dtype=np.float64) + 0.5) * step - 0.5
     reach = math.ceil(half_width)
     index = np.floor(centre).astype(np.int64)[:, None] + np.arange(-reach, reach + 2)
     weight = np.maximum(0.0, 1 - np.abs(index - centre[:, None]) / half_width)
     weight[(index < 0) | (index >= size)] = 0
-    return _Taps(index=np.clip(index, 0, size - 1), weight=weight / weight.sum(axis=1, keepdims=True))
+    return Taps(index=np.clip(index, 0, size - 1), weight=weight / weight.sum(axis=1, keepdims=True))
 
 
-def _interpolate(values: npt.NDArray[Any], taps: tuple[_Taps, _Taps], origin: tuple[int, ...]) -> npt.NDArray[Any]:
+def _interpolate(values: npt.NDArray[Any], taps: tuple[Taps, Taps], origin: tuple[int, ...]) -> npt.NDArray[Any]:
     """(c, y, x) from `origin` on, through the taps of y and then of x; in the type of `values`, a float."""
     result = values
     for axis, (tap, first) in enumerate(zip(taps, origin, strict=True), start=1):
@@ -126,7 +138,7 @@ def pixels_at_scale(zoom: Zoom, box: Box, read: Callable[[Box], npt.NDArray[Any]
     if zoom.scale == 1:
         return read(box)
     step, half_width = 1 / zoom.scale, max(1.0, 1 / zoom.scale)
-    ty, tx = (_taps(a, b, step, half_width, n) for a, b, n in zip(box.start, box.stop, zoom.shape, strict=True))
+    ty, tx = (axis_taps(a, b, step, half_width, n) for a, b, n in zip(box.start, box.stop, zoom.shape, strict=True))
     source = Box(*zip(ty.span, tx.span, strict=True))
     pixels = read(source)
     wide = np.float32 if pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32 else np.float64
@@ -159,7 +171,9 @@ def fields_of_image(zoom: Zoom, box: Box, blend: Callable[[Box], Float32]) -> Fl
 
 
 def _fields_of_part(zoom: Zoom, box: Box, blend: Callable[[Box], Float32]) -> Float32:
-    ty, tx = (_taps(a, b, zoom.scale, 1.0, n) for a, b, n in zip(box.start, box.stop, zoom.scaled_shape, strict=True))
+    ty, tx = (
+        axis_taps(a, b, zoom.scale, 1.0, n) for a, b, n in zip(box.start, box.stop, zoom.scaled_shape, strict=True)
+    )
     needed = Box(*zip(ty.span, tx.span, strict=True))
     fields: Float32 = _interpolate(blend(needed), (ty, tx), needed.start)
     fields[-1] /= np.float32(zoom.scale)

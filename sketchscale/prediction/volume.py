@@ -40,7 +40,7 @@ from sketchscale.io.image import VolumeRef, read_plane
 from sketchscale.networks.checkpoint import Model
 from sketchscale.prediction.plan import TileBatch
 from sketchscale.prediction.predictor import Recipe, load_network, run_tiles
-from sketchscale.prediction.rescale import _Taps, _taps
+from sketchscale.prediction.rescale import Taps, axis_taps
 from sketchscale.prediction.voxels import VoxelGrid, blend_voxels, fit_grid, pad_voxels, run_voxels
 
 __all__ = [
@@ -304,7 +304,7 @@ def _slab_pixels(stack: PlaneStack, task: SlabTask, read: Callable[[Box], npt.ND
     planes = (task.first, task.first + task.count)
     if not stack.stretched:
         return _by_planes(read(stack.box(planes, first, second)), stack)
-    taps = _taps(*first, 1 / stack.ratio, max(1.0, 1 / stack.ratio), stack.shape[0])
+    taps = axis_taps(*first, 1 / stack.ratio, max(1.0, 1 / stack.ratio), stack.shape[0])
     pixels = _by_planes(read(stack.box(planes, taps.span, second)), stack)
     wide = np.float32 if pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32 else np.float64
     return _along_first_axis(pixels.astype(wide), taps)
@@ -315,7 +315,7 @@ def _by_planes(pixels: npt.NDArray[Any], stack: PlaneStack) -> npt.NDArray[Any]:
     return pixels.transpose(1 + stack.across, 0, *(1 + a for a in stack.axes))
 
 
-def _along_first_axis(values: npt.NDArray[Any], taps: _Taps) -> npt.NDArray[Any]:
+def _along_first_axis(values: npt.NDArray[Any], taps: Taps) -> npt.NDArray[Any]:
     """(..., first axis from the taps' span on, second axis), interpolated; terms are added in one order."""
     total = np.zeros((*values.shape[:-2], taps.index.shape[0], values.shape[-1]), values.dtype)
     for k in range(taps.index.shape[1]):
@@ -387,7 +387,7 @@ def _stack_fields(stack: PlaneStack, box: Box, read: Callable[[Box], npt.NDArray
     sides = [(box.start[a], box.stop[a]) for a in stack.axes]
     taps = None
     if stack.stretched:
-        taps = _taps(*sides[0], stack.ratio, 1.0, stack.grid.shape[0])
+        taps = axis_taps(*sides[0], stack.ratio, 1.0, stack.grid.shape[0])
         sides[0] = taps.span
 
     def tile(position: int, part: Box) -> npt.NDArray[np.floating]:
