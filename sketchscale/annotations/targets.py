@@ -26,9 +26,9 @@ and has neither distance nor flow.
 
 Losses of the Omnipose and the eikonal family need two things more. *Boundary pixels*: the drawn ones, and those of an
 object beside a crack B; no boundary pixel is one of background, or of an object without any crack beside it. *Signed
-distance*: in objects the distance; in background minus the distance to the nearest object, where a drawn pixel counts
-as background and the same comparison of certain and possible cracks says where it is exact; -0.5 on drawn pixels, by
-definition: they lie beside an object, in none.
+distance*: in objects the distance; in background minus the distance to the nearest crack of an object, where a drawn
+pixel counts as background and the same comparison of certain and possible cracks says where it is exact; -0.5 on drawn
+pixels, by definition: they lie beside an object, in none.
 """
 
 from __future__ import annotations

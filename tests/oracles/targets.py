@@ -31,14 +31,10 @@ def cracks(codes: npt.NDArray[np.int32]) -> tuple[list[tuple[int, int]], list[tu
 
 def squared_distances(codes: npt.NDArray[np.int32], sites: list[tuple[int, int]]) -> npt.NDArray[np.float64]:
     """Squared lattice distance from each pixel to the nearest site; infinite without sites."""
-    h, w = codes.shape
-    out = np.full((h, w), np.inf)
-    if sites:
-        at = np.array(sites)
-        for i in range(h):
-            for j in range(w):
-                out[i, j] = ((at - (2 * i + 1, 2 * j + 1)) ** 2).sum(axis=1).min()
-    return out
+    if not sites:
+        return np.full(codes.shape, np.inf)
+    pixels = 2 * np.stack(np.indices(codes.shape), axis=-1)[:, :, None] + 1
+    return np.asarray(((pixels - np.array(sites)) ** 2).sum(axis=-1).min(axis=-1, initial=10**9), np.float64)
 
 
 def true_distance(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
@@ -46,6 +42,25 @@ def true_distance(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     certain, possible = cracks(codes)
     assert not possible
     return np.sqrt(squared_distances(codes, certain)) / 2
+
+
+def signed_distance(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """px, of every pixel of a fully known label map: in background to the nearest crack of an object, negative."""
+    outside = -true_distance(np.where(codes == DRAWN, 0, codes))
+    signed = np.where(codes > 0, true_distance(codes), outside)
+    signed[codes == DRAWN] = -0.5
+    return signed
+
+
+def boundary_pixels(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Of a fully known label map: drawn, or in an object with another code at one of the four sides."""
+    out = codes == DRAWN
+    h, w = codes.shape
+    for i, j in zip(*np.nonzero(codes > 0), strict=True):
+        for y, x in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
+            if 0 <= y < h and 0 <= x < w and codes[y, x] not in (BEYOND, codes[i, j]):
+                out[i, j] = True
+    return np.asarray(out)
 
 
 def flow_at(codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float64], i: int, j: int) -> npt.NDArray[np.float64]:
