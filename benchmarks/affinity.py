@@ -1,0 +1,209 @@
+"""Would joining pixels by affinity, or end points by density, find objects better than the end points' own linking?
+
+    python benchmarks/affinity.py --data DATA [--model nuclei-fluo] [--every 1] [--seeds 2]
+
+On the same fields, with the same foreground, steps and minimum size:
+
+  linked        what `segment` does: end points of the suppressed walk linked within a radius, pieces joined at saddles
+  divergence c  4-neighbours stay linked unless their flows part along the step by more than c; components of the links
+  ends r        4-neighbours stay linked when their end points are at most r px apart
+  affinity r    a link is cut where the flows differ by more than a right angle and the end points by more than r px
+                (Omnipose's two cuts); with spurs: pixels with at most one link left are peeled off and given back to
+                the nearest object, as its spur removal does
+  dbscan        end points clustered by density (eps sqrt 2, 5 points), outliers to the nearest cluster: Omnipose's way
+
+`nuclei` are the test images of dsb2018_fluo under the model. `bacteria` are the reference masks of omnipose_samples
+(long, curved, touching cells): their own targets, distance blurred by 1 px and flow with white noise of 0.3 or 0.6 per
+component, because no model for them is at hand. Printed: AP at IoU 0.5 and 0.75 by image, pooled AP 0.5. The values of
+c and r are those that were tried, all of them, so the best row of a method is a flattering one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+from skimage.io import imread
+from sklearn.cluster import DBSCAN
+
+from sketchscale.annotations.targets import targets_from_sketch
+from sketchscale.config import SegmentOptions
+from sketchscale.geometry import whole
+from sketchscale.integration.euler import IntegrationConfig, follow_flow, region_of
+from sketchscale.integration.plan import integrate
+from sketchscale.metrics import Scores, score_labels
+from sketchscale.networks.checkpoint import load_model
+from sketchscale.workflow.arrays import predict_array
+from sketchscale.workflow.segment_job import integration_config
+
+Fields = npt.NDArray[np.float16]
+Labels = npt.NDArray[np.int64]
+
+
+class Walked:
+    """Fields of an image with what every method needs: foreground, unit flow, end points, pairs of 4-neighbours."""
+
+    def __init__(self, fields: Fields, config: IntegrationConfig) -> None:
+        self.fields, self.config = fields, config
+        shape = (fields.shape[1], fields.shape[2])
+        region = region_of(whole(shape), shape, config)
+        ends = follow_flow(fields, region, config).ends
+        self.inside = ends >= 0
+        self.end = np.stack(np.divmod(np.maximum(ends, 0), shape[1])).astype(np.float64)
+        flow = fields[:2].astype(np.float64)
+        self.flow = flow / np.maximum(np.hypot(*flow), 1e-6)
+        number = np.arange(self.inside.size).reshape(shape)
+        pairs, steps = [], []
+        for axis, step in ((0, (1, 0)), (1, (0, 1))):
+            first = number[:-1] if axis == 0 else number[:, :-1]
+            second = number[1:] if axis == 0 else number[:, 1:]
+            both = self.inside.ravel()[first] & self.inside.ravel()[second]
+            pairs.append(np.stack([first[both], second[both]]))
+            steps.append(np.repeat(np.array(step)[:, None], int(both.sum()), axis=1))
+        self.pair, self.step = np.concatenate(pairs, axis=1), np.concatenate(steps, axis=1)
+
+    def at(self, values: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+        """A vector field at the first or second pixel of every pair, (2, n)."""
+        return values.reshape(2, -1)[:, self.pair[side]]
+
+    def parting(self) -> npt.NDArray[np.float64]:
+        return ((self.at(self.flow, 1) - self.at(self.flow, 0)) * self.step).sum(axis=0)
+
+    def apart(self) -> npt.NDArray[np.float64]:
+        return np.hypot(*(self.at(self.end, 1) - self.at(self.end, 0)))
+
+    def turning(self) -> npt.NDArray[np.float64]:
+        return (self.at(self.flow, 1) * self.at(self.flow, 0)).sum(axis=0)
+
+
+def sized(labels: Labels, config: IntegrationConfig) -> Labels:
+    """Small objects removed, numbers without gaps."""
+    area = np.bincount(labels.ravel())
+    keep = area >= config.min_size
+    keep[0] = False
+    return np.where(keep, np.cumsum(keep), 0)[labels]
+
+
+def components(walked: Walked, kept: npt.NDArray[np.bool_]) -> Labels:
+    """Foreground pixels joined by the links that are kept."""
+    a, b = walked.pair[:, kept]
+    size = walked.inside.size
+    _, found = connected_components(coo_matrix((np.ones(a.size, np.int8), (a, b)), shape=(size, size)), directed=False)
+    return np.where(walked.inside, found.reshape(walked.inside.shape) + 1, 0).astype(np.int64)
+
+
+def without_spurs(walked: Walked, kept: npt.NDArray[np.bool_]) -> Labels:
+    """Peel off pixels with at most one link, take components, and give the pixels back."""
+    kept = kept.copy()
+    alive = walked.inside.ravel().copy()
+    for _ in range(100):
+        links = np.bincount(walked.pair[:, kept].ravel(), minlength=alive.size)
+        spur = alive & (links <= 1)
+        if not spur.any():
+            break
+        alive[spur] = False
+        kept &= alive[walked.pair].all(axis=0)
+    labels = sized(np.where(alive.reshape(walked.inside.shape), components(walked, kept), 0), walked.config)
+    y, x = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    return np.where(walked.inside, labels[y, x], 0)
+
+
+def by_density(walked: Walked) -> Labels:
+    """DBSCAN of the end points of all foreground pixels."""
+    points = walked.end[:, walked.inside].T
+    labels = np.zeros(walked.inside.shape, np.int64)
+    if len(points):
+        cluster = DBSCAN(eps=2**0.5, min_samples=5).fit_predict(points)
+        known = cluster >= 0
+        if known.any():
+            nearest = cKDTree(points[known]).query(points[~known])[1]
+            cluster[~known] = cluster[known][nearest]
+            labels[walked.inside] = cluster + 1
+    return labels
+
+
+def methods() -> dict[str, Callable[[Walked], Labels]]:
+    """Name to rule."""
+    found: dict[str, Callable[[Walked], Labels]] = {}
+    for radius, saddle in ((1, 1.0), (2, 0.75)):
+        found[f"linked, radius {radius}, saddle {saddle:g}"] = lambda w, r=radius, s=saddle: integrate(
+            w.fields, replace(w.config, link_radius=r, saddle=s)
+        ).astype(np.int64)
+    for c in (0.25, 0.5, 1.0, 1.5):
+        found[f"divergence {c:g}"] = lambda w, c=c: components(w, w.parting() <= c)
+    for r in (1.5, 3.0, 5.0):
+        found[f"ends {r:g}"] = lambda w, r=r: components(w, w.apart() <= r)
+    for r in (1.5, 3.0, 5.0):
+        found[f"affinity {r:g}"] = lambda w, r=r: components(w, (w.turning() > 0) | (w.apart() <= r))
+        found[f"affinity {r:g}, spurs"] = lambda w, r=r: without_spurs(w, (w.turning() > 0) | (w.apart() <= r))
+    found["dbscan"] = by_density
+    return found
+
+
+def nuclei(data: Path, model_name: str, every: int) -> Iterator[tuple[Fields, Labels, IntegrationConfig]]:
+    """Test images of dsb2018_fluo under the model."""
+    model, settings = load_model(model_name), SegmentOptions(model=model_name)
+    with (data / "manifest.csv").open(newline="") as stream:
+        rows = sorted((r for r in csv.DictReader(stream) if r["split"] == "test"), key=lambda r: r["file"])
+    for row in rows[::every]:
+        fields = predict_array(imread(data / row["file"])[None], model, settings)
+        yield fields, imread(data / row["mask"]).astype(np.int64), integration_config(model, settings)
+
+
+def bacteria(data: Path, every: int, seeds: int, noise: float) -> Iterator[tuple[Fields, Labels, IntegrationConfig]]:
+    """Targets of the reference masks, blurred and noisy."""
+    with (data / "manifest.csv").open(newline="") as stream:
+        rows = sorted(csv.DictReader(stream), key=lambda r: r["file"])
+    for row in rows[::every]:
+        truth = imread(data / row["mask"]).astype(np.int64)
+        targets = targets_from_sketch(truth)
+        distance = ndimage.gaussian_filter(targets.distance, 1)
+        for seed in range(seeds):
+            flow = targets.flow + np.random.default_rng(seed).normal(0, noise, targets.flow.shape)
+            fields = np.concatenate([flow, distance[None]]).astype(np.float16)
+            yield fields, truth, IntegrationConfig(threshold=-2.0, min_size=20)
+
+
+def table(title: str, cases: Iterator[tuple[Fields, Labels, IntegrationConfig]]) -> None:
+    """Score every method on every case, and print."""
+    scores: dict[str, list[Scores]] = {name: [] for name in methods()}
+    for fields, truth, config in cases:
+        walked = Walked(fields, config)
+        for name, method in methods().items():
+            scores[name].append(score_labels(truth, sized(method(walked), config)))
+    print(f"\n| {title} | AP 0.5 | AP 0.75 | pooled AP 0.5 | false | missed |\n|---|---|---|---|---|---|", flush=True)
+    for name, found in scores.items():
+        half, high = [s.at(0.5) for s in found], [s.at(0.75) for s in found]
+        tp, fp, fn = (sum(getattr(m, k) for m in half) for k in ("tp", "fp", "fn"))
+        means = [np.mean([m.ap for m in matchings]) for matchings in (half, high)]
+        print(
+            f"| {name} | {means[0]:.3f} | {means[1]:.3f} | {tp / max(1, tp + fp + fn):.3f} | {fp} | {fn} |", flush=True
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds dsb2018_fluo and omnipose_samples")
+    parser.add_argument("--model", default="nuclei-fluo")
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    print(f"{options.model}; {platform.machine()}; every {options.every}. image, {options.seeds} seeds of noise")
+    for noise in (0.3, 0.6):
+        cases = bacteria(options.data / "omnipose_samples", options.every, options.seeds, noise)
+        table(f"bacteria, flow noise {noise:g}", cases)
+    table("nuclei", nuclei(options.data / "dsb2018_fluo", options.model, options.every))
+
+
+if __name__ == "__main__":
+    main()
