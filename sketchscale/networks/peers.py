@@ -18,6 +18,8 @@ the file's name, which both programs fill with settings; what was concluded is i
     padding     "reflect" for names with "abstract", which releases of Omnipose from 1.0 write; else "zeros"
     style       "style_off" in the name: the style vector counts as 0, and the network becomes one without
 
+Dilation and pooling that users of Omnipose from 1.0 can change are in neither; 1 and 2 are taken.
+
 Reading runs no code: tensors and containers are all that torch's restricted reader lets through. Shapes are compared
 with the network before anything of their size is made.
 
