@@ -27,6 +27,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover, whole
+from sketchscale.io.arrays import checksum
 from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
 
 __all__ = [
@@ -97,7 +98,8 @@ def plan_histogram(
 
 def _count_block(task: HistogramTask, config: HistogramConfig) -> Json:
     values = read_plane(config.plane, task.box, config.channels)
-    return partial_histogram(values, config.prefixes, config.position)
+    # the ledger thereby knows what was read, and `verify` can tell a copied input from a changed one
+    return {**partial_histogram(values, config.prefixes, config.position), "checksum": checksum(values)}
 
 
 def channel_ranges(

@@ -380,6 +380,12 @@ class Image:
         """The array of a label image; see `label_image`."""
         return self.label_image(name).array(level)
 
+    def metadata_digest(self) -> str:
+        """SHA-256 of the OME metadata alone: axes, spacing, channels, levels."""
+        attributes = read_attributes(self.store, self.group) or {}
+        text = json.dumps(ome_attributes(attributes, self.address), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def identity(self) -> str:
         """What pixels and metadata are, cheaply: SHA-256 of the metadata and of (key, size, time or tag) of level 0.
 

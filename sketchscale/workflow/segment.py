@@ -174,7 +174,7 @@ class _Segmentation:
         provenance = self._provenance(ranges, found.count, found.refined)
         commit_labels(job.image, job.options.labels, attributes={"sketchscale": provenance})
         result = {"n": found.count, "audit": asdict(found.audit), "absent_chunks": absent, "block": list(job.block)}
-        ledger.commit("result", result)
+        ledger.commit("result", {**result, "metadata": job.image.metadata_digest()})
         return result
 
     def _labels(

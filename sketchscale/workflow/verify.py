@@ -2,7 +2,8 @@
 
 `verify` trusts the ledger and nothing else: it reads every block of the labels, of the class image and of both pyramids
 again and compares checksums, recounts pixels and objects, compares the table with its digest and the input with its
-identity at the time. It writes nothing.
+identity at the time. Where only sizes or times of the input's files differ, as after copying, its pixels are read again
+and compared with what was read then, block by block. It writes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sketchscale.config import Execution
 from sketchscale.engine.base import Event, Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
+from sketchscale.intensity import plan_histogram
 from sketchscale.io.arrays import ArrayRef, checksum, read_box
 from sketchscale.io.blobs import get_blob, list_blobs
 from sketchscale.io.image import Image, open_image
@@ -125,8 +127,32 @@ def _segment_checks(run: _Run) -> Iterator[dict[str, Any]]:
         areas = int(np.sum(table.column("area").to_numpy())) if table.num_rows else 0
         yield run.check(f"tables/{name}: a row per object", table.num_rows == n, f"{table.num_rows} rows, {n} objects")
         yield run.check(f"tables/{name}: areas add up", areas == pixels, f"{areas} px in rows, {pixels} px in labels")
-    same = run.fingerprint.get("input") == run.image.identity()
-    yield run.check("input unchanged since", same, "yes" if same else "pixels or metadata were written since")
+    yield from _input_checks(run)
+
+
+def _input_checks(run: _Run) -> Iterator[dict[str, Any]]:
+    """The input by the identity of its files; where that differs, by its metadata and its pixels."""
+    what = "input unchanged since"
+    place = json.loads(run.fingerprint.get("plane", "[]"))
+    if run.fingerprint.get("input") == run.image.identity():
+        yield run.check(what, True, "yes")
+    elif len(place) != 2 or run.result.get("metadata") != run.image.metadata_digest():
+        yield run.check(what, False, "pixels or metadata were written since")
+    else:
+        damage = _changed_input(run, dict(place[0]), place[1])
+        yield run.check(what, not damage, damage[0] if damage else "its files were, pixels and metadata are the same")
+
+
+def _changed_input(run: _Run, index: dict[str, int], channels: Sequence[int]) -> list[str]:
+    """Blocks whose pixels are not those that the first stage read; all, where it did not note them."""
+    plane = run.image.plane(t=index.get("t"), z=index.get("z"))
+    plan = plan_histogram(plane, json.loads(run.fingerprint["block"]), channels)
+    read, found = run.ledger.finished(plan.stage), run.runner.run(plan)
+    return [
+        f"{plane.array}, {task.box}: other pixels"
+        for task, block in zip(plan.tasks, found, strict=True)
+        if block["checksum"] != _checksum(read.get(task.key))
+    ]
 
 
 def _measure_checks(run: _Run) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,12 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+import zarr
 
 from sketchscale.errors import InputError
+from sketchscale.geometry import Box
+from sketchscale.io.arrays import read_box
+from sketchscale.io.image import open_image
 from sketchscale.io.table import read_table
 from sketchscale.workflow.verify import status, verify
 from tests.pipeline import draw_nuclei, store_image
@@ -41,8 +46,16 @@ def drop_row(image: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).slice(1), path)
 
 
-def touch(path: Path) -> None:
-    path.write_bytes(path.read_bytes())
+def change_pixel(image: Path) -> None:
+    """One grey level in one pixel, through the store's own codec."""
+    level = open_image(image).array(0)
+    box = Box((0, 70, 100), (1, 71, 101))
+    zarr.open_array(Path(level.store) / level.path, mode="r+")[box.slices] = read_box(level, box) ^ 1
+
+
+def rename(image: Path) -> None:
+    path = image / "zarr.json"
+    path.write_text(path.read_text().replace("image.npy", "other.npy"))
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -55,7 +68,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "an edited table": (edit_table, "tables/nuclei: bytes"),
     "a table without one row": (drop_row, "tables/nuclei: a row per object"),
     "a flipped byte in the table": (lambda i: flip(i / "tables/nuclei/table.parquet"), "tables/nuclei: bytes"),
-    "a touched input": (lambda i: touch(chunk(i / "0")), "input unchanged"),
+    "a pixel of the input": (change_pixel, "input unchanged"),
+    "a lost chunk of the input": (lambda i: chunk(i / "0").unlink(), "input unchanged"),
+    "the metadata of the input": (rename, "input unchanged"),
     "a run that did not finish": (
         lambda i: (i / ".sketchscale/segment-nuclei/commit/result.json").unlink(),
         "segment-nuclei is committed",
@@ -87,6 +102,15 @@ def test_an_intact_image_passes_and_nothing_is_written(done: Path, tmp_path: Pat
     assert all(check["ok"] for check in checks), checks
     assert len(checks) >= 13
     assert files_of(image) == before
+
+
+def test_a_copy_that_keeps_no_times_is_the_same_input(done: Path, tmp_path: Path) -> None:
+    image = tmp_path / "copy.zarr"
+    shutil.copytree(done / "image.zarr", image, copy_function=shutil.copyfile)
+    os.utime(chunk(image / "0"), (1, 1))
+    checks = {check["check"]: check for check in verify(str(image))}
+    assert all(check["ok"] for check in checks.values()), checks
+    assert "pixels and metadata are the same" in checks["input unchanged since"]["found"]
 
 
 def test_an_image_without_results_is_refused(tmp_path: Path) -> None:
