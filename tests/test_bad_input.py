@@ -208,7 +208,7 @@ SKETCHES: dict[str, tuple[str, str]] = {
         "--on-conflict last",
     ),
     "no boundary information": (event(label="foreground"), "no boundary information"),
-    "empty": ("", "no boundary information"),
+    "empty": ("", "no stroke in"),
     "not JSON": ("strokes\n", "line 1"),
     "another event": ('{"event":"poem"}\n', "unknown event 'poem'"),
     "torn": (event(label="foreground")[:-5], "--repair"),

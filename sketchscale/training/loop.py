@@ -33,7 +33,6 @@ import torch
 
 from sketchscale import __version__
 from sketchscale.errors import TaskError
-from sketchscale.losses import find_loss
 from sketchscale.networks import create_network
 from sketchscale.networks.adapt import adapt_weights
 from sketchscale.networks.checkpoint import Model, ModelConfig
@@ -42,12 +41,12 @@ from sketchscale.training.config import OPTIMIZERS, Step, TrainingConfig, find_d
 from sketchscale.training.distributed import World, join_world
 from sketchscale.training.interrupts import SecondInterrupt, noted_interrupts
 from sketchscale.training.learner import Learner, NotANumberError, part
-from sketchscale.training.patches import PatchSource, TrainingImage
+from sketchscale.training.patches import TrainingImage
 from sketchscale.training.prefetch import Batch, Prefetcher, choose_workers, draw_batch, move_batch
 from sketchscale.training.previews import Preview, choose_window, make_preview
 from sketchscale.training.state import STOP, Log, check_identity, identity, read_state, write_bad_batch, write_state
 from sketchscale.training.thresholds import choose_threshold, median_diameter, predict_image, smallest_size
-from sketchscale.training.validation import score_held_out
+from sketchscale.training.validation import score_held_out, source_for
 
 __all__ = [
     "OPTIMIZERS",
@@ -165,13 +164,7 @@ class _Run:
     def _take_images(self, images: Sequence[TrainingImage]) -> None:
         self.images, self.new_annotation = tuple(images), _annotation_sha256(images)
         self.window = choose_window(self.images)
-        self.source = PatchSource(
-            images,
-            size=self.config.patch,
-            augment=self.config.augment,
-            outside=self.config.outside,
-            dense=find_loss(self.config.loss.name).dense,
-        )
+        self.source = source_for(images, self.config, self.config.augment)
 
     def listen(self, on_step: Callable[[Step], None], hooks: Hooks) -> None:
         self.on_step, self.hooks = on_step, hooks

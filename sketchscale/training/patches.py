@@ -77,6 +77,7 @@ class PatchSource:
     Args:
         size: of patches, px. outside: px, the distance taught in background.
         dense: for losses that take every pixel as annotated. A drawn boundary pixel counts as background then.
+        signed: whether the signed distance is wanted, which few losses read.
 
     Raises:
         InputError: nothing is annotated, or, for a dense loss, not everything.
@@ -90,10 +91,12 @@ class PatchSource:
         augment: AugmentConfig,
         outside: float,
         dense: bool = False,
+        signed: bool = True,
     ) -> None:
         if dense:
             check_dense(images)
         self.images, self.size, self.augment, self.outside, self.dense = tuple(images), size, augment, outside, dense
+        self.signed = signed
         self.spots = [_spots(image, dense) for image in self.images]
         self.useful = [i for i, s in enumerate(self.spots) if s.inside.size or s.background.size]
         if not self.useful:
@@ -101,7 +104,11 @@ class PatchSource:
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, BatchTargets]:
         """(count, c, size, size) and its targets."""
-        images, targets = zip(*(self._patch(rng) for _ in range(count)), strict=True)
+        return self.patches([rng] * count)
+
+    def patches(self, rngs: Sequence[np.random.Generator]) -> tuple[torch.Tensor, BatchTargets]:
+        """One patch of each generator, (n, c, size, size), and their targets."""
+        images, targets = zip(*(self._patch(rng) for rng in rngs), strict=True)
         return torch.from_numpy(np.stack(images)), stack_targets(targets)
 
     def _patch(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Targets]:
@@ -110,11 +117,13 @@ class PatchSource:
         pose = draw_pose(rng, self._centre(rng, spots), spots.diameter, self.augment)
         margin = _DENSE_MARGIN if self.dense else MARGIN
         image, codes = sample_patch(self.images[position].image, spots.codes, pose, self.size, margin)
-        targets = patch_targets(codes, margin, self.outside, dense=self.dense)
+        targets = patch_targets(codes, margin, self.outside, dense=self.dense, signed=self.signed)
         beyond = codes[margin:-margin, margin:-margin] == BEYOND
         if self.dense and beyond.any():
             mirrored = mirrored_codes(spots.codes, pose, self.size, margin)
-            targets = _filled(targets, beyond, patch_targets(mirrored, margin, self.outside, dense=True))
+            targets = _filled(
+                targets, beyond, patch_targets(mirrored, margin, self.outside, dense=True, signed=self.signed)
+            )
         return expose(image, rng, self.augment), targets
 
     def _centre(self, rng: np.random.Generator, spots: _Spots) -> tuple[float, float]:
@@ -159,30 +168,33 @@ def _spots(image: TrainingImage, dense: bool) -> _Spots:
     )
 
 
-def patch_targets(codes: npt.NDArray[np.int32], margin: int, outside: float, *, dense: bool = False) -> Targets:
+def patch_targets(
+    codes: npt.NDArray[np.int32], margin: int, outside: float, *, dense: bool = False, signed: bool = True
+) -> Targets:
     """Targets of the inner part of a crop; what lies beyond the crop counts as unknown.
 
     Args:
         codes: (y + 2 margin, x + 2 margin), see annotations.targets.region_codes. margin: px, at least 1.
         dense: take the crop for all there is instead. Where it shows no boundary at all, the object's distance is that
             to the crop's border, and its flow 0.
+        signed: see annotations.targets.
     """
     ring = np.ones(codes.shape, np.bool_)
     ring[1:-1, 1:-1] = False
     hidden = np.where(ring & (codes != BEYOND), UNKNOWN, codes)
     core = np.s_[..., margin:-margin, margin:-margin]
     if not dense:
-        return _cut(hidden, core, outside)
-    whole = _cut(codes, core, outside)
+        return _cut(hidden, core, outside, signed)
+    whole = _cut(codes, core, outside, signed)
     endless = whole.inside & ~whole.known
     if not endless.any():
         return whole
-    return replace(whole, distance=np.where(endless, _cut(hidden, core, outside).lower, whole.distance))
+    return replace(whole, distance=np.where(endless, _cut(hidden, core, outside, False).lower, whole.distance))
 
 
-def _cut(codes: npt.NDArray[np.int32], core: tuple[Any, ...], outside: float) -> Targets:
+def _cut(codes: npt.NDArray[np.int32], core: tuple[Any, ...], outside: float, signed: bool) -> Targets:
     drawn = codes == _DRAWN
-    t = targets_from_sketch(np.where(drawn, UNKNOWN, codes), drawn, outside=outside)
+    t = targets_from_sketch(np.where(drawn, UNKNOWN, codes), drawn, outside=outside, signed=signed)
     return Targets(**{name: getattr(t, name)[core] for name in Targets.__slots__})
 
 

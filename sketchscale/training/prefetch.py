@@ -30,14 +30,7 @@ _MOST_WORKERS = 8
 
 def draw_batch(source: PatchSource, seed: int, step: int, which: Sequence[int]) -> Batch:
     """The patches `which` of a step, on the CPU; see the module."""
-    drawn = [source.batch(np.random.default_rng((seed, step, k)), 1) for k in which]
-    joined = {f.name: _joined([getattr(targets, f.name) for _, targets in drawn]) for f in fields(BatchTargets)}
-    return _joined([image for image, _ in drawn]), BatchTargets(**joined)
-
-
-def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Along the first axis, by numpy: torch would start threads of its own in every drawing thread."""
-    return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
+    return source.patches([np.random.default_rng((seed, step, k)) for k in which])
 
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:

@@ -29,7 +29,7 @@ from sketchscale.training.distributed import World
 from sketchscale.training.patches import PatchSource, TrainingImage
 from sketchscale.training.prefetch import Batch, draw_batch, move_batch
 
-__all__ = ["HeldOut", "hold_out", "score_held_out", "without"]
+__all__ = ["HeldOut", "hold_out", "score_held_out", "source_for", "without"]
 
 PLAIN = AugmentConfig(
     turn=False, scale=(1, 1), small_scale=1, plain=1, gain=(1, 1), gamma=(1, 1), offset=0, noise=0, blur=0
@@ -97,6 +97,14 @@ def without(image: TrainingImage, mask: npt.NDArray[np.bool_]) -> TrainingImage:
     return replace(image, labels=labels, boundary=boundary)
 
 
+def source_for(images: Sequence[TrainingImage], config: TrainingConfig, augment: AugmentConfig) -> PatchSource:
+    """Patches with the targets that the configured loss reads."""
+    loss = find_loss(config.loss.name)
+    return PatchSource(
+        images, size=config.patch, augment=augment, outside=config.outside, dense=loss.dense, signed=loss.signed
+    )
+
+
 def score_held_out(
     images: Sequence[TrainingImage], config: TrainingConfig, device: torch.device, world: World
 ) -> Callable[[nn.Module], float]:
@@ -108,8 +116,7 @@ def score_held_out(
     Raises:
         InputError: nothing is annotated in the images.
     """
-    dense = find_loss(config.loss.name).dense
-    source = PatchSource(images, size=config.patch, augment=PLAIN, outside=config.outside, dense=dense)
+    source = source_for(images, config, PLAIN)
     size = max(config.batch, world.size)
     rounds = -(-config.held_out_patches // size)
     batches = [draw_batch(source, config.seed, _NO_STEP + n, world.share(size)) for n in range(rounds)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,14 +87,14 @@ def test_training_lowers_the_loss_and_finds_the_discs(tmp_path: Path) -> None:
 
 def test_every_step_sees_other_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    draw = PatchSource.batch
+    draw = PatchSource.patches
 
-    def noted(self: PatchSource, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, BatchTargets]:
-        image, targets = draw(self, rng, count)
-        seen.append(float(image.sum()))
+    def noted(self: PatchSource, rngs: Sequence[np.random.Generator]) -> tuple[torch.Tensor, BatchTargets]:
+        image, targets = draw(self, rngs)
+        seen.extend(image.sum(dim=(1, 2, 3)).tolist())
         return image, targets
 
-    monkeypatch.setattr(PatchSource, "batch", noted)
+    monkeypatch.setattr(PatchSource, "patches", noted)
     train([example()], TINY, run_folder=tmp_path)
     assert len(set(seen)) == len(seen) == TINY.steps * TINY.batch
 
