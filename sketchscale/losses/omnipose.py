@@ -69,8 +69,8 @@ def _length(flow: torch.Tensor) -> torch.Tensor:
 def _euler_term(flow: torch.Tensor, targets: BatchTargets, own: OmniposeConfig) -> Term:
     """Squared distance of predicted from true trajectories that start where the flow is known."""
     known = targets.flow_known
-    every = slice(own.stride // 2, None, own.stride)
-    start = known[:, every, every]
+    rows, columns = (_starts(size, own.stride) for size in known.shape[1:])
+    start = known[:, rows, columns]
     frozen = known[:, None].float()
     with torch.no_grad():
         aim = trajectories(targets.flow * frozen, steps=own.steps, stride=own.stride)
@@ -85,7 +85,7 @@ def trajectories(flow: torch.Tensor, *, steps: int, stride: int = 1) -> torch.Te
     Args:
         flow: (n, 2, y, x), px per step, y first.
         steps: of each trajectory.
-        stride: trajectories start at every stride-th row and column, from stride // 2.
+        stride: trajectories start at every stride-th row and column, from stride // 2 (or the last, if that is less).
 
     Returns:
         (steps, n, 2, points), px: positions (y, x) after each step, kept in the image; the gradient of a position does
@@ -97,7 +97,7 @@ def trajectories(flow: torch.Tensor, *, steps: int, stride: int = 1) -> torch.Te
     [[1.0, 2.0], [1.0, 3.0], [1.0, 3.0]]
     """
     n, _, h, w = flow.shape
-    rows, columns = (torch.arange(stride // 2, size, stride, device=flow.device) for size in (h, w))
+    rows, columns = (torch.arange(size, device=flow.device)[_starts(size, stride)] for size in (h, w))
     at = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).flatten(1).to(flow.dtype).expand(n, -1, -1)
     last = torch.tensor([[h - 1], [w - 1]], dtype=flow.dtype, device=flow.device)
     path = []
@@ -106,6 +106,10 @@ def trajectories(flow: torch.Tensor, *, steps: int, stride: int = 1) -> torch.Te
         at = at + (torch.minimum(at.clamp(min=0), last) - at).detach()
         path.append(at)
     return torch.stack(path)
+
+
+def _starts(size: int, stride: int) -> slice:
+    return slice(min(stride // 2, size - 1), None, stride)
 
 
 def sample_flow(flow: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
