@@ -30,6 +30,7 @@ from sketchscale.training.loop import Hooks, Step, TrainingConfig
 from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import TrainingImage
 from sketchscale.training.previews import Preview
+from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.training_images import Reading, SketchedImages
 
@@ -98,6 +99,8 @@ def train(
             resume=execution.resume,
         )
         watch.draw()
+    if first:
+        model = calibrate(model, data.training())
     return _save(folder, model, options, watch, first)
 
 

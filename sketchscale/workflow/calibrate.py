@@ -1,0 +1,173 @@
+"""Threshold, way of joining and smallest size of a model, set on annotated objects once it is trained.
+
+    annotation   ▒▒▒▒▒▒▒▒      outside the annotated pixels A nothing is known: truth and prediction are compared on A,
+    prediction     ██████████  and the smallest size on the predicted objects' whole areas, which A may cut
+
+For every candidate threshold and way of joining, the trained network's fields of some annotated windows are made into
+objects of any size. A predicted object and an annotated one match at t when the pixels that they share are more than t
+of the pixels of A in either. The candidate with the best mean of the average precisions at 0.5 and 0.75 over the pooled
+objects wins, with the smallest size that is best for it; among candidates within 0.003 of the best, the middle
+threshold. Pieces with fewer than 8 annotated pixels are left out on both sides: they say too little.
+
+The windows are the ones that the model was trained on, unless validation images are given: the fit is a little
+optimistic about the network, not about how its objects are told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.geometry import Box, tile_cover
+from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.plan import integrate
+from sketchscale.metrics import count_overlaps
+from sketchscale.networks.checkpoint import Model
+from sketchscale.training.patches import TrainingImage
+from sketchscale.training.thresholds import predict_image
+
+__all__ = ["JOININGS", "calibrate"]
+
+THRESHOLDS = tuple(float(t) for t in np.arange(-4, 1.01, 0.5))
+JOININGS = ((2, 0.75), (1, 1.0))
+"""Link radius and saddle: the one that holds out against noisy flow, the one that parts small objects that touch."""
+SIZES = (0, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960)
+
+_WINDOW = 512
+_TELLING = 8
+_TIE = 0.003
+_FEWEST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Fields (3, y, x) and annotation of a part of an image: labels k > 0, 0 background, -1 unknown."""
+
+    fields: npt.NDArray[np.float16]
+    labels: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A candidate with its best smallest size, and what it scores."""
+
+    score: float
+    threshold: float
+    min_size: int
+    joining: tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """Per predicted object that A says something about: its whole area, and its largest share with one true object.
+
+    Attributes:
+        areas: px. shares: intersection over union within A. objects: annotated objects in all.
+    """
+
+    areas: npt.NDArray[np.int64]
+    shares: npt.NDArray[np.float64]
+    objects: int
+
+
+def calibrate(model: Model, images: Sequence[TrainingImage], *, most: int = 24, sizes: Sequence[int] = SIZES) -> Model:
+    """The model with the threshold, link radius, saddle and smallest size that suit the annotation best.
+
+    Args:
+        model: in evaluation mode; its fields are those of `images` as they are, at scale 1.
+        images: annotated, densely or in part.
+        most: windows of 512 px that are looked at, spread evenly over all that have annotated foreground.
+        sizes: candidates for the smallest size, px, rising.
+
+    Returns:
+        The same network with another configuration; the model as it is where fewer than 5 objects are annotated.
+    """
+    windows = [_predicted(model, image, box) for image, box in _spread(_annotated(images), most)]
+    if sum(_telling(window.labels) for window in windows) < _FEWEST:
+        return model
+    trials = [trial for joining in JOININGS for trial in _trials(windows, joining, sizes)]
+    best = max(trial.score for trial in trials)
+    joining = next(trial.joining for trial in trials if trial.score == best)
+    near = [t for t in trials if t.joining == joining and t.score >= best - _TIE]
+    chosen = near[len(near) // 2]
+    radius, saddle = chosen.joining
+    return replace(
+        model,
+        config=replace(
+            model.config, threshold=chosen.threshold, min_size=chosen.min_size, link_radius=radius, saddle=saddle
+        ),
+    )
+
+
+def _annotated(images: Sequence[TrainingImage]) -> list[tuple[TrainingImage, Box]]:
+    """Every window with annotated foreground, image by image in raster order."""
+    return [
+        (image, tile.write)
+        for image in images
+        for tile in tile_cover(image.labels.shape, (_WINDOW, _WINDOW))
+        if (image.labels[tile.write.slices] > 0).any()
+    ]
+
+
+def _spread(items: list[tuple[TrainingImage, Box]], most: int) -> list[tuple[TrainingImage, Box]]:
+    if not items:
+        return []
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items)))]
+
+
+def _predicted(model: Model, image: TrainingImage, box: Box) -> _Window:
+    context = int(model.network.context)  # type: ignore[arg-type]
+    near = box.grow(context).clip(image.labels.shape)
+    inner = box.relative_to(near.start).slices
+    fields = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(0, 3), *inner)]
+    labels = image.labels[box.slices].copy()
+    if image.boundary is not None:
+        labels[image.boundary[box.slices]] = 0  # a drawn line is outside of every object
+    return _Window(fields.astype(np.float16), labels)
+
+
+def _telling(labels: npt.NDArray[np.int32]) -> int:
+    """Annotated objects with enough pixels."""
+    return int((np.bincount(labels[labels > 0]) >= _TELLING).sum())
+
+
+def _trials(windows: Sequence[_Window], joining: tuple[int, float], sizes: Sequence[int]) -> Iterator[_Trial]:
+    """The best smallest size of every threshold."""
+    for threshold in THRESHOLDS:
+        rule = IntegrationConfig(threshold=threshold, min_size=0, link_radius=joining[0], saddle=joining[1])
+        evidence = [_compare(integrate(w.fields, rule), w.labels) for w in windows]
+        areas = np.concatenate([e.areas for e in evidence])
+        shares = np.concatenate([e.shares for e in evidence])
+        objects = sum(e.objects for e in evidence)
+        scores = [_precision(shares[areas >= size], objects) for size in sizes]
+        best = [i for i, score in enumerate(scores) if score >= max(scores) - _TIE / 3]
+        size = best[len(best) // 2]
+        yield _Trial(scores[size], threshold, int(sizes[size]), joining)
+
+
+def _precision(shares: npt.NDArray[np.float64], objects: int) -> float:
+    """Mean of TP / (TP + FP + FN) at 0.5 and 0.75; shares above 0.5 match one to one."""
+    hits = [int((shares > at).sum()) for at in (0.5, 0.75)]
+    return float(np.mean([hit / max(1, shares.size + objects - hit) for hit in hits]))
+
+
+def _compare(predicted: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32]) -> _Evidence:
+    """What the annotation says of a window's predicted objects."""
+    said = labels >= 0
+    whole = np.bincount(predicted.ravel())
+    table = count_overlaps(np.where(said, labels, 0), np.where(said, predicted, 0))
+    true, found, shared = table.truth.astype(np.int64), table.predicted.astype(np.int64), table.pixels
+    inside = (true > 0) | (found > 0)
+    true, found, shared = true[inside], found[inside], shared[inside]
+    true_area = np.bincount(true, shared, minlength=1)
+    found_area = np.bincount(found, shared, minlength=whole.size)
+    both = (true > 0) & (found > 0) & (true_area[true] >= _TELLING)
+    share = shared[both] / (true_area[true[both]] + found_area[found[both]] - shared[both])
+    best = np.zeros(whole.size)
+    np.maximum.at(best, found[both], share)
+    seen = np.flatnonzero(found_area >= _TELLING)
+    seen = seen[seen > 0]
+    return _Evidence(whole[seen], best[seen], int((true_area[1:] >= _TELLING).sum()))

@@ -1,0 +1,103 @@
+"""Calibration on annotated objects: it finds the threshold and the size that fields need, from partial truth too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from scipy import ndimage
+from torch import nn
+
+from sketchscale.annotations.simulate import simulate_mask
+from sketchscale.annotations.targets import targets_from_sketch
+from sketchscale.networks import NetworkConfig
+from sketchscale.networks.checkpoint import Model, ModelConfig
+from sketchscale.training.patches import TrainingImage
+from sketchscale.workflow.calibrate import calibrate
+
+
+class _Shown(nn.Module):
+    """A network whose output is its input: the image holds the fields."""
+
+    stride, context = 1, 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.one
+
+
+def discs(radius: int = 9, apart: int = 24, rows: int = 6) -> npt.NDArray[np.int32]:
+    """A grid of discs, numbered."""
+    side = apart * rows
+    y, x = np.mgrid[:side, :side]
+    inside = ((y % apart - apart / 2) ** 2 + (x % apart - apart / 2) ** 2) < radius**2
+    return np.where(inside, 1 + (y // apart) * rows + x // apart, 0).astype(np.int32)
+
+
+def shown(truth: npt.NDArray[np.int32], *, lifted: float = 0.0) -> TrainingImage:
+    """The truth, and its own fields as the image; `lifted` px are added to the distance everywhere."""
+    targets = targets_from_sketch(truth)
+    fields = np.concatenate([targets.flow, targets.distance[None] + lifted]).astype(np.float32)
+    return TrainingImage(image=fields, labels=truth)
+
+
+def model() -> Model:
+    config = ModelConfig(network=NetworkConfig(channels=3), threshold=-2.0, min_size=1)
+    return Model(network=_Shown(), config=config, provenance={})
+
+
+@pytest.mark.parametrize("lifted", [-2.0, 0.0, 3.0])
+def test_the_threshold_follows_the_fields(lifted: float) -> None:
+    found = calibrate(model(), [shown(discs(), lifted=lifted)]).config
+    # anything between background and the outermost pixels is right
+    assert max(-4, -5 + lifted) <= found.threshold < 0.5 + lifted
+
+
+def test_the_smallest_size_lies_between_specks_and_objects() -> None:
+    truth = discs()
+    specks = np.zeros(truth.shape, bool)
+    specks[2::24, 2::24] = True
+    specks = ndimage.binary_dilation(specks, iterations=2)
+    assert not (specks & (truth > 0)).any()
+    seen = shown(truth)
+    image = seen.image.copy()
+    image[2][specks] = 1.0
+    found = calibrate(model(), [replace(seen, image=image)]).config
+    speck = np.bincount(ndimage.label(specks)[0].ravel())[1:].max()
+    assert speck <= found.min_size < np.bincount(truth.ravel())[1:].min()
+
+
+def test_parts_of_the_truth_say_the_same() -> None:
+    """Cut objects must not make the smallest size small, nor the threshold another."""
+    whole = shown(discs())
+    labels = simulate_mask(whole.labels, 15, seed=1).rasterize().labels
+    found = calibrate(model(), [replace(whole, labels=labels)]).config
+    dense = calibrate(model(), [whole]).config
+    assert found.min_size == dense.min_size
+    assert found.threshold == pytest.approx(dense.threshold, abs=0.5)
+
+
+def test_a_few_objects_decide_nothing() -> None:
+    truth = discs()
+    truth[truth > 4] = 0
+    before = model()
+    assert calibrate(before, [shown(truth)]) is before
+    assert calibrate(before, [replace(shown(truth), labels=np.full(truth.shape, -1, np.int32))]) is before
+
+
+def test_drawn_lines_count_as_outside() -> None:
+    """Touching objects painted whole with a line between them: a threshold that swallows the line is worse."""
+    truth = np.repeat(np.arange(1, 7, dtype=np.int32), 14)[None].repeat(30, axis=0)
+    truth = np.pad(truth, 6)
+    line = np.zeros(truth.shape, bool)
+    line[6:-6, [20, 34, 48, 62, 76]] = True
+    image = shown(truth).image.copy()
+    image[2][line] = -1.2
+    given = TrainingImage(image=image, labels=np.where(line, -1, truth).astype(np.int32), boundary=line)
+    assert calibrate(model(), [given]).config.threshold >= -1.5
