@@ -125,9 +125,11 @@ class VolumeOptions(SegmentOptions):
 
     Attributes:
         anisotropy: spacing z / spacing y; None reads it from the image, 1 where that does not say.
+        crowd: how many trajectories have to end in a voxel before it is linked with others; see integration.volume.
     """
 
     anisotropy: float | None = None
+    crowd: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,9 @@ Volume = Annotated[bool, typer.Option("--volume", help="Outline whole volumes: e
 Anisotropy = Annotated[
     float | None, typer.Option("--anisotropy", help="Spacing z / spacing y of a volume, if the file does not say.")
 ]
+Crowd = Annotated[
+    int | None, typer.Option("--crowd", help="Trajectories that a sink of a volume gathers; fewer for larger objects.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -98,6 +101,7 @@ def segment(
     z: Depth = None,
     volume: Volume = False,
     anisotropy: Anisotropy = None,
+    crowd: Crowd = None,
     device: opt.Device = "cpu",
     precision: Precision = "float32",
     engine: opt.Engine = "threads",
@@ -111,9 +115,13 @@ def segment(
 ) -> None:
     """Outline every object: the network's fields, exact integration, labels and pyramid beside the image."""
     from sketchscale.config import parse
+    from sketchscale.errors import InputError
     from sketchscale.workflow.images import expand
 
-    kind, plan_work, work = _segment_work(volume, anisotropy)
+    kind, plan_work, work = _segment_work(volume)
+    deep = {"anisotropy": anisotropy, "crowd": crowd}
+    if not volume and any(value is not None for value in deep.values()):
+        raise InputError.of(found="--anisotropy or --crowd without --volume", expected="a volume", fix="add --volume")
     given: dict[str, Any] = {
         "model": model,
         "labels": labels,
@@ -136,7 +144,7 @@ def segment(
         "flow_error": flow_error,
     }
     given |= {name: value for name, value in extras.items() if value is not None}
-    settings = parse(kind, given | ({"anisotropy": anisotropy} if volume else {}), source="options")
+    settings = parse(kind, given | (deep if volume else {}), source="options")
     execution = opt.execution(engine, workers, block, memory, resume, overwrite)
     addresses = expand(images)
     if dry_run:
@@ -151,21 +159,13 @@ def segment(
         )
 
 
-def _segment_work(volume: bool, anisotropy: float | None) -> tuple[Any, Any, Any]:
-    """Options, plan and work of planes or of volumes.
-
-    Raises:
-        InputError: an anisotropy without a volume.
-    """
-    from sketchscale.errors import InputError
-
+def _segment_work(volume: bool) -> tuple[Any, Any, Any]:
+    """Options, plan and work of planes or of volumes."""
     if volume:
         from sketchscale.config import VolumeOptions
         from sketchscale.workflow.volume import plan_volume, segment_volume
 
         return VolumeOptions, plan_volume, segment_volume
-    if anisotropy is not None:
-        raise InputError.of(found="--anisotropy without --volume", expected="both, or neither", fix="add --volume")
     from sketchscale.config import SegmentOptions
     from sketchscale.workflow.segment import plan_segment, segment
 

@@ -1,10 +1,15 @@
 """Follow the flow in a volume (z, y, x): where every foreground voxel of one box ends, in integer arithmetic.
 
-The rule is `suppressed` of euler.py with one axis more, in the same integers and with the same reach on each axis, so
-everything said there about blocks, processors and mirrored images holds here. A volume of one section whose flow along
-z is 0 gives the labels of the plane, to the bit.
+The walk is `suppressed` of euler.py with one axis more, in the same integers and with the same reach on each axis, so
+everything said there about blocks, processors and mirrored images holds here.
 
-    loaded ⊇ walked ⊇ window ⊇ core, kept = core and the next voxel along each axis: as drawn in euler.py
+Beside where each voxel ends, a block learns how many trajectories end in each voxel: volume_merge.py links by that.
+
+    loaded   = walked grown by reach
+    walked   = zone grown by reach: pixels that are followed, so that the counts of the zone are exact
+    zone     = core grown by the radius of links
+    window   = core grown by reach + 1 (or that radius, if larger): holds the ends of kept
+    kept     = core and the next voxel along each axis, see euler.py
 
 **Anisotropy.** Steps are taken in index space: a unit of flow is a voxel along each axis, whatever its size in um. The
 fields say how objects lie on the voxel grid; who predicts them on another grid converts them (prediction/volume.py
@@ -21,9 +26,9 @@ import numpy.typing as npt
 
 from sketchscale.errors import InputError, TaskError
 from sketchscale.geometry import Box
-from sketchscale.integration.euler import EndPoints, IntegrationConfig, _above, compiled, half_values
+from sketchscale.integration.euler import IntegrationConfig, _above, compiled, half_values
 
-__all__ = ["VolumeRegion", "follow_volume", "volume_region"]
+__all__ = ["VolumeConfig", "VolumePoints", "VolumeRegion", "follow_volume", "volume_region"]
 
 _FLOW_BITS = 14
 _SUPPRESSED_BITS = 28
@@ -35,12 +40,60 @@ _i4 = np.int32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeConfig(IntegrationConfig):
+    """How fields of a volume become labels: `IntegrationConfig` with sizes in voxels, and two fields more.
+
+    Attributes:
+        crowd: end voxels with at least so many trajectories are linked when they are `link_radius` apart; others climb.
+            1 links all, as in the plane, and neighbours under little noise. Where objects are much larger than 6
+            voxels in radius, a large crowd splits them, and most pieces are joined again at their borders.
+        climb: an end voxel with fewer joins the most crowded one at most so far away along each axis, voxels.
+
+    Raises:
+        InputError: a value out of range, or a method other than "suppressed", on creation.
+
+    >>> VolumeConfig(threshold=-2.0).halo, VolumeConfig(threshold=-2.0, crowd=1).halo
+    (15, 14)
+    """
+
+    crowd: int = 8
+    climb: int = 3
+
+    def __post_init__(self) -> None:
+        IntegrationConfig.__post_init__(self)
+        if not 1 <= self.crowd <= 60_000 or not 1 <= self.climb <= 16:
+            raise InputError.of(
+                found=f"crowd {self.crowd}, climb {self.climb}",
+                expected="a crowd of 1 to 60000 trajectories, a climb of 1 to 16 voxels",
+                fix="8 and 3",
+            )
+        if self.method != "suppressed":
+            raise InputError.of(found=f"method {self.method!r} for a volume", expected="suppressed", fix="leave it out")
+
+    @property
+    def link(self) -> int:
+        """How far apart linked end points may be, voxels."""
+        return self.link_radius if self.crowd == 1 else max(self.link_radius, self.climb)
+
+    @property
+    def margin(self) -> int:
+        """How far the window extends beyond the core, voxels."""
+        return max(self.reach + 1, self.link)
+
+    @property
+    def halo(self) -> int:
+        """What a block reads beyond its core, voxels."""
+        return self.link + 2 * self.reach
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeRegion:
-    """The nested boxes of one block of a volume, in voxels of the volume; `euler.Region` with one axis more."""
+    """The nested boxes of one block of a volume, in voxels of the volume; see the module."""
 
     shape: tuple[int, int, int]
     core: Box
     kept: Box
+    zone: Box
     window: Box
     walked: Box
     padded: Box
@@ -51,23 +104,22 @@ class VolumeRegion:
         return self.padded.clip(self.shape)
 
 
-def volume_region(core: Box, shape: tuple[int, int, int], config: IntegrationConfig) -> VolumeRegion:
+def volume_region(core: Box, shape: tuple[int, int, int], config: VolumeConfig) -> VolumeRegion:
     """The boxes needed to integrate a core of a volume of this shape (z, y, x).
 
     Raises:
-        InputError: the method is not "suppressed", or the box holds 2^31 voxels or more.
+        InputError: the box holds 2^31 voxels or more.
 
     >>> from sketchscale.geometry import whole
-    >>> volume_region(Box((0, 0, 0), (8, 8, 8)), (8, 8, 32), IntegrationConfig(threshold=0.0)).loaded.shape
-    (8, 8, 22)
+    >>> volume_region(Box((0, 0, 0), (8, 8, 8)), (8, 8, 50), VolumeConfig(threshold=0.0)).loaded.shape
+    (8, 8, 23)
     """
-    if config.method != "suppressed":
-        raise InputError.of(found=f"method {config.method!r} for a volume", expected="suppressed", fix="leave it out")
-    walked = core.grow(config.link_radius + config.reach).clip(shape)
+    walked = core.grow(config.link + config.reach).clip(shape)
     region = VolumeRegion(
         shape=shape,
         core=core,
         kept=Box(core.start, tuple(b + 1 for b in core.stop)).clip(shape),
+        zone=core.grow(config.link).clip(shape),
         window=core.grow(config.margin).clip(shape),
         walked=walked,
         padded=walked.grow(config.reach),
@@ -79,7 +131,25 @@ def volume_region(core: Box, shape: tuple[int, int, int], config: IntegrationCon
     return region
 
 
-def follow_volume(fields: npt.NDArray[np.float16], region: VolumeRegion, config: IntegrationConfig) -> EndPoints:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumePoints:
+    """Where the voxels of a block end.
+
+    Attributes:
+        ends: int32, shape of `region.kept`: the end voxel as a flat index into the window; -1 outside the foreground.
+            An end beyond the volume is moved to its edge.
+        bits: uint16 (4, z, y, x) of `region.kept`: the float16 fields as read, bit by bit.
+        counts: uint16, shape of the window: followed trajectories that end there, up to 65,535; in the zone, all.
+        farthest: the largest displacement of a followed voxel along an axis; below `reach`.
+    """
+
+    ends: npt.NDArray[np.int32]
+    bits: npt.NDArray[np.uint16]
+    counts: npt.NDArray[np.uint16]
+    farthest: float
+
+
+def follow_volume(fields: npt.NDArray[np.float16], region: VolumeRegion, config: VolumeConfig) -> VolumePoints:
     """End points of the voxels of a block.
 
     Args:
@@ -88,7 +158,7 @@ def follow_volume(fields: npt.NDArray[np.float16], region: VolumeRegion, config:
         config: thresholds and the rule.
 
     Returns:
-        The end points: `ends` and `bits` of `region.kept` (bits with 4 channels), `sinks` of the window, all (z, y, x).
+        The end points; a volume without foreground has none.
 
     Raises:
         InputError: flow in the foreground is not finite; counts the voxels.
@@ -97,22 +167,22 @@ def follow_volume(fields: npt.NDArray[np.float16], region: VolumeRegion, config:
     Source: as `euler.follow_flow`.
 
     >>> from sketchscale.geometry import whole
-    >>> still, config = np.zeros((4, 1, 1, 2), np.float16), IntegrationConfig(threshold=-1.0)
+    >>> still, config = np.zeros((4, 1, 1, 2), np.float16), VolumeConfig(threshold=-1.0)
     >>> follow_volume(still, volume_region(whole((1, 1, 2)), (1, 1, 2), config), config).ends.tolist()
     [[[0, 1]]]
     """
     stored = np.ascontiguousarray(fields).view(np.uint16)
     packed = _packed(stored, region, config)
     ends = np.full(region.kept.shape, -1, np.int32)
-    sinks = np.zeros(region.window.shape, np.uint8)
-    escaped, farthest = _follow(packed, _relative_boxes(region), config.gains, config.reach, ends, sinks)
+    counts = np.zeros(region.window.shape, np.uint16)
+    escaped, farthest = _follow(packed, _relative_boxes(region), config.gains, config.reach, ends, counts)
     if escaped:
         raise TaskError(f"block {region.core}: {escaped} look-ups left the halo of {config.halo} px; expected: none")
     bits = stored[:, *region.kept.relative_to(region.loaded.start).slices]
-    return EndPoints(ends=ends, bits=bits, sinks=sinks, farthest=farthest / 2**_SUPPRESSED_BITS)
+    return VolumePoints(ends=ends, bits=bits, counts=counts, farthest=farthest / 2**_SUPPRESSED_BITS)
 
 
-def _packed(bits: npt.NDArray[np.uint16], region: VolumeRegion, config: IntegrationConfig) -> npt.NDArray[np.int64]:
+def _packed(bits: npt.NDArray[np.uint16], region: VolumeRegion, config: VolumeConfig) -> npt.NDArray[np.int64]:
     """Unit flow and foreground of the padded box, a word per voxel."""
     packed = np.zeros(region.padded.shape, np.int64)
     offset = np.array([a - b for a, b in zip(region.loaded.start, region.padded.start, strict=True)], np.int64)
@@ -185,7 +255,7 @@ def _follow(
     gains: npt.NDArray[np.int32],
     reach: int,
     ends: npt.NDArray[np.int32],
-    sinks: npt.NDArray[np.uint8],
+    counts: npt.NDArray[np.uint16],
 ) -> tuple[int, int]:
     """Collect foreground voxels of the walked box into batches, advance them, write down where they end."""
     height, width = packed.shape[1], packed.shape[2]
@@ -203,11 +273,11 @@ def _follow(
                     n += 1
                     if n == _LANES:
                         escaped += _advance(words, height, width, gains, reach, state, word)
-                        farthest = max(farthest, _settle(place, state, boxes, ends, sinks))
+                        farthest = max(farthest, _settle(place, state, boxes, ends, counts))
                         n = 0
     if n > 0:
         escaped += _advance(words, height, width, gains, reach, state[:, :n], word[:n])
-        farthest = max(farthest, _settle(place[:, :n], state[:, :n], boxes, ends, sinks))
+        farthest = max(farthest, _settle(place[:, :n], state[:, :n], boxes, ends, counts))
     return escaped, farthest
 
 
@@ -288,9 +358,9 @@ def _settle(
     state: npt.NDArray[np.int32],
     boxes: npt.NDArray[np.int64],
     ends: npt.NDArray[np.int32],
-    sinks: npt.NDArray[np.uint8],
+    counts: npt.NDArray[np.uint16],
 ) -> int:
-    """Mark the end voxel of every lane, keep it for the kept box; returns the largest displacement."""
+    """Count every lane at its end voxel, up to 65,535; keep it for the kept box. Returns the largest displacement."""
     farthest = np.int64(0)
     kept, window, image = boxes[1], boxes[2], boxes[3]
     end = np.empty(3, np.int64)
@@ -304,7 +374,7 @@ def _settle(
             own = own and kept[axis] <= place[axis, i] < kept[axis + 3]
             end[axis] -= window[axis]
         if held:
-            sinks[end[0], end[1], end[2]] = 1
+            counts[end[0], end[1], end[2]] = min(65535, counts[end[0], end[1], end[2]] + 1)
             if own:
                 flat = (end[0] * (window[4] - window[1]) + end[1]) * (window[5] - window[2]) + end[2]
                 ends[place[0, i] - kept[0], place[1, i] - kept[1], place[2, i] - kept[2]] = flat

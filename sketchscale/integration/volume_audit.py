@@ -15,11 +15,10 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError, QualityError
 from sketchscale.geometry import Box
 from sketchscale.integration.audit import SeamAudit, _certain_pieces
-from sketchscale.integration.euler import EndPoints, IntegrationConfig
 from sketchscale.integration.merge import ObjectMap, join_pieces
 from sketchscale.integration.plan import BlockTask
-from sketchscale.integration.volume import VolumeRegion, follow_volume, volume_region
-from sketchscale.integration.volume_merge import link_volume_sinks, local_volume_objects
+from sketchscale.integration.volume import VolumeConfig, VolumePoints, VolumeRegion, follow_volume, volume_region
+from sketchscale.integration.volume_merge import link_counts, local_volume_objects
 from sketchscale.integration.volume_plan import VolumeJob, read_volume_fields
 from sketchscale.io.arrays import ArrayRef, read_box
 
@@ -114,17 +113,19 @@ def _compare_window(box: Box, job: VolumeJob, objects: ObjectMap, labels: ArrayR
 
 
 def _closed_pieces(
-    points: EndPoints, count: int, region: VolumeRegion, config: IntegrationConfig
+    points: VolumePoints, count: int, region: VolumeRegion, config: VolumeConfig
 ) -> npt.NDArray[np.bool_]:
-    """Pieces all of whose end points lie so deep in the window that nothing outside belongs to them."""
+    """Pieces all of whose end points lie so deep in the window that nothing outside belongs to them.
+
+    So deep that voxels ending there lie inside, and that no end point farther out can be linked or climb to them.
+    """
     faces = zip(region.core.start, region.core.stop, region.shape, strict=True)
     deep = Box(*zip(*[(a + config.margin * (a > 0), b - config.margin * (b < n)) for a, b, n in faces], strict=True))
-    shallow = points.sinks.astype(np.bool_)
-    shallow[deep.intersect(region.window).relative_to(region.window.start).slices] = False
-    closed = np.ones(count, np.bool_)
-    ids, _ = link_volume_sinks(points.sinks, config.link_radius)
-    closed[ids[shallow] - 1] = False
-    return closed
+    ids, _ = link_counts(points, region, config)
+    ids[deep.intersect(region.window).relative_to(region.window.start).slices] = 0
+    closed = np.ones(count + 1, np.bool_)
+    closed[ids] = False
+    return closed[1:]
 
 
 def _compare_object(

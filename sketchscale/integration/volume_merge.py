@@ -1,14 +1,26 @@
-"""Join the end points of a volume into objects: merge.py with one axis more.
+"""Join the end points of a volume into objects: merge.py with one axis more, and with crowds.
 
-    1. In a block     components of the window's sinks; voxels counted over the core     `link_volume_sinks`,
-                                                                                         `local_volume_objects`
-    2. Across blocks  a sink in two windows has two ids: one object                      `merge.Unifier`
-    3. Borders        facing voxels along z, y and x; saddle and agreement               `merge.join_pieces`
-    4. Globally       sizes, then numbers by first voxel in raster order (z, y, x)       `number_volume_objects`
+In space some thousand voxels face a neighbour, and a few end points between two objects are enough to link them: with
+links of 2 voxels and noise 0.5 all objects of a volume become one. But where an object gathers, many trajectories end
+in each voxel. So an end voxel is linked by what it counts:
 
-The proof in merge.py that the blocks do not show uses no property of the plane: windows are cores grown by a margin
-of at least the link radius on every axis, and each pair of facing voxels is seen by the one block that holds the first.
-Steps 2 and 3 know raster indices and ids only, and are the same code.
+    crowded   at least `crowd` trajectories: linked with every crowded one at most `link_radius` away along all axes
+    other     linked with the end voxel of most trajectories at most `climb` away, the first of several in raster order,
+              which may be itself: it climbs, step by step, to a crowd
+
+Pieces are the components of these links. With crowd = 1 all are crowded, and the rule is that of the plane.
+
+    1. In a block     components, with local ids; voxels counted over the core         `link_counts`,
+                                                                                       `local_volume_objects`
+    2. Across blocks  an end voxel in two windows has two ids: one object              `merge.Unifier`
+    3. Borders        facing voxels along z, y and x; saddle and agreement             `merge.join_pieces`
+    4. Globally       sizes, then numbers by first voxel in raster order (z, y, x)     `number_volume_objects`
+
+Proof that the blocks do not show. Counts are exact in the zone, the core grown by `link`. A block makes the links of
+crowded voxels within its zone, and lets the others climb from within its core; all look at exact counts, so no link is
+false. Every link of the whole volume has an end in one core, whose block makes it. And an end voxel in two windows is
+the same in both, by step 2; so the components are those of the whole volume. Steps 2 and 3 know raster indices and ids
+only, and are the code of the plane.
 """
 
 from __future__ import annotations
@@ -19,7 +31,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.integration.euler import EndPoints, IntegrationConfig, compiled, half_values
+from sketchscale.integration.euler import compiled, half_values
 from sketchscale.integration.merge import (
     BlockObjects,
     ObjectMap,
@@ -27,14 +39,15 @@ from sketchscale.integration.merge import (
     _count_runs,
     _find,
     _find_runs,
+    _flatten,
     _look_up,
     _paint_runs,
     _unite,
     number_objects,
 )
-from sketchscale.integration.volume import VolumeRegion
+from sketchscale.integration.volume import VolumeConfig, VolumePoints, VolumeRegion
 
-__all__ = ["link_volume_sinks", "local_volume_objects", "number_volume_objects"]
+__all__ = ["link_counts", "link_volume_sinks", "local_volume_objects", "number_volume_objects"]
 
 _BORDER_BITS = 12
 
@@ -64,8 +77,33 @@ def link_volume_sinks(sinks: npt.NDArray[np.uint8], radius: int) -> tuple[npt.ND
     return ids.reshape(sinks.shape), int(count)
 
 
+def link_counts(points: VolumePoints, region: VolumeRegion, config: VolumeConfig) -> tuple[npt.NDArray[np.int32], int]:
+    """Components of a block's end voxels, by the module's rule.
+
+    Returns:
+        (ids, n): ids int32, shape of the window: 1 .. n at end voxels of the zone and where a kept voxel ends, else 0.
+    """
+    counts = points.counts
+    zone, core = (box.relative_to(region.window.start) for box in (region.zone, region.core))
+    crowded, n = link_volume_sinks((counts[zone.slices] >= config.crowd).astype(np.uint8), config.link_radius)
+    node = np.zeros(counts.shape, np.bool_)
+    node[zone.slices] = counts[zone.slices] > 0
+    node.reshape(-1)[points.ends[points.ends >= 0]] = True
+    ids = np.zeros(counts.shape, np.int32)
+    ids[zone.slices] = crowded
+    single = node & (ids == 0)
+    total = n + int(single.sum())
+    ids[single] = np.arange(n + 1, total + 1, dtype=np.int32)
+    parent = np.arange(total + 1)
+    if config.crowd > 1:
+        _climb(counts, np.array([*core.start, *core.stop], np.int64), config.crowd, config.climb, ids, parent)
+    _flatten(parent)
+    roots, names = np.unique(parent, return_inverse=True)
+    return names.astype(np.int32)[ids], int(roots.size - 1)
+
+
 def local_volume_objects(
-    points: EndPoints, region: VolumeRegion, config: IntegrationConfig
+    points: VolumePoints, region: VolumeRegion, config: VolumeConfig
 ) -> tuple[npt.NDArray[np.uint32], BlockObjects]:
     """Step 1, for one block.
 
@@ -76,7 +114,7 @@ def local_volume_objects(
         provisional: uint32, shape of the core: the voxel's local id, 0 for background.
         objects: what the other blocks need to know; `box` has six columns: z0, y0, x0, z1, y1, x1.
     """
-    ids, n = link_volume_sinks(points.sinks, config.link_radius)
+    ids, n = link_counts(points, region, config)
     found = np.zeros(region.kept.shape, np.uint32)
     columns = found.shape[2]
     _look_up(points.ends.reshape(-1, columns), ids.reshape(-1), found.reshape(-1, columns))
@@ -107,7 +145,7 @@ def local_volume_objects(
 def _shared_sinks(
     ids: npt.NDArray[np.int32], region: VolumeRegion, margin: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Sinks outside the part of the window that no other window reaches."""
+    """End voxels outside the part of the window that no other window reaches."""
     faces = zip(region.core.start, region.core.stop, region.shape, region.window.start, strict=True)
     private = [(a + margin * (a > 0) - o, b - margin * (b < n) - o) for a, b, n, o in faces]
     outside = np.array(ids, copy=True)
@@ -133,7 +171,7 @@ def _local_borders(
 
 
 def number_volume_objects(
-    blocks: Iterable[BlockObjects], roots: npt.NDArray[np.int64], size: int, config: IntegrationConfig
+    blocks: Iterable[BlockObjects], roots: npt.NDArray[np.int64], size: int, config: VolumeConfig
 ) -> tuple[ObjectMap, npt.NDArray[np.uint32]]:
     """Step 4: `merge.number_objects` with boxes of three axes.
 
@@ -214,6 +252,30 @@ def _link_rows(
         while candidate < rows[above + 1] and start[candidate] <= stop[run] + radius:
             _unite(parent, run, candidate)
             candidate += 1
+
+
+@compiled
+def _climb(
+    counts: npt.NDArray[np.uint16],
+    core: npt.NDArray[np.int64],
+    crowd: int,
+    climb: int,
+    ids: npt.NDArray[np.int32],
+    parent: npt.NDArray[np.int64],
+) -> None:
+    """Unite every end voxel of the core below the crowd with the most crowded one near it, the first of several."""
+    depth, height, width = counts.shape
+    for z in range(core[0], core[3]):
+        for y in range(core[1], core[4]):
+            for x in range(core[2], core[5]):
+                if 0 < counts[z, y, x] < crowd:
+                    most, goal = 0, 0
+                    for w in range(max(0, z - climb), min(depth, z + climb + 1)):
+                        for v in range(max(0, y - climb), min(height, y + climb + 1)):
+                            for u in range(max(0, x - climb), min(width, x + climb + 1)):
+                                if counts[w, v, u] > most:
+                                    most, goal = int(counts[w, v, u]), int(ids[w, v, u])
+                    _unite(parent, ids[z, y, x], goal)
 
 
 @compiled

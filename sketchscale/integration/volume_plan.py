@@ -2,7 +2,7 @@
 
     outline ─▶ merge ─▶ relabel      the three steps of plan.py, over (z, y, x); relabel is the same code
 
-A block reads 14 voxels beyond its core on each side, so a cube of 128 reads 1.8 times its voxels and one of 256 1.3
+A block reads 15 voxels beyond its core on each side, so a cube of 128 reads 1.9 times its voxels and one of 256 1.4
 times. `integrate_volume` is the same code on an array in memory, as one block.
 """
 
@@ -18,10 +18,9 @@ import numpy.typing as npt
 from sketchscale.engine.base import Engine, Json, Plan, run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover, whole
-from sketchscale.integration.euler import IntegrationConfig
 from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join_pieces
 from sketchscale.integration.plan import BlockTask, create_scratch, plan_relabel
-from sketchscale.integration.volume import follow_volume, volume_region
+from sketchscale.integration.volume import VolumeConfig, follow_volume, volume_region
 from sketchscale.integration.volume_merge import local_volume_objects, number_volume_objects
 from sketchscale.io.arrays import ArrayRef, open_array, read_box, write_box, write_unit
 from sketchscale.io.blobs import get_arrays, put_arrays
@@ -44,10 +43,10 @@ class VolumeJob:
     scratch: ArrayRef
     blobs: str
     shape: tuple[int, int, int]
-    integration: IntegrationConfig
+    integration: VolumeConfig
 
 
-def integrate_volume(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> npt.NDArray[np.uint32]:
+def integrate_volume(fields: npt.NDArray[np.floating], config: VolumeConfig) -> npt.NDArray[np.uint32]:
     """Labels of the fields of a volume in memory.
 
     Args:
@@ -60,13 +59,13 @@ def integrate_volume(fields: npt.NDArray[np.floating], config: IntegrationConfig
         volume's border is an object like any other.
 
     Raises:
-        InputError: another shape, integers, a method other than "suppressed", or flow that is not finite in the
+        InputError: another shape, integers, or flow that is not finite in the
             foreground.
 
     >>> fields = np.zeros((4, 3, 6, 16), np.float16)
     >>> fields[3] = -5
     >>> fields[3, :, 1:5, 1:6] = fields[3, :, 1:5, 9:15] = 2
-    >>> integrate_volume(fields, IntegrationConfig(threshold=-2.0, min_size=61))[1, 2]
+    >>> integrate_volume(fields, VolumeConfig(threshold=-2.0, min_size=61))[1, 2]
     array([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0], dtype=uint32)
     """
     shape = _volume_shape(fields.shape, fields.dtype)
@@ -91,7 +90,7 @@ def _volume_shape(shape: Sequence[int], dtype: np.dtype[np.generic]) -> tuple[in
 
 
 def plan_volume_outline(
-    fields: ArrayRef, scratch: ArrayRef, blobs: str, config: IntegrationConfig, *, block: Sequence[int]
+    fields: ArrayRef, scratch: ArrayRef, blobs: str, config: VolumeConfig, *, block: Sequence[int]
 ) -> Plan[BlockTask]:
     """Step 1: provisional labels, one task per block; `integration.plan.plan_relabel` takes this plan as step 3.
 
@@ -131,9 +130,9 @@ def _check_scratch(scratch: ArrayRef, shape: tuple[int, int, int], block: Sequen
 
 
 def _outline_bytes(core: Box, job: VolumeJob) -> int:
-    """Fields stored and decoded, words, sinks and ids, ends, labels and borders; 32 MB for codecs."""
+    """Fields stored and decoded, words, counts and ids while they are linked, ends, labels; 32 MB for codecs."""
     region = volume_region(core, job.shape, job.integration)
-    voxels = 16 * region.loaded.size + 8 * region.padded.size + 9 * region.window.size + 24 * core.size
+    voxels = 16 * region.loaded.size + 8 * region.padded.size + 28 * region.window.size + 24 * core.size
     return voxels + 32_000_000
 
 
@@ -193,7 +192,7 @@ def _block_objects(job: VolumeJob, task: BlockTask) -> BlockObjects:
 def integrate_stored_volume(
     fields: ArrayRef,
     target: ArrayRef,
-    config: IntegrationConfig,
+    config: VolumeConfig,
     engine: Engine,
     *,
     block: Sequence[int],

@@ -7,9 +7,9 @@ A network of two dimensions sees the planes of three directions, one of three di
 of our images do. Scratch, ledger, commit and resume are those of segment.py, with the same names.
 
 What options mean here, where a model of two dimensions says nothing else: sizes are voxels; the model's minimum area
-becomes that of the ball with this cross-section, 0.75 A^1.5, divided by the anisotropy; the link radius is 1, because
-in space more trajectories end between two neighbours (benchmarks/volume.py --noise). A block of N px is a cube with as
-many voxels as a square of N.
+becomes that of the ball with this cross-section, 0.75 A^1.5, divided by the anisotropy; the link radius is 2; crowds
+(integration/volume_merge.py) follow the model's diameter. A block of N px is a cube with as many voxels as a square of
+N.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from sketchscale.engine.base import Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import block_shape, whole
 from sketchscale.integration.audit import SeamAudit
-from sketchscale.integration.euler import IntegrationConfig
 from sketchscale.integration.plan import BlockTask, plan_relabel
+from sketchscale.integration.volume import VolumeConfig
 from sketchscale.integration.volume_audit import audit_volume_seams
 from sketchscale.integration.volume_plan import integrate_volume, merge_volume_blocks, plan_volume_outline
 from sketchscale.intensity import array_ranges, channel_ranges, plan_histogram
@@ -82,8 +82,8 @@ __all__ = ["plan_volume", "predict_volume_array", "segment_volume", "segment_vol
 Result = TypeVar("Result")
 
 _KNOWN = frozenset({
-    "anisotropy", "batch", "channels", "device", "flips", "labels", "link_radius", "max_size", "min_size", "model",
-    "overlap", "precision", "saddle", "steps", "t", "threshold", "tile",
+    "anisotropy", "batch", "channels", "crowd", "device", "flips", "labels", "link_radius", "max_size", "min_size",
+    "model", "overlap", "precision", "saddle", "steps", "t", "threshold", "tile",
 })  # fmt: skip
 """Options that mean something for a volume; any other that is set is refused, not ignored."""
 
@@ -100,7 +100,7 @@ class _Job:
     ratio: float
     recipe: Recipe
     grids: Grids
-    integration: IntegrationConfig
+    integration: VolumeConfig
     block: tuple[int, ...]
     chunks: tuple[int, ...]
 
@@ -208,14 +208,20 @@ def _grids(shape: tuple[int, int, int], model: Model, options: VolumeOptions, ra
     )
 
 
-def _integration(model: Model, options: VolumeOptions, ratio: float) -> IntegrationConfig:
+def _integration(model: Model, options: VolumeOptions, ratio: float) -> VolumeConfig:
     """The model's own rule where it has three dimensions; else what the module says."""
     rule = integration_config(model, options)
-    if model.config.network.dim == 3:
-        return rule
-    if options.min_size is None:
-        rule = replace(rule, min_size=round(0.75 * model.config.min_size**1.5 / ratio))
-    return replace(rule, link_radius=1) if options.link_radius is None else rule
+    if model.config.network.dim == 2:
+        radius = 2 if options.link_radius is None else options.link_radius
+        smallest = round(0.75 * model.config.min_size**1.5 / ratio) if options.min_size is None else options.min_size
+        rule = replace(rule, min_size=smallest, link_radius=radius)
+    return VolumeConfig(**asdict(rule), crowd=_crowd(model) if options.crowd is None else options.crowd)
+
+
+def _crowd(model: Model) -> int:
+    """Trajectories that make a crowd: 20 for objects up to 20 px across, fewer for larger ones, which gather less."""
+    diameter = model.config.diameter
+    return 8 if diameter <= 0 else max(4, min(20, round(20 * (20 / diameter) ** 3)))
 
 
 def segment_volume_array(image: npt.ArrayLike, options: VolumeOptions | None = None) -> npt.NDArray[np.uint32]:

@@ -16,23 +16,31 @@ from sketchscale.geometry import whole
 from sketchscale.integration.euler import IntegrationConfig
 from sketchscale.integration.merge import ObjectMap, link_sinks
 from sketchscale.integration.plan import integrate
-from sketchscale.integration.volume import follow_volume, volume_region
+from sketchscale.integration.volume import VolumeConfig, follow_volume, volume_region
 from sketchscale.integration.volume_merge import link_volume_sinks
 from sketchscale.integration.volume_plan import integrate_stored_volume, integrate_volume, plan_volume_outline
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
+from sketchscale.metrics import score_labels
 from tests.integration.fields import any_fields
 from tests.integration.volumes import Fields, any_volume, ellipsoid_labels, volume_fields_of
 from tests.oracles import volume as oracle
 
 STORE = "memory://integration-volume"
 FIELDS, TARGET = ArrayRef(store=STORE, path="fields"), ArrayRef(store=STORE, path="labels")
-RULES = ({}, {"link_radius": 5}, {"link_radius": 1, "saddle": 1.0}, {"saddle": 0.0, "agreement": -1.0})
+RULES = (
+    {},
+    {"crowd": 1},
+    {"crowd": 3, "saddle": 1.0},
+    {"crowd": 2, "climb": 1, "link_radius": 5, "saddle": 1.0},
+    {"crowd": 60, "climb": 8, "link_radius": 1, "saddle": 1.0},
+    {"saddle": 0.0, "agreement": -1.0},
+)
 
 
 @settings(max_examples=30, deadline=None)
 @given(fields=any_volume(5), rule=st.sampled_from(RULES))
 def test_every_voxel_ends_and_is_labelled_as_the_oracle_says(fields, rule):
-    config = IntegrationConfig(threshold=-2.0, steps=9, min_size=3, max_size=150, **rule)
+    config = VolumeConfig(threshold=-2.0, steps=9, min_size=3, max_size=150, **rule)
     shape = fields.shape[1:]
     points = follow_volume(fields, volume_region(whole(shape), shape, config), config)
     found = {
@@ -45,7 +53,7 @@ def test_every_voxel_ends_and_is_labelled_as_the_oracle_says(fields, rule):
 @settings(max_examples=25, deadline=None)
 @given(fields=any_volume(16), order=st.permutations(range(3)), signs=st.tuples(*[st.sampled_from([1, -1])] * 3))
 def test_turned_and_mirrored_fields_give_turned_and_mirrored_objects(fields, order, signs):
-    config = IntegrationConfig(threshold=-2.0, min_size=0)
+    config = VolumeConfig(threshold=-2.0, min_size=0, crowd=1)  # climbing prefers the first of equal crowds
     flips = (slice(None), *(slice(None, None, s) for s in signs))
     turned = fields.transpose(0, *(1 + a for a in order))[flips].copy()
     turned[:3] = turned[list(order)] * np.array(signs, np.float16)[:, None, None, None]
@@ -58,11 +66,12 @@ def test_turned_and_mirrored_fields_give_turned_and_mirrored_objects(fields, ord
 @settings(max_examples=25, deadline=None)
 @given(fields=any_fields(40), axis=st.integers(0, 2))
 def test_a_volume_of_one_section_gives_the_labels_of_the_plane(fields, axis):
-    config = IntegrationConfig(threshold=-2.0, min_size=4)
+    rule = {"threshold": -2.0, "min_size": 4}
     volume = np.zeros((4, *np.insert(fields.shape[1:], axis, 1)), np.float16)
     rows = [a for a in range(3) if a != axis]
     volume[[*rows, 3]] = np.expand_dims(fields, axis + 1)
-    assert np.array_equal(np.squeeze(integrate_volume(volume, config), axis), integrate(fields, config))
+    found = integrate_volume(volume, VolumeConfig(**rule, crowd=1))
+    assert np.array_equal(np.squeeze(found, axis), integrate(fields, IntegrationConfig(**rule)))
 
 
 @settings(max_examples=30, deadline=None)
@@ -75,7 +84,7 @@ def test_a_volume_of_one_section_gives_the_labels_of_the_plane(fields, axis):
 def test_links_of_runs_are_the_links_of_all_pairs(sinks, radius):
     ids, n = link_volume_sinks(sinks, radius)
     nodes = [tuple(map(int, q)) for q in np.argwhere(sinks)]
-    group = oracle.components(nodes, radius)
+    group = oracle.components(dict.fromkeys(nodes, 1), VolumeConfig(threshold=0.0, link_radius=radius, crowd=1))
     names = {g: i for i, g in enumerate(dict.fromkeys(group.values()), start=1)}
     assert n == len(names)
     assert {q: int(ids[q]) for q in nodes} == {q: names[group[q]] for q in nodes}
@@ -84,7 +93,7 @@ def test_links_of_runs_are_the_links_of_all_pairs(sinks, radius):
 
 def run(
     fields: Fields,
-    config: IntegrationConfig,
+    config: VolumeConfig,
     block: tuple[int, ...],
     chunk: tuple[int, ...] | None = None,
     engine: str = "serial",
@@ -122,7 +131,7 @@ def test_any_chunks_and_blocks_give_the_labels_of_the_whole_volume(fields, chunk
     block = tuple(c * t for c, t in zip(chunk, times, strict=True))
     if np.prod(block) < 150:  # keeps the number of tasks small; thin blocks have their own test
         block = tuple(3 * b for b in block)
-    config = IntegrationConfig(threshold=-2.0, min_size=4, **rule)
+    config = VolumeConfig(threshold=-2.0, min_size=4, **rule)
     check(*run(fields, config, block, chunk, engine), integrate_volume(fields, config))
 
 
@@ -131,7 +140,7 @@ def test_blocks_of_a_few_sections_give_the_labels_of_the_whole_volume(axis, thic
     shape = tuple(14 if a == axis else 22 for a in range(3))
     fields = volume_fields_of(ellipsoid_labels(shape, 10, seed=3, radius=(3, 5)))
     fields[:3] += np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float16) * np.float16(0.1)
-    config = IntegrationConfig(threshold=-2.0)
+    config = VolumeConfig(threshold=-2.0)
     labels, objects = run(fields, config, tuple(thickness if a == axis else 16 for a in range(3)))
     assert objects.crossing > 5
     check(labels, objects, integrate_volume(fields, config))
@@ -144,7 +153,7 @@ def test_a_helix_through_all_blocks_is_one_object():
         centre = (4 + 10.5 * t, 19.5 + 12 * np.sin(2 * np.pi * t), 19.5 + 12 * np.cos(2 * np.pi * t))
         mask |= sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) < 16
     fields = volume_fields_of(mask.astype(np.int32))
-    config = IntegrationConfig(threshold=-2.0)
+    config = VolumeConfig(threshold=-2.0)
     labels, objects = run(fields, config, (16, 16, 16))
     assert (objects.count, objects.crossing) == (1, 1)
     assert objects.blocks[0] > 10
@@ -156,7 +165,7 @@ def test_a_small_object_over_eight_blocks_is_filtered_by_its_whole_size():
     fields[3] = -5
     fields[3, 3:5, 3:5, 3:6] = 1
     for smallest, count in ((12, 1), (13, 0)):
-        _, objects = run(fields, IntegrationConfig(threshold=0.0, min_size=smallest), (4, 4, 4))
+        _, objects = run(fields, VolumeConfig(threshold=0.0, min_size=smallest), (4, 4, 4))
         assert (objects.count, objects.dropped_small) == (count, 1 - count)
         assert objects.blocks.tolist() == [8] * count
 
@@ -169,7 +178,7 @@ def test_exact_fields_of_touching_ellipsoids_give_them_back(spacing):
         for a, b in ((truth[1:], truth[:-1]), (truth[:, 1:], truth[:, :-1]), (truth[..., 1:], truth[..., :-1]))
     )
     assert touching == 3
-    labels = integrate_volume(volume_fields_of(truth, spacing), IntegrationConfig(threshold=-2.0, link_radius=1))
+    labels = integrate_volume(volume_fields_of(truth, spacing), VolumeConfig(threshold=-2.0))
     best = [np.bincount(truth[labels == k]).argmax() for k in range(1, labels.max() + 1)]
     assert len(best) == truth.max() == len(set(best))
     for k, t in enumerate(best, start=1):
@@ -177,20 +186,34 @@ def test_exact_fields_of_touching_ellipsoids_give_them_back(spacing):
         assert overlap > 0.9
 
 
+@pytest.mark.parametrize(("seed", "radius"), [(3, (6, 11)), (5, (12, 18))])
+def test_crowds_keep_neighbours_apart_under_noise_that_links_all_end_points(seed, radius):
+    truth = ellipsoid_labels((52, 60, 60), 10, seed=seed, radius=radius)
+    fields = volume_fields_of(truth)
+    fields[:3] += np.random.default_rng(0).normal(size=fields[:3].shape).astype(np.float16) * np.float16(0.5)
+    scores = {}
+    for crowd in (1, 8):
+        labels = integrate_volume(fields, VolumeConfig(threshold=-2.0, crowd=crowd))
+        scores[crowd] = score_labels(truth, labels).as_dict()["ap"]["0.5"]
+    assert scores[1] < 0.5
+    assert scores[8] > 0.8
+
+
 def test_empty_volumes_have_no_objects():
-    config = IntegrationConfig(threshold=0.0)
+    config = VolumeConfig(threshold=0.0)
     assert integrate_volume(np.zeros((4, 0, 5, 5), np.float16), config).shape == (0, 5, 5)
     labels, objects = run(np.full((4, 5, 5, 5), -1, np.float16), config, (2, 2, 2))
     assert (objects.count, labels.any()) == (0, False)
 
 
 def test_wrong_fields_and_rules_are_refused():
-    config = IntegrationConfig(threshold=0.0)
+    config = VolumeConfig(threshold=0.0)
     for wrong in (np.zeros((3, 4, 4, 4), np.float16), np.zeros((4, 4, 4), np.float16), np.zeros((4, 1, 1, 1), int)):
         with pytest.raises(InputError, match="flow z, flow y, flow x, distance"):
             integrate_volume(wrong, config)
-    with pytest.raises(InputError, match="suppressed"):
-        integrate_volume(np.zeros((4, 2, 2, 2), np.float16), IntegrationConfig(threshold=0.0, method="euler"))
+    for rule in ({"method": "euler"}, {"crowd": 0}, {"climb": 99}, {"steps": 0}):
+        with pytest.raises(InputError):
+            VolumeConfig(threshold=0.0, **rule)
     broken = np.ones((4, 2, 2, 2), np.float16)
     broken[1, 0, 1] = np.nan
     with pytest.raises(InputError, match="not finite at"):
@@ -212,6 +235,6 @@ def test_two_balls_over_the_corner_of_eight_blocks_stay_two():
             place = [centre if c else 19 - centre for c in corner]
             labels[sum((g - p) ** 2 for g, p in zip(grid, place, strict=True)) < 25] = number
         fields = volume_fields_of(labels)
-        found, objects = run(fields, IntegrationConfig(threshold=-2.0), (10, 10, 10))
+        found, objects = run(fields, VolumeConfig(threshold=-2.0), (10, 10, 10))
         assert objects.count == 2
-        assert np.array_equal(found, integrate_volume(fields, IntegrationConfig(threshold=-2.0)))
+        assert np.array_equal(found, integrate_volume(fields, VolumeConfig(threshold=-2.0)))

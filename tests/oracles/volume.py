@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.volume import VolumeConfig
 from tests.oracles.integration import nearest, towards_zero
 
 Voxel = tuple[int, ...]
 
 
-def unit_flow(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[Voxel, Voxel]:
+def unit_flow(fields: npt.NDArray[np.float16], config: VolumeConfig) -> dict[Voxel, Voxel]:
     """Flow of every foreground voxel, unit length, in 1/16384; the two smaller squares are added first."""
     flow = {}
     for q in np.ndindex(*fields.shape[1:]):
@@ -26,7 +27,7 @@ def unit_flow(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dic
     return flow
 
 
-def end_points(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[Voxel, Voxel]:
+def end_points(fields: npt.NDArray[np.float16], config: VolumeConfig) -> dict[Voxel, Voxel]:
     """The end voxel of every foreground voxel."""
     flow = unit_flow(fields, config)
     shape = fields.shape[1:]
@@ -45,17 +46,26 @@ def end_points(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> di
     return ends
 
 
-def components(nodes: list[Voxel], radius: int) -> dict[Voxel, int]:
+def components(counts: dict[Voxel, int], config: VolumeConfig) -> dict[Voxel, int]:
     """Every pair compared; a number per component."""
+    nodes = sorted(counts)
+
+    def near(a: Voxel, b: Voxel) -> int:
+        return max(abs(m - n) for m, n in zip(a, b, strict=True))
+
+    crowded = [a for a in nodes if counts[a] >= config.crowd]
+    links = [(a, b) for a, b in itertools.combinations(crowded, 2) if near(a, b) <= config.link_radius]
+    for a in set(nodes) - set(crowded):
+        within = [b for b in nodes if near(a, b) <= config.climb]
+        links += [(a, min(within, key=lambda b: (-counts[b], b)))]
     group = {node: i for i, node in enumerate(nodes)}
-    for a, b in itertools.combinations(nodes, 2):
-        if max(abs(m - n) for m, n in zip(a, b, strict=True)) <= radius and group[a] != group[b]:
-            low, high = sorted((group[a], group[b]))
-            group = {node: low if number == high else number for node, number in group.items()}
+    for a, b in links:
+        low, high = sorted((group[a], group[b]))
+        group = {node: low if number == high else number for node, number in group.items()}
     return group
 
 
-def joined(piece: dict[Voxel, int], fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[int, int]:
+def joined(piece: dict[Voxel, int], fields: npt.NDArray[np.float16], config: VolumeConfig) -> dict[int, int]:
     """The object of every piece, after looking at all common borders."""
 
     def raw(q: Voxel) -> list[int]:
@@ -81,10 +91,10 @@ def joined(piece: dict[Voxel, int], fields: npt.NDArray[np.float16], config: Int
     return merged
 
 
-def integrate(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> npt.NDArray[np.uint32]:
+def integrate(fields: npt.NDArray[np.float16], config: VolumeConfig) -> npt.NDArray[np.uint32]:
     """Final labels of a whole volume."""
     ends = end_points(fields, config)
-    group = components(sorted(set(ends.values())), config.link_radius)
+    group = components(Counter(ends.values()), config)
     piece = {q: group[end] for q, end in ends.items()}
     merged = joined(piece, fields, config)
     members: dict[int, list[Voxel]] = {}
