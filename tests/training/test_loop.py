@@ -19,20 +19,9 @@ from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.training import learner, loop, thresholds
 from sketchscale.training.augment import AugmentConfig
-from sketchscale.training.loop import Hooks, Step, TrainingConfig, choose_threshold, rate_at, train
+from sketchscale.training.loop import Hooks, Step, choose_threshold, rate_at, train
 from sketchscale.training.patches import PatchSource, TrainingImage
-
-TINY = TrainingConfig(
-    network=NetworkConfig(widths=(4, 8)),
-    steps=6,
-    batch=2,
-    patch=32,
-    precision="float32",
-    threads=1,
-    average=0.5,
-    seed=3,
-    minutes=None,
-)
+from tests.training.examples import TINY, discs, example, picture, same, weights
 
 
 @pytest.fixture(autouse=True)
@@ -41,34 +30,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def discs(seed: int = 0, size: int = 64) -> npt.NDArray[np.int32]:
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((size, size), np.int32)
-    y, x = np.indices(labels.shape)
-    for k in range(1, 9):
-        cy, cx, r = *rng.uniform(5, size - 5, 2), rng.uniform(4, 7)
-        labels[((y - cy) ** 2 + (x - cx) ** 2 < r * r) & (labels == 0)] = k
-    return labels
-
-
-def picture(labels: npt.NDArray[np.int32], seed: int = 0) -> npt.NDArray[np.float32]:
-    noise = np.random.default_rng(seed).normal(0, 0.05, labels.shape)
-    return ((labels > 0) * 0.8 + 0.1 + noise).astype(np.float32)[None]
-
-
-def example(seed: int = 0) -> TrainingImage:
-    labels = discs(seed)
-    return TrainingImage(image=picture(labels), labels=labels, name=f"discs {seed}")
-
-
-def weights(model: Model) -> dict[str, torch.Tensor]:
-    return model.network.state_dict()
-
-
-def same(a: Model, b: Model) -> bool:
-    return all(torch.equal(weights(a)[k], weights(b)[k]) for k in weights(a))
 
 
 def test_training_lowers_the_loss_and_finds_the_discs(tmp_path: Path) -> None:
