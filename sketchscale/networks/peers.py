@@ -177,9 +177,10 @@ def _program(name: str, config: NetworkConfig) -> str:
 def _settings(
     program: str, network: NetworkConfig, diameters: Mapping[str, float], name: str, notes: list[str]
 ) -> ModelConfig:
-    """What either program uses unless told otherwise; its tiles are of 224 px, and the style vector depends on that.
+    """What either program uses unless told otherwise.
 
-    Pieces are not joined by the saddle where the third output is a logit: its height says nothing about size.
+    Tiles are the programs' 224 px (64 in volumes, for memory): the style vector depends on them. Pieces are not joined
+    by the saddle where the third output is a logit: its height says nothing about size.
     """
     cellpose = program == "cellpose"
     return ModelConfig(
@@ -190,8 +191,8 @@ def _settings(
         min_size=15,
         link_radius=2,
         saddle=1.0 if cellpose else 0.75,
-        tile=224,
-        overlap=32,
+        tile=224 if network.dim == 2 else 64,
+        overlap=32 if network.dim == 2 else 16,
         diameter=diameters.get("diam_mean", 17.0 if "nuclei" in name else 30.0),
         flow_scale=FLOW_SCALE,
         logit=cellpose,

@@ -26,7 +26,14 @@ from sketchscale.prediction.blend import blend_box
 from sketchscale.prediction.predictor import load_network, pad_tile, run_tiles
 from sketchscale.prediction.rescale import fields_of_image, pixels_at_scale
 from sketchscale.workflow.segment import segment
-from sketchscale.workflow.segment_job import integration_config, recipe_of, refine_config, tile_grid, zoom_of
+from sketchscale.workflow.segment_job import (
+    integration_config,
+    recipe_of,
+    refine_config,
+    refuse_volume_network,
+    tile_grid,
+    zoom_of,
+)
 
 __all__ = ["open_view", "predict_array", "segment_anything", "segment_array"]
 
@@ -99,6 +106,7 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     """
     options = options or SegmentOptions()
     model = load_model(options.model)
+    refuse_volume_network(model.config, options.model)
     fields = predict_array(_pixels(image, model), model, options)
     return refine_labels(integrate(fields, integration_config(model, options)), fields, refine_config(options))
 

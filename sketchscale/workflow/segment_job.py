@@ -30,6 +30,7 @@ __all__ = [
     "prepare",
     "recipe_of",
     "refine_config",
+    "refuse_volume_network",
     "scale_of",
     "tile_grid",
     "zoom_of",
@@ -187,6 +188,8 @@ def model_channels(plane: PlaneRef | VolumeRef, options: SegmentOptions, config:
     Raises:
         InputError: the image has another number than the model reads and none were chosen.
     """
+    if isinstance(plane, PlaneRef):
+        refuse_volume_network(config, options.model)
     least, most = config.network.channels - config.absent_channels, config.network.channels
     wanted = str(most) if least == most else f"{least} to {most}"
     if options.channels is None and not least <= len(plane.channels) <= most:
@@ -199,6 +202,18 @@ def model_channels(plane: PlaneRef | VolumeRef, options: SegmentOptions, config:
     if not least <= len(chosen) <= most:
         raise InputError(f"{len(chosen)} channels were chosen; expected: {wanted}, which model {options.model} reads")
     return chosen
+
+
+def refuse_volume_network(config: ModelConfig, model: str) -> None:
+    """A network of three dimensions cannot look at a plane.
+
+    Raises:
+        InputError: it is one.
+    """
+    if config.network.dim != 2:
+        raise InputError.of(
+            found=f"model {model} is of 3 dimensions", expected="2, for planes", fix="segment volumes with it"
+        )
 
 
 def choose_channels(plane: PlaneRef | VolumeRef, wanted: Sequence[int | str]) -> tuple[int, ...]:

@@ -12,9 +12,10 @@ import torch
 
 from sketchscale.cli import run
 from sketchscale.config import SegmentOptions
+from sketchscale.errors import InputError
 from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import load_model
-from sketchscale.workflow.arrays import open_view, predict_array
+from sketchscale.workflow.arrays import open_view, predict_array, segment_array
 from sketchscale.workflow.segment_job import integration_config
 from tests.oracles.cpnet import forward, random_state
 from tests.pipeline import draw_nuclei, store_image
@@ -88,6 +89,14 @@ def test_an_image_with_more_channels_than_the_model_is_refused(
 ) -> None:
     image = store_image(tmp_path / "rgb.zarr", np.stack([draw_nuclei((64, 64), seed) for seed in range(3)]))
     assert "1 to 2" in refused(capsys, "segment", image, "--model", cellpose)
+
+
+def test_a_network_of_three_dimensions_is_for_volumes_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(random_state(channels=1, outputs=4, dim=3), tmp_path / "omni")
+    image = store_image(tmp_path / "image.zarr", draw_nuclei((64, 64)))
+    assert "3 dimensions" in refused(capsys, "segment", image, "--model", tmp_path / "omni")
+    with pytest.raises(InputError, match="3 dimensions"):
+        segment_array(draw_nuclei((64, 64)), SegmentOptions(model=str(tmp_path / "omni")))
 
 
 def test_import_keeps_what_was_asked_and_export_brings_the_weights_back(
