@@ -5,8 +5,10 @@
 
 A start: a pool of training images (cut to 256 px), strokes on 8 objects of one of them, and a quarter-width network
 trained on these for some hundred small steps. Then boxes of 64 px are added, everything inside labelled from the truth,
-chosen in one of three ways, and the network is trained anew with the same steps on strokes and boxes:
+and training goes on from that network for as many steps (or starts anew with `--anew`). The boxes are chosen in one of
+these ways:
 
+    none            the strokes alone, for as many steps more
     where-next      proposed by `sketchscale where-next` with the start's model
     random          drawn evenly from the boxes without strokes
     random, cells   drawn evenly from those of which true objects cover at least 5 %: what a person would do who passes
@@ -117,8 +119,8 @@ class Study:
             if tile.write.shape == (SIZE, SIZE) and not (i == 0 and said[tile.write.slices].any())
         ]
 
-    def train(self, boxes: list[tuple[int, Box]], seed: int) -> Model:
-        """From random weights, on the strokes and the boxes."""
+    def train(self, boxes: list[tuple[int, Box]], init: Model | None) -> Model:
+        """On the strokes and the boxes."""
         raster = self.strokes.rasterize()
         images = [self.pool[0].training(raster.labels, raster.boundary)]
         for i in sorted({i for i, _ in boxes}):
@@ -134,10 +136,10 @@ class Study:
             precision="float32",
             threads=1,
             workers=0,
-            seed=seed,
+            seed=self.seed,
         )
         with tempfile.TemporaryDirectory() as run:
-            return train(images, config, run_folder=run)
+            return train(images, config, run_folder=run, init=init)
 
     def propose(self, model: Model, count: int) -> list[tuple[int, Box]]:
         folder = self.folder / "model"
@@ -176,17 +178,20 @@ def run_start(pool: list[Real], test: list[Real], options: argparse.Namespace, s
             rows.append((way, *accuracy(model, test), study.objects(boxes)))
             print(f"start {seed}: {way:<14} AP.5 {rows[-1][1]:.3f}  AP.75 {rows[-1][2]:.3f}", flush=True)
 
-        first = study.train([], seed)
+        first = study.train([], None)
+        init = None if options.anew else first
         note("strokes only", [], first)
+        if init is not None:
+            note("none", [], study.train([], init))
         proposed = study.propose(first, options.boxes)
-        note("where-next", proposed, study.train(proposed, seed))
+        note("where-next", proposed, study.train(proposed, init))
         every = study.boxes()
         cells = [(i, b) for i, b in every if (study.pool[i].truth[b.slices] > 0).mean() >= 0.05]
         for draw in range(options.draws):
             rng = np.random.default_rng((seed, draw))
             for way, candidates in (("random", every), ("random, cells", cells)):
                 drawn = [candidates[k] for k in rng.permutation(len(candidates))[: options.boxes]]
-                note(way, drawn, study.train(drawn, seed))
+                note(way, drawn, study.train(drawn, init))
     return rows
 
 
@@ -211,6 +216,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2, help="of each random way, per start")
     parser.add_argument("--boxes", type=int, default=6)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--anew", action="store_true", help="train on strokes and boxes from random weights")
     options = parser.parse_args()
     options.widths = (8, 16, 32, 64)
     if options.tiny:
@@ -227,7 +233,7 @@ def main() -> None:
     source = options.data.name if options.data else "samples"
     print(
         f"\n{source}: pool of {len(pool)} images, {len(test)} test images, {options.boxes} boxes of {SIZE} px, "
-        f"{options.steps} steps, seeds {seeds[0]} to {seeds[-1]}; {platform.machine()}, torch {torch.__version__}, "
+        f"{options.steps} steps{', anew' if options.anew else ''}, seeds {seeds[0]} to {seeds[-1]}; {platform.machine()}, torch {torch.__version__}, "
         f"1 thread, {time.monotonic() - started:.0f} s\n\n{table(rows)}"
     )
 

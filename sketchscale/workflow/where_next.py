@@ -334,9 +334,9 @@ def _ranked(plan: Plan[BoxTask], looks: Sequence[Json], grids: Sequence[_Grid], 
 
 
 def _reason(uncertainty: float, typical: float, novelty: float, annotated: bool) -> str:
-    """What speaks for a box: more uncertain than most, unlike the rest, both, or the best of what is left."""
+    """What speaks for a box: clearly more uncertain than most, unlike the rest, both, or the best of what is left."""
     words = []
-    if uncertainty > typical:
+    if uncertainty > 1.1 * typical:
         words.append("uncertain" if typical == 0 else f"uncertain ({uncertainty / typical:.1f} x the usual)")
     if novelty >= 1:
         words.append("unlike anything drawn" if annotated else "unlike the other places")
