@@ -6,8 +6,9 @@
 For every candidate threshold and way of joining, the trained network's fields of some annotated windows are made into
 objects of any size. A predicted object and an annotated one match at t when the pixels that they share are more than t
 of the pixels of A in either. The candidate with the best mean of the average precisions at 0.5 and 0.75 over the pooled
-objects wins, with the smallest size that is best for it; among candidates within 0.003 of the best, the middle
-threshold. Pieces with fewer than 8 annotated pixels are left out on both sides: they say too little.
+objects wins, with the least of the smallest sizes within 0.003 of the best for it: at most half of the 5th percentile of
+the matched objects, as smaller ones than were shown may be out there. Among thresholds within 0.003 of the best, the
+middle one. Pieces with fewer than 8 annotated pixels are left out: they say too little.
 
 The windows are the ones that the model was trained on, unless validation images are given: the fit is a little
 optimistic about the network, not about how its objects are told apart.
@@ -73,7 +74,7 @@ class _Evidence:
     objects: int
 
 
-def calibrate(model: Model, images: Sequence[TrainingImage], *, most: int = 24, sizes: Sequence[int] = SIZES) -> Model:
+def calibrate(model: Model, images: Sequence[TrainingImage], *, most: int = 48, sizes: Sequence[int] = SIZES) -> Model:
     """The model with the threshold, link radius, saddle and smallest size that suit the annotation best.
 
     Args:
@@ -142,10 +143,11 @@ def _trials(windows: Sequence[_Window], joining: tuple[int, float], sizes: Seque
         areas = np.concatenate([e.areas for e in evidence])
         shares = np.concatenate([e.shares for e in evidence])
         objects = sum(e.objects for e in evidence)
-        scores = [_precision(shares[areas >= size], objects) for size in sizes]
-        best = [i for i, score in enumerate(scores) if score >= max(scores) - _TIE / 3]
-        size = best[len(best) // 2]
-        yield _Trial(scores[size], threshold, int(sizes[size]), joining)
+        most = int(np.percentile(areas[shares > 0.5], 5) / 2) if (shares > 0.5).any() else 0
+        allowed = [*(size for size in sizes if size < most), most]
+        scores = [_precision(shares[areas >= size], objects) for size in allowed]
+        size = next(i for i, score in enumerate(scores) if score >= max(scores) - _TIE)
+        yield _Trial(scores[size], threshold, allowed[size], joining)
 
 
 def _precision(shares: npt.NDArray[np.float64], objects: int) -> float:
