@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("integration.py", ["--tiny", "--work", "{folder}"], "suppressed"),
         ("where_next.py", ["--tiny"], "| where-next |"),
         ("integration.py", ["--tiny", "--noise", "--seeds", "1"], "white"),
+        ("volume.py", ["--tiny"], "cut by a block"),
     ],
 )
 def test_a_benchmark_runs_at_its_smallest_size(
