@@ -233,8 +233,9 @@ def main() -> None:
     source = options.data.name if options.data else "samples"
     print(
         f"\n{source}: pool of {len(pool)} images, {len(test)} test images, {options.boxes} boxes of {SIZE} px, "
-        f"{options.steps} steps{', anew' if options.anew else ''}, seeds {seeds[0]} to {seeds[-1]}; {platform.machine()}, torch {torch.__version__}, "
-        f"1 thread, {time.monotonic() - started:.0f} s\n\n{table(rows)}"
+        f"{options.steps} steps {'anew' if options.anew else 'more'}, seeds {seeds[0]} to {seeds[-1]}; "
+        f"{platform.machine()}, torch {torch.__version__}, 1 thread, "
+        f"{time.monotonic() - started:.0f} s\n\n{table(rows)}"
     )
 
 
