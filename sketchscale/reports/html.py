@@ -24,6 +24,7 @@ from sketchscale.reports.charts import Series, bar, histogram_chart, line_chart,
 from sketchscale.reports.markup import Markup, element, join, text
 from sketchscale.reports.pictures import Picture, color_of
 from sketchscale.reports.plate import CountRow
+from sketchscale.reports.strokes import StrokeRow, stroke_table
 
 __all__ = ["AccuracyRow", "Note", "ReportData", "SeamCheck", "Sizes", "TrainingLog", "render"]
 
@@ -58,11 +59,13 @@ class SeamCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingLog:
-    """Loss by step, on patches trained on and (where there was validation) on others; facts such as steps and time."""
+    """Loss by step, on patches trained on and (where there was validation) on others; facts such as steps and time;
+    what was drawn, by image."""
 
     loss: tuple[tuple[float, float], ...]
     validation: tuple[tuple[float, float], ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    strokes: tuple[StrokeRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,11 +383,12 @@ def _training(log: TrainingLog | None) -> Markup:
         return Markup("")
     lines = [Series(name="training", points=_thinned(log.loss))]
     if log.validation:
-        lines.append(Series(name="validation", points=_thinned(log.validation), color=1))
+        lines.append(Series(name="held out", points=_thinned(log.validation), color=1))
     chart = line_chart(lines, x_title="step", label="loss by step", logarithmic=True)
     key = _key([line.name for line in lines]) if len(lines) > 1 else ""
     facts = join([element("h3", "This training"), _facts(log.facts)]) if log.facts else ""
-    return _section("Training", "Loss on patches around the sketch, logarithmic", chart, key, facts)
+    strokes = stroke_table(log.strokes)
+    return _section("Training", "Loss on patches around the sketch, logarithmic", chart, key, strokes, facts)
 
 
 def _thinned(points: Sequence[tuple[float, float]], n: int = 400) -> tuple[tuple[float, float], ...]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ from sketchscale.io.table import list_tables, read_table
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
 from sketchscale.reports.plate import FieldTable, class_names, count_fields
+from sketchscale.reports.strokes import StrokeRow
 from sketchscale.workflow.evaluate import evaluate
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.runner import Runner
@@ -70,7 +72,8 @@ def write_report(
     """Write one self-contained HTML page about segmented and measured images; returns its path.
 
     Args:
-        model: folder of the model, for its training curve.
+        model: folder of the model, for its training curve and strokes; None looks for the
+            one that made the labels in the working directory, and leaves them out where it is not.
         truths: true label images, one per image, for the table of accuracy; none leaves it out.
 
     Raises:
@@ -135,7 +138,7 @@ def _data(shown: Sequence[_Shown], labels: str, *, title: str, model: str | None
         overviews=tuple(_overview(one, classes, 1400 if i == 0 else 700) for i, one in enumerate(shown[:_OVERVIEWS])),
         crops=tuple(_crops(shown, classes)),
         seams=_seams(shown),
-        training=_training(model),
+        training=_training(shown, model),
         accuracy=tuple(_accuracy(shown, labels, truths)),
         provenance=_provenance(shown),
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -238,26 +241,49 @@ def _seams(shown: Sequence[_Shown]) -> SeamCheck | None:
     )
 
 
-def _training(model: str | None) -> TrainingLog | None:
-    if model is None:
+def _training(shown: Sequence[_Shown], model: str | None) -> TrainingLog | None:
+    """Of the model that was named, else of the one that made the labels, where a folder of its name is here.
+
+    Raises:
+        MissingDataError: the model that was named has no provenance.
+    """
+    used = shown[0].setting.provenance.get("model", {}) if shown else {}
+    path = Path(model or str(used.get("name", ""))) / "provenance.json"
+    if not path.is_file():
+        if model is None:
+            return None
+        raise MissingDataError(f"{path} does not exist; expected: a model trained here; to fix: drop --model")
+    provenance = json.loads(path.read_text("utf-8"))
+    if model is None and not _is_same(path.with_name("config.json"), used):
         return None
-    log = Path(model) / "run" / "log.jsonl"
-    if not log.is_file():
-        raise MissingDataError(f"{log} does not exist; expected: the log of a model trained here; to fix: drop --model")
-    steps = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-    scored = [s for s in steps if s.get("score") is not None]
+    return _log_of(provenance)
+
+
+def _is_same(config: Path, used: Mapping[str, Any]) -> bool:
+    """Whether the model at a place is still the one that was used."""
+    return config.is_file() and json.loads(config.read_text("utf-8")).get("sha256") == used.get("sha256")
+
+
+def _log_of(provenance: Mapping[str, Any]) -> TrainingLog | None:
+    curve = provenance.get("curve", {})
+    if not curve.get("loss"):
+        return None
+    names = {"steps": "steps", "seconds": "time, s", "ended_by": "ended by"}
     return TrainingLog(
-        loss=tuple((s["step"], s["loss"]) for s in _thinned(steps)),
-        validation=tuple((s["step"], s["score"]) for s in scored),
-        facts={"steps": str(steps[-1]["step"]), "time": f"{steps[-1]['elapsed_s']:.0f} s"} if steps else {},
+        loss=tuple((step, loss) for step, loss in curve["loss"]),
+        validation=tuple((step, -score) for step, score in curve.get("score", ())),
+        facts={name: str(provenance[key]) for key, name in names.items() if key in provenance},
+        strokes=tuple(_strokes(n, one) for n, one in enumerate(provenance.get("annotated", ()), start=1)),
     )
 
 
-def _thinned(steps: Sequence[dict[str, Any]], most: int = 400) -> Sequence[dict[str, Any]]:
-    """Evenly chosen steps: a curve of a screen's width needs no more."""
-    if len(steps) <= most:
-        return steps
-    return [steps[int(i)] for i in np.linspace(0, len(steps) - 1, most)]
+def _strokes(position: int, summary: Mapping[str, Any]) -> StrokeRow:
+    return StrokeRow(
+        image=summary.get("image") or f"image {position}",
+        objects=int(summary["objects"]),
+        pixels={name: int(n) for name, n in summary["pixels"].items()},
+        size=math.prod(summary["shape"]),
+    )
 
 
 def _accuracy(shown: Sequence[_Shown], labels: str, truths: Sequence[str]) -> Iterable[AccuracyRow]:

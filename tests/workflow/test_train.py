@@ -1,0 +1,274 @@
+"""Training through the workflow: one image or several, held-out annotation, pictures, strokes added meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from sketchscale.annotations.events import Stroke, append_events
+from sketchscale.annotations.simulate import simulate_strokes
+from sketchscale.cli import run
+from sketchscale.config import Execution, TrainOptions
+from sketchscale.errors import InputError, TaskError
+from sketchscale.networks.checkpoint import load_model
+from sketchscale.training import learner
+from sketchscale.workflow import train as workflow
+from sketchscale.workflow.runner import Runner
+from sketchscale.workflow.train import train
+from sketchscale.workflow.training_images import Reading, SketchedImages
+from tests.pipeline import draw_nuclei, store_image
+
+SHAPE = (120, 150)
+RESUME = Execution(engine="serial", resume=True)
+
+
+def image_and_sketch(folder: Path, seed: int = 0, objects: int = 6) -> tuple[str, str]:
+    """A drawn image, and strokes on its blobs."""
+    pixels = draw_nuclei(SHAPE, seed)
+    labels, _ = ndimage.label(ndimage.gaussian_filter(pixels.astype(float), 1) > 130)
+    sketch = simulate_strokes(labels.astype(np.int32), n_objects=objects, seed=seed)
+    path = folder / f"sketch{seed}.jsonl"
+    append_events(path, sketch.events)
+    return store_image(folder / f"image{seed}.zarr", pixels), str(path)
+
+
+def small(folder: Path, *pairs: tuple[str, str], **changes: Any) -> TrainOptions:
+    options = TrainOptions(
+        images=tuple(image for image, _ in pairs),
+        sketches=tuple(sketch for _, sketch in pairs),
+        out=str(folder / "model"),
+        width=4,
+        steps=4,
+        batch=2,
+        patch=32,
+        precision="float32",
+        threads=1,
+        preview_every=2,
+    )
+    return replace(options, **changes)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "model" / "run" / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_study_of_images_leaves_a_model_pictures_and_its_curve(tmp_path: Path) -> None:
+    pairs = [image_and_sketch(tmp_path, seed) for seed in range(2)]
+    said: list[str] = []
+    result = train(small(tmp_path, *pairs, hold_out=0.3, validate_every=2), on_step=said.append)
+    run_folder = tmp_path / "model" / "run"
+    assert {p.name for p in run_folder.iterdir()} == {
+        "log.jsonl", "loss.png", "preview_000002.png", "preview_000004.png", "state.safetensors"
+    }  # fmt: skip
+    for path in run_folder.glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.width > picture.height > 50
+    provenance = load_model(result.model).provenance
+    assert len(provenance["curve"]["loss"]) == 4
+    assert len(provenance["curve"]["score"]) == 2
+    assert [len(one["sketches"]) for one in provenance["taken_in"]] == [2]
+    assert "stop" in said[0]
+    assert any("held out" in line for line in said)
+
+
+def test_other_images_can_be_held_out(tmp_path: Path) -> None:
+    taught, scored = image_and_sketch(tmp_path, 0), image_and_sketch(tmp_path, 1)
+    options = small(tmp_path, taught, validate=(scored[0],), validate_sketches=(scored[1],), validate_every=4)
+    assert train(options).steps == 4
+    assert lines(tmp_path)[-1]["score"] < 0
+    with pytest.raises(InputError, match="--validate-sketch"):
+        train(replace(options, validate_sketches=(), out=str(tmp_path / "other")))
+
+
+def append_later(sketch: str, text: str | None = None) -> Callable[[str], None]:
+    """Draws once the first step was reported."""
+    done: list[int] = []
+
+    def say(line: str) -> None:
+        if line.startswith("step 1 ") and not done:
+            done.append(1)
+            if text is not None:
+                with Path(sketch).open("a") as stream:
+                    stream.write(text)
+            else:
+                dab = Stroke(points=((110.0, 140.0),), radius_px=4, label="background", id="new")
+                append_events(sketch, [dab])
+
+    return say
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks for new strokes before every step."""
+    config = workflow._training_config
+    monkeypatch.setattr(workflow, "_training_config", lambda *a: replace(config(*a), refresh_every_s=0.0))
+
+
+@pytest.mark.usefixtures("often")
+def test_strokes_added_meanwhile_are_in_the_next_step_and_in_the_provenance(tmp_path: Path) -> None:
+    image, sketch = image_and_sketch(tmp_path)
+    result = train(small(tmp_path, (image, sketch)), on_step=append_later(sketch))
+    assert [line["annotation"] is not None for line in lines(tmp_path)] == [True, True, False, False]
+    taken = load_model(result.model).provenance["taken_in"]
+    assert [one["step"] for one in taken] == [1, 2]
+    assert taken[0]["sketches"] != taken[1]["sketches"]
+
+
+def test_what_is_held_out_stays_so_whatever_is_drawn_there_later(tmp_path: Path) -> None:
+    image, sketch = image_and_sketch(tmp_path)
+    reading = Reading(channels=None, low=1.0, high=99.8, on_conflict="last")
+    with Runner(Execution(engine="serial")) as runner:
+        data = SketchedImages([image], [sketch], reading, runner)
+    (held,) = data.hold_out(0.4, 0)
+    (before,) = data.training()
+    everywhere = Stroke(points=((60.0, 0.0), (60.0, 149.0)), radius_px=300, label="background", id="all")
+    append_events(sketch, [everywhere])
+    assert data.read_again()
+    (after,) = data.training()
+    hidden = held.labels >= 0
+    assert hidden.any()
+    assert (after.labels[hidden] == -1).all()
+    assert (after.labels == 0).sum() > (before.labels == 0).sum()
+    assert not data.read_again()
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"event": "stroke", "la', "torn"),
+        (Path, "both foreground and background"),
+    ],
+    ids=["half a line", "contradiction"],
+)
+def test_strokes_that_cannot_be_used_yet_do_not_end_training(tmp_path: Path, text: Any, words: str) -> None:
+    image, sketch = image_and_sketch(tmp_path)
+    if text is Path:
+        stroke = {"event": "stroke", "points": [[0, 0], [119, 149]], "radius_px": 3, "id": "x"}
+        text = "".join(
+            json.dumps({**stroke, "label": name, "id": name}) + "\n" for name in ("foreground", "background")
+        )
+    said: list[str] = []
+    draw = append_later(sketch, text)
+
+    def say(line: str) -> None:
+        said.append(line)
+        draw(line)
+
+    assert train(small(tmp_path, (image, sketch)), on_step=say).steps == 4
+    assert [line["annotation"] is not None for line in lines(tmp_path)] == [True, False, False, False]
+    assert any("not used" in line and words in line for line in said)
+
+
+def test_a_new_training_removes_the_pictures_of_the_old_one(tmp_path: Path) -> None:
+    pair = image_and_sketch(tmp_path)
+    train(small(tmp_path, pair))
+    train(small(tmp_path, pair, steps=1, preview_every=5), Execution(engine="serial", overwrite=True))
+    assert [p.name for p in (tmp_path / "model" / "run").glob("preview_*")] == ["preview_000001.png"]
+
+
+@pytest.mark.parametrize("loss", ["sketchpose", "sketchpose-1", "eikonal"])
+def test_every_loss_trains_from_random_weights_and_from_a_model(tmp_path: Path, loss: str) -> None:
+    pair = image_and_sketch(tmp_path)
+    first = train(small(tmp_path, pair, loss=loss, steps=2, init="random", preview_every=0))
+    again = train(small(tmp_path, pair, steps=2, init=first.model, out=str(tmp_path / "b"), preview_every=0))
+    assert load_model(first.model).config.network.outputs == (4 if loss == "sketchpose-1" else 3)
+    assert load_model(again.model).config.network.outputs == 3
+
+
+# ---- bad input
+
+
+def refused(folder: Path, options: TrainOptions) -> str:
+    with pytest.raises(InputError) as caught:
+        train(options)
+    assert not Path(options.out).exists()
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [(None, "no stroke in"), ("foreground", "no boundary"), ("background", "no boundary")],
+    ids=["no strokes", "one class: foreground", "one class: background"],
+)
+def test_too_little_drawn_is_one_line(tmp_path: Path, label: str | None, words: str) -> None:
+    image, _ = image_and_sketch(tmp_path)
+    events = [] if label is None else [Stroke(points=((9.0, 9.0), (9.0, 60.0)), radius_px=3, label=label, id="a")]
+    append_events(tmp_path / "few.jsonl", events)
+    assert words in refused(tmp_path, small(tmp_path, (image, str(tmp_path / "few.jsonl"))))
+
+
+def test_one_class_on_each_of_two_images_is_one_line(tmp_path: Path) -> None:
+    pairs = []
+    for seed in range(2):
+        image, _ = image_and_sketch(tmp_path, seed)
+        path = tmp_path / f"few{seed}.jsonl"
+        append_events(path, [Stroke(points=((9.0, 9.0), (9.0, 60.0)), radius_px=3, label="background", id="a")])
+        pairs.append((image, str(path)))
+    assert "no foreground stroke" in refused(tmp_path, small(tmp_path, *pairs))
+
+
+def test_a_dense_loss_with_strokes_is_one_line(tmp_path: Path) -> None:
+    pair = image_and_sketch(tmp_path)
+    assert "sketchpose" in refused(tmp_path, small(tmp_path, pair, loss="dense"))
+    assert "--validate" in refused(tmp_path, small(tmp_path, pair, loss="dense", hold_out=0.2))
+
+
+def test_a_model_of_another_architecture_is_one_line(tmp_path: Path, model: str) -> None:
+    pair = image_and_sketch(tmp_path)
+    assert train(small(tmp_path, pair, init=model)).steps == 4
+    with pytest.raises(InputError, match="no model"):
+        train(small(tmp_path, pair, init="nowhere", out=str(tmp_path / "m")))
+
+
+def test_patches_larger_than_the_image_simply_work(tmp_path: Path) -> None:
+    assert train(small(tmp_path, image_and_sketch(tmp_path), steps=1, patch=256)).steps == 1
+
+
+def test_a_loss_that_is_no_number_names_batch_and_remedy_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, good, calls = image_and_sketch(tmp_path), learner.find_loss("sketchpose"), list[int]()
+
+    def failing(*args: Any) -> Any:
+        calls.append(1)
+        return good(*args) * (float("nan") if len(calls) == 3 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, "find_loss", lambda name: failing)
+        with pytest.raises(TaskError, match=r"run/bad_batch\.npz") as caught:
+            train(small(tmp_path, pair))
+    assert "\n" not in str(caught.value)
+    assert train(small(tmp_path, pair, rate=1e-4), RESUME).steps == 4
+
+
+def test_ctrl_c_is_130_and_resume_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, sketch = image_and_sketch(tmp_path)
+    note = workflow._Watch.note
+
+    def cut(self: Any, step: Any) -> None:
+        note(self, step)
+        if step.step == 2:
+            raise KeyboardInterrupt
+
+    command = ["train", image, "--sketch", sketch, "--out", str(tmp_path / "model"), "--steps", "3", "--width", "4"]
+    command += ["--batch", "2", "--patch", "32", "--precision", "float32", "--threads", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow._Watch, "note", cut)
+        assert run(command) == 130
+    assert "--resume" in capsys.readouterr().err
+    assert not (tmp_path / "model" / "model.safetensors").exists()
+    assert run([*command, "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 3
