@@ -114,7 +114,7 @@ def volume_region(core: Box, shape: tuple[int, int, int], config: VolumeConfig) 
     >>> volume_region(Box((0, 0, 0), (8, 8, 8)), (8, 8, 50), VolumeConfig(threshold=0.0)).loaded.shape
     (8, 8, 23)
     """
-    walked = core.grow(config.link + config.reach).clip(shape)
+    walked = core.grow(config.halo - config.reach).clip(shape)
     region = VolumeRegion(
         shape=shape,
         core=core,
