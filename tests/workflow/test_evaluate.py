@@ -15,6 +15,7 @@ import tifffile
 
 from sketchscale.cli import run
 from sketchscale.config import Execution
+from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import write_box
 from sketchscale.io.image import commit_image, commit_labels, create_image, create_labels, open_image
@@ -137,6 +138,30 @@ def stored(address: str, values: npt.NDArray[Any], chunks: tuple[int, ...]) -> N
     (level,) = create_image(address, values.shape, "zyx", values.dtype, chunks, levels=1)
     write_box(level, whole(values.shape), values)
     commit_image(address)
+
+
+def test_truths_of_another_depth_are_refused(tmp_path: Path, pair: list[tuple[str, Any, Any]]) -> None:
+    address = pair[0][0]
+    np.save(tmp_path / "deep.npy", np.zeros((3, *SHAPE), np.uint16))
+    with pytest.raises(InputError, match=r"true ones of \(3, 70, 90\)"):
+        evaluate(address, "nuclei", str(tmp_path / "deep.npy"), SERIAL)
+    (level,) = create_image(str(tmp_path / "tz.zarr"), (2, 3, *SHAPE), "tzyx", np.dtype("u2"), (1, 1, 64, 64), levels=1)
+    write_box(level, whole((2, 3, *SHAPE)), np.zeros((2, 3, *SHAPE), np.uint16))
+    commit_image(str(tmp_path / "tz.zarr"))
+    with pytest.raises(InputError, match="one time point"):
+        evaluate(address, "nuclei", str(tmp_path / "tz.zarr"), SERIAL)
+    np.save(tmp_path / "float.npy", np.zeros((3, *SHAPE)))
+    with pytest.raises(InputError, match="float64"):
+        evaluate(address, "nuclei", str(tmp_path / "float.npy"), SERIAL)
+
+
+def test_a_truth_with_a_single_section_is_a_plane(tmp_path: Path, pair: list[tuple[str, Any, Any]]) -> None:
+    address, truth, predicted = pair[0]
+    np.save(tmp_path / "one.npy", truth[None])
+    stored(str(tmp_path / "one.zarr"), truth[None], (1, 64, 64))
+    for name in ("one.npy", "one.zarr"):
+        scores = evaluate(address, "nuclei", str(tmp_path / name), SERIAL)
+        assert scores["ap"] == score_labels(truth, predicted).as_dict()["ap"]
 
 
 def test_a_single_image_shows_its_figures_at_the_top(pair: list[tuple[str, Any, Any]]) -> None:
