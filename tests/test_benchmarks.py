@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("integration.py", ["--tiny", "--work", "{folder}"], "suppressed"),
         ("where_next.py", ["--tiny"], "| where-next |"),
         ("integration.py", ["--tiny", "--noise", "--seeds", "1"], "white"),
+        ("training_step.py", ["--tiny"], "cpu_ratio"),
         ("volume.py", ["--tiny"], "cut by a block"),
     ],
 )
