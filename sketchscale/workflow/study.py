@@ -112,6 +112,9 @@ def _train(options: TrainOptions, base: Path, execution: Execution, say: Callabl
         out=str(out),
         images=tuple(_beside(base, name) for name in options.images),
         sketches=tuple(str(base / name) for name in options.sketches),
+        validate=tuple(_beside(base, name) for name in options.validate),
+        validate_sketches=tuple(str(base / name) for name in options.validate_sketches),
+        init=str(base / options.init) if options.init and (base / options.init).exists() else options.init,
     )
     say(train(placed, execution, on_step=say).summary)
 
