@@ -21,7 +21,17 @@ from torch.nn import functional
 
 from sketchscale.errors import InputError
 
-__all__ = ["BatchTargets", "EikonalConfig", "Loss", "LossConfig", "OmniposeConfig", "Term", "combined", "pixel_weights"]
+__all__ = [
+    "BatchTargets",
+    "EikonalConfig",
+    "Loss",
+    "LossConfig",
+    "OmniposeConfig",
+    "Term",
+    "combined",
+    "full_precision",
+    "pixel_weights",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +122,8 @@ class LossConfig:
         flow, distance, bounds: weights of the three terms that all losses share, on |v - v*|^2 of unit vectors and on
             px^2; 5 : 0.08 : 0.08 is Omnipose's 10 : 2 with its flow of length 5 and its division by 25.
         far: weight of a known background pixel more than `rim` px away from every annotated object, relative to the
-            others. 1 is the journal's loss; less lets the network spend itself on where objects are.
+            others. 1 is the journal's loss; less lets the network spend itself on where objects are. Not of `eikonal`,
+            whose `band` says which background is taught in px.
         rim: px, see `far`.
         omnipose: of `sketchpose-1` only. eikonal: of `eikonal` only.
     """
@@ -192,12 +203,12 @@ class Term:
     def mean(cls, weight: float, values: torch.Tensor, where: torch.Tensor, pixels: torch.Tensor | None = None) -> Term:
         """Mean over a mask, pixel by pixel weighted if wanted; all three of the same shape."""
         share = where.to(values.dtype) if pixels is None else where * pixels
-        return cls(weight, (torch.where(where, values, 0.0) * share).sum(), share.sum())
+        return cls(weight, (values * share).sum(), share.sum())
 
     @classmethod
     def share(cls, weight: float, values: torch.Tensor, where: torch.Tensor, among: torch.Tensor) -> Term:
         """Sum over a mask, divided by the size of another one."""
-        return cls(weight, torch.where(where, values, 0.0).sum(), among.sum())
+        return cls(weight, (values * where).sum(), among.sum())
 
 
 def combined(terms: Sequence[Term]) -> torch.Tensor:
@@ -217,6 +228,11 @@ def _mean_over_ranks(counts: torch.Tensor) -> torch.Tensor:
         return counts
     distributed.all_reduce(counts)
     return counts / distributed.get_world_size()
+
+
+def full_precision(prediction: torch.Tensor) -> torch.Tensor:
+    """In float32, or in float64 as it is."""
+    return prediction if prediction.dtype == torch.float64 else prediction.float()
 
 
 def pixel_weights(targets: BatchTargets, config: LossConfig) -> torch.Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, pixel_weights
+from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision, pixel_weights
 
 __all__ = ["dense"]
 
@@ -19,11 +19,11 @@ def dense(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -
     """Mean squared errors of flow and distance over all pixels, whatever the masks of the targets say.
 
     Args:
-        prediction: (n, 3, y, x), flow y, flow x, distance; any float type, computed in float32.
+        prediction: (n, 3, y, x), flow y, flow x, distance; any float type, computed in float32 at least.
 
     Source: the journal's eq. 15 with D = X, without its inequality.
     """
-    values = prediction.float()
+    values = full_precision(prediction)
     flow_error = ((values[:, :2] - targets.flow) ** 2).sum(dim=1)
     everywhere = torch.ones_like(targets.inside)
     pixels = pixel_weights(targets, config)

@@ -34,17 +34,17 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from sketchscale.losses.base import BatchTargets, EikonalConfig, LossConfig, Term, combined
+from sketchscale.losses.base import BatchTargets, EikonalConfig, LossConfig, Term, combined, full_precision
 from sketchscale.losses.sketchpose import bounds_term
 
-__all__ = ["eikonal", "eikonal_terms", "upwind_gradient"]
+__all__ = ["eikonal", "eikonal_strokes", "eikonal_terms", "upwind_gradient"]
 
 
 def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
     """Sketchpose 2.0 in two dimensions.
 
     Args:
-        prediction: (n, 3, y, x), flow y, flow x, signed distance; any float type, computed in float32.
+        prediction: (n, 3, y, x), flow y, flow x, signed distance; any float type, computed in float32 at least.
 
     Returns:
         A scalar. Its terms of length, slope and coupling reach every pixel; the others only what the sketch knows.
@@ -52,7 +52,7 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig)
     Source: Sketchpose 2.0, the functional of potential and flow, repaired; see the module.
     """
     own = config.eikonal
-    values = prediction.float()
+    values = full_precision(prediction)
     v, phi = values[:, :2], values[:, 2]
     beside = torch.where(targets.signed_known & (targets.signed.abs() == 0.5), targets.signed, 0.0)
     taught = targets.signed_known & (targets.signed >= -own.band)
@@ -66,6 +66,32 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig)
             bounds_term(phi, targets, config),
         ]
     )
+
+
+def eikonal_strokes(
+    prediction: torch.Tensor,
+    boundary: torch.Tensor,
+    background: torch.Tensor,
+    foreground: torch.Tensor,
+    spacing: Sequence[float],
+    config: EikonalConfig,
+) -> torch.Tensor:
+    """The functional alone, from points, curves and strokes, in two or three dimensions.
+
+    Args:
+        prediction: (n, 3, y, x) or (n, 4, z, y, x): flow in array order, then the signed distance in the unit of
+            `spacing`; any float type, computed in float32 at least.
+        boundary, background, foreground, spacing: see `eikonal_terms`.
+
+    Source: Sketchpose 2.0, E(v, phi), repaired; see the module.
+
+    >>> prediction, none = torch.zeros(1, 4, 2, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.bool)
+    >>> round(float(eikonal_strokes(prediction, none.float(), none, none, (3.0, 1.0, 1.0), EikonalConfig())), 3)
+    2.0
+    """
+    values = full_precision(prediction)
+    terms = eikonal_terms(values[:, -1], values[:, :-1], boundary, background, foreground, spacing, config)
+    return combined(list(terms.values()))
 
 
 def eikonal_terms(
@@ -96,7 +122,7 @@ def eikonal_terms(
     beside = boundary != 0
     weight = torch.where(phi.detach().abs() < min(spacing), config.near, 1.0)
     half = min(spacing) / 2
-    length = ((v**2).sum(dim=1) + 1e-8).sqrt()
+    length = ((v**2).sum(dim=1) + 1e-12).sqrt()
     return {
         "length": Term.mean(config.length, (length - 1) ** 2, torch.ones_like(beside)),
         "slope": Term.mean(config.slope, (slope - 1) ** 2, ~beside, weight),
@@ -130,20 +156,40 @@ def upwind_gradient(phi: torch.Tensor, spacing: Sequence[float]) -> tuple[torch.
     >>> gradient[0, 1, 0].tolist(), slope[0, 0].round().tolist()
     ([0.0, 0.0, -1.0, -1.0, -1.0], [0.0, 1.0, 1.0, 1.0, 1.0])
     """
-    outside, fixed = phi < 0, phi.detach()
-    steps, rises = [], []
+    with torch.no_grad():
+        gradient, slope, turned, rate = _scheme(phi, spacing)
+    moved = phi - phi.detach()
+    return gradient + turned * moved[:, None], slope + rate * moved
+
+
+def _scheme(
+    phi: torch.Tensor, spacing: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradient, slope, and the derivatives of both by the pixel itself."""
+    away = torch.where(phi < 0, -1.0, 1.0).to(phi.dtype)
+    height = away * phi
+    steps, signs, falls = [], [], []
     for axis, size in enumerate(spacing, start=1):
         count = phi.shape[axis]
-        first, last = fixed.narrow(axis, 0, 1), fixed.narrow(axis, count - 1, 1)
-        before = (phi - torch.cat([first, fixed.narrow(axis, 0, count - 1)], dim=axis)) / size
-        after = (torch.cat([fixed.narrow(axis, 1, count - 1), last], dim=axis) - phi) / size
-        upward, downward = torch.where(outside, after, before), -torch.where(outside, before, after)
-        nearer = torch.maximum(upward, downward)
-        # Of two equal ones half the difference, 0: neither side is taken.
-        step = torch.where(upward == downward, 0.0, torch.where(upward > downward, upward, -downward))
-        steps.append(torch.where(nearer > 0, step, 0.0))
-        rises.append(nearer)
-    slopes = torch.stack(rises, dim=1)
-    length = ((functional.relu(slopes) ** 2).sum(dim=1) + 1e-12).sqrt()
-    steepest = slopes.amax(dim=1)
-    return torch.stack(steps, dim=1), torch.where(steepest > 0, length, steepest)
+        before = torch.cat([phi.narrow(axis, 0, 1), phi.narrow(axis, 0, count - 1)], dim=axis)
+        after = torch.cat([phi.narrow(axis, 1, count - 1), phi.narrow(axis, count - 1, 1)], dim=axis)
+        down, up = height - away * before, height - away * after
+        fall = torch.maximum(down, up) / size
+        # Of two equal ones neither side is taken: half of each, with opposite signs, is 0.
+        sign = torch.sign(down - up) * (fall > 0)
+        steps.append(away * sign * fall)
+        signs.append(sign / size)
+        falls.append(fall)
+    slopes = torch.stack(falls, dim=1)
+    inverse = torch.tensor([1 / size for size in spacing], dtype=phi.dtype, device=phi.device)
+    positive = slopes.clamp(min=0)
+    length = ((positive**2).sum(dim=1) + 1e-12).sqrt()
+    steepest, which = slopes.max(dim=1)
+    pit = steepest <= 0
+    rate = torch.einsum("nk...,k->n...", positive, inverse) / length
+    return (
+        torch.stack(steps, dim=1),
+        torch.where(pit, steepest, length),
+        torch.stack(signs, dim=1),
+        away * torch.where(pit, inverse[which], rate),
+    )

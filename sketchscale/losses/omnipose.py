@@ -23,7 +23,15 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from sketchscale.losses.base import BatchTargets, LossConfig, OmniposeConfig, Term, combined, pixel_weights
+from sketchscale.losses.base import (
+    BatchTargets,
+    LossConfig,
+    OmniposeConfig,
+    Term,
+    combined,
+    full_precision,
+    pixel_weights,
+)
 from sketchscale.losses.sketchpose import bounds_term
 
 __all__ = ["sample_flow", "sketchpose_1", "trajectories"]
@@ -35,7 +43,7 @@ def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: LossCo
     """The Omnipose family on what a sketch knows.
 
     Args:
-        prediction: (n, 4, y, x), flow y, flow x, distance, boundary logit; any float type, computed in float32.
+        prediction: (n, 4, y, x), flow y, flow x, distance, boundary logit; computed in float32 at least.
 
     Returns:
         A scalar; 0 with a gradient of 0 when the batch knows nothing.
@@ -43,7 +51,7 @@ def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: LossCo
     Source: Sketchpose (preprint), eqs. 8 to 16; Omnipose, eqs. 3 to 7; see the module for what is ours.
     """
     own = config.omnipose
-    values = prediction.float()
+    values = full_precision(prediction)
     flow, distance, logit = values[:, :2], values[:, 2], values[:, _BOUNDARY]
     pixels = pixel_weights(targets, config)
     rho = pixels * (own.beta + torch.exp(-targets.distance.clamp(min=0) / own.alpha))
@@ -62,8 +70,8 @@ def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: LossCo
 
 
 def _length(flow: torch.Tensor) -> torch.Tensor:
-    """(n, 2, y, x) to (n, y, x); smooth at 0, where it is 1e-4 instead."""
-    return ((flow**2).sum(dim=1) + 1e-8).sqrt()
+    """(n, 2, y, x) to (n, y, x); smooth at 0, where it is 1e-6 instead."""
+    return ((flow**2).sum(dim=1) + 1e-12).sqrt()
 
 
 def _euler_term(flow: torch.Tensor, targets: BatchTargets, own: OmniposeConfig) -> Term:
@@ -73,7 +81,7 @@ def _euler_term(flow: torch.Tensor, targets: BatchTargets, own: OmniposeConfig) 
     start = known[:, rows, columns]
     frozen = known[:, None].float()
     with torch.no_grad():
-        aim = trajectories(targets.flow * frozen, steps=own.steps, stride=own.stride)
+        aim = trajectories(targets.flow.to(flow.dtype) * frozen, steps=own.steps, stride=own.stride)
     path = trajectories(flow * frozen, steps=own.steps, stride=own.stride)
     apart = ((path - aim) ** 2).sum(dim=2).mean(dim=0) / 2
     return Term.mean(own.euler, apart, start.flatten(1))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, pixel_weights
+from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision, pixel_weights
 
 __all__ = ["bounds_term", "sketchpose"]
 
@@ -23,14 +23,14 @@ def sketchpose(prediction: torch.Tensor, targets: BatchTargets, config: LossConf
     """The journal's loss: masked flow, masked distance, two-sided inequality.
 
     Args:
-        prediction: (n, 3, y, x), flow y, flow x, distance; any float type, computed in float32.
+        prediction: (n, 3, y, x), flow y, flow x, distance; any float type, computed in float32 at least.
 
     Returns:
         A scalar; 0 with a gradient of 0 when the batch knows nothing.
 
     Source: Sketchpose (journal), eqs. 14 and 15; the upper bound follows from its theorem.
     """
-    values = prediction.float()
+    values = full_precision(prediction)
     flow, distance = values[:, :2], values[:, 2]
     pixels = pixel_weights(targets, config)
     return combined(

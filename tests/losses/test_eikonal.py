@@ -15,7 +15,7 @@ from scipy import ndimage
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.losses import EikonalConfig, LossConfig, eikonal
 from sketchscale.losses.base import combined
-from sketchscale.losses.eikonal import eikonal_terms, upwind_gradient
+from sketchscale.losses.eikonal import eikonal_strokes, eikonal_terms, upwind_gradient
 from tests.losses.batches import batch, full_mask, random_prediction
 from tests.oracles import losses as oracle
 from tests.oracles import targets as target_oracle
@@ -53,20 +53,47 @@ def test_the_scheme_is_that_of_a_slow_walk_over_pixels(seed: int, shape: tuple[i
     np.testing.assert_allclose(slope[0].numpy(), expected[1], atol=1e-5)
 
 
+def test_derivatives_are_by_the_pixel_itself_and_lift_pits() -> None:
+    rng = np.random.default_rng(0)
+    spacing = (2.0, 0.5)
+    hilly = np.abs(rng.standard_normal((1, 7, 8))) * 3 * np.where(np.arange(8) < 4, 1, -1)
+    phi = torch.from_numpy(hilly).requires_grad_()
+    _, slope = upwind_gradient(phi, spacing)
+    (found,) = torch.autograd.grad(slope.sum(), phi)
+    pits = 0
+    for at in np.ndindex(7, 8):
+        if slope[(0, *at)] <= 0:
+            pits += 1
+            assert found[(0, *at)] * phi[(0, *at)] > 0
+        if slope[(0, *at)] == 0:
+            continue  # a pit at the border, beside itself: only the derivative from below is defined
+        values = []
+        for change in (-1e-6, 1e-6):
+            moved = np.pad(phi.detach()[0].numpy(), 1, mode="edge")
+            moved[at[0] + 1, at[1] + 1] += change
+            values.append([part[..., at[0] + 1, at[1] + 1] for part in oracle.upwind(moved, spacing)])
+        assert float(found[(0, *at)]) == pytest.approx((values[1][1] - values[0][1]) / 2e-6, abs=1e-4), at
+        for axis in range(2):
+            (rate,) = torch.autograd.grad(upwind_gradient(phi, spacing)[0][(0, axis, *at)], phi)
+            assert float(rate[(0, *at)]) == pytest.approx((values[1][0][axis] - values[0][0][axis]) / 2e-6, abs=1e-4)
+            assert int((rate != 0).sum()) <= 1
+    assert pits > 3
+
+
 @given(seed=seeds)
 @quick
 def test_with_everything_annotated_it_is_the_dense_form(seed: int) -> None:
     truth = full_mask(seed, (10, 12))
     targets = batch(truth)
-    prediction = 2 * random_prediction(seed, targets, 3)
+    prediction = 2 * random_prediction(seed, targets, 3).double()
     plain = oracle.dense_eikonal(
-        prediction[0].double().numpy(),
+        prediction[0].numpy(),
         targets.flow[0].double().numpy(),
         target_oracle.signed_distance(truth),
         truth > 0,
         LossConfig(),
     )
-    assert float(eikonal(prediction, targets, LossConfig())) == pytest.approx(plain, rel=2e-6)
+    assert float(eikonal(prediction, targets, LossConfig())) == pytest.approx(plain, rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [disc, ellipse, blob])
@@ -123,6 +150,28 @@ def test_in_three_dimensions_slopes_are_per_unit_of_length() -> None:
         EikonalConfig(),
     )
     assert float(combined(list(terms.values()))) < 0.05
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (2.5, 0.5, 1.0)])
+def test_strokes_alone_are_the_functional_in_two_and_three_dimensions(spacing: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(1)
+    shape = (4, 6, 5)[: len(spacing)]
+    prediction = torch.from_numpy(rng.standard_normal((1, len(spacing) + 1, *shape)) * 2)
+    boundary = np.where(rng.random(shape) < 0.2, 0.25, 0.0)
+    background, foreground = rng.random(shape) < 0.3, rng.random(shape) < 0.3
+    got = eikonal_strokes(
+        prediction, *(torch.from_numpy(a)[None] for a in (boundary, background, foreground)), spacing, EikonalConfig()
+    )
+    v, phi = prediction[0, :-1].numpy(), prediction[0, -1].numpy()
+    gradient, slope = oracle.upwind(phi, spacing)
+    off = boundary == 0
+    weight, half = np.where(np.abs(phi) < min(spacing), 0.2, 1.0)[off], min(spacing) / 2
+    expected = ((np.linalg.norm(v, axis=0) - 1) ** 2).mean()
+    expected += np.average(((slope - 1) ** 2 + ((gradient - v) ** 2).sum(axis=0))[off], weights=weight)
+    expected += ((phi - boundary) ** 2)[~off].mean()
+    expected += (np.maximum(phi + half, 0) ** 2)[background].mean()
+    expected += (np.maximum(half - phi, 0) ** 2)[foreground].mean()
+    assert float(got) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_border_repeats_its_pixels() -> None:
