@@ -32,7 +32,8 @@ from sketchscale.training.thresholds import predict_image
 
 __all__ = ["JOININGS", "calibrate"]
 
-THRESHOLDS = tuple(float(t) for t in np.arange(-4, 1.01, 0.5))
+THRESHOLDS = (-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
+"""Finer towards 0, where a signed distance changes by 1 px from pixel to pixel."""
 JOININGS = ((2, 0.75), (1, 1.0))
 """Link radius and saddle: the one that holds out against noisy flow, the one that parts small objects that touch."""
 SIZES = (0, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960)
