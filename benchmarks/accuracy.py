@@ -1,8 +1,7 @@
-r"""What do partial annotation, each loss, and a few strokes on a new kind of image cost or bring? The tables of README.
+r"""What do partial annotation and each loss cost? The tables of README.
 
     python benchmarks/accuracy.py train --data DATA --set dsb2018_fluo --loss sketchpose --percent 100 10 1 \
         --out CELLS --runs RUNS
-    python benchmarks/accuracy.py transfer --data DATA --out CELLS
     python benchmarks/accuracy.py table CELLS...
 
 `train` keeps p % of the pixels of every training image (a thresholded Gaussian process of sigma 10 px, as the papers
@@ -10,10 +9,6 @@ do; the masks of a seed are nested), trains one network from random weights for 
 steps, and segments every test image with the threshold, the joining and the smallest size that `calibrate` set on the
 annotated pixels. Every finished cell is a line of JSON in CELLS, and is not run again. `--full` is the papers' size,
 for a GPU. The phase-contrast images are halved (truth too): their cells are larger than a patch.
-
-`transfer` starts from the shipped model, which has seen fluorescent nuclei only. On one training image of another kind
-12 strokes are drawn (as simulated people draw them); after at most 100 small steps the model is tried on all the other
-images of that kind, and so is the model that it started from.
 
 `table` prints what CELLS hold: mean over the test images, and over seeds with their standard deviation.
 """
@@ -24,8 +19,6 @@ import argparse
 import csv
 import json
 import platform
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,24 +29,19 @@ import torch
 from skimage.io import imread
 from skimage.transform import downscale_local_mean
 
-from sketchscale.annotations.events import Event
-from sketchscale.annotations.simulate import simulate_mask, simulate_strokes
-from sketchscale.annotations.sketch import Sketch
+from sketchscale.annotations.simulate import simulate_mask
 from sketchscale.integration.euler import IntegrationConfig
 from sketchscale.integration.plan import integrate
 from sketchscale.losses import LossConfig, find_loss
 from sketchscale.metrics import score_labels
 from sketchscale.networks import NetworkConfig
-from sketchscale.networks.checkpoint import Model, load_model
+from sketchscale.networks.checkpoint import Model
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.loop import TrainingConfig, predict_image, train
 from sketchscale.training.patches import TrainingImage
 from sketchscale.workflow.calibrate import calibrate
 
-STROKES = 12
-SMALL_STEPS = 100
 HALVED = ("usiigaci_phase",)
-KINDS = {"dsb2018_brightfield": "bright-field nuclei", "usiigaci_phase": "cells in phase contrast"}
 
 
 def load_images(folder: Path, split: str) -> list[TrainingImage]:
@@ -173,55 +161,6 @@ def run_cell(
     }
 
 
-def strokes_on(image: TrainingImage, count: int, seed: int) -> TrainingImage:
-    """The image with simulated strokes, as many of whole objects as there is room for, and background strokes."""
-    for objects in range(count, 0, -1):
-        sketch = simulate_strokes(image.labels, n_objects=objects, seed=seed)
-        if len(sketch.marks) <= count:
-            return painted(image, sketch)
-    marks = list(simulate_strokes(image.labels, n_objects=count, seed=seed).marks)
-    return painted(image, with_marks(sketch, [*marks[: count - 3], *marks[-3:]]))
-
-
-def with_marks(sketch: Sketch, marks: Sequence[Event]) -> Sketch:
-    return replace(sketch, events=tuple(marks))
-
-
-def painted(image: TrainingImage, sketch: Sketch) -> TrainingImage:
-    raster = sketch.rasterize()
-    return replace(image, labels=raster.labels, boundary=raster.boundary)
-
-
-def run_transfer(options: argparse.Namespace) -> None:
-    """From the shipped model, by 12 strokes on one image of another kind."""
-    start = load_model("nuclei-fluo")
-    for kind in KINDS:
-        images = [i for split in ("train", "test") for i in load_images(options.data / kind, split)]
-        before: dict[str, float] | None = None
-        for seed in options.seed:
-            key = {"transfer": kind, "seed": seed, "steps": SMALL_STEPS, "strokes": STROKES}
-            if any(key.items() <= cell.items() for cell in finished(options.out)):
-                continue
-            pick = images[seed % len(images)]
-            others = [image for image in images if image is not pick]
-            before = before or average_precision(start, others)
-            config = TrainingConfig(
-                network=start.config.network,
-                steps=SMALL_STEPS,
-                rate=1e-3,
-                threads=options.threads,
-                seed=seed,
-                average=0.9,
-            )
-            with tempfile.TemporaryDirectory() as run:
-                started = time.monotonic()
-                drawn = [strokes_on(pick, STROKES, seed)]
-                model = calibrate(train(drawn, config, run_folder=run, init=start), drawn)
-                elapsed = time.monotonic() - started
-            after = average_precision(model, others)
-            add(options.out, {**key, "image": pick.name, "before": before, "after": after, "seconds": elapsed})
-
-
 def mean_and_spread(values: Sequence[float]) -> str:
     spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{spread}"
@@ -238,7 +177,6 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
         for loss in sorted({row["loss"] for row in rows}):
             yield from loss_rows([row for row in rows if row["loss"] == loss], loss)
         yield ""
-    yield from transfer_rows([cell for cell in cells if "transfer" in cell])
 
 
 def loss_rows(rows: Sequence[dict[str, Any]], loss: str) -> Iterator[str]:
@@ -254,44 +192,28 @@ def loss_rows(rows: Sequence[dict[str, Any]], loss: str) -> Iterator[str]:
         )
 
 
-def transfer_rows(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
-    if not cells:
-        return
-    yield f"From nuclei-fluo to another kind of image: {STROKES} strokes on one image, {SMALL_STEPS} steps\n"
-    yield "| kind | image drawn on | AP 0.5 before | after | gained | s |"
-    yield "|---|---|---|---|---|---|"
-    for cell in cells:
-        before, after = cell["before"]["ap50"], cell["after"]["ap50"]
-        yield (
-            f"| {KINDS[cell['transfer']]} | {cell['image']} | {before:.3f} | {after:.3f} | {after - before:+.3f} | "
-            f"{cell['seconds']:.0f} |"
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("train", "transfer"):
-        command = commands.add_parser(name)
-        command.add_argument("--data", type=Path, required=True)
-        command.add_argument("--out", type=Path, required=True, help="file of finished cells, appended to")
-        command.add_argument("--seed", type=int, nargs="+", default=[0])
-        command.add_argument("--threads", type=int, default=2)
-        command.add_argument("--tiny", action="store_true")
-    train_parser = commands.choices["train"]
-    train_parser.add_argument("--set", default="dsb2018_fluo")
-    train_parser.add_argument("--loss", nargs="+", default=["sketchpose"])
-    train_parser.add_argument("--percent", type=float, nargs="+", default=[100, 25, 10, 5, 1])
-    train_parser.add_argument("--steps", type=int)
-    train_parser.add_argument("--runs", type=Path, required=True, help="folder of training states; resumed from there")
-    train_parser.add_argument("--full", action="store_true", help="the papers' size, on a GPU")
+    cells = commands.add_parser("train")
+    cells.add_argument("--data", type=Path, required=True)
+    cells.add_argument("--out", type=Path, required=True, help="file of finished cells, appended to")
+    cells.add_argument("--runs", type=Path, required=True, help="folder of training states; resumed from there")
+    cells.add_argument("--set", default="dsb2018_fluo")
+    cells.add_argument("--loss", nargs="+", default=["sketchpose"])
+    cells.add_argument("--percent", type=float, nargs="+", default=[100, 25, 10, 5, 1])
+    cells.add_argument("--seed", type=int, nargs="+", default=[0])
+    cells.add_argument("--steps", type=int)
+    cells.add_argument("--threads", type=int, default=2)
+    cells.add_argument("--tiny", action="store_true", help="a few images, to see that it runs")
+    cells.add_argument("--full", action="store_true", help="the papers' size, on a GPU")
     commands.add_parser("table").add_argument("cells", type=Path, nargs="+")
     options = parser.parse_args()
     if options.command == "table":
         print("\n".join(table([cell for path in options.cells for cell in finished(path)])))
     else:
         torch.set_num_threads(options.threads)
-        (run_cells if options.command == "train" else run_transfer)(options)
+        run_cells(options)
 
 
 if __name__ == "__main__":
