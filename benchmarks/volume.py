@@ -39,15 +39,17 @@ Fields = npt.NDArray[np.float16]
 
 def scene(side: int, count: int, seed: int, radius: tuple[float, float] = (6, 11)) -> npt.NDArray[np.int32]:
     """Labels of ellipsoids; each keeps at least 70 % of its voxels free of earlier ones, and one piece."""
-    rng, grid = np.random.default_rng(seed), np.indices((side,) * 3).astype(np.float64)
+    rng = np.random.default_rng(seed)
     labels = np.zeros((side,) * 3, np.int32)
     for _ in range(40 * count):
         half = np.minimum(rng.uniform(*radius, size=3), side / 2 - 1)
         centre = rng.uniform(half, side - 1 - half)
-        ball = sum(((g - c) / h) ** 2 for g, c, h in zip(grid, centre, half, strict=True)) < 1
-        free = ball & (labels == 0)
+        box = tuple(slice(int(c - h), int(c + h) + 2) for c, h in zip(centre, half, strict=True))
+        axes = np.ogrid[box]
+        ball = sum(((a - c) / h) ** 2 for a, c, h in zip(axes, centre, half, strict=True)) < 1
+        free = ball & (labels[box] == 0)
         if labels.max() < count and free.sum() > 0.7 * ball.sum() and ndimage.label(free)[1] == 1:
-            labels[free] = labels.max() + 1
+            labels[box][free] = labels.max() + 1
     return labels
 
 

@@ -169,7 +169,7 @@ def _prepare(address: str, options: VolumeOptions, execution: Execution) -> _Job
     check_device(options.device)
     model = load_model(options.model)
     ratio = volume.spacing[0] / volume.spacing[1] if options.anisotropy is None else options.anisotropy
-    chunks = tuple(min(c if 16 <= c <= 128 else 64, n) for c, n in zip(volume.chunks, volume.shape, strict=True))
+    chunks = tuple(min(c if 8 <= c <= 128 else 64, n) for c, n in zip(volume.chunks, volume.shape, strict=True))
     return _Job(
         image=image,
         volume=volume,

@@ -118,9 +118,9 @@ def check(labels: npt.NDArray[np.uint32], objects: ObjectMap, expected: npt.NDAr
         assert box.tolist() == [*where.min(axis=0), *(where.max(axis=0) + 1)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    fields=any_volume(14),
+    fields=any_volume(12),
     chunk=st.tuples(st.integers(1, 7), st.integers(2, 7), st.integers(2, 7)),
     times=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
     rule=st.sampled_from(RULES),

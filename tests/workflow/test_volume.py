@@ -29,11 +29,11 @@ from tests.integration.volumes import ellipsoid_labels
 from tests.pipeline import draw_volume
 from tests.workflow.killed import NEVER, run_killed
 
-SHAPE = (20, 50, 70)
+SHAPE = (20, 36, 40)
 
 
 def store_volume(
-    address: Path, voxels: npt.NDArray[np.generic], *, depth: float | None = None, version: str = "0.5", chunk: int = 16
+    address: Path, voxels: npt.NDArray[np.generic], *, depth: float | None = None, version: str = "0.5", chunk: int = 8
 ) -> str:
     """An OME-Zarr volume with two levels, from (z, y, x) or (c, z, y, x) voxels."""
     axes = "czyx"[4 - voxels.ndim :]
@@ -92,7 +92,6 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
         (2, Execution(engine="serial", block=64)),
         (2, Execution(engine="threads", workers=3, block=2048)),
         (2, Execution(engine="processes", workers=2, block=256)),
-        (3, Execution(engine="serial", block=64)),
         (3, Execution(engine="threads", workers=2, block=256)),
     ],
     ids=lambda e: f"{e.engine}-{e.block}" if isinstance(e, Execution) else f"dim{e}",
@@ -105,13 +104,13 @@ def test_blocks_engines_and_workers_do_not_change_a_byte(
     expected = segment_volume_array(draw_volume(SHAPE), options)
     np.testing.assert_array_equal(stored(volume), expected)
     np.testing.assert_array_equal(stored(volume, 1), expected[:, ::2, ::2])
-    assert result.n == expected.max() > 8
+    assert result.n == expected.max() > 4
     assert result.audit.windows == 6
     assert all(check["ok"] for check in verify(volume))
 
 
 def test_sections_far_apart_are_read_from_the_file_or_said(tmp_path: Path, models: dict[int, str]) -> None:
-    voxels = draw_volume((9, 48, 40))
+    voxels = draw_volume((9, 36, 24))
     known = store_volume(tmp_path / "known.zarr", voxels, depth=2.5)
     unknown = store_volume(tmp_path / "unknown.zarr", voxels)
     options = VolumeOptions(model=models[2], anisotropy=2.5)
@@ -127,7 +126,7 @@ def test_sections_far_apart_are_read_from_the_file_or_said(tmp_path: Path, model
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_channels_and_versions_are_those_of_the_image(tmp_path: Path, models: dict[int, str], version: str) -> None:
-    voxels = np.stack([draw_volume((6, 40, 36), seed) for seed in (0, 1)])
+    voxels = np.stack([draw_volume((6, 24, 20), seed) for seed in (0, 1)])
     address = store_volume(tmp_path / "v.zarr", voxels, version=version)
     options = VolumeOptions(model=models[2])
     with pytest.raises(InputError, match="2 channels"):
@@ -191,7 +190,7 @@ def segmented(image: Path, model: str, operations: int = NEVER) -> subprocess.Co
 
 
 def test_killed_at_any_write_and_resumed_the_bytes_are_the_same(tmp_path: Path, models: dict[int, str]) -> None:
-    pristine = Path(store_volume(tmp_path / "volume.zarr", draw_volume((18, 40, 40))))
+    pristine = Path(store_volume(tmp_path / "volume.zarr", draw_volume((12, 20, 20))))
     whole_run, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
     shutil.copytree(pristine, whole_run, copy_function=shutil.copy2)
     shutil.copytree(pristine, killed, copy_function=shutil.copy2)
