@@ -28,7 +28,7 @@ FillHoles = Annotated[
     float | None, typer.Option("--fill-holes", help="Fill holes of at most this share of the object's area, as 0.03.")
 ]
 FlowError = Annotated[
-    float | None, typer.Option("--flow-error", help="Remove objects whose flow is not their shape's, as 0.4; 0 to 4.")
+    float | None, typer.Option("--flow-error", help="Remove objects whose flow is not their shape's, as 0.6; 0 to 4.")
 ]
 Depth = Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)]
 
