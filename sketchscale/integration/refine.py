@@ -42,8 +42,8 @@ class RefineConfig:
 
     Attributes:
         fill_holes: holes of at most this share of the object's area are filled; 0 fills none, 0.03 is customary.
-        flow_error: objects above this are dropped: 0.6 to 1 takes false nuclei away and hardly a true one, 0.4 (Cellpose)
-            and less take good small ones (benchmarks/results/refine.txt); 4 keeps all, 0 drops what is not perfect.
+        flow_error: objects above this are dropped: 0.6 to 1 takes false nuclei away and hardly a true one, 0.4 (as in
+            Cellpose) takes true ones too (benchmarks/results/refine.txt); 4 keeps all, 0 drops what is not perfect.
 
     Raises:
         InputError: a value below 0, or no number.
