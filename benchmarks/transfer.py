@@ -3,9 +3,9 @@
     python benchmarks/transfer.py --data DATA [--kind usiigaci_phase] [--seed 0 1 2]
 
 The start is the shipped model, trained on fluorescent nuclei only. On one image of another kind 12 strokes are drawn:
-the outlines of four objects, a dab inside each of them, and four strokes of background. After at most 100 steps of
-training on that image alone, threshold and sizes set on the strokes themselves, the model is tried on all the other
-images of the kind, and so is the model that it started from. A row per image drawn on.
+four objects are filled, a thick line of background drawn around each, and four more strokes laid over background. After
+at most 100 steps of training on that image alone, threshold and sizes set on the strokes themselves, the model is tried
+on all the other images of the kind, and so is the model that it started from. A row per image drawn on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from accuracy import average_precision, load_images
 from scipy import ndimage
 from skimage import measure
 
-from sketchscale.annotations.events import Stroke
+from sketchscale.annotations.events import Event, Point, Polygon, Stroke
 from sketchscale.annotations.simulate import simulate_strokes
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.networks.checkpoint import Model, load_model
@@ -33,34 +34,49 @@ from sketchscale.training.loop import TrainingConfig, train
 from sketchscale.training.patches import TrainingImage
 from sketchscale.workflow.calibrate import calibrate
 
-OBJECTS, BACKGROUND, STEPS = 4, 4, 100
+OBJECTS, BACKGROUND, STEPS, BRUSH = 4, 4, 100, 3
 
 
 def twelve_strokes(truth: npt.NDArray[np.int32], seed: int) -> Sketch:
-    """Four outlines, four dabs inside, the four largest background strokes of a simulated person."""
+    """Four objects filled, background around each, and the four largest background strokes of a simulated person."""
     simulated = simulate_strokes(truth, n_objects=1, seed=seed)
     ground = [s for s in simulated.marks if isinstance(s, Stroke) and s.label == "background"]
     ground.sort(key=lambda s: -s.radius_px * len(s.points))
-    strokes = [*outlines_and_dabs(truth, seed), *ground[:BACKGROUND]]
+    strokes = [*ringed_objects(truth, seed), *ground[:BACKGROUND]]
     assert len(strokes) == 2 * OBJECTS + BACKGROUND
     events = tuple(replace(stroke, id=f"stroke-{i}") for i, stroke in enumerate(strokes))
     return Sketch(events=events, shape=(truth.shape[0], truth.shape[1]))
 
 
-def outlines_and_dabs(truth: npt.NDArray[np.int32], seed: int) -> Iterator[Stroke]:
-    """Objects of at least the median size that do not touch the border."""
-    regions = [r for r in measure.regionprops(truth) if min(r.bbox[:2]) > 0 and r.bbox[2] < truth.shape[0]]
-    regions = [r for r in regions if r.bbox[3] < truth.shape[1] and measure.label(r.image, connectivity=1).max() == 1]
-    middle = np.median([r.area for r in regions])
-    large = [r for r in regions if r.area >= middle]
+def ringed_objects(truth: npt.NDArray[np.int32], seed: int) -> Iterator[Event]:
+    """Four of the larger objects with room around them: a thick line of background about each, then its fill.
+
+    Where the two meet is a boundary for certain, so no outline need be drawn.
+    """
+    room = 2 * BRUSH + 1
+    regions = [r for r in measure.regionprops(truth) if stands_alone(truth, r, room)]
+    large = sorted(regions, key=lambda r: -r.area)[: max(OBJECTS, len(regions) // 2)]
     for k, i in enumerate(np.random.default_rng(seed).permutation(len(large))[:OBJECTS], start=1):
-        inside, origin = np.pad(large[i].image, 2), np.array(large[i].bbox[:2]) - 2
-        line = max(measure.find_contours(ndimage.binary_dilation(inside).astype(float), 0.9), key=len) + origin
-        yield Stroke(points=tuple(map(tuple, line.round(2).tolist())), radius_px=0.5, label="boundary")
-        depth = ndimage.distance_transform_edt(inside)
-        spot = np.array(np.unravel_index(int(depth.argmax()), depth.shape)) + origin
-        radius = max(0.5, float(depth.max()) - 1)
-        yield Stroke(points=((float(spot[0]), float(spot[1])),), radius_px=radius, label="foreground", object=k)
+        inside, origin = np.pad(large[i].image, room), np.array(large[i].bbox[:2]) - room
+        away = ndimage.distance_transform_edt(~inside)
+        yield Stroke(points=contour(away, BRUSH + 0.5, origin), radius_px=BRUSH, label="background")
+        yield Polygon(rings=(contour(away, 0.5, origin),), label="foreground", object=k)
+
+
+def stands_alone(truth: npt.NDArray[np.int32], region: Any, room: int) -> bool:
+    """In one piece, with nothing but background around it."""
+    y0, x0, y1, x1 = region.bbox
+    if min(y0, x0) < room or y1 > truth.shape[0] - room or x1 > truth.shape[1] - room:
+        return False
+    around = truth[y0 - room : y1 + room, x0 - room : x1 + room]
+    near = ndimage.distance_transform_edt(around != region.label) <= room
+    whole = measure.label(region.image, connectivity=1).max() == 1
+    return bool(whole and set(np.unique(around[near])) == {0, region.label})
+
+
+def contour(values: npt.NDArray[np.float64], level: float, origin: npt.NDArray[np.int_]) -> tuple[Point, ...]:
+    line = max(measure.find_contours(values, level), key=len) + origin
+    return tuple((float(y), float(x)) for y, x in line.round(2))
 
 
 def drawn_on(image: TrainingImage, seed: int) -> TrainingImage:
