@@ -6,9 +6,10 @@
 For every candidate threshold and way of joining, the trained network's fields of some annotated windows are made into
 objects of any size. A predicted object and an annotated one match at t when the pixels that they share are more than t
 of the pixels of A in either. The candidate with the best mean of the average precisions at 0.5 and 0.75 over the pooled
-objects wins, with the least of the smallest sizes within 0.001 of the best for it: at most half of the 5th percentile of
-the matched objects, as smaller ones than were shown may be out there. Among thresholds within 0.003 of the best, the
-middle one. Pieces with fewer than 8 annotated pixels are left out: they say too little.
+objects wins, with the largest of the smallest sizes within 0.001 of the best for it, as specks mostly lie where nobody
+drew; but at most half of the 5th percentile of the matched objects: nothing much smaller than what was shown is an
+object. Among thresholds within 0.003 of the best, the middle one. Pieces with fewer than 8 annotated pixels are left
+out: they say too little.
 
 `train` looks at the images that the model was trained on, where fields are a little better than elsewhere.
 """
@@ -146,7 +147,7 @@ def _trials(windows: Sequence[_Window], joining: tuple[int, float], sizes: Seque
         most = int(np.percentile(areas[shares > 0.5], 5) / 2) if (shares > 0.5).any() else 0
         allowed = [*(size for size in sizes if size < most), most]
         scores = [_precision(shares[areas >= size], objects) for size in allowed]
-        size = next(i for i, score in enumerate(scores) if score >= max(scores) - _TIE / 3)
+        size = max(i for i, score in enumerate(scores) if score >= max(scores) - _TIE / 3)
         yield _Trial(scores[size], threshold, allowed[size], joining)
 
 
