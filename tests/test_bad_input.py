@@ -370,7 +370,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
 
 
 def settled(folder: Path, seconds: float = 10.0) -> dict[str, bytes]:
-    """Its files, once the chunks of a write that failed are done: one error ends the call, its siblings end themselves."""
+    """Its files, once a write that failed is over: one error ends the call, the chunks beside it end by themselves."""
     deadline = time.monotonic() + seconds
     while any("partial" in path.name for path in folder.rglob("*")) and time.monotonic() < deadline:
         time.sleep(0.05)
