@@ -67,11 +67,13 @@ class _Evidence:
     """Per predicted object that A says something about: its whole area, and its largest share with one true object.
 
     Attributes:
-        areas: px. shares: intersection over union within A. objects: annotated objects in all.
+        areas: px. shares: intersection over union within A. said: share of the object that A covers.
+        objects: annotated objects in all.
     """
 
     areas: npt.NDArray[np.int64]
     shares: npt.NDArray[np.float64]
+    said: npt.NDArray[np.float64]
     objects: int
 
 
@@ -144,11 +146,24 @@ def _trials(windows: Sequence[_Window], joining: tuple[int, float], sizes: Seque
         areas = np.concatenate([e.areas for e in evidence])
         shares = np.concatenate([e.shares for e in evidence])
         objects = sum(e.objects for e in evidence)
-        most = int(np.percentile(areas[shares > 0.5], 5) / 2) if (shares > 0.5).any() else 0
+        most = _half_of_the_smallest(areas, np.concatenate([e.said for e in evidence]) * (shares > 0.5))
         allowed = [*(size for size in sizes if size < most), most]
         scores = [_precision(shares[areas >= size], objects) for size in allowed]
         size = max(i for i, score in enumerate(scores) if score >= max(scores) - _TIE / 3)
         yield _Trial(scores[size], threshold, allowed[size], joining)
+
+
+def _half_of_the_smallest(areas: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]) -> int:
+    """Half of the weighted 5th percentile of areas.
+
+    Annotation meets large objects more often than small ones. Weighed by the share of each that it covers, objects of
+    every size count as often as they are there: that share is on average the same for all.
+    """
+    order = np.argsort(areas, kind="stable")
+    reached = np.cumsum(weights[order])
+    if not reached.size or reached[-1] == 0:
+        return 0
+    return int(areas[order][np.searchsorted(reached, 0.05 * reached[-1])]) // 2
 
 
 def _precision(shares: npt.NDArray[np.float64], objects: int) -> float:
@@ -173,4 +188,5 @@ def _compare(predicted: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32]) -
     np.maximum.at(best, found[both], share)
     seen = np.flatnonzero(found_area >= _TELLING)
     seen = seen[seen > 0]
-    return _Evidence(whole[seen], best[seen], int((true_area[1:] >= _TELLING).sum()))
+    said_of = found_area[seen] / whole[seen]
+    return _Evidence(whole[seen], best[seen], said_of, int((true_area[1:] >= _TELLING).sum()))
