@@ -34,3 +34,20 @@ def test_a_benchmark_runs_at_its_smallest_size(
     )
     assert result.returncode == 0, result.stderr
     assert expected in result.stdout
+
+
+def test_the_accuracy_table_is_made_of_finished_cells(tmp_path: Path, shared_data: Path) -> None:
+    """Two cells on a few images, then the table; a cell that is there is not run again."""
+    script = [sys.executable, str(ROOT / "benchmarks" / "accuracy.py")]
+    cells = tmp_path / "cells.jsonl"
+    command = ["train", "--data", str(shared_data), "--tiny", "--steps", "2", "--threads", "1", "--out", str(cells)]
+    command += ["--runs", str(tmp_path / "runs"), "--percent", "100", "10"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for _ in range(2):
+        subprocess.run([*script, *command], env=environment, check=True, timeout=300, capture_output=True)
+        assert len(cells.read_text().splitlines()) == 2
+    table = subprocess.run(
+        [*script, "table", str(cells)], env=environment, check=True, timeout=60, capture_output=True, text=True
+    ).stdout
+    assert "| sketchpose | 100 % | 1 |" in table
+    assert "| sketchpose | 10 % | 1 |" in table
