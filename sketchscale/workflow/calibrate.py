@@ -100,6 +100,7 @@ def calibrate(model: Model, images: Sequence[TrainingImage], *, most: int = 32, 
     radius, saddle = chosen.joining
     return replace(
         model,
+        provenance={**model.provenance, "calibrated": {"windows": len(windows), "score": round(chosen.score, 4)}},
         config=replace(
             model.config, threshold=chosen.threshold, min_size=chosen.min_size, link_radius=radius, saddle=saddle
         ),
