@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,15 @@ def test_exit_5_the_environment(image: str, model: str, said: Any, monkeypatch: 
     assert "unset NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE" in out
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a process that a shell put into the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_exit_130_interrupted_and_resumed(image: str, model: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = iter(range(10**6))
     plain = torch.nn.functional.conv2d
