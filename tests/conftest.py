@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.pipeline import draw_nuclei, make_model, store_image
 from tests.workflow.finished import finish
+
+settings.register_profile("untimed", deadline=None)  # speed is for benchmarks; machines are noisy
+settings.load_profile("untimed")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SKETCHSCALE_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
