@@ -1,4 +1,4 @@
-"""Commands on images: convert, segment, measure, count, classify, report, plan, status, verify."""
+"""Commands on images: convert, segment, measure, count, report, plan, status, verify."""
 
 from __future__ import annotations
 
@@ -44,10 +44,6 @@ Crowd = Annotated[
 def register(app: typer.Typer) -> None:
     for command in (convert, segment, measure, count, report, plan, status, verify):
         app.command()(command)
-    group = typer.Typer(help="Give every object a class, from a few annotated ones.", no_args_is_help=True)
-    group.command("train")(classify_train)
-    group.command("apply")(classify_apply)
-    app.add_typer(group, name="classify")
 
 
 def convert(
@@ -214,47 +210,6 @@ def count(images: opt.Images, labels: opt.Labels = "nuclei", json: opt.Json = Fa
         opt.show(rows, json, lambda: "\n".join(f"{r['image']}\t{r['class'] or 'all'}\t{r['n']}" for r in rows))
 
     opt.each(expand(images), lambda image: work(image, labels), report)
-
-
-def classify_train(
-    image: opt.Image,
-    annotations: Annotated[str, typer.Option("--annotations", help="CSV: label,class or y,x,class.")],
-    out: Annotated[str, typer.Option("--out", help="Folder of the classifier.")],
-    labels: opt.Labels = "nuclei",
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    overwrite: opt.Overwrite = False,
-    json: opt.Json = False,
-) -> None:
-    """Train the SVETLANA network on annotated objects; its accuracy on held-out ones is printed."""
-    from sketchscale.workflow.classify import train_classes
-
-    result = train_classes(image, labels, annotations, out, seed=seed, overwrite=overwrite)
-    opt.show(asdict(result), json, lambda: result.summary)
-
-
-def classify_apply(
-    images: opt.Images,
-    classifier: Annotated[str, typer.Option("--classifier", help="Folder written by `classify train`.")],
-    labels: opt.Labels = "nuclei",
-    engine: opt.Engine = "threads",
-    workers: opt.Workers = None,
-    block: opt.Block = 2048,
-    memory: opt.Memory = None,
-    resume: opt.Resume = False,
-    overwrite: opt.Overwrite = False,
-    json: opt.Json = False,
-) -> None:
-    """Class and probability of every object into the table, and a class image beside the labels."""
-    from sketchscale.workflow.classify import apply_classes
-    from sketchscale.workflow.images import expand
-
-    execution = opt.execution(engine, workers, block, memory, resume, overwrite)
-
-    def report(results: list[Any]) -> None:
-        opt.show([asdict(r) for r in results], json, lambda: "\n".join(f"{r.image}: {r.counts}" for r in results))
-
-    with opt.progress() as on_event:
-        opt.each(expand(images), lambda image: apply_classes(image, labels, classifier, execution, on_event), report)
 
 
 def report(
