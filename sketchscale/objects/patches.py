@@ -1,4 +1,4 @@
-"""The square windows a classifier looks at: one an object, cut from what a block has read.
+"""The windows a classifier looks at, square or cubic: one an object, cut from what a block has read.
 
                     ┌───────────┐   side x side pixels around the object's centroid (rounded down)
                     │   ▒▒▒     │   channels: the image's, normalised, then the mask of this very object
@@ -6,7 +6,8 @@
                     │   ▒▒▒     │   an object larger than the window is cropped by it, and flagged
                     └───────────┘
 
-A patch depends on the pixels of its window alone, hence not on the block that cut it.
+A patch depends on the pixels of its window alone, hence not on the block that cut it. In a volume the window is a cube
+of voxels, whatever their spacing: a network learns how objects look at the spacing of its images.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ import numpy.typing as npt
 import pyarrow
 
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, tile_cover
+from sketchscale.geometry import Box
 from sketchscale.intensity import normalize
-from sketchscale.io.image import PlaneRef, read_plane
+from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
 from sketchscale.objects.sources import LabelSource, read_labels
 
 __all__ = ["Windows", "cut_patches", "estimate_side", "object_windows", "read_patches"]
 
-LARGEST_SIDE = 200
-"""Estimated sides stop here: one clump among the annotated objects must not make all patches huge."""
+LARGEST_SIDE = {2: 200, 3: 64}
+"""Estimated sides stop here, by number of axes: one clump among the annotated must not make all patches huge."""
 
-_REACH = 1024
-"""Training patches whose centroids share a square of this size are cut from one read."""
+_REACH = {2: 1024, 3: 128}
+"""Training patches whose centroids share a square or cube of this size are cut from one read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,8 @@ class Windows:
 
     Attributes:
         label: (n,) ids.
-        corner: (n, 2) first pixel (y, x) of each window; may lie outside the image.
-        center: (n, 2) pixel of the centroid; decides which block an object belongs to.
+        corner: (n, 2) first pixel (y, x) of each window, (n, 3) first voxel (z, y, x); may lie outside the image.
+        center: as corner, pixel of the centroid; decides which block an object belongs to.
         cropped: (n,) the object does not fit into its window.
         side: pixels, of every window.
     """
@@ -51,6 +52,11 @@ class Windows:
     center: npt.NDArray[np.int64]
     cropped: npt.NDArray[np.bool_]
     side: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one window: as long along every axis."""
+        return (self.side,) * int(self.corner.shape[1])
 
     def take(self, rows: npt.NDArray[Any]) -> Windows:
         """Some of them, by index or by mask."""
@@ -67,13 +73,14 @@ def object_windows(table: pyarrow.Table, side: int) -> Windows:
     """The windows of all objects of a feature table, in its order.
 
     Args:
-        table: with label, y, x and the box columns.
+        table: with label, y, x and the box columns; z and its box columns, too, make the windows cubes.
         side: pixels, at least 1.
 
     Raises:
         InputError: a column is missing, or the side is not positive.
     """
-    wanted = ("label", "y", "x", "box_y_start", "box_x_start", "box_y_stop", "box_x_stop")
+    axes = _axes(table)
+    wanted = ("label", *axes, *(f"box_{axis}_{end}" for axis in axes for end in ("start", "stop")))
     missing = [name for name in wanted if name not in table.column_names]
     if missing or side < 1:
         raise InputError.of(
@@ -81,35 +88,43 @@ def object_windows(table: pyarrow.Table, side: int) -> Windows:
             expected="the feature table of these labels, patches of at least 1 px",
             fix="measure the labels first",
         )
-    columns = {name: table.column(name).to_numpy() for name in wanted}
-    center = np.floor(np.stack([columns["y"], columns["x"]], axis=1)).astype(np.int64).reshape(-1, 2)
+    center = np.floor(_stacked(table, axes)).astype(np.int64)
     corner = center - side // 2
-    start = np.stack([columns["box_y_start"], columns["box_x_start"]], axis=1).reshape(-1, 2)
-    stop = np.stack([columns["box_y_stop"], columns["box_x_stop"]], axis=1).reshape(-1, 2)
+    start = _stacked(table, [f"box_{axis}_start" for axis in axes])
+    stop = _stacked(table, [f"box_{axis}_stop" for axis in axes])
     cropped = ((start < corner) | (stop > corner + side)).any(axis=1)
-    label = columns["label"].astype(np.int64)
+    label = table.column("label").to_numpy().astype(np.int64)
     return Windows(label=label, corner=corner, center=center, cropped=cropped, side=side)
+
+
+def _axes(table: pyarrow.Table) -> str:
+    return "zyx" if "z" in table.column_names else "yx"
+
+
+def _stacked(table: pyarrow.Table, names: Sequence[str]) -> npt.NDArray[Any]:
+    """(n, axes) columns side by side."""
+    return np.stack([table.column(name).to_numpy() for name in names], axis=1)
 
 
 def estimate_side(table: pyarrow.Table, labels: Sequence[int]) -> int:
     """Side of the patches: 1.4 x the largest box side of the annotated objects, up to a multiple of 4.
 
     Args:
-        table: feature table.
+        table: feature table, of a plane or a volume.
         labels: of the annotated objects.
 
     Returns:
-        Pixels, from 8 to 200.
+        Pixels, from 8 to 200; 64 in a volume.
 
     Source: SVETLANA (Cazorla et al.), with a limit.
     """
     chosen = np.isin(table.column("label").to_numpy(), np.asarray(labels, np.int64))
     sides = [
         (table.column(f"box_{axis}_stop").to_numpy() - table.column(f"box_{axis}_start").to_numpy())[chosen]
-        for axis in "yx"
+        for axis in _axes(table)
     ]
     largest = max((int(s.max()) for s in sides if s.size), default=8)
-    return int(np.clip(-(-14 * largest // 40) * 4, 8, LARGEST_SIDE))
+    return int(np.clip(-(-14 * largest // 40) * 4, 8, LARGEST_SIDE[len(sides)]))
 
 
 def cut_patches(
@@ -122,35 +137,40 @@ def cut_patches(
     """Cut windows out of pixels in memory.
 
     Args:
-        labels: (y, x) ids, image: (c, y, x) intensities: of one box, which holds the windows' part of the image.
-        origin: (y, x) of the box's first pixel in the image.
+        labels: ([z,] y, x) ids, image: (c, [z,] y, x) intensities: of one box, which holds the windows' part of the
+            image.
+        origin: ([z,] y, x) of the box's first pixel in the image.
         ranges: (low, high) of each channel that become 0 and 1.
 
     Returns:
-        (n, c + 1, side, side): normalised channels, then the object's mask as 0 and 1.
+        (n, c + 1, [side,] side, side): normalised channels, then the object's mask as 0 and 1.
     """
-    side = windows.side
-    patches = np.zeros((len(windows.label), len(image) + 1, side, side), np.float32)
+    patches = np.zeros((len(windows.label), len(image) + 1, *windows.shape), np.float32)
     for patch, label, corner in zip(patches, windows.label, windows.corner, strict=True):
         start = tuple(int(c - o) for c, o in zip(corner, origin, strict=True))
-        box = Box(start, tuple(a + side for a in start))
-        inside = box.clip(labels.shape)
-        y, x = inside.relative_to(start).slices
-        patch[:-1, y, x] = normalize(image[(slice(None), *inside.slices)], ranges)
-        patch[-1, y, x] = labels[inside.slices] == label
+        inside = Box(start, tuple(a + windows.side for a in start)).clip(labels.shape)
+        place = inside.relative_to(start).slices
+        patch[(slice(-1), *place)] = normalize(image[(slice(None), *inside.slices)], ranges)
+        patch[(-1, *place)] = labels[inside.slices] == label
     return patches
 
 
 def read_patches(
-    labels: LabelSource, plane: PlaneRef, windows: Windows, ranges: Sequence[tuple[float, float]]
+    labels: LabelSource, plane: PlaneRef | VolumeRef, windows: Windows, ranges: Sequence[tuple[float, float]]
 ) -> npt.NDArray[np.float32]:
     """The patches of some objects of an image, in their order, as `cut_patches`; each region is read once.
 
     Raises:
-        InputError: pixels cannot be read.
+        InputError: pixels cannot be read, or the windows are those of a volume and the image is a plane.
     """
-    patches = np.zeros((len(windows.label), len(plane.channels) + 1, windows.side, windows.side), np.float32)
-    for rows in _neighbours(plane.shape, windows):
+    if len(windows.shape) != len(plane.shape):
+        raise InputError.of(
+            found=f"objects with {len(windows.shape)} coordinates in an image of {plane.shape}",
+            expected="the table of labels of this image",
+            fix="measure the labels again with --overwrite",
+        )
+    patches = np.zeros((len(windows.label), len(plane.channels) + 1, *windows.shape), np.float32)
+    for rows in _neighbours(windows):
         near = windows.take(rows)
         start, stop = near.corner.min(axis=0), near.corner.max(axis=0) + windows.side
         box = Box(tuple(start.tolist()), tuple(stop.tolist())).clip(plane.shape)
@@ -158,8 +178,9 @@ def read_patches(
     return patches
 
 
-def _neighbours(shape: tuple[int, int], windows: Windows) -> Iterator[npt.NDArray[np.intp]]:
-    for tile in tile_cover(shape, (_REACH, _REACH)):
-        inside = (windows.center >= tile.write.start).all(axis=1) & (windows.center < tile.write.stop).all(axis=1)
-        if inside.any():
-            yield np.flatnonzero(inside)
+def _neighbours(windows: Windows) -> Iterator[npt.NDArray[np.intp]]:
+    """Rows of objects whose centroids share a cell of the size `_REACH`; cell after cell, in raster order."""
+    cells = windows.center // _REACH[len(windows.shape)]
+    _, cell = np.unique(cells, axis=0, return_inverse=True)
+    order = np.argsort(cell, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(cell[order])) + 1) if len(order) else ()
