@@ -30,7 +30,7 @@ from sketchscale.engine.base import run_plan
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.image import PlaneRef
 from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify
-from sketchscale.objects.classify import TrainingOptions, train_classifier
+from sketchscale.objects.classifiers import TrainingOptions, train_classifier
 from sketchscale.objects.patches import estimate_side, object_windows, read_patches
 from sketchscale.objects.plan import collect_features, measure_config, plan_measure
 
@@ -139,7 +139,7 @@ def measure_and_classify(
     names = [truth[int(label)] for label in windows.label[chosen]]
     options = TrainingOptions(steps=20) if tiny else TrainingOptions()
     wall, processor, classifier = timed(
-        lambda: train_classifier(patches, names, channels=plane.channels, ranges=RANGES, options=options)
+        lambda: train_classifier(patches, None, names, channels=plane.channels, ranges=RANGES, options=options)
     )
     record |= {"patch_side": windows.side, "read_examples_s": patches_s, "train_s": wall, "train_cpu_s": processor}
 

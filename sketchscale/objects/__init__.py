@@ -1,1 +1,1 @@
-"""Each object as one row: features (features, partials), classes (classify), and the tasks that find both (plan)."""
+"""Each object as one row: features (features, partials), classes (classifiers, classes), the tasks for both (plan)."""

@@ -27,7 +27,7 @@ from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.arrays import ArrayRef, open_array, write_box
 from sketchscale.io.blobs import get_arrays, put_arrays
 from sketchscale.io.image import PlaneRef, read_plane
-from sketchscale.objects.classify import Classifier
+from sketchscale.objects.classifiers import Classifier
 from sketchscale.objects.patches import Windows, cut_patches, object_windows
 from sketchscale.objects.sources import LabelSource, label_shape, read_labels
 
@@ -88,7 +88,7 @@ def plan_classify(
     pixels = (block[0] + side + 1) * (block[1] + side + 1)
     depth = np.dtype(plane.dtype).itemsize * len(plane.channels) + 4
     # A batch, its padded copy, and the widest layers between its convolutions: 16 filters, three times.
-    number, channels, _, _ = classifier.batch_shape()
+    number, channels = classifier.batch_shape()[:2]
     batch_bytes = 4 * number * side * side * (3 * channels + 48)
     return Plan(
         stage="classify",

@@ -33,7 +33,7 @@ from sketchscale.objects.classes import (
     plan_classify,
     put_class_lookup,
 )
-from sketchscale.objects.classify import (
+from sketchscale.objects.classifiers import (
     Classifier,
     TrainingOptions,
     load_classifier,
@@ -122,6 +122,7 @@ def train_classes(
     patches = read_patches(source, setting.plane, windows, ranges)
     classifier = train_classifier(
         patches,
+        None,
         [examples[int(label)] for label in windows.label],
         channels=setting.plane.channels,
         ranges=ranges,

@@ -24,7 +24,7 @@ from sketchscale.objects.classes import (
     plan_classify,
     put_class_lookup,
 )
-from sketchscale.objects.classify import (
+from sketchscale.objects.classifiers import (
     Classifier,
     ClassifierConfig,
     LightNet,
@@ -186,7 +186,9 @@ def discs(n, seed, side=24):
 @pytest.fixture(scope="module")
 def trained():
     patches, names = discs(100, 0)
-    return train_classifier(patches, names, channels=("grey",), ranges=((0.0, 1.0),), provenance={"image": "discs"})
+    return train_classifier(
+        patches, None, names, channels=("grey",), ranges=((0.0, 1.0),), provenance={"image": "discs"}
+    )
 
 
 def test_textures_are_told_apart_from_100_examples(trained):
@@ -204,11 +206,12 @@ def test_training_is_seeded():
     patches, names = discs(20, 2)
     options = TrainingOptions(steps=3, held_out=0)
     one, two = (
-        train_classifier(patches, names, channels=("g",), ranges=((0, 1),), options=options).sha256 for _ in range(2)
+        train_classifier(patches, None, names, channels=("g",), ranges=((0, 1),), options=options).sha256
+        for _ in range(2)
     )
     other = TrainingOptions(steps=3, held_out=0, seed=1)
     assert one == two
-    assert train_classifier(patches, names, channels=("g",), ranges=((0, 1),), options=other).sha256 != one
+    assert train_classifier(patches, None, names, channels=("g",), ranges=((0, 1),), options=other).sha256 != one
 
 
 def test_a_saved_classifier_comes_back_the_same(trained, tmp_path):
@@ -258,7 +261,7 @@ def test_other_channels_than_those_of_training_are_refused():
 def test_one_class_cannot_be_learned():
     patches, _ = discs(4, 0)
     with pytest.raises(InputError, match="two classes or more"):
-        train_classifier(patches, ["a"] * 4, channels=("g",), ranges=((0, 1),))
+        train_classifier(patches, None, ["a"] * 4, channels=("g",), ranges=((0, 1),))
 
 
 def test_the_estimated_side_is_1_4_of_the_largest_box_within_limits():

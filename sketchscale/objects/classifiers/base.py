@@ -1,0 +1,259 @@
+"""What a classifier is: its configuration, its weights as plain arrays, and the CLASSIFIERS table.
+
+A classifier sees patches of objects, rows of their feature table, or both. A probability depends on its own patch and
+row alone: batches always have the same shape (padded with zeros) and run on one thread, so the order and number of
+objects, and hence blocks and workers, change nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.objects.classifiers.light import LightNet, smallest_side
+
+__all__ = [
+    "CLASSIFIERS",
+    "Classifier",
+    "ClassifierConfig",
+    "ClassifierKind",
+    "NetworkOptions",
+    "Patches",
+    "channels_last",
+    "create_network",
+    "find_classifier",
+    "one_thread",
+]
+
+BATCH_PIXELS = 32 * 64 * 64
+"""Patch pixels in a batch of prediction: 32 patches of 64 px, whose layers stay in the cache (twice as fast as 256)."""
+
+Patches = npt.NDArray[np.float32]
+Weights = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOptions:
+    """Size of the network; a kind that has no such part ignores none of them, it has no network at all.
+
+    Attributes:
+        depth: convolutions of a light network, 2 to 4.
+        kernel: of its convolutions in 2-D, 3 or 5.
+        width: of its layers.
+    """
+
+    depth: int = 2
+    kernel: int = 3
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        if self.depth not in (2, 3, 4) or self.kernel not in (3, 5) or not 1 <= self.width <= 256:
+            raise InputError.of(
+                found=f"a network of depth {self.depth}, kernel {self.kernel}, width {self.width}",
+                expected="depth 2 to 4, kernel 3 or 5, width 1 to 256",
+                fix="leave them at 2, 3 and 16",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierConfig:
+    """What it takes to use the weights.
+
+    Attributes:
+        kind: name in CLASSIFIERS.
+        channels: names of the image channels, in order; the mask is one more.
+        classes: names, in the order of the probabilities.
+        side: pixels, of the square patches; 0 where none are looked at.
+        ranges: (low, high) of each channel that became 0 and 1 in training; empty where no patches are looked at.
+        dim: axes of a patch.
+        features: columns of the feature table that are read, in order.
+        network: size of the network.
+    """
+
+    kind: str = "light"
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    side: int
+    ranges: tuple[tuple[float, float], ...]
+    dim: Literal[2, 3] = 2
+    features: tuple[str, ...] = ()
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+
+    def __post_init__(self) -> None:
+        patches = find_classifier(self.kind).network is not None
+        if patches and (len(set(self.classes)) < 2 or self.side < 4 or len(self.ranges) != len(self.channels)):
+            raise InputError.of(
+                found=f"classes {self.classes}, patches of {self.side} px, {len(self.ranges)} ranges "
+                f"for {len(self.channels)} channels",
+                expected="two classes or more, 4 px or more, a range for each channel",
+                fix="annotate objects of two classes",
+            )
+        if not all(np.isfinite(r).all() and r[0] < r[1] for r in self.ranges):
+            raise InputError.of(found=f"ranges {self.ranges}", expected="low < high", fix="leave out constant channels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierKind:
+    """One entry of CLASSIFIERS.
+
+    Attributes:
+        means: what it is, for help and documentation.
+        network: makes the network that looks at patches, None where there is none.
+    """
+
+    means: str
+    network: Callable[[ClassifierConfig], nn.Module] | None = None
+    table: str | None = None
+
+
+def _light(config: ClassifierConfig) -> nn.Module:
+    size = config.network
+    least = smallest_side(size.depth, size.kernel, config.dim)
+    if config.side < least:
+        raise InputError.of(
+            found=f"patches of {config.side} px for depth {size.depth} and kernel {size.kernel}",
+            expected=f"{least} px or more",
+            fix="larger patches, or a network of depth 2",
+        )
+    return LightNet(
+        len(config.channels) + 1,
+        len(config.classes),
+        depth=size.depth,
+        kernel=size.kernel,
+        width=size.width,
+        dim=config.dim,
+    )
+
+
+CLASSIFIERS: dict[str, ClassifierKind] = {
+    "light": ClassifierKind(means="SVETLANA's light network on patches", network=_light),
+}
+"""Name to what it is made of. A new kind of classifier is an entry here."""
+
+
+def find_classifier(name: str) -> ClassifierKind:
+    """A kind of classifier by name.
+
+    Raises:
+        UnknownNameError: lists the known ones.
+    """
+    if name not in CLASSIFIERS:
+        raise UnknownNameError.among("classifier", name, CLASSIFIERS)
+    return CLASSIFIERS[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classifier:
+    """A trained classifier as plain data: picklable, some 12 KB for a light network.
+
+    Attributes:
+        weights: arrays by name.
+        provenance: how it was made; `held_out` has its score.
+        sha256: of weights and configuration.
+    """
+
+    config: ClassifierConfig
+    weights: Weights
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    @property
+    def needs_patches(self) -> bool:
+        """Whether `predict` looks at patches."""
+        return find_classifier(self.config.kind).network is not None
+
+    @property
+    def needs_table(self) -> bool:
+        """Whether `predict` looks at rows of the feature table, in the columns `config.features`."""
+        return find_classifier(self.config.kind).table is not None
+
+    def check_channels(self, channels: Sequence[str]) -> None:
+        """Refuse an image with other channels than those of training.
+
+        Raises:
+            InputError: number, names or order differ.
+        """
+        if tuple(channels) != self.config.channels:
+            raise InputError.of(
+                found=f"image channels {', '.join(channels)}",
+                expected=f"those of the classifier: {', '.join(self.config.channels)}",
+                fix="classify the kind of image it was trained on, or train another",
+            )
+
+    def batch_shape(self) -> tuple[int, ...]:
+        """(n, C, [s,] s, s) of every batch of prediction."""
+        spatial = (self.config.side,) * self.config.dim
+        number = max(1, min(256, BATCH_PIXELS // max(1, math.prod(spatial))))
+        return number, len(self.config.channels) + 1, *spatial
+
+    def predict(
+        self, batches: Iterable[Patches], rows: npt.NDArray[np.float64] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Class probabilities of objects.
+
+        Args:
+            batches: (n, C, [s,] s, s) of any n, as `cut_patches` makes them; may be empty where no patches are needed.
+            rows: (N, F) of the same objects in the same order, columns `config.features`, NaN where missing; None
+                where no table is needed.
+
+        Returns:
+            (N, L) probabilities, rows sum to 1.
+        """
+        network = create_network(self.config, self.weights)
+        number = self.batch_shape()[0]
+        found = [np.zeros((0, len(self.config.classes)), np.float32)]
+        with one_thread(), torch.inference_mode():
+            for patches in _portions(batches, number):
+                padded = np.zeros(self.batch_shape(), np.float32)
+                padded[: len(patches)] = patches
+                probabilities = torch.softmax(network(channels_last(padded)), dim=1).numpy()
+                found.append(probabilities[: len(patches)])
+        return np.concatenate(found)
+
+
+def _portions(batches: Iterable[Patches], number: int) -> Iterator[Patches]:
+    return (batch[i : i + number] for batch in batches for i in range(0, len(batch), number))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums are split between threads, so their number changes last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def channels_last(patches: Patches) -> torch.Tensor:
+    """Pixels of all channels side by side in memory: these narrow layers run twice as fast."""
+    flat = patches.ndim == 4
+    return torch.from_numpy(patches).contiguous(
+        memory_format=torch.channels_last if flat else torch.channels_last_3d,
+    )
+
+
+def create_network(config: ClassifierConfig, weights: Weights | None = None) -> nn.Module:
+    """The network of a configuration: with weights, ready to predict; without, drawn from torch's generator.
+
+    Raises:
+        RuntimeError: the weights are not those of this network.
+    """
+    make = find_classifier(config.kind).network
+    assert make is not None, "asked for the network of a kind without one"
+    if weights is None:
+        return make(config)
+    with torch.random.fork_rng(devices=[]):
+        network = make(config)
+    network.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in weights.items()})
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,95 @@
+"""A classifier as a folder: weights in safetensors, configuration with SHA-256, provenance. Reading runs no code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from sketchscale.errors import InputError, MissingDataError, OutputError
+from sketchscale.networks.checkpoint import replace_file
+from sketchscale.objects.classifiers.base import Classifier, ClassifierConfig, NetworkOptions, create_network
+
+__all__ = ["classifier_digest", "load_classifier", "save_classifier"]
+
+
+def classifier_digest(config: ClassifierConfig, weights: Mapping[str, npt.NDArray[Any]]) -> str:
+    """SHA-256 of weights and configuration, as written to config.json."""
+    text = json.dumps(asdict(config), sort_keys=True).encode()
+    return hashlib.sha256(text + safetensors.numpy.save(dict(sorted(weights.items())))).hexdigest()
+
+
+_FILES = ("classifier.safetensors", "config.json", "provenance.json")
+
+
+def save_classifier(folder: str | Path, classifier: Classifier) -> None:
+    """Write a classifier folder: weights, configuration with SHA-256, provenance; replaces one that is there.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    weights, settings, provenance = (Path(folder) / name for name in _FILES)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        replace_file(weights, safetensors.numpy.save(dict(sorted(classifier.weights.items()))))
+        replace_file(provenance, _json(dict(classifier.provenance)))
+        replace_file(settings, _json({**asdict(classifier.config), "sha256": classifier.sha256}))
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the classifier to {folder}: {error.strerror or error}; expected: a writable folder; "
+            f"to fix: choose another --out"
+        ) from error
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+_REMEDY = "expected: a folder as `sketchscale classify train` writes it; to fix: copy it again, or train it again"
+
+
+def load_classifier(folder: str | Path) -> Classifier:
+    """Read a classifier folder.
+
+    Raises:
+        MissingDataError: there is no such folder, or a file is missing.
+        InputError: what is there is not a classifier, or is damaged.
+    """
+    weights_path, settings_path, provenance_path = (Path(folder) / name for name in _FILES)
+    try:
+        settings, provenance = (json.loads(p.read_bytes()) for p in (settings_path, provenance_path))
+        weights = safetensors.numpy.load(weights_path.read_bytes())
+        digest = settings.pop("sha256")
+        config = _config(settings)
+        create_network(config, weights)
+    except OSError as error:
+        raise MissingDataError(f"{folder} is not a classifier: {error.filename} {error.strerror}; {_REMEDY}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{folder} is not a classifier ({type(error).__name__}: {reason}); {_REMEDY}") from error
+    if classifier_digest(config, weights) != digest:
+        raise InputError(f"{folder}: its SHA-256 is not the one in config.json; {_REMEDY}")
+    return Classifier(config=config, weights=weights, provenance=provenance, sha256=digest)
+
+
+def _config(settings: Mapping[str, Any]) -> ClassifierConfig:
+    unknown = set(settings) - {f.name for f in fields(ClassifierConfig)}
+    if unknown:
+        raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
+    return ClassifierConfig(
+        kind=str(settings["kind"]),
+        channels=tuple(settings["channels"]),
+        classes=tuple(settings["classes"]),
+        side=int(settings["side"]),
+        ranges=tuple((float(low), float(high)) for low, high in settings["ranges"]),
+        dim=settings["dim"],
+        features=tuple(settings["features"]),
+        network=NetworkOptions(**settings["network"]),
+    )

@@ -1,0 +1,78 @@
+"""SVETLANA's light networks: two to four convolutions, a mean over the patch, a linear layer.
+
+    2-D   depth x [ conv k x k, padding 1 ─ ReLU ─ batch norm ─ pool 2 ] ─ mean ─ linear ─▶ logits (L)
+    3-D   conv 7, stride 2, no bias ─ ReLU ─ batch norm ─ pool 2 (padding 1) ─ conv 3, twice as wide ─ ... ─▶ logits (L)
+
+144 C + 17 L + 2400 parameters at depth 2 and kernel 3: 3,027 for RGB with its mask (C = 4) and three classes. Padding
+stays 1 for kernel 5, as in SVETLANA, so that each such layer trims a pixel at every side. Names of the weights are
+those of SVETLANA's files (`cnn_layers`, `fc`). The network returns logits, because cross entropy takes the softmax
+itself; taking it twice bounds the loss from below.
+
+Source: SVETLANA (Cazorla et al., Scientific Reports 14 (2024) 11604); the padding of the first 3-D convolution is ours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["LightNet", "smallest_side"]
+
+
+class LightNet(nn.Module):
+    """A light network.
+
+    Args:
+        channels: of the patches, the object's mask included.
+        depth: convolutions.
+        kernel: of the convolutions in 2-D; those in 3-D have 7 and 3.
+        width: filters of each convolution in 2-D; of the first in 3-D, doubled by each that follows.
+
+    >>> sum(p.numel() for p in LightNet(4, 3).parameters())
+    3027
+    """
+
+    def __init__(
+        self, channels: int, classes: int, *, depth: int = 2, kernel: int = 3, width: int = 16, dim: int = 2
+    ) -> None:
+        super().__init__()
+        make = _flat_layers if dim == 2 else _solid_layers
+        self.cnn_layers = nn.Sequential(*make(channels, depth, kernel, width))
+        wide = width if dim == 2 else width * 2 ** (depth - 1)
+        self.fc = nn.Sequential(nn.Linear(wide, classes))
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """(n, C, [s,] s, s) patches, s at least `smallest_side`, to (n, L) logits."""
+        features = self.cnn_layers(patches)
+        logits: torch.Tensor = self.fc(features.mean(dim=tuple(range(2, features.ndim))))
+        return logits
+
+
+def _flat_layers(channels: int, depth: int, kernel: int, width: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        before = channels if i == 0 else width
+        layers += [nn.Conv2d(before, width, kernel, padding=1), nn.ReLU(), nn.BatchNorm2d(width), nn.MaxPool2d(2)]
+    return layers
+
+
+def _solid_layers(channels: int, depth: int, kernel: int, width: int) -> list[nn.Module]:
+    layers: list[nn.Module] = [nn.Conv3d(channels, width, 7, stride=2, padding=3, bias=False)]
+    for i in range(depth):
+        wide = width * 2**i
+        if i > 0:
+            layers.append(nn.Conv3d(wide // 2, wide, 3, padding=1))
+        layers += [nn.ReLU(), nn.BatchNorm3d(wide), nn.MaxPool3d(2, padding=1)]
+    return layers
+
+
+def smallest_side(depth: int, kernel: int, dim: int = 2) -> int:
+    """Patches below this many pixels vanish in the pooling; those of 3-D never do.
+
+    >>> smallest_side(2, 3), smallest_side(2, 5), smallest_side(4, 5)
+    (4, 10, 46)
+    """
+    side = 1
+    for _ in range(depth if dim == 2 else 0):
+        side = 2 * side + kernel - 3
+    return side
