@@ -10,10 +10,8 @@ same bytes. Sections without data are left out.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +20,16 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.reports.charts import Series, bar, histogram_chart, line_chart, number, plate_map, ticks
 from sketchscale.reports.markup import Markup, element, join, text
+from sketchscale.reports.page import (
+    big_number,
+    color_key,
+    document,
+    dot,
+    fact_list,
+    page_header,
+    picture_figure,
+    section,
+)
 from sketchscale.reports.pictures import Picture, color_of
 from sketchscale.reports.plate import CountRow
 from sketchscale.reports.strokes import StrokeRow, stroke_table
@@ -145,36 +153,12 @@ def render(data: ReportData) -> str:
         _training(data.training),
         _provenance(data),
     ]
-    body = element("main", _head(data), _notes(data.notes), _figures(data), *sections, _foot(data))
-    return "<!doctype html>\n" + element("html", _document_head(data.title), element("body", body), lang="en") + "\n"
-
-
-def _document_head(title: str) -> Markup:
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    style = Markup(files("sketchscale.reports").joinpath("report.css").read_text("utf-8"))
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", style),
-    )
-
-
-def _section(title: str, aside: str, *content: object, class_: str = "") -> Markup:
-    head = element("header", element("h2", title), element("p", aside) if aside else "")
-    return element("section", head, element("div", *content), class_=class_ or None)
+    return document(data.title, _head(data), _notes(data.notes), _figures(data), *sections, _foot(data))
 
 
 def _head(data: ReportData) -> Markup:
     kicker = " · ".join(part for part in ("sketchscale report", data.created) if part)
-    return element(
-        "header",
-        element("p", kicker, class_="kicker"),
-        element("h1", data.title),
-        element("p", data.lead or _sentence(data), class_="lead"),
-    )
+    return page_header(kicker, data.title, data.lead or _sentence(data))
 
 
 def _sentence(data: ReportData) -> str:
@@ -194,36 +178,23 @@ def _notes(notes: Sequence[Note]) -> Markup:
 
 
 def _figures(data: ReportData) -> Markup:
-    shown = [_figure(number(data.total), data.thing)]
+    shown = [big_number(number(data.total), data.thing)]
     for place, name in enumerate(data.classes[:4]):
         n = sum(row.by_class.get(name, 0) for row in data.rows)
         share = element("small", f" {100 * n / data.total:.0f} %") if data.total else ""
-        shown.append(_figure(join([number(n), share]), join([_dot(place), name])))
-    shown += [_figure(value, label) for value, label in data.figures]
+        shown.append(big_number(join([number(n), share]), join([dot(color_of(place)), name])))
+    shown += [big_number(value, label) for value, label in data.figures]
     return element("div", *shown, class_="figures")
-
-
-def _figure(value: object, label: object) -> Markup:
-    return element("div", element("b", value), element("span", label), class_="figure")
-
-
-def _dot(place: int) -> Markup:
-    return element("i", style=f"background:{color_of(place)}")
-
-
-def _key(names: Sequence[str]) -> Markup:
-    items = [element("li", _dot(place), name) for place, name in enumerate(names)]
-    return element("ul", *items, class_="key") if names else Markup("")
 
 
 def _counts(data: ReportData) -> Markup:
     rows = _table_rows(data)
     if len(rows) <= _MANY_ROWS:
         aside = "By image and class" if data.classes else "By image"
-        return _section("Counts", aside, _count_table(data, rows, rows))
+        return section("Counts", aside, _count_table(data, rows, rows))
     rest = element("details", element("summary", f"All {number(len(rows))} rows"), _count_table(data, rows, rows))
     aside = f"The first {_FEW_ROWS} of {number(len(rows))} rows, and the sum of all"
-    return _section("Counts", aside, _count_table(data, rows[:_FEW_ROWS], rows), rest)
+    return section("Counts", aside, _count_table(data, rows[:_FEW_ROWS], rows), rest)
 
 
 def _table_rows(data: ReportData) -> tuple[CountRow, ...]:
@@ -273,7 +244,7 @@ def _plates(data: ReportData) -> Markup:
         wells = [well for well in data.wells if well.plate == plate]
         maps += [element("h3", plate) if plate else "", plate_map(wells, f"objects by well {plate}".strip())]
     return (
-        _section("Plate", "The stronger the colour, the more objects; dashed: no image", *maps) if maps else Markup("")
+        section("Plate", "The stronger the colour, the more objects; dashed: no image", *maps) if maps else Markup("")
     )
 
 
@@ -297,7 +268,7 @@ def _sizes(data: ReportData) -> Markup:
     aside = (
         f"Area of each object; the {number(beyond)} largest are in the last bar" if beyond else "Area of each object"
     )
-    return _section("Sizes", aside, chart, _key(data.classes))
+    return section("Sizes", aside, chart, color_key(data.classes))
 
 
 def _pictures(data: ReportData) -> Markup:
@@ -306,28 +277,13 @@ def _pictures(data: ReportData) -> Markup:
     has_layers = any(p.layer for p in (*data.overviews, *data.crops))
     box = element("input", type="checkbox", checked=True)
     switch = element("label", box, "Outlines", class_="switch") if has_layers else ""
-    large = join(map(_picture, data.overviews[:1]))
-    others = element("div", *map(_picture, data.overviews[1:]), class_="others") if data.overviews[1:] else ""
-    crops = element("div", *map(_picture, data.crops), class_="crops") if data.crops else ""
-    key = _key(data.classes)
-    return _section(
+    large = join(map(picture_figure, data.overviews[:1]))
+    others = element("div", *map(picture_figure, data.overviews[1:]), class_="others") if data.overviews[1:] else ""
+    crops = element("div", *map(picture_figure, data.crops), class_="crops") if data.crops else ""
+    key = color_key(data.classes)
+    return section(
         "Pictures", "Outlines lie inside their objects", switch, large, others, crops, key, class_="pictures"
     )
-
-
-def _picture(picture: Picture) -> Markup:
-    name = picture.title or picture.caption or "picture"
-    size = {"width": picture.width, "height": picture.height}
-    layers = [element("img", src=_data_uri(picture.image, "image/webp"), alt=name, **size)]
-    if picture.layer is not None:
-        layers.append(element("img", src=_data_uri(picture.layer, "image/png"), alt="", class_="layer", **size))
-    title = element("b", picture.title, " ") if picture.title else ""
-    caption = element("figcaption", title, picture.caption) if picture.title or picture.caption else ""
-    return element("figure", element("div", *layers, class_="frame"), caption)
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _accuracy(rows: Sequence[AccuracyRow]) -> Markup:
@@ -350,7 +306,7 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> Markup:
         label = "AP by IoU threshold"
         parts += [element("h3", "AP by IoU threshold, mean of images")]
         parts += [line_chart(lines, x_title="IoU threshold", label=label, y_range=(0.0, 1.0))]
-    return _section("Accuracy", "Against true labels. AP is TP / (TP + FP + FN) at an IoU threshold", *parts)
+    return section("Accuracy", "Against true labels. AP is TP / (TP + FP + FN) at an IoU threshold", *parts)
 
 
 def _accuracy_row(row: AccuracyRow, thresholds: Sequence[float]) -> Markup:
@@ -364,18 +320,13 @@ def _seams(seams: SeamCheck | None) -> Markup:
         return Markup("")
     verdict = "No object is cut at a seam" if seams.passed else "The seam audit failed"
     state = "verdict" if seams.passed else "verdict failure"
-    return _section(
+    return section(
         "Seams",
         "Windows over block borders, computed again in one piece and compared",
         element("p", element("i"), verdict, class_=state),
         element("p", seams.sentence, class_="explained"),
-        _facts(seams.facts),
+        fact_list(seams.facts),
     )
-
-
-def _facts(facts: Mapping[str, str]) -> Markup:
-    pairs = [part for name, value in facts.items() for part in (element("dt", name), element("dd", value))]
-    return element("dl", *pairs) if pairs else Markup("")
 
 
 def _training(log: TrainingLog | None) -> Markup:
@@ -385,10 +336,10 @@ def _training(log: TrainingLog | None) -> Markup:
     if log.validation:
         lines.append(Series(name="held out", points=_thinned(log.validation), color=1))
     chart = line_chart(lines, x_title="step", label="loss by step", logarithmic=True)
-    key = _key([line.name for line in lines]) if len(lines) > 1 else ""
-    facts = join([element("h3", "This training"), _facts(log.facts)]) if log.facts else ""
+    key = color_key([line.name for line in lines]) if len(lines) > 1 else ""
+    facts = join([element("h3", "This training"), fact_list(log.facts)]) if log.facts else ""
     strokes = stroke_table(log.strokes)
-    return _section("Training", "Loss on patches around the sketch, logarithmic", chart, key, strokes, facts)
+    return section("Training", "Loss on patches around the sketch, logarithmic", chart, key, strokes, facts)
 
 
 def _thinned(points: Sequence[tuple[float, float]], n: int = 400) -> tuple[tuple[float, float], ...]:
@@ -406,7 +357,7 @@ def _provenance(data: ReportData) -> Markup:
     config = ""
     if data.config:
         config = element("details", element("summary", "Configuration"), element("pre", data.config))
-    return _section("Provenance", "What it takes to make this again", _facts(data.provenance), command, config)
+    return section("Provenance", "What it takes to make this again", fact_list(data.provenance), command, config)
 
 
 def _foot(data: ReportData) -> Markup:
