@@ -1,0 +1,53 @@
+"""Commands on label images: labels import, export."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sketchscale.cli import options as opt
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Label images of other programs, in and out.", no_args_is_help=True)
+    group.command("import")(labels_import)
+    group.command("export")(labels_export)
+    app.add_typer(group, name="labels")
+
+
+def labels_import(
+    source: Annotated[str, typer.Argument(metavar="MASK", help="TIFF, PNG or NPY, or a label image of a store.")],
+    image: opt.Image,
+    labels: opt.Labels = "nuclei",
+    engine: opt.Engine = "threads",
+    workers: opt.Workers = None,
+    block: opt.Block = 2048,
+    memory: opt.Memory = None,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    json: opt.Json = False,
+) -> None:
+    """A mask of another program beside its image, to be measured and classified; its ids stay as they are."""
+    from sketchscale.workflow.labels import import_labels
+
+    with opt.progress() as on_event:
+        execution = opt.execution(engine, workers, block, memory, resume, overwrite)
+        result = import_labels(source, image, labels, execution, on_event)
+    size = " x ".join(map(str, result.shape))
+    opt.show(asdict(result), json, lambda: f"{result.image}: labels {labels}, {size}, ids up to {result.largest}")
+
+
+def labels_export(
+    image: opt.Image,
+    out: Annotated[str, typer.Option("--out", help="The TIFF to write.")],
+    labels: opt.Labels = "nuclei",
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Labels as a tiled 32-bit TIFF, for programs that do not read OME-Zarr."""
+    from sketchscale.workflow.labels import export_labels
+
+    typer.echo(export_labels(image, labels, out, overwrite=overwrite))

@@ -1,0 +1,149 @@
+"""Labels of other programs into a store, and labels of a store out to a TIFF.
+
+What is measured and classified need not have been outlined here: a mask of any tool, beside its image, is enough.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale import __version__
+from sketchscale.config import Execution
+from sketchscale.engine.base import Event
+from sketchscale.errors import OutputError, OutputExistsError
+from sketchscale.geometry import block_shape, tile_cover
+from sketchscale.io.image import Image, commit_labels, create_labels, delete_labels, label_arrays, open_image
+from sketchscale.io.ledger import StoreLedger
+from sketchscale.io.pyramid import plan_level
+from sketchscale.io.sources import SUFFIXES, source_identity
+from sketchscale.objects.copying import plan_copy_labels
+from sketchscale.objects.sources import LabelSource, read_labels, source_shape
+from sketchscale.objects.truth import open_true_labels, stored_labels
+from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet, refuse_foreign_labels
+
+__all__ = ["ImportResult", "export_labels", "import_labels"]
+
+_CHUNK, _TILE = 512, 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportResult:
+    """What was imported; `largest` is the highest id."""
+
+    image: str
+    labels: str
+    shape: tuple[int, ...]
+    largest: int
+
+
+def import_labels(
+    source: str,
+    address: str,
+    labels: str = "nuclei",
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+) -> ImportResult:
+    """Copy a label image beside its image, with a pyramid; ids stay as they are.
+
+    Args:
+        source: TIFF, PNG or NPY of whole numbers, or a label image of another store; (y, x), or (z, y, x) for volumes.
+        address: the image that the labels outline.
+
+    Raises:
+        InputError: another shape than the image's, fractions, negative ids, or ids beyond 32 bits.
+        OutputExistsError: labels of that name are there.
+    """
+    execution = execution or Execution()
+    image, truth = open_image(address), open_true_labels(source)
+    run = f"import-{labels}"
+    refuse_foreign_labels(image, run, labels, execution)
+    shape = source_shape(truth)
+    chunks = tuple(min(_CHUNK if len(shape) == 2 else 64, n) for n in shape)
+    fingerprint = {"code": __version__, "input": image.identity(), "source": _identity(source), "shape": f"{shape}"}
+    ledger = open_run(image, run, fingerprint, execution, outputs=(f"labels/{labels}",))
+    committed = ledger.committed("result")
+    if committed is None:
+        with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
+            committed = _import(image, truth, labels, chunks, runner, ledger)
+    return ImportResult(image=image.address, labels=labels, shape=shape, largest=committed["largest"])
+
+
+def _identity(source: str) -> str:
+    is_file = Path(source).is_file() and Path(source).suffix.lower() in SUFFIXES
+    return source_identity(source) if is_file else open_image(source).identity()
+
+
+def _import(
+    image: Image, truth: LabelSource, labels: str, chunks: tuple[int, ...], runner: Runner, ledger: StoreLedger
+) -> dict[str, Any]:
+    if ledger.committed("arrays") is None:
+        delete_labels(image, labels)
+        create_labels(image, labels, chunks=chunks)
+        ledger.commit("arrays", {})
+    levels = label_arrays(image, labels)
+    block = block_shape(source_shape(truth), chunks, runner.execution.block)
+    copied = runner.run(plan_copy_labels(truth, levels[0], block), ledger)
+    for finer, coarser in itertools.pairwise(levels):
+        runner.run(plan_level(finer, coarser, "nearest"), ledger)
+    commit_labels(image, labels, attributes={"sketchscale": {"stage": "import", "version": __version__}})
+    result = {"largest": max((done["largest"] for done in copied), default=0), "chunks": json.dumps(chunks)}
+    ledger.commit("result", result)
+    return result
+
+
+def export_labels(address: str, labels: str, out: str, *, overwrite: bool = False) -> str:
+    """Write a label image as a tiled TIFF of 32 bits, tile by tile.
+
+    Args:
+        out: the file to write; it appears when it is complete.
+
+    Returns:
+        A line for people.
+
+    Raises:
+        UnknownNameError: no labels of that name.
+        OutputExistsError, OutputError: the file is there, or cannot be written.
+    """
+    import tifffile
+
+    target = Path(out)
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: another --out, or --overwrite")
+    source = stored_labels(open_image(address).label_image(labels))
+    shape = source_shape(source)
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(
+            part,
+            _tiles(source, shape),
+            shape=shape,
+            dtype="uint32",
+            tile=(_TILE, _TILE),
+            compression="zlib",
+            bigtiff=True,
+            metadata={"axes": "ZYX"[-len(shape) :]},
+            photometric="minisblack",
+        )
+        part.replace(target)
+    except OSError as error:
+        raise OutputError(f"{out}: {error.strerror}; expected: a place to write; to fix: another --out") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return f"{out}: {' x '.join(map(str, shape))} labels"
+
+
+def _tiles(source: LabelSource, shape: tuple[int, ...]) -> Iterator[npt.NDArray[Any]]:
+    """Full tiles in the order of the file; those at the edge are padded with background."""
+    for tile in tile_cover(shape, (*(1,) * (len(shape) - 2), _TILE, _TILE)):
+        values = read_labels(source, tile.write).astype(np.uint32)
+        flat = values.reshape(values.shape[-2:])
+        yield np.pad(flat, [(0, _TILE - flat.shape[0]), (0, _TILE - flat.shape[1])])

@@ -1,0 +1,84 @@
+"""Masks of other programs: in with their ids, out as they were; what does not fit is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sketchscale.cli import run
+from sketchscale.config import Execution
+from sketchscale.io.arrays import open_array
+from sketchscale.io.convert import convert
+from sketchscale.io.image import open_image
+from sketchscale.workflow.labels import export_labels, import_labels
+
+
+def make_image(folder: Path, shape: tuple[int, ...]) -> str:
+    """An image of ours with noise."""
+    tifffile.imwrite(folder / "image.tif", np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8))
+    convert(folder / "image.tif", folder / "image.ome.zarr")
+    return str(folder / "image.ome.zarr")
+
+
+@settings(max_examples=25)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), block=st.integers(1, 90), seed=st.integers(0, 99))
+def test_ids_survive_import_and_export(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, block: int, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("labels")
+    mask = np.random.default_rng(seed).choice(np.array([0, 3, 70_000, 2**32 - 1], np.uint32), (height, width))
+    np.save(folder / "mask.npy", mask)
+    image = make_image(folder, (height, width))
+    result = import_labels(str(folder / "mask.npy"), image, "cells", Execution(engine="serial", block=block))
+    assert result.largest == mask.max()
+    stored = open_image(image).label_image("cells")
+    assert np.array_equal(open_array(stored.array(0))[...], mask)
+    export_labels(image, "cells", str(folder / "out.tif"))
+    assert np.array_equal(tifffile.imread(folder / "out.tif").reshape(mask.shape), mask)
+
+
+def test_volume_survives(tmp_path: Path) -> None:
+    mask = np.random.default_rng(1).integers(0, 9, (5, 40, 30), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "mask.tif", mask, metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "image.tif", mask.astype(np.uint8), metadata={"axes": "ZYX"})
+    convert(tmp_path / "image.tif", tmp_path / "image.ome.zarr")
+    image = str(tmp_path / "image.ome.zarr")
+    import_labels(str(tmp_path / "mask.tif"), image, "cells", Execution(engine="serial"))
+    export_labels(image, "cells", str(tmp_path / "out.tif"))
+    assert np.array_equal(tifffile.imread(tmp_path / "out.tif"), mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (np.ones((20, 30), np.uint16), "the shape of the image"),
+        (np.full((30, 20), 0.5, np.float32), "whole numbers"),
+        (np.full((30, 20), -1, np.int16), "0 and above"),
+        (np.full((30, 20), 2**32, np.uint64), "ids up to 4294967295"),
+    ],
+)
+def test_misfit_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mask: np.ndarray, expected: str
+) -> None:
+    np.save(tmp_path / "mask.npy", mask)
+    image = make_image(tmp_path, (30, 20))
+    assert run(["labels", "import", str(tmp_path / "mask.npy"), image, "--labels", "cells"]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(error) == 1
+    assert expected in error[0]
+    assert open_image(image).labels == ()
+
+
+def test_foreign_labels_and_files_are_not_replaced(tmp_path: Path) -> None:
+    np.save(tmp_path / "mask.npy", np.ones((30, 20), np.uint8))
+    image = make_image(tmp_path, (30, 20))
+    arguments = ["labels", "import", str(tmp_path / "mask.npy"), image, "--labels", "cells"]
+    assert [run(arguments), run(arguments), run([*arguments, "--overwrite"])] == [0, 2, 0]
+    out = ["labels", "export", image, "--labels", "cells", "--out", str(tmp_path / "out.tif")]
+    assert [run(out), run(out), run([*out, "--overwrite"])] == [0, 2, 0]
+    assert not list(tmp_path.glob(".*part"))
