@@ -23,7 +23,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.blobs import get_arrays, put_arrays
-from sketchscale.io.image import PlaneRef, read_plane
+from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
 from sketchscale.metrics import Overlaps, combine_overlaps, count_overlaps
 from sketchscale.objects.features import MeasureConfig, feature_table
 from sketchscale.objects.partials import Partial, combine_partials, empty_partial, is_exact, partial_objects
@@ -32,6 +32,7 @@ from sketchscale.objects.sources import LabelSource, label_shape, read_labels, s
 __all__ = [
     "collect_features",
     "collect_overlaps",
+    "collect_partials",
     "collect_ranges",
     "measure_config",
     "needs_ranges",
@@ -145,13 +146,26 @@ def collect_features(plan: Plan[Tile]) -> pyarrow.Table:
         InputError: a partial is absent or damaged.
     """
     job: _MeasureJob = plan.config
-    waiting, rows = [empty_partial(len(job.config.channels))], 0
-    for arrays in _partials(plan, job.store, job.prefix):
+    return feature_table(collect_partials(plan, empty_partial(len(job.config.channels))), job.config)
+
+
+def collect_partials(plan: Plan[Tile], empty: Partial) -> Partial:
+    """What all blocks of a plan know together; partials are read a few at a time.
+
+    Args:
+        plan: whose tasks wrote a `Partial` each, and whose job has `store` and `prefix`.
+        empty: a partial of no object, which is the answer where there is no block.
+
+    Raises:
+        InputError: a partial is absent or damaged.
+    """
+    waiting, rows = [empty], 0
+    for arrays in _partials(plan, plan.config.store, plan.config.prefix):
         waiting.append(Partial(**arrays))
         rows += len(waiting[-1].label)
         if rows > max(_FOLD_ROWS, len(waiting[0].label)):
             waiting, rows = [combine_partials(waiting)], 0
-    return feature_table(combine_partials(waiting), job.config)
+    return combine_partials(waiting)
 
 
 def _partials(plan: Plan[Tile], store: str, prefix: str) -> Iterator[dict[str, npt.NDArray[Any]]]:
@@ -159,12 +173,12 @@ def _partials(plan: Plan[Tile], store: str, prefix: str) -> Iterator[dict[str, n
         yield get_arrays(store, f"{prefix}/{task.key}.npz")
 
 
-def needs_ranges(plane: PlaneRef) -> bool:
+def needs_ranges(plane: PlaneRef | VolumeRef) -> bool:
     """Whether measuring this plane needs `plan_ranges` first: floats and 64-bit integers."""
     return not is_exact(plane.dtype)
 
 
-def plan_ranges(plane: PlaneRef, block: tuple[int, int]) -> Plan[Tile]:
+def plan_ranges(plane: PlaneRef | VolumeRef, block: tuple[int, ...]) -> Plan[Tile]:
     """Lowest and highest value of each channel; the tasks return them, see `collect_ranges`."""
     depth = np.dtype(plane.dtype).itemsize * len(plane.channels)
     return Plan(
@@ -172,11 +186,11 @@ def plan_ranges(plane: PlaneRef, block: tuple[int, int]) -> Plan[Tile]:
         fn=_range_of_block,
         tasks=tile_cover(plane.shape, block),
         config=plane,
-        task_bytes=3 * block[0] * block[1] * depth,
+        task_bytes=3 * math.prod(block) * depth,
     )
 
 
-def _range_of_block(tile: Tile, plane: PlaneRef) -> Json:
+def _range_of_block(tile: Tile, plane: PlaneRef | VolumeRef) -> Json:
     image = read_plane(plane, tile.write)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         bad = int(np.count_nonzero(~np.isfinite(image)))
