@@ -23,7 +23,7 @@ _PUBLIC = {
     "SketchscaleError": "sketchscale.errors:SketchscaleError",
     "classify": "sketchscale.workflow.classify:apply_classes",
     "convert": "sketchscale.workflow.convert:convert_images",
-    "count": "sketchscale.workflow.measure:count",
+    "count": "sketchscale.workflow.count:count",
     "evaluate": "sketchscale.workflow.evaluate:evaluate",
     "measure": "sketchscale.workflow.measure:measure",
     "open": "sketchscale.workflow.arrays:open_view",

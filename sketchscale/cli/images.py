@@ -1,4 +1,4 @@
-"""Commands on images: convert, segment, measure, count, report, plan, status, verify."""
+"""Commands on images: convert, segment, measure, report, plan, status, verify."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Crowd = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    for command in (convert, segment, measure, count, report, plan, status, verify):
+    for command in (convert, segment, measure, report, plan, status, verify):
         app.command()(command)
 
 
@@ -198,18 +198,6 @@ def measure(
 
     with opt.progress() as on_event:
         opt.each(expand(images), lambda image: work(image, labels, execution, on_event), report)
-
-
-def count(images: opt.Images, labels: opt.Labels = "nuclei", json: opt.Json = False) -> None:
-    """Objects per image and class, from the tables that `measure` and `classify` wrote."""
-    from sketchscale.workflow.images import expand
-    from sketchscale.workflow.measure import count as work
-
-    def report(results: list[Any]) -> None:
-        rows = [row for image in results for row in image]
-        opt.show(rows, json, lambda: "\n".join(f"{r['image']}\t{r['class'] or 'all'}\t{r['n']}" for r in rows))
-
-    opt.each(expand(images), lambda image: work(image, labels), report)
 
 
 def report(

@@ -20,8 +20,9 @@ from sketchscale.errors import OutputExistsError
 from sketchscale.io.image import open_image
 from sketchscale.workflow.classify import apply_classes, train_classes
 from sketchscale.workflow.convert import convert_images
+from sketchscale.workflow.count import count
 from sketchscale.workflow.evaluate import evaluate
-from sketchscale.workflow.measure import count, measure
+from sketchscale.workflow.measure import measure
 from sketchscale.workflow.report import draw_sketch, write_report
 from sketchscale.workflow.segment import segment
 from sketchscale.workflow.train import train

@@ -1,4 +1,4 @@
-"""Measure objects into a table, and count them from it.
+"""Measure objects into a table.
 
 The table is `tables/<labels>`: one row per object, ordered by label. It is written whole when all blocks are measured,
 and again with classes by `workflow.classify`.
@@ -7,7 +7,6 @@ and again with classes by `workflow.classify`.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,11 @@ from typing import Any
 from sketchscale import __version__
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.errors import MissingDataError
 from sketchscale.geometry import block_shape
 from sketchscale.io.image import Image, PlaneRef, open_image, read_attributes
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.store import split_address
-from sketchscale.io.table import list_tables, read_table, table_digest, write_table
+from sketchscale.io.table import table_digest, write_table
 from sketchscale.objects.plan import (
     collect_features,
     collect_ranges,
@@ -31,7 +29,7 @@ from sketchscale.objects.plan import (
 )
 from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
 
-__all__ = ["MeasureResult", "count", "label_provenance", "label_setting", "measure"]
+__all__ = ["MeasureResult", "label_provenance", "label_setting", "measure"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,22 +127,3 @@ def _measure(setting: LabelSetting, labels: str, runner: Runner, ledger: StoreLe
     result = {"n": table.num_rows, "columns": table.num_columns, "sha256": digest}
     ledger.commit("result", result)
     return result
-
-
-def count(address: str, labels: str = "nuclei") -> list[dict[str, Any]]:
-    """Objects of an image: one record per class, or a single one with class None before `classify`.
-
-    Raises:
-        MissingDataError: nothing was measured yet.
-    """
-    image = open_image(address)
-    if labels not in list_tables(image.address):
-        raise MissingDataError(
-            f"{address} has no table {labels!r}; expected: one row per object; "
-            f"to fix: sketchscale measure {address} --labels {labels}"
-        )
-    table = read_table(image.address, labels)
-    if "class" not in table.column_names:
-        return [{"image": image.address, "labels": labels, "class": None, "n": table.num_rows}]
-    numbers = Counter(table.column("class").to_pylist())
-    return [{"image": image.address, "labels": labels, "class": name, "n": numbers[name]} for name in sorted(numbers)]

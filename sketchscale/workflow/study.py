@@ -16,8 +16,9 @@ from sketchscale.engine.base import Event
 from sketchscale.errors import InputError, SketchscaleError
 from sketchscale.io.store import is_local
 from sketchscale.workflow.classify import apply_classes, train_classes
+from sketchscale.workflow.count import count
 from sketchscale.workflow.images import expand
-from sketchscale.workflow.measure import count, measure
+from sketchscale.workflow.measure import measure
 from sketchscale.workflow.report import write_report
 from sketchscale.workflow.runner import StageLine, quiet
 from sketchscale.workflow.segment import plan_segment, segment

@@ -17,7 +17,8 @@ from sketchscale.io.arrays import read_box, write_box
 from sketchscale.io.image import commit_labels, create_labels, open_image
 from sketchscale.io.table import read_table
 from sketchscale.workflow.classify import apply_classes
-from sketchscale.workflow.measure import count, measure
+from sketchscale.workflow.count import count
+from sketchscale.workflow.measure import measure
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.finished import SERIAL, copy_of, files_of
 from tests.workflow.killed import run_killed

@@ -1,0 +1,176 @@
+"""Count objects from their tables: by class, by image, by well of a plate.
+
+A well or an image where a class was not found is a result, so it has a row with 0; so has a well that its plate names
+and that holds no image. Rows come in the order of the images, wells by row and column, classes by name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sketchscale.errors import InputError, MissingDataError
+from sketchscale.io.image import open_image, read_attributes
+from sketchscale.io.metadata import ome_attributes, parse_plate
+from sketchscale.io.plate import open_plate, well_name
+from sketchscale.io.store import split_address
+from sketchscale.io.table import list_tables, read_batches
+from sketchscale.reports.plate import UNCLASSIFIED, split_well
+from sketchscale.workflow.images import expand, local_matches
+
+__all__ = ["BY", "Tally", "count", "counts_by", "counts_text", "missing_wells", "parse_by", "tally"]
+
+BY = ("image", "well", "class")
+"""What rows can be split by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many objects an image has.
+
+    Attributes:
+        plate, well: names, such as "B03"; empty outside a plate.
+        numbers: objects by class; under None where the objects have no classes at all.
+    """
+
+    image: str
+    plate: str = ""
+    well: str = ""
+    numbers: Mapping[str | None, int]
+
+
+def parse_by(words: Iterable[str]) -> tuple[str, ...]:
+    """What `--by` says: names of BY, repeated or separated by commas; `none` for a single sum.
+
+    Raises:
+        InputError: another word, or `none` together with one.
+
+    >>> parse_by(["class,well"]), parse_by(["none"])
+    (('well', 'class'), ())
+    """
+    found = {word.strip() for text in words for word in text.split(",")} - {""}
+    if not found <= {*BY, "none"} or ("none" in found and len(found) > 1):
+        raise InputError.of(
+            found=f"--by {','.join(sorted(found))}", expected="class, well and image, or none", fix="choose of these"
+        )
+    return tuple(name for name in BY if name in found)
+
+
+def count(
+    images: str | Sequence[str], labels: str = "nuclei", by: Sequence[str] = ("image", "class")
+) -> list[dict[str, Any]]:
+    """Objects of images or plates, from the tables that `measure` and `classify` wrote.
+
+    Args:
+        images: addresses, plates or patterns.
+        by: see `counts_by`.
+
+    Returns:
+        Records with what they are split by, `labels` and `n`; class None before `classify`.
+
+    Raises:
+        MissingDataError: an image was not measured.
+    """
+    given = [images] if isinstance(images, str) else list(images)
+    tallies = [tally(address, labels) for address in expand(given)]
+    return counts_by(tallies, labels, by, missing=missing_wells(given) if "well" in by else ())
+
+
+def tally(address: str, labels: str = "nuclei") -> Tally:
+    """Objects of one image; its table is read a row group at a time.
+
+    Raises:
+        MissingDataError: nothing was measured yet.
+    """
+    image = open_image(address)
+    if labels not in list_tables(image.address):
+        raise MissingDataError(
+            f"{address} has no table {labels!r}; expected: one row per object; "
+            f"to fix: sketchscale measure {address} --labels {labels}"
+        )
+    plate, well = _well_of(image.address)
+    rows, numbers, is_classified = 0, Counter[str | None](), True
+    for batch in read_batches(image.address, labels):
+        rows += batch.num_rows
+        is_classified = "class" in batch.schema.names
+        if is_classified:
+            numbers.update(name or UNCLASSIFIED for name in batch.column("class").to_pylist())
+    return Tally(image=image.address, plate=plate, well=well, numbers=numbers if numbers else {None: rows})
+
+
+def _well_of(address: str) -> tuple[str, str]:
+    """(plate, well) of a field, from the path and the plate's own list of wells; empty for other images."""
+    plate = address.rsplit("/", 3)[0]
+    if plate == address or not _is_plate(plate):
+        return "", ""
+    path = address.removeprefix(f"{plate}/").rpartition("/")[0]
+    wells = parse_plate(read_attributes(*split_address(plate)) or {}, plate).wells
+    return next(((plate, well_name(w.row, w.column)) for w in wells if w.path == path), ("", ""))
+
+
+def missing_wells(addresses: Sequence[str]) -> list[tuple[str, str]]:
+    """(plate, well) of wells that the plates among these addresses name and that hold no image."""
+    given = [one.rstrip("/") for address in addresses for one in local_matches(address)]
+    return [(one, well) for one in given if _is_plate(one) for well in open_plate(one).missing]
+
+
+def _is_plate(address: str) -> bool:
+    attributes = read_attributes(*split_address(address))
+    return attributes is not None and "plate" in ome_attributes(attributes, address)
+
+
+def counts_by(
+    tallies: Sequence[Tally], labels: str, by: Sequence[str], *, missing: Sequence[tuple[str, str]] = ()
+) -> list[dict[str, Any]]:
+    """Sums over images.
+
+    Args:
+        by: some of BY; nothing gives one sum over all.
+        missing: (plate, well) that have a row with 0 when counting by well.
+
+    >>> one = Tally(image="a", numbers={"round": 2}), Tally(image="b", numbers={"long": 1})
+    >>> counts_by(one, "cells", ["class"])
+    [{'labels': 'cells', 'class': 'long', 'n': 1}, {'labels': 'cells', 'class': 'round', 'n': 2}]
+    >>> [row["n"] for row in counts_by(one, "cells", ["image", "class"])]
+    [0, 2, 1, 0]
+    """
+    places = {_place(t, by): Counter[str | None]() for t in (*tallies, *_empty(missing, by))}
+    for one in tallies:
+        places[_place(one, by)].update(dict(one.numbers))
+    names = sorted({name for one in tallies for name in one.numbers if name is not None})
+    order = sorted(places, key=_well_order) if "well" in by else list(places)
+    rows: list[dict[str, Any]] = []
+    for place in order:
+        numbers = places[place]
+        wanted = [*names, *([None] if None in numbers or not names else [])] if "class" in by else [None]
+        for name in wanted:
+            n = numbers[name] if "class" in by else numbers.total()
+            rows.append({**dict(place), "labels": labels, **({"class": name} if "class" in by else {}), "n": n})
+    return rows
+
+
+def _place(one: Tally, by: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    columns = {"image": ("image",), "well": ("plate", "well")}
+    names = itertools.chain.from_iterable(columns[name] for name in ("well", "image") if name in by)
+    return tuple((name, getattr(one, name)) for name in names)
+
+
+def _empty(missing: Sequence[tuple[str, str]], by: Sequence[str]) -> list[Tally]:
+    return [Tally(image="", plate=plate, well=well, numbers={}) for plate, well in missing] if "well" in by else []
+
+
+def _well_order(place: tuple[tuple[str, str], ...]) -> tuple[Any, ...]:
+    values = dict(place)
+    row, column = split_well(values["well"])
+    return values["plate"], len(row), row, column, values.get("image", "")
+
+
+def counts_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Records as lines with tabs: where, class ("all" where there is none), number."""
+    return "\n".join(
+        "\t".join(str("all" if value is None else value) for name, value in row.items() if name != "labels")
+        for row in rows
+    )
