@@ -145,5 +145,5 @@ def _tiles(source: LabelSource, shape: tuple[int, ...]) -> Iterator[npt.NDArray[
     """Full tiles in the order of the file; those at the edge are padded with background."""
     for tile in tile_cover(shape, (*(1,) * (len(shape) - 2), _TILE, _TILE)):
         values = read_labels(source, tile.write).astype(np.uint32)
-        flat = values.reshape(values.shape[-2:])
-        yield np.pad(flat, [(0, _TILE - flat.shape[0]), (0, _TILE - flat.shape[1])])
+        height, width = values.shape[-2:]
+        yield np.pad(values.reshape(height, width), [(0, _TILE - height), (0, _TILE - width)])
