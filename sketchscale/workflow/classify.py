@@ -26,12 +26,11 @@ from sketchscale.io.image import commit_labels, create_labels, delete_labels, la
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.table import list_tables, read_table, table_digest, write_table
+from sketchscale.objects.class_image import plan_class_image, put_class_lookup
 from sketchscale.objects.classes import (
     collect_classes,
     deal_objects,
-    plan_class_image,
     plan_classify,
-    put_class_lookup,
 )
 from sketchscale.objects.classifiers import (
     Classifier,

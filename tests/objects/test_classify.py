@@ -17,12 +17,11 @@ from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.objects import classes
+from sketchscale.objects.class_image import plan_class_image, put_class_lookup
 from sketchscale.objects.classes import (
     collect_classes,
     deal_objects,
-    plan_class_image,
     plan_classify,
-    put_class_lookup,
 )
 from sketchscale.objects.classifiers import (
     Classifier,

@@ -1,0 +1,153 @@
+"""Tasks that paint classes: every object in the colour of its class, or the objects of one class alone.
+
+    labels ──class-image──▶ uint8 image: position of the class in the list of names + 1, 0 for background
+    labels ──class-mask-<n>──▶ the labels of one class, with their ids: they can be measured and counted like any others
+
+Both read a lookup from label to class, one byte a label where labels nearly count from 1, and each block of the labels
+once.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+import pyarrow.compute
+
+from sketchscale.engine.base import Json, Plan
+from sketchscale.errors import InputError
+from sketchscale.geometry import Tile, tile_cover
+from sketchscale.io.arrays import ArrayRef, open_array, write_box
+from sketchscale.io.blobs import get_arrays, put_arrays
+from sketchscale.objects.sources import LabelSource, read_labels, source_shape
+
+__all__ = ["plan_class_image", "plan_class_mask", "put_class_lookup"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ClassImageJob:
+    """`code`: the class whose labels a mask keeps."""
+
+    labels: LabelSource
+    target: ArrayRef
+    store: str
+    key: str
+    code: int = 0
+
+
+def put_class_lookup(store: str, prefix: str, table: pyarrow.Table, classes: Sequence[str]) -> str:
+    """Write which label has which class, for `plan_class_image`; returns the key, which names the contents.
+
+    Labels that nearly count from 1 become an array indexed by label, a byte each; others a sorted list.
+
+    Args:
+        table: with label and class; an object without class, or of one that is not listed, becomes 0.
+        classes: at most 255 names; the first is 1 in the class image.
+
+    Raises:
+        InputError: too many classes.
+    """
+    if len(classes) > 255:
+        raise InputError.of(found=f"{len(classes)} classes", expected="at most 255", fix="merge some")
+    place = pyarrow.compute.index_in(table.column("class"), pyarrow.array(classes, pyarrow.string()))
+    codes = (place.fill_null(-1).to_numpy() + 1).astype(np.uint8)
+    label = table.column("label").to_numpy().astype(np.uint64)
+    lookup = _dense(label, codes) if int(label.max(initial=0)) <= 8 * len(label) + 65536 else _sorted(label, codes)
+    # Workers keep lookups by key: other contents must have another one.
+    digest = functools.reduce(lambda crc, array: zlib.crc32(array.tobytes(), crc), lookup.values(), 0)
+    key = f"{prefix}/lookup-{digest:08x}.npz"
+    put_arrays(store, key, lookup)
+    return key
+
+
+def _dense(label: npt.NDArray[np.uint64], codes: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    """Codes by label; the last entry, 0, stands for every larger one."""
+    by_label = np.zeros(int(label.max(initial=0)) + 2, np.uint8)
+    by_label[label] = codes
+    by_label[0] = 0
+    return {"code": by_label}
+
+
+def _sorted(label: npt.NDArray[np.uint64], codes: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    order = np.argsort(label)
+    return {"code": codes[order], "label": label[order]}
+
+
+def plan_class_image(
+    labels: LabelSource, target: ArrayRef, *, store: str, key: str, block: tuple[int, ...]
+) -> Plan[Tile]:
+    """Paint every object with the number of its class.
+
+    Args:
+        target: uint8 array to fill, of the shape of the labels.
+        store, key: of `put_class_lookup`.
+        block: one length for each axis, a whole number of write units of the target.
+
+    Raises:
+        InputError: labels and target differ in shape, or the target is not uint8.
+    """
+    job = _ClassImageJob(labels=labels, target=target, store=store, key=key)
+    return _painting("class-image", _paint_block, job, block, "uint8")
+
+
+def plan_class_mask(
+    labels: LabelSource, target: ArrayRef, *, code: int, store: str, key: str, block: tuple[int, ...]
+) -> Plan[Tile]:
+    """Copy the objects of one class with their ids; all others become background.
+
+    Args:
+        target: uint32 or uint64 array to fill, of the shape of the labels.
+        code: number of the class in the class image, from 1.
+        store, key, block: as of `plan_class_image`.
+
+    Raises:
+        InputError: labels and target differ in shape.
+    """
+    job = _ClassImageJob(labels=labels, target=target, store=store, key=key, code=code)
+    return _painting(f"class-mask-{code}", _mask_block, job, block, str(open_array(target).dtype))
+
+
+def _painting(stage: str, fn: Any, job: _ClassImageJob, block: tuple[int, ...], dtype: str) -> Plan[Tile]:
+    array = open_array(job.target)
+    if tuple(array.shape) != source_shape(job.labels) or array.dtype != np.dtype(dtype):
+        raise InputError.of(
+            found=f"{job.target} is {array.dtype} of {tuple(array.shape)}",
+            expected=f"{dtype} of {source_shape(job.labels)}",
+            fix="create it for these labels",
+        )
+    pixels = int(np.prod(block))
+    return Plan(stage=stage, fn=fn, tasks=tile_cover(array.shape, block), config=job, task_bytes=30 * pixels)
+
+
+@functools.lru_cache(maxsize=2)
+def _lookup(store: str, key: str) -> dict[str, npt.NDArray[Any]]:
+    return get_arrays(store, key)
+
+
+def _paint_block(tile: Tile, job: _ClassImageJob) -> Json:
+    codes = _codes_of(read_labels(job.labels, tile.write), _lookup(job.store, job.key))
+    return {"checksum": write_box(job.target, tile.write, codes)}
+
+
+def _mask_block(tile: Tile, job: _ClassImageJob) -> Json:
+    labels = read_labels(job.labels, tile.write)
+    chosen = _codes_of(labels, _lookup(job.store, job.key)) == job.code
+    kept = np.where(chosen, labels, 0).astype(open_array(job.target).dtype)
+    return {"checksum": write_box(job.target, tile.write, kept)}
+
+
+def _codes_of(labels: npt.NDArray[Any], lookup: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+    """The code of every pixel's object; 0 for background and for labels without one."""
+    code: npt.NDArray[np.uint8] = lookup["code"]
+    if "label" not in lookup:
+        return np.asarray(code[np.minimum(labels, len(code) - 1).astype(np.intp)])
+    ids, place = np.unique(labels, return_inverse=True)
+    row = np.minimum(np.searchsorted(lookup["label"], ids), len(code) - 1)
+    codes = np.where((lookup["label"][row] == ids) & (ids > 0), code[row], 0)
+    return np.asarray(codes[place.reshape(labels.shape)], np.uint8)
