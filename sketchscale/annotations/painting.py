@@ -34,7 +34,7 @@ from sketchscale.annotations.events import (
 )
 from sketchscale.geometry import Box
 
-__all__ = ["TILE", "Canvas", "Conflict", "extent_of", "stroke_masks"]
+__all__ = ["TILE", "Canvas", "Conflict", "extent_of", "polygon_masks", "stroke_masks"]
 
 TILE = 512
 """Edge of a painted tile."""
@@ -264,7 +264,7 @@ def _pieces(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDAr
     if isinstance(mark, Raster):
         yield mark.box, mark.values()
         return
-    covers = stroke_masks(mark, shape) if isinstance(mark, Stroke) else _polygon_masks(mark, shape)
+    covers = stroke_masks(mark, shape) if isinstance(mark, Stroke) else polygon_masks(mark, shape)
     value = _value(mark)
     for box, mask in covers:
         if box.size:
@@ -310,7 +310,7 @@ def _capsule(a: Point, b: Point, radius: float, shape: tuple[int, int]) -> tuple
     return box, (y - a[0] - along * dy) ** 2 + (x - a[1] - along * dx) ** 2 <= radius * radius
 
 
-def _polygon_masks(polygon: Polygon, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
+def polygon_masks(polygon: Polygon, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
     """Bands of rows of a polygon, each row filled between the crossings of its edges (even-odd rule)."""
     (y0, x0), (y1, x1) = extent_of(polygon)
     box = Box((math.ceil(y0), math.ceil(x0)), (math.floor(y1) + 1, math.floor(x1) + 1)).clip(shape)

@@ -1,143 +1,303 @@
-"""Objects with a class given by a person: read from a file, resolved to object ids.
+"""Marks of people, dealt to their images and resolved to objects.
 
-Two kinds of CSV file, told apart by their header; other columns are left alone:
+    file ──read_marks──▶ marks ──deal_marks──▶ marks of each image ──resolve_marks──▶ {label: class}
 
-    label,class          y,x,class
-    17,mitotic           204.5,1033,mitotic        pixel indices of level 0, centres at integers
-    23,resting           12,87,resting
+A point means the object under it. An outline means the object with the most pixel centres inside it (the smaller id
+where two have as many); background inside does not count. Every mark must hit an object.
 
-A point means the object under it. Every mark must hit an object, and no object may have two classes.
+Rows are read in order. A mark `undo` takes back what came before it on its object. Two classes for one object are
+refused, or the last one counts, as asked. Objects marked `unsure` are no examples.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.errors import InputError, MissingDataError
+from sketchscale.annotations.events import Polygon
+from sketchscale.annotations.painting import polygon_masks
+from sketchscale.errors import InputError, SketchscaleError
 from sketchscale.geometry import Box
-from sketchscale.objects.sources import LabelSource, label_shape, read_labels
+from sketchscale.io.image import read_attributes
+from sketchscale.io.plate import well_name
+from sketchscale.io.store import split_address
+from sketchscale.objects.mark_files import UNDO, UNSURE, Mark, class_colors, read_marks
+from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
-__all__ = ["Mark", "read_marks", "resolve_marks"]
+__all__ = [
+    "DealtMarks",
+    "Mark",
+    "OnConflict",
+    "class_colors",
+    "deal_marks",
+    "hit_labels",
+    "marks_of",
+    "read_marks",
+    "resolve_marks",
+    "settled",
+]
+
+OnConflict = Literal["refuse", "last"]
 
 _CELL = 512
 """Points in one square of this size are looked up with one read."""
 
+_ENDINGS = re.compile(r"(\.ome)?\.(zarr|zip|tiff?|png|jpe?g|npy)$|\.zarr\.zip$", re.IGNORECASE)
+
+
+# ---- which image
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """One annotation: the class of an object named by its label, or by a point (y, x) on it.
+class DealtMarks:
+    """Marks by image address; `ignored` counts rows of images that exist and were not asked for, by their name."""
 
-    Attributes:
-        where: for messages, such as "cells.csv, line 7".
-    """
-
-    name: str
-    label: int | None = None
-    point: tuple[float, float] | None = None
-    where: str = "annotation"
+    of: Mapping[str, tuple[Mark, ...]]
+    ignored: Mapping[str, int]
 
 
-def read_marks(path: str | Path) -> tuple[Mark, ...]:
-    """Read a CSV file of annotated objects.
-
-    Raises:
-        MissingDataError: there is no such file.
-        InputError: not such a table; names the line.
-    """
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
-            return tuple(_mark(path, reader.line_num, row, columns) for row in reader)
-    except OSError as error:
-        raise MissingDataError(f"{path}: {error.strerror}; expected: a CSV file of annotated objects") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError.of(found=f"{path}: {error}", expected="a CSV file in UTF-8", fix="export it again") from error
-
-
-def _mark(path: str | Path, line: int, row: Mapping[str, str], columns: Mapping[str, str]) -> Mark:
-    where = f"{path}, line {line}"
-    if not ({"label", "class"} <= set(columns) or {"y", "x", "class"} <= set(columns)):
-        raise InputError.of(
-            found=f"{path}: columns {', '.join(columns) or 'none'}",
-            expected="label,class or y,x,class",
-            fix="name the columns in the first line",
-        )
-    name = (row[columns["class"]] or "").strip()
-    if not name:
-        raise InputError.of(found=f"{where}: no class", expected="a name", fix="fill it in or remove the line")
-    try:
-        if "label" in columns:
-            return Mark(name=name, label=int(row[columns["label"]]), where=where)
-        y, x = float(row[columns["y"]]), float(row[columns["x"]])
-    except (TypeError, ValueError) as error:
-        raise InputError.of(found=f"{where}: {error}", expected="numbers", fix="correct the line") from error
-    return Mark(name=name, point=(y, x), where=where)
-
-
-def resolve_marks(marks: Iterable[Mark], labels: LabelSource, known: npt.NDArray[np.integer]) -> dict[int, str]:
-    """The class of each annotated object, by label, ascending.
+def deal_marks(marks: Iterable[Mark], addresses: Sequence[str]) -> DealtMarks:
+    """Give every mark to its image.
 
     Args:
-        labels: where points are looked up; a point belongs to the pixel whose centre is nearest.
-        known: labels of all objects, such as the column of the feature table.
+        addresses: of the images; a mark that names none belongs to the only one.
 
     Raises:
-        InputError: a mark that hits no object or lies outside the image, an object with two classes, fewer than two
-            classes.
+        InputError: a mark without image among several, one whose name fits several or no image at all.
+
+    >>> dealt = deal_marks([Mark(name="a", label=1, image="B03"), Mark(name="b", label=1, image="B/4/0")],
+    ...                    ["p.zarr/B/3/0", "p.zarr/B/4/0"])
+    >>> [len(marks) for marks in dealt.of.values()]
+    [1, 1]
+    """
+    of: dict[str, list[Mark]] = {address: [] for address in addresses}
+    ignored: Counter[str] = Counter()
+    owners: dict[str, str | None] = {}
+    for mark in marks:
+        if mark.image not in owners:
+            owners[mark.image] = _owner(mark, addresses)
+        owner = owners[mark.image]
+        if owner is None:
+            ignored[mark.image] += 1
+        else:
+            of[owner].append(mark)
+    return DealtMarks(of={address: tuple(mine) for address, mine in of.items()}, ignored=ignored)
+
+
+def marks_of(marks: Iterable[Mark], address: str) -> tuple[Mark, ...]:
+    """The marks of one image: those that name it, and those that name none."""
+    return tuple(mark for mark in marks if not mark.image or _fits(mark.image, address))
+
+
+def _owner(mark: Mark, addresses: Sequence[str]) -> str | None:
+    """The address that a mark names; None for another image that exists."""
+    if not mark.image and len(addresses) == 1:
+        return addresses[0]
+    fitting = [address for address in addresses if mark.image and _fits(mark.image, address)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting or not mark.image:
+        raise InputError.of(
+            found=f"{mark.where}: image {mark.image!r} may be any of {len(fitting) or len(addresses)} images",
+            expected="a column image that names one",
+            fix="write its address, or row, column and field as in B/3/0",
+        )
+    if not _exists(mark.image, addresses):
+        raise InputError.of(
+            found=f"{mark.where}: unknown image {mark.image!r}",
+            expected=f"one of {', '.join(addresses[:3])}{' ...' if len(addresses) > 3 else ''}",
+            fix="correct the column image",
+        )
+    return None
+
+
+def _fits(name: str, address: str) -> bool:
+    """Whether a name means an address: its last parts, its file name without ending, or its well."""
+    wanted = _split(name)
+    return any(parts[-len(wanted) :] == wanted for parts in _spellings(address))
+
+
+def _split(name: str) -> tuple[str, ...]:
+    return tuple(name.replace("\\", "/").rstrip("/").split("/"))
+
+
+def _spellings(address: str) -> list[tuple[str, ...]]:
+    parts = _split(address)
+    found = [parts, (*parts[:-1], _ENDINGS.sub("", parts[-1]))]
+    found += [(*parts[:-1], f"{found[1][-1]}{ending}") for ending in (".tif", ".tiff", ".ome.tif", ".png")]
+    if len(parts) >= 3 and parts[-2].isdigit() and parts[-1].isdigit() and parts[-3].isalpha():
+        plate, well = parts[:-3], well_name(parts[-3], parts[-2])
+        found += [parts[:-1], (*plate, well), (*plate, well, parts[-1])]
+    return found
+
+
+def _exists(name: str, addresses: Sequence[str]) -> bool:
+    """Whether an image of that name is at the place it says, or beside one of those given."""
+    parts = _split(name)
+    wells = re.fullmatch(r"([A-Za-z]+)(\d+)", parts[0])
+    spelled = [name, *([f"{wells[1]}/{int(wells[2])}"] if wells else [])]
+    roots = {address.rsplit("/", n)[0] for address in addresses for n in (1, 3) if address.count("/") >= n}
+    places = [name, *(f"{root}/{one}" for root in sorted(roots) for one in spelled)]
+    return any(_is_group(place) for place in places)
+
+
+def _is_group(address: str) -> bool:
+    try:
+        return read_attributes(*split_address(address)) is not None
+    except SketchscaleError:
+        return False
+
+
+# ---- which object
+
+
+def resolve_marks(
+    marks: Iterable[Mark],
+    labels: LabelSource,
+    known: npt.NDArray[np.integer],
+    *,
+    spacing: Sequence[float] | None = None,
+    on_conflict: OnConflict = "refuse",
+    least: int = 2,
+) -> dict[int, str]:
+    """The class of each annotated object of one image, by label, ascending.
+
+    Args:
+        labels: where points and outlines are looked up; a point belongs to the pixel whose centre is nearest.
+        known: labels of all objects, such as the column of the feature table.
+        spacing: um per pixel in array order, for marks in um; None when the image does not say.
+        on_conflict: what two classes for one object mean.
+        least: classes that must be there; 0 for one of several images that are trained on together.
+
+    Raises:
+        InputError: a mark that hits no object or lies outside the image, an object with two classes, fewer classes.
     """
     listed = list(marks)
-    hits = _looked_up(listed, labels)
+    found = settled(listed, hit_labels(listed, labels, spacing), known, on_conflict)
+    examples = {label: name for label, name in found.items() if name != UNSURE}
+    names = set(examples.values())
+    if len(names) < least:
+        raise InputError.of(
+            found=f"{len(examples)} annotated objects of {len(names)} class{'es' if len(names) > 1 else ''}",
+            expected=f"at least {'two' if least == 2 else least} classes",
+            fix="annotate some objects of another class",
+        )
+    return examples
+
+
+def settled(
+    marks: Sequence[Mark], hits: Sequence[int], known: npt.NDArray[np.integer], on_conflict: OnConflict = "refuse"
+) -> dict[int, str]:
+    """What marks say of objects when all are read, by label, ascending.
+
+    Args:
+        hits: label of each mark, see `hit_labels`.
+
+    Raises:
+        InputError: a label that is not known, or two classes for one object.
+
+    >>> marks = [Mark(name="a", label=3), Mark(name="undo", label=3), Mark(name="b", label=3)]
+    >>> settled(marks, [3, 3, 3], np.array([3]))
+    {3: 'b'}
+    """
     present = set(np.asarray(known).tolist())
     found: dict[int, str] = {}
-    for mark, label in zip(listed, hits, strict=True):
+    for mark, label in zip(marks, hits, strict=True):
         if label not in present:
-            place = f"label {label}" if mark.point is None else f"point {mark.point}"
             raise InputError.of(
-                found=f"{mark.where}: no object at {place}", expected="an object", fix="remove or move the mark"
+                found=f"{mark.where}: no object {_described(mark)}",
+                expected="an object",
+                fix="remove or move the mark",
             )
-        if found.setdefault(label, mark.name) != mark.name:
+        if mark.name == UNDO:
+            found.pop(label, None)
+        elif on_conflict == "refuse" and found.get(label, mark.name) != mark.name:
             raise InputError.of(
                 found=f"{mark.where}: object {label} is {mark.name!r} and {found[label]!r}",
                 expected="one class an object",
-                fix="remove one of the marks",
+                fix="remove one of the marks, put an undo between them, or use --on-conflict last",
             )
-    if len(set(found.values())) < 2:
-        raise InputError.of(
-            found=f"{len(found)} annotated objects of {len(set(found.values()))} class",
-            expected="at least two classes",
-            fix="annotate some objects of another class",
-        )
+        else:
+            found[label] = mark.name
     return dict(sorted(found.items()))
 
 
-def _looked_up(marks: Sequence[Mark], labels: LabelSource) -> list[int]:
-    """The label of each mark; 0 where a point is on background."""
+def _described(mark: Mark) -> str:
+    if mark.label is not None:
+        return f"at label {mark.label}"
+    return f"at point {mark.point}" if mark.point is not None else "inside the outline"
+
+
+def hit_labels(marks: Sequence[Mark], labels: LabelSource, spacing: Sequence[float] | None = None) -> list[int]:
+    """The label that each mark means; 0 where a point is on background, or an outline holds nothing else.
+
+    Raises:
+        InputError: a point outside the image, of another number of axes, or in um where the spacing is unknown.
+    """
+    shape = source_shape(labels)
     found = [mark.label or 0 for mark in marks]
-    height, width = label_shape(labels)
-    cells: dict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
+    cells: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
     for i, mark in enumerate(marks):
-        if mark.point is not None:
-            y, x = (math.floor(v + 0.5) if math.isfinite(v) else -1 for v in mark.point)
-            if not (0 <= y < height and 0 <= x < width):
-                raise InputError.of(
-                    found=f"{mark.where}: point {mark.point} outside the image",
-                    expected=f"y below {height}, x below {width}, in pixels",
-                    fix="remove the mark, or use the coordinates of level 0",
-                )
-            cells[y // _CELL, x // _CELL].append((i, y, x))
+        if mark.point is not None and mark.label is None:
+            at = _pixel(mark, shape, spacing)
+            cells[(*at[:-2], at[-2] // _CELL, at[-1] // _CELL)].append((i, at))
+        elif mark.rings:
+            found[i] = _most_inside(mark, labels, shape)
     for points in cells.values():
-        ys, xs = [y for _, y, _ in points], [x for _, _, x in points]
-        box = Box((min(ys), min(xs)), (max(ys) + 1, max(xs) + 1))
+        places = np.array([at for _, at in points])
+        box = Box(tuple(places.min(axis=0).tolist()), tuple((places.max(axis=0) + 1).tolist()))
         inside = read_labels(labels, box)
-        for i, y, x in points:
-            found[i] = int(inside[y - box.start[0], x - box.start[1]])
+        for i, at in points:
+            found[i] = int(inside[tuple(a - b for a, b in zip(at, box.start, strict=True))])
     return found
+
+
+def _pixel(mark: Mark, shape: tuple[int, ...], spacing: Sequence[float] | None) -> tuple[int, ...]:
+    """Index of the pixel of a mark's point."""
+    point = mark.point or ()
+    if len(point) != len(shape):
+        raise InputError.of(
+            found=f"{mark.where}: a point with {len(point)} coordinates",
+            expected=f"{', '.join('zyx'[-len(shape) :])}",
+            fix="correct the columns",
+        )
+    if mark.unit == "um" and spacing is None:
+        raise InputError.of(
+            found=f"{mark.where}: a point in um on an image whose pixel size is unknown",
+            expected="y,x in pixels",
+            fix="convert the image with --spacing, or give pixels",
+        )
+    steps = spacing if mark.unit == "um" and spacing is not None else (1.0,) * len(shape)
+    at = tuple(math.floor(v / s + 0.5) if math.isfinite(v) else -1 for v, s in zip(point, steps, strict=True))
+    if not all(0 <= a < n for a, n in zip(at, shape, strict=True)):
+        limits = ", ".join(
+            f"{name} below {n * s:g}" for name, n, s in zip("zyx"[-len(shape) :], shape, steps, strict=True)
+        )
+        raise InputError.of(
+            found=f"{mark.where}: point {point} outside the image",
+            expected=f"{limits}, in {'um' if mark.unit == 'um' else 'pixels'}",
+            fix="remove the mark, or use the coordinates of level 0",
+        )
+    return at
+
+
+def _most_inside(mark: Mark, labels: LabelSource, shape: tuple[int, ...]) -> int:
+    """The label with the most pixels inside an outline; 0 when there is none."""
+    if len(shape) != 2:
+        raise InputError.of(
+            found=f"{mark.where}: an outline on labels of shape {shape}", expected="a plane", fix="use points z,y,x"
+        )
+    numbers: Counter[int] = Counter()
+    for box, mask in polygon_masks(Polygon(rings=mark.rings, label="foreground"), (shape[0], shape[1])):
+        if box.size and mask.any():
+            ids, times = np.unique(read_labels(labels, box)[mask], return_counts=True)
+            numbers.update(dict(zip(ids.tolist(), times.tolist(), strict=True)))
+    del numbers[0]
+    return min(numbers, key=lambda label: (-numbers[label], label), default=0)
