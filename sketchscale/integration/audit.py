@@ -148,7 +148,7 @@ def _certain_pieces(closed: npt.NDArray[np.bool_], found: BlockObjects) -> npt.N
     An open piece may go on outside, with more border and a higher peak, or may be one with another open piece. But the
     votes of a closed piece's whole border are inside, so where no open piece agrees with it, none is joined with it.
     """
-    agreeing = found.pair[found.vote > 0] - 1
+    agreeing = found.pair[(found.vote > 0) | (found.near > 0)] - 1
     open_side = ~closed[agreeing]
     certain = closed.copy()
     certain[agreeing[open_side[:, ::-1]]] = False

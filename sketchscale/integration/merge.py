@@ -11,7 +11,8 @@ several that agree (3).
                       pieces that touch are one object when their common border, wherever it lies in the image, says so
                       twice: the distance on it climbs above `saddle` times the lower peak of the two, and the flow on
                       its two sides agrees (scalar product above `agreement` on average). A maximum, and a sum of
-                      integers over pairs of pixels, each pair seen by one block: exact, whatever the blocks.
+                      integers over pairs of pixels, each pair seen by one block: exact, whatever the blocks. With a
+                      `join_share`, they are also one object when more than that share of the pairs end near each other.
     4. Globally       filters by size, then numbers 1, 2, ... in raster order of each object's first pixel.
 
          core of A      core of B                    a, b: sinks, at most R apart
@@ -37,7 +38,7 @@ border the network blurs, while the distance alone joins more under noisy flow (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
+from sketchscale.integration.borders import Borders, plane_borders
 from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, compiled, half_values
 
 __all__ = [
@@ -57,7 +59,6 @@ __all__ = [
     "number_objects",
 ]
 
-_BORDER_BITS = 12
 _LOWEST_PEAK = 0.5
 """Distance of the first pixel inside an object, px; pieces without a higher one are compared as if they had it."""
 
@@ -76,6 +77,7 @@ class BlockObjects:
         pair: int32 (p, 2), local ids of two objects that touch, the smaller one first; no pair twice.
         saddle: float32 (p,), largest distance that both sides of their border reach, px.
         vote: int64 (p,), sum over their border of scalar product - agreement, 24 fractional bits.
+        near: int64 (p,), sum over their border of (1 where ends are near, else 0) - join share, 24 fractional bits.
     """
 
     area: npt.NDArray[np.int64]
@@ -87,6 +89,7 @@ class BlockObjects:
     pair: npt.NDArray[np.int32]
     saddle: npt.NDArray[np.float32]
     vote: npt.NDArray[np.int64]
+    near: npt.NDArray[np.int64]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As stored between the steps."""
@@ -181,7 +184,7 @@ def local_objects(
     _count_pixels(provisional, points.bits[2], half_values(), y0, x0, region.shape[1], area, first, box, peak)
     box[area == 0] = 0
     shared, shared_id = _shared_sinks(ids, region, config.margin)
-    borders = _local_borders(found, points.bits, (rows, columns), config.agreement)
+    borders = plane_borders(found, points, region, config)
     objects = BlockObjects(
         area=area,
         first=first,
@@ -192,52 +195,9 @@ def local_objects(
         pair=borders.pair.astype(np.int32),
         saddle=borders.saddle,
         vote=borders.vote,
+        near=borders.near,
     )
     return provisional, objects
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Borders:
-    """Borders between pieces, or parts of them: pair int64 (p, 2), the smaller id first; saddle and vote (p,)."""
-
-    pair: npt.NDArray[np.int64]
-    saddle: npt.NDArray[np.float32]
-    vote: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, parts: Sequence[_Borders]) -> _Borders:
-        """The borders of all parts, each pair once."""
-        return cls(
-            pair=np.concatenate([np.empty((0, 2), np.int64), *(part.pair for part in parts)]),
-            saddle=np.concatenate([np.empty(0, np.float32), *(part.saddle for part in parts)]),
-            vote=np.concatenate([np.empty(0, np.int64), *(part.vote for part in parts)]),
-        ).merged()
-
-    def merged(self) -> _Borders:
-        """Each pair once, in order: the largest saddle, the sum of the votes."""
-        if self.vote.size == 0:
-            return self
-        order = np.lexsort((self.pair[:, 1], self.pair[:, 0]))
-        pair = self.pair[order]
-        starts = np.flatnonzero(np.concatenate([[True], (pair[1:] != pair[:-1]).any(axis=1)]))
-        return _Borders(
-            pair=pair[starts],
-            saddle=np.maximum.reduceat(self.saddle[order], starts),
-            vote=np.add.reduceat(self.vote[order], starts),
-        )
-
-
-def _local_borders(
-    found: npt.NDArray[np.uint32], bits: npt.NDArray[np.uint16], core: tuple[int, int], agreement: float
-) -> _Borders:
-    """Borders of touching objects, over the pairs of neighbouring pixels whose first pixel is in the core."""
-    count = _count_borders(found, core[0], core[1])
-    borders = _Borders(
-        pair=np.empty((count, 2), np.int64), saddle=np.empty(count, np.float32), vote=np.empty(count, np.int64)
-    )
-    tax = round(agreement * 2 ** (2 * _BORDER_BITS))
-    _find_borders(found, bits, half_values(), core[0], core[1], tax, borders.pair, borders.saddle, borders.vote)
-    return borders.merged()
 
 
 def _shared_sinks(
@@ -311,17 +271,18 @@ def join_pieces(
         Object of every local object, 0, 1, ..., without gaps. A border exactly at a limit joins nothing.
     """
     peak = np.full(roots.max(initial=-1) + 1, _LOWEST_PEAK, np.float32)
-    parts: list[_Borders] = []
+    parts: list[Borders] = []
     done = 0
     for block in blocks:
         np.maximum.at(peak, roots[done : done + block.peak.size], block.peak)
         pair = np.sort(roots[block.pair.astype(np.int64) + (done - 1)], axis=1)
         apart = pair[:, 0] != pair[:, 1]
-        parts.append(_Borders(pair=pair[apart], saddle=block.saddle[apart], vote=block.vote[apart]))
+        votes = {"saddle": block.saddle[apart], "vote": block.vote[apart], "near": block.near[apart]}
+        parts.append(Borders(pair=pair[apart], **votes))
         done += block.area.size
-    borders = _Borders.of(parts)
+    borders = Borders.of(parts)
     low = peak[borders.pair].min(axis=1).astype(np.float64)
-    one = (borders.vote > 0) & (borders.saddle > config.saddle * low)
+    one = (borders.vote > 0) & (borders.saddle > config.saddle * low) | (borders.near > 0)
     parent = np.arange(peak.size)
     _unite_pairs(borders.pair[one], parent)
     return _numbered(parent)[roots]
@@ -531,53 +492,3 @@ def _count_pixels(
                 box[row, 1] = min(box[row, 1], x + x0)
                 box[row, 2] = max(box[row, 2], y + y0 + 1)
                 box[row, 3] = max(box[row, 3], x + x0 + 1)
-
-
-@compiled
-def _count_borders(found: npt.NDArray[np.uint32], rows: int, columns: int) -> int:
-    """Pairs of neighbouring pixels of different objects: right and below, the first pixel within rows and columns."""
-    count = 0
-    for y in range(rows):
-        for x in range(columns):
-            here = found[y, x]
-            if here:
-                if x + 1 < found.shape[1] and found[y, x + 1] and found[y, x + 1] != here:
-                    count += 1
-                if y + 1 < found.shape[0] and found[y + 1, x] and found[y + 1, x] != here:
-                    count += 1
-    return count
-
-
-@compiled
-def _find_borders(
-    found: npt.NDArray[np.uint32],
-    bits: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.float32],
-    rows: int,
-    columns: int,
-    tax: int,
-    pair: npt.NDArray[np.int64],
-    saddle: npt.NDArray[np.float32],
-    vote: npt.NDArray[np.int64],
-) -> None:
-    """Ids, lower distance and scalar product - tax of every pair of pixels that `_count_borders` counts."""
-    n = 0
-    for y in range(rows):
-        for x in range(columns):
-            here = found[y, x]
-            if here:
-                for dy, dx in ((0, 1), (1, 0)):
-                    v, u = y + dy, x + dx
-                    if v < found.shape[0] and u < found.shape[1] and found[v, u] and found[v, u] != here:
-                        pair[n, 0], pair[n, 1] = min(here, found[v, u]), max(here, found[v, u])
-                        saddle[n] = min(value[bits[2, y, x]], value[bits[2, v, u]])
-                        vote[n] = -tax
-                        for axis in range(2):
-                            vote[n] += _fixed(value[bits[axis, y, x]]) * _fixed(value[bits[axis, v, u]])
-                        n += 1
-
-
-@compiled
-def _fixed(flow: np.float32) -> int:
-    """A flow component with 12 fractional bits; lengths above 8 count as 8, so that sums stay within 64 bits."""
-    return int(np.rint(min(max(flow, np.float32(-8)), np.float32(8)) * np.float32(1 << _BORDER_BITS)))

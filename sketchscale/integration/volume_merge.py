@@ -31,11 +31,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from sketchscale.integration.borders import Borders, fixed, near_vote, tolls
 from sketchscale.integration.euler import compiled, half_values
 from sketchscale.integration.merge import (
     BlockObjects,
     ObjectMap,
-    _Borders,
     _count_runs,
     _find,
     _find_runs,
@@ -48,8 +48,6 @@ from sketchscale.integration.merge import (
 from sketchscale.integration.volume import VolumeConfig, VolumePoints, VolumeRegion
 
 __all__ = ["link_counts", "link_volume_sinks", "local_volume_objects", "number_volume_objects"]
-
-_BORDER_BITS = 12
 
 
 def link_volume_sinks(sinks: npt.NDArray[np.uint8], radius: int) -> tuple[npt.NDArray[np.int32], int]:
@@ -127,7 +125,7 @@ def local_volume_objects(
     _count_voxels(provisional, points.bits[3], half_values(), place, area, first, box, peak)
     box[area == 0] = 0
     shared, shared_id = _shared_sinks(ids, region, config.margin)
-    borders = _local_borders(found, points.bits, np.array(region.core.shape), config.agreement)
+    borders = _local_borders(found, points, region, config)
     objects = BlockObjects(
         area=area,
         first=first,
@@ -138,6 +136,7 @@ def local_volume_objects(
         pair=borders.pair.astype(np.int32),
         saddle=borders.saddle,
         vote=borders.vote,
+        near=borders.near,
     )
     return provisional, objects
 
@@ -157,16 +156,13 @@ def _shared_sinks(
 
 
 def _local_borders(
-    found: npt.NDArray[np.uint32], bits: npt.NDArray[np.uint16], core: npt.NDArray[np.int64], agreement: float
-) -> _Borders:
+    found: npt.NDArray[np.uint32], points: VolumePoints, region: VolumeRegion, config: VolumeConfig
+) -> Borders:
     """Borders of touching objects, over the pairs of facing voxels whose first one is in the core."""
-    tax = round(agreement * 2 ** (2 * _BORDER_BITS))
-    none = _Borders(pair=np.empty((0, 2), np.int64), saddle=np.empty(0, np.float32), vote=np.empty(0, np.int64))
-    count = _find_borders(found, bits, half_values(), core, tax, none.pair, none.saddle, none.vote)
-    borders = _Borders(
-        pair=np.empty((count, 2), np.int64), saddle=np.empty(count, np.float32), vote=np.empty(count, np.int64)
-    )
-    _find_borders(found, bits, half_values(), core, tax, borders.pair, borders.saddle, borders.vote)
+    sizes = np.array([*region.core.shape, *region.window.shape[1:]], np.int64)
+    given = (found, points.ends, points.bits, half_values(), sizes, tolls(config))
+    borders = Borders.empty(_find_borders(*given, *Borders.empty(0).arrays))
+    _find_borders(*given, *borders.arrays)
     return borders.merged()
 
 
@@ -310,22 +306,24 @@ def _count_voxels(
 @compiled
 def _find_borders(
     found: npt.NDArray[np.uint32],
+    ends: npt.NDArray[np.int32],
     bits: npt.NDArray[np.uint16],
     value: npt.NDArray[np.float32],
-    core: npt.NDArray[np.int64],
-    tax: int,
+    sizes: npt.NDArray[np.int64],
+    toll: npt.NDArray[np.int64],
     pair: npt.NDArray[np.int64],
     saddle: npt.NDArray[np.float32],
     vote: npt.NDArray[np.int64],
+    near: npt.NDArray[np.int64],
 ) -> int:
-    """Facing voxels of different objects: ids, lower distance, scalar product - tax, while there is room; their number.
+    """Facing voxels of different objects: ids, lower distance, votes, while there is room; their number.
 
-    Along z, y and x, the first voxel of a pair within the core.
+    Along z, y and x, the first voxel of a pair within the core; `sizes`: the core's three, the window's rows, columns.
     """
     n = 0
-    for z in range(core[0]):
-        for y in range(core[1]):
-            for x in range(core[2]):
+    for z in range(sizes[0]):
+        for y in range(sizes[1]):
+            for x in range(sizes[2]):
                 here = found[z, y, x]
                 if here:
                     for axis in range(3):
@@ -337,14 +335,20 @@ def _find_borders(
                             if n < vote.size:
                                 pair[n, 0], pair[n, 1] = min(here, there), max(here, there)
                                 saddle[n] = min(value[bits[3, z, y, x]], value[bits[3, w, v, u]])
-                                vote[n] = -tax
+                                vote[n] = -toll[0]
                                 for a in range(3):
-                                    vote[n] += _fixed(value[bits[a, z, y, x]]) * _fixed(value[bits[a, w, v, u]])
+                                    vote[n] += fixed(value[bits[a, z, y, x]]) * fixed(value[bits[a, w, v, u]])
+                                near[n] = near_vote(_square(ends[z, y, x], ends[w, v, u], sizes), toll)
                             n += 1
     return n
 
 
 @compiled
-def _fixed(flow: np.float32) -> int:
-    """A flow component with 12 fractional bits; lengths above 8 count as 8, so that sums stay within 64 bits."""
-    return int(np.rint(min(max(flow, np.float32(-8)), np.float32(8)) * np.float32(1 << _BORDER_BITS)))
+def _square(a: int, b: int, sizes: npt.NDArray[np.int64]) -> int:
+    """Of the distance of two end voxels in a straight line, from their flat indices into the window."""
+    rows, columns = sizes[3], sizes[4]
+    plane = rows * columns
+    deep = a // plane - b // plane
+    down = a // columns % rows - b // columns % rows
+    right = a % columns - b % columns
+    return int(deep * deep + down * down + right * right)

@@ -8,13 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.errors import InputError
+from sketchscale.geometry import whole
+from sketchscale.integration.borders import Borders, plane_borders
+from sketchscale.integration.euler import EndPoints, IntegrationConfig, region_of
 from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, link_sinks, number_objects
 from sketchscale.integration.plan import integrate
 from tests.integration.fields import any_fields, fields_of
 from tests.oracles import integration as oracle
 
 BORDERS = ({}, {"saddle": 0.0}, {"saddle": 1.0}, {"saddle": 0.8, "agreement": -1.0})
+ENDS = (
+    {"join_share": 0.3},
+    {"join_share": 0.5, "join_radius": 2, "saddle": 1.0},
+    {"join_share": 0.0, "join_radius": 3},
+)
 
 
 @settings(max_examples=50, deadline=None)
@@ -42,16 +50,16 @@ def test_sinks_just_within_the_radius_are_linked_and_just_beyond_are_not():
 
 
 @settings(max_examples=20, deadline=None)
-@given(fields=any_fields(largest=12), radius=st.integers(1, 3), rule=st.sampled_from(BORDERS))
+@given(fields=any_fields(largest=12), radius=st.integers(1, 3), rule=st.sampled_from(BORDERS + ENDS))
 def test_labels_equal_those_of_the_oracle(fields, radius, rule):
     config = IntegrationConfig(threshold=-2.0, steps=20, link_radius=radius, min_size=3, **rule)
     assert np.array_equal(integrate(fields, config), oracle.integrate(fields, config))
 
 
 @settings(max_examples=25, deadline=None)
-@given(fields=any_fields())
-def test_flips_and_transposes_only_rename_objects(fields):
-    config = IntegrationConfig(threshold=-2.0, min_size=4)
+@given(fields=any_fields(), rule=st.sampled_from(BORDERS[:1] + ENDS))
+def test_flips_and_transposes_only_rename_objects(fields, rule):
+    config = IntegrationConfig(threshold=-2.0, min_size=4, **rule)
     labels = integrate(fields, config)
     flipped = fields[:, ::-1].copy()
     flipped[0] *= -1
@@ -120,6 +128,7 @@ def _block(area: list[int], first: list[int], shared: dict[int, int]) -> BlockOb
         pair=np.empty((0, 2), np.int32),
         saddle=np.empty(0, np.float32),
         vote=np.empty(0, np.int64),
+        near=np.empty(0, np.int64),
     )
 
 
@@ -142,19 +151,62 @@ def test_a_chain_of_shared_sinks_makes_one_object_of_four_blocks():
     assert objects.blocks.tolist() == [1, 3, 2]
 
 
-def test_votes_of_two_blocks_are_added_and_their_saddles_compared_before_they_count():
-    def bordering(vote: int, saddle: float) -> BlockObjects:
-        block = _block([1, 1], [1, 2], {5: 1, 6: 2})
-        pair, height = np.array([[1, 2]], np.int32), np.array([saddle], np.float32)
-        return BlockObjects.of(block.arrays() | {"pair": pair, "saddle": height, "vote": np.array([vote])})
+def _bordering(saddle: float, vote: int, near: int) -> BlockObjects:
+    block = _block([1, 1], [1, 2], {5: 1, 6: 2})
+    border = {"pair": [[1, 2]], "saddle": [saddle], "vote": [vote], "near": [near]}
+    types = {"pair": np.int32, "saddle": np.float32}
+    return BlockObjects.of(block.arrays() | {k: np.array(v, types.get(k, np.int64)) for k, v in border.items()})
 
+
+def _joined(blocks: list[BlockObjects], config: IntegrationConfig) -> int:
+    unifier = Unifier()
+    unifier.add_row(blocks, keep_from=0)
+    return int(join_pieces(blocks, unifier.roots(), config).max()) + 1
+
+
+def test_votes_of_two_blocks_are_added_and_their_saddles_compared_before_they_count():
     config = IntegrationConfig(threshold=0.0, saddle=0.5)
-    cases = (((5, 1), (-4, 3), 1), ((5, 3), (-5, 1), 2), ((5, 2), (-4, 2), 2), ((-1, 3), (-1, 3), 2))
+    cases = (((1, 5), (3, -4), 1), ((3, 5), (1, -5), 2), ((2, 5), (2, -4), 2), ((3, -1), (3, -1), 2))
     for first, second, count in cases:
-        blocks = [bordering(*first), bordering(*second)]
-        unifier = Unifier()
-        unifier.add_row(blocks, keep_from=0)
-        assert join_pieces(blocks, unifier.roots(), config).max() + 1 == count
+        assert _joined([_bordering(*first, -1), _bordering(*second, -1)], config) == count
+
+
+def test_ends_join_whatever_distance_and_flow_say_when_those_of_both_blocks_together_are_for_it():
+    config = IntegrationConfig(threshold=0.0, saddle=1.0, join_share=0.3)
+    for first, second, count in ((5, -4, 1), (-4, 5, 1), (5, -5, 2), (-1, -1, 2)):
+        assert _joined([_bordering(0, -9, first), _bordering(0, -9, second)], config) == count
+
+
+def _border_of(apart: list[tuple[int, int]], config: IntegrationConfig) -> Borders:
+    """Two columns of pixels, two objects; in row i the two ends are `apart[i]` from one another, along y and x."""
+    shape = (len(apart), 2)
+    region = region_of(whole(shape), (99, 99), config)
+    width = region.window.shape[1]
+    ends = np.array([[0, abs(y) * width + abs(x)] for y, x in apart], np.int32)
+    points = EndPoints(ends=ends, bits=np.zeros((3, *shape), np.uint16), sinks=np.empty(0, np.uint8), farthest=0)
+    return plane_borders(np.tile(np.array([1, 2], np.uint32), (shape[0], 1)), points, region, config)
+
+
+def test_a_border_is_for_joining_when_more_than_the_share_of_it_ends_within_the_radius():
+    near, far = (3, 4), (4, 4)
+    cases = ((2, 0.5, False), (3, 0.5, True), (1, 0.25, False), (2, 0.25, True), (4, 1.0, False), (4, None, False))
+    for count, share, joins in (*cases, (1, 0.0, True), (0, 0.0, False)):
+        rule = IntegrationConfig(threshold=0.0, join_share=share, join_radius=5)
+        border = _border_of([near] * count + [far] * (4 - count), rule)
+        assert border.pair.tolist() == [[1, 2]]
+        assert (border.near[0] > 0) == joins
+
+
+def test_ends_that_lie_in_other_rows_of_the_window_are_measured_in_the_image():
+    rule = IntegrationConfig(threshold=0.0, join_share=0.5, join_radius=2)
+    for apart, joins in (((2, 0), True), ((0, 2), True), ((1, 1), True), ((2, 1), False), ((0, 3), False)):
+        assert (_border_of([apart], rule).near[0] > 0) == joins
+
+
+def test_shares_and_radii_out_of_range_are_refused():
+    for wrong in ({"join_share": 1.1}, {"join_share": -0.1}, {"join_radius": -1}, {"join_radius": 65}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            IntegrationConfig(threshold=0.0, **wrong)
 
 
 def test_no_objects_at_all_are_no_objects():

@@ -30,7 +30,13 @@ from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import delete_blobs
 from tests.integration.fields import Fields, any_fields, disc_labels, fields_of, spiral_labels
 
-RULES = ({}, {"link_radius": 9}, {"saddle": 0.0, "agreement": -1.0}, {"method": "euler", "steps": 12})
+RULES = (
+    {},
+    {"link_radius": 9},
+    {"saddle": 0.0, "agreement": -1.0},
+    {"method": "euler", "steps": 12},
+    {"link_radius": 1, "saddle": 1.0, "join_share": 0.3},
+)
 STORE = "memory://integration"
 FIELDS = ArrayRef(store=STORE, path="fields")
 SCRATCH = ArrayRef(store=STORE, path="scratch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -95,12 +96,23 @@ def raw_flow(fields: npt.NDArray[np.float16], q: Pixel) -> Vector:
     return y, x
 
 
-def joined(piece: dict[Pixel, int], fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[int, int]:
+def ends_say_one(pairs: list[tuple[Sequence[int], Sequence[int]]], config: IntegrationConfig) -> bool:
+    """More than the share of the pairs of ends are near each other; the share rounded to 1 / 2^24."""
+    if config.join_share is None:
+        return False
+    near = sum(sum((m - n) ** 2 for m, n in zip(a, b, strict=True)) <= config.join_radius**2 for a, b in pairs)
+    return near > Fraction(round(config.join_share * 2**24), 2**24) * len(pairs)
+
+
+def joined(
+    piece: dict[Pixel, int], ends: dict[Pixel, Pixel], fields: npt.NDArray[np.float16], config: IntegrationConfig
+) -> dict[int, int]:
     """The object of every piece, after looking at all common borders."""
     peak: dict[int, float] = {}
     for q, a in piece.items():
         peak[a] = max(peak.get(a, 0.5), float(fields[2][q]))
     borders: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    facing: dict[tuple[int, int], list[tuple[Pixel, Pixel]]] = {}
     for (y, x), a in piece.items():
         for there in ((y, x + 1), (y + 1, x)):
             b = piece.get(there, a)
@@ -108,10 +120,12 @@ def joined(piece: dict[Pixel, int], fields: npt.NDArray[np.float16], config: Int
                 product = sum(m * n for m, n in zip(raw_flow(fields, (y, x)), raw_flow(fields, there), strict=True))
                 height = min(float(fields[2, y, x]), float(fields[2][there]))
                 borders.setdefault((min(a, b), max(a, b)), []).append((product, height))
+                facing.setdefault((min(a, b), max(a, b)), []).append((ends[y, x], ends[there]))
     merged = {a: a for a in piece.values()}
     for (a, b), pairs in borders.items():
         agree = sum(product - round(config.agreement * 2**24) for product, _ in pairs) > 0
-        if agree and max(height for _, height in pairs) > config.saddle * min(peak[a], peak[b]):
+        high_enough = max(height for _, height in pairs) > config.saddle * min(peak[a], peak[b])
+        if (agree and high_enough) or ends_say_one(facing[a, b], config):
             low, high = sorted((merged[a], merged[b]))
             merged = {k: low if m == high else m for k, m in merged.items()}
     return merged
@@ -122,7 +136,7 @@ def integrate(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> npt
     ends = end_points(fields, config)
     group = components(sorted(set(ends.values())), config.link_radius)
     piece = {q: group[end] for q, end in ends.items()}
-    merged = joined(piece, fields, config)
+    merged = joined(piece, ends, fields, config)
     labels = np.zeros(fields.shape[1:], np.uint32)
     members: dict[int, list[Pixel]] = {}
     for q in sorted(piece):

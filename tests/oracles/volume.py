@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.integration.volume import VolumeConfig
-from tests.oracles.integration import nearest, towards_zero
+from tests.oracles.integration import ends_say_one, nearest, towards_zero
 
 Voxel = tuple[int, ...]
 
@@ -65,7 +65,9 @@ def components(counts: dict[Voxel, int], config: VolumeConfig) -> dict[Voxel, in
     return group
 
 
-def joined(piece: dict[Voxel, int], fields: npt.NDArray[np.float16], config: VolumeConfig) -> dict[int, int]:
+def joined(
+    piece: dict[Voxel, int], ends: dict[Voxel, Voxel], fields: npt.NDArray[np.float16], config: VolumeConfig
+) -> dict[int, int]:
     """The object of every piece, after looking at all common borders."""
 
     def raw(q: Voxel) -> list[int]:
@@ -73,6 +75,7 @@ def joined(piece: dict[Voxel, int], fields: npt.NDArray[np.float16], config: Vol
 
     peak: dict[int, float] = {}
     borders: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    facing: dict[tuple[int, int], list[tuple[Voxel, Voxel]]] = {}
     for q, a in piece.items():
         peak[a] = max(peak.get(a, 0.5), float(fields[3][q]))
         for axis in range(3):
@@ -82,10 +85,12 @@ def joined(piece: dict[Voxel, int], fields: npt.NDArray[np.float16], config: Vol
                 product = sum(m * n for m, n in zip(raw(q), raw(there), strict=True))
                 height = min(float(fields[3][q]), float(fields[3][there]))
                 borders.setdefault((min(a, b), max(a, b)), []).append((product, height))
+                facing.setdefault((min(a, b), max(a, b)), []).append((ends[q], ends[there]))
     merged = {a: a for a in piece.values()}
     for (a, b), pairs in borders.items():
         agree = sum(product - round(config.agreement * 2**24) for product, _ in pairs) > 0
-        if agree and max(height for _, height in pairs) > config.saddle * min(peak[a], peak[b]):
+        high_enough = max(height for _, height in pairs) > config.saddle * min(peak[a], peak[b])
+        if (agree and high_enough) or ends_say_one(facing[a, b], config):
             low, high = sorted((merged[a], merged[b]))
             merged = {k: low if m == high else m for k, m in merged.items()}
     return merged
@@ -96,7 +101,7 @@ def integrate(fields: npt.NDArray[np.float16], config: VolumeConfig) -> npt.NDAr
     ends = end_points(fields, config)
     group = components(Counter(ends.values()), config)
     piece = {q: group[end] for q, end in ends.items()}
-    merged = joined(piece, fields, config)
+    merged = joined(piece, ends, fields, config)
     members: dict[int, list[Voxel]] = {}
     for q in sorted(piece):
         members.setdefault(merged[piece[q]], []).append(q)
