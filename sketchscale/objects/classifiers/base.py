@@ -1,8 +1,12 @@
 """What a classifier is: its configuration, its weights as plain arrays, and the CLASSIFIERS table.
 
-A classifier sees patches of objects, rows of their feature table, or both. A probability depends on its own patch and
-row alone: batches always have the same shape (padded with zeros) and run on one thread, so the order and number of
-objects, and hence blocks and workers, change nothing.
+    patches ─ prepared ─ network ─ softmax ─┐
+                                            ├─▶ probabilities (both: their weighted mean)
+    rows of the feature table ─ forest ─────┘
+
+A classifier sees patches of objects, rows of their feature table, or both, as its kind says. A probability depends on
+its own patch and row alone: batches always have the same shape (padded with zeros) and run on one thread, so the order
+and number of objects, and hence blocks and workers, change nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +23,11 @@ import torch
 from torch import nn
 
 from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.objects.classifiers.ensemble import mean_probabilities
+from sketchscale.objects.classifiers.forests import forest_probabilities
 from sketchscale.objects.classifiers.light import LightNet, smallest_side
+from sketchscale.objects.classifiers.preparation import Patches, PatchOptions, prepare_patches
+from sketchscale.objects.classifiers.resnet import ResNet18
 
 __all__ = [
     "CLASSIFIERS",
@@ -37,31 +45,35 @@ __all__ = [
 BATCH_PIXELS = 32 * 64 * 64
 """Patch pixels in a batch of prediction: 32 patches of 64 px, whose layers stay in the cache (twice as fast as 256)."""
 
-Patches = npt.NDArray[np.float32]
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkOptions:
-    """Size of the network; a kind that has no such part ignores none of them, it has no network at all.
+    """Size of a network.
 
     Attributes:
         depth: convolutions of a light network, 2 to 4.
         kernel: of its convolutions in 2-D, 3 or 5.
-        width: of its layers.
+        width: filters of its convolutions (of the first in 3-D), or of the first stage of ResNet-18; None takes 16, or
+            64 for ResNet-18.
+        stem: how ResNet-18 begins: "large" for patches of 64 px and more, "small" for those of some 32 px.
     """
 
     depth: int = 2
     kernel: int = 3
-    width: int = 16
+    width: int | None = None
+    stem: str = "large"
 
     def __post_init__(self) -> None:
-        if self.depth not in (2, 3, 4) or self.kernel not in (3, 5) or not 1 <= self.width <= 256:
+        if self.depth not in (2, 3, 4) or self.kernel not in (3, 5) or not 1 <= (self.width or 1) <= 256:
             raise InputError.of(
                 found=f"a network of depth {self.depth}, kernel {self.kernel}, width {self.width}",
                 expected="depth 2 to 4, kernel 3 or 5, width 1 to 256",
-                fix="leave them at 2, 3 and 16",
+                fix="leave out what is not meant",
             )
+        if self.stem not in ("large", "small"):
+            raise UnknownNameError.among("stem", self.stem, ("large", "small"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +89,8 @@ class ClassifierConfig:
         dim: axes of a patch.
         features: columns of the feature table that are read, in order.
         network: size of the network.
+        patches: how patches are shown to it.
+        network_share: weight of the network in the mean of an ensemble; the rest is the forest's.
     """
 
     kind: str = "light"
@@ -87,10 +101,13 @@ class ClassifierConfig:
     dim: Literal[2, 3] = 2
     features: tuple[str, ...] = ()
     network: NetworkOptions = field(default_factory=NetworkOptions)
+    patches: PatchOptions = field(default_factory=PatchOptions)
+    network_share: float = 0.5
 
     def __post_init__(self) -> None:
-        patches = find_classifier(self.kind).network is not None
-        if patches and (len(set(self.classes)) < 2 or self.side < 4 or len(self.ranges) != len(self.channels)):
+        kind = find_classifier(self.kind)
+        unfit = kind.network is not None and (self.side < 4 or len(self.ranges) != len(self.channels))
+        if len(set(self.classes)) < 2 or unfit:
             raise InputError.of(
                 found=f"classes {self.classes}, patches of {self.side} px, {len(self.ranges)} ranges "
                 f"for {len(self.channels)} channels",
@@ -99,6 +116,17 @@ class ClassifierConfig:
             )
         if not all(np.isfinite(r).all() and r[0] < r[1] for r in self.ranges):
             raise InputError.of(found=f"ranges {self.ranges}", expected="low < high", fix="leave out constant channels")
+        if kind.forest is not None and not self.features:
+            raise InputError.of(
+                found=f"no table columns for {self.kind}", expected="one or more", fix="measure the labels first"
+            )
+        if self.dim == 3 and self.kind == "resnet18":
+            raise InputError.of(found="volumes for resnet18", expected="images (2-D)", fix="use the kind light")
+
+    @property
+    def planes(self) -> int:
+        """Channels that the network sees."""
+        return len(self.channels) + int(self.patches.mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +136,12 @@ class ClassifierKind:
     Attributes:
         means: what it is, for help and documentation.
         network: makes the network that looks at patches, None where there is none.
+        forest: name in FORESTS of what reads the table, None where nothing does.
     """
 
     means: str
     network: Callable[[ClassifierConfig], nn.Module] | None = None
-    table: str | None = None
+    forest: str | None = None
 
 
 def _light(config: ClassifierConfig) -> nn.Module:
@@ -125,17 +154,30 @@ def _light(config: ClassifierConfig) -> nn.Module:
             fix="larger patches, or a network of depth 2",
         )
     return LightNet(
-        len(config.channels) + 1,
+        config.planes,
         len(config.classes),
         depth=size.depth,
         kernel=size.kernel,
-        width=size.width,
+        width=size.width or 16,
         dim=config.dim,
     )
 
 
+def _resnet18(config: ClassifierConfig) -> nn.Module:
+    size = config.network
+    return ResNet18(config.planes, len(config.classes), width=size.width or 64, stem=size.stem)
+
+
 CLASSIFIERS: dict[str, ClassifierKind] = {
     "light": ClassifierKind(means="SVETLANA's light network on patches", network=_light),
+    "resnet18": ClassifierKind(means="a residual network of 18 layers on patches, 2-D", network=_resnet18),
+    "random-forest": ClassifierKind(means="a random forest on the feature table", forest="random-forest"),
+    "gradient-boosting": ClassifierKind(means="gradient-boosted trees on the table", forest="gradient-boosting"),
+    "ensemble": ClassifierKind(
+        means="mean of a light network on patches and a random forest on the table",
+        network=_light,
+        forest="random-forest",
+    ),
 }
 """Name to what it is made of. A new kind of classifier is an entry here."""
 
@@ -174,7 +216,12 @@ class Classifier:
     @property
     def needs_table(self) -> bool:
         """Whether `predict` looks at rows of the feature table, in the columns `config.features`."""
-        return find_classifier(self.config.kind).table is not None
+        return find_classifier(self.config.kind).forest is not None
+
+    @property
+    def plane_ranges(self) -> bool:
+        """Whether each image's own percentiles become 0 and 1 in its patches; else `config.ranges` do, always."""
+        return self.config.patches.normalization == "plane"
 
     def check_channels(self, channels: Sequence[str]) -> None:
         """Refuse an image with other channels than those of training.
@@ -195,28 +242,70 @@ class Classifier:
         number = max(1, min(256, BATCH_PIXELS // max(1, math.prod(spatial))))
         return number, len(self.config.channels) + 1, *spatial
 
+    def batch_bytes(self) -> int:
+        """Memory of a batch: patches, copies, and the widest layers of the network; about."""
+        if not self.needs_patches:
+            return 0
+        number, channels, *spatial = self.batch_shape()
+        wide = self.config.network.width or 16
+        return 4 * number * math.prod(spatial) * (3 * channels + 3 * wide)
+
     def predict(
-        self, batches: Iterable[Patches], rows: npt.NDArray[np.float64] | None = None
+        self,
+        batches: Iterable[Patches],
+        rows: npt.NDArray[np.float64] | None = None,
+        *,
+        device: str = "cpu",
     ) -> npt.NDArray[np.float32]:
         """Class probabilities of objects.
 
         Args:
-            batches: (n, C, [s,] s, s) of any n, as `cut_patches` makes them; may be empty where no patches are needed.
+            batches: (n, C, [s,] s, s) of any n, as `cut_patches` makes them; not looked at where no patches are needed.
             rows: (N, F) of the same objects in the same order, columns `config.features`, NaN where missing; None
                 where no table is needed.
+            device: of torch, where the network runs; results are the same to the bit on the same processor only.
 
         Returns:
             (N, L) probabilities, rows sum to 1.
+
+        Raises:
+            InputError: rows are missing, or not of these columns, or not as many as patches.
         """
-        network = create_network(self.config, self.weights)
-        number = self.batch_shape()[0]
+        parts: list[npt.NDArray[np.floating]] = []
+        if self.needs_patches:
+            parts.append(self._seen(batches, device))
+        if self.needs_table:
+            parts.append(forest_probabilities(self.weights, self._checked(rows)))
+        if len({len(part) for part in parts}) > 1:
+            raise InputError.of(
+                found=f"{len(parts[0])} patches, {len(parts[1])} rows",
+                expected="one of each an object",
+                fix="match them",
+            )
+        mean = mean_probabilities(parts, self.config.network_share)
+        return mean.astype(np.float32)
+
+    def _checked(self, rows: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+        columns = len(self.config.features)
+        if rows is None or rows.ndim != 2 or rows.shape[1] != columns:
+            raise InputError.of(
+                found="no table rows" if rows is None else f"table rows of shape {rows.shape}",
+                expected=f"{columns} columns, {', '.join(self.config.features[:3])} ...",
+                fix="take them with feature_rows",
+            )
+        return rows
+
+    def _seen(self, batches: Iterable[Patches], device: str) -> npt.NDArray[np.float32]:
+        """(N, L) probabilities of the network."""
+        network = create_network(self.config, self.weights).to(device)
+        shape = self.batch_shape()
         found = [np.zeros((0, len(self.config.classes)), np.float32)]
         with one_thread(), torch.inference_mode():
-            for patches in _portions(batches, number):
-                padded = np.zeros(self.batch_shape(), np.float32)
+            for patches in _portions(batches, shape[0]):
+                padded = np.zeros(shape, np.float32)
                 padded[: len(patches)] = patches
-                probabilities = torch.softmax(network(channels_last(padded)), dim=1).numpy()
-                found.append(probabilities[: len(patches)])
+                tensor = channels_last(prepare_patches(padded, self.config.patches)).to(device)
+                found.append(torch.softmax(network(tensor), dim=1).cpu().numpy()[: len(patches)])
         return np.concatenate(found)
 
 
@@ -255,5 +344,7 @@ def create_network(config: ClassifierConfig, weights: Weights | None = None) -> 
         return make(config)
     with torch.random.fork_rng(devices=[]):
         network = make(config)
-    network.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in weights.items()})
+    network.load_state_dict(
+        {name: torch.from_numpy(np.array(v)) for name, v in weights.items() if not name.startswith("forest.")}
+    )
     return network.eval().requires_grad_(False)

@@ -15,7 +15,15 @@ import safetensors.numpy
 
 from sketchscale.errors import InputError, MissingDataError, OutputError
 from sketchscale.networks.checkpoint import replace_file
-from sketchscale.objects.classifiers.base import Classifier, ClassifierConfig, NetworkOptions, create_network
+from sketchscale.objects.classifiers.base import (
+    Classifier,
+    ClassifierConfig,
+    NetworkOptions,
+    create_network,
+    find_classifier,
+)
+from sketchscale.objects.classifiers.forests import check_forest
+from sketchscale.objects.classifiers.preparation import PatchOptions
 
 __all__ = ["classifier_digest", "load_classifier", "save_classifier"]
 
@@ -68,7 +76,7 @@ def load_classifier(folder: str | Path) -> Classifier:
         weights = safetensors.numpy.load(weights_path.read_bytes())
         digest = settings.pop("sha256")
         config = _config(settings)
-        create_network(config, weights)
+        _check_weights(config, weights)
     except OSError as error:
         raise MissingDataError(f"{folder} is not a classifier: {error.filename} {error.strerror}; {_REMEDY}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
@@ -92,4 +100,15 @@ def _config(settings: Mapping[str, Any]) -> ClassifierConfig:
         dim=settings["dim"],
         features=tuple(settings["features"]),
         network=NetworkOptions(**settings["network"]),
+        patches=PatchOptions(**settings["patches"]),
+        network_share=float(settings["network_share"]),
     )
+
+
+def _check_weights(config: ClassifierConfig, weights: dict[str, npt.NDArray[Any]]) -> None:
+    """Raises what `load_classifier` turns into one line."""
+    kind = find_classifier(config.kind)
+    if kind.network is not None:
+        create_network(config, weights)
+    if kind.forest is not None:
+        check_forest(weights, len(config.features), len(config.classes))

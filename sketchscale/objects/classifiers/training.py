@@ -1,60 +1,50 @@
-"""Train a classifier on annotated objects, and score it on some of them that a first training did not see.
+"""Train a classifier on annotated objects, and score it on objects that the training did not see.
+
+    1. a fifth of each class is put aside, a first training runs on the rest and is judged on it
+    2. with few objects this is repeated with other fifths, until 20 objects or all were judged
+    3. the classifier itself is trained on every object, so the score is a cautious one
 
 Training is seeded and runs on one thread: the same objects give the same weights, byte for byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from sketchscale.errors import InputError
-from sketchscale.objects.classifiers.base import (
-    BATCH_PIXELS,
-    Classifier,
-    ClassifierConfig,
-    Patches,
-    channels_last,
-    create_network,
-    one_thread,
-)
+from sketchscale.objects.classifiers.base import Classifier, ClassifierConfig, Patches, find_classifier
 from sketchscale.objects.classifiers.files import classifier_digest
+from sketchscale.objects.classifiers.fitting import fit_network
+from sketchscale.objects.classifiers.forests import fit_forest
+from sketchscale.objects.classifiers.options import TrainingOptions
+from sketchscale.objects.classifiers.scores import class_scores
 
-__all__ = ["TrainingOptions", "train_classifier"]
+__all__ = ["train_classifier"]
+
+_JUDGED = 20
+"""So many objects are judged, where there are as many: 4 of 5 right says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingOptions:
-    """How a classifier is trained.
+class _Examples:
+    """What is learned from: patches or rows or both, and the class of each."""
 
-    Attributes:
-        steps: optimiser steps; each sees `batch` patches, turned and flipped at random.
-        batch: fewer are taken when patches are larger than 64 px, so that a step costs the same.
-        learning_rate: of Adam; falls to zero along a cosine.
-        held_out: share of each class that a first training does not see, for an honest score; the classifier itself is
-            then trained on everything. 0 leaves the score out.
-        seed: of weights, batches and the held-out choice.
-    """
+    patches: Patches | None
+    rows: npt.NDArray[np.float64] | None
+    targets: npt.NDArray[np.int64]
 
-    steps: int = 150
-    batch: int = 32
-    learning_rate: float = 0.01
-    held_out: float = 0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 2 or not self.learning_rate > 0 or not 0 <= self.held_out < 1:
-            raise InputError.of(
-                found=f"steps {self.steps}, batch {self.batch}, rate {self.learning_rate}, held out {self.held_out}",
-                expected="steps >= 1, batch >= 2, rate > 0, 0 <= held out < 1",
-                fix="leave out what is not meant",
-            )
+    def take(self, chosen: npt.NDArray[np.bool_]) -> _Examples:
+        return _Examples(
+            patches=None if self.patches is None else self.patches[chosen],
+            rows=None if self.rows is None else self.rows[chosen],
+            targets=self.targets[chosen],
+        )
 
 
 def train_classifier(
@@ -73,122 +63,157 @@ def train_classifier(
     """Train on annotated objects.
 
     Args:
-        patches: (n, C, s, s) of `read_patches`, of one image or several, C = channels + 1.
-        names: class of each patch.
+        patches: (n, C + 1, [s,] s, s) of `read_patches`, of one image or several; None for a kind that reads none.
+        rows: (n, F) of `feature_rows`; None for a kind that reads none.
+        names: class of each object.
+        kind: name in CLASSIFIERS.
         channels, ranges: of the images, as the patches were cut.
+        features: names of the columns of `rows`.
+        init: a classifier of the same kind and channels to start from. Its network comes with its size and its way of
+            showing patches; for other classes the last layer is new. Forests always grow anew. A score is honest only
+            for objects that `init` has not seen, either.
         provenance: kept with the classifier; the options and the score are added.
 
     Returns:
-        A classifier whose classes are in alphabetical order. `provenance["held_out"]` holds `n`, `accuracy`,
-        `balanced_accuracy` (mean over classes) and `confusion` (rows true, columns predicted), or None when no class
-        has enough objects to hold one out.
+        A classifier whose classes are in alphabetical order. `provenance["held_out"]` is that of `class_scores`, or
+        None when no class has enough objects to hold one out.
 
     Raises:
-        InputError: fewer than two classes, or patches that do not fit the rest.
+        InputError: fewer than two classes, patches or rows that do not fit the rest, or an `init` that does not.
+        UnknownNameError: no such kind, or no weight for a class.
     """
     options = options or TrainingOptions()
     classes = tuple(sorted(set(names)))
-    assert patches is not None
+    made = find_classifier(kind)
     config = ClassifierConfig(
         kind=kind,
         channels=tuple(channels),
         classes=classes,
-        side=patches.shape[-1],
-        ranges=tuple((lo, hi) for lo, hi in ranges),
-        features=tuple(features),
+        side=0 if made.network is None or patches is None else patches.shape[-1],
+        ranges=() if made.network is None else tuple((lo, hi) for lo, hi in ranges),
+        dim=cast(Literal[2, 3], 2 if patches is None else min(max(patches.ndim - 2, 2), 3)),
+        features=() if made.forest is None else tuple(features),
+        network=options.network if init is None else init.config.network,
+        patches=options.patches if init is None else init.config.patches,
+        network_share=options.network_share,
     )
-    if patches.ndim != 4 or patches.shape[:2] != (len(names), len(channels) + 1):
-        raise InputError.of(
-            found=f"patches of shape {patches.shape}",
-            expected=f"({len(names)}, {len(channels) + 1}, side, side): one an annotation, channels and mask",
-            fix="cut them with read_patches",
-        )
     targets = np.array([classes.index(name) for name in names], np.int64)
-    score = _held_out_score(patches, targets, config, options)
-    weights = _fit(patches, targets, config, options)
+    examples = _checked(patches, rows, targets, config)
+    start = {} if init is None else _transferred(init, config)
+    score = _held_out_score(examples, config, options, start)
+    weights = _fit(examples, config, options, start)
     record = {
         **(provenance or {}),
         "options": asdict(options),
         "examples": {name: int((targets == i).sum()) for i, name in enumerate(classes)},
         "held_out": score,
         "torch": torch.__version__,
+        **({} if init is None else {"init": init.sha256}),
     }
     return Classifier(config=config, weights=weights, provenance=record, sha256=classifier_digest(config, weights))
 
 
-def _held_out_score(
-    patches: Patches, targets: npt.NDArray[np.int64], config: ClassifierConfig, options: TrainingOptions
-) -> dict[str, Any] | None:
-    test = _held_out(targets, options)
-    if not test.any():
-        return None
-    weights = _fit(patches[~test], targets[~test], config, options)
-    judge = Classifier(config=config, weights=weights)
-    found = judge.predict([patches[test]]).argmax(axis=1)
-    confusion = np.zeros((len(config.classes),) * 2, np.int64)
-    np.add.at(confusion, (targets[test], found), 1)
-    seen = confusion.sum(axis=1) > 0
-    recalls = confusion.diagonal()[seen] / confusion.sum(axis=1)[seen]
+def _checked(
+    patches: Patches | None,
+    rows: npt.NDArray[np.float64] | None,
+    targets: npt.NDArray[np.int64],
+    config: ClassifierConfig,
+) -> _Examples:
+    """The examples a kind reads, of the right shapes."""
+    made, n = find_classifier(config.kind), len(targets)
+    looks, reads = made.network is not None, made.forest is not None
+    spatial = (config.side,) * config.dim
+    if looks and (patches is None or patches.shape != (n, len(config.channels) + 1, *spatial)):
+        raise InputError.of(
+            found="no patches" if patches is None else f"patches of shape {patches.shape}",
+            expected=f"({n}, {len(config.channels) + 1}, side, side): one an annotation, channels and mask",
+            fix="cut them with read_patches",
+        )
+    if reads and (rows is None or rows.shape != (n, len(config.features))):
+        raise InputError.of(
+            found="no table rows" if rows is None else f"table rows of shape {rows.shape}",
+            expected=f"({n}, {len(config.features)}): one an annotation, a column a feature",
+            fix="take them with feature_rows",
+        )
+    return _Examples(patches=patches if looks else None, rows=rows if reads else None, targets=targets)
+
+
+def _transferred(init: Classifier, config: ClassifierConfig) -> dict[str, npt.NDArray[Any]]:
+    """The weights of another network that go on being used."""
+    old = init.config
+    if (old.kind, old.channels, old.dim) != (config.kind, config.channels, config.dim):
+        raise InputError.of(
+            found=f"a {old.kind} classifier in {old.dim}-D of channels {', '.join(old.channels)} to start from",
+            expected=f"{config.kind} in {config.dim}-D of channels {', '.join(config.channels)}",
+            fix="start from another, or from none",
+        )
+    same = old.classes == config.classes
     return {
-        "n": len(found),
-        "accuracy": float(confusion.trace() / len(found)),
-        "balanced_accuracy": float(recalls.mean()),
-        "confusion": confusion.tolist(),
+        name: values
+        for name, values in init.weights.items()
+        if not name.startswith("forest.") and (same or not name.startswith("fc."))
     }
 
 
-def _held_out(targets: npt.NDArray[np.int64], options: TrainingOptions) -> npt.NDArray[np.bool_]:
-    """The same share of each class, at least one left to learn from."""
-    rng = np.random.default_rng((options.seed, 1))
-    test = np.zeros(len(targets), bool)
-    for kind in np.unique(targets):
-        rows = rng.permutation(np.flatnonzero(targets == kind))
-        test[rows[: min(round(options.held_out * len(rows)), len(rows) - 1)]] = True
-    return test
-
-
 def _fit(
-    patches: Patches, targets: npt.NDArray[np.int64], config: ClassifierConfig, options: TrainingOptions
+    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, npt.NDArray[Any]]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Weights after training; classes weigh the same however many examples they have."""
-    counts = np.bincount(targets, minlength=len(config.classes))
-    balance = torch.tensor(len(targets) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
-    data, wanted = channels_last(patches), torch.from_numpy(targets)
-    with one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(options.seed)
-        network = create_network(config).train()
-        optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.steps)
-        for rows, moves in _batches(len(targets), _within_work(options, config.side)):
-            loss = nn.functional.cross_entropy(network(_moved(data[rows], moves)), wanted[rows], weight=balance)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-    return {name: np.ascontiguousarray(value.numpy()) for name, value in network.state_dict().items()}
+    """Weights of everything the kind is made of."""
+    made, balance = find_classifier(config.kind), _class_weights(examples.targets, config.classes, options)
+    weights: dict[str, npt.NDArray[Any]] = {}
+    if examples.patches is not None:
+        weights |= fit_network(examples.patches, examples.targets, balance, config, options, start)
+    if examples.rows is not None and made.forest is not None:
+        targets = examples.targets
+        weights |= fit_forest(made.forest, examples.rows, targets, balance, options=options.forest, seed=options.seed)
+    return weights
 
 
-def _within_work(options: TrainingOptions, side: int) -> TrainingOptions:
-    """Fewer patches in a step where they are large: its work is that of 32 patches of 64 px, 8 at the least."""
-    return replace(options, batch=min(options.batch, max(8, BATCH_PIXELS // (side * side))))
+def _class_weights(
+    targets: npt.NDArray[np.int64], classes: Sequence[str], options: TrainingOptions
+) -> npt.NDArray[np.float64]:
+    """(L,) weight of an example of each class."""
+    given = options.class_weights
+    if isinstance(given, str):
+        counts = np.bincount(targets, minlength=len(classes))
+        balanced = len(targets) / (len(classes) * np.maximum(counts, 1))
+        return balanced if given == "balanced" else np.ones(len(classes))
+    lacking = [name for name in classes if not given.get(name, 0) > 0]
+    if lacking:
+        raise InputError.of(
+            found=f"no weight above 0 for class {lacking[0]!r}",
+            expected=f"one for each of {', '.join(classes)}",
+            fix="add it",
+        )
+    return np.array([float(given[name]) for name in classes])
 
 
-def _batches(n: int, options: TrainingOptions) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.int64]]]:
-    """Rows and moves (0 ... 7) of each step; every example is seen once before any is seen again."""
-    rng = np.random.default_rng((options.seed, 2))
-    waiting = np.zeros(0, np.int64)
-    for _ in range(options.steps):
-        while len(waiting) < options.batch:
-            waiting = np.concatenate([waiting, rng.permutation(n)])
-        rows, waiting = waiting[: options.batch], waiting[options.batch :]
-        yield torch.from_numpy(rows), rng.integers(0, 8, len(rows))
+def _held_out_score(
+    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, Any] | None:
+    found, true = [], []
+    for part in _held_out_parts(examples.targets, options):
+        judge = Classifier(config=config, weights=_fit(examples.take(~part), config, options, start))
+        seen = examples.take(part)
+        batches = [] if seen.patches is None else [seen.patches]
+        found.append(judge.predict(batches, seen.rows, device=options.device))
+        true.append(seen.targets)
+    if not found:
+        return None
+    return class_scores(np.concatenate(found), np.concatenate(true), config.classes)
 
 
-def _moved(patches: torch.Tensor, moves: npt.NDArray[np.int64]) -> torch.Tensor:
-    """Patches turned by 90 degrees `move % 4` times, and flipped where `move` is 4 or more."""
-    moved = torch.empty_like(patches)
-    for move in np.unique(moves):
-        rows = torch.from_numpy(np.flatnonzero(moves == move))
-        turned = torch.rot90(patches[rows], int(move) % 4, dims=(2, 3))
-        moved[rows] = turned.flip(3) if move >= 4 else turned
-    return moved
+def _held_out_parts(targets: npt.NDArray[np.int64], options: TrainingOptions) -> list[npt.NDArray[np.bool_]]:
+    """Disjoint parts with the same share of each class; at least one of each class is left to learn from."""
+    rng = np.random.default_rng((options.seed, 1))
+    order = {int(kind): rng.permutation(np.flatnonzero(targets == kind)) for kind in np.unique(targets)}
+    share = {kind: min(round(options.held_out * len(rows)), len(rows) - 1) for kind, rows in order.items()}
+    parts: list[npt.NDArray[np.bool_]] = []
+    while sum(int(part.sum()) for part in parts) < _JUDGED:
+        part = np.zeros(len(targets), bool)
+        for kind, rows in order.items():
+            part[rows[len(parts) * share[kind] : (len(parts) + 1) * share[kind]]] = True
+        if not part.any():
+            break
+        parts.append(part)
+    return parts

@@ -1,0 +1,93 @@
+"""Fit a network to patches: Adam over augmented batches, seeded, on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from sketchscale.objects.classifiers.augmentation import augmented
+from sketchscale.objects.classifiers.base import (
+    BATCH_PIXELS,
+    ClassifierConfig,
+    Patches,
+    channels_last,
+    create_network,
+    one_thread,
+)
+from sketchscale.objects.classifiers.losses import class_loss
+from sketchscale.objects.classifiers.options import TrainingOptions
+from sketchscale.objects.classifiers.preparation import prepare_patches
+
+__all__ = ["fit_network"]
+
+Weights = dict[str, npt.NDArray[Any]]
+
+
+def fit_network(
+    patches: Patches,
+    targets: npt.NDArray[np.int64],
+    class_weights: npt.NDArray[np.float64],
+    config: ClassifierConfig,
+    options: TrainingOptions,
+    init: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> Weights:
+    """Weights after training.
+
+    Args:
+        patches: (n, C + 1, [s,] s, s) as they were cut; prepared here as `config.patches` says.
+        targets: (n,) classes.
+        class_weights: (L,).
+        init: weights to start from, by name; those that are absent are drawn.
+    """
+    data = channels_last(prepare_patches(patches, config.patches))
+    wanted, weights = torch.from_numpy(targets), torch.from_numpy(class_weights.astype(np.float32))
+    batch = _batch_size(options, patches.shape[2:])
+    steps = options.steps if options.epochs is None else -(-options.epochs * len(targets) // batch)
+    rng = np.random.default_rng((options.seed, 2))
+    with one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(options.seed)
+        network = _started(create_network(config), init).to(options.device).train()
+        optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+        schedule = _schedule(optimiser, options.schedule, steps)
+        for rows in _batches(len(targets), batch, steps, rng):
+            seen = augmented(data[rows], options.augment, rng, len(config.channels)).to(options.device)
+            logits = network(seen)
+            loss = class_loss(options.loss, logits, wanted[rows].to(logits.device), weights.to(logits.device))
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+    return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in network.state_dict().items()}
+
+
+def _started(network: nn.Module, init: Mapping[str, npt.NDArray[Any]] | None) -> nn.Module:
+    known = {name: torch.from_numpy(np.array(values)) for name, values in (init or {}).items()}
+    network.load_state_dict({**network.state_dict(), **known})
+    return network
+
+
+def _schedule(optimiser: torch.optim.Optimizer, name: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    if name == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    gamma = 0.1 if name == "step" else 1.0
+    return torch.optim.lr_scheduler.StepLR(optimiser, max(1, -(-steps // 3)), gamma)
+
+
+def _batch_size(options: TrainingOptions, shape: tuple[int, ...]) -> int:
+    """Fewer patches in a step where they are large: its work is that of 32 patches of 64 px, 8 at the least."""
+    return min(options.batch, max(8, BATCH_PIXELS // int(np.prod(shape))))
+
+
+def _batches(n: int, size: int, steps: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+    """Rows of each step; every example is seen once before any is seen again."""
+    waiting = np.zeros(0, np.int64)
+    for _ in range(steps):
+        while len(waiting) < size:
+            waiting = np.concatenate([waiting, rng.permutation(n)])
+        rows, waiting = waiting[:size], waiting[size:]
+        yield torch.from_numpy(rows)
