@@ -32,7 +32,8 @@ from sketchscale.io.image import PlaneRef
 from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify
 from sketchscale.objects.classifiers import TrainingOptions, train_classifier
 from sketchscale.objects.patches import estimate_side, object_windows, read_patches
-from sketchscale.objects.plan import collect_features, measure_config, plan_measure
+from sketchscale.objects.plan import measure_config, plan_measure
+from sketchscale.objects.stream import collect_features
 
 CELL = 61
 RANGES = ((0.0, 255.0),) * 3

@@ -1,9 +1,10 @@
-"""What is reported about each object: the FEATURES table, from exact sums to columns.
+"""What is reported about each object: the FEATURES table, from exact sums and crops to columns.
 
-A feature is three functions. The first two (what a block adds, how blocks combine) are shared and live in `partials`;
-the third, `finalize`, is here, one line of the table each. A new feature that follows from the sums there is one entry;
-one that needs another sum adds a row to SUMS first. Everything that is divided or rooted is so once, from whole-image
-integers: the table of an image cut into blocks is the table of the whole image, bit for bit.
+A feature is three functions. The first two (what a block adds, how blocks combine) are shared and live in `partials`,
+for whatever needs the whole object in `crops`; the third, `finalize`, is one line of the table each, its arithmetic in
+`totals`. A new feature that follows from what is known there is one entry; one that needs another sum adds a row to
+SUMS first, one that needs pixels a row to OBJECT_VALUES or CHANNEL_VALUES. The table of an image cut into blocks is the
+table of the whole image, bit for bit.
 
 Positions are pixel indices of level 0: the centre of the first pixel is (0, 0). Lengths and areas come in pixels, and
 in um when the spacing is known: `y_um` is `y` times the spacing. Definitions are those of scikit-image's `regionprops`
@@ -13,7 +14,7 @@ in um when the spacing is known: `y_um` is `y` times the spacing. Definitions ar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,29 @@ import numpy.typing as npt
 import pyarrow
 
 from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.objects import totals as to
+from sketchscale.objects.neighbours import Neighbours
 from sketchscale.objects.partials import Coding, Partial, image_coding, is_exact
+from sketchscale.objects.totals import Crops, Totals
 
-__all__ = ["FEATURES", "Feature", "MeasureConfig", "Totals", "channel_names", "feature_table"]
+__all__ = [
+    "CROP_PARTS",
+    "FEATURES",
+    "GROUPS",
+    "Feature",
+    "MeasureConfig",
+    "channel_names",
+    "choose_features",
+    "feature_table",
+]
 
 Column = npt.NDArray[Any]
+
+GROUPS = ("position", "geometry", "intensity", "texture", "neighbours", "ring")
+"""Names that stand for several features; those of position are always reported, because everything else needs them."""
+
+CROP_PARTS = ("shape", "touching", "percentiles", "texture", "ring")
+"""What can be measured on crops; a part that no wanted feature needs costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +61,10 @@ class MeasureConfig:
         spacing: um per pixel (y, x), None when unknown: then there are no columns in um.
         tile_stride: (y, x) distance of the lines of the network's fixed tile grid, from (0, 0); None leaves the column
             `crosses_tile_seam` out. It never follows the blocks of a run.
-        features: names of FEATURES to report, None for all.
+        features: names of FEATURES or of GROUPS to report besides the position, None for all.
+        texture_ranges: lowest and highest intensity of each channel between which textures tell LEVELS apart; none
+            takes those of the objects of the plane. Set them where tables of several images are compared.
+        radius: px, within which other centroids count as neighbours.
 
     Raises:
         InputError: a size that is not positive, or channels without ranges where these are needed.
@@ -56,6 +78,8 @@ class MeasureConfig:
     spacing: tuple[float, float] | None = None
     tile_stride: tuple[int, int] | None = None
     features: tuple[str, ...] | None = None
+    texture_ranges: tuple[tuple[float, float], ...] = ()
+    radius: float = 100.0
 
     def __post_init__(self) -> None:
         for name, values in (("spacing", self.spacing), ("tile_stride", self.tile_stride)):
@@ -67,9 +91,15 @@ class MeasureConfig:
                 expected="lowest and highest value of each channel",
                 fix="take them from plan_ranges",
             )
-        for name in self.features or ():
-            if name not in FEATURES:
-                raise UnknownNameError.among("feature", name, FEATURES)
+        if self.texture_ranges and len(self.texture_ranges) != len(self.channels):
+            raise InputError.of(
+                found=f"{len(self.texture_ranges)} texture ranges for {len(self.channels)} channels",
+                expected="lowest and highest value of each channel, or none",
+                fix="give one for each channel",
+            )
+        if not self.radius > 0:
+            raise InputError.of(found=f"radius {self.radius}", expected="a positive number of px", fix="correct it")
+        choose_features(self.features)
 
     @property
     def coding(self) -> Coding:
@@ -77,144 +107,24 @@ class MeasureConfig:
         ranges = self.ranges if len(self.ranges) == len(self.channels) else ((0.0, 0.0),) * len(self.channels)
         return image_coding(self.dtype, ranges)
 
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Names of the features that this image can have and that are wanted, in the order of FEATURES."""
+        return tuple(name for name in choose_features(self.features) if self._has(FEATURES[name]))
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """What finalizers see: the combined sums of n whole objects, and the configuration."""
-
-    partial: Partial
-    config: MeasureConfig
-
-    def sum(self, name: str) -> npt.NDArray[np.int64]:
-        return self.partial.sum(name)
+    def _has(self, feature: Feature) -> bool:
+        known = feature.needs is None or getattr(self, feature.needs) is not None
+        return known and (feature.of == "object" or bool(self.channels))
 
     @property
-    def area(self) -> npt.NDArray[np.int64]:
-        return self.partial.sum("area")
+    def crop_parts(self) -> tuple[bool, ...]:
+        """Which of CROP_PARTS are wanted."""
+        parts = {FEATURES[name].part for name in self.chosen}
+        return tuple(part in parts for part in CROP_PARTS)
 
-    @property
-    def spacing(self) -> tuple[float, float]:
-        return self.config.spacing or (1.0, 1.0)
-
-    def covariance(self, spacing: tuple[float, float]) -> tuple[Column, Column, Column]:
-        """(yy, xx, yx) of the pixel centres of each object, in squared units of the spacing."""
-        n = self.area
-        mean_y, mean_x = self.sum("y") // n, self.sum("x") // n
-        # About a whole pixel near the centroid the sums are small, and exact modulo 2^64 although the terms wrap.
-        rest_y, rest_x = self.sum("y") - n * mean_y, self.sum("x") - n * mean_x
-        yy = self.sum("yy") - 2 * mean_y * self.sum("y") + n * mean_y * mean_y
-        xx = self.sum("xx") - 2 * mean_x * self.sum("x") + n * mean_x * mean_x
-        yx = self.sum("yx") - mean_y * self.sum("x") - mean_x * self.sum("y") + n * mean_y * mean_x
-        dy, dx = rest_y / n, rest_x / n
-        height, width = spacing
-        return (
-            (yy / n - dy * dy) * (height * height),
-            (xx / n - dx * dx) * (width * width),
-            (yx / n - dy * dx) * (height * width),
-        )
-
-    def variances(self, spacing: tuple[float, float]) -> tuple[Column, Column]:
-        """(largest, smallest) variance of the pixel centres of each object along any direction."""
-        yy, xx, yx = self.covariance(spacing)
-        middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-        return middle + spread, np.maximum(middle - spread, 0)
-
-
-def _root(values: Column, factor: float = 1) -> Column:
-    roots: Column = factor * np.sqrt(values)
-    return roots
-
-
-def _axis_major(totals: Totals, spacing: tuple[float, float] = (1.0, 1.0)) -> Column:
-    return _root(totals.variances(spacing)[0], 4)
-
-
-def _axis_minor(totals: Totals, spacing: tuple[float, float] = (1.0, 1.0)) -> Column:
-    return _root(totals.variances(spacing)[1], 4)
-
-
-def _orientation(totals: Totals) -> Column:
-    yy, xx, yx = totals.covariance((1.0, 1.0))
-    equal = np.where(yx > 0, np.pi / 4, -np.pi / 4)
-    return np.where(yy == xx, equal, 0.5 * np.arctan2(2 * yx, yy - xx))
-
-
-def _eccentricity(totals: Totals) -> Column:
-    largest, smallest = totals.variances((1.0, 1.0))
-    return _root(1 - np.divide(smallest, largest, out=np.ones_like(largest), where=largest > 0))
-
-
-def _perimeter(totals: Totals) -> Column:
-    quarter = np.pi / 4
-    length: Column = quarter * totals.sum("crofton_axis") + quarter / np.sqrt(2) * totals.sum("crofton_diagonal")
-    return length
-
-
-def _perimeter_um(totals: Totals) -> Column:
-    height, width = totals.spacing
-    # Four directions at 45 degrees are those of square pixels only.
-    return _perimeter(totals) * (height if height == width else np.nan)
-
-
-def _area_um2(totals: Totals) -> Column:
-    return totals.area * (totals.spacing[0] * totals.spacing[1])
-
-
-def _diameter(area: Column) -> Column:
-    return _root(4 / np.pi * area)
-
-
-def _extent(totals: Totals) -> Column:
-    share: Column = totals.area / np.prod(totals.partial.stops - totals.partial.starts, axis=0)
-    return share
-
-
-def _touches_edge(totals: Totals) -> Column:
-    shape = np.array(totals.config.shape)[:, None]
-    at_edge: Column = ((totals.partial.starts == 0) | (totals.partial.stops == shape)).any(axis=0)
-    return at_edge
-
-
-def _crosses_tile_seam(totals: Totals) -> Column:
-    stride = np.array(totals.config.tile_stride)[:, None]
-    crosses: Column = (totals.partial.starts // stride != (totals.partial.stops - 1) // stride).any(axis=0)
-    return crosses
-
-
-def _mean(totals: Totals) -> Column:
-    # Rounding must not push the mean of equal values past them.
-    return np.clip(_total(totals) / totals.area, totals.partial.lows, totals.partial.highs)
-
-
-def _total(totals: Totals) -> Column:
-    lows, steps = _grid(totals)
-    return lows * totals.area + totals.partial.codes[:, 0] * steps
-
-
-def _std(totals: Totals) -> Column:
-    n, codes = totals.area, totals.partial.codes
-    mean = codes[:, 0] // n
-    rest = (codes[:, 0] - n * mean) / n
-    if codes[:, 2].any():
-        spread = _wide_spread(codes, mean, n)
-    else:
-        spread = codes[:, 1] - 2 * mean * codes[:, 0] + n * mean * mean
-    return _root(np.maximum(spread / n - rest * rest, 0)) * _grid(totals)[1]
-
-
-def _wide_spread(codes: Column, mean: Column, n: Column) -> Column:
-    """Sums of squared differences that do not fit into 64 bits on the way: Python's integers, rounded once."""
-    total, low, high = (codes[:, k].astype(object) for k in range(3))
-    center = mean.astype(object)
-    spread: Column = high * 2**32 + low - 2 * center * total + n.astype(object) * center * center
-    return spread.astype(np.float64)
-
-
-def _grid(totals: Totals) -> tuple[Column, Column]:
-    """(c, 1) value of code 0 and distance of codes."""
-    coding = totals.config.coding
-    steps = np.array([1 / s if s else 0.0 for s in coding.scales])
-    return np.array(coding.lows)[:, None], steps[:, None]
+    def wants(self, part: str) -> bool:
+        """Whether a wanted feature needs this part of CROP_PARTS, or "neighbours"."""
+        return any(FEATURES[name].part == part for name in self.chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,55 +134,142 @@ class Feature:
     Attributes:
         finalize: from `Totals` of n objects to (n,), or to (c, n) for a feature of every channel.
         means: what it is, for documentation and exports.
+        group: one of GROUPS.
         of: "object", or "channel" (one column a channel: `<feature>_<channel>`).
+        part: what it needs besides sums: one of CROP_PARTS, or "neighbours"; None needs sums alone.
         needs: "spacing" or "tile_stride" when the feature is left out without it.
+        whole: a column of whole numbers, missing where the value is NaN.
     """
 
     finalize: Callable[[Totals], Column]
     means: str
+    group: str
     of: str = "object"
+    part: str | None = None
     needs: str | None = None
+    whole: bool = False
 
+
+def _position(finalize: Callable[[Totals], Column], means: str) -> Feature:
+    return Feature(finalize=finalize, means=means, group="position")
+
+
+def _geometry(
+    finalize: Callable[[Totals], Column], means: str, *, needs: str | None = None, part: str | None = None
+) -> Feature:
+    return Feature(finalize=finalize, means=means, group="geometry", needs=needs, part=part)
+
+
+def _intensity(finalize: Callable[[Totals], Column], means: str) -> Feature:
+    return Feature(finalize=finalize, means=means, group="intensity", of="channel")
+
+
+def _cropped(value: str, means: str, group: str, part: str) -> Feature:
+    """One of CHANNEL_VALUES as it is."""
+    return Feature(finalize=lambda t: t.crop(value), means=means, group=group, of="channel", part=part)
+
+
+def _near(
+    finalize: Callable[[Totals], Column], means: str, part: str, *, needs: str | None = None, whole: bool = False
+) -> Feature:
+    return Feature(finalize=finalize, means=means, group="neighbours", part=part, needs=needs, whole=whole)
+
+
+_UM, _SEAM = "spacing", "tile_stride"
 
 FEATURES: dict[str, Feature] = {
-    "y": Feature(finalize=lambda t: t.sum("y") / t.area, means="centroid, pixel index"),
-    "x": Feature(finalize=lambda t: t.sum("x") / t.area, means="centroid, pixel index"),
-    "area": Feature(finalize=lambda t: t.area, means="number of pixels"),
-    "box_y_start": Feature(finalize=lambda t: t.partial.starts[0], means="first row"),
-    "box_x_start": Feature(finalize=lambda t: t.partial.starts[1], means="first column"),
-    "box_y_stop": Feature(finalize=lambda t: t.partial.stops[0], means="last row + 1"),
-    "box_x_stop": Feature(finalize=lambda t: t.partial.stops[1], means="last column + 1"),
-    "axis_major": Feature(finalize=_axis_major, means="long axis of the ellipse with the same second moments"),
-    "axis_minor": Feature(finalize=_axis_minor, means="short axis of that ellipse"),
-    "orientation": Feature(
-        finalize=_orientation,
-        means="angle from the y axis to the long axis, -pi/2 to pi/2, positive towards +x; -pi/4 when there is none",
+    "y": _position(lambda t: t.sum("y") / t.area, "centroid, pixel index"),
+    "x": _position(lambda t: t.sum("x") / t.area, "centroid, pixel index"),
+    "area": _position(lambda t: t.area, "number of pixels"),
+    "box_y_start": _position(lambda t: t.partial.starts[0], "first row"),
+    "box_x_start": _position(lambda t: t.partial.starts[1], "first column"),
+    "box_y_stop": _position(lambda t: t.partial.stops[0], "last row + 1"),
+    "box_x_stop": _position(lambda t: t.partial.stops[1], "last column + 1"),
+    "axis_major": _geometry(to.axis_major, "long axis of the ellipse with the same second moments"),
+    "axis_minor": _geometry(to.axis_minor, "short axis of that ellipse"),
+    "orientation": _geometry(
+        to.orientation,
+        "angle from the y axis to the long axis, -pi/2 to pi/2, positive towards +x; -pi/4 when there is none",
     ),
-    "eccentricity": Feature(finalize=_eccentricity, means="of that ellipse; 0 is a circle"),
-    "perimeter": Feature(finalize=_perimeter, means="Crofton estimate with four directions, holes included"),
-    "equivalent_diameter": Feature(finalize=lambda t: _diameter(t.area), means="of the circle of equal area"),
-    "extent": Feature(finalize=_extent, means="area / area of the box"),
-    "euler_number": Feature(finalize=lambda t: t.sum("euler"), means="8-connected pieces minus holes"),
-    "touches_edge": Feature(finalize=_touches_edge, means="has a pixel at the edge of the image"),
-    "crosses_tile_seam": Feature(
-        finalize=_crosses_tile_seam, means="its box crosses a line of the network's tile grid", needs="tile_stride"
+    "eccentricity": _geometry(to.eccentricity, "of that ellipse; 0 is a circle"),
+    "perimeter": _geometry(to.perimeter, "Crofton estimate with four directions, holes included"),
+    "equivalent_diameter": _geometry(lambda t: to.diameter(t.area), "of the circle of equal area"),
+    "extent": _geometry(to.extent, "area / area of the box"),
+    "solidity": _geometry(lambda t: t.area / t.crop("hull_area"), "area / pixels of the convex hull", part="shape"),
+    "feret_diameter_max": _geometry(
+        lambda t: t.crop("feret"), "largest distance between side middles of pixels of the convex hull", part="shape"
     ),
-    "y_um": Feature(finalize=lambda t: t.sum("y") / t.area * t.spacing[0], means="centroid", needs="spacing"),
-    "x_um": Feature(finalize=lambda t: t.sum("x") / t.area * t.spacing[1], means="centroid", needs="spacing"),
-    "area_um2": Feature(finalize=_area_um2, means="area", needs="spacing"),
-    "axis_major_um": Feature(finalize=lambda t: _axis_major(t, t.spacing), means="long axis", needs="spacing"),
-    "axis_minor_um": Feature(finalize=lambda t: _axis_minor(t, t.spacing), means="short axis", needs="spacing"),
-    "perimeter_um": Feature(finalize=_perimeter_um, means="missing unless pixels are square", needs="spacing"),
-    "equivalent_diameter_um": Feature(
-        finalize=lambda t: _diameter(_area_um2(t)), means="of the circle of equal area", needs="spacing"
+    "euler_number": _geometry(lambda t: t.sum("euler"), "8-connected pieces minus holes"),
+    "touches_edge": _geometry(to.touches_edge, "has a pixel at the edge of the image"),
+    "crosses_tile_seam": _geometry(
+        to.crosses_tile_seam, "its box crosses a line of the network's tile grid", needs=_SEAM
     ),
-    "intensity_mean": Feature(finalize=_mean, means="mean intensity", of="channel"),
-    "intensity_std": Feature(finalize=_std, means="standard deviation (divided by n)", of="channel"),
-    "intensity_min": Feature(finalize=lambda t: t.partial.lows, means="smallest intensity", of="channel"),
-    "intensity_max": Feature(finalize=lambda t: t.partial.highs, means="largest intensity", of="channel"),
-    "intensity_sum": Feature(finalize=_total, means="integrated intensity", of="channel"),
+    "y_um": _geometry(lambda t: t.sum("y") / t.area * t.spacing[0], "centroid", needs=_UM),
+    "x_um": _geometry(lambda t: t.sum("x") / t.area * t.spacing[1], "centroid", needs=_UM),
+    "area_um2": _geometry(to.area_um2, "area", needs=_UM),
+    "axis_major_um": _geometry(lambda t: to.axis_major(t, t.spacing), "long axis", needs=_UM),
+    "axis_minor_um": _geometry(lambda t: to.axis_minor(t, t.spacing), "short axis", needs=_UM),
+    "perimeter_um": _geometry(to.perimeter_um, "missing unless pixels are square", needs=_UM),
+    "equivalent_diameter_um": _geometry(
+        lambda t: to.diameter(to.area_um2(t)), "of the circle of equal area", needs=_UM
+    ),
+    "feret_diameter_max_um": _geometry(lambda t: t.crop("feret_um"), "the same in um", needs=_UM, part="shape"),
+    "intensity_mean": _intensity(to.mean, "mean intensity"),
+    "intensity_std": _intensity(to.std, "standard deviation (divided by n)"),
+    "intensity_min": _intensity(lambda t: t.partial.lows, "smallest intensity"),
+    "intensity_max": _intensity(lambda t: t.partial.highs, "largest intensity"),
+    "intensity_sum": _intensity(to.total, "integrated intensity"),
+    "intensity_p05": _cropped("p05", "5 % of the pixels are darker (linear)", "intensity", "percentiles"),
+    "intensity_p25": _cropped("p25", "lower quartile", "intensity", "percentiles"),
+    "intensity_p50": _cropped("p50", "median", "intensity", "percentiles"),
+    "intensity_p75": _cropped("p75", "upper quartile", "intensity", "percentiles"),
+    "intensity_p95": _cropped("p95", "5 % of the pixels are brighter (linear)", "intensity", "percentiles"),
+    "gradient_mean": _cropped("gradient_mean", "mean length of the gradient, per px", "texture", "texture"),
+    "gradient_std": _cropped("gradient_std", "standard deviation of that length", "texture", "texture"),
+    "texture_contrast": _cropped("texture_contrast", "mean squared difference of grey levels", "texture", "texture"),
+    "texture_correlation": _cropped("texture_correlation", "of neighbouring grey levels", "texture", "texture"),
+    "texture_homogeneity": _cropped("texture_homogeneity", "nearness of grey levels, 1 if equal", "texture", "texture"),
+    "texture_energy": _cropped("texture_energy", "1 where all pairs are alike", "texture", "texture"),
+    "nearest_distance": _near(
+        lambda t: t.neighbour("distance"), "to the nearest other centroid; missing when alone", "neighbours"
+    ),
+    "nearest_distance_um": _near(lambda t: t.neighbour("distance_um"), "to the nearest in um", "neighbours", needs=_UM),
+    "neighbour_count": _near(lambda t: t.neighbour("count"), "other centroids within the radius", "neighbours"),
+    "touching_count": _near(
+        lambda t: t.crop("touching"), "other labels among the 8 neighbours of its pixels", "touching", whole=True
+    ),
+    "ring_mean": _cropped("ring_mean", "background 3 to 8 px from the object; missing if none", "ring", "ring"),
+    "ring_std": _cropped("ring_std", "standard deviation there", "ring", "ring"),
 }
 """Name of the column to how it is computed. A new feature is a function and an entry here."""
+
+
+def choose_features(features: Sequence[str] | None, without: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of features from names and groups, in the order of FEATURES; the position is always among them.
+
+    Args:
+        features: names of FEATURES or of GROUPS; None is all.
+        without: names or groups to leave out.
+
+    Raises:
+        UnknownNameError: neither a feature nor a group.
+
+    >>> choose_features(["ring"], without=["ring_std"])[-1]
+    'ring_mean'
+    """
+    wanted = set(FEATURES) if features is None else set(_expand(features))
+    wanted -= set(_expand(without))
+    return tuple(name for name, feature in FEATURES.items() if name in wanted or feature.group == "position")
+
+
+def _expand(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if name in GROUPS:
+            yield from (known for known, feature in FEATURES.items() if feature.group == name)
+        elif name in FEATURES:
+            yield name
+        else:
+            raise UnknownNameError.among("feature", name, (*FEATURES, *GROUPS))
 
 
 def channel_names(channels: Sequence[str]) -> tuple[str, ...]:
@@ -288,27 +285,30 @@ def channel_names(channels: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def feature_table(total: Partial, config: MeasureConfig) -> pyarrow.Table:
-    """The table of all objects, ordered by label: column `label`, then FEATURES in their order.
+def feature_table(
+    total: Partial, config: MeasureConfig, crops: Crops | None = None, near: Neighbours | None = None
+) -> pyarrow.Table:
+    """The table of some objects, in the order of `total`: column `label`, then FEATURES in their order.
 
     Args:
         total: combined partials of every block of the plane; no object: a table of 0 rows with all columns.
         config: as the partials were made with.
+        crops, near: of the same objects in the same order; what needs them is left out where they are None.
     """
-    totals = Totals(partial=total, config=config)
-    columns: dict[str, Column] = {"label": total.label.astype(np.int64)}
-    for name, feature in FEATURES.items():
-        if config.features is not None and name not in config.features:
-            continue
-        if feature.needs is None or getattr(config, feature.needs) is not None:
-            columns.update(_columns(name, feature, totals))
-    return pyarrow.table({name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()})
+    totals = Totals(partial=total, config=config, crops=crops, near=near)
+    known = {None, *(CROP_PARTS if crops else ()), *(("neighbours",) if near else ())}
+    columns: dict[str, pyarrow.Array] = {"label": pyarrow.array(total.label.astype(np.int64))}
+    for name in config.chosen:
+        if FEATURES[name].part in known:
+            columns.update(_columns(name, FEATURES[name], totals))
+    return pyarrow.table(columns)
 
 
-def _columns(name: str, feature: Feature, totals: Totals) -> dict[str, Column]:
-    if feature.of == "object":
-        return {name: feature.finalize(totals)}
-    if not totals.config.channels:
-        return {}
-    names = channel_names(totals.config.channels)
-    return {f"{name}_{channel}": row for channel, row in zip(names, feature.finalize(totals), strict=True)}
+def _columns(name: str, feature: Feature, totals: Totals) -> dict[str, pyarrow.Array]:
+    values = feature.finalize(totals)
+    named = {name: values}
+    if feature.of == "channel":
+        names = channel_names(totals.config.channels)
+        named = {f"{name}_{channel}": row for channel, row in zip(names, values, strict=True)}
+    arrays = {key: pyarrow.array(row, from_pandas=True) for key, row in named.items()}
+    return {key: array.cast(pyarrow.int64()) if feature.whole else array for key, array in arrays.items()}

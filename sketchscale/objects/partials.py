@@ -39,6 +39,7 @@ __all__ = [
     "Partial",
     "combine_partials",
     "empty_partial",
+    "fold_partials",
     "image_coding",
     "is_exact",
     "partial_objects",
@@ -49,6 +50,9 @@ CODE_STEPS = 2**32 - 1
 
 SUMS = ("area", "y", "x", "yy", "xx", "yx", "crofton_axis", "crofton_diagonal", "euler")
 """Rows of `Partial.sums`. The two Crofton counts and the Euler number are sums over 2 x 2 windows."""
+
+_FOLD_ROWS = 1 << 18
+"""Rows of partials held before they are combined; more where the result is larger than that."""
 
 _NOWHERE = np.iinfo(np.int64).max
 
@@ -135,6 +139,11 @@ class Partial:
         row: npt.NDArray[np.int64] = self.sums[SUMS.index(name)]
         return row
 
+    def take(self, rows: slice) -> Partial:
+        """What is known of some of the objects."""
+        arrays = {f.name: getattr(self, f.name)[..., rows] for f in fields(self)}
+        return Partial(**arrays)
+
     def as_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """For io.blobs.put_arrays; `Partial(**arrays)` is the way back."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -167,6 +176,22 @@ def combine_partials(parts: Iterable[Partial]) -> Partial:
         values = np.concatenate([getattr(p, name) for p in listed], axis=-1)[..., order]
         combined[name] = ufunc.reduceat(values, starts, axis=-1) if len(starts) else values
     return Partial(label=label[starts], **combined)
+
+
+def fold_partials(parts: Iterable[Partial], empty: Partial) -> Partial:
+    """As `combine_partials`, of more parts than memory holds at once: what is held stays near the result's size.
+
+    Args:
+        parts: read as they are needed.
+        empty: a partial of no object, which is the answer where there is no part.
+    """
+    waiting, rows = [empty], 0
+    for part in parts:
+        waiting.append(part)
+        rows += len(part.label)
+        if rows > max(_FOLD_ROWS, len(waiting[0].label)):
+            waiting, rows = [combine_partials(waiting)], 0
+    return combine_partials(waiting)
 
 
 def empty_partial(channels: int) -> Partial:

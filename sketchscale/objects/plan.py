@@ -1,6 +1,6 @@
 """Tasks that measure objects, and tasks that compare labels: one block each, every chunk decoded about once.
 
-    labels, image ──measure──▶ partials/<block>.npz ──collect_features──▶ table       (driver: some 300 B an object)
+    labels, image ──measure──▶ partials/<block>.npz ──read_partials────▶ table        (see `stream`)
     truth, labels ──evaluate─▶ partials/<block>.npz ──collect_overlaps──▶ overlaps    (see metrics)
     image ─────────ranges────▶ lowest and highest value                               (float images only)
 
@@ -11,13 +11,11 @@ add up exactly (`partials`, `metrics`). Blocks are a matter of memory and speed 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
@@ -25,20 +23,22 @@ from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.blobs import get_arrays, put_arrays
 from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
 from sketchscale.metrics import Overlaps, combine_overlaps, count_overlaps
-from sketchscale.objects.features import MeasureConfig, feature_table
-from sketchscale.objects.partials import Partial, combine_partials, empty_partial, is_exact, partial_objects
+from sketchscale.objects.features import MeasureConfig
+from sketchscale.objects.partials import Partial, fold_partials, is_exact, partial_objects
 from sketchscale.objects.sources import LabelSource, label_shape, read_labels, source_shape
 
 __all__ = [
-    "collect_features",
+    "channel_count",
     "collect_overlaps",
     "collect_partials",
     "collect_ranges",
     "measure_config",
+    "measure_config_of",
     "needs_ranges",
     "plan_contingency",
     "plan_measure",
     "plan_ranges",
+    "read_partials",
 ]
 
 _FOLD_ROWS = 1 << 18
@@ -61,6 +61,7 @@ def measure_config(
     ranges: Sequence[tuple[float, float]] = (),
     tile_stride: tuple[int, int] | None = None,
     features: Sequence[str] | None = None,
+    texture_ranges: Sequence[tuple[float, float]] = (),
 ) -> MeasureConfig:
     """The configuration for measuring these labels on this plane.
 
@@ -68,7 +69,8 @@ def measure_config(
         plane: None measures geometry only.
         ranges: of `collect_ranges`; needed where `needs_ranges(plane)`.
         tile_stride: (y, x) distance of the lines of the network's tile grid, None when it is not known.
-        features: names of FEATURES, None for all.
+        features: names of FEATURES or of GROUPS, None for all.
+        texture_ranges: of each channel; none takes those of the objects.
 
     Raises:
         InputError: labels and plane differ in shape, or ranges are missing.
@@ -89,6 +91,7 @@ def measure_config(
         spacing=plane.spacing if plane and known else None,
         tile_stride=tile_stride,
         features=tuple(features) if features is not None else None,
+        texture_ranges=tuple(texture_ranges),
     )
 
 
@@ -105,7 +108,7 @@ def plan_measure(
 
     Args:
         config: of `measure_config`.
-        store, prefix: where partials go: `<prefix>/<block>.npz`; give the same to `collect_features`.
+        store, prefix: where partials go: `<prefix>/<block>.npz`; see `stream.stream_features`.
         block: (y, x) in pixels; best a whole number of chunks of labels and image.
 
     Returns:
@@ -136,20 +139,20 @@ def _measure_block(tile: Tile, job: _MeasureJob) -> Json:
     return {"objects": len(part.label)}
 
 
-def collect_features(plan: Plan[Tile]) -> pyarrow.Table:
-    """The table of all objects, from the partials of a plan that has run; ordered by label.
+def read_partials(plan: Plan[Any], tasks: Iterable[Tile] | None = None) -> Iterator[Partial]:
+    """What the tasks of a plan that has run know, one after the other; of all tasks when None.
 
     Args:
-        plan: of `plan_measure`.
+        plan: whose tasks wrote a `Partial` each, and whose job has `store` and `prefix`.
 
     Raises:
         InputError: a partial is absent or damaged.
     """
-    job: _MeasureJob = plan.config
-    return feature_table(collect_partials(plan, empty_partial(len(job.config.channels))), job.config)
+    for task in plan.tasks if tasks is None else tasks:
+        yield Partial(**get_arrays(plan.config.store, f"{plan.config.prefix}/{task.key}.npz"))
 
 
-def collect_partials(plan: Plan[Tile], empty: Partial) -> Partial:
+def collect_partials(plan: Plan[Any], empty: Partial) -> Partial:
     """What all blocks of a plan know together; partials are read a few at a time.
 
     Args:
@@ -159,18 +162,18 @@ def collect_partials(plan: Plan[Tile], empty: Partial) -> Partial:
     Raises:
         InputError: a partial is absent or damaged.
     """
-    waiting, rows = [empty], 0
-    for arrays in _partials(plan, plan.config.store, plan.config.prefix):
-        waiting.append(Partial(**arrays))
-        rows += len(waiting[-1].label)
-        if rows > max(_FOLD_ROWS, len(waiting[0].label)):
-            waiting, rows = [combine_partials(waiting)], 0
-    return combine_partials(waiting)
+    return fold_partials(read_partials(plan), empty)
 
 
-def _partials(plan: Plan[Tile], store: str, prefix: str) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    for task in plan.tasks:
-        yield get_arrays(store, f"{prefix}/{task.key}.npz")
+def measure_config_of(plan: Plan[Tile]) -> MeasureConfig:
+    """What a `plan_measure` measures."""
+    job: _MeasureJob = plan.config
+    return job.config
+
+
+def channel_count(plan: Plan[Tile]) -> int:
+    """Channels of the plane that a `plan_measure` reads."""
+    return len(measure_config_of(plan).channels)
 
 
 def needs_ranges(plane: PlaneRef | VolumeRef) -> bool:
@@ -267,8 +270,8 @@ def collect_overlaps(plan: Plan[Tile]) -> Overlaps:
     """
     job: _EvaluateJob = plan.config
     waiting, rows = [combine_overlaps([])], 0
-    for arrays in _partials(plan, job.store, job.prefix):
-        waiting.append(Overlaps(**arrays))
+    for task in plan.tasks:
+        waiting.append(Overlaps(**get_arrays(job.store, f"{job.prefix}/{task.key}.npz")))
         rows += len(waiting[-1].pixels)
         if rows > max(_FOLD_ROWS, len(waiting[0].pixels)):
             waiting, rows = [combine_overlaps(waiting)], 0

@@ -18,7 +18,6 @@ from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.image import PlaneRef
 from sketchscale.metrics import score_labels, score_overlaps
 from sketchscale.objects.plan import (
-    collect_features,
     collect_overlaps,
     collect_ranges,
     measure_config,
@@ -27,6 +26,7 @@ from sketchscale.objects.plan import (
     plan_measure,
     plan_ranges,
 )
+from sketchscale.objects.stream import collect_features
 from tests.objects.test_features import blobs, measure, noise
 
 _NAMES = itertools.count()
@@ -40,7 +40,7 @@ def stored(values, chunks):
     return ref
 
 
-def plane_of(image, chunks, unit="micrometer"):
+def plane_of(image, chunks, unit="micrometer", spacing=(0.5, 0.5)):
     """An image (c, y, x) in memory, as a plane."""
     return PlaneRef(
         array=stored(image, (1, *chunks)),
@@ -49,7 +49,7 @@ def plane_of(image, chunks, unit="micrometer"):
         shape=image.shape[1:],
         channels=tuple(f"c{i}" for i in range(len(image))),
         dtype=str(image.dtype),
-        spacing=(0.5, 0.5),
+        spacing=spacing,
         unit=unit,
         chunks=chunks,
     )
@@ -88,7 +88,7 @@ def test_engines_give_the_same_table():
 
 
 def test_more_objects_than_are_folded_at_once_are_kept(monkeypatch):
-    monkeypatch.setattr("sketchscale.objects.plan._FOLD_ROWS", 3)
+    monkeypatch.setattr("sketchscale.objects.partials._FOLD_ROWS", 3)
     labels, image = blobs((40, 40), 20, 2), noise("uint8", (1, 40, 40), 2)
     table, config = measured(stored(labels, (8, 8)), plane_of(image, (8, 8)), (8, 8))
     assert table.equals(measure(labels, image, config))

@@ -1,0 +1,93 @@
+"""Where all objects of a plane are: what the driver keeps of them, some 70 bytes each.
+
+Between measuring blocks and writing the table someone must know all objects: to deal their crops to blocks, to find
+their neighbours, and to cut the table into runs of labels. That takes labels, boxes and centroids, not features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.engine.base import Plan
+from sketchscale.geometry import Tile
+from sketchscale.objects.partials import SUMS, Partial, empty_partial, fold_partials
+from sketchscale.objects.plan import channel_count, read_partials
+
+__all__ = ["Places", "collect_places"]
+
+_KEPT = SUMS.index("x") + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where n objects are, ordered by label.
+
+    Attributes:
+        label: (n,) ids.
+        y, x: (n,) centroids, px.
+        starts, stops: (2, n) half-open boxes, (y, x).
+        ranges: lowest and highest intensity of each channel, on all objects; (0, 0) when there is none.
+        blocks: first and last label of each task of the plan that measured them; (1, 0) when it has none.
+    """
+
+    label: npt.NDArray[np.uint64]
+    y: npt.NDArray[np.float64]
+    x: npt.NDArray[np.float64]
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    ranges: tuple[tuple[float, float], ...]
+    blocks: tuple[tuple[int, int], ...]
+
+
+def collect_places(plan: Plan[Tile]) -> Places:
+    """The places of all objects, from the partials of a plan that has run.
+
+    Args:
+        plan: of `plan_measure`.
+
+    Raises:
+        InputError: a partial is absent or damaged.
+    """
+    blocks: list[tuple[int, int]] = []
+    ranges = [(np.inf, -np.inf)] * channel_count(plan)
+
+    def parts() -> Iterator[Partial]:
+        for part in read_partials(plan):
+            blocks.append((int(part.label[0]), int(part.label[-1])) if len(part.label) else (1, 0))
+            ranges[:] = _wider(ranges, part)
+            yield _places_in(part)
+
+    total = fold_partials(parts(), _places_in(empty_partial(0)))
+    return Places(
+        label=total.label,
+        y=total.sum("y") / total.sum("area"),
+        x=total.sum("x") / total.sum("area"),
+        starts=total.starts,
+        stops=total.stops,
+        ranges=tuple(r if r[0] <= r[1] else (0.0, 0.0) for r in ranges),
+        blocks=tuple(blocks),
+    )
+
+
+def _places_in(part: Partial) -> Partial:
+    """Area, centroid and box alone: the first rows of SUMS, no channel."""
+    return Partial(
+        label=part.label,
+        sums=part.sums[:_KEPT],
+        starts=part.starts,
+        stops=part.stops,
+        codes=part.codes[:0],
+        lows=part.lows[:0],
+        highs=part.highs[:0],
+    )
+
+
+def _wider(ranges: Sequence[tuple[float, float]], part: Partial) -> list[tuple[float, float]]:
+    return [
+        (min(low, float(lows.min(initial=np.inf))), max(high, float(highs.max(initial=-np.inf))))
+        for (low, high), lows, highs in zip(ranges, part.lows, part.highs, strict=True)
+    ]

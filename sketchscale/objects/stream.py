@@ -1,0 +1,133 @@
+"""From measured blocks to the table, a run of labels at a time: memory does not grow with the number of objects.
+
+    1 plan_measure   labels, image ─▶ partials/<block>        sums, every block
+    2 collect_places partials ─▶ labels, boxes, centroids     driver, some 70 B an object
+    3 plan_crops     labels, image ─▶ values/<block>          whole objects, each in one block
+    4 neighbours     centroids ─▶ distances                   driver, one search tree
+    5 stream_features: for each run of ROWS labels, in order: read the partials and crops of blocks that hold such
+      labels, combine them, write the rows
+
+A block is read again for every run that it has labels of. Ids given in raster order, as labelling gives them, make that
+once or twice; ids in no order at all make it every run, so such a table of n rows costs n / ROWS readings of its sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+
+from sketchscale.engine.base import Plan
+from sketchscale.geometry import Tile
+from sketchscale.io.image import PlaneRef
+from sketchscale.objects.crops import CropTask, deal_crops, plan_crops, read_crops
+from sketchscale.objects.features import MeasureConfig, feature_table
+from sketchscale.objects.neighbours import Neighbours, find_neighbours
+from sketchscale.objects.partials import combine_partials, empty_partial
+from sketchscale.objects.places import Places, collect_places
+from sketchscale.objects.plan import channel_count, measure_config_of, plan_measure, read_partials
+from sketchscale.objects.sources import LabelSource
+from sketchscale.objects.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
+
+__all__ = ["ROWS", "collect_features", "measure_objects", "stream_features"]
+
+ROWS = 1 << 16
+"""Rows of a run: what is finished at once, some 2 kB each."""
+
+
+def measure_objects(
+    labels: LabelSource,
+    plane: PlaneRef | None,
+    config: MeasureConfig,
+    run: Callable[[Plan[Any]], object],
+    *,
+    store: str,
+    block: tuple[int, int],
+) -> Iterator[pyarrow.RecordBatch]:
+    """All steps: the rows of the table, ordered by label; at least one batch, which may be empty.
+
+    Args:
+        labels, plane, config, block: as for `plan_measure`.
+        run: runs a plan to its end.
+        store: scratch space, left to the caller to clear after the last row.
+    """
+    plan = plan_measure(labels, plane, config, store=store, block=block)
+    run(plan)
+    places = collect_places(plan)
+    crops = plan_crops(labels, plane, config, places, store=store, block=block)
+    deal_crops(crops, places)
+    run(crops)
+    yield from stream_features(plan, places, crops)
+
+
+def collect_features(plan: Plan[Tile]) -> pyarrow.Table:
+    """The table of all objects that sums alone give, from the partials of a plan that has run; ordered by label.
+
+    Args:
+        plan: of `plan_measure`.
+
+    Raises:
+        InputError: a partial is absent or damaged.
+    """
+    return pyarrow.Table.from_batches(stream_features(plan, collect_places(plan)))
+
+
+def stream_features(
+    plan: Plan[Tile], places: Places, crops: Plan[CropTask] | None = None
+) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of the table in order of label, ROWS at a time; at least one batch, which may be empty.
+
+    Args:
+        plan: of `plan_measure`, after it has run; places: of this plan.
+        crops: of `plan_crops`, after it has run; features that need crops or neighbours are left out without it.
+
+    Raises:
+        InputError: a partial is absent or damaged.
+    """
+    config = measure_config_of(plan)
+    near = _neighbours(places, config) if crops is not None else None
+    for first in range(0, max(1, len(places.label)), ROWS):
+        rows = slice(first, first + ROWS)
+        label = places.label[rows]
+        total = combine_partials([empty_partial(channel_count(plan)), *_partials_of(plan, places, label)])
+        values = None if crops is None else _crops_of(crops, label, len(config.channels))
+        table = feature_table(total, config, values, None if near is None else near.take(rows))
+        yield from table.combine_chunks().to_batches() or [_no_rows(table)]
+
+
+def _no_rows(table: pyarrow.Table) -> pyarrow.RecordBatch:
+    return pyarrow.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _neighbours(places: Places, config: MeasureConfig) -> Neighbours | None:
+    if not config.wants("neighbours"):
+        return None
+    return find_neighbours(places.y, places.x, spacing=config.spacing or (1.0, 1.0), radius=config.radius)
+
+
+def _partials_of(plan: Plan[Tile], places: Places, label: npt.NDArray[np.uint64]) -> Iterable[Any]:
+    """What blocks know about labels from the first to the last of a run."""
+    if not len(label):
+        return
+    first, last = int(label[0]), int(label[-1])
+    tasks = [t for t, (a, b) in zip(plan.tasks, places.blocks, strict=True) if a <= b and a <= last and first <= b]
+    for part in read_partials(plan, tasks):
+        begin, end = np.searchsorted(part.label, np.array([first, last + 1], np.uint64))
+        yield part.take(slice(int(begin), int(end)))
+
+
+def _crops_of(plan: Plan[CropTask], label: npt.NDArray[np.uint64], channels: int) -> Crops:
+    """Values of a run of labels, in their order; NaN for objects that were not cropped."""
+    values = np.full((len(OBJECT_VALUES), len(label)), np.nan)
+    of_channels = np.full((channels, len(CHANNEL_VALUES), len(label)), np.nan)
+    for task in plan.tasks:
+        if len(label) and task.first <= label[-1] and label[0] <= task.last:
+            crops = read_crops(plan, task)
+            mine = (crops.label >= label[0]) & (crops.label <= label[-1])
+            at = np.searchsorted(label, crops.label[mine])
+            values[:, at] = crops.values[:, mine]
+            of_channels[:, :, at] = crops.channels[:, :, mine]
+    return Crops(label=label, values=values, channels=of_channels)
