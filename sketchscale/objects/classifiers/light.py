@@ -1,14 +1,15 @@
 """SVETLANA's light networks: two to four convolutions, a mean over the patch, a linear layer.
 
     2-D   depth x [ conv k x k, padding 1 ─ ReLU ─ batch norm ─ pool 2 ] ─ mean ─ linear ─▶ logits (L)
-    3-D   conv 7, stride 2, no bias ─ ReLU ─ batch norm ─ pool 2 (padding 1) ─ conv 3, twice as wide ─ ... ─▶ logits (L)
+    3-D   conv 7, stride 2, no bias ─ ReLU ─ batch norm ─ pool 2, padding 1
+          ─ [ conv 3, twice as wide ─ ReLU ─ batch norm ─ pool 2 ] depth - 1 times ─ mean ─ linear ─▶ logits (L)
 
 144 C + 17 L + 2400 parameters at depth 2 and kernel 3: 3,027 for RGB with its mask (C = 4) and three classes. Padding
 stays 1 for kernel 5, as in SVETLANA, so that each such layer trims a pixel at every side. Names of the weights are
 those of SVETLANA's files (`cnn_layers`, `fc`). The network returns logits, because cross entropy takes the softmax
 itself; taking it twice bounds the loss from below.
 
-Source: SVETLANA (Cazorla et al., Scientific Reports 14 (2024) 11604); the padding of the first 3-D convolution is ours.
+Source: SVETLANA (Cazorla et al., Scientific Reports 14 (2024) 11604); at depth 2 its 3-D networks, too.
 """
 
 from __future__ import annotations
@@ -62,17 +63,22 @@ def _solid_layers(channels: int, depth: int, kernel: int, width: int) -> list[nn
         wide = width * 2**i
         if i > 0:
             layers.append(nn.Conv3d(wide // 2, wide, 3, padding=1))
-        layers += [nn.ReLU(), nn.BatchNorm3d(wide), nn.MaxPool3d(2, padding=1)]
+        layers += [nn.ReLU(), nn.BatchNorm3d(wide), nn.MaxPool3d(2, padding=1 if i == 0 else 0)]
     return layers
 
 
 def smallest_side(depth: int, kernel: int, dim: int = 2) -> int:
-    """Patches below this many pixels vanish in the pooling; those of 3-D never do.
+    """Patches below this many pixels vanish in the pooling.
 
-    >>> smallest_side(2, 3), smallest_side(2, 5), smallest_side(4, 5)
-    (4, 10, 46)
+    >>> smallest_side(2, 3), smallest_side(2, 5), smallest_side(4, 5), smallest_side(3, 3, dim=3)
+    (4, 10, 46, 11)
     """
     side = 1
-    for _ in range(depth if dim == 2 else 0):
-        side = 2 * side + kernel - 3
+    if dim == 2:
+        for _ in range(depth):
+            side = 2 * side + kernel - 3
+        return side
+    # The first convolution leaves (s + 1) // 2 pixels, its padded pool half of them and one, each later pool half.
+    while ((side + 1) // 2 // 2 + 1) >> (depth - 1) == 0:
+        side += 1
     return side
