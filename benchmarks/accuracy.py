@@ -30,7 +30,7 @@ from skimage.io import imread
 from skimage.transform import downscale_local_mean
 
 from sketchscale.annotations.simulate import simulate_mask
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.config import SegmentOptions
 from sketchscale.integration.plan import integrate
 from sketchscale.losses import LossConfig, find_loss
 from sketchscale.metrics import score_labels
@@ -40,6 +40,7 @@ from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.loop import TrainingConfig, predict_image, train
 from sketchscale.training.patches import TrainingImage
 from sketchscale.workflow.calibrate import calibrate
+from sketchscale.workflow.segment_job import integration_config
 
 HALVED = ("usiigaci_phase",)
 
@@ -93,8 +94,7 @@ def recipe(options: argparse.Namespace, loss: str, channels: int, seed: int) -> 
 
 def average_precision(model: Model, images: Sequence[TrainingImage]) -> dict[str, float]:
     """AP at 0.5 and 0.75 by image, and pooled at 0.5."""
-    c = model.config
-    rule = IntegrationConfig(threshold=c.threshold, min_size=c.min_size, link_radius=c.link_radius, saddle=c.saddle)
+    rule = integration_config(model, SegmentOptions())
     matchings = [
         score_labels(
             image.labels.astype(np.uint32), integrate(predict_image(model, image.image)[:3], rule), (0.5, 0.75)

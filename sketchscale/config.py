@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -83,6 +83,7 @@ class SegmentOptions:
         min_size, max_size: objects outside are removed after merging; pixels.
         method: suppressed (default) or euler (as the papers write it).
         steps, link_radius, saddle: of the integration; the last two belong to the model.
+        join_share, join_radius: of the integration, too; they belong to the model; a share of 1 joins nothing.
         tile, overlap: of the network's grid, pixels.
         diameter: of this image's objects, px: the network sees it scaled by the model's diameter over this one.
         rescale: that scale itself, network pixels per image pixel; excludes `diameter`.
@@ -105,6 +106,8 @@ class SegmentOptions:
     steps: int = 200
     link_radius: int | None = None
     saddle: float | None = None
+    join_share: float | None = None
+    join_radius: int | None = None
     tile: int | None = None
     overlap: int | None = None
     diameter: float | None = None
@@ -179,13 +182,49 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifyOptions:
-    """Annotated objects to a class for every object; `annotations` trains, `classifier` is a folder to apply."""
+    """Annotated objects to a class for every object; see objects.classifiers for what each option does.
+
+    Attributes:
+        annotations: file of annotated objects; trains a classifier.
+        classifier: folder to apply; where both are given, to train into.
+        kind: name in CLASSIFIERS.
+        side: pixels of a patch; estimated from the annotated objects when None.
+        depth, kernel, width: size of the network.
+        steps, rate, loss, weights: of the training; None means what the kind of classifier says.
+        normalize: plane, min-max, max or none.
+        context_radius: pixels around the object that stay visible; None keeps everything.
+        mask: show the object's mask as a channel.
+        hold_out: share of each class that is scored instead of learnt from.
+        init: classifier folder to start from.
+        colors: class to "#rrggbb", for the class image and the gallery.
+        on_conflict: what two classes for one object mean.
+        masks: also write one label image per class.
+        device: where the network runs.
+    """
 
     __pydantic_config__ = _STRICT
 
     annotations: str | None = None
     classifier: str | None = None
+    kind: str = "light"
+    side: int | None = None
+    depth: int = 2
+    kernel: int = 3
+    width: int | None = None
+    steps: int | None = None
+    rate: float | None = None
+    loss: str | None = None
+    weights: Literal["balanced", "none"] = "balanced"
+    normalize: str = "plane"
+    context_radius: float | None = None
+    mask: bool = True
+    hold_out: float = 0.2
+    init: str | None = None
+    colors: dict[str, str] = field(default_factory=dict)
+    on_conflict: Literal["refuse", "last"] = "refuse"
+    masks: bool = False
     seed: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

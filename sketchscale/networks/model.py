@@ -27,6 +27,8 @@ class ModelConfig:
         min_size: px; smaller objects are dropped.
         link_radius, saddle: how end points and pieces of objects are joined (integration.IntegrationConfig): 2 and 0.75
             hold out against noisy flow; 1 and 1 part small objects that touch, where the flow is clean.
+        join_share, join_radius: pieces are joined, too, where more than this share of their common border ends within
+            so many px; None joins none (integration.IntegrationConfig).
         outside: px, the distance taught in background.
         tile, overlap: px, of prediction; overlap is the least on each axis.
         diameter: px, the median of the training objects; for information and for the choice of a level.
@@ -45,6 +47,8 @@ class ModelConfig:
     min_size: int = 20
     link_radius: int = 2
     saddle: float = 0.75
+    join_share: float | None = None
+    join_radius: int = 5
     outside: float = -5.0
     tile: int = 512
     overlap: int = 64
@@ -66,6 +70,13 @@ class ModelConfig:
                 found=f"link_radius {self.link_radius}, saddle {self.saddle}",
                 expected="a radius of at least 1, a saddle from 0 to 1",
                 fix="2 and 0.75",
+            )
+        share = 1.0 if self.join_share is None else self.join_share
+        if not 0 <= share <= 1 or not 0 <= self.join_radius <= 64:
+            raise InputError.of(
+                found=f"join_share {self.join_share}, join_radius {self.join_radius}",
+                expected="a share from 0 to 1 or none, a radius from 0 to 64 px",
+                fix="0.3 and 5, or leave them out",
             )
         if self.min_size < 0 or self.outside >= 0 or not 0 <= self.overlap < self.tile:
             raise InputError.of(

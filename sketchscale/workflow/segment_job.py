@@ -163,6 +163,8 @@ def integration_config(model: Model, options: SegmentOptions) -> IntegrationConf
         steps=options.steps,
         link_radius=config.link_radius if options.link_radius is None else options.link_radius,
         saddle=config.saddle if options.saddle is None else options.saddle,
+        join_share=config.join_share if options.join_share is None else options.join_share,
+        join_radius=config.join_radius if options.join_radius is None else options.join_radius,
     )
 
 

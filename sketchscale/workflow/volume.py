@@ -7,9 +7,9 @@ A network of two dimensions sees the planes of three directions, one of three di
 of our images do. Scratch, ledger, commit and resume are those of segment.py, with the same names.
 
 What options mean here, where a model of two dimensions says nothing else: sizes are voxels; the model's minimum area
-becomes that of the ball with this cross-section, 0.75 A^1.5, divided by the anisotropy; the link radius is 2; crowds
-(integration/volume_merge.py) follow the model's diameter. A block of N px is a cube with as many voxels as a square of
-N.
+becomes that of the ball with this cross-section, 0.75 A^1.5, divided by the anisotropy; the link radius is 2, and no
+piece is joined by its ends; crowds (integration/volume_merge.py) follow the model's diameter. A block of N px is a cube
+with as many voxels as a square of N.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ __all__ = ["plan_volume", "predict_volume_array", "segment_volume", "segment_vol
 Result = TypeVar("Result")
 
 _KNOWN = frozenset({
-    "anisotropy", "batch", "channels", "crowd", "device", "flips", "labels", "link_radius", "max_size", "min_size",
-    "model", "overlap", "precision", "saddle", "steps", "t", "threshold", "tile",
+    "anisotropy", "batch", "channels", "crowd", "device", "flips", "join_radius", "join_share", "labels", "link_radius",
+    "max_size", "min_size", "model", "overlap", "precision", "saddle", "steps", "t", "threshold", "tile",
 })  # fmt: skip
 """Options that mean something for a volume; any other that is set is refused, not ignored."""
 
@@ -214,7 +214,7 @@ def _integration(model: Model, options: VolumeOptions, ratio: float) -> VolumeCo
     if model.config.network.dim == 2:
         radius = 2 if options.link_radius is None else options.link_radius
         smallest = round(0.75 * model.config.min_size**1.5 / ratio) if options.min_size is None else options.min_size
-        rule = replace(rule, min_size=smallest, link_radius=radius)
+        rule = replace(rule, min_size=smallest, link_radius=radius, join_share=options.join_share)
     return VolumeConfig(**asdict(rule), crowd=_crowd(model) if options.crowd is None else options.crowd)
 
 

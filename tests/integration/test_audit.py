@@ -41,9 +41,15 @@ def finished_run(
 
 
 @settings(max_examples=20, deadline=None)
-@given(fields=any_fields(48), block=st.sampled_from([(16, 16), (48, 8), (100, 100)]), seed=st.integers(0, 99))
-def test_a_window_of_any_run_agrees_with_what_was_stored(fields, block, seed):
-    outline, outcome, objects = finished_run(fields, block, IntegrationConfig(threshold=-2.0, min_size=9))
+@given(
+    fields=any_fields(48),
+    block=st.sampled_from([(16, 16), (48, 8), (100, 100)]),
+    seed=st.integers(0, 99),
+    share=st.sampled_from([None, 0.3]),
+)
+def test_a_window_of_any_run_agrees_with_what_was_stored(fields, block, seed, share):
+    config = IntegrationConfig(threshold=-2.0, min_size=9, join_share=share)
+    outline, outcome, objects = finished_run(fields, block, config)
     record = audit_seams(outline, outcome, objects, TARGET, windows=4, size=40, seed=seed)
     assert record.crossing == objects.crossing
     assert record.windows == 4

@@ -49,7 +49,7 @@ def test_sinks_just_within_the_radius_are_linked_and_just_beyond_are_not():
             assert link_sinks(sinks, 3)[1] == objects
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(fields=any_fields(largest=12), radius=st.integers(1, 3), rule=st.sampled_from(BORDERS + ENDS))
 def test_labels_equal_those_of_the_oracle(fields, radius, rule):
     config = IntegrationConfig(threshold=-2.0, steps=20, link_radius=radius, min_size=3, **rule)

@@ -34,6 +34,7 @@ RULES = (
     {"crowd": 2, "climb": 1, "link_radius": 5, "saddle": 1.0},
     {"crowd": 60, "climb": 8, "link_radius": 1, "saddle": 1.0},
     {"saddle": 0.0, "agreement": -1.0},
+    {"crowd": 3, "saddle": 1.0, "join_share": 0.3, "join_radius": 3},
 )
 
 
@@ -64,9 +65,9 @@ def test_turned_and_mirrored_fields_give_turned_and_mirrored_objects(fields, ord
 
 
 @settings(max_examples=25, deadline=None)
-@given(fields=any_fields(40), axis=st.integers(0, 2))
-def test_a_volume_of_one_section_gives_the_labels_of_the_plane(fields, axis):
-    rule = {"threshold": -2.0, "min_size": 4}
+@given(fields=any_fields(40), axis=st.integers(0, 2), share=st.sampled_from([None, 0.3]))
+def test_a_volume_of_one_section_gives_the_labels_of_the_plane(fields, axis, share):
+    rule = {"threshold": -2.0, "min_size": 4, "join_share": share}
     volume = np.zeros((4, *np.insert(fields.shape[1:], axis, 1)), np.float16)
     rows = [a for a in range(3) if a != axis]
     volume[[*rows, 3]] = np.expand_dims(fields, axis + 1)
