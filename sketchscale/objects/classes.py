@@ -23,6 +23,7 @@ from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.blobs import get_arrays, put_arrays
 from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
 from sketchscale.objects.classifiers import Classifier
+from sketchscale.objects.classifiers.rows import feature_rows
 from sketchscale.objects.patches import Windows, cut_patches, object_windows
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
@@ -31,7 +32,6 @@ __all__ = [
     "check_same_shape",
     "collect_classes",
     "deal_objects",
-    "feature_rows",
     "plan_classify",
     "with_classes",
 ]
@@ -110,14 +110,12 @@ def plan_classify(
 
 
 def _task_bytes(plane: PlaneRef | VolumeRef, classifier: Classifier, read: tuple[int, ...]) -> int:
-    """Labels and image of a block, and a batch with the widest layers between its convolutions."""
+    """Labels and image of a block, and a batch on its way through the network."""
     if not classifier.needs_patches:
         return 1 << 20
     pixels = int(np.prod([min(r, n) for r, n in zip(read, plane.shape, strict=True)]))
     depth = np.dtype(plane.dtype).itemsize * len(plane.channels) + 4
-    number, channels, *sides = classifier.batch_shape()
-    # A batch, its padded copy, and the widest layers between its convolutions: 16 filters, three times.
-    return 2 * pixels * depth + 4 * number * int(np.prod(sides)) * (3 * channels + 48)
+    return 2 * pixels * depth + classifier.batch_bytes()
 
 
 def deal_objects(plan: Plan[Tile], table: pyarrow.Table) -> None:
@@ -144,29 +142,6 @@ def deal_objects(plan: Plan[Tile], table: pyarrow.Table) -> None:
         some = windows.take(mine)
         arrays = {name: getattr(some, name) for name in _WINDOW_FIELDS} | {"rows": rows[mine]}
         put_arrays(job.store, _key(job, "objects", task), arrays)
-
-
-def feature_rows(table: pyarrow.Table, features: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Columns of a feature table as numbers.
-
-    Returns:
-        (n, F); NaN where a value is missing.
-
-    Raises:
-        InputError: a column is not there.
-
-    >>> feature_rows(pyarrow.table({"label": [1, 2], "area": [7, None]}), ["area"]).tolist()
-    [[7.0], [nan]]
-    """
-    missing = [name for name in features if name not in table.column_names]
-    if missing:
-        raise InputError.of(
-            found=f"a table without {', '.join(missing[:6])}",
-            expected=f"the {len(features)} columns that the classifier reads",
-            fix="measure again with --overwrite, on an image with the channels of training",
-        )
-    columns = [table.column(name).cast(pyarrow.float64()).to_numpy() for name in features]
-    return np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0))
 
 
 def _key(job: _ClassifyJob, kind: str, tile: Tile) -> str:

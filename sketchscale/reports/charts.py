@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sketchscale.reports.markup import Markup, element, join
-from sketchscale.reports.pictures import color_of
+from sketchscale.reports.pictures import PALETTE, color_of
 from sketchscale.reports.plate import CountRow, split_well
 
 __all__ = ["Series", "bar", "histogram_chart", "line_chart", "number", "plate_map", "ticks"]
@@ -86,13 +86,19 @@ def _y_axis(at: Callable[[float], float], values: Sequence[float], labels: Seque
 
 
 def histogram_chart(
-    edges: Sequence[float], counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str, median: float | None
+    edges: Sequence[float],
+    counts: Sequence[Sequence[int]],
+    names: Sequence[str],
+    *,
+    title: str,
+    median: float | None,
+    colors: Sequence[str] = PALETTE,
 ) -> Markup:
     """Bars of classes on top of each other.
 
     Args:
         edges: n + 1, ascending. counts: n per class. names: of the classes, in the same order.
-        title: of the x axis, with its unit. median: drawn as a line; None leaves it out.
+        title: of the x axis, with its unit. median: drawn as a line; None leaves it out. colors: of the classes.
     """
     totals = [sum(column) for column in zip(*counts, strict=True)]
     x = _scale(edges[0], edges[-1], _LEFT, _WIDTH - _RIGHT)
@@ -107,7 +113,7 @@ def histogram_chart(
                 width, height = max(0.5, x(high) - x(low) - 1), y(below) - y(below + values[i])
                 parts.append(
                     element("rect", hint, x=x(low) + 0.5, y=y(below + values[i]), width=round(width, 2),
-                            height=round(height, 2), fill=color_of(place))
+                            height=round(height, 2), fill=colors[place % len(colors)])
                 )  # fmt: skip
             below += values[i]
     if median is not None:

@@ -114,21 +114,24 @@ def outlines(labels: npt.NDArray[np.integer[Any]], line_px: int = 1) -> npt.NDAr
 
 
 def outline_layer(
-    labels: npt.NDArray[np.integer[Any]], class_of: Mapping[int, int] | None = None, line_px: int = 1
+    labels: npt.NDArray[np.integer[Any]],
+    class_of: Mapping[int, int] | None = None,
+    line_px: int = 1,
+    colors: Sequence[str] = PALETTE,
 ) -> npt.NDArray[np.uint8]:
     """Outlines in the colour of each object's class, uint8 RGBA (y, x, 4), transparent elsewhere.
 
     Args:
         labels: (y, x).
         class_of: place of each object's class; all are of the first when None, and an object without one is grey.
-        line_px: see `outlines`.
+        line_px: see `outlines`. colors: "#rrggbb" of the classes, repeated past the last.
     """
     layer = np.zeros((*labels.shape, 4), np.uint8)
     edge = outlines(labels, line_px)
     found, inverse = np.unique(labels[edge], return_inverse=True)
     places = [0 if class_of is None else class_of.get(int(k), len(PALETTE) - 1) for k in found]
-    colors = np.array([[*_rgb(color_of(place)), 255] for place in places], np.uint8).reshape(-1, 4)
-    layer[edge] = colors[inverse]
+    shades = np.array([[*_rgb(colors[place % len(colors)]), 255] for place in places], np.uint8).reshape(-1, 4)
+    layer[edge] = shades[inverse]
     return layer
 
 
@@ -152,19 +155,20 @@ def make_picture(
     width: int = 1400,
     title: str = "",
     caption: str = "",
+    colors: Sequence[str] = PALETTE,
 ) -> Picture:
     """A picture of about `width` px: enlarged by whole factors up to 4, or shrunk.
 
     Args:
         rgb: uint8 (y, x, 3), see `to_rgb`.
         labels: (y, x) of the same size, or None for an image alone.
-        class_of: see `outline_layer`.
+        class_of, colors: see `outline_layer`.
     """
     size, scale = _shown_size(rgb, width)
     layer = None
     if labels is not None:
         shown = labels[_enlarged(labels.shape, size)]
-        layer = _png(outline_layer(shown, class_of, 3 if scale >= 2 else 1 + (scale == 1)))
+        layer = _png(outline_layer(shown, class_of, 3 if scale >= 2 else 1 + (scale == 1), colors))
     image = _webp(_resized(rgb, size, scale))
     return Picture(image=image, layer=layer, width=size[0], height=size[1], title=title, caption=caption)
 

@@ -1,168 +1,89 @@
-"""Classes: train on annotated objects, apply to all, store class columns and a class image.
+"""Classes: train on annotated objects (classify_train), apply to all, store class columns, a class image and masks.
 
-The class image `labels/<name>_class` carries one colour per class, so that every viewer of OME-Zarr shows classes.
+    ranges ─▶ deal ─▶ classify ─▶ collect ─┬─▶ labels/<name>_class        number of the class, in the classes' colours
+                                           ├─▶ labels/<name>_<class>      on request: the objects of one class
+                                           └─▶ tables/<name>              rows pass by in groups, with class columns
+
+Masks keep the ids of their objects, so they can be measured and counted like any labels; `> 0` makes them binary.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow
+import pyarrow.compute
 
 from sketchscale import __version__
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.errors import MissingDataError, OutputExistsError
-from sketchscale.intensity import channel_ranges
-from sketchscale.io.arrays import ArrayRef
-from sketchscale.io.image import commit_labels, create_labels, delete_labels, label_arrays
-from sketchscale.io.ledger import StoreLedger
+from sketchscale.errors import InputError, MissingDataError, OutputExistsError
+from sketchscale.io.arrays import ArrayRef, open_array
+from sketchscale.io.image import Image, commit_labels, create_labels, delete_labels, label_arrays
+from sketchscale.io.ledger import StoreLedger, reopen_ledger
 from sketchscale.io.pyramid import plan_level
-from sketchscale.io.table import list_tables, read_table, table_digest, write_table
-from sketchscale.objects.class_image import plan_class_image, put_class_lookup
-from sketchscale.objects.classes import (
-    collect_classes,
-    deal_objects,
-    plan_classify,
-)
-from sketchscale.objects.classifiers import (
-    Classifier,
-    TrainingOptions,
-    load_classifier,
-    save_classifier,
-    train_classifier,
-)
-from sketchscale.objects.examples import read_marks, resolve_marks
-from sketchscale.objects.patches import estimate_side, object_windows, read_patches
-from sketchscale.workflow.measure import LabelSetting, label_setting
+from sketchscale.io.table import read_batches, read_table, table_digest, write_table
+from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
+from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
+from sketchscale.objects.classifiers import Classifier, load_classifier
+from sketchscale.reports.pictures import color_of
+from sketchscale.workflow.classify_train import ClassifierResult, plane_percentiles, require_table, train_classes
+from sketchscale.workflow.measure import LabelSetting, label_provenance, label_setting
 from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
 
-__all__ = ["CLASS_COLORS", "ClassifierResult", "ClassifyResult", "apply_classes", "train_classes"]
+__all__ = ["ClassifierResult", "ClassifyResult", "apply_classes", "class_colors_of", "train_classes"]
 
-CLASS_COLORS = (
-    (230, 120, 40, 255),
-    (66, 106, 214, 255),
-    (40, 170, 90, 255),
-    (200, 60, 120, 255),
-    (150, 90, 200, 255),
-    (120, 120, 40, 255),
-    (30, 160, 170, 255),
-    (140, 100, 70, 255),
-    (110, 110, 110, 255),
-)
-"""RGBA of classes in the order of their names; used again from the start after nine."""
-
-_LOW, _HIGH = 1.0, 99.8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifierResult:
-    """A trained classifier: `held_out` is its score on objects that a first training did not see, or None."""
-
-    folder: str
-    classes: tuple[str, ...]
-    n: int
-    side: int
-    held_out: Mapping[str, Any] | None
-    summary: str
+_UNSCALED = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifyResult:
-    """Objects of each class."""
+    """Objects of each class.
+
+    Attributes:
+        cropped: objects larger than the patch of `side` pixels.
+        masks: names of the label images of one class each.
+    """
 
     image: str
     labels: str
     counts: dict[str, int]
+    cropped: int
+    side: int
+    masks: tuple[str, ...] = ()
 
 
-def train_classes(
-    address: str,
-    labels: str,
-    annotations: str,
-    out: str,
-    *,
-    seed: int = 0,
-    overwrite: bool = False,
-    execution: Execution | None = None,
-) -> ClassifierResult:
-    """Train the SVETLANA network on annotated objects of one image.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What the steps of one application share."""
 
-    Args:
-        annotations: CSV with label,class or y,x,class.
-        out: folder to write.
+    setting: LabelSetting
+    labels: str
+    trained: Classifier
+    runner: Runner
+    ledger: StoreLedger
 
-    Raises:
-        InputError: a mark that hits no object, or fewer than two classes.
-        MissingDataError: the labels were not measured.
-        OutputExistsError: the folder is there.
-    """
-    execution = execution or Execution()
-    if Path(out).exists() and not overwrite:
-        raise OutputExistsError(
-            f"{out} is there already; expected: a new folder; to fix: another --out, or --overwrite"
-        )
-    setting = label_setting(address, labels, execution)
-    table = _table(setting, labels)
-    source = setting.labels.array(0)
-    examples = resolve_marks(read_marks(annotations), source, table.column("label").to_numpy())
-    with Runner(execution) as runner:
-        ranges = _ranges(setting, runner, None)
-    side = estimate_side(table, list(examples))
-    chosen = table.filter(pyarrow.array(np.isin(table.column("label").to_numpy(), list(examples))))
-    windows = object_windows(chosen, side)
-    patches = read_patches(source, setting.plane, windows, ranges)
-    classifier = train_classifier(
-        patches,
-        None,
-        [examples[int(label)] for label in windows.label],
-        channels=setting.plane.channels,
-        ranges=ranges,
-        options=TrainingOptions(seed=seed),
-        provenance={
-            "sketchscale": __version__,
-            "annotated": {setting.labels.identity(): {str(label): name for label, name in examples.items()}},
-        },
-    )
-    save_classifier(out, classifier)
-    return _classifier_result(out, classifier, len(examples))
+    @property
+    def source(self) -> ArrayRef:
+        return self.setting.labels.array(0)
 
-
-def _classifier_result(out: str, classifier: Classifier, n: int) -> ClassifierResult:
-    held_out = classifier.provenance.get("held_out")
-    classes = classifier.config.classes
-    score = "too few objects to hold some out"
-    if held_out:
-        score = f"accuracy {held_out['accuracy']:.3f} on {held_out['n']} held-out objects"
-    return ClassifierResult(
-        folder=out,
-        classes=classes,
-        n=n,
-        side=classifier.config.side,
-        held_out=held_out,
-        summary=f"{out}: {', '.join(classes)} from {n} objects, patches of {classifier.config.side} px; {score}",
-    )
-
-
-def _table(setting: LabelSetting, labels: str) -> pyarrow.Table:
-    if labels not in list_tables(setting.image.address):
-        raise MissingDataError(
-            f"{setting.image.address} has no table {labels!r}; expected: measured objects; "
-            f"to fix: sketchscale measure {setting.image.address} --labels {labels}"
-        )
-    return read_table(setting.image.address, labels)
-
-
-def _ranges(setting: LabelSetting, runner: Runner, ledger: StoreLedger | None) -> tuple[tuple[float, float], ...]:
-    """Percentiles of each channel over the whole plane, as in segmentation."""
-    return channel_ranges(lambda plan: runner.run(plan, ledger), setting.plane, setting.block, low=_LOW, high=_HIGH)
+    @property
+    def about(self) -> dict[str, Any]:
+        """Provenance of the table."""
+        known = self.trained.provenance
+        return {
+            "stage": "classify",
+            "version": __version__,
+            "classifier": self.trained.sha256,
+            "classes": list(self.trained.config.classes),
+            "held_out": known.get("held_out"),
+            "labels": self.setting.provenance,
+        }
 
 
 def apply_classes(
@@ -171,11 +92,16 @@ def apply_classes(
     classifier: str,
     execution: Execution | None = None,
     on_event: Callable[[Event], None] = quiet,
+    *,
+    masks: bool = False,
 ) -> ClassifyResult:
     """Give every measured object a class.
 
+    Args:
+        masks: also write `labels/<labels>_<class>` for every class, its objects with their ids.
+
     Raises:
-        InputError: the image's channels are not those of the classifier.
+        InputError: the image's channels are not those of the classifier, or the table lacks what it reads.
         MissingDataError: the labels were not measured.
         OutputExistsError: classes are there; overwrite or resume.
     """
@@ -183,69 +109,182 @@ def apply_classes(
     setting = label_setting(address, labels, execution)
     trained = load_classifier(classifier)
     trained.check_channels(setting.plane.channels)
-    table = _table(setting, labels)
+    require_table(setting, labels)
+    names = _mask_names(setting.image, labels, trained.config.classes, execution) if masks else {}
     fingerprint = {
         "code": __version__,
         "input": setting.image.identity(),
         "labels": setting.labels.identity(),
+        "table": _measured_digest(setting.image, labels),
         "classifier": trained.sha256,
+        "colors": json.dumps(class_colors_of(trained.config.classes, trained.provenance)),
+        "masks": json.dumps(list(names.values())),
         "block": json.dumps(setting.block),
     }
-    outputs = (f"tables/{labels}", f"labels/{labels}_class")
+    outputs = (f"tables/{labels}", f"labels/{labels}_class", *(f"labels/{name}" for name in names.values()))
     ledger = open_run(setting.image, f"classify-{labels}", fingerprint, execution, outputs=outputs)
     committed = ledger.committed("result")
     if committed is None:
         with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
-            committed = _classify(setting, labels, table, trained, runner, ledger)
+            work = _Work(setting=setting, labels=labels, trained=trained, runner=runner, ledger=ledger)
+            committed = _classify(work, names)
     ledger.clear_scratch()
-    return ClassifyResult(image=setting.image.address, labels=labels, counts=committed["counts"])
+    return ClassifyResult(
+        image=setting.image.address,
+        labels=labels,
+        counts=committed["counts"],
+        cropped=committed["cropped"],
+        side=trained.config.side,
+        masks=tuple(committed["masks"].values()),
+    )
 
 
-def _classify(
-    setting: LabelSetting, labels: str, table: pyarrow.Table, trained: Classifier, runner: Runner, ledger: StoreLedger
-) -> dict[str, Any]:
-    source = setting.labels.array(0)
-    ranges = _ranges(setting, runner, ledger)
-    plan = plan_classify(source, setting.plane, trained, store=ledger.scratch, block=setting.block, ranges=ranges)
+def _mask_names(image: Image, labels: str, classes: Sequence[str], execution: Execution) -> dict[str, str]:
+    """The label image of each class.
+
+    Raises:
+        InputError: two classes whose labels would have one name.
+        OutputExistsError: labels of that name are there and are no mask of ours.
+    """
+    names = {known: f"{labels}_{re.sub(r'[^A-Za-z0-9.-]+', '-', known).strip('-.')}" for known in classes}
+    taken = [*names.values(), f"{labels}_class", f"{labels}_"]
+    for known, name in names.items():
+        if taken.count(name) > 1:
+            raise InputError.of(
+                found=f"class {known!r}, whose mask would be labels/{name}",
+                expected="names that differ in letters and digits, other than 'class'",
+                fix="train with other class names, or leave out --masks",
+            )
+        if name in image.labels and not _is_mask(image, name) and not execution.overwrite:
+            raise OutputExistsError(
+                f"{image.address} has labels {name!r} of another origin; expected: a free name; to fix: --overwrite"
+            )
+    return names
+
+
+def _is_mask(image: Image, name: str) -> bool:
+    return label_provenance(image.label_image(name)).get("stage") == "class-mask"
+
+
+def _measured_digest(image: Image, labels: str) -> str:
+    """Of the table as it was measured; empty when another tool wrote it."""
+    try:
+        found = reopen_ledger(image.address, f"measure-{labels}").committed("result")
+    except MissingDataError:
+        return ""
+    return str((found or {}).get("sha256", ""))
+
+
+def class_colors_of(classes: Sequence[str], provenance: Mapping[str, Any]) -> dict[str, str]:
+    """The colour of each class: the one it was trained with, else that of its place in PALETTE, as in reports.
+
+    >>> class_colors_of(["a", "b"], {"colors": {"a": "#ff0000"}})
+    {'a': '#ff0000', 'b': '#f59f00'}
+    """
+    given = provenance.get("colors", {})
+    return {name: given.get(name, color_of(i)) for i, name in enumerate(classes)}
+
+
+def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
+    setting, trained, ledger = work.setting, work.trained, work.ledger
+    plan = plan_classify(
+        work.source, setting.plane, trained, store=ledger.scratch, block=setting.block, ranges=_ranges(work)
+    )
+    table = _narrow_table(work)
     deal_objects(plan, table)
-    runner.run(plan, ledger)
+    work.runner.run(plan, ledger)
     said = trained.provenance.get("annotated", {}).get(setting.labels.identity(), {})
-    classified = collect_classes(plan, table, {int(label): name for label, name in said.items()})
-    _paint(setting, labels, classified, trained, runner, ledger)
-    about = {"stage": "classify", "version": __version__, "classifier": trained.sha256, "labels": setting.provenance}
-    write_table(setting.image.address, labels, classified, region=labels, attributes={"sketchscale": about})
-    numbers = Counter(classified.column("class").to_pylist())
-    counts = {name: numbers[name] for name in sorted({*trained.config.classes, *numbers})}
-    result = {"counts": counts, "sha256": table_digest(setting.image.address, labels)}
+    kept = table.select(["label"]) if table.num_rows else table
+    classified = collect_classes(plan, kept, {int(label): name for label, name in said.items()})
+    _paint(work, classified, masks)
+    write_table(
+        setting.image.address,
+        work.labels,
+        _rows(work, classified),
+        region=work.labels,
+        attributes={"sketchscale": work.about},
+    )
+    result = {
+        "counts": _counts(classified, trained.config.classes),
+        "cropped": pyarrow.compute.sum(classified.column("patch_cropped")).as_py() or 0,
+        "masks": dict(masks),
+        "sha256": table_digest(setting.image.address, work.labels),
+    }
     ledger.commit("result", result)
     return result
 
 
-def _paint(
-    setting: LabelSetting, labels: str, table: pyarrow.Table, trained: Classifier, runner: Runner, ledger: StoreLedger
-) -> None:
-    """The class image and its pyramid."""
-    name, image = f"{labels}_class", setting.image
-    if ledger.committed("arrays") is None:
-        delete_labels(image, name)
-        create_labels(image, name, dtype="uint8", chunks=_chunks(setting))
-        ledger.commit("arrays", {})
+def _ranges(work: _Work) -> tuple[tuple[float, float], ...]:
+    """Percentiles of this image, or what the classifier was trained with; nothing is counted that is not used."""
+    if not work.trained.needs_patches:
+        return (_UNSCALED,) * len(work.setting.plane.channels)
+    if not work.trained.plane_ranges:
+        return work.trained.config.ranges
+    return plane_percentiles(work.setting, work.runner, work.ledger)
+
+
+def _narrow_table(work: _Work) -> pyarrow.Table:
+    """Of the stored table what is read here: places, boxes, and the classifier's features."""
+    axes = "zyx"[-len(work.setting.plane.shape) :]
+    wanted = ["label", *axes, *(f"box_{axis}_{end}" for axis in axes for end in ("start", "stop"))]
+    columns = [*dict.fromkeys([*wanted, *work.trained.config.features])]
+    batches = list(read_batches(work.setting.image.address, work.labels, columns=columns))
+    return pyarrow.Table.from_batches(batches) if batches else read_table(work.setting.image.address, work.labels)
+
+
+def _rows(work: _Work, classified: pyarrow.Table) -> pyarrow.Table | Iterator[pyarrow.RecordBatch]:
+    """The stored rows with classes, a group at a time; a table without rows is `classified` already."""
+    if not classified.num_rows:
+        return classified
+    return with_classes(read_batches(work.setting.image.address, work.labels), classified)
+
+
+def _counts(classified: pyarrow.Table, classes: Sequence[str]) -> dict[str, int]:
+    found = pyarrow.compute.value_counts(classified.column("class")).to_pylist()
+    numbers = {entry["values"]: entry["counts"] for entry in found}
+    return {name: numbers.get(name, 0) for name in sorted({*classes, *numbers})}
+
+
+def _paint(work: _Work, classified: pyarrow.Table, masks: Mapping[str, str]) -> None:
+    """The class image, the masks, and their pyramids."""
+    image, name = work.setting.image, f"{work.labels}_class"
+    classes = list(_counts(classified, work.trained.config.classes))
+    if work.ledger.committed("arrays") is None:
+        _make_arrays(work, name, masks)
+        work.ledger.commit("arrays", {})
+    about = {"version": __version__, "classifier": work.trained.sha256, "classes": classes}
+    store = work.ledger.scratch
+    key = put_class_lookup(store, "lookup", classified, classes)
     levels = label_arrays(image, name)
-    classes = sorted({*trained.config.classes, *table.column("class").to_pylist()})
-    key = put_class_lookup(ledger.scratch, "lookup", table, classes)
-    source: ArrayRef = setting.labels.array(0)
-    runner.run(plan_class_image(source, levels[0], store=ledger.scratch, key=key, block=setting.block), ledger)
-    for finer, coarser in itertools.pairwise(levels):
-        runner.run(plan_level(finer, coarser, "nearest"), ledger)
+    plan = plan_class_image(work.source, levels[0], store=store, key=key, block=work.setting.block)
+    _run_levels(work, plan, levels)
+    colors = class_colors_of(classes, work.trained.provenance)
     commit_labels(
         image,
         name,
-        colors={i + 1: CLASS_COLORS[i % len(CLASS_COLORS)] for i in range(len(classes))},
+        colors={i + 1: (*bytes.fromhex(colors[known][1:]), 255) for i, known in enumerate(classes)},
         properties=[{"label-value": i + 1, "class": known} for i, known in enumerate(classes)],
-        attributes={"sketchscale": {"stage": "classify", "classifier": trained.sha256, "classes": classes}},
+        attributes={"sketchscale": {"stage": "classify", **about}},
     )
+    for known, mask in masks.items():
+        levels, code = label_arrays(image, mask), classes.index(known) + 1
+        plan = plan_class_mask(work.source, levels[0], code=code, store=store, key=key, block=work.setting.block)
+        _run_levels(work, plan, levels)
+        commit_labels(image, mask, attributes={"sketchscale": {"stage": "class-mask", "class": known, **about}})
 
 
-def _chunks(setting: LabelSetting) -> tuple[int, int]:
-    y, x = setting.labels.plane().chunks
-    return y, x
+def _make_arrays(work: _Work, name: str, masks: Mapping[str, str]) -> None:
+    """Empty arrays; masks of an earlier run go, because their classes may be others."""
+    image = work.setting.image
+    for old in [n for n in image.labels if n.startswith(f"{work.labels}_") and _is_mask(image, n)]:
+        delete_labels(image, old)
+    source = open_array(work.source)
+    for new, dtype in {name: "uint8", **dict.fromkeys(masks.values(), str(source.dtype))}.items():
+        delete_labels(image, new)
+        create_labels(image, new, dtype=dtype, chunks=source.chunks)
+
+
+def _run_levels(work: _Work, plan: Any, levels: Sequence[ArrayRef]) -> None:
+    work.runner.run(plan, work.ledger)
+    for finer, coarser in itertools.pairwise(levels):
+        work.runner.run(plan_level(finer, coarser, "nearest"), work.ledger)

@@ -15,6 +15,7 @@ from sketchscale.config import ClassifyOptions, Execution, SegmentOptions, Study
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError, SketchscaleError
 from sketchscale.io.store import is_local
+from sketchscale.objects.examples import read_marks
 from sketchscale.workflow.classify import apply_classes, train_classes
 from sketchscale.workflow.count import count
 from sketchscale.workflow.images import expand
@@ -129,19 +130,24 @@ def _classify(
     on_event: Callable[[Event], None],
     say: Callable[[str], None],
 ) -> None:
-    """Train on the first image's annotations unless a classifier is named; apply to all."""
+    """Train on annotated objects (of the first image where they name none), or take a classifier; apply to all."""
     if options.classifier is None and options.annotations is None:
         raise InputError("[classify] names neither annotations nor a classifier; expected: one of them")
     folder = base / (options.classifier or "classes")
     if options.annotations is not None and not (execution.resume and folder.is_dir()):
+        marks = str(base / options.annotations)
         result = train_classes(
-            images[0],
+            images if any(mark.image for mark in read_marks(marks)) else images[:1],
             labels,
-            str(base / options.annotations),
+            marks,
             str(folder),
-            seed=options.seed,
+            _placed(options, base),
             overwrite=execution.overwrite,
         )
         say(result.summary)
     for image in images:
-        apply_classes(image, labels, str(folder), execution, on_event)
+        apply_classes(image, labels, str(folder), execution, on_event, masks=options.masks)
+
+
+def _placed(options: ClassifyOptions, base: Path) -> ClassifyOptions:
+    return replace(options, init=str(base / options.init)) if options.init else options

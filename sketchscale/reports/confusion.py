@@ -1,0 +1,123 @@
+"""What a classifier makes of objects whose class is known: a table of counts, as a picture, as HTML and as text.
+
+Rows are what a person said, columns what the classifier found; a good one has all objects on the diagonal. The shade
+is the share of the row, so rare classes show their errors as clearly as frequent ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sketchscale.reports.charts import number
+from sketchscale.reports.markup import Markup, element
+
+__all__ = ["confusion_chart", "confusion_svg", "confusion_text", "recalls"]
+
+_CELL, _LEFT, _TOP, _RIGHT = 64, 150, 46, 90
+_RIGHT_COLOR, _WRONG_COLOR = "#17b890", "#fa5f55"
+_STYLE = (
+    "text{font:13px Arial,'Liberation Sans',sans-serif;fill:#16202b}.soft{fill:#5c6875}.middle{text-anchor:middle}"
+    ".end{text-anchor:end}.strong{font-weight:600}.edge{fill:none;stroke:#e4e8ec}"
+)
+
+
+def recalls(matrix: Sequence[Sequence[int]]) -> list[float | None]:
+    """Share of each class that was found as such; None where there is no object of it.
+
+    >>> recalls([[3, 1], [0, 0]])
+    [0.75, None]
+    """
+    return [row[i] / sum(row) if sum(row) else None for i, row in enumerate(matrix)]
+
+
+def confusion_chart(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
+    """The table as inline SVG for a page with the report's style.
+
+    Args:
+        classes: names, in the order of rows and columns.
+        matrix: counts; rows annotated, columns found.
+    """
+    width, height = _size(len(classes))
+    parts = _cells(classes, matrix)
+    label = "annotated and found classes"
+    return element(
+        "svg",
+        *parts,
+        viewBox=f"0 0 {width} {height}",
+        role="img",
+        aria_label=label,
+        class_="chart",
+        style=f"max-width:{width}px",
+    )
+
+
+def confusion_svg(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
+    """The table as a picture of its own: dark text on white.
+
+    >>> confusion_svg(["a", "b"], [[3, 1], [0, 4]]).startswith("<svg")
+    True
+    """
+    width, height = _size(len(classes))
+    ground = element("rect", x=0, y=0, width=width, height=height, fill="#ffffff")
+    whole = element(
+        "svg",
+        element("style", Markup(_STYLE)),
+        ground,
+        *_cells(classes, matrix),
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {width} {height}",
+        width=width,
+        height=height,
+    )
+    return f"{whole}\n"
+
+
+def _size(n: int) -> tuple[int, int]:
+    return _LEFT + n * _CELL + _RIGHT, _TOP + n * _CELL + 12
+
+
+def _cells(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[Markup]:
+    end = _LEFT + len(classes) * _CELL
+    parts = [element("text", "annotated", x=_LEFT - 10, y=_TOP - 10, class_="end soft")]
+    parts.append(element("text", "found", x=end + 12, y=_TOP - 10, class_="soft"))
+    for i, (name, row, recall) in enumerate(zip(classes, matrix, recalls(matrix), strict=True)):
+        at = _TOP + i * _CELL + _CELL / 2 + 5
+        parts.append(element("text", _short(name, 20), x=_LEFT - 10, y=at, class_="end strong"))
+        parts.append(element("text", _short(name, 9), x=_LEFT + (i + 0.5) * _CELL, y=_TOP - 10, class_="middle strong"))
+        parts += [_cell(i, j, value, row, (name, classes[j])) for j, value in enumerate(row)]
+        share = "–" if recall is None else f"{100 * recall:.0f} %"
+        parts.append(element("text", share, x=end + 12, y=at, class_="soft"))
+    return parts
+
+
+def _cell(i: int, j: int, value: int, row: Sequence[int], names: tuple[str, str]) -> Markup:
+    x, y, share = _LEFT + j * _CELL, _TOP + i * _CELL, value / max(1, sum(row))
+    hint = element("title", f"{number(value)} annotated as {names[0]}, found as {names[1]}")
+    fill = _RIGHT_COLOR if i == j else _WRONG_COLOR
+    size = {"x": x + 1, "y": y + 1, "width": _CELL - 2, "height": _CELL - 2, "rx": 3}
+    box = element("rect", hint, **size, fill=fill, fill_opacity=round(0.06 + 0.6 * share, 3))
+    shown = "strong middle" if value else "soft middle"
+    return element("g", box, element("text", number(value), x=x + _CELL / 2, y=y + _CELL / 2 + 5, class_=shown))
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def confusion_text(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
+    """The table in plain text.
+
+    >>> print(confusion_text(["a", "b"], [[3, 1], [0, 4]]))
+    annotated \\\\ found   a   b   recall
+    a                   3   1    0.750
+    b                   0   4    1.000
+    """
+    corner = "annotated \\ found"
+    width = max(len(corner), *(len(name) for name in classes)) + 1
+    columns = [max(4, len(name) + 1) for name in classes]
+    head = "".join(f"{name:>{w}}" for name, w in zip(classes, columns, strict=True))
+    lines = [f"{corner:<{width}}{head}   recall"]
+    for name, row, recall in zip(classes, matrix, recalls(matrix), strict=True):
+        values = "".join(f"{value:>{w}}" for value, w in zip(row, columns, strict=True))
+        lines.append(f"{name:<{width}}{values}{'–' if recall is None else f'{recall:.3f}':>9}")
+    return "\n".join(lines)

@@ -1,0 +1,227 @@
+"""A page of thumbnails: for each class the objects a classifier is most and least certain of, and where people differ.
+
+    title ─ counts ─ certainty (histogram) ─ disagreements ─ one section a class ─ held-out score ─ provenance
+
+A reader judges a classifier by its doubts: wrong thumbnails among the least certain are the next to annotate. The page
+is one file in the style of the report; its size depends on the number of classes, not on that of objects.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sketchscale.reports.charts import histogram_chart, number
+from sketchscale.reports.confusion import confusion_chart
+from sketchscale.reports.markup import Markup, element, join
+from sketchscale.reports.page import (
+    big_number,
+    color_key,
+    data_uri,
+    document,
+    dot,
+    fact_list,
+    page_header,
+    picture_figure,
+    section,
+)
+from sketchscale.reports.pictures import Picture, make_picture, to_rgb
+
+__all__ = ["BINS", "GalleryClass", "GalleryData", "Thumbnail", "render_gallery", "thumbnail"]
+
+BINS = 20
+"""Bars of the histogram of probabilities, from 0 to 1."""
+
+_WIDTH = 120
+_HEAT = ((0, 0, 4), (65, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
+"""From cold to hot: black, violet, red, yellow; legible without colour, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumbnail:
+    """One object: its window with its outline, below it probability, name and what is to be said about it.
+
+    Attributes:
+        heat: WebP bytes of the same size, where the network looked; None leaves it out.
+        probability: of the class of its section; None when the classifier has no such class.
+    """
+
+    picture: Picture
+    heat: bytes | None = None
+    probability: float | None
+    name: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GalleryClass:
+    """One class: how many objects of each probability (BINS counts), and those at both ends."""
+
+    name: str
+    color: str
+    n: int
+    by_probability: tuple[int, ...]
+    certain: tuple[Thumbnail, ...]
+    uncertain: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GalleryData:
+    """All that the page shows, as plain values.
+
+    Attributes:
+        disagreements: annotated objects for which the classifier finds another class more probable.
+        annotated: how many objects were annotated in these images.
+        confusion: classes of the classifier and held-out counts; None leaves them out.
+    """
+
+    title: str
+    images: int
+    classes: tuple[GalleryClass, ...]
+    disagreements: tuple[Thumbnail, ...] = ()
+    annotated: int = 0
+    confusion: tuple[tuple[str, ...], tuple[tuple[int, ...], ...]] | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return sum(one.n for one in self.classes)
+
+
+def thumbnail(
+    pixels: npt.NDArray[np.float32],
+    mask: npt.NDArray[Any],
+    *,
+    color: str,
+    probability: float | None,
+    name: str,
+    note: str = "",
+    ranges: Sequence[tuple[float, float]] | None = None,
+    heat: npt.NDArray[np.float32] | None = None,
+) -> Thumbnail:
+    """A thumbnail of about 120 px.
+
+    Args:
+        pixels: (c, y, x). mask: (y, x), 0 outside the object. color: of its outline, "#rrggbb".
+        ranges: (low, high) of each channel shown as black and full; (0, 1) when None.
+        heat: (y, x) from 0 to 1.
+    """
+    rgb = to_rgb(pixels, ranges or [(0.0, 1.0)] * len(pixels))
+    picture = make_picture(rgb, (mask > 0).astype(np.int32), class_of={1: 0}, width=_WIDTH, colors=(color,))
+    warm = None if heat is None else _heated(rgb, heat, (picture.width, picture.height))
+    return Thumbnail(picture=replace(picture, title=name), heat=warm, probability=probability, name=name, note=note)
+
+
+def _heated(rgb: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32], size: tuple[int, int]) -> bytes:
+    """The heat map over a dim grey image, as WebP."""
+    stops = np.array(_HEAT, np.float32)
+    at = np.clip(heat, 0, 1) * (len(stops) - 1)
+    colors = np.stack([np.interp(at, np.arange(len(stops)), stops[:, c]) for c in range(3)], axis=-1)
+    grey = rgb.astype(np.float32).mean(axis=-1, keepdims=True)
+    blended = np.clip(0.75 * colors + 0.25 * grey, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(blended).resize(size, Image.Resampling.BICUBIC).save(buffer, "WEBP", quality=80, method=4)
+    return buffer.getvalue()
+
+
+def render_gallery(data: GalleryData) -> str:
+    """The page as text, to be written as UTF-8; the same data gives the same bytes.
+
+    >>> page = render_gallery(GalleryData(title="<plate>", images=1, classes=()))
+    >>> "&lt;plate&gt;" in page, "http:" in page
+    (True, False)
+    """
+    lead = f"{number(data.total)} objects of {len(data.classes)} classes in {_images(data.images)}."
+    made = data.facts.get("sketchscale", "")
+    return document(
+        data.title,
+        page_header("sketchscale gallery", data.title, lead),
+        _numbers(data),
+        _certainty(data),
+        _disagreements(data),
+        *(_class_section(one, data.total) for one in data.classes),
+        _held_out(data),
+        section("Provenance", "What it takes to make this again", fact_list(data.facts)) if data.facts else "",
+        element("footer", f"Made by sketchscale {made}".strip() + ". One file, nothing loaded.", class_="foot"),
+    )
+
+
+def _images(n: int) -> str:
+    return f"{number(n)} image{'s' if n != 1 else ''}"
+
+
+def _numbers(data: GalleryData) -> Markup:
+    shown = []
+    for one in data.classes[:6]:
+        share = element("small", f" {100 * one.n / data.total:.0f} %") if data.total else ""
+        shown.append(big_number(join([number(one.n), share]), join([dot(one.color), one.name])))
+    if data.annotated:
+        shown.append(big_number(number(data.annotated), "annotated by you"))
+    return element("div", *shown, class_="figures")
+
+
+def _certainty(data: GalleryData) -> Markup:
+    if not data.total:
+        return Markup("")
+    names, colors = [one.name for one in data.classes], [one.color for one in data.classes]
+    edges = [i / BINS for i in range(BINS + 1)]
+    chart = histogram_chart(
+        edges,
+        [one.by_probability for one in data.classes],
+        names,
+        title="probability of the object's class",
+        median=None,
+        colors=colors,
+    )
+    return section("Certainty", "Objects by the probability of their class", chart, color_key(names, colors))
+
+
+def _disagreements(data: GalleryData) -> Markup:
+    if not data.disagreements:
+        return Markup("")
+    aside = "Annotated objects that the classifier takes for something else; your word counts"
+    return section("You and the classifier differ", aside, _thumbnails(data.disagreements))
+
+
+def _class_section(one: GalleryClass, total: int) -> Markup:
+    share = f" ({100 * one.n / total:.0f} %)" if total else ""
+    parts: list[object] = [element("p", "No object of this class.", class_="none")] if not one.n else []
+    if one.certain:
+        parts += [element("h3", "Most certain"), _thumbnails(one.certain)]
+    if one.uncertain:
+        parts += [element("h3", "Least certain"), _thumbnails(one.uncertain)]
+    title = join([element("span", dot(one.color), class_="mark"), one.name])
+    return section(title, f"{number(one.n)} object{'s' if one.n != 1 else ''}{share}", *parts)
+
+
+def _thumbnails(shown: Sequence[Thumbnail]) -> Markup:
+    wide = any(one.heat is not None for one in shown)
+    return element("div", *map(_thumbnail, shown), class_="thumbs pairs" if wide else "thumbs")
+
+
+def _thumbnail(one: Thumbnail) -> Markup:
+    bare = picture_figure(replace(one.picture, title="", caption=""))
+    views = [bare]
+    if one.heat is not None:
+        size = {"width": one.picture.width, "height": one.picture.height}
+        hot = element("img", src=data_uri(one.heat, "image/webp"), alt="where the network looked", **size)
+        views.append(element("figure", element("div", hot, class_="frame")))
+    sure = "–" if one.probability is None else f"{one.probability:.3f}"
+    words = [element("b", sure), element("span", one.name)]
+    words += [element("span", one.note, class_="note")] if one.note else []
+    return element("div", element("div", *views, class_="views"), element("p", *words), class_="thumb", title=one.name)
+
+
+def _held_out(data: GalleryData) -> Markup:
+    if data.confusion is None:
+        return Markup("")
+    classes, matrix = data.confusion
+    total, right = sum(map(sum, matrix)), sum(row[i] for i, row in enumerate(matrix))
+    aside = f"{number(right)} of {number(total)} annotated objects that a first training did not see were found right"
+    return section("Held-out score", aside, confusion_chart(classes, matrix))

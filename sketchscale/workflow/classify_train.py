@@ -1,0 +1,292 @@
+"""Train a classifier on annotated objects of one image or several, and say how good it is.
+
+    marks ──▶ objects of each image ──▶ patches and rows ──▶ classifier folder
+                                                              ├── weights, configuration, provenance
+                                                              ├── confusion.svg   what held-out objects were taken for
+                                                              └── summary.txt     the same in words
+
+Every image has percentiles of its own, so a brighter plate is not another class. Objects are held out for the score and
+then learnt from, too: the score is that of a classifier trained on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+
+from sketchscale import __version__
+from sketchscale.config import ClassifyOptions, Execution
+from sketchscale.errors import InputError, MissingDataError, OutputExistsError
+from sketchscale.intensity import channel_ranges
+from sketchscale.io.blobs import put_blob
+from sketchscale.io.ledger import StoreLedger
+from sketchscale.io.table import list_tables, read_batches
+from sketchscale.objects.classes import check_same_shape
+from sketchscale.objects.classifiers import (
+    Classifier,
+    NetworkOptions,
+    TrainingOptions,
+    find_classifier,
+    load_classifier,
+    save_classifier,
+    train_classifier,
+)
+from sketchscale.objects.classifiers.preparation import PatchOptions
+from sketchscale.objects.classifiers.rows import feature_columns, feature_rows
+from sketchscale.objects.examples import class_colors, deal_marks, read_marks, resolve_marks
+from sketchscale.objects.patches import estimate_side, object_windows, read_patches
+from sketchscale.reports.confusion import confusion_svg, confusion_text
+from sketchscale.workflow.images import expand
+from sketchscale.workflow.measure import LabelSetting, label_setting
+from sketchscale.workflow.runner import Runner
+
+__all__ = ["ClassifierResult", "plane_percentiles", "require_table", "train_classes"]
+
+_LOW, _HIGH = 1.0, 99.8
+_UNSCALED = (0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierResult:
+    """A trained classifier: `held_out` is its score on objects that a first training did not see, or None."""
+
+    folder: str
+    kind: str
+    classes: tuple[str, ...]
+    n: int
+    side: int
+    held_out: Mapping[str, Any] | None
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Examples:
+    """Annotated objects of one image: their classes by label, and their rows of the table, in the same order."""
+
+    setting: LabelSetting
+    said: Mapping[int, str]
+    table: pyarrow.Table
+    ranges: tuple[tuple[float, float], ...]
+
+
+def train_classes(
+    images: str | Sequence[str],
+    labels: str,
+    annotations: str,
+    out: str,
+    options: ClassifyOptions | None = None,
+    *,
+    overwrite: bool = False,
+    execution: Execution | None = None,
+) -> ClassifierResult:
+    """Train a classifier on annotated objects.
+
+    Args:
+        images: addresses, plates or patterns; where there are several, the marks say which.
+        annotations: CSV, Parquet or GeoJSON; see `objects.examples`.
+        out: folder to write.
+
+    Raises:
+        InputError: a mark that hits no object, fewer than two classes, images of other channels.
+        MissingDataError: labels were not measured.
+        OutputExistsError: the folder is there.
+    """
+    execution, options = execution or Execution(), options or ClassifyOptions()
+    if Path(out).exists() and not overwrite:
+        raise OutputExistsError(
+            f"{out} is there already; expected: a new folder; to fix: another --out, or --overwrite"
+        )
+    find_classifier(options.kind)
+    training = _training_options(options)
+    init = load_classifier(options.init) if options.init else None
+    addresses = expand([images] if isinstance(images, str) else images)
+    marks = read_marks(annotations)
+    dealt = deal_marks(marks, addresses)
+    used = [address for address in addresses if dealt.of[address]]
+    least = 2 if len(used) == 1 else 0
+    parts = [_examples(one, labels, dealt.of[one], options, least, execution) for one in used]
+    if not parts:
+        raise InputError.of(
+            found=f"{annotations}: no annotated object of these images",
+            expected="objects of at least two classes",
+            fix="annotate some, or name the images that were annotated",
+        )
+    colors = _known_colors({**class_colors(marks), **options.colors}, parts)
+    classifier = _train(parts, options, training, init, {"colors": colors})
+    save_classifier(out, classifier)
+    result = _result(out, classifier, sum(len(part.said) for part in parts))
+    _publish(out, classifier, result)
+    return result
+
+
+def _training_options(options: ClassifyOptions) -> TrainingOptions:
+    given = {"steps": options.steps, "learning_rate": options.rate, "loss": options.loss}
+    fit: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return TrainingOptions(
+        network=NetworkOptions(depth=options.depth, kernel=options.kernel, width=options.width),
+        patches=PatchOptions(normalization=options.normalize, mask=options.mask, context=options.context_radius),
+        class_weights=options.weights,
+        held_out=options.hold_out,
+        seed=options.seed,
+        device=options.device,
+        **fit,
+    )
+
+
+def _examples(
+    address: str, labels: str, marks: Sequence[Any], options: ClassifyOptions, least: int, execution: Execution
+) -> _Examples:
+    """What the marks of one image say, with the rows of the objects they mean."""
+    setting = label_setting(address, labels, execution)
+    require_table(setting, labels)
+    source = setting.labels.array(0)
+    check_same_shape(source, setting.plane)
+    batches = list(read_batches(setting.image.address, labels, columns=["label"]))
+    known = np.concatenate([np.zeros(0, np.int64), *(b.column("label").to_numpy() for b in batches)])
+    spacing = setting.plane.spacing if setting.plane.unit == "micrometer" else None
+    said = resolve_marks(marks, source, known, spacing=spacing, on_conflict=options.on_conflict, least=least)
+    ranges: tuple[tuple[float, float], ...] = (_UNSCALED,) * len(setting.plane.channels)
+    if find_classifier(options.kind).network is not None and options.normalize == "plane":
+        with Runner(execution) as runner:
+            ranges = plane_percentiles(setting, runner, None)
+    return _Examples(setting=setting, said=said, table=_rows_of(setting, labels, said), ranges=ranges)
+
+
+def _rows_of(setting: LabelSetting, labels: str, said: Mapping[int, str]) -> pyarrow.Table:
+    """Rows of some objects, by label, ascending; the table passes by in batches."""
+    wanted = np.array(sorted(said), np.int64)
+    kept = [
+        batch.filter(pyarrow.array(np.isin(batch.column("label").to_numpy(), wanted)))
+        for batch in read_batches(setting.image.address, labels)
+    ]
+    return pyarrow.Table.from_batches(kept).sort_by("label")
+
+
+def require_table(setting: LabelSetting, labels: str) -> None:
+    """Refuse labels that were not measured.
+
+    Raises:
+        MissingDataError: names the command that measures them.
+    """
+    if labels not in list_tables(setting.image.address):
+        raise MissingDataError(
+            f"{setting.image.address} has no table {labels!r}; expected: measured objects; "
+            f"to fix: sketchscale measure {setting.image.address} --labels {labels}"
+        )
+
+
+def plane_percentiles(
+    setting: LabelSetting, runner: Runner, ledger: StoreLedger | None
+) -> tuple[tuple[float, float], ...]:
+    """Percentiles of each channel over the whole image, as in segmentation."""
+    return channel_ranges(lambda plan: runner.run(plan, ledger), setting.plane, setting.block, low=_LOW, high=_HIGH)
+
+
+def _known_colors(colors: Mapping[str, str], parts: Sequence[_Examples]) -> dict[str, str]:
+    """Colours of classes that were annotated.
+
+    Raises:
+        InputError: a colour for another class.
+    """
+    classes = sorted({name for part in parts for name in part.said.values()})
+    for name in colors:
+        if name not in classes:
+            raise InputError.of(
+                found=f"a color for {name!r}",
+                expected=f"one of the classes {', '.join(classes)}",
+                fix="correct --color",
+            )
+    return dict(colors)
+
+
+def _train(
+    parts: Sequence[_Examples],
+    options: ClassifyOptions,
+    training: TrainingOptions,
+    init: Classifier | None,
+    about: Mapping[str, Any],
+) -> Classifier:
+    """Patches and rows of all images together, and the classifier that learns from them."""
+    first, kind = parts[0], find_classifier(options.kind)
+    _check_alike(parts)
+    patches: npt.NDArray[np.float32] | None = None
+    rows: npt.NDArray[np.float64] | None = None
+    features: tuple[str, ...] = ()
+    if kind.network is not None:
+        side = init.config.side if init else options.side or max(estimate_side(p.table, list(p.said)) for p in parts)
+        patches = np.concatenate([_patches(part, side) for part in parts])
+    if kind.forest is not None:
+        features = feature_columns(first.table)
+        rows = np.concatenate([feature_rows(part.table, features) for part in parts])
+    return train_classifier(
+        patches,
+        rows,
+        [part.said[label] for part in parts for label in part.table.column("label").to_pylist()],
+        kind=options.kind,
+        channels=first.setting.plane.channels,
+        ranges=first.ranges if patches is not None else (),
+        features=features,
+        options=training,
+        init=init,
+        provenance={
+            "sketchscale": __version__,
+            "annotated": {p.setting.labels.identity(): {str(k): name for k, name in p.said.items()} for p in parts},
+            **about,
+        },
+    )
+
+
+def _patches(part: _Examples, side: int) -> npt.NDArray[np.float32]:
+    windows = object_windows(part.table, side)
+    return read_patches(part.setting.labels.array(0), part.setting.plane, windows, part.ranges)
+
+
+def _check_alike(parts: Sequence[_Examples]) -> None:
+    """One classifier, one set of channels."""
+    first = parts[0].setting
+    for part in parts[1:]:
+        if part.setting.plane.channels != first.plane.channels:
+            raise InputError.of(
+                found=f"{part.setting.image.address} with channels {', '.join(part.setting.plane.channels)}",
+                expected=f"those of {first.image.address}: {', '.join(first.plane.channels)}",
+                fix="train on images of one kind",
+            )
+
+
+def _result(out: str, classifier: Classifier, n: int) -> ClassifierResult:
+    held_out, config = classifier.provenance.get("held_out"), classifier.config
+    score = "too few objects to hold some out"
+    if held_out:
+        score = f"accuracy {held_out['accuracy']:.3f} on {held_out['n']} held-out objects"
+    looks = f", patches of {config.side} px" if classifier.needs_patches else ""
+    reads = f", {len(config.features)} features" if classifier.needs_table else ""
+    return ClassifierResult(
+        folder=out,
+        kind=config.kind,
+        classes=config.classes,
+        n=n,
+        side=config.side,
+        held_out=held_out,
+        summary=f"{out}: {', '.join(config.classes)} from {n} objects{looks}{reads}; {score}",
+    )
+
+
+def _publish(out: str, classifier: Classifier, result: ClassifierResult) -> None:
+    """Picture and summary beside the weights."""
+    for name, data in _files(classifier, result):
+        put_blob(out, name, data.encode())
+
+
+def _files(classifier: Classifier, result: ClassifierResult) -> Iterator[tuple[str, str]]:
+    lines = [result.summary, f"kind: {result.kind}; classifier {classifier.sha256[:12]}"]
+    if result.held_out:
+        matrix = result.held_out["confusion"]
+        yield "confusion.svg", confusion_svg(result.classes, matrix)
+        lines.append(confusion_text(result.classes, matrix))
+    yield "summary.txt", "\n".join(lines) + "\n"
