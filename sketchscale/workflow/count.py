@@ -21,7 +21,7 @@ from sketchscale.io.table import list_tables, read_batches
 from sketchscale.reports.plate import UNCLASSIFIED, split_well
 from sketchscale.workflow.images import expand, local_matches
 
-__all__ = ["BY", "Tally", "count", "counts_by", "counts_text", "missing_wells", "parse_by", "tally"]
+__all__ = ["BY", "Tally", "count", "counts_by", "counts_text", "missing_wells", "parse_by", "tally", "well_of"]
 
 BY = ("image", "well", "class")
 """What rows can be split by."""
@@ -91,7 +91,7 @@ def tally(address: str, labels: str = "nuclei") -> Tally:
             f"{address} has no table {labels!r}; expected: one row per object; "
             f"to fix: sketchscale measure {address} --labels {labels}"
         )
-    plate, well = _well_of(image.address)
+    plate, well = well_of(image.address)
     rows, numbers, is_classified = 0, Counter[str | None](), True
     for batch in read_batches(image.address, labels):
         rows += batch.num_rows
@@ -101,7 +101,7 @@ def tally(address: str, labels: str = "nuclei") -> Tally:
     return Tally(image=image.address, plate=plate, well=well, numbers=numbers if numbers else {None: rows})
 
 
-def _well_of(address: str) -> tuple[str, str]:
+def well_of(address: str) -> tuple[str, str]:
     """(plate, well) of a field, from the path and the plate's own list of wells; empty for other images."""
     plate = address.rsplit("/", 3)[0]
     if plate == address or not _is_plate(plate):
