@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from sketchscale.cli import options as opt
+from sketchscale.cli.objects import classify_group
 
 __all__ = ["register"]
 
@@ -18,6 +20,44 @@ By = Annotated[
 
 def register(app: typer.Typer) -> None:
     app.command()(count)
+    classify_group.command("propose")(classify_propose)
+
+
+def classify_propose(
+    images: opt.Images,
+    out: Annotated[str, typer.Option("--out", help="CSV file to write; the column class is to be filled in.")],
+    labels: opt.Labels = "nuclei",
+    n: Annotated[int, typer.Option("--n", help="Objects to propose.", min=1)] = 50,
+    by: Annotated[str, typer.Option("--by", help="random, uncertainty, diversity or both.")] = "random",
+    seed: Annotated[int, typer.Option("--seed", help="Another one draws other objects.")] = 0,
+    page: Annotated[str | None, typer.Option("--page", help="HTML file on which to judge them, with the keys.")] = None,
+    classifier: Annotated[str | None, typer.Option("--classifier", help="Its classes and colours, for --page.")] = None,
+    names: Annotated[list[str] | None, typer.Option("--class", help="A class to choose from; repeated.")] = None,
+    color: Annotated[list[str] | None, typer.Option("--color", help="name=#RRGGBB of a class; repeated.")] = None,
+    show_class: Annotated[
+        bool, typer.Option("--show-class", help="Tell what the classifier said on the page.")
+    ] = False,
+    overwrite: opt.Overwrite = False,
+    json: opt.Json = False,
+) -> None:
+    """Objects worth a look, as a CSV to fill in and a page to do it on: at random, or where examples teach most."""
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.judge import class_choices, known_classes, parse_colors, write_page
+    from sketchscale.workflow.propose import ProposeOptions, propose, refuse_existing, save_proposals
+
+    refuse_existing([out, *([page] if page else [])], overwrite)
+    colors, addresses = parse_colors(color or ()), expand(images)
+    known = known_classes(classifier, addresses, labels) if page else {}
+    result = propose(addresses, labels, ProposeOptions(n=n, by=by, seed=seed))
+    written = [save_proposals(result, out)]
+    if page:
+        choices = class_choices([*(names or ()), *known], {k: v for k, v in known.items() if v} | colors)
+        written.append(write_page(result, labels, page, classes=choices, show_class=show_class))
+    opt.show(
+        {"written": written, **asdict(result)},
+        json,
+        lambda: f"{', '.join(written)}: {len(result.proposals)} of {result.drawn_from} objects, by {by}",
+    )
 
 
 def count(

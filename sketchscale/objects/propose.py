@@ -154,10 +154,10 @@ def candidates_of(
     names = table.column_names
     axes = [name for name in ("z", "y", "x") if name in names]
     size = next((name for name in ("area", "volume") if name in names), None)
-    if "label" not in names or axes[-2:] != ["y", "x"] or size is None:
+    if "label" not in names or axes[-2:] != ["y", "x"]:
         raise InputError.of(
             found=f"a table with columns {', '.join(names)[:80]}",
-            expected="label, y, x and area",
+            expected="label, y and x",
             fix="measure the labels",
         )
     known = _numbers(table, "in_training") == 1 if "in_training" in names else np.zeros(table.num_rows, bool)
@@ -169,7 +169,7 @@ def candidates_of(
         image=np.full(len(rows), number, np.int64),
         label=table.column("label").to_numpy()[rows].astype(np.int64),
         center=center,
-        key=object_keys(center, _numbers(table, size)[rows], image, seed),
+        key=object_keys(center, _numbers(table, size)[rows] if size else np.zeros(len(rows)), image, seed),
         rank=rank,
         features=np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0)),
     )

@@ -205,8 +205,8 @@ def test_what_is_missing_is_named() -> None:
         candidates_of(one, number=0, image="a", seed=0, by="randm")
     with pytest.raises(InputError, match="run classify apply first"):
         candidates_of(one.drop_columns(["prob_round"]), number=0, image="a", seed=0, by="uncertainty")
-    with pytest.raises(InputError, match="expected: label, y, x and area"):
-        candidates_of(one.drop_columns(["area"]), number=0, image="a", seed=0, by="random")
+    with pytest.raises(InputError, match="expected: label, y and x"):
+        candidates_of(one.drop_columns(["y"]), number=0, image="a", seed=0, by="random")
     flat = candidates_of(one, number=0, image="a", seed=0, by="random")
     deep = candidates_of(one.append_column("z", pyarrow.array([1.0] * 3)), number=1, image="b", seed=0, by="random")
     with pytest.raises(InputError, match="planes and of volumes"):

@@ -1,0 +1,215 @@
+"""One page on which a person gives objects their class: pictures, buttons, keys, and a CSV file at the end.
+
+The file holds everything: style, script, pictures (data URIs) and the rows of the table that it fills in. It asks for
+nothing from any network; a content security policy says so to the browser, and names the one script that may run by its
+SHA-256. Every text reaches the page through `markup` or as JSON in which `<` is written as an escape, so a class or an
+image named like a tag is shown, never run.
+
+What was said is kept in the browser under the digest of the proposals: a page that is closed and opened again goes on,
+and a page with other proposals starts anew. The CSV holds the rows that were judged, in the order of the proposals.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from sketchscale.errors import InputError
+from sketchscale.reports.markup import Markup, element
+from sketchscale.reports.pictures import PALETTE, Picture
+
+__all__ = ["JudgeClass", "JudgeItem", "JudgePage", "page_digest", "render_judge"]
+
+_KEYS = (
+    "Keys: 1 to 9 give a class, 0 unsure, - not an object; u or r take back; arrows, Home and End move; "
+    "o outline, a new class, s save."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeClass:
+    """A class with its colour, "#rrggbb"."""
+
+    name: str
+    color: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeItem:
+    """One object to be judged.
+
+    Attributes:
+        row: values of the CSV file, in the order of its columns; that of `class` is filled in by the person.
+        picture: the object and its surroundings, its outline as the layer.
+        caption: where it is. A blind page says nothing of the predicted class here.
+    """
+
+    row: tuple[str, ...]
+    picture: Picture
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgePage:
+    """All that the page shows.
+
+    Attributes:
+        columns: of the CSV file; `class` is one of them.
+        classes: in the order of their keys; a person can add others.
+        note: one sentence below the title.
+        file: name of the CSV file that is saved.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    items: tuple[JudgeItem, ...]
+    classes: tuple[JudgeClass, ...] = ()
+    note: str = ""
+    file: str = "judged.csv"
+
+    def __post_init__(self) -> None:
+        if not self.items or "class" not in self.columns:
+            raise InputError.of(
+                found=f"{len(self.items)} objects, columns {', '.join(self.columns)}",
+                expected="an object to judge, and a column class",
+                fix="propose some",
+            )
+        if any(len(item.row) != len(self.columns) for item in self.items):
+            raise InputError("rows and columns differ in number; expected: one value per column")
+
+
+def page_digest(page: JudgePage) -> str:
+    """What identifies the proposals, whatever the pictures and classes are."""
+    text = json.dumps([page.columns, [item.row for item in page.items]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def render_judge(page: JudgePage) -> str:
+    """The page as text, to be written as UTF-8.
+
+    >>> item = JudgeItem(row=("7", ""), picture=Picture(image=b"", layer=None, width=1, height=1), caption="<b>")
+    >>> html = render_judge(JudgePage(title="<nuclei>", columns=("label", "class"), items=(item,)))
+    >>> "&lt;nuclei&gt;" in html, "<b>" in html, "http:" in html
+    (True, False, False)
+    """
+    script = files("sketchscale.reports").joinpath("judge.js").read_text("utf-8")
+    body = element(
+        "body",
+        element("main", _top(page), _desk(page), element("div", id="strip", aria_label="All objects"), class_="judge"),
+        element("script", _data(page), id="data", type="application/json"),
+        element("script", Markup(script)),
+    )
+    return "<!doctype html>\n" + element("html", _head(page.title, script), body, lang="en") + "\n"
+
+
+def _head(title: str, script: str) -> Markup:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    style = "".join(files("sketchscale.reports").joinpath(n).read_text("utf-8") for n in ("report.css", "judge.css"))
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Markup(style)),
+    )
+
+
+def _data(page: JudgePage) -> Markup:
+    """The page's data as JSON that cannot end its element."""
+    data = {
+        "digest": page_digest(page),
+        "columns": page.columns,
+        "rows": [item.row for item in page.items],
+        "items": [_item(item) for item in page.items],
+        "classes": [{"name": one.name, "color": one.color} for one in page.classes],
+        "palette": PALETTE,
+        "file": page.file,
+    }
+    return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _item(item: JudgeItem) -> dict[str, str]:
+    layer = item.picture.layer
+    return {
+        "image": _uri(item.picture.image, "webp"),
+        "layer": "" if layer is None else _uri(layer, "png"),
+        "caption": item.caption,
+    }
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _top(page: JudgePage) -> Markup:
+    n = len(page.items)
+    count = element("p", element("b", "0", id="done"), f" of {n} judged", class_="count")
+    title = element("div", element("p", "sketchscale · what is it?", class_="kicker"), element("h1", page.title))
+    note = element("p", page.note, class_="lead") if page.note else ""
+    bar = element("progress", id="bar", max=n, value=0, aria_label="Judged")
+    return element("header", element("div", title, count, class_="top"), note, bar)
+
+
+def _desk(page: JudgePage) -> Markup:
+    live = element("p", id="live", class_="hidden", aria_live="polite")
+    return element("div", _seen(len(page.items)), element("div", *_choices(), *_tools(), live), class_="desk")
+
+
+def _seen(n: int) -> Markup:
+    frame = element(
+        "div",
+        element("img", id="picture", alt=""),
+        element("img", id="outline", alt="", class_="layer"),
+        class_="frame",
+    )
+    number = element("span", "Object ", element("span", "1", id="number"), f" of {n} · ", element("span", id="place"))
+    return element("figure", frame, element("figcaption", number, element("b", id="given")), class_="seen")
+
+
+def _choices() -> Sequence[Markup]:
+    """Buttons are made by the script: classes can be added."""
+    add = element(
+        "form",
+        element(
+            "input", id="name", type="text", placeholder="new class", aria_label="Name of a new class", maxlength=60
+        ),
+        element("button", "Add", type="submit"),
+        element("kbd", "a"),
+        id="add",
+        autocomplete="off",
+    )
+    return (
+        element("p", "No class yet: press a, type a name, Enter.", id="no-classes", hidden=True),
+        element("div", id="classes", class_="choices"),
+        add,
+        element("p", "Empty, there already, or a word with a meaning here.", id="wrong", hidden=True),
+        element("div", id="others", class_="choices"),
+    )
+
+
+def _tools() -> Sequence[Markup]:
+    box = element("input", id="outlined", type="checkbox", checked=True)
+    return (
+        element(
+            "div",
+            _tool("previous", "Back", "←"),
+            _tool("undo", "Undo", "u"),
+            _tool("next", "Next", "→"),
+            _tool("save", "Save CSV", "s"),
+            class_="tools",
+        ),
+        element("label", box, "Outline ", element("kbd", "o"), class_="switch"),
+        element("p", "All are judged: save the CSV.", id="finished", hidden=True),
+        element("p", id="stored"),
+        element("p", _KEYS, class_="keys"),
+    )
+
+
+def _tool(name: str, title: str, shortcut: str) -> Markup:
+    return element("button", title, " ", element("kbd", shortcut), id=name, type="button")
