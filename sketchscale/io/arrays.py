@@ -31,8 +31,9 @@ from zarr.core.sync import sync
 
 from sketchscale.errors import InputError, MissingDataError, OutputError
 from sketchscale.geometry import Box
+from sketchscale.io.array_metadata import check_array_document
 from sketchscale.io.blobs import get_blob
-from sketchscale.io.metadata import check_array_document, parse_json
+from sketchscale.io.documents import parse_json
 from sketchscale.io.store import is_local, is_storage_error, open_store
 
 __all__ = ["ArrayRef", "absent_chunks", "checksum", "create_array", "open_array", "read_box", "write_box", "write_unit"]

@@ -1,4 +1,4 @@
-"""Ordinary image files into OME-Zarr, and label images in ordinary files read as they are.
+"""Ordinary image files into OME-Zarr.
 
 1. `plan_convert` opens every source, checks what it claims, and says what would be written: nothing is touched.
 2. `convert` writes blocks (a block is a whole number of chunks or shards, and covers what the file decodes at once),
@@ -14,32 +14,26 @@ import hashlib
 import itertools
 import json
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 import sketchscale
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Engine, Event, Json, Plan, run_plan
-from sketchscale.errors import InputError, MissingDataError, OutputExistsError
+from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import Box, block_shape, tile_cover
 from sketchscale.io.arrays import ArrayRef, write_box
 from sketchscale.io.blobs import delete_blob, delete_blobs, get_blob, list_blobs
 from sketchscale.io.image import (
     Image,
-    PlaneRef,
     commit_image,
     create_image,
     level_shapes,
     open_image,
     read_attributes,
-    read_plane,
 )
 from sketchscale.io.ledger import StoreLedger, open_ledger
 from sketchscale.io.metadata import Version, ome_attributes
@@ -48,7 +42,6 @@ from sketchscale.io.sources import (
     SUFFIXES,
     PixelSource,
     open_source,
-    read_indices,
     read_source,
     source_identity,
 )
@@ -57,10 +50,7 @@ from sketchscale.io.store import is_local, split_address
 __all__ = [
     "Conversion",
     "ConvertConfig",
-    "Truth",
     "convert",
-    "open_labels_source",
-    "open_truth",
     "plan_convert",
 ]
 
@@ -358,118 +348,3 @@ def _make_arrays(conversion: Conversion, ledger: StoreLedger) -> None:
         name=Path(source.path).name,
     )
     ledger.commit("arrays", {"levels": len(conversion.shapes)})
-
-
-# ---- label images as they are
-
-
-class Truth(Protocol):
-    """A label image that is read box by box."""
-
-    @property
-    def shape(self) -> tuple[int, int]: ...
-
-    def read(self, box: Box) -> npt.NDArray[Any]:
-        """(y, x) whole numbers, 0 background."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileTruth:
-    """A label image in a TIFF, PNG or NPY file; lazy where the file is tiled, mapped or in strips."""
-
-    source: PixelSource
-    shape: tuple[int, int]
-
-    def read(self, box: Box) -> npt.NDArray[Any]:
-        """Labels of a (y, x) box.
-
-        Raises:
-            InputError: negative labels, or a damaged file.
-        """
-        if self.source.kind == "raster":
-            values = _indices(self.source.path, source_identity(self.source.path), threading.get_ident())[box.slices]
-        else:
-            lead = (0,) * (len(self.source.axes) - 2)
-            full = Box(lead + box.start, (1,) * len(lead) + box.stop)
-            values = read_source(self.source, full).reshape(box.shape)
-        return _whole_numbers(values, self.source.path)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaneTruth:
-    """A label image in an OME-Zarr store."""
-
-    plane: PlaneRef
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.plane.shape
-
-    def read(self, box: Box) -> npt.NDArray[Any]:
-        """Labels of a (y, x) box; see `FileTruth.read`."""
-        return _whole_numbers(read_plane(self.plane, box)[0], str(self.plane.array))
-
-
-@lru_cache(maxsize=2)
-def _indices(path: str, identity: str, thread: int) -> npt.NDArray[Any]:
-    """A decoded PNG, kept for the next box; the identity is there so that a rewritten file is read again."""
-    return read_indices(path)
-
-
-def _whole_numbers(values: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
-    if values.dtype.kind == "b":
-        return values.astype(np.uint8)
-    if values.dtype.kind == "i" and values.size and values.min() < 0:
-        raise InputError.of(found=f"{where}: label {values.min()}", expected="0 and above", fix="renumber the labels")
-    return values
-
-
-def open_truth(address: str | Path) -> Truth:
-    """A label image behind an address, read lazily.
-
-    Args:
-        address: a TIFF, PNG or NPY file, or a label image of a store (`image.zarr/labels/nuclei`).
-
-    Returns:
-        Something with `.shape` (y, x) and `.read(box)`; picklable.
-
-    Raises:
-        MissingDataError: nothing is there.
-        InputError: not one plane of whole numbers.
-    """
-    if is_local(address) and Path(address).is_file() and Path(address).suffix.lower() in SUFFIXES:
-        return _file_truth(str(address))
-    if is_local(address) and not Path(address).exists() and split_address(address)[1] == "":
-        raise MissingDataError(f"{address} does not exist; expected: a label image; to fix: check the path")
-    plane = open_image(address).plane()
-    _check_labels(str(address), len(plane.channels), plane.dtype)
-    return PlaneTruth(plane=plane)
-
-
-open_labels_source = open_truth
-
-
-def _file_truth(path: str) -> FileTruth:
-    source = open_source(path)
-    if source.kind == "raster" and Path(path).suffix.lower() == ".png" and _has_palette(path):
-        return FileTruth(source=source, shape=_plane_shape(source))
-    _check_labels(path, math.prod(source.shape[:-2]), source.dtype)
-    return FileTruth(source=source, shape=_plane_shape(source))
-
-
-def _has_palette(path: str) -> bool:
-    return read_indices(path).ndim == 2
-
-
-def _plane_shape(source: PixelSource) -> tuple[int, int]:
-    return (source.shape[-2], source.shape[-1])
-
-
-def _check_labels(where: str, planes: int, dtype: str) -> None:
-    if planes != 1 or np.dtype(dtype).kind not in "iu":
-        raise InputError.of(
-            found=f"{where}: {planes} planes of type {dtype}",
-            expected="one plane of whole numbers, 0 for background",
-            fix="export the labels as a 16 or 32 bit TIFF",
-        )

@@ -29,21 +29,19 @@ from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box
 from sketchscale.io.blobs import blob_stats, check_key, delete_blob, delete_blobs, get_blob, list_blobs, put_blob
+from sketchscale.io.documents import parse_json
 from sketchscale.io.metadata import (
     UNITS_UM,
     Axis,
     ImageMetadata,
     Level,
     Version,
-    image_document,
-    label_document,
-    labels_document,
     ome_attributes,
     parse_image,
-    parse_json,
     parse_labels,
     version_of,
 )
+from sketchscale.io.new_metadata import image_document, label_document, labels_document
 from sketchscale.io.store import join_address, split_address
 
 __all__ = [
@@ -685,7 +683,7 @@ def commit_labels(
     """Write the metadata of a label image whose arrays are complete, then its name: from here on it is seen.
 
     Args:
-        colors, properties: by label value; for classes, not for every object (see `metadata.label_document`).
+        colors, properties: by label value; for classes, not for every object (see `new_metadata.label_document`).
         attributes: more for the label group, such as provenance; plain JSON.
 
     Raises:

@@ -25,7 +25,7 @@ from sketchscale.engine.base import Json
 from sketchscale.errors import InputError, MissingDataError, OutputExistsError, ResumeError
 from sketchscale.io.blobs import check_key, delete_blobs, get_blob, list_blobs, put_blob, put_blob_if_absent
 from sketchscale.io.blobs import sweep_partials as _sweep
-from sketchscale.io.metadata import parse_json
+from sketchscale.io.documents import parse_json
 from sketchscale.io.store import is_local, join_address
 
 __all__ = ["StoreLedger", "open_ledger", "reopen_ledger"]

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, read_box
-from sketchscale.io.convert import open_truth
 from sketchscale.io.image import Image, open_image
+from sketchscale.io.label_files import open_truth
 from sketchscale.io.sources import SUFFIXES, PixelSource, open_source, read_source
 from sketchscale.io.store import is_local
 from sketchscale.objects.sources import LabelSource
@@ -63,7 +63,7 @@ def stored_labels(image: Image) -> LabelSource:
 
 
 def open_true_labels(address: str | Path) -> LabelSource:
-    """A true label image, read lazily: what `io.convert.open_truth` takes, and volumes.
+    """A true label image, read lazily: what `io.label_files.open_truth` takes, and volumes.
 
     Args:
         address: a TIFF, PNG or NPY file, or a label image of a store (`image.zarr/labels/nuclei`).

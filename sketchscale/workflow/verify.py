@@ -23,9 +23,9 @@ from sketchscale.geometry import Tile, tile_cover
 from sketchscale.intensity import plan_histogram
 from sketchscale.io.arrays import ArrayRef, checksum, read_box
 from sketchscale.io.blobs import get_blob, list_blobs
+from sketchscale.io.documents import parse_json
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger, reopen_ledger
-from sketchscale.io.metadata import parse_json
 from sketchscale.io.pyramid import HalveTask, plan_level
 from sketchscale.io.table import list_tables, read_table, table_digest
 from sketchscale.workflow.runner import Runner, quiet

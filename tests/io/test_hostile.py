@@ -16,6 +16,7 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import read_box, write_box
 from sketchscale.io.blobs import get_blob, list_blobs, put_blob
+from sketchscale.io.documents import METADATA_BYTES
 from sketchscale.io.image import (
     commit_image,
     commit_labels,
@@ -25,7 +26,7 @@ from sketchscale.io.image import (
     open_image,
     read_plane,
 )
-from sketchscale.io.metadata import METADATA_BYTES, parse_image
+from sketchscale.io.metadata import parse_image
 from sketchscale.io.plate import open_plate
 from sketchscale.io.store import _MEMORY
 

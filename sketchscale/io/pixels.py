@@ -1,0 +1,131 @@
+"""What an ordinary image file holds, as one small record, and what the readers of all formats share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sketchscale.errors import InputError, MissingDataError, SketchscaleError
+from sketchscale.geometry import Box
+
+__all__ = ["PixelSource", "check_same", "describe", "reading", "refuse", "samples", "stored_box", "stored_order"]
+
+AXIS_LIMIT = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelSource:
+    """What a file holds.
+
+    Attributes:
+        path: of the file.
+        kind: key of the reader.
+        stored: axes as stored: any of t, c, z, s (samples of a pixel), y, x.
+        stored_shape: lengths along them.
+        axes: as read: stored axes in the order t, c, z, y, x, where samples are channels; y and x last; c always there.
+        shape: lengths along them.
+        dtype: numpy's name, native byte order; bool is read as uint8.
+        channels: names; "red", "green", "blue" for colour images; empty when unknown.
+        spacing: um per pixel (y, x); None when the file does not say.
+        grain: (y, x) of what is decoded at once.
+        interleaved: whether one read gives all channels, so that they should be read together.
+    """
+
+    path: str
+    kind: str
+    stored: str
+    stored_shape: tuple[int, ...]
+    axes: str
+    shape: tuple[int, ...]
+    dtype: str
+    channels: tuple[str, ...] = ()
+    spacing: tuple[float, float] | None = None
+    grain: tuple[int, int] = (1, 1)
+    interleaved: bool = False
+
+
+def refuse(path: str, found: str, expected: str, fix: str) -> InputError:
+    """What is wrong with a file."""
+    return InputError.of(found=f"{path}: {found}", expected=expected, fix=fix)
+
+
+def damaged(path: str, error: BaseException) -> InputError:
+    cause = " ".join(f"{error}".split())[:160] or type(error).__name__
+    if "imagecodecs" in cause:
+        return refuse(path, cause.replace('"', "'"), "a compression that can be read", "pip install imagecodecs")
+    return refuse(path, f"not readable ({cause})", "an intact image file", "restore or export it again")
+
+
+@contextlib.contextmanager
+def reading(path: str, where: str = "") -> Iterator[None]:
+    """Turns whatever a decoder raises into one InputError; image libraries raise a dozen types for damaged files."""
+    try:
+        yield
+    except SketchscaleError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{path} does not exist; expected: an image file; to fix: check the path") from error
+    except MemoryError as error:
+        raise refuse(path, "its pixels do not fit into memory", "a tiled TIFF", "save it tiled") from error
+    except Exception as error:
+        raise damaged(path + where, error) from error
+
+
+def describe(path: str, kind: str, stored: str, shape: Sequence[int], dtype: Any, **more: Any) -> PixelSource:
+    """A source from axes as stored; checks what every kind has to fulfil."""
+    stored, lengths = stored.lower(), tuple(int(n) for n in shape)
+    names = set(stored)
+    if len(stored) != len(lengths) or len(names) != len(stored) or not {"y", "x"} <= names <= set("tczsyx"):
+        raise refuse(path, f"axes {stored!r} for {len(lengths)} dimensions", "t, c, z, y, x", "name them with --axes")
+    if not all(0 < n < AXIS_LIMIT for n in lengths):
+        raise refuse(path, f"{' x '.join(map(str, lengths))} px", "1 to 2^31 - 1 along each axis", "export it again")
+    sizes = dict(zip(stored, lengths, strict=True))
+    if sizes.get("c", 1) > 1 and sizes.get("s", 1) > 1:
+        raise refuse(path, f"{sizes['c']} channels of {sizes['s']} colours", "one of both", "split it")
+    kind_of = np.dtype(dtype)
+    if kind_of.kind not in "biuf":
+        raise refuse(path, f"pixels of type {kind_of}", "whole or floating point numbers", "convert the pixels")
+    channels = max(sizes.get("c", 1), sizes.get("s", 1))
+    axes = "".join(a for a in "tczyx" if a in "cyx" or sizes.get(a, 1) > 1)
+    named = {**sizes, "c": channels}
+    color = {3: ("red", "green", "blue"), 4: ("red", "green", "blue", "alpha")}
+    more.setdefault("channels", color.get(channels, ()) if "s" in names else ())
+    return PixelSource(
+        path=path,
+        kind=kind,
+        stored=stored,
+        stored_shape=lengths,
+        axes=axes,
+        shape=tuple(named[a] for a in axes),
+        dtype="uint8" if kind_of.kind == "b" else str(kind_of.newbyteorder("=")),
+        **more,
+    )
+
+
+def samples(stored: str) -> str:
+    """Samples are channels; where both axes are there, one of them has length 1."""
+    return stored.replace("s", "c") if "c" not in stored else stored
+
+
+def stored_order(stored: str) -> tuple[int, ...]:
+    """Order of the stored axes that brings them to t, c, s, z, y, x."""
+    return tuple(stored.index(name) for name in "tcszyx" if name in stored)
+
+
+def stored_box(source: PixelSource, box: Box) -> Box:
+    """A box of `source.axes` as one of the stored axes."""
+    wanted = dict(zip(source.axes, zip(box.start, box.stop, strict=True), strict=True))
+    if "s" in source.stored and dict(zip(source.stored, source.stored_shape, strict=True))["s"] > 1:
+        wanted = {**wanted, "s": wanted["c"], "c": (0, 1)}
+    pairs = [wanted.get(name, (0, 1)) for name in source.stored]
+    return Box(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
+
+
+def check_same(source: PixelSource, shape: Sequence[int]) -> None:
+    """Refuse a file that changed since it was opened."""
+    if tuple(shape) != source.stored_shape:
+        raise refuse(source.path, f"its shape is {tuple(shape)} now", f"{source.stored_shape}", "convert it again")

@@ -1,0 +1,98 @@
+"""NPY, PNG and JPEG, read as pixel sources."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from sketchscale.geometry import Box
+from sketchscale.io.pixels import PixelSource, check_same, describe, reading, refuse
+
+__all__ = ["open_npy", "open_raster", "read_indices", "read_npy", "read_raster"]
+
+
+def open_npy(path: str, axes: str | None) -> PixelSource:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise refuse(path, "an archive of arrays", "one array (.npy)", "save the array with numpy.save")
+    return describe(path, "npy", axes or _plain_axes(path, array.shape), array.shape, array.dtype)
+
+
+def _plain_axes(path: str, shape: Sequence[int]) -> str:
+    """Axes of an array that does not name them: (y, x), colours last if there are 3 or 4, else channels first."""
+    colored = len(shape) == 3 and shape[-1] in (3, 4) and shape[0] > 4
+    known = {2: "yx", 3: "yxs" if colored else "cyx"}
+    if len(shape) not in known:
+        raise refuse(path, f"an array of {len(shape)} dimensions", "2 or 3", "name them with --axes, as in tczyx")
+    return known[len(shape)]
+
+
+def read_npy(source: PixelSource, box: Box) -> npt.NDArray[Any]:
+    array = np.load(source.path, mmap_mode="r", allow_pickle=False)
+    check_same(source, array.shape)
+    return np.asarray(array[box.slices])
+
+
+_PILLOW = threading.Lock()
+_RASTER_BYTES = 2**33
+
+
+@contextlib.contextmanager
+def _raster(path: str) -> Iterator[PIL.Image.Image]:
+    """An opened image. Pillow's own limit on pixels, a process-wide setting, gives way to ours."""
+    with _PILLOW:
+        limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = PIL.Image.open(path, formats=("PNG", "JPEG"))
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        yield image
+
+
+_MODES = {"L": ("yx", "u1"), "1": ("yx", "?"), "I;16": ("yx", "u2"), "I": ("yx", "i4"), "F": ("yx", "f4"),
+          "RGB": ("yxs", "u1"), "RGBA": ("yxs", "u1"), "LA": ("yxs", "u1")}  # fmt: skip
+
+
+def open_raster(path: str, axes: str | None) -> PixelSource:
+    with _raster(path) as image:
+        mode = _raster_mode(image)
+        stored, dtype = _MODES[mode]
+        shape = (image.height, image.width, len(PIL.Image.new(mode, (1, 1)).getbands()))[: len(stored)]
+    if math.prod(shape) * np.dtype(dtype).itemsize > _RASTER_BYTES:
+        raise refuse(path, f"{shape[1]} x {shape[0]} px in one piece", "at most 8 GiB of pixels", "save a tiled TIFF")
+    grain = (shape[0], shape[1])
+    names = ("grey", "alpha") if mode == "LA" else None
+    source = describe(path, "raster", axes or stored, shape, dtype, grain=grain, interleaved=True)
+    return source if names is None else replace(source, channels=names)
+
+
+def _raster_mode(image: PIL.Image.Image) -> str:
+    """The mode an image is read in: palettes and unusual colour spaces become RGB."""
+    if image.mode in _MODES:
+        return image.mode
+    if image.mode.startswith("I;16"):
+        return "I;16"
+    return "RGBA" if image.mode in ("PA", "RGBa") or "transparency" in image.info else "RGB"
+
+
+def read_raster(source: PixelSource, box: Box) -> npt.NDArray[Any]:
+    with _raster(source.path) as image:
+        mode = _raster_mode(image)
+        values = np.asarray(image if mode == image.mode else image.convert(mode))
+    check_same(source, values.shape)
+    return values[box.slices]
+
+
+def read_indices(path: str) -> npt.NDArray[Any]:
+    """A PNG as stored: palette entries as numbers, not as colours. For label images."""
+    with reading(path), _raster(path) as image:
+        return np.asarray(image)
