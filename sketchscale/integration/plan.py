@@ -13,7 +13,7 @@ write units, and a task run twice writes the same bytes, so any engine, order an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Engine, Json, Plan, run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover, whole
-from sketchscale.integration.euler import IntegrationConfig, follow_flow, region_of
+from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, follow_flow, region_of
 from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join_pieces, local_objects, number_objects
 from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box, write_box, write_unit
 from sketchscale.io.blobs import get_arrays, put_arrays
@@ -35,6 +35,7 @@ __all__ = [
     "check_output",
     "create_scratch",
     "integrate",
+    "integrate_each",
     "integrate_stored",
     "merge_blocks",
     "plan_outline",
@@ -94,15 +95,49 @@ def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> np
     >>> labels[3]
     array([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0], dtype=uint32)
     """
+    return next(integrate_each(fields, [config]))
+
+
+def integrate_each(
+    fields: npt.NDArray[np.floating], configs: Sequence[IntegrationConfig]
+) -> Iterator[npt.NDArray[np.uint32]]:
+    """Labels of fields in memory under several rules that follow the flow alike, which is done once.
+
+    Args:
+        fields: as for `integrate`.
+        configs: with the same threshold, steps and method.
+
+    Yields:
+        What `integrate` returns, rule by rule.
+
+    Raises:
+        InputError: as `integrate`, or the rules do not walk alike.
+
+    >>> still = np.ones((3, 1, 4), np.float16) * np.array([0, 0, 1], np.float16)[:, None, None]
+    >>> rules = [IntegrationConfig(threshold=0.0, min_size=size) for size in (4, 5)]
+    >>> [labels.max() for labels in integrate_each(still, rules)]
+    [np.uint32(1), np.uint32(0)]
+    """
+    walks = {(c.threshold, c.steps, c.method) for c in configs}
+    if len(walks) > 1:
+        raise InputError.of(found=f"rules that walk in {len(walks)} ways", expected="one", fix="integrate, for each")
     shape = _plane_shape(fields.shape, fields.dtype)
-    region = region_of(whole(shape), shape, config)
+    # in a region that is the whole image nothing is clipped by the links, so all rules have the same end points
+    widest = max(configs, key=lambda config: config.link_radius)
+    region = region_of(whole(shape), shape, widest)
     if region.core.size == 0:
-        return np.zeros(shape, np.uint32)
-    points = follow_flow(np.asarray(fields, np.float16), region, config)
+        yield from (np.zeros(shape, np.uint32) for _ in configs)
+        return
+    points = follow_flow(np.asarray(fields, np.float16), region, widest)
+    for config in configs:
+        yield _labels_of(points, region, config)
+
+
+def _labels_of(points: EndPoints, region: Region, config: IntegrationConfig) -> npt.NDArray[np.uint32]:
+    """Of an image that is one block."""
     provisional, objects = local_objects(points, region, config)
-    _, labels = number_objects(
-        [objects], join_pieces([objects], np.arange(objects.area.size), config), region.core.size, config
-    )
+    roots = join_pieces([objects], np.arange(objects.area.size), config)
+    _, labels = number_objects([objects], roots, region.core.size, config)
     return np.concatenate([np.zeros(1, np.uint32), labels])[provisional]
 
 

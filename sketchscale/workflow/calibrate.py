@@ -8,8 +8,8 @@ objects of any size. A predicted object and an annotated one match at t when the
 of the pixels of A in either. The candidate with the best mean of the average precisions at 0.5 and 0.75 over the pooled
 objects wins, with the largest of the smallest sizes within 0.001 of the best for it, as specks mostly lie where nobody
 drew; but at most half of the 5th percentile of the matched objects: nothing much smaller than what was shown is an
-object. Among thresholds within 0.003 of the best, the middle one. Pieces with fewer than 8 annotated pixels are left
-out: they say too little.
+object. Pieces are joined by their ends only where that is better by more than 0.003; among thresholds within 0.003 of
+the best, the middle one is taken. Pieces with fewer than 8 annotated pixels are left out: they say too little.
 
 `train` looks at the images that the model was trained on, where fields are a little better than elsewhere.
 """
@@ -17,31 +17,43 @@ out: they say too little.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.integration.euler import IntegrationConfig
-from sketchscale.integration.plan import integrate
+from sketchscale.integration.plan import integrate_each
 from sketchscale.metrics import count_overlaps
 from sketchscale.networks.checkpoint import Model
 from sketchscale.training.patches import TrainingImage
 from sketchscale.training.thresholds import predict_image
 
-__all__ = ["JOININGS", "calibrate"]
+__all__ = ["JOININGS", "Joining", "calibrate"]
 
 THRESHOLDS = (-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
 """Finer towards 0, where a signed distance changes by 1 px from pixel to pixel."""
-JOININGS = ((2, 0.75), (1, 1.0))
-"""Link radius and saddle: the one that holds out against noisy flow, the one that parts small objects that touch."""
 SIZES = (10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960)
 
 _WINDOW = 512
 _TELLING = 8
 _TIE = 0.003
 _FEWEST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A way of joining end points and pieces; see `IntegrationConfig`."""
+
+    link_radius: int
+    saddle: float
+    join_share: float | None
+    join_radius: int = 5
+
+
+JOININGS = (Joining(2, 0.75, None), Joining(1, 1.0, None), Joining(2, 0.75, 0.3), Joining(1, 1.0, 0.3))
+"""What holds out against noisy flow, and what parts small objects that touch; then both with pieces joined by ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,7 @@ class _Trial:
     score: float
     threshold: float
     min_size: int
-    joining: tuple[int, float]
+    joining: Joining
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,7 @@ class _Evidence:
 
 
 def calibrate(model: Model, images: Sequence[TrainingImage], *, most: int = 32, sizes: Sequence[int] = SIZES) -> Model:
-    """The model with the threshold, link radius, saddle and smallest size that suit the annotation best.
+    """The model with the threshold, the way of joining and the smallest size that suit the annotation best.
 
     Args:
         model: in evaluation mode; its fields are those of `images` as they are, at scale 1.
@@ -92,19 +104,20 @@ def calibrate(model: Model, images: Sequence[TrainingImage], *, most: int = 32, 
     windows = [_predicted(model, image, box) for image, box in _spread(_annotated(images), most)]
     if sum(_telling(window.labels) for window in windows) < _FEWEST:
         return model
-    trials = [trial for joining in JOININGS for trial in _trials(windows, joining, sizes)]
-    best = max(trial.score for trial in trials)
-    joining = next(trial.joining for trial in trials if trial.score == best)
-    near = [t for t in trials if t.joining == joining and t.score >= best - _TIE]
-    chosen = near[len(near) // 2]
-    radius, saddle = chosen.joining
+    chosen = _best([trial for threshold in THRESHOLDS for trial in _trials(windows, threshold, sizes)])
     return replace(
         model,
         provenance={**model.provenance, "calibrated": {"windows": len(windows), "score": round(chosen.score, 4)}},
-        config=replace(
-            model.config, threshold=chosen.threshold, min_size=chosen.min_size, link_radius=radius, saddle=saddle
-        ),
+        config=replace(model.config, threshold=chosen.threshold, min_size=chosen.min_size, **asdict(chosen.joining)),
     )
+
+
+def _best(trials: Sequence[_Trial]) -> _Trial:
+    """The joining with the best score, by ends only if that is more than a tie; and its middle threshold."""
+    scores = {j: max(t.score for t in trials if t.joining == j) for j in JOININGS}
+    joining = max(JOININGS, key=lambda j: scores[j] - (0 if j.join_share is None else _TIE))
+    near = [t for t in trials if t.joining == joining and t.score >= scores[joining] - _TIE]
+    return near[len(near) // 2]
 
 
 def _annotated(images: Sequence[TrainingImage]) -> list[tuple[TrainingImage, Box]]:
@@ -139,11 +152,11 @@ def _telling(labels: npt.NDArray[np.int32]) -> int:
     return int((np.bincount(labels[labels > 0]) >= _TELLING).sum())
 
 
-def _trials(windows: Sequence[_Window], joining: tuple[int, float], sizes: Sequence[int]) -> Iterator[_Trial]:
-    """The best smallest size of every threshold."""
-    for threshold in THRESHOLDS:
-        rule = IntegrationConfig(threshold=threshold, min_size=0, link_radius=joining[0], saddle=joining[1])
-        evidence = [_compare(integrate(w.fields, rule), w.labels) for w in windows]
+def _trials(windows: Sequence[_Window], threshold: float, sizes: Sequence[int]) -> Iterator[_Trial]:
+    """Every joining at a threshold, with its best smallest size."""
+    rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in JOININGS]
+    by_window = [[_compare(labels, w.labels) for labels in integrate_each(w.fields, rules)] for w in windows]
+    for joining, evidence in zip(JOININGS, zip(*by_window, strict=True), strict=True):
         areas = np.concatenate([e.areas for e in evidence])
         shares = np.concatenate([e.shares for e in evidence])
         objects = sum(e.objects for e in evidence)

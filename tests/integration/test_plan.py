@@ -21,6 +21,7 @@ from sketchscale.integration.plan import (
     BlockTask,
     create_scratch,
     integrate,
+    integrate_each,
     integrate_stored,
     merge_blocks,
     plan_outline,
@@ -119,6 +120,20 @@ def test_an_object_over_the_corner_of_four_blocks_is_one_object():
     labels, objects = run(fields, IntegrationConfig(threshold=-2.0), (20, 20))
     assert objects.blocks.tolist() == [4]
     assert np.array_equal(labels > 0, fields[2] > -2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(fields=any_fields())
+def test_rules_that_walk_alike_share_the_walk_and_give_what_each_gives_alone(fields):
+    rules = [IntegrationConfig(threshold=-2.0, **r) for r in RULES if "method" not in r]
+    for rule, labels in zip(rules, integrate_each(fields, rules), strict=True):
+        assert np.array_equal(labels, integrate(fields, rule))
+
+
+def test_rules_that_walk_differently_do_not_share_a_walk():
+    rules = [IntegrationConfig(threshold=-2.0), IntegrationConfig(threshold=-1.0)]
+    with pytest.raises(InputError, match="2 ways"):
+        next(integrate_each(np.zeros((3, 4, 4), np.float16), rules))
 
 
 def test_a_small_object_cut_by_a_face_is_filtered_by_its_whole_size():

@@ -40,6 +40,12 @@ def discs(radius: int = 9, apart: int = 24, rows: int = 6) -> npt.NDArray[np.int
     return np.where(inside, 1 + (y // apart) * rows + x // apart, 0).astype(np.int32)
 
 
+def rods(rows: int = 3, across: int = 12) -> npt.NDArray[np.int32]:
+    """Bars of 40 by 8 px, 4 px apart, numbered."""
+    y, x = np.mgrid[: rows * 44, : across * 12]
+    return np.where((y % 44 < 40) & (x % 12 < 8), 1 + (y // 44) * across + x // 12, 0).astype(np.int32)
+
+
 def shown(truth: npt.NDArray[np.int32], *, lifted: float = 0.0) -> TrainingImage:
     """The truth, and its own fields as the image; `lifted` px are added to the distance everywhere."""
     targets = targets_from_sketch(truth)
@@ -102,3 +108,26 @@ def test_drawn_lines_count_as_outside() -> None:
     labels = np.where(truth > 0, truth, -1).astype(np.int32)
     given = TrainingImage(image=image, labels=labels, boundary=line)
     assert calibrate(model(), [given]).config.threshold >= -0.3
+
+
+@pytest.mark.parametrize(("noise", "share"), [(0.3, None), (1.0, 0.3)])
+def test_ends_join_pieces_only_where_that_is_better(noise: float, share: float | None) -> None:
+    """Under much noise links and saddles leave pieces; under little, all ways with links of 2 px are right."""
+    seen = shown(rods())
+    image = seen.image.copy()
+    image[:2] += np.random.default_rng(0).normal(scale=noise, size=image[:2].shape)
+    before = model()
+    before = replace(before, config=replace(before.config, join_share=0.9, join_radius=7))
+    found = calibrate(before, [replace(seen, image=image)]).config
+    assert (found.join_share, found.join_radius) == (share, 5)
+
+
+def test_objects_that_the_annotation_covers_less_weigh_more_in_the_smallest_size() -> None:
+    """Of every large object a fifth is annotated, of the only small one all: small ones are more frequent than that."""
+    truth = discs()
+    y, x = np.mgrid[: truth.shape[0], : truth.shape[1]]
+    small = truth == 8
+    truth[small & ((y - y[small].mean()) ** 2 + (x - x[small].mean()) ** 2 > 16)] = 0
+    labels = np.where((truth == 8) | ((truth > 0) & (np.hypot(y % 24 - 12, x % 24 - 12) < 4)), truth, -1)
+    found = calibrate(model(), [replace(shown(truth), labels=labels.astype(np.int32))]).config
+    assert 0 < found.min_size <= (truth == 8).sum() // 2
