@@ -1,9 +1,8 @@
-"""The light classifier: its size, its patches, the same bytes at any block, and what it learns."""
+"""Classes of all objects: their patches, the same bytes at any block, what a person said, the class image."""
 
 from __future__ import annotations
 
 import itertools
-import pickle
 
 import numpy as np
 import pyarrow
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
-from sketchscale.errors import InputError, MissingDataError
+from sketchscale.errors import InputError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.objects import classes
 from sketchscale.objects.class_image import plan_class_image, put_class_lookup
@@ -23,15 +22,7 @@ from sketchscale.objects.classes import (
     deal_objects,
     plan_classify,
 )
-from sketchscale.objects.classifiers import (
-    Classifier,
-    ClassifierConfig,
-    LightNet,
-    TrainingOptions,
-    load_classifier,
-    save_classifier,
-    train_classifier,
-)
+from sketchscale.objects.classifiers import Classifier, ClassifierConfig, LightNet
 from sketchscale.objects.features import MeasureConfig
 from sketchscale.objects.patches import cut_patches, estimate_side, object_windows, read_patches
 from tests.objects.test_features import blobs, measure, noise
@@ -69,13 +60,6 @@ def classified(labels, image, classifier, block, chunks=(16, 16), engine="serial
     return collect_classes(plan, table, examples)
 
 
-@pytest.mark.parametrize(("channels", "classes"), [(4, 3), (2, 2), (5, 9)])
-def test_the_network_has_the_published_size(channels, classes):
-    count = sum(p.numel() for p in LightNet(channels, classes).parameters())
-    assert count == 144 * channels + 17 * classes + 2400
-    assert (channels, classes) != (4, 3) or count == 3027
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.tuples(st.integers(1, 30), st.integers(1, 30)), st.integers(4, 13), st.integers(0, 2**16))
 def test_patches_are_zero_padded_windows_with_the_mask_of_one_object(shape, side, seed):
@@ -105,16 +89,6 @@ def test_probabilities_do_not_depend_on_the_block(shape, block, count, side, see
     labels, image = blobs(shape, count, seed), noise("uint8", (2, *shape), seed)
     whole = classified(labels, image, untrained(side), shape)
     assert classified(labels, image, untrained(side), block).equals(whole)
-
-
-def test_a_probability_depends_on_its_patch_alone():
-    patches = np.random.default_rng(0).normal(size=(700, 3, 16, 16)).astype(np.float32)
-    classifier = untrained(16)
-    together = classifier.predict([patches])
-    alone = classifier.predict(patches[i : i + 1] for i in range(0, 700, 23))
-    np.testing.assert_array_equal(alone, together[::23])
-    np.testing.assert_array_equal(classifier.predict([patches[::-1]])[::-1], together)
-    np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_engines_and_renamed_ids_give_the_same_classes():
@@ -167,100 +141,10 @@ def test_no_object_gives_a_table_with_class_columns():
     assert (table.num_rows, table.column("class").type) == (0, pyarrow.string())
 
 
-def discs(n, seed, side=24):
-    """Two kinds of texture on discs, as patches; half of them finely, half coarsely striped."""
-    rng = np.random.default_rng(seed)
-    y, x = np.indices((side, side)) - side / 2
-    patches, names = np.zeros((n, 2, side, side), np.float32), []
-    for patch in patches:
-        kind = rng.integers(2)
-        turn, mask = rng.uniform(0, np.pi), y * y + x * x < rng.uniform(5, 10) ** 2
-        stripes = np.sin(2 * np.pi * (np.cos(turn) * y + np.sin(turn) * x) / (3, 7)[kind] + rng.uniform(0, 6))
-        patch[0] = 0.4 * rng.uniform(0.7, 1.3) + mask * (0.3 * stripes + rng.normal(0, 0.1, y.shape))
-        patch[1] = mask
-        names.append(("fine", "coarse")[kind])
-    return patches, names
-
-
-@pytest.fixture(scope="module")
-def trained():
-    patches, names = discs(100, 0)
-    return train_classifier(
-        patches, None, names, channels=("grey",), ranges=((0.0, 1.0),), provenance={"image": "discs"}
-    )
-
-
-def test_textures_are_told_apart_from_100_examples(trained):
-    patches, names = discs(300, 1)
-    found = trained.predict([patches]).argmax(axis=1)
-    accuracy = np.mean([trained.config.classes[i] == name for i, name in zip(found, names, strict=True)])
-    assert accuracy >= 0.95
-    score = trained.provenance["held_out"]
-    assert (score["n"], np.sum(score["confusion"])) == (20, 20)
-    assert score["accuracy"] >= 0.8
-    assert trained.config.classes == ("coarse", "fine")
-
-
-def test_training_is_seeded():
-    patches, names = discs(20, 2)
-    options = TrainingOptions(steps=3, held_out=0)
-    one, two = (
-        train_classifier(patches, None, names, channels=("g",), ranges=((0, 1),), options=options).sha256
-        for _ in range(2)
-    )
-    other = TrainingOptions(steps=3, held_out=0, seed=1)
-    assert one == two
-    assert train_classifier(patches, None, names, channels=("g",), ranges=((0, 1),), options=other).sha256 != one
-
-
-def test_a_saved_classifier_comes_back_the_same(trained, tmp_path):
-    save_classifier(tmp_path / "cls", trained)
-    back = load_classifier(tmp_path / "cls")
-    assert (back.config, back.sha256, back.provenance) == (trained.config, trained.sha256, dict(trained.provenance))
-    patches, _ = discs(5, 3)
-    np.testing.assert_array_equal(back.predict([patches]), trained.predict([patches]))
-    assert pickle.loads(pickle.dumps(back)).sha256 == back.sha256
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "words"),
-    [
-        ("config.json", b"{", "is not a classifier"),
-        ("config.json", b'{"side": 3}', "is not a classifier"),
-        ("config.json", b"[]", "is not a classifier"),
-        ("classifier.safetensors", b"junk", "is not a classifier"),
-    ],
-)
-def test_a_damaged_classifier_is_refused_in_one_line(trained, tmp_path, name, data, words):
-    save_classifier(tmp_path, trained)
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputError, match=words) as caught:
-        load_classifier(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_changed_weights_and_missing_folders_are_refused(trained, tmp_path):
-    save_classifier(tmp_path, trained)
-    path = tmp_path / "classifier.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(bytes(data))
-    with pytest.raises(InputError, match="its SHA-256 is not the one"):
-        load_classifier(tmp_path)
-    with pytest.raises(MissingDataError, match="is not a classifier"):
-        load_classifier(tmp_path / "none")
-
-
 def test_other_channels_than_those_of_training_are_refused():
     labels, image = blobs((20, 20), 3, 0), noise("uint8", (1, 20, 20), 0)
     with pytest.raises(InputError, match="image channels c0; expected: those of the classifier: c0, c1"):
         classified(labels, image, untrained(), (20, 20))
-
-
-def test_one_class_cannot_be_learned():
-    patches, _ = discs(4, 0)
-    with pytest.raises(InputError, match="two classes or more"):
-        train_classifier(patches, None, ["a"] * 4, channels=("g",), ranges=((0, 1),))
 
 
 def test_the_estimated_side_is_1_4_of_the_largest_box_within_limits():

@@ -66,7 +66,11 @@ class NetworkOptions:
     stem: str = "large"
 
     def __post_init__(self) -> None:
-        if self.depth not in (2, 3, 4) or self.kernel not in (3, 5) or not 1 <= (self.width or 1) <= 256:
+        if (
+            self.depth not in (2, 3, 4)
+            or self.kernel not in (3, 5)
+            or not 1 <= (16 if self.width is None else self.width) <= 256
+        ):
             raise InputError.of(
                 found=f"a network of depth {self.depth}, kernel {self.kernel}, width {self.width}",
                 expected="depth 2 to 4, kernel 3 or 5, width 1 to 256",

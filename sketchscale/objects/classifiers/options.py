@@ -61,7 +61,11 @@ class TrainingOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        numbers = min(self.steps, self.epochs or 1) >= 1 and self.batch >= 2 and self.weight_decay >= 0
+        numbers = (
+            min(self.steps, 1 if self.epochs is None else self.epochs) >= 1
+            and self.batch >= 2
+            and self.weight_decay >= 0
+        )
         if not numbers or not self.learning_rate > 0 or not 0 <= self.held_out <= 0.5:
             raise InputError.of(
                 found=f"steps {self.steps}, epochs {self.epochs}, batch {self.batch}, rate {self.learning_rate}, "

@@ -40,7 +40,7 @@ Weights = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SvetlanaMark:
-    """An annotated object: its image's file name, its label in SVETLANA's mask, a point on it ([z,] y, x), its class."""
+    """An annotated object: image (its file name), label in SVETLANA's mask, a point on it ([z,] y, x), class."""
 
     image: str
     label: int
