@@ -1,0 +1,40 @@
+"""Commands on tables of objects: `table export`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sketchscale.cli import options as opt
+
+__all__ = ["register"]
+
+Format = Annotated[str, typer.Option("--format", help="csv, parquet, pycytominer or anndata.")]
+Compartment = Annotated[
+    str | None, typer.Option("--compartment", help="Cells, Nuclei or Cytoplasm; from the labels' name if not given.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Tables of objects for other tools.", no_args_is_help=True)
+    group.callback()(lambda: None)  # with a single command, its name would be left out
+    group.command("export")(table_export)
+    app.add_typer(group, name="table")
+
+
+def table_export(
+    image: opt.Image,
+    out: Annotated[str, typer.Option("--out", help="File to write: .csv, .parquet or .h5ad.")],
+    labels: opt.Labels = "nuclei",
+    format: Format = "csv",
+    compartment: Compartment = None,
+    overwrite: opt.Overwrite = False,
+    json: opt.Json = False,
+) -> None:
+    """Write a measured table as CSV, Parquet, AnnData, or under pycytominer's names."""
+    from sketchscale.workflow.export_table import export_table
+
+    result = export_table(image, labels, out, format=format, compartment=compartment, overwrite=overwrite)
+    opt.show(asdict(result), json, lambda: f"{result.path}: {result.n} rows")

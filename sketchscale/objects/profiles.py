@@ -1,0 +1,157 @@
+"""Tables under the names that other tools look for.
+
+`pycytominer` finds features by their prefix (`Cells_`, `Nuclei_`, `Cytoplasm_`: the compartment) and takes `Metadata_`
+columns for what describes a row. PYCYTOMINER says which column becomes which CellProfiler name:
+
+    area                 ▶ Nuclei_AreaShape_Area             label ▶ Metadata_ObjectNumber
+    intensity_mean_dapi  ▶ Nuclei_Intensity_MeanIntensity_dapi
+
+Lengths stay in px, as CellProfiler gives them, so columns in um, the same in another unit, are left out.
+Three things are not CellProfiler's own: intensities are those of the image, not scaled to 0 to 1; textures are of all
+directions together, hence `_1_all_32` (distance, directions, levels); the ring has no name there and gets one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import pyarrow
+import pyarrow.compute
+
+from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.objects.features import FEATURES
+from sketchscale.objects.textures import LEVELS
+
+__all__ = ["COMPARTMENTS", "PYCYTOMINER", "compartment_of", "pycytominer_batches", "pycytominer_names"]
+
+COMPARTMENTS = ("Cells", "Nuclei", "Cytoplasm")
+"""Prefixes that pycytominer knows."""
+
+_TEXTURE = f"1_all_{LEVELS}"
+
+PYCYTOMINER: dict[str, str] = {
+    "y": "Location_Center_Y",
+    "x": "Location_Center_X",
+    "area": "AreaShape_Area",
+    "box_y_start": "AreaShape_BoundingBoxMinimum_Y",
+    "box_x_start": "AreaShape_BoundingBoxMinimum_X",
+    "box_y_stop": "AreaShape_BoundingBoxMaximum_Y",
+    "box_x_stop": "AreaShape_BoundingBoxMaximum_X",
+    "axis_major": "AreaShape_MajorAxisLength",
+    "axis_minor": "AreaShape_MinorAxisLength",
+    "orientation": "AreaShape_Orientation",
+    "eccentricity": "AreaShape_Eccentricity",
+    "perimeter": "AreaShape_Perimeter",
+    "equivalent_diameter": "AreaShape_EquivalentDiameter",
+    "extent": "AreaShape_Extent",
+    "solidity": "AreaShape_Solidity",
+    "feret_diameter_max": "AreaShape_MaxFeretDiameter",
+    "euler_number": "AreaShape_EulerNumber",
+    "intensity_mean": "Intensity_MeanIntensity_{channel}",
+    "intensity_std": "Intensity_StdIntensity_{channel}",
+    "intensity_min": "Intensity_MinIntensity_{channel}",
+    "intensity_max": "Intensity_MaxIntensity_{channel}",
+    "intensity_sum": "Intensity_IntegratedIntensity_{channel}",
+    "intensity_p05": "Intensity_Percentile5Intensity_{channel}",
+    "intensity_p25": "Intensity_LowerQuartileIntensity_{channel}",
+    "intensity_p50": "Intensity_MedianIntensity_{channel}",
+    "intensity_p75": "Intensity_UpperQuartileIntensity_{channel}",
+    "intensity_p95": "Intensity_Percentile95Intensity_{channel}",
+    "gradient_mean": "Intensity_MeanGradient_{channel}",
+    "gradient_std": "Intensity_StdGradient_{channel}",
+    "texture_contrast": f"Texture_Contrast_{{channel}}_{_TEXTURE}",
+    "texture_correlation": f"Texture_Correlation_{{channel}}_{_TEXTURE}",
+    "texture_homogeneity": f"Texture_InverseDifferenceMoment_{{channel}}_{_TEXTURE}",
+    "texture_energy": f"Texture_RootAngularSecondMoment_{{channel}}_{_TEXTURE}",
+    "nearest_distance": "Neighbors_FirstClosestDistance_Centroids",
+    "neighbour_count": "Neighbors_NumberOfNeighbors_Centroids",
+    "touching_count": "Neighbors_NumberOfNeighbors_Adjacent",
+    "ring_mean": "Intensity_MeanRing_{channel}",
+    "ring_std": "Intensity_StdRing_{channel}",
+}
+"""Our feature to CellProfiler's name without the compartment; features that are not here are left out."""
+
+_METADATA = {
+    "label": "Metadata_ObjectNumber",
+    "class": "Metadata_Class",
+    "class_prob": "Metadata_ClassProbability",
+    "class_source": "Metadata_ClassSource",
+    "in_training": "Metadata_InTraining",
+    "touches_edge": "Metadata_TouchesEdge",
+    "crosses_tile_seam": "Metadata_CrossesTileSeam",
+}
+
+
+def compartment_of(labels: str) -> str:
+    """The compartment that a label image is named after; "Cells" when its name says none.
+
+    >>> compartment_of("nuclei"), compartment_of("colonies")
+    ('Nuclei', 'Cells')
+    """
+    return next((c for c in COMPARTMENTS if labels.lower().startswith(c.lower()[:4])), "Cells")
+
+
+def pycytominer_names(columns: Iterable[str], compartment: str) -> dict[str, str]:
+    """Our column to pycytominer's, in the order of the columns; those without a name there are left out.
+
+    Args:
+        columns: names of a feature table.
+        compartment: one of COMPARTMENTS.
+
+    Raises:
+        UnknownNameError: another compartment, which pycytominer would not find.
+
+    >>> pycytominer_names(["label", "intensity_mean_dapi"], "Nuclei")["intensity_mean_dapi"]
+    'Nuclei_Intensity_MeanIntensity_dapi'
+    """
+    if compartment not in COMPARTMENTS:
+        raise UnknownNameError.among("compartment", compartment, COMPARTMENTS)
+    names: dict[str, str] = {}
+    for column in columns:
+        name = _METADATA.get(column) or _feature_name(column, compartment)
+        if name:
+            names[column] = name
+    return names
+
+
+def _feature_name(column: str, compartment: str) -> str | None:
+    if column in PYCYTOMINER and FEATURES[column].of == "object":
+        return f"{compartment}_{PYCYTOMINER[column]}"
+    for feature, name in PYCYTOMINER.items():
+        if FEATURES[feature].of == "channel" and column.startswith(f"{feature}_"):
+            return f"{compartment}_{name.format(channel=column.removeprefix(f'{feature}_'))}"
+    return None
+
+
+def pycytominer_batches(
+    batches: Iterable[pyarrow.RecordBatch], compartment: str, metadata: Mapping[str, str]
+) -> Iterator[pyarrow.RecordBatch]:
+    """Rows of a feature table under pycytominer's names; columns of metadata come first.
+
+    Args:
+        batches: of a feature table.
+        compartment: one of COMPARTMENTS.
+        metadata: the same for all rows, such as {"Metadata_Well": "B03"}.
+
+    Raises:
+        InputError: no column that has a name there.
+        UnknownNameError: no such compartment.
+    """
+    for batch in batches:
+        names = pycytominer_names(batch.schema.names, compartment)
+        if len(names) < 2:
+            raise InputError.of(
+                found=f"columns {', '.join(batch.schema.names)[:80]}",
+                expected="a feature table",
+                fix="measure the labels first",
+            )
+        columns = {key: pyarrow.array([value] * batch.num_rows, pyarrow.string()) for key, value in metadata.items()}
+        found = {name: _in_their_unit(column, batch.column(column)) for column, name in names.items()}
+        described = {name: values for name, values in found.items() if name.startswith("Metadata_")}
+        yield pyarrow.RecordBatch.from_pydict(columns | described | found)
+
+
+def _in_their_unit(column: str, values: pyarrow.Array) -> pyarrow.Array:
+    """CellProfiler's orientation is in degrees, from the same axis."""
+    return pyarrow.compute.multiply(values, 180 / math.pi) if column == "orientation" else values

@@ -1,0 +1,217 @@
+"""A table of objects as a file for other tools: CSV, Parquet, pycytominer's names, AnnData.
+
+    tables/<labels> ──rows, a group at a time──▶ csv, parquet, pycytominer     memory: one group
+                    ──all rows──────────────────▶ anndata (.h5ad)              memory: the table
+
+The file appears whole or not at all. Every format says which image, plate, well and field its rows are of, so tables of
+several images can be put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
+
+from sketchscale.errors import InputError, MissingDataError, OutputExistsError, SetupError, UnknownNameError
+from sketchscale.io.blobs import writing_blob
+from sketchscale.io.image import open_image
+from sketchscale.io.table import list_tables, read_batches, write_table
+from sketchscale.objects.profiles import compartment_of, pycytominer_batches
+from sketchscale.workflow.count import well_of
+
+__all__ = ["FORMATS", "PROFILES", "ExportResult", "export_table", "write_profile"]
+
+Batches = Iterable[pyarrow.RecordBatch]
+
+_POSITIONS = ("label", "y", "x", "z", "y_um", "x_um", "z_um")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """What was written."""
+
+    image: str
+    path: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """The rows of one image's table, and where they come from."""
+
+    image: str
+    labels: str
+    compartment: str
+
+    def place(self) -> dict[str, str]:
+        """Plate, well and field; empty outside a plate."""
+        plate, well = well_of(self.image)
+        return {"plate": Path(plate).name, "well": well, "field": self.image.rsplit("/", 1)[-1] if plate else ""}
+
+    def batches(self) -> Batches:
+        """The table with columns that say where a row is from."""
+        for batch in read_batches(self.image, self.labels):
+            said = {"image": self.image, **self.place()}
+            for name, value in said.items():
+                batch = batch.append_column(name, pyarrow.array([value] * batch.num_rows, pyarrow.string()))
+            yield batch
+
+    def profile(self) -> Batches:
+        """The table under pycytominer's names."""
+        place = self.place()
+        names = {"Metadata_Plate": "plate", "Metadata_Well": "well", "Metadata_Site": "field"}
+        metadata = {"Metadata_Image": self.image, **{name: place[key] for name, key in names.items()}}
+        return pycytominer_batches(read_batches(self.image, self.labels), self.compartment, metadata)
+
+
+def _source(address: str, labels: str, compartment: str | None) -> _Source:
+    image = open_image(address)
+    if labels not in list_tables(image.address):
+        raise MissingDataError(
+            f"{address} has no table {labels!r}; expected: one row per object; "
+            f"to fix: sketchscale measure {address} --labels {labels}"
+        )
+    return _Source(image=image.address, labels=labels, compartment=compartment or compartment_of(labels))
+
+
+@contextmanager
+def _writer(file: IO[bytes], path: str, schema: pyarrow.Schema) -> Iterator[Callable[[pyarrow.RecordBatch], None]]:
+    if path.endswith(".parquet"):
+        with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as parquet:
+            yield parquet.write_batch
+    else:
+        with pyarrow.csv.CSVWriter(file, schema) as text:
+            yield text.write_batch
+
+
+def _write_rows(batches: Batches, path: str) -> int:
+    """Rows into a file of the kind that its name says, one batch in memory."""
+    rows = 0
+    target = Path(path).absolute()
+    with writing_blob(str(target.parent), target.name) as file, ExitStack() as stack:
+        write: Callable[[pyarrow.RecordBatch], None] | None = None
+        for batch in batches:
+            write = write or stack.enter_context(_writer(file, path, batch.schema))
+            write(batch)
+            rows += batch.num_rows
+    return rows
+
+
+def _plain(source: _Source, path: str) -> int:
+    return _write_rows(source.batches(), path)
+
+
+def _pycytominer(source: _Source, path: str) -> int:
+    return _write_rows(source.profile(), path)
+
+
+def _anndata(source: _Source, path: str) -> int:
+    """X: numbers; obs: label, position, class and the like; obsm["spatial"]: (x, y) in px, as squidpy wants them."""
+    try:
+        import anndata
+    except ImportError as error:
+        raise SetupError(
+            "--format anndata needs the package anndata; expected: it is installed; "
+            "to fix: pip install 'sketchscale[anndata]'"
+        ) from error
+    table = pyarrow.Table.from_batches(list(source.batches()))
+    names = [name for name in table.column_names if _is_measured(table.schema.field(name))]
+    numbers = [np.asarray(table.column(name).to_numpy(), np.float64) for name in names]
+    frame = table.drop_columns(names).to_pandas()
+    frame.index = frame["label"].astype(str).to_numpy()
+    frame["region"] = source.labels
+    data = anndata.AnnData(X=np.stack(numbers, axis=1) if names else np.zeros((len(frame), 0)), obs=frame)
+    data.var_names = names
+    data.obsm["spatial"] = np.stack([table.column(name).to_numpy() for name in ("x", "y")], axis=1)
+    data.obs["region"] = data.obs["region"].astype("category")
+    data.uns["spatialdata_attrs"] = {"region": source.labels, "region_key": "region", "instance_key": "label"}
+    target = Path(path).absolute()
+    with writing_blob(str(target.parent), target.name) as file:
+        data.write_h5ad(Path(file.name))
+    return int(data.n_obs)
+
+
+def _is_measured(field: pyarrow.Field) -> bool:
+    is_number = pyarrow.types.is_floating(field.type) or pyarrow.types.is_integer(field.type)
+    return is_number and field.name not in _POSITIONS and not field.name.startswith(("box_", "class", "prob_"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Format:
+    write: Callable[[_Source, str], int]
+    suffixes: tuple[str, ...]
+
+
+FORMATS: dict[str, _Format] = {
+    "csv": _Format(write=_plain, suffixes=(".csv",)),
+    "parquet": _Format(write=_plain, suffixes=(".parquet",)),
+    "pycytominer": _Format(write=_pycytominer, suffixes=(".csv", ".parquet")),
+    "anndata": _Format(write=_anndata, suffixes=(".h5ad",)),
+}
+"""Name of a format to how it is written and how its files end."""
+
+PROFILES = ("pycytominer",)
+"""Names that `measure` can write a second table under."""
+
+
+def export_table(
+    address: str,
+    labels: str,
+    out: str,
+    *,
+    format: str = "csv",
+    compartment: str | None = None,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write the table of an image's objects as a file.
+
+    Args:
+        labels: name of the labels that were measured.
+        out: local file; its ending has to be one of the format's.
+        format: one of FORMATS.
+        compartment: prefix of pycytominer's names; from the name of the labels when None.
+
+    Raises:
+        MissingDataError: the labels were not measured.
+        UnknownNameError: no such format or compartment.
+        InputError: another ending.
+        OutputExistsError: the file is there.
+        SetupError: the format needs a package that is not installed.
+    """
+    if format not in FORMATS:
+        raise UnknownNameError.among("format", format, FORMATS)
+    chosen = FORMATS[format]
+    if not out.endswith(chosen.suffixes):
+        raise InputError.of(
+            found=f"{out} for format {format}", expected=f"a name that ends with {' or '.join(chosen.suffixes)}",
+            fix="rename --out, or choose another --format",
+        )  # fmt: skip
+    if Path(out).exists() and not overwrite:
+        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: another --out, or --overwrite")
+    source = _source(address, labels, compartment)
+    return ExportResult(image=source.image, path=out, n=chosen.write(source, out))
+
+
+def write_profile(address: str, labels: str, *, profile: str = "pycytominer", compartment: str | None = None) -> str:
+    """Write an image's table a second time under other names, beside it; returns the name: `<labels>_<profile>`.
+
+    Raises:
+        MissingDataError: the labels were not measured.
+        UnknownNameError: no such profile or compartment.
+    """
+    if profile not in PROFILES:
+        raise UnknownNameError.among("profile", profile, PROFILES)
+    source = _source(address, labels, compartment)
+    name = f"{labels}_{profile}"
+    # The layout of tables asks for a column `label`; pycytominer passes it over.
+    rows = (batch.append_column("label", batch.column("Metadata_ObjectNumber")) for batch in source.profile())
+    write_table(source.image, name, rows, region=labels, attributes={"sketchscale": {"stage": "measure"}})
+    return name
