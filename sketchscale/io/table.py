@@ -163,7 +163,12 @@ def read_table(store: str | Path, name: str) -> pa.Table:
 def table_digest(store: str | Path, name: str) -> str:
     """SHA-256 of a table's file: what `verify` compares; the empty string when there is none."""
     root, group = split_address(store)
-    data = get_blob(root, _key(group, f"tables/{name}/table.parquet"))
+    key = _key(group, f"tables/{name}/table.parquet")
+    path = Path(root) / key
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    data = get_blob(root, key)
     return "" if data is None else hashlib.sha256(data).hexdigest()
 
 

@@ -27,7 +27,7 @@ from sketchscale.io.table import list_tables, read_batches, write_table
 from sketchscale.objects.profiles import compartment_of, pycytominer_batches
 from sketchscale.workflow.count import well_of
 
-__all__ = ["FORMATS", "PROFILES", "ExportResult", "export_table", "write_profile"]
+__all__ = ["FORMATS", "PROFILES", "ExportResult", "check_profile", "export_table", "write_profile"]
 
 Batches = Iterable[pyarrow.RecordBatch]
 
@@ -200,6 +200,16 @@ def export_table(
     return ExportResult(image=source.image, path=out, n=chosen.write(source, out))
 
 
+def check_profile(profile: str | None) -> None:
+    """Refuse names that `write_profile` does not know, before anything is written; None is no profile.
+
+    Raises:
+        UnknownNameError: lists the known ones.
+    """
+    if profile is not None and profile not in PROFILES:
+        raise UnknownNameError.among("profile", profile, PROFILES)
+
+
 def write_profile(address: str, labels: str, *, profile: str = "pycytominer", compartment: str | None = None) -> str:
     """Write an image's table a second time under other names, beside it; returns the name: `<labels>_<profile>`.
 
@@ -207,8 +217,7 @@ def write_profile(address: str, labels: str, *, profile: str = "pycytominer", co
         MissingDataError: the labels were not measured.
         UnknownNameError: no such profile or compartment.
     """
-    if profile not in PROFILES:
-        raise UnknownNameError.among("profile", profile, PROFILES)
+    check_profile(profile)
     source = _source(address, labels, compartment)
     name = f"{labels}_{profile}"
     # The layout of tables asks for a column `label`; pycytominer passes it over.
