@@ -264,6 +264,8 @@ def measure_noise(objects: int, seeds: int) -> None:
         "joined by flow alone": {"saddle": 0.0},
         "pieces not joined": {"saddle": 1.0},
         "not joined, radius 3": {"saddle": 1.0, "link_radius": 3},
+        "joined, and by ends": {"join_share": 0.3},
+        "by ends alone, radius 1": {"saddle": 1.0, "link_radius": 1, "join_share": 0.3},
     }
     scores: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for seed in range(seeds):

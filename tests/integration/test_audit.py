@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Json, Plan, run_plan
 from sketchscale.errors import InputError, QualityError
-from sketchscale.integration.audit import audit_seams
+from sketchscale.integration.audit import _certain_pieces, audit_seams
 from sketchscale.integration.euler import IntegrationConfig
-from sketchscale.integration.merge import ObjectMap
+from sketchscale.integration.merge import BlockObjects, ObjectMap
 from sketchscale.integration.plan import BlockTask, create_scratch, merge_blocks, plan_outline, plan_relabel
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from tests.integration.fields import Fields, any_fields, disc_labels, fields_of
@@ -64,6 +64,16 @@ def test_the_record_says_what_was_compared():
     assert record.objects > 20
     assert record.crossing > 10
     assert 1 < record.farthest <= 6
+
+
+def test_a_closed_piece_is_certain_when_no_open_one_can_be_joined_with_it():
+    """Pieces 1 and 2 closed, 3 open: joining needs the flow or the ends for it; a border of closed pieces is whole."""
+    for vote, near, certain in ((-1, -1, True), (0, 0, True), (1, -1, False), (-1, 1, False)):
+        pairs = {"pair": np.array([[1, 2], [2, 3]], np.int32), "saddle": np.zeros(2, np.float32)}
+        votes = {"vote": np.array([9, vote]), "near": np.array([9, near])}
+        none = {name: np.empty(0) for name in ("area", "first", "box", "shared", "shared_id", "peak")}
+        closed = np.array([True, True, False])
+        assert _certain_pieces(closed, BlockObjects.of(none | pairs | votes)).tolist() == [True, certain, False]
 
 
 def split(labels: Labels) -> None:
