@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,21 @@ import numpy.typing as npt
 import pyarrow
 from scipy.spatial import SphericalVoronoi
 
-from sketchscale.objects.features import FEATURES, Totals, channel_names
+from sketchscale.errors import UnknownNameError
+from sketchscale.objects.features import FEATURES, channel_names
 from sketchscale.objects.partials import SUMS, Partial
 from sketchscale.objects.solids import LINES, SOLID_INTENSITIES, SOLID_SUMS, SolidConfig, Spacing
+from sketchscale.objects.totals import Totals
 
-__all__ = ["SOLID_FEATURES", "SolidFeature", "Solids", "crossing_areas", "solid_table"]
+__all__ = [
+    "SOLID_FEATURES",
+    "SOLID_GROUPS",
+    "SolidFeature",
+    "Solids",
+    "choose_solid_features",
+    "crossing_areas",
+    "solid_table",
+]
 
 Column = npt.NDArray[Any]
 
@@ -188,6 +198,38 @@ SOLID_FEATURES: dict[str, SolidFeature] = {
 }
 """Name of the column to how it is computed. A new feature is a function and an entry here."""
 
+_POSITION = ("z", "y", "x", "volume", *(f"box_{axis}_{end}" for end in ("start", "stop") for axis in "zyx"))
+
+SOLID_GROUPS: dict[str, tuple[str, ...]] = {
+    "position": _POSITION,
+    "geometry": tuple(name for name in SOLID_FEATURES if name not in _POSITION),
+    "intensity": SOLID_INTENSITIES,
+}
+"""Names that stand for several features; those of position are always reported, because everything else needs them."""
+
+
+def choose_solid_features(features: Sequence[str] | None, without: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of features from names and groups, in the order of the table; the position is always among them.
+
+    Args:
+        features: names of SOLID_FEATURES or SOLID_INTENSITIES, or groups; None is all.
+        without: names or groups to leave out.
+
+    Raises:
+        UnknownNameError: no such feature in a volume.
+
+    >>> choose_solid_features(["intensity"], without=["intensity_std"])[-2:]
+    ('intensity_max', 'intensity_sum')
+    """
+    known = (*SOLID_FEATURES, *SOLID_INTENSITIES)
+    names = {name: (name,) for name in known} | SOLID_GROUPS
+    for name in (*(features or ()), *without):
+        if name not in names:
+            raise UnknownNameError.among("feature of a volume", name, names)
+    wanted = {n for group in (known if features is None else features) for n in names[group]}
+    wanted -= {n for group in without for n in names[group]}
+    return tuple(name for name in known if name in wanted or name in _POSITION)
+
 
 def solid_table(total: Partial, config: SolidConfig) -> pyarrow.Table:
     """The table of all objects, ordered by label: `label`, SOLID_FEATURES in their order, intensities by channel.
@@ -199,10 +241,14 @@ def solid_table(total: Partial, config: SolidConfig) -> pyarrow.Table:
     solids = Solids(partial=total, config=config)
     columns: dict[str, Column] = {"label": total.label.astype(np.int64)}
     for name, feature in SOLID_FEATURES.items():
-        if config.spacing is not None or not feature.needs_spacing:
+        if _is_wanted(name, config) and (config.spacing is not None or not feature.needs_spacing):
             columns[name] = feature.finalize(solids)
     columns.update(_intensities(total, config))
     return pyarrow.table({name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()})
+
+
+def _is_wanted(name: str, config: SolidConfig) -> bool:
+    return config.features is None or name in config.features
 
 
 def _intensities(total: Partial, config: SolidConfig) -> dict[str, Column]:
@@ -219,7 +265,7 @@ def _intensities(total: Partial, config: SolidConfig) -> dict[str, Column]:
         highs=total.highs,
     )
     totals, columns = Totals(partial=flat, config=config.section), {}
-    for name in SOLID_INTENSITIES:
+    for name in (name for name in SOLID_INTENSITIES if _is_wanted(name, config)):
         rows = zip(channel_names(config.channels), FEATURES[name].finalize(totals), strict=True)
         columns.update({f"{name}_{channel}": row for channel, row in rows})
     return columns

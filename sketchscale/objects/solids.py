@@ -74,6 +74,7 @@ class SolidConfig:
         shape: (z, y, x) of the whole volume; an object that reaches a face of it may be cut by it.
         channels, dtype, ranges: as in `MeasureConfig`, of the whole volume.
         spacing: um per voxel (z, y, x), None when unknown: then there are no columns in um.
+        features: names to report, as `choose_solid_features` gives them; None for all.
 
     Raises:
         InputError: a spacing that is not positive, or channels without ranges where these are needed.
@@ -84,6 +85,7 @@ class SolidConfig:
     dtype: str = "uint8"
     ranges: tuple[tuple[float, float], ...] = ()
     spacing: Spacing | None = None
+    features: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.spacing is not None and not min(self.spacing) > 0:

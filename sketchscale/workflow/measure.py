@@ -15,9 +15,8 @@ import pyarrow
 
 from sketchscale import __version__
 from sketchscale.config import Execution
-from sketchscale.engine.base import Event
-from sketchscale.geometry import block_shape
-from sketchscale.io.image import Image, PlaneRef, open_image, read_attributes
+from sketchscale.engine.base import Event, Plan
+from sketchscale.io.image import Image, PlaneRef, VolumeRef, open_image, read_attributes
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.store import split_address
 from sketchscale.io.table import table_digest, write_table
@@ -28,7 +27,10 @@ from sketchscale.objects.plan import (
     needs_ranges,
     plan_ranges,
 )
+from sketchscale.objects.solid_features import choose_solid_features
 from sketchscale.objects.stream import measure_objects
+from sketchscale.workflow.export_table import check_profile, write_profile
+from sketchscale.workflow.measure_volume import block_of, intensities_of, volume_rows
 from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
 
 __all__ = ["MeasureResult", "label_provenance", "label_setting", "measure"]
@@ -46,18 +48,18 @@ class MeasureResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSetting:
-    """A label image with the plane that it was made on.
+    """A label image with the plane or volume that it was made on.
 
     Attributes:
         provenance: what `segment` wrote with the labels; empty for labels of another tool.
-        block: (y, x) of a task; whole chunks of the labels, which a class image shares.
+        block: ([z,] y, x) of a task; whole chunks of the labels, which a class image shares.
     """
 
     image: Image
-    plane: PlaneRef
+    plane: PlaneRef | VolumeRef
     labels: Image
     provenance: dict[str, Any]
-    block: tuple[int, int]
+    block: tuple[int, ...]
 
 
 def label_setting(address: str, labels: str, execution: Execution) -> LabelSetting:
@@ -65,14 +67,14 @@ def label_setting(address: str, labels: str, execution: Execution) -> LabelSetti
 
     Raises:
         UnknownNameError: no labels of that name; lists those that are there.
+        InputError: a plane of labels on a volume, or the reverse.
     """
     image = open_image(address)
     label_image = image.label_image(labels)
     provenance = label_provenance(label_image)
-    index = provenance.get("plane", {}).get("index", {})
-    plane = image.plane(t=index.get("t"), z=index.get("z"))
-    y, x = block_shape(plane.shape, label_image.plane().chunks, execution.block)
-    return LabelSetting(image=image, plane=plane, labels=label_image, provenance=provenance, block=(y, x))
+    plane = intensities_of(image, label_image, provenance)
+    block = block_of(label_image, plane, execution.block)
+    return LabelSetting(image=image, plane=plane, labels=label_image, provenance=provenance, block=block)
 
 
 def label_provenance(labels: Image) -> dict[str, Any]:
@@ -90,20 +92,25 @@ def measure(
     *,
     features: Sequence[str] | None = None,
     without: Sequence[str] = (),
+    profile: str | None = None,
 ) -> MeasureResult:
     """Measure every object of a label image on its image; the table replaces none unless asked.
 
     Args:
-        features: names of FEATURES or of GROUPS to report besides the position; None is all.
+        features: names of FEATURES or of GROUPS to report besides the position (of SOLID_FEATURES, SOLID_GROUPS in a
+            volume); None is all.
         without: names or groups to leave out.
+        profile: one of PROFILES, to write a second table `<labels>_<profile>` under the names of another tool.
 
     Raises:
-        UnknownNameError: no labels of that name, or no such feature.
+        UnknownNameError: no labels of that name, or no such feature or profile.
         OutputExistsError: the table is there; overwrite or resume.
     """
     execution = execution or Execution()
-    chosen = choose_features(features, without)
+    check_profile(profile)
     setting = label_setting(address, labels, execution)
+    choose = choose_solid_features if isinstance(setting.plane, VolumeRef) else choose_features
+    chosen = choose(features, without)
     fingerprint = {
         "code": __version__,
         "input": setting.image.identity(),
@@ -111,23 +118,23 @@ def measure(
         "block": json.dumps(setting.block),
         "features": json.dumps(chosen),
     }
-    ledger = open_run(setting.image, f"measure-{labels}", fingerprint, execution, outputs=(f"tables/{labels}",))
+    tables = (labels, f"{labels}_{profile}") if profile else (labels,)
+    outputs = tuple(f"tables/{table}" for table in tables)
+    ledger = open_run(setting.image, f"measure-{labels}", fingerprint, execution, outputs=outputs)
     committed = ledger.committed("result")
     if committed is None:
         with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
             committed = _measure(setting, labels, chosen, runner, ledger)
     ledger.clear_scratch()
+    if profile is not None:
+        write_profile(address, labels, profile=profile)
     return MeasureResult(image=setting.image.address, table=labels, n=committed["n"], columns=committed["columns"])
 
 
 def _measure(
     setting: LabelSetting, labels: str, features: Sequence[str], runner: Runner, ledger: StoreLedger
 ) -> dict[str, Any]:
-    source, plane = setting.labels.array(0), setting.plane
-    config = _config(setting, features, runner, ledger)
-    rows = measure_objects(
-        source, plane, config, lambda plan: runner.run(plan, ledger), store=ledger.scratch, block=setting.block
-    )
+    rows = _rows(setting, features, lambda plan: runner.run(plan, ledger), ledger.scratch)
     size = [0, 0]
     attributes = {"sketchscale": {"stage": "measure", "version": __version__, "labels": setting.provenance}}
     write_table(setting.image.address, labels, _counted(rows, size), region=labels, attributes=attributes)
@@ -137,16 +144,25 @@ def _measure(
     return result
 
 
-def _config(setting: LabelSetting, features: Sequence[str], runner: Runner, ledger: StoreLedger) -> MeasureConfig:
-    ranges: tuple[tuple[float, float], ...] = ()
-    if needs_ranges(setting.plane):
-        plan = plan_ranges(setting.plane, block=setting.block)
-        ranges = collect_ranges(runner.run(plan, ledger))
+def _rows(
+    setting: LabelSetting, features: Sequence[str], run: Callable[[Plan[Any]], list[Any]], store: str
+) -> Iterator[pyarrow.RecordBatch]:
+    source, plane, block = setting.labels.array(0), setting.plane, setting.block
+    if isinstance(plane, VolumeRef):
+        return volume_rows(source, plane, features, run, store=store, block=block)
+    config = _config(setting, plane, features, run)
+    return measure_objects(source, plane, config, run, store=store, block=(block[0], block[1]))
+
+
+def _config(
+    setting: LabelSetting, plane: PlaneRef, features: Sequence[str], run: Callable[[Plan[Any]], list[Any]]
+) -> MeasureConfig:
+    ranges = collect_ranges(run(plan_ranges(plane, block=setting.block))) if needs_ranges(plane) else ()
     grid = setting.provenance.get("grid")
     stride = grid["tile"] - grid["overlap"] if grid else None
     return measure_config(
         setting.labels.array(0),
-        setting.plane,
+        plane,
         ranges=ranges,
         tile_stride=(stride, stride) if stride else None,
         features=features,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sketchscale.errors import InputError
+from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import tile_cover
 from sketchscale.objects.partials import combine_partials
-from sketchscale.objects.solid_features import SOLID_FEATURES, crossing_areas, solid_table
+from sketchscale.objects.solid_features import SOLID_FEATURES, choose_solid_features, crossing_areas, solid_table
 from sketchscale.objects.solids import SOLID_INTENSITIES, SolidConfig, empty_solids, partial_solids
 from tests.oracles.solids import solid_features
 
@@ -191,6 +192,22 @@ def test_unknown_spacing_leaves_the_columns_in_um_out():
     labels = np.ones((2, 2, 2), np.uint32)
     names = measure(labels, np.zeros((0, 2, 2, 2), np.uint8), SolidConfig(shape=(2, 2, 2))).column_names
     assert not [name for name in names if "_um" in name]
+
+
+def test_only_what_was_chosen_is_reported_and_the_position_always():
+    labels, image = np.ones((2, 2, 2), np.uint32), np.ones((1, 2, 2, 2), np.uint8)
+    config = config_of(labels, image)
+    names = choose_solid_features(["surface", "intensity"], without=["intensity_std"])
+    columns = measure(labels, image, replace(config, features=names)).column_names
+    assert columns[:5] == ["label", "z", "y", "x", "volume"]
+    assert columns[-6:] == ["box_x_stop", "surface", *(f"intensity_{k}_c0" for k in ("mean", "min", "max", "sum"))]
+    assert measure(labels, image, replace(config, features=choose_solid_features(None))).equals(
+        measure(labels, image, config)
+    )
+    with pytest.raises(UnknownNameError, match="did you mean 'surface'"):
+        choose_solid_features(["surfce"])
+    with pytest.raises(UnknownNameError, match="feature of a volume 'texture'"):
+        choose_solid_features(None, without=["texture"])
 
 
 def test_a_configuration_that_cannot_work_is_refused():
