@@ -1,12 +1,13 @@
 """Would joining pixels by affinity, or end points by density, find objects better than the end points' own linking?
 
     python benchmarks/affinity.py --data DATA [--model nuclei-fluo] [--every 1] [--seeds 2]
+    python benchmarks/affinity.py --data DATA --joinings [--split train --sample 60 --seeds 0]
 
 On the same fields, with the same foreground, steps and minimum size:
 
   linked        what `segment` does: end points of the suppressed walk linked within a radius, pieces joined at saddles
-  joined r, q   linked (radius 2, saddle 0.75), and pieces that touch are one when the end points of more than a share q
-                of the pixel pairs on their border are at most r px apart
+  joined r, q   linked, and pieces that touch are one when the end points of more than a share q of the pixel pairs on
+                their border are at most r px apart: `join_radius` and `join_share` of IntegrationConfig
   divergence c  4-neighbours stay linked unless their flows part along the step by more than c; components of the links
   ends r        4-neighbours stay linked when their end points are at most r px apart
   affinity r    a link is cut where the flows differ by more than a right angle and the end points by more than r px
@@ -14,7 +15,9 @@ On the same fields, with the same foreground, steps and minimum size:
                 the nearest object, as its spur removal does
   dbscan        end points clustered by density (eps sqrt 2, 5 points), outliers to the nearest cluster: Omnipose's way
 
-`nuclei` are the test images of dsb2018_fluo under the model. `bacteria` are the reference masks of omnipose_samples
+With --joinings only linked and joined, on two kinds of links each, and more values of r and q.
+
+`nuclei` are images of dsb2018_fluo under the model. `bacteria` are the reference masks of omnipose_samples
 (long, curved, touching cells): their own targets, distance blurred by 1 px and noise on the flow, white or smooth over
 3 px, because no model for them is at hand. Printed: AP at IoU 0.5 and 0.75 by image, pooled AP 0.5. The values of c, r
 and q are those that were tried, so the best row of a method is a flattering one.
@@ -24,10 +27,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +93,9 @@ class Walked:
         return (self.at(self.flow, 1) * self.at(self.flow, 0)).sum(axis=0)
 
 
+Method = Callable[[Walked], Labels]
+
+
 def sized(labels: Labels, config: IntegrationConfig) -> Labels:
     """Small objects removed, numbers without gaps."""
     area = np.bincount(labels.ravel())
@@ -120,20 +128,6 @@ def without_spurs(walked: Walked, kept: npt.NDArray[np.bool_]) -> Labels:
     return np.where(walked.inside, labels[y, x], 0)
 
 
-def joined(walked: Walked, limit: float, share: float) -> Labels:
-    """Linked pieces, joined where enough of their common border ends together."""
-    pieces = integrate(walked.fields, replace(walked.config, link_radius=2, saddle=0.75, min_size=0)).astype(np.int64)
-    sides = np.sort(pieces.ravel()[walked.pair], axis=0)
-    border = sides[0] != sides[1]
-    size = int(pieces.max()) + 1
-    pair, member = np.unique(sides[0, border] * size + sides[1, border], return_inverse=True)
-    near = np.bincount(member, walked.apart()[border] <= limit, minlength=pair.size)
-    one = near > share * np.bincount(member, minlength=pair.size)
-    links = coo_matrix((np.ones(int(one.sum()), np.int8), (pair[one] // size, pair[one] % size)), shape=(size, size))
-    _, found = connected_components(links, directed=False)
-    return np.where(pieces > 0, found[pieces] + 1, 0)
-
-
 def by_density(walked: Walked) -> Labels:
     """DBSCAN of the end points of all foreground pixels."""
     points = walked.end[:, walked.inside].T
@@ -148,15 +142,25 @@ def by_density(walked: Walked) -> Labels:
     return labels
 
 
-def methods() -> dict[str, Callable[[Walked], Labels]]:
-    """Name to rule."""
-    found: dict[str, Callable[[Walked], Labels]] = {}
+def joinings(radii: Sequence[int], shares: Sequence[float]) -> dict[str, Method]:
+    """Linked in two ways, each without and with joining by ends."""
+    found: dict[str, Method] = {}
     for radius, saddle in ((1, 1.0), (2, 0.75)):
-        found[f"linked, radius {radius}, saddle {saddle:g}"] = lambda w, r=radius, s=saddle: integrate(
-            w.fields, replace(w.config, link_radius=r, saddle=s)
-        ).astype(np.int64)
-    for r, q in ((5.0, 0.3), (5.0, 0.5), (6.0, 0.3), (6.0, 0.5)):
-        found[f"joined {r:g}, {q:g}"] = lambda w, r=r, q=q: joined(w, r, q)
+        links = {"link_radius": radius, "saddle": saddle}
+        found[f"linked, radius {radius}, saddle {saddle:g}"] = ruled(links)
+        for r, q in itertools.product(radii, shares):
+            found[f"radius {radius}, joined {r}, {q:g}"] = ruled({**links, "join_radius": r, "join_share": q})
+    return found
+
+
+def ruled(rule: dict[str, Any]) -> Method:
+    """The package's own integration with other values."""
+    return lambda walked: integrate(walked.fields, replace(walked.config, **rule)).astype(np.int64)
+
+
+def methods() -> dict[str, Method]:
+    """Name to rule."""
+    found = joinings((5, 6), (0.3, 0.5))
     for c in (0.25, 0.5, 1.0, 1.5):
         found[f"divergence {c:g}"] = lambda w, c=c: components(w, w.parting() <= c)
     for r in (1.5, 3.0, 5.0):
@@ -168,11 +172,15 @@ def methods() -> dict[str, Callable[[Walked], Labels]]:
     return found
 
 
-def nuclei(data: Path, model_name: str, every: int) -> Iterator[tuple[Fields, Labels, IntegrationConfig]]:
-    """Test images of dsb2018_fluo under the model."""
+def nuclei(
+    data: Path, model_name: str, split: str, sample: int | None, every: int
+) -> Iterator[tuple[Fields, Labels, IntegrationConfig]]:
+    """Images of dsb2018_fluo under the model; a sample is drawn with seed 0."""
     model, settings = load_model(model_name), SegmentOptions(model=model_name)
     with (data / "manifest.csv").open(newline="") as stream:
-        rows = sorted((r for r in csv.DictReader(stream) if r["split"] == "test"), key=lambda r: r["file"])
+        rows = sorted((r for r in csv.DictReader(stream) if r["split"] == split), key=lambda r: r["file"])
+    if sample is not None:
+        rows = [rows[i] for i in sorted(np.random.default_rng(0).choice(len(rows), sample, replace=False))]
     for row in rows[::every]:
         fields = predict_array(imread(data / row["file"])[None], model, settings)
         yield fields, imread(data / row["mask"]).astype(np.int64), integration_config(model, settings)
@@ -195,12 +203,12 @@ def bacteria(data: Path, seeds: int, noise: float, smooth: bool) -> Iterator[tup
             yield fields, truth, IntegrationConfig(threshold=-2.0, min_size=20)
 
 
-def table(title: str, cases: Iterator[tuple[Fields, Labels, IntegrationConfig]]) -> None:
+def table(title: str, cases: Iterator[tuple[Fields, Labels, IntegrationConfig]], compared: dict[str, Method]) -> None:
     """Score every method on every case, and print."""
-    scores: dict[str, list[Scores]] = {name: [] for name in methods()}
+    scores: dict[str, list[Scores]] = {name: [] for name in compared}
     for fields, truth, config in cases:
         walked = Walked(fields, config)
-        for name, method in methods().items():
+        for name, method in compared.items():
             scores[name].append(score_labels(truth, sized(method(walked), config)))
     print(f"\n| {title} | AP 0.5 | AP 0.75 | pooled AP 0.5 | false | missed |\n|---|---|---|---|---|---|", flush=True)
     for name, found in scores.items():
@@ -217,13 +225,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds dsb2018_fluo and omnipose_samples")
     parser.add_argument("--model", default="nuclei-fluo")
     parser.add_argument("--every", type=int, default=1, help="take every n-th of the nuclei images")
-    parser.add_argument("--seeds", type=int, default=2, help="of the noise on the bacteria")
+    parser.add_argument("--split", default="test", help="of the nuclei: test, train")
+    parser.add_argument("--sample", type=int, help="so many of the nuclei images, drawn at random")
+    parser.add_argument("--seeds", type=int, default=2, help="of the noise on the bacteria; 0 leaves them out")
+    parser.add_argument("--joinings", action="store_true", help="only linked and joined")
     options = parser.parse_args()
+    compared = joinings((3, 5), (0.2, 0.3, 0.4, 0.5)) if options.joinings else methods()
     print(f"{options.model}; {platform.machine()}; every {options.every}. nuclei image, {options.seeds} seeds of noise")
-    for noise, smooth in ((0.3, False), (0.6, False), (0.3, True), (0.6, True)):
+    for noise, smooth in ((0.3, False), (0.6, False), (0.3, True), (0.6, True)) if options.seeds else ():
         cases = bacteria(options.data / "omnipose_samples", options.seeds, noise, smooth)
-        table(f"bacteria, {'smooth' if smooth else 'white'} noise {noise:g}", cases)
-    table("nuclei", nuclei(options.data / "dsb2018_fluo", options.model, options.every))
+        table(f"bacteria, {'smooth' if smooth else 'white'} noise {noise:g}", cases, compared)
+    images = nuclei(options.data / "dsb2018_fluo", options.model, options.split, options.sample, options.every)
+    table(f"nuclei, {options.split}", images, compared)
 
 
 if __name__ == "__main__":
