@@ -124,9 +124,10 @@ def _segment_checks(run: _Run) -> Iterator[dict[str, Any]]:
     yield run.check(f"labels/{name}: objects", top == n, f"{top} ids, {n} were written")
     if name in list_tables(run.image.address):
         table = read_table(run.image.address, name)
-        areas = int(np.sum(table.column("area").to_numpy())) if table.num_rows else 0
+        size = "volume" if "volume" in table.column_names else "area"
+        areas = int(np.sum(table.column(size).to_numpy())) if table.num_rows else 0
         yield run.check(f"tables/{name}: a row per object", table.num_rows == n, f"{table.num_rows} rows, {n} objects")
-        yield run.check(f"tables/{name}: areas add up", areas == pixels, f"{areas} px in rows, {pixels} px in labels")
+        yield run.check(f"tables/{name}: {size}s add up", areas == pixels, f"{areas} px in rows, {pixels} px in labels")
     yield from _input_checks(run)
 
 
@@ -167,6 +168,9 @@ def _measure_checks(run: _Run) -> Iterator[dict[str, Any]]:
 
 def _classify_checks(run: _Run) -> Iterator[dict[str, Any]]:
     yield from _label_checks(run, f"{run.labels}_class", "class-image")
+    counted = list(run.result["counts"])
+    for known, mask in run.result.get("masks", {}).items():
+        yield from _label_checks(run, mask, f"class-mask-{counted.index(known) + 1}")
 
 
 _CHECKS: dict[str, Callable[[_Run], Iterator[dict[str, Any]]]] = {
