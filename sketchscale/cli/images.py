@@ -32,6 +32,15 @@ FlowError = Annotated[
 ]
 Depth = Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)]
 
+Features = Annotated[
+    list[str] | None,
+    typer.Option("--features", help="Feature or group: geometry, intensity, texture, neighbours, ring; repeat it."),
+]
+Without = Annotated[list[str] | None, typer.Option("--without", help="Feature or group to leave out; repeat it.")]
+Profile = Annotated[
+    str | None, typer.Option("--profile", help="pycytominer: also a table NAME_pycytominer with its column names.")
+]
+
 Volume = Annotated[bool, typer.Option("--volume", help="Outline whole volumes: every section at once, labels in 3-D.")]
 Anisotropy = Annotated[
     float | None, typer.Option("--anisotropy", help="Spacing z / spacing y of a volume, if the file does not say.")
@@ -178,6 +187,9 @@ def _segmented(r: Any) -> str:
 def measure(
     images: opt.Images,
     labels: opt.Labels = "nuclei",
+    features: Features = None,
+    without: Without = None,
+    profile: Profile = None,
     engine: opt.Engine = "threads",
     workers: opt.Workers = None,
     block: opt.Block = 2048,
@@ -186,7 +198,7 @@ def measure(
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
-    """A table with one row per object: size, shape, position, intensity, in pixels and um."""
+    """A table with one row per object: place, shape, intensity, texture, neighbours, ring; in pixels and um."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.measure import measure as work
 
@@ -197,7 +209,24 @@ def measure(
         opt.show([asdict(r) for r in results], json, lambda: "\n".join(lines))
 
     with opt.progress() as on_event:
-        opt.each(expand(images), lambda image: work(image, labels, execution, on_event), report)
+        opt.each(
+            expand(images),
+            lambda image: work(
+                image,
+                labels,
+                execution,
+                on_event,
+                features=_names(features),
+                without=_names(without) or (),
+                profile=profile,
+            ),
+            report,
+        )
+
+
+def _names(words: list[str] | None) -> tuple[str, ...] | None:
+    """Names that were given one by one or separated by commas."""
+    return None if words is None else tuple(name.strip() for word in words for name in word.split(",") if name.strip())
 
 
 def report(
