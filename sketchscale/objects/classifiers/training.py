@@ -85,6 +85,7 @@ def train_classifier(
     options = options or TrainingOptions()
     classes = tuple(sorted(set(names)))
     made = find_classifier(kind)
+    _refuse_absent(kind, patches, rows)
     config = ClassifierConfig(
         kind=kind,
         channels=tuple(channels),
@@ -113,6 +114,14 @@ def train_classifier(
     return Classifier(config=config, weights=weights, provenance=record, sha256=classifier_digest(config, weights))
 
 
+def _refuse_absent(kind: str, patches: Patches | None, rows: npt.NDArray[np.float64] | None) -> None:
+    made = find_classifier(kind)
+    if made.network is not None and patches is None:
+        raise InputError.of(found=f"no patches for {kind}", expected="one an object", fix="cut them with read_patches")
+    if made.forest is not None and rows is None:
+        raise InputError.of(found=f"no table rows for {kind}", expected="one an object", fix="take feature_rows")
+
+
 def _checked(
     patches: Patches | None,
     rows: npt.NDArray[np.float64] | None,
@@ -123,15 +132,15 @@ def _checked(
     made, n = find_classifier(config.kind), len(targets)
     looks, reads = made.network is not None, made.forest is not None
     spatial = (config.side,) * config.dim
-    if looks and (patches is None or patches.shape != (n, len(config.channels) + 1, *spatial)):
+    if looks and patches is not None and patches.shape != (n, len(config.channels) + 1, *spatial):
         raise InputError.of(
-            found="no patches" if patches is None else f"patches of shape {patches.shape}",
+            found=f"patches of shape {patches.shape}",
             expected=f"({n}, {len(config.channels) + 1}, side, side): one an annotation, channels and mask",
             fix="cut them with read_patches",
         )
-    if reads and (rows is None or rows.shape != (n, len(config.features))):
+    if reads and rows is not None and rows.shape != (n, len(config.features)):
         raise InputError.of(
-            found="no table rows" if rows is None else f"table rows of shape {rows.shape}",
+            found=f"table rows of shape {rows.shape}",
             expected=f"({n}, {len(config.features)}): one an annotation, a column a feature",
             fix="take them with feature_rows",
         )

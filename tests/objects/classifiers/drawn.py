@@ -26,12 +26,15 @@ def discs(n, seed, side=24):
 
 def table_rows(patches):
     """Two columns that say something about the texture, and a useless one."""
-    spread = patches[:, 0].std(axis=(1, 2))
-    steps = np.abs(np.diff(patches[:, 0], axis=2)).mean(axis=(1, 2))
-    return np.stack([spread, steps, np.arange(len(patches)) % 7], axis=1).astype(np.float64)
+    rows = []
+    for i, patch in enumerate(patches):
+        mask = patch[1] > 0
+        steps = np.hypot(*np.gradient(patch[0]))[mask]
+        rows.append([steps.mean() / patch[0][mask].std(), steps.std(), i % 7])
+    return np.array(rows, np.float64)
 
 
-FEATURES = ("spread", "steps", "useless")
+FEATURES = ("slope", "steps", "useless")
 
 
 def untrained(channels=2, classes=("a", "b", "c"), side=8, dim=2, kind="light", seed=0, **options):

@@ -152,7 +152,7 @@ def test_a_state_dict_alone_will_do(tmp_path):
         (CNN2D(4, 2), {"channels": ("a", "b")}, "a network for 3 channels; expected: 2, as named"),
         (CNN2D(2, 2), {"channels": ("a",), "classes": ("x", "y", "z")}, "a network of 2 classes; expected: 3"),
         (CNN2D(2, 2, 4, 5), {"channels": ("a",)}, "patches of 16 px for depth 4 and kernel 5"),
-        (nn.Sequential(nn.Linear(3, 2)), {"channels": ("a",)}, "another network .weight"),
+        (nn.Sequential(nn.Linear(3, 2)), {"channels": ("a",)}, "another network .bias, weight"),
         (CNN3D(2, 2, 300), {"channels": ("a",)}, "width 300"),
     ],
 )

@@ -101,7 +101,7 @@ def test_volumes_are_learned():
     names = ["bright" if i % 2 else "dark" for i in range(12)]
     patches[1::2, 0] += 2
     options = TrainingOptions(steps=20, held_out=0, network=NetworkOptions(width=2))
-    classifier = learned(patches, names, options)
+    classifier = learned(patches, names, options, rows=None)
     assert (classifier.config.dim, classifier.config.side) == (3, 9)
     found = classifier.predict([patches]).argmax(axis=1)
     np.testing.assert_array_equal(found, np.arange(12) % 2 == 0)
@@ -177,8 +177,10 @@ def test_examples_that_do_not_fit_are_refused():
     patches, names = discs(6, 0)
     with pytest.raises(InputError, match=r"patches of shape \(6, 2, 24, 24\); expected: \(6, 3, side, side\)"):
         learned(patches, names, channels=("a", "b"), ranges=((0, 1),) * 2)
-    with pytest.raises(InputError, match="no patches"):
+    with pytest.raises(InputError, match="no patches for light"):
         learned(None, names)
+    with pytest.raises(InputError, match="no table rows for ensemble"):
+        learned(patches, names, kind="ensemble", rows=None)
     with pytest.raises(InputError, match=r"table rows of shape \(6, 2\); expected: \(6, 3\)"):
         learned(patches, names, kind="ensemble", rows=np.zeros((6, 2)))
     with pytest.raises(InputError, match="no table columns for random-forest"):
@@ -190,7 +192,7 @@ def test_examples_that_do_not_fit_are_refused():
 def test_rows_are_asked_for_where_they_are_needed():
     patches, names = discs(10, 0)
     forest, both = (learned(patches, names, kind=kind) for kind in ("random-forest", "ensemble"))
-    with pytest.raises(InputError, match="no table rows; expected: 3 columns, spread, steps"):
+    with pytest.raises(InputError, match="no table rows; expected: 3 columns, slope, steps"):
         forest.predict([])
     with pytest.raises(InputError, match=r"table rows of shape \(10, 2\)"):
         forest.predict([], np.zeros((10, 2)))
