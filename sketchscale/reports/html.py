@@ -50,10 +50,11 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Areas of all objects: one array per class, in the order of the classes (one array when there are none)."""
+    """Areas (or `what`) of all objects: one array per class, in the order of the classes (one when there are none)."""
 
     areas: tuple[npt.NDArray[np.floating[Any]], ...]
     unit: str
+    what: str = "area"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,13 +262,12 @@ def _sizes(data: ReportData) -> Markup:
         edges.tolist(),
         counts,
         data.classes or (data.thing,),
-        title=f"area, {data.sizes.unit}",
+        title=f"{data.sizes.what}, {data.sizes.unit}",
         median=float(np.median(together)),
     )
     beyond = int((together > edges[-1]).sum())
-    aside = (
-        f"Area of each object; the {number(beyond)} largest are in the last bar" if beyond else "Area of each object"
-    )
+    aside = f"{data.sizes.what.capitalize()} of each object"
+    aside += f"; the {number(beyond)} largest are in the last bar" if beyond else ""
     return section("Sizes", aside, chart, color_key(data.classes))
 
 

@@ -31,7 +31,7 @@ from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box
 from sketchscale.io.blobs import put_blob
-from sketchscale.io.image import PlaneRef, open_image, read_plane
+from sketchscale.io.image import PlaneRef, VolumeRef, open_image, read_plane
 from sketchscale.io.ledger import reopen_ledger
 from sketchscale.io.table import list_tables, read_table
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render
@@ -46,6 +46,12 @@ __all__ = ["draw_sketch", "write_report"]
 
 _OVERVIEWS, _CROPS, _SCREEN = 4, 6, 2048
 _LOW, _HIGH = 0.5, 99.8
+_SIZE_COLUMNS = (
+    ("area", "um2", "area_um2"),
+    ("area", "px", "area"),
+    ("volume", "um3", "volume_um3"),
+    ("volume", "voxels", "volume"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,20 +160,27 @@ def _notes(shown: Sequence[_Shown]) -> Iterable[Note]:
             yield Note(level="warning", text=f"{one.name}: {absent} chunks are not stored and were read as zeros.")
 
 
-def _areas(table: pyarrow.Table) -> npt.NDArray[np.float64]:
-    name = "area_um2" if "area_um2" in table.column_names else "area"
-    return np.asarray(table.column(name).to_numpy(), np.float64)
-
-
 def _sizes(shown: Sequence[_Shown], classes: Sequence[str]) -> Sizes:
-    areas = [_areas(one.table) for one in shown]
-    unit = "um2" if all("area_um2" in one.table.column_names for one in shown) else "px"
+    what, unit, column = _size_column(shown)
+    sizes = [np.asarray(one.table.column(column).to_numpy(), np.float64) for one in shown]
     if not classes:
-        return Sizes(areas=(np.concatenate(areas),), unit=unit)
+        return Sizes(areas=(np.concatenate(sizes),), unit=unit, what=what)
     names = [_classes_of(one.table) for one in shown]
-    return Sizes(
-        areas=tuple(np.concatenate([a[n == name] for a, n in zip(areas, names, strict=True)]) for name in classes),
-        unit=unit,
+    of_class = tuple(np.concatenate([s[n == name] for s, n in zip(sizes, names, strict=True)]) for name in classes)
+    return Sizes(areas=of_class, unit=unit, what=what)
+
+
+def _size_column(shown: Sequence[_Shown]) -> tuple[str, str, str]:
+    """What is shown as size, its unit and its column, which all images have.
+
+    Raises:
+        InputError: planes and volumes in one report.
+    """
+    for what, unit, column in _SIZE_COLUMNS:
+        if all(column in one.table.column_names for one in shown):
+            return what, unit, column
+    raise InputError.of(
+        found="tables of planes and of volumes", expected="images of one kind", fix="write a report of each kind"
     )
 
 
@@ -189,37 +202,52 @@ def _overview(one: _Shown, classes: Sequence[str], width: int) -> Picture:
     level = next(
         i for i, s in enumerate(setting.image.shapes) if max(s[-2:]) <= _SCREEN or s is setting.image.shapes[-1]
     )
-    index = dict(setting.plane.index)
-    plane = setting.image.plane(level=level, t=index.get("t"), z=index.get("z"))
-    rgb, labels = _pixels(one, plane, whole(plane.shape), level)
-    y, x = setting.plane.shape
+    rgb, labels = _pixels(one, whole(_section(one, level).shape), level)
+    *deep, y, x = setting.plane.shape
+    size = f"{x} x {y} px" if not deep else f"volume of {x} x {y} x {deep[0]} voxels, its middle section"
     return make_picture(
         rgb,
         labels,
         class_of=_class_places(one.table, classes),
         width=width,
         title=one.name,
-        caption=f"{x} x {y} px, {one.table.num_rows} objects",
+        caption=f"{size}, {one.table.num_rows} objects",
     )
 
 
-def _pixels(
-    one: _Shown, plane: PlaneRef, box: Box, level: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer[Any]]]:
-    rgb = to_rgb(read_plane(plane, box), one.ranges)
-    return rgb, read_box(one.setting.labels.array(level), box)
+def _section(one: _Shown, level: int) -> PlaneRef:
+    """The plane that is shown; of a volume, the middle section."""
+    index = dict(one.setting.plane.index)
+    z = one.setting.image.shapes[level][-3] // 2 if isinstance(one.setting.plane, VolumeRef) else index.get("z")
+    return one.setting.image.plane(level=level, t=index.get("t"), z=z)
+
+
+def _pixels(one: _Shown, box: Box, level: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer[Any]]]:
+    rgb = to_rgb(read_plane(_section(one, level), box), one.ranges)
+    middle = tuple(n // 2 for n in one.setting.labels.shapes[level][:-2])
+    there = Box((*middle, *box.start), (*(z + 1 for z in middle), *box.stop))
+    return rgb, read_box(one.setting.labels.array(level), there).reshape(box.shape)
 
 
 def _crops(shown: Sequence[_Shown], classes: Sequence[str]) -> Iterable[Picture]:
     """A few enlarged pieces, shared out over the first images."""
     share = max(1, _CROPS // max(1, len(shown)))
     for one in shown[:_CROPS]:
-        table = one.table
+        table, plane = _in_section(one), _section(one, 0)
         centroids = np.stack([table.column("y").to_numpy(), table.column("x").to_numpy()], axis=1)
-        for box in choose_crops(centroids, one.setting.plane.shape, n=share):
-            rgb, labels = _pixels(one, one.setting.plane, box, 0)
+        for box in choose_crops(centroids, plane.shape, n=share):
+            rgb, labels = _pixels(one, box, 0)
             caption = f"{one.name}, y {box.start[0]}, x {box.start[1]}"
             yield make_picture(rgb, labels, class_of=_class_places(table, classes), width=480, caption=caption)
+
+
+def _in_section(one: _Shown) -> pyarrow.Table:
+    """The objects of the section that is shown."""
+    if not isinstance(one.setting.plane, VolumeRef):
+        return one.table
+    start, stop = (one.table.column(f"box_z_{end}").to_numpy() for end in ("start", "stop"))
+    middle = one.setting.plane.shape[0] // 2
+    return one.table.filter(pyarrow.array((start <= middle) & (middle < stop)))
 
 
 def _seams(shown: Sequence[_Shown]) -> SeamCheck | None:

@@ -10,19 +10,24 @@ import numpy.typing as npt
 import pytest
 
 from sketchscale.cli import run as run_command
-from sketchscale.config import Execution
+from sketchscale.config import ClassifyOptions, Execution, VolumeOptions
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import whole
-from sketchscale.io.arrays import write_box
+from sketchscale.io.arrays import read_box, write_box
 from sketchscale.io.image import commit_labels, create_labels, open_image
 from sketchscale.io.table import read_table
+from sketchscale.workflow.classify import apply_classes
+from sketchscale.workflow.classify_train import train_classes
 from sketchscale.workflow.count import count
 from sketchscale.workflow.measure import measure
+from sketchscale.workflow.report import write_report
+from sketchscale.workflow.verify import verify
+from sketchscale.workflow.volume import segment_volume
 from tests.oracles.solids import solid_features
-from tests.pipeline import draw_nuclei, store_image
+from tests.pipeline import draw_nuclei, draw_volume, store_image
 from tests.workflow.finished import SERIAL, files_of
 from tests.workflow.killed import run_killed
-from tests.workflow.test_volume import store_volume
+from tests.workflow.test_volume import make_volume_model, store_volume
 
 SHAPE = (14, 30, 34)
 
@@ -118,7 +123,7 @@ def test_killed_and_resumed_the_bytes_are_the_same(balls: str, tmp_path: Path) -
     command = ["measure", str(killed), "--engine", "serial", "--block", "64", "--resume"]
     assert run_killed([command], 6).returncode == -9
     assert list(killed.rglob("measure/*.npz"))
-    assert not (killed / "tables").exists()
+    assert not list(killed.rglob("table.parquet"))
     result = run_killed([command])
     assert result.returncode == 0, result.stderr
     assert files_of(killed / "tables") == files_of(Path(balls) / "tables")
@@ -149,3 +154,57 @@ def test_labels_of_other_axes_than_their_image_are_refused_in_one_line(
     with pytest.raises(InputError, match="expected: one shape"):
         measure(shallow, "nuclei", SERIAL)
     assert not (Path(shallow) / ".sketchscale" / "measure-nuclei").exists()
+
+
+def annotate(address: str, path: Path, n: int = 20) -> str:
+    """So many objects of each size, by their label: odd ones are large."""
+    labels = read_table(address, "nuclei").column("label").to_pylist()
+    chosen = [label for odd in (0, 1) for label in [k for k in labels if k % 2 == odd][:n]]
+    rows = [f"{label},{'large' if label % 2 else 'small'}" for label in chosen]
+    path.write_text("\n".join(["label,class", *rows]) + "\n")
+    return str(path)
+
+
+def test_two_kinds_of_balls_are_told_apart_counted_painted_and_shown(tmp_path: Path) -> None:
+    voxels, labels = draw_balls((24, 56, 60), count=120)
+    address = store_volume(tmp_path / "v.zarr", voxels)
+    store_labels(address, labels)
+    measure(address, "nuclei", Execution(engine="serial", block=128))
+    marks = annotate(address, tmp_path / "marks.csv")
+    trained = train_classes(
+        address, "nuclei", marks, str(tmp_path / "c"), ClassifyOptions(steps=60), execution=Execution(engine="serial")
+    )
+    assert trained.n == 40
+    apply_classes(address, "nuclei", str(tmp_path / "c"), execution=Execution(engine="serial", block=128))
+    table = read_table(address, "nuclei")
+    truth = ["large" if label % 2 else "small" for label in table.column("label").to_pylist()]
+    found = table.column("class").to_pylist()
+    unseen = [not known for known in table.column("in_training").to_pylist()]
+    assert sum(unseen) > 40
+    assert np.mean(np.array(truth)[unseen] == np.array(found)[unseen]) > 0.95
+    assert {row["class"]: row["n"] for row in count(address)} == {c: found.count(c) for c in ("large", "small")}
+    painted = open_image(address).label_image("nuclei_class")
+    number = np.array([0, *[1 if c == "large" else 2 for c in found]], np.uint8)
+    rows = np.searchsorted(table.column("label").to_numpy(), labels) + 1
+    np.testing.assert_array_equal(
+        read_box(painted.array(0), whole(labels.shape)), np.where(labels > 0, number[np.minimum(rows, len(found))], 0)
+    )
+    assert all(check["ok"] for check in verify(address))
+    page = Path(write_report([address], "nuclei", str(tmp_path / "page.html"))).read_text()
+    assert "volume of 60 x 56 x 24 voxels, its middle section" in page
+    assert "volume, voxels" in page
+
+
+def test_a_volume_that_was_segmented_is_measured_verified_and_shown(tmp_path: Path) -> None:
+    model = make_volume_model(tmp_path / "model", 3)
+    address = store_volume(tmp_path / "v.zarr", draw_volume((12, 20, 20)), depth=1.5)
+    n = segment_volume(address, VolumeOptions(model=model), SERIAL).n
+    assert measure(address, "nuclei", SERIAL).n == n
+    assert {check["check"]: check["ok"] for check in verify(address)}["tables/nuclei: volumes add up"]
+    page = Path(write_report([address], "nuclei", str(tmp_path / "page.html"))).read_text()
+    assert "volume, um3" in page
+    flat = store_image(tmp_path / "flat.zarr", draw_nuclei((30, 34)))
+    store_labels(flat, np.ones((30, 34), np.uint32))
+    measure(flat, "nuclei", SERIAL)
+    with pytest.raises(InputError, match="planes and of volumes"):
+        write_report([address, flat], "nuclei", str(tmp_path / "both.html"))
