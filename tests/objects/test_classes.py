@@ -16,13 +16,9 @@ from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.objects import classes
-from sketchscale.objects.class_image import plan_class_image, put_class_lookup
-from sketchscale.objects.classes import (
-    collect_classes,
-    deal_objects,
-    plan_classify,
-)
-from sketchscale.objects.classifiers import Classifier, ClassifierConfig, LightNet
+from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
+from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
+from sketchscale.objects.classifiers import Classifier, ClassifierConfig, LightNet, train_classifier
 from sketchscale.objects.features import MeasureConfig
 from sketchscale.objects.patches import cut_patches, estimate_side, object_windows, read_patches
 from tests.objects.test_features import blobs, measure, noise
@@ -49,8 +45,8 @@ def untrained(side=8, classes=("a", "b", "c"), seed=0):
     return Classifier(config=config, weights=weights)
 
 
-def classified(labels, image, classifier, block, chunks=(16, 16), engine="serial", examples=None):
-    table = table_of(labels)
+def classified(labels, image, classifier, block, chunks=(16, 16), engine="serial", examples=None, table=None):
+    table = table_of(labels) if table is None else table
     store = f"memory://classes-{next(_NAMES)}"
     plan = plan_classify(stored(labels, chunks), plane_of(image, chunks), classifier, store=store, block=block)
     deal_objects(plan, table)
@@ -156,21 +152,110 @@ def test_the_estimated_side_is_1_4_of_the_largest_box_within_limits():
     assert estimate_side(table, []) == 12
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(0, 2**16))
-def test_the_class_image_shows_the_class_of_every_object(shape, seed):
-    labels = blobs(shape, 8, seed)
-    table = table_of(labels).select(["label"])
-    names = [("a", "b", "unlisted")[i % 3] for i in range(table.num_rows)]
-    table = table.append_column("class", pyarrow.array(names, pyarrow.string()))
+def ranks(labels, step):
+    """The same objects with other ids: `step` apart."""
+    return labels.astype(np.uint64) * np.uint64(step)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.sampled_from([1, 7, 10**9]),
+    st.sampled_from([(16, 8), (40, 40)]),
+    st.integers(0, 2**16),
+)
+def test_class_image_and_masks_are_those_of_a_loop_whatever_the_ids(shape, step, block, seed):
+    labels = ranks(blobs(shape, 8, seed), step)
+    ids = np.unique(labels[labels > 0])
+    names = [("a", "b", "unlisted", None)[i % 4] for i in range(len(ids))]
+    table = pyarrow.table({"label": ids, "class": pyarrow.array(names, pyarrow.string())})
     store = f"memory://class-image-{next(_NAMES)}"
-    target = ArrayRef(store=store, path="image")
-    create_array(target, shape=shape, chunks=(8, 8), dtype="uint8")
+    image, mask = ArrayRef(store=store, path="image"), ArrayRef(store=store, path="mask")
+    create_array(image, shape=shape, chunks=(8, 8), dtype="uint8")
+    create_array(mask, shape=shape, chunks=(8, 8), dtype="uint64")
     key = put_class_lookup(store, "lookup", table, ["a", "b"])
-    run_plan(
-        plan_class_image(stored(labels, (7, 7)), target, store=store, key=key, block=(16, 8)), open_engine("serial")
-    )
-    expected = np.zeros(shape, np.uint8)
-    for label, name in zip(table.column("label").to_pylist(), names, strict=True):
+    source = stored(labels, (7, 7))
+    run_plan(plan_class_image(source, image, store=store, key=key, block=block), open_engine("serial"))
+    run_plan(plan_class_mask(source, mask, code=2, store=store, key=key, block=block), open_engine("serial"))
+    expected, kept = np.zeros(shape, np.uint8), np.zeros(shape, np.uint64)
+    for label, name in zip(ids.tolist(), names, strict=True):
         expected[labels == label] = {"a": 1, "b": 2}.get(name, 0)
-    np.testing.assert_array_equal(open_array(target)[...], expected)
+        kept[labels == label] = label if name == "b" else 0
+    np.testing.assert_array_equal(open_array(image)[...], expected)
+    np.testing.assert_array_equal(open_array(mask)[...], kept)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from([3, 10**6]), st.tuples(st.integers(9, 41), st.integers(9, 41)), st.integers(0, 2**16))
+def test_renumbered_labels_change_ids_and_nothing_else(step, block, seed):
+    labels, image = blobs((40, 40), 9, seed), noise("uint8", (2, 40, 40), seed)
+    here = classified(labels, image, untrained(), (40, 40))
+    there = classified(labels * np.uint32(step), image, untrained(), block)
+    assert there.drop_columns(["label"]).equals(here.drop_columns(["label"]))
+
+
+def slow_columns(label, names, probabilities, said):
+    """Class columns, one object after the other."""
+    for k, row in zip(label, probabilities, strict=True):
+        best = max(range(len(names)), key=lambda i: row[i])
+        own = said.get(k, names[best])
+        yield own, row[names.index(own)] if own in names else None, "user" if k in said else "model", k in said
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 12), st.integers(0, 2**16))
+def test_class_columns_are_those_of_a_loop(n, seed):
+    rng = np.random.default_rng(seed)
+    label, names = rng.permutation(50)[:n], ("a", "b", "c")
+    probabilities = rng.integers(0, 4, (n, 3)).astype(np.float32)  # with ties: the first class wins
+    said = {int(k): ("b", "new")[i % 2] for i, k in enumerate(label[::3])}
+    found = classes._class_columns(label, names, probabilities, said)
+    assert list(zip(*(c.to_pylist() for c in found.values()), strict=True)) == list(
+        slow_columns(label.tolist(), names, probabilities.tolist(), said)
+    )
+
+
+def test_rows_that_pass_by_in_batches_get_the_columns_of_the_whole_table():
+    labels, image = blobs((60, 60), 20, 1), noise("uint8", (2, 60, 60), 1)
+    table = table_of(labels)
+    whole = classified(labels, image, untrained(), (32, 32))
+    narrow = classified(labels, image, untrained(), (32, 32)).select(
+        ["label", *(name for name in whole.column_names if name not in table.column_names)]
+    )
+    again = pyarrow.Table.from_batches(list(with_classes(whole.to_batches(max_chunksize=3), narrow)))
+    assert again.equals(whole.combine_chunks())
+    with pytest.raises(InputError, match="classify again"):
+        list(with_classes(table.slice(1).to_batches(), narrow))
+
+
+def forest(rows, names, features):
+    return train_classifier(
+        None, rows, names, kind="random-forest", channels=("c0", "c1"), ranges=(), features=features
+    )
+
+
+def test_a_forest_reads_rows_of_the_table_and_no_pixel(monkeypatch):
+    labels, image = blobs((60, 60), 20, 2), noise("uint8", (2, 60, 60), 2)
+    table = table_of(labels)
+    area = table.column("area").to_numpy().astype(np.float64)[:, None]
+    names = ["large" if a > np.median(area) else "small" for a in area[:, 0]]
+    trained = forest(area, names, ("area",))
+    monkeypatch.setattr(classes, "read_plane", None)
+    monkeypatch.setattr(classes, "read_labels", None)
+    found = classified(labels, image, trained, (60, 60))
+    assert found.column("class").to_pylist() == names
+    assert not any(found.column("patch_cropped").to_pylist())
+    assert classified(labels, image, trained, (13, 29)).equals(found)
+    with pytest.raises(InputError, match="without column area"):
+        classified(labels, image, trained, (60, 60), table=table.drop_columns(["area"]))
+
+
+def test_a_table_without_boxes_and_labels_of_another_shape_are_refused_in_one_line():
+    labels, image = blobs((30, 30), 5, 0), noise("uint8", (2, 30, 30), 0)
+    with pytest.raises(InputError, match="without box_y_start") as caught:
+        classified(labels, image, untrained(), (30, 30), table=table_of(labels).drop_columns(["box_y_start"]))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="one shape"):
+        classified(labels[:20], image, untrained(), (30, 30))
+    with pytest.raises(InputError, match="of type float32"):
+        classified(labels.astype(np.float32), image, untrained(), (30, 30), table=table_of(labels))
