@@ -43,10 +43,7 @@ def gallery(name: str = "mature", heat: bool = False) -> GalleryData:
     return GalleryData(
         title=name,
         images=2,
-        classes=(
-            *kinds,
-            GalleryClass(name="none", color="#000000", n=0, by_probability=bars, certain=(), uncertain=()),
-        ),
+        classes=(*kinds, empty),
         disagreements=(shot(probability=None, note=name),),
         annotated=4,
         confusion=((name, "young"), ((3, 1), (0, 4))),
