@@ -11,7 +11,8 @@ drew; but at most half of the 5th percentile of the matched objects: nothing muc
 object. Pieces are joined by their ends only where that is better by more than 0.003; among thresholds within 0.003 of
 the best, the middle one is taken. Pieces with fewer than 8 annotated pixels are left out: they say too little.
 
-`train` looks at the images that the model was trained on, where fields are a little better than elsewhere.
+`train` looks at the images that it was given to validate, or, where these have too few annotated objects, at those that
+the model was trained on, where fields are a little better than elsewhere.
 """
 
 from __future__ import annotations

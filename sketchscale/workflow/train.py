@@ -79,9 +79,9 @@ def train(
         _check_output(folder, execution)
     init = None if options.init in (None, "random") else load_model(options.init)
     with Runner(execution, on_event) as runner:
-        data, validation = _read(options, init, runner)
+        data, held_out, others = _read(options, init, runner)
     images = data.training()
-    config = _training_config(options, images[0].image.shape[0], init, bool(validation))
+    config = _training_config(options, images[0].image.shape[0], init, bool(held_out or others))
     check_images(images, config)
     watch = _Watch(data, config, folder / "run", on_step if first else lambda line: None)
     with _writing(folder):
@@ -93,14 +93,16 @@ def train(
             config,
             run_folder=folder / "run",
             init=init,
-            validation=validation,
+            validation=[*held_out, *others],
             on_step=watch.note,
             hooks=Hooks(refresh=watch.refresh, on_preview=watch.show),
             resume=execution.resume,
         )
         watch.draw()
     if first:
-        model = calibrate(model, data.training())
+        calibrated = calibrate(model, others)
+        # other images say more, where enough objects are annotated on them; else calibration leaves the model alone
+        model = calibrate(model, data.training()) if calibrated is model else calibrated
     return _save(folder, model, options, watch, first)
 
 
@@ -192,8 +194,10 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read(options: TrainOptions, init: Model | None, runner: Runner) -> tuple[SketchedImages, list[TrainingImage]]:
-    """What is taught from, and held-out annotation; a model to start from says how intensities are scaled."""
+def _read(
+    options: TrainOptions, init: Model | None, runner: Runner
+) -> tuple[SketchedImages, list[TrainingImage], list[TrainingImage]]:
+    """What is taught from, held-out annotation, other images; a model to start from says how intensities are scaled."""
     scale = init.config if init else TrainingConfig()
     reading = Reading(channels=options.channels, low=scale.low, high=scale.high, on_conflict=options.on_conflict)
     if options.hold_out is not None and find_loss(options.loss).dense:
@@ -204,9 +208,10 @@ def _read(options: TrainOptions, init: Model | None, runner: Runner) -> tuple[Sk
         )
     data = SketchedImages(options.images, options.sketches, reading, runner)
     held_out = [] if options.hold_out is None else data.hold_out(options.hold_out, options.seed)
+    others: list[TrainingImage] = []
     if options.validate or options.validate_sketches:
-        held_out += SketchedImages(options.validate, options.validate_sketches, reading, runner).training()
-    return data, held_out
+        others = SketchedImages(options.validate, options.validate_sketches, reading, runner).training()
+    return data, held_out, others
 
 
 def _training_config(options: TrainOptions, channels: int, init: Model | None, validated: bool) -> TrainingConfig:

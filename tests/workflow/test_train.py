@@ -88,6 +88,17 @@ def test_other_images_can_be_held_out(tmp_path: Path) -> None:
         train(replace(options, validate_sketches=(), out=str(tmp_path / "other")))
 
 
+@pytest.mark.parametrize(("objects", "windows"), [(3, 2), (1, 1)])
+def test_a_model_is_calibrated_on_other_images_where_they_show_enough(
+    tmp_path: Path, objects: int, windows: int
+) -> None:
+    """On two other images with three objects each; but on the one that was taught where they have one each."""
+    taught, *others = (image_and_sketch(tmp_path, seed, 7 if seed == 0 else objects) for seed in range(3))
+    images, sketches = zip(*others, strict=True)
+    train(small(tmp_path, taught, validate=images, validate_sketches=sketches))
+    assert load_model(str(tmp_path / "model")).provenance["calibrated"]["windows"] == windows
+
+
 def append_later(sketch: str, text: str | None = None) -> Callable[[str], None]:
     """Draws once the first step was reported."""
     done: list[int] = []
