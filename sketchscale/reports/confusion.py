@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from sketchscale.reports.charts import number
 from sketchscale.reports.markup import Markup, element
+from sketchscale.reports.page import section
 
-__all__ = ["confusion_chart", "confusion_svg", "confusion_text", "recalls"]
+__all__ = ["confusion_chart", "confusion_svg", "confusion_text", "held_out_section", "recalls"]
 
 _CELL, _LEFT, _TOP, _RIGHT = 64, 150, 46, 90
 _RIGHT_COLOR, _WRONG_COLOR = "#17b890", "#fa5f55"
@@ -49,6 +50,16 @@ def confusion_chart(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> 
         class_="chart",
         style=f"max-width:{width}px",
     )
+
+
+def held_out_section(confusion: tuple[Sequence[str], Sequence[Sequence[int]]] | None) -> Markup:
+    """The section of a page about objects that a first training did not see; nothing without any."""
+    if confusion is None:
+        return Markup("")
+    classes, matrix = confusion
+    total, right = sum(map(sum, matrix)), sum(row[i] for i, row in enumerate(matrix))
+    aside = f"{number(right)} of {number(total)} annotated objects that a first training did not see were found right"
+    return section("Held-out score", aside, confusion_chart(classes, matrix))
 
 
 def confusion_svg(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sketchscale.reports.charts import histogram_chart, number
-from sketchscale.reports.confusion import confusion_chart
+from sketchscale.reports.confusion import held_out_section
 from sketchscale.reports.markup import Markup, element, join
 from sketchscale.reports.page import (
     big_number,
@@ -146,7 +146,7 @@ def render_gallery(data: GalleryData) -> str:
         _certainty(data),
         _disagreements(data),
         *(_class_section(one, data.total) for one in data.classes),
-        _held_out(data),
+        held_out_section(data.confusion),
         section("Provenance", "What it takes to make this again", fact_list(data.facts)) if data.facts else "",
         element("footer", f"Made by sketchscale {made}".strip() + ". One file, nothing loaded.", class_="foot"),
     )
@@ -216,12 +216,3 @@ def _thumbnail(one: Thumbnail) -> Markup:
     words = [element("b", sure), element("span", one.name)]
     words += [element("span", one.note, class_="note")] if one.note else []
     return element("div", element("div", *views, class_="views"), element("p", *words), class_="thumb", title=one.name)
-
-
-def _held_out(data: GalleryData) -> Markup:
-    if data.confusion is None:
-        return Markup("")
-    classes, matrix = data.confusion
-    total, right = sum(map(sum, matrix)), sum(row[i] for i, row in enumerate(matrix))
-    aside = f"{number(right)} of {number(total)} annotated objects that a first training did not see were found right"
-    return section("Held-out score", aside, confusion_chart(classes, matrix))

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from sketchscale.errors import InputError
 from sketchscale.reports.charts import Series, bar, histogram_chart, line_chart, number, plate_map, ticks
+from sketchscale.reports.confusion import held_out_section
 from sketchscale.reports.markup import Markup, element, join, text
 from sketchscale.reports.page import (
     big_number,
@@ -100,6 +101,7 @@ class ReportData:
         figures: further big numbers, (value, label).
         notes: what a reader must know first, the worst first.
         sizes, seams, training, accuracy: None or empty leaves the section out.
+        confusion: classes of the classifier, and how many held-out objects of each it took for each.
         overviews: whole images; the first is shown large (make it 1400 px wide), the others half as wide (700 px).
         crops: enlarged pieces, square (480 px).
         provenance: versions, hashes, device, by name. command: as typed. config: the resolved configuration, as text.
@@ -115,6 +117,7 @@ class ReportData:
     figures: tuple[tuple[str, str], ...] = ()
     notes: tuple[Note, ...] = ()
     sizes: Sizes | None = None
+    confusion: tuple[tuple[str, ...], tuple[tuple[int, ...], ...]] | None = None
     overviews: tuple[Picture, ...] = ()
     crops: tuple[Picture, ...] = ()
     seams: SeamCheck | None = None
@@ -148,6 +151,7 @@ def render(data: ReportData) -> str:
         _plates(data),
         _counts(data),
         _sizes(data),
+        held_out_section(data.confusion),
         _pictures(data),
         _accuracy(data.accuracy),
         _seams(data.seams),

@@ -31,8 +31,9 @@ from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box
 from sketchscale.io.blobs import put_blob
-from sketchscale.io.image import PlaneRef, VolumeRef, open_image, read_plane
+from sketchscale.io.image import PlaneRef, VolumeRef, open_image, read_attributes, read_plane
 from sketchscale.io.ledger import reopen_ledger
+from sketchscale.io.store import split_address
 from sketchscale.io.table import list_tables, read_table
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
@@ -141,6 +142,7 @@ def _data(shown: Sequence[_Shown], labels: str, *, title: str, model: str | None
         classes=classes,
         notes=tuple(_notes(shown)),
         sizes=_sizes(shown, classes),
+        confusion=_confusion(shown, labels),
         overviews=tuple(_overview(one, classes, 1400 if i == 0 else 700) for i, one in enumerate(shown[:_OVERVIEWS])),
         crops=tuple(_crops(shown, classes)),
         seams=_seams(shown),
@@ -182,6 +184,17 @@ def _size_column(shown: Sequence[_Shown]) -> tuple[str, str, str]:
     raise InputError.of(
         found="tables of planes and of volumes", expected="images of one kind", fix="write a report of each kind"
     )
+
+
+def _confusion(shown: Sequence[_Shown], labels: str) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]] | None:
+    """Held-out score of the classifier, as its application noted beside the first table that has one."""
+    for one in shown:
+        store, group = split_address(one.setting.image.address)
+        attributes = read_attributes(store, f"{group}/tables/{labels}".lstrip("/")) or {}
+        about = attributes.get("sketchscale", {})
+        if about.get("held_out"):
+            return tuple(about["classes"]), tuple(tuple(row) for row in about["held_out"]["confusion"])
+    return None
 
 
 def _classes_of(table: pyarrow.Table) -> npt.NDArray[np.str_]:

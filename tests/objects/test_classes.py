@@ -34,7 +34,9 @@ def one_thread():
 
 
 def table_of(labels):
-    return measure(labels, np.zeros((0, *labels.shape), np.uint8), MeasureConfig(shape=labels.shape))
+    return measure(
+        labels, np.zeros((0, *labels.shape), np.uint8), MeasureConfig(shape=labels.shape, features=("area",))
+    )
 
 
 def untrained(side=8, classes=("a", "b", "c"), seed=0):
