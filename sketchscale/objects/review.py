@@ -7,10 +7,12 @@ Objects that a person annotated for training are known; they are counted as they
 object counts as itself, so only the N_j - n_j others are uncertain (finite population).
 
 The interval is of a Bayesian posterior: the classes of stratum j have a Dirichlet prior with 1/2 on the predicted class
-and 1/2 / sqrt(K - 1) on each of the K - 1 others (Jeffreys' prior for K = 2; for more classes a weaker one, because the
-sum over many strata of a prior's pseudo-objects would push rare classes up), and what was not judged is drawn from it.
-Its quantiles, widened to hold the estimate, are the interval. Where no object of a stratum was judged, the estimate
-takes the share of right ones over all strata, and spreads the rest evenly over the other classes.
+and 1/2 / sqrt(K - 1) on each other one and on `none`, where K counts the classes without it (Jeffreys' prior for K = 2;
+for more classes a weaker one, because the sum over many strata of a prior's pseudo-objects would push rare classes up),
+and what was not judged is drawn from it. Its quantiles, widened to hold the estimate, are the interval. That of the
+accuracy is from all strata together, with Jeffreys' prior on right and wrong: the sample is a random one of all
+objects, too. Where no object of a stratum was judged, the estimate takes the share of right ones over all strata, and
+spreads the rest evenly over the other classes.
 
 `unsure` and `none` (not an object) are one class, `none`, which is counted out of the total. It is always one of the K:
 that nobody said `none` of 50 objects does not show that there is none among the others.
@@ -34,8 +36,6 @@ __all__ = ["NONE", "ClassEstimate", "Review", "check_random", "estimate", "judge
 
 NONE = "none"
 """What is no object, or cannot be told."""
-
-_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +140,7 @@ def estimate(
     table = np.array([[merged.get((j, k), 0) for k in names] for j in names], np.int64).reshape(len(names), len(names))
     _check(names, sizes, table, {guess for guess, _ in merged})
     extra = np.array([known.get(name, 0) for name in names], np.int64)
-    counts, correct = _draws(sizes, table, np.random.default_rng(seed), draws)
-    return _review(names, sizes, table, extra, counts, correct)
+    return _review(names, sizes, table, extra, np.random.default_rng(seed), draws)
 
 
 def _check(names: Sequence[str], sizes: npt.NDArray[np.int64], table: npt.NDArray[np.int64], guessed: set[str]) -> None:
@@ -161,14 +160,15 @@ def _review(
     sizes: npt.NDArray[np.int64],
     table: npt.NDArray[np.int64],
     extra: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.float64],
-    correct: npt.NDArray[np.float64],
+    rng: np.random.Generator,
+    draws: int,
 ) -> Review:
     k = len(names)
     shares = _shares(table)
     rest = sizes - table.sum(axis=1)
     points = table.sum(axis=0) + (rest[:, None] * shares).sum(axis=0)
     right = float(np.trace(table) + (rest * np.diag(shares)).sum())
+    counts, correct = _draws(sizes, table, rng, draws), _right_draws(sizes, table, rng, draws)
     real = np.array([name != NONE for name in names])
     population = max(1, int(sizes.sum()))
     classes = []
@@ -201,7 +201,7 @@ def _review(
 
 def _prior(k: int) -> npt.NDArray[np.float64]:
     """(k, k) Dirichlet parameters: row is the predicted class."""
-    prior = np.full((k, k), 0.5 / np.sqrt(k - 1))
+    prior = np.full((k, k), 0.5 / np.sqrt(max(1, k - 2)))
     np.fill_diagonal(prior, 0.5)
     return prior
 
@@ -217,19 +217,23 @@ def _shares(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 def _draws(
     sizes: npt.NDArray[np.int64], table: npt.NDArray[np.int64], rng: np.random.Generator, number: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(number, k) objects of each class, and (number,) right ones, from the posterior."""
+) -> npt.NDArray[np.float64]:
+    """(number, k) objects of each class, from the posterior."""
     rest = sizes - table.sum(axis=1)
     counts = np.tile(table.sum(axis=0).astype(np.float64), (number, 1))
-    correct = np.full(number, float(np.trace(table)))
     parameters = table + _prior(len(sizes))
     for j in np.flatnonzero(rest):
-        for start in range(0, number, _BATCH):
-            shares = rng.dirichlet(parameters[j], min(_BATCH, number - start))
-            drawn = rng.multinomial(int(rest[j]), shares)
-            counts[start : start + _BATCH] += drawn
-            correct[start : start + _BATCH] += drawn[:, j]
-    return counts, correct
+        counts += rng.multinomial(int(rest[j]), rng.dirichlet(parameters[j], number))
+    return counts
+
+
+def _right_draws(
+    sizes: npt.NDArray[np.int64], table: npt.NDArray[np.int64], rng: np.random.Generator, number: int
+) -> npt.NDArray[np.float64]:
+    """(number,) objects whose predicted class is right, from the posterior."""
+    right, judged = int(np.trace(table)), int(table.sum())
+    shares = rng.beta(right + 0.5, judged - right + 0.5, number)
+    return right + rng.binomial(int(sizes.sum()) - judged, shares).astype(np.float64)
 
 
 def _interval(draws: npt.NDArray[np.float64], point: float) -> tuple[float, float]:

@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
+
+import numpy as np
+from PIL import Image
 
 from sketchscale.errors import InputError
 from sketchscale.reports.markup import Markup, element
 from sketchscale.reports.pictures import PALETTE, Picture
 
-__all__ = ["JudgeClass", "JudgeItem", "JudgePage", "page_digest", "render_judge"]
+__all__ = ["JudgeClass", "JudgeItem", "JudgePage", "outlined", "page_digest", "render_judge"]
 
 _KEYS = (
     "Keys: 1 to 9 give a class, 0 unsure, - not an object; u or r take back; arrows, Home and End move; "
@@ -80,6 +84,19 @@ class JudgePage:
             )
         if any(len(item.row) != len(self.columns) for item in self.items):
             raise InputError("rows and columns differ in number; expected: one value per column")
+
+
+def outlined(picture: Picture, color: str = "#00d5ff") -> Picture:
+    """A picture with its outline in a colour that is no class's."""
+    if picture.layer is None:
+        return picture
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    with Image.open(io.BytesIO(picture.layer)) as layer:
+        pixels = np.array(layer.convert("RGBA"))
+    pixels[pixels[..., 3] > 0, :3] = rgb
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).quantize(2).save(buffer, "PNG", optimize=True)
+    return replace(picture, layer=buffer.getvalue())
 
 
 def page_digest(page: JudgePage) -> str:

@@ -26,7 +26,7 @@ from sketchscale.io.table import list_tables, read_batches
 from sketchscale.objects.classifiers import load_classifier
 from sketchscale.objects.mark_files import check_color
 from sketchscale.objects.sources import read_labels
-from sketchscale.reports.judge import JudgeClass, JudgeItem, JudgePage, render_judge
+from sketchscale.reports.judge import JudgeClass, JudgeItem, JudgePage, outlined, render_judge
 from sketchscale.reports.pictures import Picture, color_of, make_picture, to_rgb
 from sketchscale.workflow.measure import label_setting
 from sketchscale.workflow.propose import Proposal, ProposeResult, columns_of, rows_of
@@ -38,7 +38,6 @@ _SURROUNDINGS, _SMALLEST, _LARGEST = 2.5, 48, 256
 _MARGIN = 1.25
 _WIDTH = 480
 _LOW, _HIGH = 0.5, 99.8
-_OUTLINE = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,9 +198,8 @@ def _picture(one: Proposal, view: _View, rows: Mapping[tuple[str, int], Mapping[
     whole = Box((*section, *box.start), (*(s + 1 for s in section), *box.stop))
     mask = (read_labels(view.labels.array(0), whole) == one.label).reshape(box.shape)
     rgb = to_rgb(read_plane(plane, box), view.ranges)
-    return make_picture(
-        _padded(rgb, window, box), _padded(mask.astype(np.uint8), window, box), class_of={1: _OUTLINE}, width=_WIDTH
-    )
+    shown = make_picture(_padded(rgb, window, box), _padded(mask.astype(np.uint8), window, box), width=_WIDTH)
+    return outlined(shown)
 
 
 def _padded(pixels: npt.NDArray[np.uint8], window: Box, box: Box) -> npt.NDArray[np.uint8]:
