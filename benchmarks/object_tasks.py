@@ -23,7 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sketchscale.objects.classifiers import CLASSIFIERS, NetworkOptions, TrainingOptions, train_classifier
+from sketchscale.objects.classifiers import (
+    CLASSIFIERS,
+    ForestOptions,
+    NetworkOptions,
+    TrainingOptions,
+    train_classifier,
+)
 
 SIDE = 64
 
@@ -97,9 +103,16 @@ def _with_rows(patches: npt.NDArray[np.float32], names: list[str]) -> Task:
 TASKS: dict[str, Callable[[int, int], Task]] = {"discs": texture_discs, "spots": channel_spots}
 
 
-def score(kind: str, draw: Callable[[int, int], Task], labels: int, seed: int, options: TrainingOptions) -> dict:
-    """Accuracy on 500 new objects, and seconds of processor time to train and score."""
-    known, new = draw(labels, seed), draw(500, 1000 + seed)
+def score(
+    kind: str,
+    draw: Callable[[int, int], Task],
+    labels: int,
+    seed: int,
+    options: TrainingOptions,
+    new_objects: int = 500,
+) -> dict[str, float]:
+    """Accuracy on new objects, and seconds of processor time to train and score."""
+    known, new = draw(labels, seed), draw(new_objects, 1000 + seed)
     channels = tuple(f"c{i}" for i in range(known.patches.shape[1] - 1))
     start = time.process_time()
     classifier = train_classifier(
@@ -128,11 +141,18 @@ def main() -> None:
     torch.set_num_threads(1)
     for task, draw in TASKS.items():
         for kind in chosen.kinds:
-            width = 8 if chosen.tiny and kind == "resnet18" else None
-            options = TrainingOptions(steps=2 if chosen.tiny else 150, network=NetworkOptions(width=width))
-            runs = [score(kind, draw, chosen.labels, seed, options) for seed in range(1 if chosen.tiny else 3)]
-            record = {"task": task, "kind": kind, "labels": chosen.labels, "runs": runs}
-            print(json.dumps(record), flush=True)
+            print(json.dumps(measured(task, draw, kind, chosen.labels, chosen.tiny)), flush=True)
+
+
+def measured(task: str, draw: Callable[[int, int], Task], kind: str, labels: int, tiny: bool) -> dict[str, object]:
+    """One record."""
+    labels = 12 if tiny else labels
+    if tiny:
+        options = TrainingOptions(steps=1, held_out=0, network=NetworkOptions(width=4), forest=ForestOptions(trees=4))
+        runs = [score(kind, draw, labels, 0, options, 12)]
+    else:
+        runs = [score(kind, draw, labels, seed, TrainingOptions()) for seed in range(3)]
+    return {"task": task, "kind": kind, "labels": labels, "runs": runs}
 
 
 if __name__ == "__main__":

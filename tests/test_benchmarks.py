@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
     [
         ("plate.py", ["--tiny", "--work", "{folder}"], "verify: "),
         ("objects.py", ["--tiny"], "skimage_features_s"),
+        ("object_tasks.py", ["--tiny"], "gradient-boosting"),
         ("integration.py", ["--tiny", "--work", "{folder}"], "suppressed"),
         ("where_next.py", ["--tiny"], "| where-next |"),
         ("integration.py", ["--tiny", "--noise", "--seeds", "1"], "white"),
