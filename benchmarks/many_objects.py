@@ -6,8 +6,8 @@
 Striped and plain discs of 18 px lie on a grid of 24 px, 2,304 px chunks, one channel; drawn here chunk by chunk, so the
 largest image (24,000 px) is never in memory. Every number of objects is measured (all features), 100 objects are
 labelled, a network is trained, and all are classified, with class image, in a process of its own, whose peak memory is
-given with the libraries in it. Times are of the processor, one worker; ten objects are measured before, so that compiling
-is not counted.
+given with the libraries in it. Times are of the processor, one worker; ten objects are measured before, so compiling is
+not counted.
 """
 
 from __future__ import annotations
