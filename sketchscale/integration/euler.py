@@ -80,8 +80,9 @@ class IntegrationConfig:
             pixels is above this (about 1 parallel, 0 at right angles, -1 fleeing from one another). Flow as predicted,
             not normalised: it is short where a network sees two objects touch.
         join_share: two pieces that touch are also one object, whatever distance and flow say, when more than this share
-            of the facing pixels on their common border end at most `join_radius` apart. 0.3 joins what noise splits;
-            less joins neighbours. None, as 1, joins nothing. Source: ours.
+            of the facing pixels on their common border end at most `join_radius` apart. 0.3 joins again the long cells
+            that noise splits, but also small objects that touch (benchmarks/results/affinity.txt). None, as 1, joins
+            nothing. Source: ours.
         join_radius: in a straight line, px. Suppressed ends are less than 6 px along an axis from where they start, so
             the ends of two pixels that flee from one another are up to 12 px apart.
         method: "suppressed", or "euler" as the papers write it, with a halo of 400 px and more.
