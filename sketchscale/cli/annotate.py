@@ -64,16 +64,51 @@ def count(
     images: opt.Images,
     labels: opt.Labels = "nuclei",
     by: By = None,
+    review: Annotated[str | None, typer.Option("--review", help="Judged random objects: corrected counts.")] = None,
+    on_conflict: Annotated[str, typer.Option("--on-conflict", help="In --review: refuse or last.")] = "refuse",
+    csv: Annotated[str | None, typer.Option("--csv", help="Write the rows to this file, too.")] = None,
+    overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
-    """Objects per image, well and class, from the tables that `measure` and `classify` wrote."""
+    """Objects per image, well and class; with --review, what there are by a person's judgement of a random sample."""
+    from sketchscale.errors import UnknownNameError
     from sketchscale.workflow import count as work
     from sketchscale.workflow.images import expand
+    from sketchscale.workflow.propose import refuse_existing
 
-    split = work.parse_by(by or ["image", "class"])
+    split = work.parse_by(by or (["class"] if review else ["image", "class"]))
+    refuse_existing([csv] if csv else [], overwrite)
+    if review is not None:
+        if on_conflict not in ("refuse", "last"):
+            raise UnknownNameError.among("--on-conflict", on_conflict, ("refuse", "last"))
+        _count_reviewed(images, labels, split, review, on_conflict, csv, json)
+        return
 
     def report(tallies: list[Any]) -> None:
         rows = work.counts_by(tallies, labels, split, missing=work.missing_wells(images) if "well" in split else ())
+        if csv:
+            work.save_counts(rows, csv)
         opt.show(rows, json, lambda: work.counts_text(rows))
 
     opt.each(expand(images), lambda image: work.tally(image, labels), report)
+
+
+def _count_reviewed(
+    images: list[str], labels: str, by: tuple[str, ...], path: str, on_conflict: Any, csv: str | None, json: bool
+) -> None:
+    from sketchscale.errors import InputError
+    from sketchscale.workflow.count import save_counts
+    from sketchscale.workflow.images import expand
+    from sketchscale.workflow.review import review_counts, review_rows, review_text
+
+    if by != ("class",):
+        raise InputError.of(
+            found=f"--review by {', '.join(by) or 'none'}",
+            expected="--by class: a sample of all images says nothing of one",
+            fix="leave --by out, or count the images of one well with proposals drawn from it",
+        )
+    result = review_counts(expand(images), labels, path, on_conflict=on_conflict)
+    rows = review_rows(result, labels)
+    if csv:
+        save_counts(rows, csv)
+    opt.show({"counts": rows, **asdict(result)}, json, lambda: review_text(result, labels))

@@ -6,14 +6,18 @@ and that holds no image. Rows come in the order of the images, wells by row and 
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sketchscale.errors import InputError, MissingDataError
-from sketchscale.io.image import open_image, read_attributes
+from sketchscale.io.blobs import put_blob
+from sketchscale.io.image import Image, open_image, read_attributes
 from sketchscale.io.metadata import ome_attributes, parse_plate
 from sketchscale.io.plate import open_plate, well_name
 from sketchscale.io.store import split_address
@@ -21,7 +25,19 @@ from sketchscale.io.table import list_tables, read_batches
 from sketchscale.reports.plate import UNCLASSIFIED, split_well
 from sketchscale.workflow.images import expand, local_matches
 
-__all__ = ["BY", "Tally", "count", "counts_by", "counts_text", "missing_wells", "parse_by", "tally", "well_of"]
+__all__ = [
+    "BY",
+    "Tally",
+    "count",
+    "counts_by",
+    "counts_text",
+    "missing_wells",
+    "parse_by",
+    "require_table",
+    "save_counts",
+    "tally",
+    "well_of",
+]
 
 BY = ("image", "well", "class")
 """What rows can be split by."""
@@ -85,20 +101,30 @@ def tally(address: str, labels: str = "nuclei") -> Tally:
     Raises:
         MissingDataError: nothing was measured yet.
     """
+    image = require_table(address, labels)
+    plate, well = well_of(image.address)
+    rows, numbers, is_classified = 0, Counter[str | None](), True
+    for batch in read_batches(image.address, labels, columns=["label", "class"]):
+        rows += batch.num_rows
+        is_classified = "class" in batch.schema.names
+        if is_classified:
+            numbers.update(name or UNCLASSIFIED for name in batch.column("class").to_pylist())
+    return Tally(image=image.address, plate=plate, well=well, numbers=numbers if numbers else {None: rows})
+
+
+def require_table(address: str, labels: str) -> Image:
+    """The image, when its labels were measured.
+
+    Raises:
+        MissingDataError: nothing was measured yet.
+    """
     image = open_image(address)
     if labels not in list_tables(image.address):
         raise MissingDataError(
             f"{address} has no table {labels!r}; expected: one row per object; "
             f"to fix: sketchscale measure {address} --labels {labels}"
         )
-    plate, well = well_of(image.address)
-    rows, numbers, is_classified = 0, Counter[str | None](), True
-    for batch in read_batches(image.address, labels):
-        rows += batch.num_rows
-        is_classified = "class" in batch.schema.names
-        if is_classified:
-            numbers.update(name or UNCLASSIFIED for name in batch.column("class").to_pylist())
-    return Tally(image=image.address, plate=plate, well=well, numbers=numbers if numbers else {None: rows})
+    return image
 
 
 def well_of(address: str) -> tuple[str, str]:
@@ -174,3 +200,17 @@ def counts_text(rows: Sequence[Mapping[str, Any]]) -> str:
         "\t".join(str("all" if value is None else value) for name, value in row.items() if name != "labels")
         for row in rows
     )
+
+
+def save_counts(rows: Sequence[Mapping[str, Any]], out: str) -> str:
+    """Write records as a CSV file; returns its path.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["n"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    put_blob(str(Path(out).parent), Path(out).name, text.getvalue().encode())
+    return str(out)

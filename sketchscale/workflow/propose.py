@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from sketchscale.errors import InputError, MissingDataError, OutputExistsError
+from sketchscale.errors import InputError, OutputExistsError, UnknownNameError
 from sketchscale.io.blobs import put_blob
-from sketchscale.io.image import open_image
-from sketchscale.io.table import list_tables, read_batches
-from sketchscale.objects.propose import Candidates, candidates_of, choose, feature_names, keep, pool_size
+from sketchscale.io.table import read_batches
+from sketchscale.objects.propose import STRATEGIES, Candidates, candidates_of, choose, feature_names, keep, pool_size
+from sketchscale.workflow.count import require_table
 
 __all__ = [
     "COLUMNS",
@@ -61,6 +61,8 @@ class ProposeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.by not in STRATEGIES:
+            raise UnknownNameError.among("strategy", self.by, STRATEGIES)
         if self.n < 1:
             raise InputError.of(found=f"n {self.n}", expected="at least 1", fix="change --n")
 
@@ -105,7 +107,7 @@ def propose(images: Sequence[str], labels: str = "nuclei", options: ProposeOptio
     """
     options = options or ProposeOptions()
     for address in images:
-        _require_table(address, labels)
+        require_table(address, labels)
     names = image_names(images)
     features = _features(images, labels) if options.by in ("diversity", "both") else ()
     pool, shown, total, annotated = _pooled(images, labels, names, features, options)
@@ -129,15 +131,6 @@ def propose(images: Sequence[str], labels: str = "nuclei", options: ProposeOptio
         for i in range(len(chosen))
     )
     return ProposeResult(proposals=proposals, drawn_from=total, annotated=annotated)
-
-
-def _require_table(address: str, labels: str) -> None:
-    image = open_image(address)
-    if labels not in list_tables(image.address):
-        raise MissingDataError(
-            f"{address} has no table {labels!r}; expected: measured objects; "
-            f"to fix: sketchscale measure {address} --labels {labels}"
-        )
 
 
 def image_names(addresses: Sequence[str]) -> list[str]:
