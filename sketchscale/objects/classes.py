@@ -132,6 +132,12 @@ def deal_objects(plan: Plan[Tile], table: pyarrow.Table) -> None:
     windows = object_windows(table, max(1, job.classifier.config.side))
     rows = feature_rows(table, job.classifier.config.features)
     shape, block = np.array(job.plane.shape), np.array(job.block)
+    if len(windows.shape) != len(shape):
+        raise InputError.of(
+            found=f"objects with {len(windows.shape)} coordinates in an image of {job.plane.shape}",
+            expected="the table of labels of this image",
+            fix="measure the labels again with --overwrite",
+        )
     if len(windows.label) and not ((windows.center >= 0).all() and (windows.center < shape).all()):
         raise InputError.of(found="objects outside the image", expected="its own table", fix="measure these labels")
     number = np.ravel_multi_index(tuple((windows.center // block).T), tuple(-(-shape // block)))

@@ -31,6 +31,8 @@ from sketchscale.io.table import read_batches, read_table, table_digest, write_t
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
 from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
 from sketchscale.objects.classifiers import Classifier, load_classifier
+from sketchscale.objects.classifiers.rows import feature_rows
+from sketchscale.objects.patches import object_windows
 from sketchscale.reports.pictures import color_of
 from sketchscale.workflow.classify_train import ClassifierResult, plane_percentiles, require_table, train_classes
 from sketchscale.workflow.measure import LabelSetting, label_provenance, label_setting
@@ -110,6 +112,7 @@ def apply_classes(
     trained = load_classifier(classifier)
     trained.check_channels(setting.plane.channels)
     require_table(setting, labels)
+    _check_columns(setting, labels, trained)
     names = _mask_names(setting.image, labels, trained.config.classes, execution) if masks else {}
     fingerprint = {
         "code": __version__,
@@ -137,6 +140,22 @@ def apply_classes(
         side=trained.config.side,
         masks=tuple(committed["masks"].values()),
     )
+
+
+def _columns(setting: LabelSetting, trained: Classifier) -> list[str]:
+    """Of the stored table what is read here: places, boxes, and the classifier's features."""
+    axes = "zyx"[-len(setting.plane.shape) :]
+    boxes = [f"box_{axis}_{end}" for axis in axes for end in ("start", "stop")]
+    return [*dict.fromkeys(["label", *axes, *boxes, *trained.config.features])]
+
+
+def _check_columns(setting: LabelSetting, labels: str, trained: Classifier) -> None:
+    """Refuse a table that lacks columns before anything is removed or computed."""
+    first = next(read_batches(setting.image.address, labels, columns=_columns(setting, trained)), None)
+    if first is not None:
+        none = pyarrow.Table.from_batches([first.slice(0, 0)])
+        object_windows(none, 1)
+        feature_rows(none, trained.config.features)
 
 
 def _mask_names(image: Image, labels: str, classes: Sequence[str], execution: Execution) -> dict[str, str]:
@@ -187,9 +206,8 @@ def class_colors_of(classes: Sequence[str], provenance: Mapping[str, Any]) -> di
 
 def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
     setting, trained, ledger = work.setting, work.trained, work.ledger
-    plan = plan_classify(
-        work.source, setting.plane, trained, store=ledger.scratch, block=setting.block, ranges=_ranges(work)
-    )
+    ranges = _ranges(work)
+    plan = plan_classify(work.source, setting.plane, trained, store=ledger.scratch, block=setting.block, ranges=ranges)
     table = _narrow_table(work)
     deal_objects(plan, table)
     work.runner.run(plan, ledger)
@@ -208,6 +226,7 @@ def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
         "counts": _counts(classified, trained.config.classes),
         "cropped": pyarrow.compute.sum(classified.column("patch_cropped")).as_py() or 0,
         "masks": dict(masks),
+        "ranges": [list(one) for one in ranges],
         "sha256": table_digest(setting.image.address, work.labels),
     }
     ledger.commit("result", result)
@@ -224,10 +243,8 @@ def _ranges(work: _Work) -> tuple[tuple[float, float], ...]:
 
 
 def _narrow_table(work: _Work) -> pyarrow.Table:
-    """Of the stored table what is read here: places, boxes, and the classifier's features."""
-    axes = "zyx"[-len(work.setting.plane.shape) :]
-    wanted = ["label", *axes, *(f"box_{axis}_{end}" for axis in axes for end in ("start", "stop"))]
-    columns = [*dict.fromkeys([*wanted, *work.trained.config.features])]
+    """All rows, with the columns that are read here."""
+    columns = _columns(work.setting, work.trained)
     batches = list(read_batches(work.setting.image.address, work.labels, columns=columns))
     return pyarrow.Table.from_batches(batches) if batches else read_table(work.setting.image.address, work.labels)
 

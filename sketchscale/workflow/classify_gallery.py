@@ -21,6 +21,7 @@ from sketchscale import __version__
 from sketchscale.config import Execution
 from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.io.blobs import put_blob
+from sketchscale.io.ledger import reopen_ledger
 from sketchscale.io.table import read_batches
 from sketchscale.objects.attention import check_attention, grad_cam
 from sketchscale.objects.classifiers import Classifier, load_classifier
@@ -232,9 +233,15 @@ class _Shots:
         return f"label {label}" if len(self.settings) == 1 else f"{_short(self.settings[image])}, label {label}"
 
     def _ranges(self, image: int) -> tuple[tuple[float, float], ...]:
+        """Percentiles of an image: those its objects were classified with, counted again where there are none."""
         if image not in self._percentiles:
-            with Runner(self.execution) as runner:
-                self._percentiles[image] = plane_percentiles(self.settings[image], runner, None)
+            setting = self.settings[image]
+            noted = reopen_ledger(setting.image.address, f"classify-{self.labels}").committed("result") or {}
+            if self.trained.needs_patches and self.trained.plane_ranges and "ranges" in noted:
+                self._percentiles[image] = tuple((low, high) for low, high in noted["ranges"])
+            else:
+                with Runner(self.execution) as runner:
+                    self._percentiles[image] = plane_percentiles(setting, runner, None)
         return self._percentiles[image]
 
 

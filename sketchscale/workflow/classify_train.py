@@ -54,13 +54,19 @@ _UNSCALED = (0.0, 1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierResult:
-    """A trained classifier: `held_out` is its score on objects that a first training did not see, or None."""
+    """A trained classifier.
+
+    Attributes:
+        n: annotated objects; `ignored` marks were of images that were not asked for.
+        held_out: score on objects that a first training did not see, or None.
+    """
 
     folder: str
     kind: str
     classes: tuple[str, ...]
     n: int
     side: int
+    ignored: int
     held_out: Mapping[str, Any] | None
     summary: str
 
@@ -120,7 +126,7 @@ def train_classes(
     colors = _known_colors({**class_colors(marks), **options.colors}, parts)
     classifier = _train(parts, options, training, init, {"colors": colors})
     save_classifier(out, classifier)
-    result = _result(out, classifier, sum(len(part.said) for part in parts))
+    result = _result(out, classifier, sum(len(part.said) for part in parts), sum(dealt.ignored.values()))
     _publish(out, classifier, result)
     return result
 
@@ -259,21 +265,23 @@ def _check_alike(parts: Sequence[_Examples]) -> None:
             )
 
 
-def _result(out: str, classifier: Classifier, n: int) -> ClassifierResult:
+def _result(out: str, classifier: Classifier, n: int, ignored: int) -> ClassifierResult:
     held_out, config = classifier.provenance.get("held_out"), classifier.config
     score = "too few objects to hold some out"
     if held_out:
         score = f"accuracy {held_out['accuracy']:.3f} on {held_out['n']} held-out objects"
     looks = f", patches of {config.side} px" if classifier.needs_patches else ""
     reads = f", {len(config.features)} features" if classifier.needs_table else ""
+    others = f"; {ignored} marks of other images left out" if ignored else ""
     return ClassifierResult(
         folder=out,
         kind=config.kind,
         classes=config.classes,
         n=n,
         side=config.side,
+        ignored=ignored,
         held_out=held_out,
-        summary=f"{out}: {', '.join(config.classes)} from {n} objects{looks}{reads}; {score}",
+        summary=f"{out}: {', '.join(config.classes)} from {n} objects{looks}{reads}; {score}{others}",
     )
 
 
