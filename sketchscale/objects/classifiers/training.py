@@ -1,7 +1,7 @@
 """Train a classifier on annotated objects, and score it on objects that the training did not see.
 
     1. a fifth of each class is put aside, a first training runs on the rest and is judged on it
-    2. with few objects this is repeated with other fifths, until 20 objects or all were judged
+    2. with few objects this is repeated with other fifths, until 20 objects were judged, three times at most
     3. the classifier itself is trained on every object, so the score is a cautious one
 
 Training is seeded and runs on one thread: the same objects give the same weights, byte for byte.
@@ -28,7 +28,10 @@ from sketchscale.objects.classifiers.scores import class_scores
 __all__ = ["train_classifier"]
 
 _JUDGED = 20
-"""So many objects are judged, where there are as many: 4 of 5 right says nothing."""
+"""So many objects should be judged: 4 of 5 right says nothing."""
+
+_PARTS = 3
+"""Each part takes a training of its own, some seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +221,7 @@ def _held_out_parts(targets: npt.NDArray[np.int64], options: TrainingOptions) ->
     order = {int(kind): rng.permutation(np.flatnonzero(targets == kind)) for kind in np.unique(targets)}
     share = {kind: min(round(options.held_out * len(rows)), len(rows) - 1) for kind, rows in order.items()}
     parts: list[npt.NDArray[np.bool_]] = []
-    while sum(int(part.sum()) for part in parts) < _JUDGED:
+    while len(parts) < _PARTS and sum(int(part.sum()) for part in parts) < _JUDGED:
         part = np.zeros(len(targets), bool)
         for kind, rows in order.items():
             part[rows[len(parts) * share[kind] : (len(parts) + 1) * share[kind]]] = True

@@ -106,9 +106,7 @@ def test_sizes_outside_their_range_are_refused_in_one_line(options):
 
 
 def test_unknown_kinds_and_patches_that_are_too_small_are_refused():
-    with pytest.raises(
-        UnknownNameError, match="unknown classifier 'forest'; did you mean 'random-forest'"
-    ):
+    with pytest.raises(UnknownNameError, match="unknown classifier 'forest'; did you mean 'random-forest'"):
         untrained(kind="forest")
     with pytest.raises(InputError, match="patches of 8 px for depth 4 and kernel 5; expected: 46 px or more"):
         untrained(side=8, network={"depth": 4, "kernel": 5})

@@ -13,7 +13,7 @@ from sketchscale.objects.classifiers import AugmentOptions, ForestOptions, Netwo
 from sketchscale.objects.classifiers.losses import CLASS_LOSSES, class_loss
 from sketchscale.objects.classifiers.options import SCHEDULES
 from sketchscale.objects.classifiers.scores import class_scores
-from sketchscale.objects.classifiers.training import train_classifier
+from sketchscale.objects.classifiers.training import _held_out_parts, train_classifier
 from tests.objects.classifiers.drawn import FEATURES, discs, table_rows
 
 QUICK = TrainingOptions(steps=3, held_out=0, network=NetworkOptions(width=4), forest=ForestOptions(trees=5, rounds=5))
@@ -124,11 +124,21 @@ def test_the_default_loss_is_torchs():
     torch.testing.assert_close(class_loss("cross-entropy", logits, targets, weights), expected)
 
 
-def test_few_objects_are_all_judged_and_each_but_once():
-    patches, names = discs(14, 0)
+@pytest.mark.parametrize(("each", "parts"), [(2, 0), (3, 3), (7, 3), (20, 3), (60, 1)])
+def test_few_objects_are_judged_in_more_parts_and_each_but_once(each, parts):
+    found = _held_out_parts(np.repeat([0, 1], each), dataclasses.replace(QUICK, held_out=0.2))
+    assert len(found) == parts
+    share = round(each * 0.2)
+    for part in found:
+        assert part.reshape(2, each).sum(axis=1).tolist() == [share, share]
+    assert np.sum(found, axis=0).max(initial=0) <= 1
+
+
+def test_the_score_is_of_the_held_out_objects_and_none_where_there_are_too_few():
+    patches, _ = discs(14, 0)
     names = ["fine", "coarse"] * 7
     score = learned(patches, names, dataclasses.replace(QUICK, held_out=0.2)).provenance["held_out"]
-    assert np.sum(score["confusion"], axis=1).tolist() == [7, 7]
+    assert np.sum(score["confusion"], axis=1).tolist() == [3, 3]
     assert learned(patches[:4], names[:4], dataclasses.replace(QUICK, held_out=0.2)).provenance["held_out"] is None
 
 
