@@ -177,9 +177,10 @@ def outline_of(fields: Fields, block: tuple[int, int], config: IntegrationConfig
     return plan_outline(FIELDS, SCRATCH, STORE, config, block=block)
 
 
-def test_tasks_run_twice_in_any_order_and_a_second_merge_change_nothing():
+@pytest.mark.parametrize("rule", [{}, {"link_radius": 1, "saddle": 1.0, "join_share": 0.2}])
+def test_tasks_run_twice_in_any_order_and_a_second_merge_change_nothing(rule):
     fields = fields_of(disc_labels((48, 48), 12, seed=4))
-    config = IntegrationConfig(threshold=-2.0)
+    config = IntegrationConfig(threshold=-2.0, **rule)
     outline = outline_of(fields, (16, 16), config)
     backwards = dataclasses.replace(outline, tasks=outline.tasks[::-1])
     serial = open_engine("serial")

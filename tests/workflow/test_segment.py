@@ -195,3 +195,15 @@ def test_killed_at_any_write_and_resumed_the_bytes_are_the_same(tmp_path: Path, 
     assert bytes_of(killed / "labels") == bytes_of(whole_run / "labels")
     assert not list(killed.rglob("scratch"))
     assert not list(killed.rglob("*.partial"))
+
+
+def test_how_ends_join_is_the_models_unless_an_option_says_otherwise() -> None:
+    model = load_model("nuclei-fluo")
+    assert integration_config(model, SegmentOptions()).join_share is None
+    given = replace(model, config=replace(model.config, join_share=0.3, join_radius=4))
+    for options, expected in (({}, (0.3, 4)), ({"join_share": 1.0}, (1.0, 4)), ({"join_radius": 0}, (0.3, 0))):
+        rule = integration_config(given, SegmentOptions(**options))
+        assert (rule.join_share, rule.join_radius) == expected
+    for wrong in ({"join_share": 1.5}, {"join_radius": -1}):
+        with pytest.raises(InputError, match="join_share"):
+            replace(model.config, **wrong)
