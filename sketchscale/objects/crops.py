@@ -24,7 +24,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box
 from sketchscale.io.blobs import get_arrays, put_arrays
 from sketchscale.io.image import PlaneRef, read_plane
-from sketchscale.objects.features import MeasureConfig
+from sketchscale.objects.features import CROP_PARTS, MeasureConfig
 from sketchscale.objects.hulls import hull_and_feret
 from sketchscale.objects.places import Places
 from sketchscale.objects.sources import LabelSource, read_labels
@@ -151,7 +151,9 @@ def deal_crops(plan: Plan[CropTask], places: Places) -> None:
 def _measure_crops(task: CropTask, job: _CropJob) -> Json:
     mine = get_arrays(job.store, f"{job.prefix}/objects/{task.key}.npz")
     labels = read_labels(job.labels, task.box)
-    image = np.empty((0, *task.box.shape), np.uint8) if job.plane is None else read_plane(job.plane, task.box)
+    # Shapes and touching objects need no intensities, whose chunks are most of the reading.
+    needed = job.plane is not None and any(job.config.crop_parts[CROP_PARTS.index("percentiles") :])
+    image = read_plane(job.plane, task.box) if job.plane and needed else np.empty((0, *task.box.shape), np.uint8)
     crops = crop_objects(labels, image, task.box, mine["label"], mine["starts"], mine["stops"], job.config, job.ranges)
     arrays = {"label": crops.label, "values": crops.values, "channels": crops.channels}
     put_arrays(job.store, f"{job.prefix}/values/{task.key}.npz", arrays)
@@ -181,7 +183,7 @@ def crop_objects(
     """Measure objects whose crops lie in one box.
 
     Args:
-        labels: (y, x) ids, image: (c, y, x) intensities, both of `box`.
+        labels: (y, x) ids, image: (c, y, x) intensities, both of `box`; an image without channels gives none of theirs.
         label, starts, stops: (n,), (2, n), (2, n): the objects and their boxes in the image.
         ranges: lowest and highest intensity of each channel, for textures.
 
@@ -190,7 +192,7 @@ def crop_objects(
     """
     labels = np.ascontiguousarray(labels, np.uint64 if labels.dtype.itemsize > 4 else np.uint32)
     values = np.full((len(OBJECT_VALUES), len(label)), np.nan)
-    channels = np.full((len(image), len(CHANNEL_VALUES), len(label)), np.nan)
+    channels = np.full((len(config.channels), len(CHANNEL_VALUES), len(label)), np.nan)
     margin = _margin(config)
     crops = np.concatenate(
         [np.maximum(starts - margin, 0), np.minimum(stops + margin, np.array(config.shape)[:, None])]
@@ -229,8 +231,8 @@ def _measure(labels, image, ids, crops, boxes, pixel, ranges, parts, integral, v
             values[0, i], values[1, i], values[2, i] = hull_and_feret(first, last, pixel[0], pixel[1])
         if parts[1]:
             values[3, i] = _count_touching(part, mask)
-        ring = ring_around(mask) if parts[4] and len(channels) else np.zeros((0, 0), np.bool_)
-        for c in range(len(channels)):
+        ring = ring_around(mask) if parts[4] and len(image) else np.zeros((0, 0), np.bool_)
+        for c in range(len(image)):
             plane = image[c, y0:y1, x0:x1].astype(np.float64)
             if parts[2]:
                 object_percentiles(_values_in(plane, mask, n), integral, channels[c, 0:5, i])
