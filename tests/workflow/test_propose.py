@@ -18,6 +18,7 @@ from sketchscale.io.table import write_table
 from sketchscale.objects.examples import deal_marks, read_marks, resolve_marks
 from sketchscale.workflow.propose import COLUMNS, ProposeOptions, image_names, propose
 from tests.pipeline import store_image
+from tests.workflow.test_volume import store_volume
 
 
 def stored(folder: Path, name: str, n: int, *, classified: bool = True, seed: int = 0) -> str:
@@ -154,3 +155,24 @@ def test_uncertainty_needs_classes_and_something_must_be_left(tmp_path: Path) ->
         propose([image], "cells")
     with pytest.raises(InputError, match="--n"):
         ProposeOptions(n=0)
+
+
+def test_objects_of_volumes_have_a_depth_and_their_section_as_picture(tmp_path: Path) -> None:
+    labels = np.zeros((6, 40, 40), np.uint32)
+    labels[1:3, 4:10, 4:10], labels[3:6, 20:28, 22:30], labels[0:2, 30:34, 5:9] = 3, 5, 8
+    image = store_volume(tmp_path / "v.zarr", (labels > 0).astype(np.uint8) * 200)
+    levels = create_labels(open_image(image), "nuclei", chunks=(8, 32, 32))
+    write_box(levels[0], whole(labels.shape), labels)
+    commit_labels(open_image(image), "nuclei")
+    assert run(["measure", image, "--engine", "serial"]) == 0
+    out, page = tmp_path / "v.csv", tmp_path / "v.html"
+    assert run(["classify", "propose", image, "--n", "3", "--out", str(out), "--page", str(page)]) == 0
+    rows = rows_in(out)
+    assert {(row["label"], row["z"], row["y"], row["x"]) for row in rows} == {
+        ("3", "1.50", "6.50", "6.50"),
+        ("5", "4.00", "23.50", "25.50"),
+        ("8", "0.50", "31.50", "6.50"),
+    }
+    html = page.read_text("utf-8")
+    assert '"columns":["image","label","z","y","x","class","reason","rank","drawn_from"]' in html
+    assert "v.zarr, z 4, y 24, x 26" in html
