@@ -172,10 +172,10 @@ def test_two_kinds_of_balls_are_told_apart_counted_painted_and_shown(tmp_path: P
     measure(address, "nuclei", Execution(engine="serial", block=128))
     marks = annotate(address, tmp_path / "marks.csv")
     trained = train_classes(
-        address, "nuclei", marks, str(tmp_path / "c"), ClassifyOptions(steps=60), execution=Execution(engine="serial")
+        address, "nuclei", marks, str(tmp_path / "c"), ClassifyOptions(steps=40), execution=Execution(engine="serial")
     )
     assert trained.n == 40
-    apply_classes(address, "nuclei", str(tmp_path / "c"), execution=Execution(engine="serial", block=128))
+    apply_classes(address, "nuclei", str(tmp_path / "c"), execution=Execution(engine="serial", block=256))
     table = read_table(address, "nuclei")
     truth = ["large" if label % 2 else "small" for label in table.column("label").to_pylist()]
     found = table.column("class").to_pylist()
@@ -190,6 +190,9 @@ def test_two_kinds_of_balls_are_told_apart_counted_painted_and_shown(tmp_path: P
         read_box(painted.array(0), whole(labels.shape)), np.where(labels > 0, number[np.minimum(rows, len(found))], 0)
     )
     assert all(check["ok"] for check in verify(address))
+    results = [files_of(Path(address) / part) for part in ("tables", "labels/nuclei_class")]
+    apply_classes(address, "nuclei", str(tmp_path / "c"), execution=Execution(engine="threads", overwrite=True))
+    assert [files_of(Path(address) / part) for part in ("tables", "labels/nuclei_class")] == results
     page = Path(write_report([address], "nuclei", str(tmp_path / "page.html"))).read_text()
     assert "volume of 60 x 56 x 24 voxels, its middle section" in page
     assert "volume, voxels" in page
