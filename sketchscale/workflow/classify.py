@@ -21,8 +21,9 @@ import pyarrow.compute
 
 from sketchscale import __version__
 from sketchscale.config import Execution
-from sketchscale.engine.base import Event
+from sketchscale.engine.base import Event, Plan
 from sketchscale.errors import InputError, MissingDataError, OutputExistsError
+from sketchscale.geometry import Tile
 from sketchscale.io.arrays import ArrayRef, open_array
 from sketchscale.io.image import Image, commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.ledger import StoreLedger, reopen_ledger
@@ -208,12 +209,10 @@ def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
     setting, trained, ledger = work.setting, work.trained, work.ledger
     ranges = _ranges(work)
     plan = plan_classify(work.source, setting.plane, trained, store=ledger.scratch, block=setting.block, ranges=ranges)
-    table = _narrow_table(work)
-    deal_objects(plan, table)
+    dealt = _dealt(plan, work)
     work.runner.run(plan, ledger)
     said = trained.provenance.get("annotated", {}).get(setting.labels.identity(), {})
-    kept = table.select(["label"]) if table.num_rows else table
-    classified = collect_classes(plan, kept, {int(label): name for label, name in said.items()})
+    classified = collect_classes(plan, dealt, {int(label): name for label, name in said.items()})
     _paint(work, classified, masks)
     write_table(
         setting.image.address,
@@ -240,6 +239,16 @@ def _ranges(work: _Work) -> tuple[tuple[float, float], ...]:
     if not work.trained.plane_ranges:
         return work.trained.config.ranges
     return plane_percentiles(work.setting, work.runner, work.ledger)
+
+
+def _dealt(plan: Plan[Tile], work: _Work) -> pyarrow.Table:
+    """Deal the objects to their blocks; returns their labels, which is all that is kept while blocks are worked on.
+
+    A table without rows is returned whole: it only lacks its new columns.
+    """
+    table = _narrow_table(work)
+    deal_objects(plan, table)
+    return table.select(["label"]) if table.num_rows else table
 
 
 def _narrow_table(work: _Work) -> pyarrow.Table:
@@ -293,7 +302,7 @@ def _paint(work: _Work, classified: pyarrow.Table, masks: Mapping[str, str]) -> 
 def _make_arrays(work: _Work, name: str, masks: Mapping[str, str]) -> None:
     """Empty arrays; masks of an earlier run go, because their classes may be others."""
     image = work.setting.image
-    for old in [n for n in image.labels if n.startswith(f"{work.labels}_") and _is_mask(image, n)]:
+    for old in [n for n in image.labels if n.startswith(f"{work.labels}_") and n != name and _is_mask(image, n)]:
         delete_labels(image, old)
     source = open_array(work.source)
     for new, dtype in {name: "uint8", **dict.fromkeys(masks.values(), str(source.dtype))}.items():

@@ -6,6 +6,7 @@ and again with classes by `workflow.classify`.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -135,9 +136,11 @@ def _measure(
     setting: LabelSetting, labels: str, features: Sequence[str], runner: Runner, ledger: StoreLedger
 ) -> dict[str, Any]:
     rows = _rows(setting, features, lambda plan: runner.run(plan, ledger), ledger.scratch)
+    # All blocks are measured by the first batch: nothing is written where that fails.
+    first = next(rows)
     size = [0, 0]
     attributes = {"sketchscale": {"stage": "measure", "version": __version__, "labels": setting.provenance}}
-    write_table(setting.image.address, labels, _counted(rows, size), region=labels, attributes=attributes)
+    write_table(setting.image.address, labels, _counted(itertools.chain((first,), rows), size), region=labels, attributes=attributes)
     digest = table_digest(setting.image.address, labels)
     result = {"n": size[0], "columns": size[1], "sha256": digest}
     ledger.commit("result", result)
