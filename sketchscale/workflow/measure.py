@@ -140,7 +140,13 @@ def _measure(
     first = next(rows)
     size = [0, 0]
     attributes = {"sketchscale": {"stage": "measure", "version": __version__, "labels": setting.provenance}}
-    write_table(setting.image.address, labels, _counted(itertools.chain((first,), rows), size), region=labels, attributes=attributes)
+    write_table(
+        setting.image.address,
+        labels,
+        _counted(itertools.chain((first,), rows), size),
+        region=labels,
+        attributes=attributes,
+    )
     digest = table_digest(setting.image.address, labels)
     result = {"n": size[0], "columns": size[1], "sha256": digest}
     ledger.commit("result", result)
