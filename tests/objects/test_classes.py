@@ -168,7 +168,7 @@ def ranks(labels, step):
 )
 def test_class_image_and_masks_are_those_of_a_loop_whatever_the_ids(shape, step, block, seed):
     labels = ranks(blobs(shape, 8, seed), step)
-    ids = np.unique(labels[labels > 0])
+    ids = np.random.default_rng(seed).permutation(np.unique(labels[labels > 0]))
     names = [("a", "b", "unlisted", None)[i % 4] for i in range(len(ids))]
     table = pyarrow.table({"label": ids, "class": pyarrow.array(names, pyarrow.string())})
     store = f"memory://class-image-{next(_NAMES)}"
@@ -228,6 +228,15 @@ def test_rows_that_pass_by_in_batches_get_the_columns_of_the_whole_table():
     assert again.equals(whole.combine_chunks())
     with pytest.raises(InputError, match="classify again"):
         list(with_classes(table.slice(1).to_batches(), narrow))
+
+
+def test_rows_keep_the_order_of_their_table():
+    labels, image = blobs((40, 40), 10, 1), noise("uint8", (2, 40, 40), 1)
+    table = table_of(labels)
+    turned = np.random.default_rng(0).permutation(table.num_rows)
+    expected = classified(labels, image, untrained(), (16, 16)).take(turned)
+    found = classified(labels, image, untrained(), (16, 16), table=table.take(turned))
+    assert found.combine_chunks().equals(expected.combine_chunks())
 
 
 def forest(rows, names, features):

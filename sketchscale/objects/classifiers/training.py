@@ -94,7 +94,7 @@ def train_classifier(
         channels=tuple(channels),
         classes=classes,
         side=0 if made.network is None or patches is None else patches.shape[-1],
-        ranges=() if made.network is None else tuple((lo, hi) for lo, hi in ranges),
+        ranges=() if made.network is None else tuple((float(lo), float(hi)) for lo, hi in ranges),
         dim=cast(Literal[2, 3], 2 if patches is None else min(max(patches.ndim - 2, 2), 3)),
         features=() if made.forest is None else tuple(features),
         network=options.network if init is None else init.config.network,
