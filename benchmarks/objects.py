@@ -3,40 +3,49 @@
     python benchmarks/objects.py            8000 x 8000 px, 3 channels, about 17,000 objects
     python benchmarks/objects.py --tiny     the same in seconds, for CI
 
-Features: `plan_measure` and `collect_features` on one thread, against scikit-image's `regionprops_table` with the same
-columns on arrays that are already in memory. Classification: 600 objects to train on, then all of them. The image is
-drawn here (ellipses, two textures), so nothing is downloaded; its chunks are 1024 px, blocks 2048 px.
+Features: the columns that scikit-image has too (shape, hull, intensities, percentiles), by `measure_objects` on one
+thread, from a store, against its `regionprops_table` on arrays that are already in memory; then all columns of ours.
+Classification: 600 objects to train on, then all of them, by the functions of `classify train` and `classify apply`,
+two workers, in a process of its own, whose peak memory is given. The image is drawn here (ellipses, two textures).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import platform
 import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
 import skimage
 import torch
 from skimage.measure import perimeter_crofton, regionprops_table
 
+from sketchscale.config import ClassifyOptions, Execution
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
-from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.image import PlaneRef
-from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify
-from sketchscale.objects.classifiers import TrainingOptions, train_classifier
-from sketchscale.objects.patches import estimate_side, object_windows, read_patches
-from sketchscale.objects.plan import measure_config, plan_measure
-from sketchscale.objects.stream import collect_features
+from sketchscale.io.arrays import open_array
+from sketchscale.io.image import commit_image, commit_labels, create_image, create_labels, open_image
+from sketchscale.io.table import read_table
+from sketchscale.objects.features import FEATURES
+from sketchscale.objects.plan import measure_config
+from sketchscale.objects.stream import measure_objects
+from sketchscale.workflow.classify import apply_classes
+from sketchscale.workflow.classify_train import train_classes
+from sketchscale.workflow.measure import measure
 
-CELL = 61
-RANGES = ((0.0, 255.0),) * 3
+CELL, LABELS = 61, "cells"
+PERCENTS = (5, 25, 50, 75, 95)
 
 
 def draw(side: int, seed: int = 0) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8], dict[int, str]]:
@@ -60,27 +69,16 @@ def draw(side: int, seed: int = 0) -> tuple[npt.NDArray[np.uint32], npt.NDArray[
     return labels, image, classes
 
 
-def store_arrays(
-    folder: str, labels: npt.NDArray[np.uint32], image: npt.NDArray[np.uint8]
-) -> tuple[ArrayRef, PlaneRef]:
-    """Labels and image as Zarr arrays."""
-    refs = []
-    for name, values, chunks in (("labels", labels, (1024, 1024)), ("image", image, (1, 1024, 1024))):
-        refs.append(ArrayRef(store=folder, path=name))
-        create_array(refs[-1], shape=values.shape, chunks=chunks, dtype=values.dtype)
-        open_array(refs[-1], read_only=False)[...] = values
-    plane = PlaneRef(
-        array=refs[1],
-        axes="cyx",
-        index=(),
-        shape=(labels.shape[0], labels.shape[1]),
-        channels=("r", "g", "b"),
-        dtype="uint8",
-        spacing=(0.5, 0.5),
-        unit="micrometer",
-        chunks=(1024, 1024),
-    )
-    return refs[0], plane
+def store(address: str, labels: npt.NDArray[np.uint32], image: npt.NDArray[np.uint8]) -> None:
+    """An image with its labels, as any writer leaves them."""
+    chunk = min(1024, labels.shape[0])
+    arrays = create_image(address, image.shape, "cyx", "uint8", (1, chunk, chunk), channels=("r", "g", "b"), levels=1)
+    commit_image(address)
+    opened = open_image(address)
+    targets = (arrays[0], create_labels(opened, LABELS, chunks=(chunk, chunk))[0])
+    for target, values in zip(targets, (image, labels), strict=True):
+        open_array(target, read_only=False)[...] = values
+    commit_labels(opened, LABELS)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
@@ -93,64 +91,98 @@ def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
 def peer(labels: npt.NDArray[np.uint32], image: npt.NDArray[np.uint8]) -> object:
     """The same columns by scikit-image, from memory."""
     names = ("label", "area", "centroid", "bbox", "axis_major_length", "axis_minor_length", "orientation", "extent")
-    more = ("eccentricity", "equivalent_diameter_area", "euler_number", "image")
+    more = ("eccentricity", "equivalent_diameter_area", "euler_number", "solidity", "feret_diameter_max", "image")
     levels = ("intensity_mean", "intensity_std", "intensity_min", "intensity_max")
-    table = regionprops_table(labels, np.moveaxis(image, 0, -1), properties=(*names, *more, *levels))
+    table = regionprops_table(
+        labels, np.moveaxis(image, 0, -1), properties=(*names, *more, *levels), extra_properties=(percentiles,)
+    )
     table["perimeter"] = np.array([perimeter_crofton(crop, directions=4) for crop in table.pop("image")])
     return table
+
+
+def percentiles(mask: npt.NDArray[np.bool_], crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = np.percentile(crop[mask], PERCENTS, axis=0)
+    return values
+
+
+def columns_of_both() -> tuple[str, ...]:
+    """Ours that `peer` has, too."""
+    groups = [name for name, feature in FEATURES.items() if feature.group in ("geometry", "intensity")]
+    ours_alone = ("gradient_mean", "gradient_std", "touches_edge", "crosses_tile_seam")
+    return tuple(name for name in groups if name not in ours_alone)
+
+
+def measured(address: str, scratch: str, block: int, features: Sequence[str] | None) -> pyarrow.Table:
+    """The table of a stored image, on one thread, without writing it."""
+    image = open_image(address)
+    source, plane, engine = image.label_image(LABELS).array(0), image.plane(), open_engine("serial")
+    config = measure_config(source, plane, features=features)
+    batches = measure_objects(
+        source, plane, config, lambda plan: run_plan(plan, engine), store=scratch, block=(block, block)
+    )
+    return pyarrow.Table.from_batches(list(batches))
+
+
+def classified(address: str, truth: dict[int, str], examples: int) -> dict[str, float]:
+    """Measure, train on some objects and apply to all; seconds, accuracy, and the peak of this process."""
+    execution = Execution(workers=2)
+    wall, _, _ = timed(lambda: measure(address, LABELS, execution))
+    record = {"measure_command_s": wall}
+    marks, out = f"{address}.csv", f"{address}.clf"
+    with Path(marks).open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["label", "class"])
+        chosen = np.random.default_rng(1).choice(len(truth), examples, replace=False) + 1
+        writer.writerows((int(label), truth[int(label)]) for label in chosen)
+    torch.set_num_threads(1)
+    wall, _, _ = timed(lambda: train_classes(address, LABELS, marks, out, ClassifyOptions()))
+    record["train_s"] = wall
+    wall, _, _ = timed(lambda: apply_classes(address, LABELS, out, execution))
+    record["apply_s"] = wall
+    table = read_table(address, LABELS)
+    pairs = zip(table["label"].to_pylist(), table["class"].to_pylist(), strict=True)
+    record["accuracy"] = sum(truth[label] == name for label, name in pairs) / len(truth)
+    return record | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
 
 def main() -> None:
     """Print one JSON record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="a 600 px image: checks that the script runs")
-    tiny = parser.parse_args().tiny
-    side, block, examples = (600, 256, 40) if tiny else (8000, 2048, 600)
-    torch.set_num_threads(1)
+    parser.add_argument("--classify", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    side, block, examples = (600, 256, 40) if options.tiny else (8000, 2048, 600)
+    if options.classify:
+        truth = {int(k): v for k, v in json.loads(Path(f"{options.classify}.json").read_text()).items()}
+        print(json.dumps(classified(options.classify, truth, examples)))
+        return
     labels, image, truth = draw(side)
-    record: dict[str, object] = {"objects": len(truth), "side": side, "machine": platform.processor()}
+    record: dict[str, object] = {"objects": len(truth), "side": side, "machine": platform.machine()}
     record |= {"numpy": np.__version__, "skimage": skimage.__version__, "torch": torch.__version__}
     with tempfile.TemporaryDirectory() as folder:
-        record |= measure_and_classify(folder, labels, image, truth, (block, block), examples, tiny)
-    wall, processor, _ = timed(lambda: peer(labels, image))
-    record |= {"skimage_features_s": wall, "skimage_features_cpu_s": processor}
+        address = f"{folder}/plate.ome.zarr"
+        store(address, labels, image)
+        record |= features_of(address, folder, labels, image, block)
+        Path(f"{address}.json").write_text(json.dumps(truth))
+        command = [sys.executable, __file__, "--classify", address, *(["--tiny"] if options.tiny else [])]
+        record |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(json.dumps(record, indent=1))
 
 
-def measure_and_classify(
-    folder: str,
-    labels: npt.NDArray[np.uint32],
-    image: npt.NDArray[np.uint8],
-    truth: dict[int, str],
-    block: tuple[int, int],
-    examples: int,
-    tiny: bool,
+def features_of(
+    address: str, folder: str, labels: npt.NDArray[np.uint32], image: npt.NDArray[np.uint8], block: int
 ) -> dict[str, object]:
-    """Seconds of each step; the first block is measured once before, so that compiling is not counted."""
-    source, plane = store_arrays(folder, labels, image)
-    engine = open_engine("serial")
-    plan = plan_measure(source, plane, measure_config(source, plane), store=folder, block=block)
-    plan.fn(plan.tasks[0], plan.config)
-    wall, processor, table = timed(lambda: (run_plan(plan, engine), collect_features(plan))[1])
+    """Seconds of ours and theirs; both run once before on a corner, so that compiling is not counted."""
+    corner = f"{folder}/corner.ome.zarr"
+    store(corner, labels[:200, :200], image[:, :200, :200])
+    measured(corner, f"{folder}/0", block, None)
+    peer(labels[:200, :200], image[:, :200, :200])
+    wall, processor, _ = timed(lambda: measured(address, f"{folder}/1", block, columns_of_both()))
     record: dict[str, object] = {"features_s": wall, "features_cpu_s": processor}
-
-    chosen = np.random.default_rng(1).choice(len(truth), examples, replace=False)
-    windows = object_windows(table, estimate_side(table, (chosen + 1).tolist()))
-    patches_s, _, patches = timed(lambda: read_patches(source, plane, windows.take(chosen), RANGES))
-    names = [truth[int(label)] for label in windows.label[chosen]]
-    options = TrainingOptions(steps=20) if tiny else TrainingOptions()
-    wall, processor, classifier = timed(
-        lambda: train_classifier(patches, None, names, channels=plane.channels, ranges=RANGES, options=options)
-    )
-    record |= {"patch_side": windows.side, "read_examples_s": patches_s, "train_s": wall, "train_cpu_s": processor}
-
-    classify = plan_classify(source, plane, classifier, store=folder, block=block)
-    deal_objects(classify, table)
-    wall, processor, classes = timed(lambda: (run_plan(classify, engine), collect_classes(classify, table))[1])
-    pairs = zip(classes.column("label").to_pylist(), classes.column("class").to_pylist(), strict=True)
-    right = sum(truth[label] == name for label, name in pairs)
-    record |= {"classify_s": wall, "classify_cpu_s": processor, "accuracy": right / len(truth)}
-    return record | {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    _, theirs, _ = timed(lambda: peer(labels, image))
+    record |= {"skimage_cpu_s": theirs, "times_faster": theirs / processor}
+    wall, processor, table = timed(lambda: measured(address, f"{folder}/2", block, None))
+    return record | {"all_features_s": wall, "all_features_cpu_s": processor, "columns": table.num_columns}
 
 
 if __name__ == "__main__":
