@@ -8,8 +8,13 @@ import torch
 
 from sketchscale.errors import InputError
 from sketchscale.objects.attention import grad_cam
-from sketchscale.objects.classifiers import Classifier, ClassifierConfig, NetworkOptions, TrainingOptions
-from sketchscale.objects.classifiers import train_classifier
+from sketchscale.objects.classifiers import (
+    Classifier,
+    ClassifierConfig,
+    NetworkOptions,
+    TrainingOptions,
+    train_classifier,
+)
 from sketchscale.objects.classifiers.base import create_network
 from sketchscale.objects.classifiers.preparation import PatchOptions
 from tests.oracles.attention import slow_grad_cam
