@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 from pathlib import Path
@@ -25,7 +26,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 def test_every_code_block_says_how_it_is_run() -> None:
     marked = len(blocks("bash")) + len(blocks("python"))
-    assert marked == len(re.findall(r"^```(?:bash|python)$", README, re.MULTILINE)) == 5
+    assert marked == len(re.findall(r"^```(?:bash|python)$", README, re.MULTILINE)) == 6
     not_run_here = [comment for comment, _ in blocks("bash") if not comment.startswith("run")]
     assert not_run_here == ["demo command", "test command"], "set-up runs in .ci/run, on a new machine"
 
@@ -58,6 +59,7 @@ def test_commands_run_as_written(folder_of_a_newcomer: Path) -> None:
             for line in text.splitlines():
                 _run_line(line, folder_of_a_newcomer)
     assert (folder_of_a_newcomer / "report.html").stat().st_size > 10_000
+    assert (folder_of_a_newcomer / "gallery.html").stat().st_size > 10_000
     assert (folder_of_a_newcomer / "strokes.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -69,7 +71,20 @@ def _run_line(line: str, folder: Path) -> None:
         arguments[limit : limit + 2] = ["--steps", "40"]  # the same on a busy machine
     if arguments[:2] == ["classify", "train"]:
         _keep_clicks_that_hit(folder)
+    if arguments[0] == "count" and "--review" in arguments:
+        _judge(folder)
     assert run(arguments) == 0, line
+
+
+def _judge(folder: Path) -> None:
+    """A person fills in the classes of what was proposed."""
+    truth = tifffile.imread(folder / "plate_labels.tif")
+    with (folder / "to-judge.csv").open(newline="") as source, (folder / "judged.csv").open("w", newline="") as target:
+        reader = csv.DictReader(source)
+        writer = csv.DictWriter(target, list(reader.fieldnames or ()))
+        writer.writeheader()
+        for row in reader:
+            writer.writerow({**row, "class": "large" if (truth == int(row["label"])).sum() > 200 else "small"})
 
 
 def _keep_clicks_that_hit(folder: Path) -> None:

@@ -30,6 +30,11 @@ FillHoles = Annotated[
 FlowError = Annotated[
     float | None, typer.Option("--flow-error", help="Remove objects whose flow is not their shape's, as 0.6; 0 to 4.")
 ]
+JoinShare = Annotated[
+    float | None,
+    typer.Option("--join-share", help="Join touching pieces when this share of their border ends together; 1: off."),
+]
+JoinRadius = Annotated[int | None, typer.Option("--join-radius", help="What ends together means, px.", min=1)]
 Depth = Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)]
 
 Features = Annotated[
@@ -102,6 +107,8 @@ def segment(
     flips: Flips = None,
     fill_holes: FillHoles = None,
     flow_error: FlowError = None,
+    join_share: JoinShare = None,
+    join_radius: JoinRadius = None,
     t: Time = None,
     z: Depth = None,
     volume: Volume = False,
@@ -147,6 +154,8 @@ def segment(
         "flips": flips,
         "fill_holes": fill_holes,
         "flow_error": flow_error,
+        "join_share": join_share,
+        "join_radius": join_radius,
     }
     given |= {name: value for name, value in extras.items() if value is not None}
     settings = parse(kind, given | (deep if volume else {}), source="options")

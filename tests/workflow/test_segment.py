@@ -57,6 +57,7 @@ def test_blocks_engines_and_workers_do_not_change_a_byte(image: str, model: str,
         {"rescale": 0.75, "flips": 4},
         {"rescale": 1.3, "flow_error": 1.9},
         {"diameter": 10.0, "flips": 8, "fill_holes": 1.0},
+        {"join_share": 0.2, "join_radius": 12, "link_radius": 1},
     ],
     ids=str,
 )
