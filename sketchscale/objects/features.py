@@ -235,6 +235,10 @@ FEATURES: dict[str, Feature] = {
     ),
     "nearest_distance_um": _near(lambda t: t.neighbour("distance_um"), "to the nearest in um", "neighbours", needs=_UM),
     "neighbour_count": _near(lambda t: t.neighbour("count"), "other centroids within the radius", "neighbours"),
+    "neighbour_area_mean": _near(lambda t: t.neighbour("area"), "of these objects; missing if none", "neighbours"),
+    "neighbour_area_mean_um2": _near(
+        lambda t: t.neighbour("area") * (t.spacing[0] * t.spacing[1]), "the same in um2", "neighbours", needs=_UM
+    ),
     "touching_count": _near(
         lambda t: t.crop("touching"), "other labels among the 8 neighbours of its pixels", "touching", whole=True
     ),

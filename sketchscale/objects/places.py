@@ -29,6 +29,7 @@ class Places:
     Attributes:
         label: (n,) ids.
         y, x: (n,) centroids, px.
+        area: (n,) pixels.
         starts, stops: (2, n) half-open boxes, (y, x).
         ranges: lowest and highest intensity of each channel, on all objects; (0, 0) when there is none.
         blocks: first and last label of each task of the plan that measured them; (1, 0) when it has none.
@@ -37,6 +38,7 @@ class Places:
     label: npt.NDArray[np.uint64]
     y: npt.NDArray[np.float64]
     x: npt.NDArray[np.float64]
+    area: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
     stops: npt.NDArray[np.int64]
     ranges: tuple[tuple[float, float], ...]
@@ -66,6 +68,7 @@ def collect_places(plan: Plan[Tile]) -> Places:
         label=total.label,
         y=total.sum("y") / total.sum("area"),
         x=total.sum("x") / total.sum("area"),
+        area=total.sum("area"),
         starts=total.starts,
         stops=total.stops,
         ranges=tuple(r if r[0] <= r[1] else (0.0, 0.0) for r in ranges),

@@ -66,6 +66,7 @@ PYCYTOMINER: dict[str, str] = {
     "texture_energy": f"Texture_RootAngularSecondMoment_{{channel}}_{_TEXTURE}",
     "nearest_distance": "Neighbors_FirstClosestDistance_Centroids",
     "neighbour_count": "Neighbors_NumberOfNeighbors_Centroids",
+    "neighbour_area_mean": "Neighbors_MeanArea_Centroids",
     "touching_count": "Neighbors_NumberOfNeighbors_Adjacent",
     "ring_mean": "Intensity_MeanRing_{channel}",
     "ring_std": "Intensity_StdRing_{channel}",

@@ -105,7 +105,7 @@ def _no_rows(table: pyarrow.Table) -> pyarrow.RecordBatch:
 def _neighbours(places: Places, config: MeasureConfig) -> Neighbours | None:
     if not config.wants("neighbours"):
         return None
-    return find_neighbours(places.y, places.x, spacing=config.spacing or (1.0, 1.0), radius=config.radius)
+    return find_neighbours(places.y, places.x, places.area, spacing=config.spacing or (1.0, 1.0), radius=config.radius)
 
 
 def _partials_of(plan: Plan[Tile], places: Places, label: npt.NDArray[np.uint64]) -> Iterable[Any]:

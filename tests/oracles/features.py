@@ -53,6 +53,10 @@ def crop_features(labels, image, ranges, spacing=(1.0, 1.0), levels=32):
             "touching_count": len(set(labels[dilate(mask)].tolist()) - {0, region.label}),
         }
         row |= neighbour_features(centroids, region.centroid, spacing)
+        near = np.hypot(*(centroids - region.centroid).T) <= 100.0
+        others = [other.area for other, is_near in zip(regions, near, strict=True) if is_near and other is not region]
+        row["neighbour_area_mean"] = float(np.mean(others)) if others else None
+        row["neighbour_area_mean_um2"] = float(np.mean(others)) * spacing[0] * spacing[1] if others else None
         ring = ring_of(mask, labels)
         for c, plane in enumerate(image.astype(np.float64)):
             row |= channel_features(plane, mask, ring, ranges[c], levels, f"c{c}")
