@@ -31,7 +31,8 @@ import torch
 from sketchscale.config import ClassifyOptions, Execution
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.io.arrays import write_box
-from sketchscale.io.image import commit_image, commit_labels, create_image, create_labels, open_image
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
 from sketchscale.io.table import read_batches
 from sketchscale.workflow.classify import apply_classes
 from sketchscale.workflow.classify_train import train_classes

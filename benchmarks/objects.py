@@ -35,7 +35,8 @@ from sketchscale.config import ClassifyOptions, Execution
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
 from sketchscale.io.arrays import open_array
-from sketchscale.io.image import commit_image, commit_labels, create_image, create_labels, open_image
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
 from sketchscale.io.table import read_table
 from sketchscale.objects.features import FEATURES
 from sketchscale.objects.plan import measure_config

@@ -42,7 +42,7 @@ from sketchscale.integration.euler import IntegrationConfig
 from sketchscale.integration.plan import integrate
 from sketchscale.intensity import array_ranges, normalize
 from sketchscale.io.arrays import write_box
-from sketchscale.io.image import commit_image, create_image
+from sketchscale.io.new_images import commit_image, create_image
 from sketchscale.metrics import score_labels
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import Model, save_model

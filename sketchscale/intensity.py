@@ -28,7 +28,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover, whole
 from sketchscale.io.arrays import checksum
-from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 
 __all__ = [
     "HistogramConfig",

@@ -16,7 +16,7 @@ from scipy import ndimage
 from sketchscale.config import SegmentOptions
 from sketchscale.geometry import Box
 from sketchscale.io.arrays import write_box
-from sketchscale.io.image import commit_image, create_image
+from sketchscale.io.new_images import commit_image, create_image
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import ModelConfig, load_model, save_model
 from sketchscale.workflow.arrays import predict_array

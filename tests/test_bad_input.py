@@ -21,7 +21,8 @@ from sketchscale.cli import run
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import write_box
-from sketchscale.io.image import commit_image, commit_labels, create_image, create_labels, open_image
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
 from sketchscale.workflow.segment import segment
 from tests.pipeline import draw_nuclei, make_model, store_image
 from tests.workflow.finished import SERIAL, SHAPE, convert_small, copy_of, files_of, options

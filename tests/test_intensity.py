@@ -16,7 +16,7 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.intensity import array_ranges, channel_ranges, normalize, plan_histogram
 from sketchscale.io.arrays import ArrayRef, create_array, write_box
-from sketchscale.io.image import PlaneRef
+from sketchscale.io.planes import PlaneRef
 
 TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "u8", "f2", "f4", "f8"]
 

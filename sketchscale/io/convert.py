@@ -27,16 +27,11 @@ from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import Box, block_shape, tile_cover
 from sketchscale.io.arrays import ArrayRef, write_box
 from sketchscale.io.blobs import delete_blob, delete_blobs, get_blob, list_blobs
-from sketchscale.io.image import (
-    Image,
-    commit_image,
-    create_image,
-    level_shapes,
-    open_image,
-    read_attributes,
-)
+from sketchscale.io.groups import read_attributes
+from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger, open_ledger
 from sketchscale.io.metadata import Version, ome_attributes
+from sketchscale.io.new_images import commit_image, create_image, level_shapes
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.sources import (
     SUFFIXES,

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box
-from sketchscale.io.image import PlaneRef, open_image, read_plane
+from sketchscale.io.image import open_image
+from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.io.sources import SUFFIXES, PixelSource, open_source, read_indices, read_source, source_identity
 from sketchscale.io.store import is_local, split_address
 

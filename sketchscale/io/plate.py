@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sketchscale.errors import InputError, MissingDataError
-from sketchscale.io.image import read_attributes, series_of
+from sketchscale.io.groups import read_attributes
+from sketchscale.io.image import series_of
 from sketchscale.io.metadata import PlateMetadata, WellPlace, ome_attributes, parse_plate, parse_well
 from sketchscale.io.store import join_address, split_address
 

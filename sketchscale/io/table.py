@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.io.blobs import check_key, get_blob, writing_blob
-from sketchscale.io.image import read_attributes, write_attributes
+from sketchscale.io.groups import read_attributes, write_attributes
 from sketchscale.io.metadata import Version, ome_attributes, version_of
 from sketchscale.io.store import join_address, split_address
 

@@ -21,7 +21,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.blobs import get_arrays, put_arrays
-from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.objects.classifiers import Classifier
 from sketchscale.objects.classifiers.rows import feature_rows
 from sketchscale.objects.patches import Windows, cut_patches, object_windows

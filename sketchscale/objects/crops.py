@@ -23,7 +23,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box
 from sketchscale.io.blobs import get_arrays, put_arrays
-from sketchscale.io.image import PlaneRef, read_plane
+from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.objects.features import CROP_PARTS, MeasureConfig
 from sketchscale.objects.hulls import hull_and_feret
 from sketchscale.objects.places import Places

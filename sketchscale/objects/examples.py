@@ -25,7 +25,7 @@ from sketchscale.annotations.events import Polygon
 from sketchscale.annotations.painting import polygon_masks
 from sketchscale.errors import InputError, SketchscaleError
 from sketchscale.geometry import Box
-from sketchscale.io.image import read_attributes
+from sketchscale.io.groups import read_attributes
 from sketchscale.io.plate import well_name
 from sketchscale.io.store import split_address
 from sketchscale.objects.mark_files import UNDO, UNSURE, Mark, class_colors, read_marks

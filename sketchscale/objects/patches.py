@@ -23,7 +23,7 @@ import pyarrow
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.intensity import normalize
-from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.objects.sources import LabelSource, read_labels
 
 __all__ = ["Windows", "cut_patches", "estimate_side", "object_windows", "read_patches"]

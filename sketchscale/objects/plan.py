@@ -21,7 +21,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.blobs import get_arrays, put_arrays
-from sketchscale.io.image import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.metrics import Overlaps, combine_overlaps, count_overlaps
 from sketchscale.objects.features import MeasureConfig
 from sketchscale.objects.partials import Partial, fold_partials, is_exact, partial_objects

@@ -19,7 +19,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.blobs import put_arrays
-from sketchscale.io.image import VolumeRef, read_plane
+from sketchscale.io.planes import VolumeRef, read_plane
 from sketchscale.objects.plan import collect_partials
 from sketchscale.objects.solid_features import solid_table
 from sketchscale.objects.solids import SolidConfig, empty_solids, partial_solids

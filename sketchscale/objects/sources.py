@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, open_array, read_box
-from sketchscale.io.image import PlaneRef, read_plane
+from sketchscale.io.planes import PlaneRef, read_plane
 
 __all__ = ["LabelReader", "LabelSource", "label_shape", "read_labels", "source_shape"]
 

@@ -22,7 +22,7 @@ import pyarrow
 
 from sketchscale.engine.base import Plan
 from sketchscale.geometry import Tile
-from sketchscale.io.image import PlaneRef
+from sketchscale.io.planes import PlaneRef
 from sketchscale.objects.crops import CropTask, deal_crops, plan_crops, read_crops
 from sketchscale.objects.features import MeasureConfig, feature_table
 from sketchscale.objects.neighbours import Neighbours, find_neighbours

@@ -19,7 +19,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.arrays import ArrayRef, read_box, write_box
-from sketchscale.io.image import PlaneRef, read_plane
+from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.prediction.blend import TileGrid, blend_box
 from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
 from sketchscale.prediction.rescale import Zoom, fields_of_image, pixels_at_scale

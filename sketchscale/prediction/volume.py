@@ -36,7 +36,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.arrays import ArrayRef, read_box, write_box
-from sketchscale.io.image import VolumeRef, read_plane
+from sketchscale.io.planes import VolumeRef, read_plane
 from sketchscale.networks.checkpoint import Model
 from sketchscale.prediction.plan import TileBatch
 from sketchscale.prediction.predictor import Recipe, load_network, run_tiles

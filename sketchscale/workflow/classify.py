@@ -25,8 +25,9 @@ from sketchscale.engine.base import Event, Plan
 from sketchscale.errors import InputError, MissingDataError, OutputExistsError
 from sketchscale.geometry import Tile
 from sketchscale.io.arrays import ArrayRef, open_array
-from sketchscale.io.image import Image, commit_labels, create_labels, delete_labels, label_arrays
+from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, reopen_ledger
+from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.table import read_batches, read_table, table_digest, write_table
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup

@@ -17,7 +17,8 @@ from typing import Any
 
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.io.blobs import put_blob
-from sketchscale.io.image import Image, open_image, read_attributes
+from sketchscale.io.groups import read_attributes
+from sketchscale.io.image import Image, open_image
 from sketchscale.io.metadata import ome_attributes, parse_plate
 from sketchscale.io.plate import open_plate, well_name
 from sketchscale.io.store import split_address

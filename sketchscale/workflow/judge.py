@@ -21,7 +21,8 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.blobs import put_blob
-from sketchscale.io.image import Image, PlaneRef, read_plane
+from sketchscale.io.image import Image
+from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.io.table import list_tables, read_batches
 from sketchscale.objects.classifiers import load_classifier
 from sketchscale.objects.mark_files import check_color

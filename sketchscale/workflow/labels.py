@@ -20,8 +20,9 @@ from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.errors import OutputError, OutputExistsError
 from sketchscale.geometry import block_shape, tile_cover
-from sketchscale.io.image import Image, commit_labels, create_labels, delete_labels, label_arrays, open_image
+from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
+from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.sources import SUFFIXES, source_identity
 from sketchscale.objects.copying import plan_copy_labels

@@ -17,8 +17,10 @@ import pyarrow
 from sketchscale import __version__
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event, Plan
-from sketchscale.io.image import Image, PlaneRef, VolumeRef, open_image, read_attributes
+from sketchscale.io.groups import read_attributes
+from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
+from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.io.store import split_address
 from sketchscale.io.table import table_digest, write_table
 from sketchscale.objects.features import MeasureConfig, choose_features

@@ -15,7 +15,8 @@ from sketchscale.engine.base import Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import block_shape
 from sketchscale.io.arrays import ArrayRef
-from sketchscale.io.image import Image, PlaneRef, VolumeRef
+from sketchscale.io.image import Image
+from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.objects.plan import collect_ranges, needs_ranges, plan_ranges
 from sketchscale.objects.solid_plan import measure_solids, solid_config
 

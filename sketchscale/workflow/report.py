@@ -31,8 +31,10 @@ from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box
 from sketchscale.io.blobs import put_blob
-from sketchscale.io.image import PlaneRef, VolumeRef, open_image, read_attributes, read_plane
+from sketchscale.io.groups import read_attributes
+from sketchscale.io.image import open_image
 from sketchscale.io.ledger import reopen_ledger
+from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.io.store import split_address
 from sketchscale.io.table import list_tables, read_table
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render

@@ -27,8 +27,9 @@ from sketchscale.integration.plan import BlockTask, merge_blocks, plan_outline, 
 from sketchscale.integration.refine_plan import number_refined, plan_finish, plan_inspect
 from sketchscale.intensity import channel_ranges, plan_histogram
 from sketchscale.io.arrays import ArrayRef
-from sketchscale.io.image import commit_labels, count_absent, create_labels, delete_labels, label_arrays
 from sketchscale.io.ledger import StoreLedger
+from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
+from sketchscale.io.planes import count_absent
 from sketchscale.io.pyramid import plan_level
 from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
 from sketchscale.workflow.runner import (

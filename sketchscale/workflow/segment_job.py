@@ -16,7 +16,8 @@ from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import block_shape
 from sketchscale.integration.euler import IntegrationConfig
 from sketchscale.integration.refine import RefineConfig
-from sketchscale.io.image import Image, PlaneRef, VolumeRef, open_image
+from sketchscale.io.image import Image, open_image
+from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.networks.checkpoint import Model, ModelConfig, load_model
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.predictor import Recipe, check_device

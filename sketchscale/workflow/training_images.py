@@ -20,7 +20,8 @@ from sketchscale.annotations.sketch import Sketch, open_sketch
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, block_shape
 from sketchscale.intensity import channel_ranges, normalize
-from sketchscale.io.image import PlaneRef, open_image, read_plane
+from sketchscale.io.image import open_image
+from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.training.patches import TrainingImage
 from sketchscale.training.validation import hold_out, without
 from sketchscale.workflow.runner import Runner

@@ -37,17 +37,10 @@ from sketchscale.integration.volume_audit import audit_volume_seams
 from sketchscale.integration.volume_plan import integrate_volume, merge_volume_blocks, plan_volume_outline
 from sketchscale.intensity import array_ranges, channel_ranges, plan_histogram
 from sketchscale.io.arrays import ArrayRef
-from sketchscale.io.image import (
-    Image,
-    VolumeRef,
-    commit_labels,
-    count_absent,
-    create_labels,
-    delete_labels,
-    label_arrays,
-    open_image,
-)
+from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
+from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
+from sketchscale.io.planes import VolumeRef, count_absent
 from sketchscale.io.pyramid import plan_level
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.predictor import Recipe, check_device, load_network

@@ -28,7 +28,7 @@ from sketchscale.engine.base import Event, Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.intensity import channel_ranges, normalize
-from sketchscale.io.image import PlaneRef, read_plane
+from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.prediction.places import (
     FLIPS,
     choose_places,

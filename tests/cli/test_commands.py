@@ -21,7 +21,8 @@ from sketchscale.engine.base import Event
 from sketchscale.errors import QualityError
 from sketchscale.geometry import Box
 from sketchscale.io.arrays import write_box
-from sketchscale.io.image import label_arrays, open_image
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import label_arrays
 from sketchscale.workflow.segment import segment
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.finished import SHAPE, annotate, copy_of, files_of

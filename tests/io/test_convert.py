@@ -19,8 +19,9 @@ from sketchscale.engine.local import SerialEngine, ThreadEngine
 from sketchscale.errors import BudgetError, InputError, MissingDataError, OutputExistsError, ResumeError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.convert import ConvertConfig, convert, plan_convert
-from sketchscale.io.image import count_absent, open_image, read_plane
+from sketchscale.io.image import open_image
 from sketchscale.io.label_files import open_truth
+from sketchscale.io.planes import count_absent, read_plane
 from sketchscale.io.sources import open_source, read_source
 from tests.oracles.io_pyramid import halve_mean_slow
 

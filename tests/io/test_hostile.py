@@ -17,16 +17,10 @@ from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import read_box, write_box
 from sketchscale.io.blobs import get_blob, list_blobs, put_blob
 from sketchscale.io.documents import METADATA_BYTES
-from sketchscale.io.image import (
-    commit_image,
-    commit_labels,
-    count_absent,
-    create_image,
-    create_labels,
-    open_image,
-    read_plane,
-)
+from sketchscale.io.image import open_image
 from sketchscale.io.metadata import parse_image
+from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
+from sketchscale.io.planes import count_absent, read_plane
 from sketchscale.io.plate import open_plate
 from sketchscale.io.store import _MEMORY
 

@@ -16,15 +16,9 @@ from sketchscale.engine.local import SerialEngine
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import read_box, write_box
-from sketchscale.io.image import (
-    commit_image,
-    commit_labels,
-    count_absent,
-    create_image,
-    create_labels,
-    open_image,
-    read_plane,
-)
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
+from sketchscale.io.planes import count_absent, read_plane
 from sketchscale.io.pyramid import plan_level
 
 

@@ -13,15 +13,9 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box, write_box
-from sketchscale.io.image import (
-    commit_image,
-    commit_labels,
-    count_absent,
-    create_image,
-    create_labels,
-    open_image,
-    read_plane,
-)
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
+from sketchscale.io.planes import count_absent, read_plane
 from sketchscale.io.pyramid import plan_level
 
 SHAPE = (2, 3, 9, 20, 300)

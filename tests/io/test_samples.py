@@ -9,7 +9,8 @@ import pytest
 
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
-from sketchscale.io.image import count_absent, open_image, read_plane
+from sketchscale.io.image import open_image
+from sketchscale.io.planes import count_absent, read_plane
 from sketchscale.io.plate import image_addresses, open_plate
 
 _REFUSED = {

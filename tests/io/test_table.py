@@ -11,7 +11,7 @@ import pytest
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import write_box
-from sketchscale.io.image import commit_image, commit_labels, create_image, create_labels
+from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
 from sketchscale.io.table import ROW_GROUP, list_tables, read_batches, read_table, write_table
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sketchscale.errors import InputError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.image import PlaneRef, VolumeRef
+from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.objects import patches as under_test
 from sketchscale.objects.patches import cut_patches, estimate_side, object_windows, read_patches
 from tests.oracles.patches import padded_patches

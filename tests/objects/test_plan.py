@@ -15,7 +15,7 @@ from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.image import PlaneRef
+from sketchscale.io.planes import PlaneRef
 from sketchscale.metrics import score_labels, score_overlaps
 from sketchscale.objects.plan import (
     collect_overlaps,

@@ -14,7 +14,9 @@ from sketchscale.config import ClassifyOptions, Execution
 from sketchscale.errors import InputError, MissingDataError, OutputError, OutputExistsError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import read_box, write_box
-from sketchscale.io.image import Image, commit_labels, create_labels, open_image, read_attributes
+from sketchscale.io.groups import read_attributes
+from sketchscale.io.image import Image, open_image
+from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.store import split_address
 from sketchscale.io.table import read_table, write_table
 from sketchscale.workflow import classify

@@ -10,7 +10,7 @@ import pytest
 
 from sketchscale.cli import run
 from sketchscale.errors import InputError, MissingDataError
-from sketchscale.io.image import write_attributes
+from sketchscale.io.groups import write_attributes
 from sketchscale.io.table import read_table, write_table
 from sketchscale.workflow.count import count, parse_by
 from tests.workflow.test_propose import stored

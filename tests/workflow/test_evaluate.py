@@ -18,7 +18,8 @@ from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import write_box
-from sketchscale.io.image import commit_image, commit_labels, create_image, create_labels, open_image
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
 from sketchscale.metrics import count_overlaps, join_images, score_labels, score_overlaps
 from sketchscale.workflow.evaluate import compare, evaluate, pair_truths, summarize
 from tests.pipeline import draw_nuclei, store_image

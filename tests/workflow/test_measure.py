@@ -14,7 +14,8 @@ from sketchscale.engine.base import Event
 from sketchscale.errors import BudgetError, MissingDataError, OutputExistsError, ResumeError, UnknownNameError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import read_box, write_box
-from sketchscale.io.image import commit_labels, create_labels, open_image
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.table import read_table
 from sketchscale.workflow.classify import apply_classes
 from sketchscale.workflow.count import count

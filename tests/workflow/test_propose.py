@@ -13,7 +13,8 @@ from sketchscale.cli import run
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import write_box
-from sketchscale.io.image import commit_labels, create_labels, open_image
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.table import write_table
 from sketchscale.objects.examples import deal_marks, read_marks, resolve_marks
 from sketchscale.workflow.propose import COLUMNS, ProposeOptions, image_names, propose

@@ -18,7 +18,8 @@ from sketchscale.config import Execution, VolumeOptions
 from sketchscale.errors import InputError, OutputExistsError, QualityError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import read_box, write_box
-from sketchscale.io.image import commit_image, create_image, open_image
+from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_image, create_image
 from sketchscale.metrics import score_labels
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import ModelConfig, load_model, save_model
