@@ -191,6 +191,17 @@ def test_an_image_is_known_by_its_file_name(name):
     assert [len(marks) for marks in dealt.of.values()] == [1, 0]
 
 
+def test_a_path_from_the_root_and_one_from_here_are_one_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, address in (
+        (f"{tmp_path}/a.zarr", "a.zarr"),
+        ("a.zarr", f"{tmp_path}/a.zarr"),
+        ("./b/../a.zarr", "a.zarr"),
+        ("a.zarr", f"../{tmp_path.name}/a.zarr"),
+    ):
+        assert len(deal_marks([Mark(name="k", label=1, image=name)], [address, "other.zarr"]).of[address]) == 1
+
+
 def test_rows_of_other_images_are_counted_and_unknown_ones_refused(tmp_path):
     for name in ("one.zarr", "two.zarr"):
         write_attributes(str(tmp_path / name), "", {}, "0.5")
