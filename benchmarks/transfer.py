@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--kind", default="usiigaci_phase")
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--rate", type=float, default=6e-3)
     parser.add_argument("--loss", default="sketchpose")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--most", type=int, default=1000, help="images to be tried on, to save time")
