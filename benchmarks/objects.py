@@ -38,9 +38,9 @@ from sketchscale.io.arrays import open_array
 from sketchscale.io.image import open_image
 from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
 from sketchscale.io.table import read_table
-from sketchscale.objects.features import FEATURES
-from sketchscale.objects.plan import measure_config
-from sketchscale.objects.stream import measure_objects
+from sketchscale.objects.measurement.features import FEATURES
+from sketchscale.objects.measurement.plan import measure_config
+from sketchscale.objects.measurement.stream import measure_objects
 from sketchscale.workflow.classify import apply_classes
 from sketchscale.workflow.classify_train import train_classes
 from sketchscale.workflow.measure import measure
@@ -124,7 +124,7 @@ def measured(address: str, scratch: str, block: int, features: Sequence[str] | N
     return pyarrow.Table.from_batches(list(batches))
 
 
-def classified(address: str, truth: dict[int, str], examples: int) -> dict[str, float]:
+def classified(address: str, truth: dict[int, str], examples: int, steps: int | None) -> dict[str, float]:
     """Measure, train on some objects and apply to all; seconds, accuracy, and the peak of this process."""
     execution = Execution(workers=2)
     wall, _, _ = timed(lambda: measure(address, LABELS, execution))
@@ -136,7 +136,7 @@ def classified(address: str, truth: dict[int, str], examples: int) -> dict[str, 
         chosen = np.random.default_rng(1).choice(len(truth), examples, replace=False) + 1
         writer.writerows((int(label), truth[int(label)]) for label in chosen)
     torch.set_num_threads(1)
-    wall, _, _ = timed(lambda: train_classes(address, LABELS, marks, out, ClassifyOptions()))
+    wall, _, _ = timed(lambda: train_classes(address, LABELS, marks, out, ClassifyOptions(steps=steps)))
     record["train_s"] = wall
     wall, _, _ = timed(lambda: apply_classes(address, LABELS, out, execution))
     record["apply_s"] = wall
@@ -155,7 +155,7 @@ def main() -> None:
     side, block, examples = (600, 256, 40) if options.tiny else (8000, 2048, 600)
     if options.classify:
         truth = {int(k): v for k, v in json.loads(Path(f"{options.classify}.json").read_text()).items()}
-        print(json.dumps(classified(options.classify, truth, examples)))
+        print(json.dumps(classified(options.classify, truth, examples, 20 if options.tiny else None)))
         return
     labels, image, truth = draw(side)
     record: dict[str, object] = {"objects": len(truth), "side": side, "machine": platform.machine()}

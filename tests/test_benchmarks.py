@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
     ("script", "arguments", "expected"),
     [
         ("plate.py", ["--tiny", "--work", "{folder}"], "verify: "),
-        ("objects.py", ["--tiny"], "skimage_features_s"),
+        ("objects.py", ["--tiny"], "skimage_cpu_s"),
         ("object_tasks.py", ["--tiny"], "gradient-boosting"),
         ("integration.py", ["--tiny", "--work", "{folder}"], "suppressed"),
         ("where_next.py", ["--tiny"], "| where-next |"),

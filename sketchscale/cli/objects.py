@@ -111,7 +111,7 @@ def classify_train(
 def _named_colors(words: list[str]) -> dict[str, str]:
     """`name=#rrggbb` of each --color."""
     from sketchscale.errors import InputError
-    from sketchscale.objects.mark_files import check_color
+    from sketchscale.objects.annotation.mark_files import check_color
 
     pairs = [word.rpartition("=") for word in words]
     for word, (name, _, _) in zip(words, pairs, strict=True):

@@ -1,1 +1,1 @@
-"""Each object as one row: features (features, partials), classes (classifiers, classes), the tasks for both (plan)."""
+"""What is known of each object (measurement), what people say of it (annotation), which class it has (classifiers)."""

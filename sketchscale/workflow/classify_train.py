@@ -27,6 +27,7 @@ from sketchscale.intensity import channel_ranges
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.table import list_tables, read_batches
+from sketchscale.objects.annotation.examples import class_colors, deal_marks, read_marks, resolve_marks
 from sketchscale.objects.classes import check_same_shape
 from sketchscale.objects.classifiers import (
     Classifier,
@@ -39,7 +40,6 @@ from sketchscale.objects.classifiers import (
 )
 from sketchscale.objects.classifiers.preparation import PatchOptions
 from sketchscale.objects.classifiers.rows import feature_columns, feature_rows
-from sketchscale.objects.examples import class_colors, deal_marks, read_marks, resolve_marks
 from sketchscale.objects.patches import estimate_side, object_windows, read_patches
 from sketchscale.reports.confusion import confusion_svg, confusion_text
 from sketchscale.workflow.images import expand

@@ -23,7 +23,7 @@ from sketchscale.geometry import block_shape
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.image import Image, open_image
 from sketchscale.metrics import THRESHOLDS, Overlaps, join_images, mean_figures, score_overlaps
-from sketchscale.objects.plan import collect_overlaps, plan_contingency
+from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
 from sketchscale.objects.sources import source_shape
 from sketchscale.objects.truth import open_true_labels, stored_labels
 from sketchscale.workflow.images import local_matches

@@ -24,7 +24,7 @@ from sketchscale.errors import InputError, MissingDataError, OutputExistsError, 
 from sketchscale.io.blobs import writing_blob
 from sketchscale.io.image import open_image
 from sketchscale.io.table import list_tables, read_batches, write_table
-from sketchscale.objects.profiles import compartment_of, pycytominer_batches
+from sketchscale.objects.measurement.profiles import compartment_of, pycytominer_batches
 from sketchscale.workflow.count import well_of
 
 __all__ = ["FORMATS", "PROFILES", "ExportResult", "check_profile", "export_table", "write_profile"]

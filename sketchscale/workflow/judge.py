@@ -24,8 +24,8 @@ from sketchscale.io.blobs import put_blob
 from sketchscale.io.image import Image
 from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.io.table import list_tables, read_batches
+from sketchscale.objects.annotation.mark_files import check_color
 from sketchscale.objects.classifiers import load_classifier
-from sketchscale.objects.mark_files import check_color
 from sketchscale.objects.sources import read_labels
 from sketchscale.reports.judge import JudgeClass, JudgeItem, JudgePage, outlined, render_judge
 from sketchscale.reports.pictures import Picture, color_of, make_picture, to_rgb

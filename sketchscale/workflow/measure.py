@@ -23,15 +23,10 @@ from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.io.store import split_address
 from sketchscale.io.table import table_digest, write_table
-from sketchscale.objects.features import MeasureConfig, choose_features
-from sketchscale.objects.plan import (
-    collect_ranges,
-    measure_config,
-    needs_ranges,
-    plan_ranges,
-)
-from sketchscale.objects.solid_features import choose_solid_features
-from sketchscale.objects.stream import measure_objects
+from sketchscale.objects.measurement.features import MeasureConfig, choose_features
+from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_ranges
+from sketchscale.objects.measurement.solid_features import choose_solid_features
+from sketchscale.objects.measurement.stream import measure_objects
 from sketchscale.workflow.export_table import check_profile, write_profile
 from sketchscale.workflow.measure_volume import block_of, intensities_of, volume_rows
 from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet

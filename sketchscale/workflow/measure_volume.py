@@ -17,8 +17,8 @@ from sketchscale.geometry import block_shape
 from sketchscale.io.arrays import ArrayRef
 from sketchscale.io.image import Image
 from sketchscale.io.planes import PlaneRef, VolumeRef
-from sketchscale.objects.plan import collect_ranges, needs_ranges, plan_ranges
-from sketchscale.objects.solid_plan import measure_solids, solid_config
+from sketchscale.objects.measurement.plan import collect_ranges, needs_ranges, plan_ranges
+from sketchscale.objects.measurement.solid_plan import measure_solids, solid_config
 
 __all__ = ["block_of", "intensities_of", "is_volume", "volume_rows"]
 

@@ -22,7 +22,15 @@ import pyarrow
 from sketchscale.errors import InputError, OutputExistsError, UnknownNameError
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.table import read_batches
-from sketchscale.objects.propose import STRATEGIES, Candidates, candidates_of, choose, feature_names, keep, pool_size
+from sketchscale.objects.annotation.propose import (
+    STRATEGIES,
+    Candidates,
+    candidates_of,
+    choose,
+    feature_names,
+    keep,
+    pool_size,
+)
 from sketchscale.workflow.count import require_table
 
 __all__ = [

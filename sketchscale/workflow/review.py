@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.io.table import read_batches
-from sketchscale.objects.examples import Mark, OnConflict, deal_marks, hit_labels, read_marks, settled
-from sketchscale.objects.review import Review, check_random, estimate, passed_over
+from sketchscale.objects.annotation.examples import Mark, OnConflict, deal_marks, hit_labels, read_marks, settled
+from sketchscale.objects.annotation.review import Review, check_random, estimate, passed_over
 from sketchscale.workflow.count import require_table
 from sketchscale.workflow.measure import label_setting
 

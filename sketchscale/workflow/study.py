@@ -15,7 +15,7 @@ from sketchscale.config import ClassifyOptions, Execution, SegmentOptions, Study
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError, SketchscaleError
 from sketchscale.io.store import is_local
-from sketchscale.objects.examples import read_marks
+from sketchscale.objects.annotation.examples import read_marks
 from sketchscale.workflow.classify import apply_classes, train_classes
 from sketchscale.workflow.count import count
 from sketchscale.workflow.images import expand

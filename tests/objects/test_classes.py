@@ -19,10 +19,10 @@ from sketchscale.objects import classes
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
 from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
 from sketchscale.objects.classifiers import Classifier, ClassifierConfig, LightNet, train_classifier
-from sketchscale.objects.features import MeasureConfig
+from sketchscale.objects.measurement.features import MeasureConfig
 from sketchscale.objects.patches import cut_patches, estimate_side, object_windows, read_patches
-from tests.objects.test_features import blobs, measure, noise
-from tests.objects.test_plan import plane_of, stored
+from tests.objects.measurement.test_features import blobs, measure, noise
+from tests.objects.measurement.test_plan import plane_of, stored
 
 _NAMES = itertools.count()
 RANGES = ((0.0, 255.0), (10.0, 200.0))

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from sketchscale.errors import InputError
-from sketchscale.objects.examples import read_marks
+from sketchscale.objects.annotation.examples import read_marks
 from sketchscale.reports.judge import JudgeClass, JudgeItem, JudgePage, outlined, page_digest, render_judge
 from sketchscale.reports.pictures import make_picture
 from tests.reports.test_html import HOSTILE, Page

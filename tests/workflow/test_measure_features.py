@@ -14,7 +14,7 @@ from sketchscale.io.arrays import write_box
 from sketchscale.io.image import open_image
 from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.table import list_tables, read_table
-from sketchscale.objects.features import FEATURES, GROUPS
+from sketchscale.objects.measurement.features import FEATURES, GROUPS
 from tests.pipeline import draw_nuclei, store_image
 
 SHAPE = (70, 90)

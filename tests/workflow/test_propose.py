@@ -16,7 +16,7 @@ from sketchscale.io.arrays import write_box
 from sketchscale.io.image import open_image
 from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.table import write_table
-from sketchscale.objects.examples import deal_marks, read_marks, resolve_marks
+from sketchscale.objects.annotation.examples import deal_marks, read_marks, resolve_marks
 from sketchscale.workflow.propose import COLUMNS, ProposeOptions, image_names, propose
 from tests.pipeline import store_image
 from tests.workflow.test_volume import store_volume

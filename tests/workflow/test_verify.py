@@ -127,5 +127,5 @@ def test_status_lists_the_runs_with_their_finished_tasks(done: Path, tmp_path: P
     assert set(rows) == {"convert", "segment-nuclei", "measure-nuclei", "classify-nuclei"}
     assert rows["segment-nuclei"]["committed"]
     assert not rows["measure-nuclei"]["committed"]
-    assert rows["measure-nuclei"]["stages"] == {"measure": 4}
+    assert rows["measure-nuclei"]["stages"] == {"crops": 2, "measure": 4}
     assert read_table(str(image), "nuclei").num_rows > 10

@@ -14,11 +14,11 @@ from torch import nn
 
 from sketchscale.cli import run
 from sketchscale.errors import InputError, MissingDataError
+from sketchscale.objects.annotation.mark_files import read_marks
 from sketchscale.objects.classifiers import load_classifier
 from sketchscale.objects.classifiers.pickles import Record, read_pickle
 from sketchscale.objects.classifiers.resnet import ResNet18
 from sketchscale.objects.classifiers.svetlana import svetlana_classifier, svetlana_marks
-from sketchscale.objects.mark_files import read_marks
 
 
 class CNN2D(nn.Module):

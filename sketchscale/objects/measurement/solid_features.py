@@ -24,10 +24,10 @@ import pyarrow
 from scipy.spatial import SphericalVoronoi
 
 from sketchscale.errors import UnknownNameError
-from sketchscale.objects.features import FEATURES, channel_names
-from sketchscale.objects.partials import SUMS, Partial
-from sketchscale.objects.solids import LINES, SOLID_INTENSITIES, SOLID_SUMS, SolidConfig, Spacing
-from sketchscale.objects.totals import Totals
+from sketchscale.objects.measurement.features import FEATURES, channel_names
+from sketchscale.objects.measurement.partials import SUMS, Partial
+from sketchscale.objects.measurement.solids import LINES, SOLID_INTENSITIES, SOLID_SUMS, SolidConfig, Spacing
+from sketchscale.objects.measurement.totals import Totals
 
 __all__ = [
     "SOLID_FEATURES",

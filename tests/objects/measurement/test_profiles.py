@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.objects.features import FEATURES
-from sketchscale.objects.profiles import PYCYTOMINER, compartment_of, pycytominer_batches, pycytominer_names
+from sketchscale.objects.measurement.features import FEATURES
+from sketchscale.objects.measurement.profiles import PYCYTOMINER, compartment_of, pycytominer_batches, pycytominer_names
 
 
 def infer_features(columns, compartments=("Cells", "Nuclei", "Cytoplasm")):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.objects.propose import (
+from sketchscale.objects.annotation.propose import (
     STRATEGIES,
     Candidates,
     candidates_of,

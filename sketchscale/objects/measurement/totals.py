@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.objects.neighbours import Neighbours
-from sketchscale.objects.partials import Partial
+from sketchscale.objects.measurement.neighbours import Neighbours
+from sketchscale.objects.measurement.partials import Partial
 
 if TYPE_CHECKING:
-    from sketchscale.objects.features import MeasureConfig
+    from sketchscale.objects.measurement.features import MeasureConfig
 
 __all__ = [
     "CHANNEL_VALUES",

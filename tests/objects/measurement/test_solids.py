@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import tile_cover
-from sketchscale.objects.partials import combine_partials
-from sketchscale.objects.solid_features import SOLID_FEATURES, choose_solid_features, crossing_areas, solid_table
-from sketchscale.objects.solids import SOLID_INTENSITIES, SolidConfig, empty_solids, partial_solids
+from sketchscale.objects.measurement.partials import combine_partials
+from sketchscale.objects.measurement.solid_features import (
+    SOLID_FEATURES,
+    choose_solid_features,
+    crossing_areas,
+    solid_table,
+)
+from sketchscale.objects.measurement.solids import SOLID_INTENSITIES, SolidConfig, empty_solids, partial_solids
 from tests.oracles.solids import solid_features
 
 

@@ -29,7 +29,7 @@ from sketchscale.geometry import Box
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.plate import well_name
 from sketchscale.io.store import is_local, split_address
-from sketchscale.objects.mark_files import UNDO, UNSURE, Mark, class_colors, read_marks
+from sketchscale.objects.annotation.mark_files import UNDO, UNSURE, Mark, class_colors, read_marks
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
 __all__ = [

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sketchscale.errors import InputError
-from sketchscale.objects.examples import Mark
-from sketchscale.objects.review import check_random, estimate, passed_over
+from sketchscale.objects.annotation.examples import Mark
+from sketchscale.objects.annotation.review import check_random, estimate, passed_over
 
 FOUR = [[0.95, 0.03, 0.015, 0.005], [0.05, 0.9, 0.04, 0.01], [0.02, 0.05, 0.92, 0.01], [0.05, 0.05, 0.1, 0.8]]
 SETTINGS = {

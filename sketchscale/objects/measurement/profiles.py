@@ -20,8 +20,8 @@ import pyarrow
 import pyarrow.compute
 
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.objects.features import FEATURES
-from sketchscale.objects.textures import LEVELS
+from sketchscale.objects.measurement.features import FEATURES
+from sketchscale.objects.measurement.textures import LEVELS
 
 __all__ = ["COMPARTMENTS", "PYCYTOMINER", "compartment_of", "pycytominer_batches", "pycytominer_names"]
 

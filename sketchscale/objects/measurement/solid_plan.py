@@ -20,9 +20,9 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.blobs import put_arrays
 from sketchscale.io.planes import VolumeRef, read_plane
-from sketchscale.objects.plan import collect_partials
-from sketchscale.objects.solid_features import solid_table
-from sketchscale.objects.solids import SolidConfig, empty_solids, partial_solids
+from sketchscale.objects.measurement.plan import collect_partials
+from sketchscale.objects.measurement.solid_features import solid_table
+from sketchscale.objects.measurement.solids import SolidConfig, empty_solids, partial_solids
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
 __all__ = ["collect_solids", "measure_solids", "plan_solids", "solid_config"]

@@ -17,17 +17,10 @@ from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.planes import PlaneRef
 from sketchscale.metrics import score_labels, score_overlaps
-from sketchscale.objects.plan import (
-    collect_overlaps,
-    collect_ranges,
-    measure_config,
-    needs_ranges,
-    plan_contingency,
-    plan_measure,
-    plan_ranges,
-)
-from sketchscale.objects.stream import collect_features
-from tests.objects.test_features import blobs, measure, noise
+from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
+from sketchscale.objects.measurement.stream import collect_features
+from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
+from tests.objects.measurement.test_features import blobs, measure, noise
 
 _NAMES = itertools.count()
 
@@ -88,7 +81,7 @@ def test_engines_give_the_same_table():
 
 
 def test_more_objects_than_are_folded_at_once_are_kept(monkeypatch):
-    monkeypatch.setattr("sketchscale.objects.partials._FOLD_ROWS", 3)
+    monkeypatch.setattr("sketchscale.objects.measurement.partials._FOLD_ROWS", 3)
     labels, image = blobs((40, 40), 20, 2), noise("uint8", (1, 40, 40), 2)
     table, config = measured(stored(labels, (8, 8)), plane_of(image, (8, 8)), (8, 8))
     assert table.equals(measure(labels, image, config))

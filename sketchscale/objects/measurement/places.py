@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Plan
 from sketchscale.geometry import Tile
-from sketchscale.objects.partials import SUMS, Partial, empty_partial, fold_partials
-from sketchscale.objects.plan import channel_count, read_partials
+from sketchscale.objects.measurement.partials import SUMS, Partial, empty_partial, fold_partials
+from sketchscale.objects.measurement.plan import channel_count, read_partials
 
 __all__ = ["Places", "collect_places"]
 

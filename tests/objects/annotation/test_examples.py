@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.io.groups import write_attributes
-from sketchscale.objects.examples import (
+from sketchscale.objects.annotation.examples import (
     Mark,
     class_colors,
     deal_marks,

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import tile_cover
-from sketchscale.objects.features import FEATURES, MeasureConfig, channel_names, feature_table
-from sketchscale.objects.partials import Partial, combine_partials, image_coding, partial_objects
+from sketchscale.objects.measurement.features import FEATURES, MeasureConfig, channel_names, feature_table
+from sketchscale.objects.measurement.partials import Partial, combine_partials, image_coding, partial_objects
 from tests.oracles.features import object_features
 
 

@@ -23,14 +23,14 @@ import pyarrow
 from sketchscale.engine.base import Plan
 from sketchscale.geometry import Tile
 from sketchscale.io.planes import PlaneRef
-from sketchscale.objects.crops import CropTask, deal_crops, plan_crops, read_crops
-from sketchscale.objects.features import MeasureConfig, feature_table
-from sketchscale.objects.neighbours import Neighbours, find_neighbours
-from sketchscale.objects.partials import combine_partials, empty_partial
-from sketchscale.objects.places import Places, collect_places
-from sketchscale.objects.plan import channel_count, measure_config_of, plan_measure, read_partials
+from sketchscale.objects.measurement.crops import CropTask, deal_crops, plan_crops, read_crops
+from sketchscale.objects.measurement.features import MeasureConfig, feature_table
+from sketchscale.objects.measurement.neighbours import Neighbours, find_neighbours
+from sketchscale.objects.measurement.partials import combine_partials, empty_partial
+from sketchscale.objects.measurement.places import Places, collect_places
+from sketchscale.objects.measurement.plan import channel_count, measure_config_of, plan_measure, read_partials
+from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
 from sketchscale.objects.sources import LabelSource
-from sketchscale.objects.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
 
 __all__ = ["ROWS", "collect_features", "measure_objects", "stream_features"]
 

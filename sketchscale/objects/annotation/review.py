@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
-from sketchscale.objects.mark_files import UNSURE, Mark
+from sketchscale.objects.annotation.mark_files import UNSURE, Mark
 
 __all__ = ["NONE", "ClassEstimate", "Review", "check_random", "estimate", "judged_name", "passed_over"]
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sketchscale.objects.neighbours import find_neighbours
+from sketchscale.objects.measurement.neighbours import find_neighbours
 
 
 @settings(max_examples=30, deadline=None)

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
-from sketchscale.objects import crops as crops_module
-from sketchscale.objects import stream
-from sketchscale.objects.crops import deal_crops, plan_crops
-from sketchscale.objects.features import FEATURES, MeasureConfig, channel_names
-from sketchscale.objects.places import collect_places
-from sketchscale.objects.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
-from sketchscale.objects.stream import measure_objects
-from tests.objects.test_features import blobs, noise
-from tests.objects.test_plan import _NAMES, plane_of, stored
+from sketchscale.objects.measurement import crops as crops_module
+from sketchscale.objects.measurement import stream
+from sketchscale.objects.measurement.crops import deal_crops, plan_crops
+from sketchscale.objects.measurement.features import FEATURES, MeasureConfig, channel_names
+from sketchscale.objects.measurement.places import collect_places
+from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
+from sketchscale.objects.measurement.stream import measure_objects
+from tests.objects.measurement.test_features import blobs, noise
+from tests.objects.measurement.test_plan import _NAMES, plane_of, stored
 from tests.oracles.features import crop_features
 
 DTYPES = ("uint8", "uint16", "float32")

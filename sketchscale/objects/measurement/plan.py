@@ -1,11 +1,10 @@
-"""Tasks that measure objects, and tasks that compare labels: one block each, every chunk decoded about once.
+"""Tasks that measure objects: one block each, every chunk decoded about once.
 
     labels, image ──measure──▶ partials/<block>.npz ──read_partials────▶ table        (see `stream`)
-    truth, labels ──evaluate─▶ partials/<block>.npz ──collect_overlaps──▶ overlaps    (see metrics)
     image ─────────ranges────▶ lowest and highest value                               (float images only)
 
 A task writes its partial as one small object and returns counts; collecting reads them in any order, because partials
-add up exactly (`partials`, `metrics`). Blocks are a matter of memory and speed alone.
+add up exactly (`partials`). Blocks are a matter of memory and speed alone.
 """
 
 from __future__ import annotations
@@ -22,20 +21,17 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.blobs import get_arrays, put_arrays
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
-from sketchscale.metrics import Overlaps, combine_overlaps, count_overlaps
-from sketchscale.objects.features import MeasureConfig
-from sketchscale.objects.partials import Partial, fold_partials, is_exact, partial_objects
-from sketchscale.objects.sources import LabelSource, label_shape, read_labels, source_shape
+from sketchscale.objects.measurement.features import MeasureConfig
+from sketchscale.objects.measurement.partials import Partial, fold_partials, is_exact, partial_objects
+from sketchscale.objects.sources import LabelSource, label_shape, read_labels
 
 __all__ = [
     "channel_count",
-    "collect_overlaps",
     "collect_partials",
     "collect_ranges",
     "measure_config",
     "measure_config_of",
     "needs_ranges",
-    "plan_contingency",
     "plan_measure",
     "plan_ranges",
     "read_partials",
@@ -213,66 +209,3 @@ def collect_ranges(results: Sequence[Json]) -> tuple[tuple[float, float], ...]:
     """
     channels = zip(*results, strict=True)
     return tuple((min(low for low, _ in c), max(high for _, high in c)) for c in channels)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _EvaluateJob:
-    predicted: LabelSource
-    truth: LabelSource
-    store: str
-    prefix: str
-
-
-def plan_contingency(
-    predicted: LabelSource, truth: LabelSource, *, store: str, block: tuple[int, ...], prefix: str = "evaluate"
-) -> Plan[Tile]:
-    """Count the overlaps of predicted with true labels, block by block; see `collect_overlaps`.
-
-    Args:
-        predicted, truth: of one shape, (y, x) or (z, y, x); ids need not be contiguous nor of one type.
-        store, prefix: where partials go: `<prefix>/<block>.npz`.
-        block: one length for each axis, in pixels.
-
-    Raises:
-        InputError: the shapes differ.
-    """
-    shape, true_shape = source_shape(predicted), source_shape(truth)
-    if shape != true_shape:
-        raise InputError.of(
-            found=f"predicted labels of {shape}, true ones of {true_shape}",
-            expected="one shape",
-            fix="evaluate the level and the region that were annotated",
-        )
-    return Plan(
-        stage="evaluate",
-        fn=_overlaps_of_block,
-        tasks=tile_cover(shape, block),
-        config=_EvaluateJob(predicted=predicted, truth=truth, store=store, prefix=prefix),
-        task_bytes=40 * math.prod(block),
-    )
-
-
-def _overlaps_of_block(tile: Tile, job: _EvaluateJob) -> Json:
-    part = count_overlaps(read_labels(job.truth, tile.write), read_labels(job.predicted, tile.write))
-    arrays = {"truth": part.truth, "predicted": part.predicted, "pixels": part.pixels}
-    put_arrays(job.store, f"{job.prefix}/{tile.key}.npz", arrays)
-    return {"pairs": len(part.pixels)}
-
-
-def collect_overlaps(plan: Plan[Tile]) -> Overlaps:
-    """The overlaps of the whole plane, from the partials of a plan that has run; `metrics.score_overlaps` is next.
-
-    Args:
-        plan: of `plan_contingency`.
-
-    Raises:
-        InputError: a partial is absent or damaged.
-    """
-    job: _EvaluateJob = plan.config
-    waiting, rows = [combine_overlaps([])], 0
-    for task in plan.tasks:
-        waiting.append(Overlaps(**get_arrays(job.store, f"{job.prefix}/{task.key}.npz")))
-        rows += len(waiting[-1].pixels)
-        if rows > max(_FOLD_ROWS, len(waiting[0].pixels)):
-            waiting, rows = [combine_overlaps(waiting)], 0
-    return combine_overlaps(waiting)

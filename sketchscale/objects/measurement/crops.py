@@ -24,12 +24,12 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box
 from sketchscale.io.blobs import get_arrays, put_arrays
 from sketchscale.io.planes import PlaneRef, read_plane
-from sketchscale.objects.features import CROP_PARTS, MeasureConfig
-from sketchscale.objects.hulls import hull_and_feret
-from sketchscale.objects.places import Places
+from sketchscale.objects.measurement.features import CROP_PARTS, MeasureConfig
+from sketchscale.objects.measurement.hulls import hull_and_feret
+from sketchscale.objects.measurement.places import Places
+from sketchscale.objects.measurement.textures import OUTER, gradients, object_percentiles, ring_around, textures
+from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
 from sketchscale.objects.sources import LabelSource, read_labels
-from sketchscale.objects.textures import OUTER, gradients, object_percentiles, ring_around, textures
-from sketchscale.objects.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
 
 __all__ = ["CROP_LIMIT", "CropTask", "crop_objects", "deal_crops", "plan_crops", "read_crops"]
 

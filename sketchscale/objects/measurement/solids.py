@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
-from sketchscale.objects.features import MeasureConfig
-from sketchscale.objects.partials import Partial, combine_partials, partial_objects
+from sketchscale.objects.measurement.features import MeasureConfig
+from sketchscale.objects.measurement.partials import Partial, combine_partials, partial_objects
 
 __all__ = ["LINES", "SOLID_INTENSITIES", "SOLID_SUMS", "SolidConfig", "Spacing", "empty_solids", "partial_solids"]
 

@@ -23,10 +23,10 @@ import numpy.typing as npt
 import pyarrow
 
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.objects import totals as to
-from sketchscale.objects.neighbours import Neighbours
-from sketchscale.objects.partials import Coding, Partial, image_coding, is_exact
-from sketchscale.objects.totals import Crops, Totals
+from sketchscale.objects.measurement import totals as to
+from sketchscale.objects.measurement.neighbours import Neighbours
+from sketchscale.objects.measurement.partials import Coding, Partial, image_coding, is_exact
+from sketchscale.objects.measurement.totals import Crops, Totals
 
 __all__ = [
     "CROP_PARTS",

@@ -1,0 +1,1 @@
+"""What people say of objects: files of marks, examples to learn from, proposals, judged samples."""
