@@ -5,8 +5,8 @@
 
 Features: the columns that scikit-image has too (shape, hull, intensities, percentiles), by `measure_objects` on one
 thread, from a store, against its `regionprops_table` on arrays that are already in memory; then all columns of ours.
-Classification: 600 objects to train on, then all of them, by the functions of `classify train` and `classify apply`,
-two workers, in a process of its own, whose peak memory is given. The image is drawn here (ellipses, two textures).
+Classification: `sketchscale measure`, `classify train` on 600 objects, and `classify apply` to all with two workers, as
+commands, with the wall time and peak memory of each. The image is drawn here (ellipses, two textures).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,6 @@ import skimage
 import torch
 from skimage.measure import perimeter_crofton, regionprops_table
 
-from sketchscale.config import ClassifyOptions, Execution
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
 from sketchscale.io.arrays import open_array
@@ -41,12 +39,17 @@ from sketchscale.io.table import read_table
 from sketchscale.objects.measurement.features import FEATURES
 from sketchscale.objects.measurement.plan import measure_config
 from sketchscale.objects.measurement.stream import measure_objects
-from sketchscale.workflow.classify import apply_classes
-from sketchscale.workflow.classify_train import train_classes
-from sketchscale.workflow.measure import measure
 
 CELL, LABELS = 61, "cells"
 PERCENTS = (5, 25, 50, 75, 95)
+WATCHED = """
+import pathlib, re, sys
+from sketchscale.cli import run
+code = run(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+sys.exit(code)
+"""
+"""A command that prints its own peak in kB: what a parent is told counts the parent's memory, too."""
 
 
 def draw(side: int, seed: int = 0) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8], dict[int, str]]:
@@ -124,39 +127,42 @@ def measured(address: str, scratch: str, block: int, features: Sequence[str] | N
     return pyarrow.Table.from_batches(list(batches))
 
 
-def classified(address: str, truth: dict[int, str], examples: int, steps: int | None) -> dict[str, float]:
-    """Measure, train on some objects and apply to all; seconds, accuracy, and the peak of this process."""
-    execution = Execution(workers=2)
-    wall, _, _ = timed(lambda: measure(address, LABELS, execution))
-    record = {"measure_command_s": wall}
-    marks, out = f"{address}.csv", f"{address}.clf"
+def command(*words: str) -> tuple[float, float]:
+    """Wall seconds and peak GB of a command in a process of its own, starting it included."""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", WATCHED, *words], check=True, capture_output=True, text=True)
+    return time.perf_counter() - started, float(done.stdout.splitlines()[-1]) * 1024 / 1e9
+
+
+def classified(address: str, truth: dict[int, str], examples: int, steps: str) -> dict[str, float]:
+    """The commands one after another on two workers: measure, train on some objects, apply to all."""
+    marks, out, where = f"{address}.csv", f"{address}.clf", [address, "--labels", LABELS]
     with Path(marks).open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["label", "class"])
         chosen = np.random.default_rng(1).choice(len(truth), examples, replace=False) + 1
         writer.writerows((int(label), truth[int(label)]) for label in chosen)
-    torch.set_num_threads(1)
-    wall, _, _ = timed(lambda: train_classes(address, LABELS, marks, out, ClassifyOptions(steps=steps)))
-    record["train_s"] = wall
-    wall, _, _ = timed(lambda: apply_classes(address, LABELS, out, execution))
-    record["apply_s"] = wall
+    steps_of = {
+        "measure": command("measure", *where, "--workers", "2"),
+        "train": command("classify", "train", *where, "--annotations", marks, "--out", out, "--steps", steps),
+        "apply": command("classify", "apply", *where, "--classifier", out, "--workers", "2"),
+    }
+    record = {
+        f"{name}_{unit}": value
+        for name, pair in steps_of.items()
+        for unit, value in zip(("s", "gb"), pair, strict=True)
+    }
     table = read_table(address, LABELS)
     pairs = zip(table["label"].to_pylist(), table["class"].to_pylist(), strict=True)
-    record["accuracy"] = sum(truth[label] == name for label, name in pairs) / len(truth)
-    return record | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    return record | {"accuracy": sum(truth[label] == name for label, name in pairs) / len(truth)}
 
 
 def main() -> None:
     """Print one JSON record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="a 600 px image: checks that the script runs")
-    parser.add_argument("--classify", help=argparse.SUPPRESS)
     options = parser.parse_args()
     side, block, examples = (600, 256, 40) if options.tiny else (8000, 2048, 600)
-    if options.classify:
-        truth = {int(k): v for k, v in json.loads(Path(f"{options.classify}.json").read_text()).items()}
-        print(json.dumps(classified(options.classify, truth, examples, 20 if options.tiny else None)))
-        return
     labels, image, truth = draw(side)
     record: dict[str, object] = {"objects": len(truth), "side": side, "machine": platform.machine()}
     record |= {"numpy": np.__version__, "skimage": skimage.__version__, "torch": torch.__version__}
@@ -164,9 +170,7 @@ def main() -> None:
         address = f"{folder}/plate.ome.zarr"
         store(address, labels, image)
         record |= features_of(address, folder, labels, image, block)
-        Path(f"{address}.json").write_text(json.dumps(truth))
-        command = [sys.executable, __file__, "--classify", address, *(["--tiny"] if options.tiny else [])]
-        record |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        record |= classified(address, truth, examples, "20" if options.tiny else "150")
     print(json.dumps(record, indent=1))
 
 
