@@ -27,7 +27,7 @@ from sketchscale.io.groups import read_attributes, write_attributes
 from sketchscale.io.metadata import Version, ome_attributes, version_of
 from sketchscale.io.store import join_address, split_address
 
-__all__ = ["ROW_GROUP", "list_tables", "read_batches", "read_table", "table_digest", "write_table"]
+__all__ = ["ROW_GROUP", "batches_of", "list_tables", "read_batches", "read_table", "table_digest", "write_table"]
 
 ROW_GROUP = 65536
 """Rows per group: what is held in memory, and part of the file's layout, hence fixed."""
@@ -61,7 +61,7 @@ def write_table(
     root, group = split_address(store)
     if "/" in check_key(name, what="table name"):
         raise InputError.of(found=f"table name {name!r}", expected="a name without '/'", fix="choose another name")
-    batches = iter(columns.to_batches() or [_empty(columns)] if isinstance(columns, pa.Table) else columns)
+    batches = iter(batches_of(columns) if isinstance(columns, pa.Table) else columns)
     table = _key(group, f"tables/{name}")
     with writing_blob(root, f"{table}/table.parquet") as file:
         _write_parquet(file, batches, f"{join_address(store, 'tables')}/{name}")
@@ -70,8 +70,13 @@ def write_table(
     _list_table(root, group, name, version)
 
 
-def _empty(table: pa.Table) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=table.schema)
+def batches_of(table: pa.Table) -> list[pa.RecordBatch]:
+    """The batches of a table in memory; an empty one with its columns where it has no rows.
+
+    >>> [batch.num_rows for batch in batches_of(pa.table({"label": pa.array([], pa.int64())}))]
+    [0]
+    """
+    return table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
 
 
 def _key(group: str, path: str) -> str:
@@ -176,9 +181,19 @@ def read_batches(store: str | Path, name: str, *, columns: list[str] | None = No
     """The rows of a table, at most one row group at a time; for tables larger than memory.
 
     Args:
-        columns: only these; all when None.
+        columns: only these, as far as the table has them; all when None.
+
+    Returns:
+        At least one batch: an empty one with the columns, where the table has no rows.
+
+    Raises:
+        UnknownNameError: lists the tables that are there.
+        InputError: it is not Parquet, or a checksum is wrong.
     """
     with _opened(store, name) as file:
+        if not file.metadata.num_rows:
+            yield from batches_of(file.read(columns=columns))
+            return
         yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
 
 

@@ -22,6 +22,7 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.blobs import get_arrays, put_arrays
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.table import batches_of
 from sketchscale.objects.classifiers import Classifier
 from sketchscale.objects.classifiers.rows import feature_rows
 from sketchscale.objects.patches import Windows, cut_patches, object_windows
@@ -163,7 +164,7 @@ def _classify_block(tile: Tile, job: _ClassifyJob) -> Json:
     probabilities = job.classifier.predict(batches, rows)
     found = {"label": windows.label, "cropped": windows.cropped & looks, "probabilities": probabilities}
     put_arrays(job.store, _key(job, "classes", tile), found)
-    return {"objects": len(windows.label), "cropped": int(windows.cropped.sum())}
+    return {"objects": len(windows.label), "cropped": int(found["cropped"].sum())}
 
 
 def _batches_of(tile: Tile, job: _ClassifyJob, windows: Windows) -> Iterator[npt.NDArray[np.float32]]:
@@ -278,4 +279,4 @@ def with_classes(batches: Iterable[pyarrow.RecordBatch], classified: pyarrow.Tab
                 fix="classify again",
             )
         rows = _with_columns(pyarrow.Table.from_batches([batch]), {name: mine.column(name) for name in columns})
-        yield from rows.combine_chunks().to_batches()
+        yield from batches_of(rows.combine_chunks())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, reopen_ledger
 from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.pyramid import plan_level
-from sketchscale.io.table import read_batches, read_table, table_digest, write_table
+from sketchscale.io.table import read_batches, table_digest, write_table
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
 from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
 from sketchscale.objects.classifiers import Classifier, load_classifier
@@ -153,11 +153,10 @@ def _columns(setting: LabelSetting, trained: Classifier) -> list[str]:
 
 def _check_columns(setting: LabelSetting, labels: str, trained: Classifier) -> None:
     """Refuse a table that lacks columns before anything is removed or computed."""
-    first = next(read_batches(setting.image.address, labels, columns=_columns(setting, trained)), None)
-    if first is not None:
-        none = pyarrow.Table.from_batches([first.slice(0, 0)])
-        object_windows(none, 1)
-        feature_rows(none, trained.config.features)
+    first = next(read_batches(setting.image.address, labels, columns=_columns(setting, trained)))
+    none = pyarrow.Table.from_batches([first.slice(0, 0)])
+    object_windows(none, 1)
+    feature_rows(none, trained.config.features)
 
 
 def _mask_names(image: Image, labels: str, classes: Sequence[str], execution: Execution) -> dict[str, str]:
@@ -218,7 +217,7 @@ def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
     write_table(
         setting.image.address,
         work.labels,
-        _rows(work, classified),
+        with_classes(read_batches(setting.image.address, work.labels), classified),
         region=work.labels,
         attributes={"sketchscale": work.about},
     )
@@ -243,27 +242,11 @@ def _ranges(work: _Work) -> tuple[tuple[float, float], ...]:
 
 
 def _dealt(plan: Plan[Tile], work: _Work) -> pyarrow.Table:
-    """Deal the objects to their blocks; returns their labels, which is all that is kept while blocks are worked on.
-
-    A table without rows is returned whole: it only lacks its new columns.
-    """
-    table = _narrow_table(work)
-    deal_objects(plan, table)
-    return table.select(["label"]) if table.num_rows else table
-
-
-def _narrow_table(work: _Work) -> pyarrow.Table:
-    """All rows, with the columns that are read here."""
+    """Deal the objects to their blocks; returns their labels, which is all that is kept while blocks are worked on."""
     columns = _columns(work.setting, work.trained)
-    batches = list(read_batches(work.setting.image.address, work.labels, columns=columns))
-    return pyarrow.Table.from_batches(batches) if batches else read_table(work.setting.image.address, work.labels)
-
-
-def _rows(work: _Work, classified: pyarrow.Table) -> pyarrow.Table | Iterator[pyarrow.RecordBatch]:
-    """The stored rows with classes, a group at a time; a table without rows is `classified` already."""
-    if not classified.num_rows:
-        return classified
-    return with_classes(read_batches(work.setting.image.address, work.labels), classified)
+    table = pyarrow.Table.from_batches(read_batches(work.setting.image.address, work.labels, columns=columns))
+    deal_objects(plan, table)
+    return table.select(["label"])
 
 
 def _counts(classified: pyarrow.Table, classes: Sequence[str]) -> dict[str, int]:

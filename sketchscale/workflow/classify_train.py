@@ -153,8 +153,8 @@ def _examples(
     require_table(setting, labels)
     source = setting.labels.array(0)
     check_same_shape(source, setting.plane)
-    batches = list(read_batches(setting.image.address, labels, columns=["label"]))
-    known = np.concatenate([np.zeros(0, np.int64), *(b.column("label").to_numpy() for b in batches)])
+    batches = read_batches(setting.image.address, labels, columns=["label"])
+    known = np.concatenate([batch.column("label").to_numpy() for batch in batches])
     spacing = setting.plane.spacing if setting.plane.unit == "micrometer" else None
     said = resolve_marks(marks, source, known, spacing=spacing, on_conflict=options.on_conflict, least=least)
     ranges: tuple[tuple[float, float], ...] = (_UNSCALED,) * len(setting.plane.channels)

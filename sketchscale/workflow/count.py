@@ -104,13 +104,13 @@ def tally(address: str, labels: str = "nuclei") -> Tally:
     """
     image = require_table(address, labels)
     plate, well = well_of(image.address)
-    rows, numbers, is_classified = 0, Counter[str | None](), True
+    numbers = Counter[str | None]()
     for batch in read_batches(image.address, labels, columns=["label", "class"]):
-        rows += batch.num_rows
-        is_classified = "class" in batch.schema.names
-        if is_classified:
+        if "class" in batch.schema.names:
             numbers.update(name or UNCLASSIFIED for name in batch.column("class").to_pylist())
-    return Tally(image=image.address, plate=plate, well=well, numbers=numbers if numbers else {None: rows})
+        else:
+            numbers[None] += batch.num_rows
+    return Tally(image=image.address, plate=plate, well=well, numbers=numbers)
 
 
 def require_table(address: str, labels: str) -> Image:

@@ -165,7 +165,7 @@ def _features(images: Sequence[str], labels: str) -> tuple[str, ...]:
     """
     known: list[tuple[str, ...]] = []
     for address in images:
-        schema = next(read_batches(address, labels), pyarrow.RecordBatch.from_pylist([])).schema
+        schema = next(read_batches(address, labels)).schema
         known.append(feature_names(dict(zip(schema.names, schema.types, strict=True))))
     common = tuple(name for name in known[0] if all(name in others for others in known))
     if not common:

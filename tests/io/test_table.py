@@ -31,6 +31,14 @@ def test_bytes_depend_on_the_rows_and_not_on_how_they_arrive(tmp_path, batch):
     assert sizes == [ROW_GROUP, ROW_GROUP, 17]
 
 
+def test_a_table_without_rows_is_one_empty_batch_with_its_columns(tmp_path):
+    write_table(tmp_path, "cells", _rows(0), region="cells")
+    (batch,) = read_batches(tmp_path, "cells", columns=["label", "absent"])
+    assert (batch.num_rows, batch.schema.names) == (0, ["label"])
+    write_table(tmp_path, "again", read_batches(tmp_path, "cells"), region="cells")
+    assert read_table(tmp_path, "again").equals(_rows(0))
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_ngio_reads_the_table(tmp_path, version):
     address = str(tmp_path / "a.zarr")

@@ -127,6 +127,15 @@ def test_judged_objects_correct_the_counts(
     assert "accuracy" in text
 
 
+def test_an_image_without_objects_counts_as_none_and_does_not_stop_a_review(study: list[str], tmp_path: Path) -> None:
+    nothing = stored(tmp_path, "nothing.zarr", 10)
+    write_table(nothing, "nuclei", read_table(nothing, "nuclei").slice(0, 0), region="nuclei")
+    rows = count([study[0], nothing])
+    assert [(r["class"], r["n"]) for r in rows if r["image"] == nothing] == [("long", 0), ("round", 0)]
+    path = judged(study, tmp_path / "judged.csv")
+    assert run(["count", *study, nothing, "--review", str(path)]) == 0
+
+
 def test_stopping_early_is_fine_and_passing_over_is_said(
     study: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from sketchscale.cli import run
@@ -19,6 +20,7 @@ from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.table import read_table
 from sketchscale.workflow.classify import apply_classes
 from sketchscale.workflow.count import count
+from sketchscale.workflow.export_table import export_table
 from sketchscale.workflow.measure import measure
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.finished import SERIAL, copy_of, files_of
@@ -137,7 +139,10 @@ def test_labels_of_another_tool_are_measured_and_an_empty_image_has_no_rows(tmp_
         labels[4:10, 5:9] = value
         write_box(levels[0], whole((40, 50)), labels)
         commit_labels(open_image(image), name)
-        measure(image, name, SERIAL)
+        measure(image, name, SERIAL, profile="pycytominer")
+    columns = export_table(image, "nothing", str(tmp_path / "nothing.parquet"), format="parquet")
+    assert (columns.n, pq.read_schema(tmp_path / "nothing.parquet").names[:3]) == (0, ["label", "y", "x"])
+    assert read_table(image, "nothing_pycytominer").num_rows == 0
     assert read_table(image, "square").select(["label", "area", "y", "x"]).to_pylist() == [
         {"label": 7, "area": 24, "y": 6.5, "x": 6.5}
     ]

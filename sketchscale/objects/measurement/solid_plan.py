@@ -20,6 +20,7 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.blobs import put_arrays
 from sketchscale.io.planes import VolumeRef, read_plane
+from sketchscale.io.table import batches_of
 from sketchscale.objects.measurement.plan import collect_partials
 from sketchscale.objects.measurement.solid_features import solid_table
 from sketchscale.objects.measurement.solids import SolidConfig, empty_solids, partial_solids
@@ -146,5 +147,4 @@ def measure_solids(
     """
     plan = plan_solids(labels, volume, config, store=store, block=block)
     run(plan)
-    table = collect_solids(plan).combine_chunks()
-    yield from table.to_batches() or [pyarrow.RecordBatch.from_pylist([], schema=table.schema)]
+    yield from batches_of(collect_solids(plan).combine_chunks())

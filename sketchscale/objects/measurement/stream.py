@@ -23,6 +23,7 @@ import pyarrow
 from sketchscale.engine.base import Plan
 from sketchscale.geometry import Tile
 from sketchscale.io.planes import PlaneRef
+from sketchscale.io.table import batches_of
 from sketchscale.objects.measurement.crops import CropTask, deal_crops, plan_crops, read_crops
 from sketchscale.objects.measurement.features import MeasureConfig, feature_table
 from sketchscale.objects.measurement.neighbours import Neighbours, find_neighbours
@@ -95,11 +96,7 @@ def stream_features(
         total = combine_partials([empty_partial(channel_count(plan)), *_partials_of(plan, places, label)])
         values = None if crops is None else _crops_of(crops, label, len(config.channels))
         table = feature_table(total, config, values, None if near is None else near.take(rows))
-        yield from table.combine_chunks().to_batches() or [_no_rows(table)]
-
-
-def _no_rows(table: pyarrow.Table) -> pyarrow.RecordBatch:
-    return pyarrow.RecordBatch.from_pylist([], schema=table.schema)
+        yield from batches_of(table.combine_chunks())
 
 
 def _neighbours(places: Places, config: MeasureConfig) -> Neighbours | None:
