@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sketchscale import __version__
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.errors import OutputError, OutputExistsError
+from sketchscale.errors import InputError, OutputError, OutputExistsError
 from sketchscale.geometry import block_shape, tile_cover
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
@@ -33,6 +33,7 @@ from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, qu
 __all__ = ["ImportResult", "export_labels", "import_labels"]
 
 _CHUNK, _TILE = 512, 512
+_LARGEST = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,7 @@ def export_labels(address: str, labels: str, out: str, *, overwrite: bool = Fals
 
     Raises:
         UnknownNameError: no labels of that name.
+        InputError: an id beyond 32 bits.
         OutputExistsError, OutputError: the file is there, or cannot be written.
     """
     import tifffile
@@ -145,6 +147,13 @@ def export_labels(address: str, labels: str, out: str, *, overwrite: bool = Fals
 def _tiles(source: LabelSource, shape: tuple[int, ...]) -> Iterator[npt.NDArray[Any]]:
     """Full tiles in the order of the file; those at the edge are padded with background."""
     for tile in tile_cover(shape, (*(1,) * (len(shape) - 2), _TILE, _TILE)):
-        values = read_labels(source, tile.write).astype(np.uint32)
+        values = read_labels(source, tile.write)
+        if int(values.max()) > _LARGEST:
+            raise InputError.of(
+                found=f"label {values.max()} in box {tile.write}",
+                expected=f"ids up to {_LARGEST}, as 32 bits hold them",
+                fix="renumber the labels",
+            )
         height, width = values.shape[-2:]
-        yield np.pad(values.reshape(height, width), [(0, _TILE - height), (0, _TILE - width)])
+        padding = [(0, _TILE - height), (0, _TILE - width)]
+        yield np.pad(values.reshape(height, width).astype(np.uint32), padding)

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from sketchscale.cli import run
 from sketchscale.config import Execution
-from sketchscale.io.arrays import open_array
+from sketchscale.errors import InputError
+from sketchscale.geometry import whole
+from sketchscale.io.arrays import open_array, write_box
 from sketchscale.io.convert import convert
 from sketchscale.io.image import open_image
+from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.workflow.labels import export_labels, import_labels
 
 
@@ -40,6 +43,17 @@ def test_ids_survive_import_and_export(
     assert np.array_equal(open_array(stored.array(0))[...], mask)
     export_labels(image, "cells", str(folder / "out.tif"))
     assert np.array_equal(tifffile.imread(folder / "out.tif").reshape(mask.shape), mask)
+
+
+def test_ids_that_the_file_does_not_hold_are_refused_and_leave_no_file(tmp_path: Path) -> None:
+    image = make_image(tmp_path, (20, 30))
+    array = create_labels(open_image(image), "wide", dtype="uint64", chunks=(16, 16))[0]
+    write_box(array, whole((20, 30)), np.full((20, 30), 2**32 + 5, np.uint64))
+    commit_labels(open_image(image), "wide")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match="label 4294967301"):
+        export_labels(image, "wide", str(tmp_path / "out.tif"))
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_volume_survives(tmp_path: Path) -> None:
