@@ -279,13 +279,15 @@ def _expand(names: Sequence[str]) -> Iterator[str]:
 def channel_names(channels: Sequence[str]) -> tuple[str, ...]:
     """Channel names as they end column names: lower case, one underscore for anything else, numbered when equal.
 
-    >>> channel_names(["DAPI 405", "dapi-405", ""])
-    ('dapi_405', 'dapi_405_1', 'channel_2')
+    >>> channel_names(["DAPI 405", "dapi-405", "", "dapi-405-1"])
+    ('dapi_405', 'dapi_405_1', 'channel_2', 'dapi_405_1_3')
     """
     names: list[str] = []
     for i, channel in enumerate(channels):
-        plain = re.sub(r"[^0-9a-z]+", "_", channel.lower()).strip("_") or f"channel_{i}"
-        names.append(plain if plain not in names else f"{plain}_{i}")
+        name = re.sub(r"[^0-9a-z]+", "_", channel.lower()).strip("_") or f"channel_{i}"
+        while name in names:
+            name = f"{name}_{i}"
+        names.append(name)
     return tuple(names)
 
 
