@@ -12,6 +12,7 @@ and number of objects, and hence blocks and workers, change nothing.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -317,15 +318,36 @@ def _portions(batches: Iterable[Patches], number: int) -> Iterator[Patches]:
     return (batch[i : i + number] for batch in batches for i in range(0, len(batch), number))
 
 
+class _OneThread:
+    """How many are inside `one_thread`, and what the number of torch's threads was before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = threading.Lock(), 0, 1
+
+
+_ONE_THREAD = _OneThread()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums are split between threads, so their number changes last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Torch on one thread: sums are split between threads, so their number changes last bits.
+
+    Part of the setting (MKL's, and what new threads begin with) is the whole process's, and tasks of an engine overlap:
+    it is put back when the last one leaves.
+    """
+    state = _ONE_THREAD
+    with state.lock:
+        if not state.inside:
+            state.before = torch.get_num_threads()
+        state.inside += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with state.lock:
+            state.inside -= 1
+            if not state.inside:
+                torch.set_num_threads(state.before)
 
 
 def channels_last(patches: Patches) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.objects.classifiers import CLASSIFIERS, LightNet, NetworkOptions
+from sketchscale.objects.classifiers.base import one_thread
 from sketchscale.objects.classifiers.light import smallest_side
 from sketchscale.objects.classifiers.resnet import ResNet18
 from tests.objects.classifiers.drawn import untrained
@@ -123,3 +127,32 @@ def test_every_kind_says_what_it_needs():
         "gradient-boosting": (False, True),
         "ensemble": (True, True),
     }
+
+
+def in_new_thread(work):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def test_tasks_that_overlap_leave_the_number_of_threads_as_it_was():
+    before, entered, left = torch.get_num_threads(), threading.Event(), threading.Event()
+    torch.set_num_threads(3)
+
+    def second():
+        with one_thread():
+            entered.set()
+            left.wait()
+
+    def first():
+        with one_thread():
+            pool.submit(second)
+            entered.wait()
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(first).result()
+            assert in_new_thread(torch.get_num_threads) == 1  # the second is still inside
+            left.set()
+        assert in_new_thread(torch.get_num_threads) == 3
+    finally:
+        torch.set_num_threads(before)
