@@ -37,9 +37,6 @@ __all__ = [
     "read_partials",
 ]
 
-_FOLD_ROWS = 1 << 18
-"""Rows of partials held before they are combined: memory stays near that of the result."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _MeasureJob:
