@@ -43,9 +43,10 @@ def classify_propose(
     """Objects worth a look, as a CSV to fill in and a page to do it on: at random, or where examples teach most."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.judge import class_choices, known_classes, parse_colors, write_page
-    from sketchscale.workflow.propose import ProposeOptions, propose, refuse_existing, save_proposals
+    from sketchscale.workflow.propose import ProposeOptions, propose, save_proposals
+    from sketchscale.workflow.runner import refuse_existing
 
-    refuse_existing([out, *([page] if page else [])], overwrite)
+    refuse_existing(out, *([page] if page else []), overwrite=overwrite)
     colors, addresses = parse_colors(color or ()), expand(images)
     known = known_classes(classifier, addresses, labels) if page else {}
     result = propose(addresses, labels, ProposeOptions(n=n, by=by, seed=seed))
@@ -74,10 +75,10 @@ def count(
     from sketchscale.errors import UnknownNameError
     from sketchscale.workflow import count as work
     from sketchscale.workflow.images import expand
-    from sketchscale.workflow.propose import refuse_existing
+    from sketchscale.workflow.runner import refuse_existing
 
     split = work.parse_by(by or (["class"] if review else ["image", "class"]))
-    refuse_existing([csv] if csv else [], overwrite)
+    refuse_existing(*([csv] if csv else []), overwrite=overwrite)
     if review is not None:
         if on_conflict not in ("refuse", "last"):
             raise UnknownNameError.among("--on-conflict", on_conflict, ("refuse", "last"))

@@ -36,13 +36,14 @@ def evaluate(
     json: opt.Json = False,
 ) -> None:
     """Labels against the truth, by image and pooled: AP, F1, precision, recall, PQ, AJI, Dice, count error."""
-    from sketchscale.workflow.evaluate import check_new, compare, pair_truths, summarize, write_scores
+    from sketchscale.workflow.evaluate import compare, pair_truths, summarize, write_scores
     from sketchscale.workflow.images import expand
+    from sketchscale.workflow.runner import refuse_existing
 
     thresholds, addresses = _thresholds(iou), expand(images)
     truth_of = dict(zip(addresses, pair_truths(addresses, truth or (), truth_labels), strict=True))
     if csv is not None:
-        check_new(csv, overwrite)
+        refuse_existing(csv, overwrite=overwrite)
     execution = opt.execution(engine, workers, block)
 
     def report(found: list[Any]) -> None:
@@ -110,9 +111,9 @@ def where_next(
 ) -> None:
     """The most informative places to draw over all images: where the model is unsure, and unlike what was drawn."""
     from sketchscale.config import SegmentOptions, parse
-    from sketchscale.workflow.evaluate import check_new
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.next_files import check_extension, draw_places, save_places
+    from sketchscale.workflow.runner import refuse_existing
     from sketchscale.workflow.where_next import NextOptions
     from sketchscale.workflow.where_next import where_next as work
 
@@ -128,7 +129,7 @@ def where_next(
     options = NextOptions(segment=segment, sketches=tuple(sketch or ()), n=n, size=size, sample=sample)
     for file in (out, picture):
         if file is not None:
-            check_new(file, overwrite)
+            refuse_existing(file, overwrite=overwrite)
     if out is not None:
         check_extension(out)
     with opt.progress() as on_event:

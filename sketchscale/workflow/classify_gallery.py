@@ -19,7 +19,7 @@ import pyarrow.compute
 
 from sketchscale import __version__
 from sketchscale.config import Execution
-from sketchscale.errors import InputError, OutputExistsError
+from sketchscale.errors import InputError
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.ledger import reopen_ledger
 from sketchscale.io.table import read_batches
@@ -30,7 +30,7 @@ from sketchscale.reports.gallery import BINS, GalleryClass, GalleryData, Thumbna
 from sketchscale.workflow.classify import class_colors_of
 from sketchscale.workflow.classify_train import plane_percentiles, require_table
 from sketchscale.workflow.measure import LabelSetting, label_setting
-from sketchscale.workflow.runner import Runner
+from sketchscale.workflow.runner import Runner, refuse_existing
 
 __all__ = ["check_gallery", "write_gallery"]
 
@@ -52,8 +52,8 @@ def check_gallery(out: str | None, classifier: str, *, attention: bool, overwrit
         raise InputError.of(found="--attention without --gallery", expected="a page for it", fix="add --gallery FILE")
     if attention:
         check_attention(load_classifier(classifier))
-    if out is not None and Path(out).exists() and not overwrite:
-        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: --overwrite")
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
 
 
 @dataclass(slots=True)

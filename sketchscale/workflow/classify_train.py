@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import pyarrow
 
 from sketchscale import __version__
 from sketchscale.config import ClassifyOptions, Execution
-from sketchscale.errors import InputError, MissingDataError, OutputExistsError
+from sketchscale.errors import InputError, MissingDataError
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.ledger import StoreLedger
@@ -44,7 +43,7 @@ from sketchscale.objects.patches import estimate_side, object_windows, read_patc
 from sketchscale.reports.confusion import confusion_svg, confusion_text
 from sketchscale.workflow.images import expand
 from sketchscale.workflow.measure import LabelSetting, label_setting
-from sketchscale.workflow.runner import Runner
+from sketchscale.workflow.runner import Runner, refuse_existing
 
 __all__ = ["ClassifierResult", "plane_percentiles", "require_table", "train_classes"]
 
@@ -104,10 +103,7 @@ def train_classes(
         OutputExistsError: the folder is there.
     """
     execution, options = execution or Execution(), options or ClassifyOptions()
-    if Path(out).exists() and not overwrite:
-        raise OutputExistsError(
-            f"{out} is there already; expected: a new folder; to fix: another --out, or --overwrite"
-        )
+    refuse_existing(out, overwrite=overwrite)
     find_classifier(options.kind)
     training = _training_options(options)
     init = load_classifier(options.init) if options.init else None

@@ -18,7 +18,7 @@ from typing import Any
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.errors import InputError, OutputExistsError
+from sketchscale.errors import InputError
 from sketchscale.geometry import block_shape
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.image import Image, open_image
@@ -29,7 +29,7 @@ from sketchscale.objects.truth import open_true_labels, stored_labels
 from sketchscale.workflow.images import local_matches
 from sketchscale.workflow.runner import Runner, quiet
 
-__all__ = ["Compared", "check_new", "compare", "evaluate", "overlaps_of", "pair_truths", "summarize", "write_scores"]
+__all__ = ["Compared", "compare", "evaluate", "overlaps_of", "pair_truths", "summarize", "write_scores"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,16 +153,6 @@ def summarize(compared: Sequence[Compared], thresholds: Sequence[float] = THRESH
 def _record(compared: Compared, thresholds: Sequence[float]) -> dict[str, Any]:
     figures = score_overlaps(compared.overlaps, thresholds).as_dict()
     return {"image": compared.image, "labels": compared.labels, "truth": compared.truth, **figures}
-
-
-def check_new(out: str, overwrite: bool) -> None:
-    """Refuse a file that is there, before the work rather than after.
-
-    Raises:
-        OutputExistsError: it is there, and overwrite was not asked for.
-    """
-    if Path(out).exists() and not overwrite:
-        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: --overwrite, or another name")
 
 
 def write_scores(summary: dict[str, Any], out: str) -> str:

@@ -20,12 +20,13 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 
-from sketchscale.errors import InputError, MissingDataError, OutputExistsError, SetupError, UnknownNameError
+from sketchscale.errors import InputError, MissingDataError, SetupError, UnknownNameError
 from sketchscale.io.blobs import writing_blob
 from sketchscale.io.image import open_image
 from sketchscale.io.table import list_tables, read_batches, write_table
 from sketchscale.objects.measurement.profiles import compartment_of, pycytominer_batches
 from sketchscale.workflow.count import well_of
+from sketchscale.workflow.runner import refuse_existing
 
 __all__ = ["FORMATS", "PROFILES", "ExportResult", "check_profile", "export_table", "write_profile"]
 
@@ -194,8 +195,7 @@ def export_table(
             found=f"{out} for format {format}", expected=f"a name that ends with {' or '.join(chosen.suffixes)}",
             fix="rename --out, or choose another --format",
         )  # fmt: skip
-    if Path(out).exists() and not overwrite:
-        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: another --out, or --overwrite")
+    refuse_existing(out, overwrite=overwrite)
     source = _source(address, labels, compartment)
     return ExportResult(image=source.image, path=out, n=chosen.write(source, out))
 

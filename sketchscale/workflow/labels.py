@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sketchscale import __version__
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.errors import InputError, OutputError, OutputExistsError
+from sketchscale.errors import InputError, OutputError
 from sketchscale.geometry import block_shape, tile_cover
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
@@ -28,7 +28,14 @@ from sketchscale.io.sources import SUFFIXES, source_identity
 from sketchscale.objects.copying import plan_copy_labels
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 from sketchscale.objects.truth import open_true_labels, stored_labels
-from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet, refuse_foreign_labels
+from sketchscale.workflow.runner import (
+    Runner,
+    forgotten_if_unfit,
+    open_run,
+    quiet,
+    refuse_existing,
+    refuse_foreign_labels,
+)
 
 __all__ = ["ImportResult", "export_labels", "import_labels"]
 
@@ -118,8 +125,7 @@ def export_labels(address: str, labels: str, out: str, *, overwrite: bool = Fals
     import tifffile
 
     target = Path(out)
-    if target.exists() and not overwrite:
-        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: another --out, or --overwrite")
+    refuse_existing(out, overwrite=overwrite)
     source = stored_labels(open_image(address).label_image(labels))
     shape = source_shape(source)
     part = target.with_name(f".{target.name}.part")

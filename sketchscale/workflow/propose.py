@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from sketchscale.errors import InputError, OutputExistsError, UnknownNameError
+from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.table import read_batches
 from sketchscale.objects.annotation.propose import (
@@ -41,7 +41,6 @@ __all__ = [
     "columns_of",
     "image_names",
     "propose",
-    "refuse_existing",
     "rows_of",
     "save_proposals",
 ]
@@ -217,17 +216,6 @@ def _batches(address: str, labels: str, features: tuple[str, ...]) -> Iterator[p
 
 
 # ---- the file
-
-
-def refuse_existing(paths: Sequence[str], overwrite: bool) -> None:
-    """Refuse before the work what it would replace.
-
-    Raises:
-        OutputExistsError: a file is there and is not to be overwritten.
-    """
-    for path in paths:
-        if Path(path).exists() and not overwrite:
-            raise OutputExistsError(f"{path} is there already; expected: a new file; to fix: --overwrite")
 
 
 def columns_of(result: ProposeResult) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ import pyarrow
 from sketchscale import __version__
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
-from sketchscale.errors import InputError, MissingDataError, OutputExistsError
+from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box
@@ -43,7 +43,7 @@ from sketchscale.reports.plate import FieldTable, class_names, count_fields
 from sketchscale.reports.strokes import StrokeRow
 from sketchscale.workflow.evaluate import evaluate
 from sketchscale.workflow.measure import LabelSetting, label_setting
-from sketchscale.workflow.runner import Runner
+from sketchscale.workflow.runner import Runner, refuse_existing
 
 __all__ = ["draw_sketch", "write_report"]
 
@@ -91,8 +91,7 @@ def write_report(
         OutputExistsError: the page is there.
         OutputError: the page cannot be written.
     """
-    if Path(out).exists() and not overwrite:
-        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: --overwrite, or another --out")
+    refuse_existing(out, overwrite=overwrite)
     if truths and len(truths) != len(images):
         raise InputError(f"{len(truths)} truths for {len(images)} images; expected: one for each, in order")
     shown = [_show(address, labels) for address in images]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,7 +27,16 @@ from sketchscale.io.blobs import list_blobs
 from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, open_ledger
 
-__all__ = ["Runner", "StageLine", "ensure_array", "forgotten_if_unfit", "open_run", "quiet", "refuse_foreign_labels"]
+__all__ = [
+    "Runner",
+    "StageLine",
+    "ensure_array",
+    "forgotten_if_unfit",
+    "open_run",
+    "quiet",
+    "refuse_existing",
+    "refuse_foreign_labels",
+]
 
 
 def quiet(event: Event) -> None:
@@ -132,6 +142,19 @@ def forgotten_if_unfit(ledger: StoreLedger) -> Iterator[None]:
     except InputError:
         ledger.forget()
         raise
+
+
+def refuse_existing(*paths: str, overwrite: bool) -> None:
+    """Refuse before the work what it would replace: local files and folders.
+
+    Raises:
+        OutputExistsError: one is there and is not to be overwritten.
+    """
+    for path in paths:
+        if Path(path).exists() and not overwrite:
+            raise OutputExistsError(
+                f"{path} is there already; expected: a new name; to fix: another one, or --overwrite"
+            )
 
 
 def refuse_foreign_labels(image: Image, run: str, labels: str, execution: Execution) -> None:

@@ -14,9 +14,10 @@ from sketchscale.annotations.events import CLASSES, Event, append_events, read_e
 from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
 from sketchscale.annotations.sketch import Sketch, open_sketch
-from sketchscale.errors import InputError, MissingDataError, OutputError, OutputExistsError, UnknownNameError
+from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
 from sketchscale.io.image import open_image
 from sketchscale.workflow.report import draw_sketch
+from sketchscale.workflow.runner import refuse_existing
 
 __all__ = ["export_sketch", "import_sketch", "parse_classes", "repair_sketch", "show_sketch", "simulate_sketch"]
 
@@ -45,7 +46,7 @@ def import_sketch(
         InputError: not of that kind, or something lies outside the image.
         OutputExistsError: the sketch is there.
     """
-    _refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite=overwrite)
     if not Path(source).is_file():
         raise MissingDataError(f"{source} does not exist; expected: an annotation file; to fix: check the path")
     kind = kind or KINDS.get(Path(source).suffix.lower(), "labels")
@@ -141,7 +142,7 @@ _READERS: dict[str, Callable[[_Source], Sketch]] = {
 
 def export_sketch(path: str, out: str, *, image: str | None = None, overwrite: bool = False) -> str:
     """A sketch as GeoJSON (packed when `out` ends in .gz); returns a line about it."""
-    _refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite=overwrite)
     sketch = _open(path, image)
     with _replacing(out) as partial:
         geojson.write_geojson(partial, geojson.geojson_from_sketch(sketch))
@@ -163,7 +164,7 @@ def simulate_sketch(
     Args:
         style: gp for a Gaussian-process mask of `percent`, else strokes on `n_objects` objects as a person draws them.
     """
-    _refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite=overwrite)
     if style not in ("gp", *STYLES):
         raise UnknownNameError.among("style", style, ("gp", *STYLES))
     labels = readers.read_label_image(truth)
@@ -183,7 +184,7 @@ def show_sketch(
         OutputExistsError: the picture is there.
     """
     if out is not None:
-        _refuse_existing(out, overwrite)
+        refuse_existing(out, overwrite=overwrite)
     sketch = _open(path, image)
     summary = asdict(sketch.summary())
     if out is not None:
@@ -217,11 +218,6 @@ def _extent(events: Sequence[Event]) -> tuple[int, int]:
         return 1, 1
     corners = [extent_of(event)[1] for event in events]
     return max(1, int(max(c[0] for c in corners)) + 2), max(1, int(max(c[1] for c in corners)) + 2)
-
-
-def _refuse_existing(out: str, overwrite: bool) -> None:
-    if Path(out).exists() and not overwrite:
-        raise OutputExistsError(f"{out} is there already; expected: a new file; to fix: --overwrite, or another --out")
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sketchscale import __version__
-from sketchscale.errors import InputError, OutputError, OutputExistsError
+from sketchscale.errors import InputError, OutputError
 from sketchscale.networks.checkpoint import replace_file
 from sketchscale.objects.classifiers import save_classifier
 from sketchscale.objects.classifiers.pickles import read_pickle
 from sketchscale.objects.classifiers.svetlana import SvetlanaMark, is_labels, svetlana_classifier, svetlana_marks
+from sketchscale.workflow.runner import refuse_existing
 
 __all__ = ["import_svetlana"]
 
@@ -50,8 +51,7 @@ def import_svetlana(
         OutputExistsError: `out` is there.
         OutputError: it cannot be written.
     """
-    if Path(out).exists() and not overwrite:
-        raise OutputExistsError(f"{out} is there already; expected: a new name; to fix: another --out, or --overwrite")
+    refuse_existing(out, overwrite=overwrite)
     content = read_pickle(file)
     if is_labels(content):
         marks = svetlana_marks(file, content, classes)
