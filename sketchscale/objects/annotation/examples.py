@@ -39,7 +39,6 @@ __all__ = [
     "class_colors",
     "deal_marks",
     "hit_labels",
-    "marks_of",
     "read_marks",
     "resolve_marks",
     "settled",
@@ -90,11 +89,6 @@ def deal_marks(marks: Iterable[Mark], addresses: Sequence[str]) -> DealtMarks:
         else:
             of[owner].append(mark)
     return DealtMarks(of={address: tuple(mine) for address, mine in of.items()}, ignored=ignored)
-
-
-def marks_of(marks: Iterable[Mark], address: str) -> tuple[Mark, ...]:
-    """The marks of one image: those that name it, and those that name none."""
-    return tuple(mark for mark in marks if not mark.image or _fits(mark.image, address))
 
 
 def _owner(mark: Mark, addresses: Sequence[str]) -> str | None:

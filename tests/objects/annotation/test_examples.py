@@ -20,7 +20,6 @@ from sketchscale.objects.annotation.examples import (
     class_colors,
     deal_marks,
     hit_labels,
-    marks_of,
     read_marks,
     resolve_marks,
     settled,
@@ -182,7 +181,6 @@ def test_the_last_of_two_classes_counts_only_when_asked():
 def test_an_image_of_a_plate_has_many_names(name, owner):
     dealt = deal_marks([Mark(name="a", label=1, image=name)], PLATE)
     assert [len(dealt.of[address]) for address in PLATE] == [int(i == owner) for i in range(3)]
-    assert len(marks_of([Mark(name="a", label=1, image=name)], PLATE[owner])) == 1
 
 
 @pytest.mark.parametrize("name", ["/data/one.ome.zarr", "one.ome.zarr", "one", "one.tif", "data/one"])
