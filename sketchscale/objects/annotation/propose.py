@@ -7,7 +7,7 @@ the random draw: each object is as likely as any other, whatever its class, size
 number of an object or order of images or blocks changes what is drawn. The first m of n random proposals are again a
 random draw, so a person may stop early.
 
-    random        no bias: the only kind that an estimate may be made from (`objects.review`)
+    random        no bias: the only kind that an estimate may be made from (`review`)
     uncertainty   smallest margin between the two most probable classes (Scheffer et al. 2001)
     diversity     farthest-first: each next object is the one least like those shown so far (Gonzalez 1985), by its
                   features, standardised and cut at 5 standard deviations, so that dirt does not come first

@@ -75,7 +75,7 @@ class Solids:
         return found
 
     def _moment(self, a: str, b: str) -> Column:
-        """Second moment about the centroid; see `features.Totals.covariance` on why nothing is lost to wrapping."""
+        """Second moment about the centroid; see `totals.Totals.covariance` on why nothing is lost to wrapping."""
         n, sum_a, sum_b = self.volume, self.sum(a), self.sum(b)
         mean_a, mean_b = sum_a // n, sum_b // n
         about = self.sum(a + b) - mean_a * sum_b - mean_b * sum_a + n * mean_a * mean_b

@@ -1,4 +1,4 @@
-"""From measured blocks to the table, a run of labels at a time: memory does not grow with the number of objects.
+"""From measured blocks to the table, a run of labels at a time: memory grows by what is kept of where objects are.
 
     1 plan_measure   labels, image ─▶ partials/<block>        sums, every block
     2 collect_places partials ─▶ labels, boxes, centroids     driver, some 70 B an object
