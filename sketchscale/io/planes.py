@@ -44,6 +44,11 @@ class PlaneRef:
     unit: str
     chunks: tuple[int, int]
 
+    @property
+    def spacing_um(self) -> tuple[float, float] | None:
+        """um per pixel (y, x); None when unknown."""
+        return self.spacing if self.unit == "micrometer" else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeRef:
@@ -68,6 +73,11 @@ class VolumeRef:
     spacing: tuple[float, float, float]
     unit: str
     chunks: tuple[int, int, int]
+
+    @property
+    def spacing_um(self) -> tuple[float, float, float] | None:
+        """um per voxel (z, y, x); None when one of them is unknown."""
+        return self.spacing if self.unit == "micrometer" else None
 
 
 def read_plane(plane: PlaneRef | VolumeRef, box: Box, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:

@@ -21,13 +21,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.blobs import check_key, get_blob, writing_blob
 from sketchscale.io.groups import read_attributes, write_attributes
 from sketchscale.io.metadata import Version, ome_attributes, version_of
 from sketchscale.io.store import join_address, split_address
 
-__all__ = ["ROW_GROUP", "batches_of", "list_tables", "read_batches", "read_table", "table_digest", "write_table"]
+__all__ = [
+    "ROW_GROUP",
+    "batches_of",
+    "list_tables",
+    "read_batches",
+    "read_table",
+    "require_table",
+    "table_digest",
+    "write_table",
+]
 
 ROW_GROUP = 65536
 """Rows per group: what is held in memory, and part of the file's layout, hence fixed."""
@@ -152,6 +161,19 @@ def list_tables(store: str | Path) -> tuple[str, ...]:
     root, group = split_address(store)
     tables = _key(group, "tables")
     return _names(read_attributes(root, tables) or {}, join_address(root, tables))
+
+
+def require_table(store: str | Path, name: str) -> None:
+    """Refuse an image whose labels were not measured.
+
+    Raises:
+        MissingDataError: names the command that measures them.
+    """
+    if name not in list_tables(store):
+        raise MissingDataError(
+            f"{store} has no table {name!r}; expected: one row per object; "
+            f"to fix: sketchscale measure {store} --labels {name}"
+        )
 
 
 def read_table(store: str | Path, name: str) -> pa.Table:

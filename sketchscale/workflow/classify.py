@@ -29,14 +29,14 @@ from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, reopen_ledger
 from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.pyramid import plan_level
-from sketchscale.io.table import read_batches, table_digest, write_table
+from sketchscale.io.table import read_batches, require_table, table_digest, write_table
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
 from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
 from sketchscale.objects.classifiers import Classifier, load_classifier
 from sketchscale.objects.classifiers.rows import feature_rows
 from sketchscale.objects.patches import object_windows
 from sketchscale.reports.pictures import color_of
-from sketchscale.workflow.classify_train import ClassifierResult, plane_percentiles, require_table, train_classes
+from sketchscale.workflow.classify_train import ClassifierResult, plane_percentiles, train_classes
 from sketchscale.workflow.measure import LabelSetting, label_provenance, label_setting
 from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
 
@@ -113,7 +113,7 @@ def apply_classes(
     setting = label_setting(address, labels, execution)
     trained = load_classifier(classifier)
     trained.check_channels(setting.plane.channels)
-    require_table(setting, labels)
+    require_table(setting.image.address, labels)
     _check_columns(setting, labels, trained)
     names = _mask_names(setting.image, labels, trained.config.classes, execution) if masks else {}
     fingerprint = {

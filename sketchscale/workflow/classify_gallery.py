@@ -22,13 +22,13 @@ from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.ledger import reopen_ledger
-from sketchscale.io.table import read_batches
+from sketchscale.io.table import read_batches, require_table
 from sketchscale.objects.attention import check_attention, grad_cam
 from sketchscale.objects.classifiers import Classifier, load_classifier
 from sketchscale.objects.patches import estimate_side, object_windows, read_patches
 from sketchscale.reports.gallery import BINS, GalleryClass, GalleryData, Thumbnail, render_gallery, thumbnail
 from sketchscale.workflow.classify import class_colors_of
-from sketchscale.workflow.classify_train import plane_percentiles, require_table
+from sketchscale.workflow.classify_train import plane_percentiles
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.runner import Runner, refuse_existing
 
@@ -102,7 +102,7 @@ def _surveyed(settings: Sequence[LabelSetting], labels: str, classes: Sequence[s
     most = int(np.clip(_ALL // (2 * len(classes)), _LEAST, _MOST))
     columns = ["label", "class", "class_prob", "class_source", *(f"prob_{name}" for name in classes)]
     for i, setting in enumerate(settings):
-        require_table(setting, labels)
+        require_table(setting.image.address, labels)
         for batch in read_batches(setting.image.address, labels, columns=columns):
             if batch.num_columns != len(columns):
                 raise InputError.of(

@@ -21,11 +21,11 @@ import pyarrow
 
 from sketchscale import __version__
 from sketchscale.config import ClassifyOptions, Execution
-from sketchscale.errors import InputError, MissingDataError
+from sketchscale.errors import InputError
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.ledger import StoreLedger
-from sketchscale.io.table import list_tables, read_batches
+from sketchscale.io.table import read_batches, require_table
 from sketchscale.objects.annotation.examples import class_colors, deal_marks, read_marks, resolve_marks
 from sketchscale.objects.classes import check_same_shape
 from sketchscale.objects.classifiers import (
@@ -45,7 +45,7 @@ from sketchscale.workflow.images import expand
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.runner import Runner, refuse_existing
 
-__all__ = ["ClassifierResult", "plane_percentiles", "require_table", "train_classes"]
+__all__ = ["ClassifierResult", "plane_percentiles", "train_classes"]
 
 _LOW, _HIGH = 1.0, 99.8
 _UNSCALED = (0.0, 1.0)
@@ -94,7 +94,7 @@ def train_classes(
 
     Args:
         images: addresses, plates or patterns; where there are several, the marks say which.
-        annotations: CSV, Parquet or GeoJSON; see `objects.examples`.
+        annotations: CSV, Parquet or GeoJSON; see `objects.annotation.mark_files`.
         out: folder to write.
 
     Raises:
@@ -146,13 +146,14 @@ def _examples(
 ) -> _Examples:
     """What the marks of one image say, with the rows of the objects they mean."""
     setting = label_setting(address, labels, execution)
-    require_table(setting, labels)
+    require_table(setting.image.address, labels)
     source = setting.labels.array(0)
     check_same_shape(source, setting.plane)
     batches = read_batches(setting.image.address, labels, columns=["label"])
     known = np.concatenate([batch.column("label").to_numpy() for batch in batches])
-    spacing = setting.plane.spacing if setting.plane.unit == "micrometer" else None
-    said = resolve_marks(marks, source, known, spacing=spacing, on_conflict=options.on_conflict, least=least)
+    said = resolve_marks(
+        marks, source, known, spacing=setting.plane.spacing_um, on_conflict=options.on_conflict, least=least
+    )
     ranges: tuple[tuple[float, float], ...] = (_UNSCALED,) * len(setting.plane.channels)
     if find_classifier(options.kind).network is not None and options.normalize == "plane":
         with Runner(execution) as runner:
@@ -168,19 +169,6 @@ def _rows_of(setting: LabelSetting, labels: str, said: Mapping[int, str]) -> pya
         for batch in read_batches(setting.image.address, labels)
     ]
     return pyarrow.Table.from_batches(kept).sort_by("label")
-
-
-def require_table(setting: LabelSetting, labels: str) -> None:
-    """Refuse labels that were not measured.
-
-    Raises:
-        MissingDataError: names the command that measures them.
-    """
-    if labels not in list_tables(setting.image.address):
-        raise MissingDataError(
-            f"{setting.image.address} has no table {labels!r}; expected: measured objects; "
-            f"to fix: sketchscale measure {setting.image.address} --labels {labels}"
-        )
 
 
 def plane_percentiles(

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sketchscale.errors import InputError, MissingDataError
+from sketchscale.errors import InputError
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.groups import read_attributes
-from sketchscale.io.image import Image, open_image
+from sketchscale.io.image import open_image
 from sketchscale.io.metadata import ome_attributes, parse_plate
 from sketchscale.io.plate import open_plate, well_name
 from sketchscale.io.store import split_address
-from sketchscale.io.table import list_tables, read_batches
+from sketchscale.io.table import read_batches, require_table
 from sketchscale.reports.plate import UNCLASSIFIED, split_well
 from sketchscale.workflow.images import expand, local_matches
 
@@ -34,7 +34,6 @@ __all__ = [
     "counts_text",
     "missing_wells",
     "parse_by",
-    "require_table",
     "save_counts",
     "tally",
     "well_of",
@@ -102,7 +101,8 @@ def tally(address: str, labels: str = "nuclei") -> Tally:
     Raises:
         MissingDataError: nothing was measured yet.
     """
-    image = require_table(address, labels)
+    image = open_image(address)
+    require_table(image.address, labels)
     plate, well = well_of(image.address)
     numbers = Counter[str | None]()
     for batch in read_batches(image.address, labels, columns=["label", "class"]):
@@ -111,21 +111,6 @@ def tally(address: str, labels: str = "nuclei") -> Tally:
         else:
             numbers[None] += batch.num_rows
     return Tally(image=image.address, plate=plate, well=well, numbers=numbers)
-
-
-def require_table(address: str, labels: str) -> Image:
-    """The image, when its labels were measured.
-
-    Raises:
-        MissingDataError: nothing was measured yet.
-    """
-    image = open_image(address)
-    if labels not in list_tables(image.address):
-        raise MissingDataError(
-            f"{address} has no table {labels!r}; expected: one row per object; "
-            f"to fix: sketchscale measure {address} --labels {labels}"
-        )
-    return image
 
 
 def well_of(address: str) -> tuple[str, str]:

@@ -20,10 +20,10 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 
-from sketchscale.errors import InputError, MissingDataError, SetupError, UnknownNameError
+from sketchscale.errors import InputError, SetupError, UnknownNameError
 from sketchscale.io.blobs import writing_blob
 from sketchscale.io.image import open_image
-from sketchscale.io.table import list_tables, read_batches, write_table
+from sketchscale.io.table import read_batches, require_table, write_table
 from sketchscale.objects.measurement.profiles import compartment_of, pycytominer_batches
 from sketchscale.workflow.count import well_of
 from sketchscale.workflow.runner import refuse_existing
@@ -75,11 +75,7 @@ class _Source:
 
 def _source(address: str, labels: str, compartment: str | None) -> _Source:
     image = open_image(address)
-    if labels not in list_tables(image.address):
-        raise MissingDataError(
-            f"{address} has no table {labels!r}; expected: one row per object; "
-            f"to fix: sketchscale measure {address} --labels {labels}"
-        )
+    require_table(image.address, labels)
     return _Source(image=image.address, labels=labels, compartment=compartment or compartment_of(labels))
 
 

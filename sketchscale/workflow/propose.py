@@ -21,7 +21,8 @@ import pyarrow
 
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.io.blobs import put_blob
-from sketchscale.io.table import read_batches
+from sketchscale.io.image import open_image
+from sketchscale.io.table import read_batches, require_table
 from sketchscale.objects.annotation.propose import (
     STRATEGIES,
     Candidates,
@@ -31,7 +32,6 @@ from sketchscale.objects.annotation.propose import (
     keep,
     pool_size,
 )
-from sketchscale.workflow.count import require_table
 
 __all__ = [
     "COLUMNS",
@@ -114,7 +114,7 @@ def propose(images: Sequence[str], labels: str = "nuclei", options: ProposeOptio
     """
     options = options or ProposeOptions()
     for address in images:
-        require_table(address, labels)
+        require_table(open_image(address).address, labels)
     names = image_names(images)
     features = _features(images, labels) if options.by in ("diversity", "both") else ()
     pool, shown, total, annotated = _pooled(images, labels, names, features, options)

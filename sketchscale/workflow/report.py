@@ -36,7 +36,7 @@ from sketchscale.io.image import open_image
 from sketchscale.io.ledger import reopen_ledger
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.io.store import split_address
-from sketchscale.io.table import list_tables, read_table
+from sketchscale.io.table import read_table, require_table
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
 from sketchscale.reports.plate import FieldTable, class_names, count_fields
@@ -102,10 +102,7 @@ def write_report(
 
 def _show(address: str, labels: str) -> _Shown:
     setting = label_setting(address, labels, Execution())
-    if labels not in list_tables(setting.image.address):
-        raise MissingDataError(
-            f"{address} has no table {labels!r}; expected: measured objects; to fix: sketchscale measure {address}"
-        )
+    require_table(setting.image.address, labels)
     with Runner(Execution()) as runner:
         ranges = channel_ranges(runner.run, setting.plane, setting.block, low=_LOW, high=_HIGH)
     return _Shown(

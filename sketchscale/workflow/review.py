@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from sketchscale.config import Execution
 from sketchscale.errors import InputError
-from sketchscale.io.table import read_batches
+from sketchscale.io.image import open_image
+from sketchscale.io.table import read_batches, require_table
 from sketchscale.objects.annotation.examples import Mark, OnConflict, deal_marks, hit_labels, read_marks, settled
 from sketchscale.objects.annotation.review import Review, check_random, estimate, passed_over
-from sketchscale.workflow.count import require_table
 from sketchscale.workflow.measure import label_setting
 
 __all__ = ["ReviewResult", "review_counts", "review_rows", "review_text"]
@@ -49,7 +49,7 @@ def review_counts(images: Sequence[str], labels: str, path: str, *, on_conflict:
 
     Args:
         images: addresses of single images, those that the proposals were drawn from.
-        path: file of judged objects, see `objects.mark_files`.
+        path: file of judged objects, see `objects.annotation.mark_files`.
 
     Raises:
         InputError: objects that were not drawn at random, were trained on, lie elsewhere, or have no class; or fewer
@@ -72,7 +72,7 @@ def review_counts(images: Sequence[str], labels: str, path: str, *, on_conflict:
 
 def _table(address: str, labels: str) -> pyarrow.Table:
     """Places and classes of the objects of an image, ordered by label."""
-    require_table(address, labels)
+    require_table(open_image(address).address, labels)
     batches = []
     for batch in read_batches(address, labels):
         names = [name for name in _COLUMNS if name in batch.schema.names]
@@ -103,8 +103,7 @@ def _judged(
         hits = [mark.label or 0 for mark in marks]
     else:
         setting = label_setting(address, labels, Execution())
-        spacing = setting.plane.spacing if setting.plane.unit == "micrometer" else None
-        hits = hit_labels(marks, setting.labels.array(0), spacing)
+        hits = hit_labels(marks, setting.labels.array(0), setting.plane.spacing_um)
     said = settled(marks, hits, known, on_conflict)
     rows = np.searchsorted(known, list(said))
     found = dict(zip(said, table.take(rows).to_pylist(), strict=True))

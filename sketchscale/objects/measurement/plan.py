@@ -75,13 +75,12 @@ def measure_config(
             expected="one shape (y, x)",
             fix="measure the level that was segmented",
         )
-    known = plane is not None and plane.unit == "micrometer"
     return MeasureConfig(
         shape=shape,
         channels=plane.channels if plane else (),
         dtype=plane.dtype if plane else "uint8",
         ranges=tuple(ranges),
-        spacing=plane.spacing if plane and known else None,
+        spacing=plane.spacing_um if plane else None,
         tile_stride=tile_stride,
         features=tuple(features) if features is not None else None,
         texture_ranges=tuple(texture_ranges),

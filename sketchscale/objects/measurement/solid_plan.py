@@ -62,13 +62,12 @@ def solid_config(
             expected="one shape (z, y, x)",
             fix="measure the level that was segmented",
         )
-    known = volume is not None and volume.unit == "micrometer"
     return SolidConfig(
         shape=(shape[0], shape[1], shape[2]),
         channels=volume.channels if volume else (),
         dtype=volume.dtype if volume else "uint8",
         ranges=tuple(ranges),
-        spacing=volume.spacing if volume and known else None,
+        spacing=volume.spacing_um if volume else None,
         features=None if features is None else tuple(features),
     )
 
