@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
@@ -11,16 +12,20 @@ from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, open_array, read_box
 from sketchscale.io.planes import PlaneRef, read_plane
 
-__all__ = ["LabelReader", "LabelSource", "label_shape", "read_labels", "source_shape"]
+__all__ = ["LabelReader", "LabelSource", "label_shape", "read_labels", "read_windows", "source_shape"]
 
 
 class LabelReader(Protocol):
     """Anything picklable that gives labels by box, such as a true label image that is a TIFF."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(y, x) or (z, y, x)."""
+        ...
 
-    def read(self, box: Box) -> npt.NDArray[Any]: ...
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """Whole numbers of a box of that shape, 0 background."""
+        ...
 
 
 LabelSource = ArrayRef | PlaneRef | LabelReader
@@ -64,3 +69,22 @@ def read_labels(source: LabelSource, box: Box) -> npt.NDArray[Any]:
             fix="convert the label image",
         )
     return labels
+
+
+def read_windows(source: LabelSource, box: Box) -> npt.NDArray[Any]:
+    """Labels of a box with all windows of 2 pixels along each axis that it owns: those whose last pixel lies in it.
+
+    Args:
+        box: in the labels.
+
+    Returns:
+        One more row of pixels in front along each axis (0 at the edge of the labels), and a row of 0 behind where the
+        labels end, so that windows which stick out belong to the last boxes.
+
+    Raises:
+        InputError: as `read_labels`.
+    """
+    before = [int(a == 0) for a in box.start]
+    behind = [int(b == n) for b, n in zip(box.stop, source_shape(source), strict=True)]
+    labels = read_labels(source, Box(tuple(max(0, a - 1) for a in box.start), box.stop))
+    return np.pad(labels, list(zip(before, behind, strict=True)))

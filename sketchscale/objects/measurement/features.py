@@ -200,7 +200,7 @@ FEATURES: dict[str, Feature] = {
         lambda t: t.crop("feret"), "largest distance between side middles of pixels of the convex hull", part="shape"
     ),
     "euler_number": _geometry(lambda t: t.sum("euler"), "8-connected pieces minus holes"),
-    "touches_edge": _geometry(to.touches_edge, "has a pixel at the edge of the image"),
+    "touches_edge": _geometry(lambda t: t.partial.at_edge(t.config.shape), "has a pixel at the edge of the image"),
     "crosses_tile_seam": _geometry(
         to.crosses_tile_seam, "its box crosses a line of the network's tile grid", needs=_SEAM
     ),

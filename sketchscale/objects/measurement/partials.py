@@ -40,6 +40,7 @@ __all__ = [
     "combine_partials",
     "empty_partial",
     "fold_partials",
+    "ids_inside",
     "image_coding",
     "is_exact",
     "partial_objects",
@@ -121,7 +122,7 @@ class Partial:
     Attributes:
         label: (n,) ids.
         sums: (9, n) rows as SUMS.
-        starts, stops: (2, n) half-open box, (y, x).
+        starts, stops: (2, n) half-open box, (y, x); (3, n) in a volume.
         codes: (c, 3, n) sum of intensity codes, and low and high 32-bit halves of their squares, added apart.
         lows, highs: (c, n) smallest and largest intensity.
     """
@@ -138,6 +139,16 @@ class Partial:
         """(n,) one row of `sums`."""
         row: npt.NDArray[np.int64] = self.sums[SUMS.index(name)]
         return row
+
+    def box_size(self) -> npt.NDArray[np.int64]:
+        """(n,) pixels or voxels of the boxes of whole objects."""
+        size: npt.NDArray[np.int64] = np.prod(self.stops - self.starts, axis=0)
+        return size
+
+    def at_edge(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """(n,) whether the box of a whole object reaches an edge of an image of this shape."""
+        reaches: npt.NDArray[np.bool_] = ((self.starts == 0) | (self.stops == np.array(shape)[:, None])).any(axis=0)
+        return reaches
 
     def take(self, rows: slice) -> Partial:
         """What is known of some of the objects."""
@@ -224,11 +235,11 @@ def partial_objects(
         Objects that own a pixel or a window here; one with only a window has area 0 and no box.
 
     Raises:
-        InputError: an intensity is not finite or outside the range the coding was made for.
+        InputError: an intensity is not finite or outside the range the coding was made for; an id of 2^63 or more.
     """
     # Two types only, and contiguous: each new one would be compiled anew.
     labels = np.ascontiguousarray(labels, np.uint64 if labels.dtype.itemsize > 4 else np.uint32)
-    ids = _ids_inside(labels)
+    ids = ids_inside(labels)
     channels, (height, width) = len(image), image.shape[1:]
     sums = np.zeros((len(ids), len(SUMS)), np.int64)
     starts = np.full((len(ids), 2), _NOWHERE, np.int64)
@@ -256,11 +267,20 @@ def partial_objects(
     )
 
 
-def _ids_inside(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Sorted ids without 0; looks at the first pixel of each run along a row, which is far less than all pixels."""
+def ids_inside(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sorted ids without 0; looks at the first pixel of each run along a row, which is far less than all pixels.
+
+    Raises:
+        InputError: an id of 2^63 or more, which the column `label` does not hold.
+
+    >>> ids_inside(np.array([[0, 7, 7], [2, 2, 0]]))
+    array([2, 7])
+    """
     fresh = np.ones(labels.shape, bool)
-    fresh[:, 1:] = labels[:, 1:] != labels[:, :-1]
+    fresh[..., 1:] = labels[..., 1:] != labels[..., :-1]
     ids = np.unique(labels[fresh])
+    if len(ids) and int(ids[-1]) >= 2**63:
+        raise InputError.of(found=f"label {ids[-1]}", expected="ids below 2^63", fix="renumber the labels")
     return ids[ids > 0]
 
 

@@ -18,12 +18,12 @@ import numpy as np
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, Tile, tile_cover
+from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.blobs import get_arrays, put_arrays
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.objects.measurement.features import MeasureConfig
 from sketchscale.objects.measurement.partials import Partial, fold_partials, is_exact, partial_objects
-from sketchscale.objects.sources import LabelSource, label_shape, read_labels
+from sketchscale.objects.sources import LabelSource, label_shape, read_windows
 
 __all__ = [
     "channel_count",
@@ -119,14 +119,10 @@ def plan_measure(
 
 
 def _measure_block(tile: Tile, job: _MeasureJob) -> Json:
-    shape, write = job.config.shape, tile.write
-    read = Box((max(0, write.start[0] - 1), max(0, write.start[1] - 1)), write.stop)
-    labels = read_labels(job.labels, read)
-    before = [int(a == 0) for a in write.start]
-    behind = [int(b == n) for b, n in zip(write.stop, shape, strict=True)]
-    padded = np.pad(labels, list(zip(before, behind, strict=True)))
+    write = tile.write
+    labels = read_windows(job.labels, write)
     image = np.empty((0, *write.shape), np.uint8) if job.plane is None else read_plane(job.plane, write)
-    part = partial_objects(padded, image, (write.start[0], write.start[1]), job.config.coding)
+    part = partial_objects(labels, image, (write.start[0], write.start[1]), job.config.coding)
     put_arrays(job.store, f"{job.prefix}/{tile.key}.npz", part.as_arrays())
     return {"objects": len(part.label)}
 

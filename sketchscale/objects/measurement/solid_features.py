@@ -100,17 +100,6 @@ def _diameter(volume: Column) -> Column:
     return diameter
 
 
-def _extent(solids: Solids) -> Column:
-    share: Column = solids.volume / np.prod(solids.partial.stops - solids.partial.starts, axis=0)
-    return share
-
-
-def _touches_edge(solids: Solids) -> Column:
-    shape = np.array(solids.config.shape)[:, None]
-    at_edge: Column = ((solids.partial.starts == 0) | (solids.partial.stops == shape)).any(axis=0)
-    return at_edge
-
-
 def _surface(solids: Solids, spacing: Spacing = (1.0, 1.0, 1.0)) -> Column:
     area = np.zeros(len(solids.volume))
     for line, factor in zip(LINES, crossing_areas(spacing), strict=True):
@@ -180,12 +169,14 @@ SOLID_FEATURES: dict[str, SolidFeature] = {
     "axis_middle": SolidFeature(finalize=lambda s: _axis(s, 1), means="its middle axis"),
     "axis_minor": SolidFeature(finalize=lambda s: _axis(s, 2), means="its shortest axis"),
     "equivalent_diameter": SolidFeature(finalize=lambda s: _diameter(s.volume), means="of the ball of equal volume"),
-    "extent": SolidFeature(finalize=_extent, means="volume / volume of the box"),
+    "extent": SolidFeature(finalize=lambda s: s.volume / s.partial.box_size(), means="volume / volume of the box"),
     "surface": SolidFeature(finalize=_surface, means="Crofton estimate with 13 directions, holes included"),
     "euler_number": SolidFeature(
         finalize=lambda s: s.sum("euler"), means="26-connected pieces minus tunnels plus cavities"
     ),
-    "touches_edge": SolidFeature(finalize=_touches_edge, means="has a voxel at a face of the volume"),
+    "touches_edge": SolidFeature(
+        finalize=lambda s: s.partial.at_edge(s.config.shape), means="has a voxel at a face of the volume"
+    ),
     "z_um": _um(lambda s: s.center("z") * s.spacing[0], "centroid"),
     "y_um": _um(lambda s: s.center("y") * s.spacing[1], "centroid"),
     "x_um": _um(lambda s: s.center("x") * s.spacing[2], "centroid"),

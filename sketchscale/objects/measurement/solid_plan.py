@@ -17,14 +17,14 @@ import pyarrow
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, Tile, tile_cover
+from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.blobs import put_arrays
 from sketchscale.io.planes import VolumeRef, read_plane
 from sketchscale.io.table import batches_of
 from sketchscale.objects.measurement.plan import collect_partials
 from sketchscale.objects.measurement.solid_features import solid_table
 from sketchscale.objects.measurement.solids import SolidConfig, empty_solids, partial_solids
-from sketchscale.objects.sources import LabelSource, read_labels, source_shape
+from sketchscale.objects.sources import LabelSource, read_windows, source_shape
 
 __all__ = ["collect_solids", "measure_solids", "plan_solids", "solid_config"]
 
@@ -105,10 +105,7 @@ def plan_solids(
 
 def _measure_block(tile: Tile, job: _SolidJob) -> Json:
     write = tile.write
-    read = Box(tuple(max(0, a - 1) for a in write.start), write.stop)
-    before = [int(a == 0) for a in write.start]
-    behind = [int(b == n) for b, n in zip(write.stop, job.config.shape, strict=True)]
-    labels = np.pad(read_labels(job.labels, read), list(zip(before, behind, strict=True)))
+    labels = read_windows(job.labels, write)
     image = np.empty((0, *write.shape), np.uint8) if job.volume is None else read_plane(job.volume, write)
     part = partial_solids(labels, image, write.start, job.config)
     put_arrays(job.store, f"{job.prefix}/{tile.key}.npz", part.as_arrays())

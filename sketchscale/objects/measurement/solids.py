@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from sketchscale.errors import InputError
 from sketchscale.objects.measurement.features import MeasureConfig
-from sketchscale.objects.measurement.partials import Partial, combine_partials, partial_objects
+from sketchscale.objects.measurement.partials import Partial, combine_partials, ids_inside, partial_objects
 
 __all__ = ["LINES", "SOLID_INTENSITIES", "SOLID_SUMS", "SolidConfig", "Spacing", "empty_solids", "partial_solids"]
 
@@ -126,11 +126,11 @@ def partial_solids(
         boxes have three axes, (3, n).
 
     Raises:
-        InputError: an intensity is not finite or outside the range the coding was made for.
+        InputError: an intensity is not finite or outside the range the coding was made for; an id of 2^63 or more.
     """
     # Two types only, and contiguous: each new one would be compiled anew.
     labels = np.ascontiguousarray(labels, np.uint64 if labels.dtype.itemsize > 4 else np.uint32)
-    ids = np.unique(labels[labels > 0])
+    ids = ids_inside(labels)
     counts = np.zeros((len(ids), len(LINES) + 1), np.int64)
     _add_windows(labels, ids, _window_table(), counts)
     parts = [_only_windows(ids.astype(np.uint64), counts, len(image))]

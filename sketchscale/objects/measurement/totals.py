@@ -36,7 +36,6 @@ __all__ = [
     "perimeter_um",
     "std",
     "total",
-    "touches_edge",
 ]
 
 Column = npt.NDArray[Any]
@@ -171,14 +170,8 @@ def diameter(area: Column) -> Column:
 
 
 def extent(totals: Totals) -> Column:
-    share: Column = totals.area / np.prod(totals.partial.stops - totals.partial.starts, axis=0)
+    share: Column = totals.area / totals.partial.box_size()
     return share
-
-
-def touches_edge(totals: Totals) -> Column:
-    shape = np.array(totals.config.shape)[:, None]
-    at_edge: Column = ((totals.partial.starts == 0) | (totals.partial.stops == shape)).any(axis=0)
-    return at_edge
 
 
 def crosses_tile_seam(totals: Totals) -> Column:

@@ -217,3 +217,13 @@ def test_a_configuration_that_cannot_work_is_refused():
 
 def test_channel_names_make_distinct_columns():
     assert channel_names(["DAPI", "dapi", "Cy5 (em. 660)"]) == ("dapi", "dapi_1", "cy5_em_660")
+
+
+def test_ids_that_the_table_does_not_hold_are_refused():
+    labels, image, coding = np.zeros((3, 3), np.uint64), np.zeros((0, 1, 1), np.uint8), image_coding("uint8", ())
+    labels[1, 1] = 2**63 - 1
+    largest = feature_table(partial_objects(labels, image, (0, 0), coding), MeasureConfig(shape=(1, 1)))
+    assert largest["label"].to_pylist() == [2**63 - 1]
+    labels[1, 1] = 2**63
+    with pytest.raises(InputError, match="label 9223372036854775808; expected: ids below"):
+        partial_objects(labels, image, (0, 0), coding)
