@@ -1,11 +1,13 @@
-"""Tasks that copy labels of any source into an array of ours, ids as they are."""
+"""Tasks that look through labels of any source, and copy them into an array of ours, ids as they are."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
@@ -13,13 +15,54 @@ from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.arrays import ArrayRef, open_array, write_box
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
-__all__ = ["plan_copy_labels"]
+__all__ = ["plan_check_labels", "plan_copy_labels"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CopyJob:
     source: LabelSource
     target: ArrayRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CheckJob:
+    source: LabelSource
+    dtype: str
+
+
+def plan_check_labels(source: LabelSource, shape: tuple[int, ...], dtype: str, block: tuple[int, ...]) -> Plan[Tile]:
+    """Look whether labels can be copied, block by block, before anything makes room for them.
+
+    Args:
+        source: (y, x) or (z, y, x) whole numbers of any type, 0 for background.
+        shape: of the image that they outline, with all axes.
+        dtype: of the copy.
+        block: pixels of a task.
+
+    Returns:
+        A plan whose tasks return `{"largest": id}`.
+
+    Raises:
+        InputError: the shapes differ; while it runs, an id that `dtype` does not hold, or that is negative.
+    """
+    found = source_shape(source)
+    _check_shape(found, tuple(shape[-len(found) :]))
+    return Plan(
+        stage="check-labels",
+        fn=_check_block,
+        tasks=tile_cover(found, block),
+        config=_CheckJob(source=source, dtype=dtype),
+        task_bytes=12 * math.prod(block),
+    )
+
+
+def _check_shape(found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if found != shape:
+        raise InputError.of(
+            found=f"labels of shape {found}",
+            expected=f"the shape of the image, {shape}",
+            fix="export the labels at full size, or choose their own image",
+        )
 
 
 def plan_copy_labels(source: LabelSource, target: ArrayRef, block: tuple[int, ...]) -> Plan[Tile]:
@@ -37,12 +80,7 @@ def plan_copy_labels(source: LabelSource, target: ArrayRef, block: tuple[int, ..
         InputError: the shapes differ; while it runs, an id that the target's type does not hold.
     """
     shape = tuple(open_array(target).shape)
-    if source_shape(source) != shape:
-        raise InputError.of(
-            found=f"labels of shape {source_shape(source)}",
-            expected=f"the shape of the image, {shape}",
-            fix="export the labels at full size, or choose their own image",
-        )
+    _check_shape(source_shape(source), shape)
     return Plan(
         stage="copy",
         fn=_copy_block,
@@ -52,13 +90,23 @@ def plan_copy_labels(source: LabelSource, target: ArrayRef, block: tuple[int, ..
     )
 
 
+def _check_block(tile: Tile, job: _CheckJob) -> Json:
+    return {"largest": _largest(read_labels(job.source, tile.write), np.dtype(job.dtype), tile)}
+
+
 def _copy_block(tile: Tile, job: _CopyJob) -> Json:
-    labels = read_labels(job.source, tile.write)
-    dtype, largest = open_array(job.target).dtype, int(labels.max(initial=0))
+    labels, dtype = read_labels(job.source, tile.write), open_array(job.target).dtype
+    largest = _largest(labels, dtype, tile)
+    return {"checksum": write_box(job.target, tile.write, labels.astype(dtype)), "largest": largest}
+
+
+def _largest(labels: npt.NDArray[Any], dtype: np.dtype[Any], tile: Tile) -> int:
+    """The largest id, which `dtype` must hold."""
+    largest = int(labels.max(initial=0))
     if largest > np.iinfo(dtype).max:
         raise InputError.of(
             found=f"label {largest} in box {tile.write}",
             expected=f"ids up to {np.iinfo(dtype).max}",
             fix="renumber the labels",
         )
-    return {"checksum": write_box(job.target, tile.write, labels.astype(dtype)), "largest": largest}
+    return largest

@@ -25,7 +25,7 @@ from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.sources import SUFFIXES, source_identity
-from sketchscale.objects.copying import plan_copy_labels
+from sketchscale.objects.copying import plan_check_labels, plan_copy_labels
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 from sketchscale.objects.truth import open_true_labels, stored_labels
 from sketchscale.workflow.runner import (
@@ -62,6 +62,8 @@ def import_labels(
 ) -> ImportResult:
     """Copy a label image beside its image, with a pyramid; ids stay as they are.
 
+    All of it is looked through first: labels that are there are replaced only by ones that fit.
+
     Args:
         source: TIFF, PNG or NPY of whole numbers, or a label image of another store; (y, x), or (z, y, x) for volumes.
         address: the image that the labels outline.
@@ -77,11 +79,15 @@ def import_labels(
     shape = source_shape(truth)
     chunks = tuple(min(_CHUNK if len(shape) == 2 else 64, n) for n in shape)
     fingerprint = {"code": __version__, "input": image.identity(), "source": _identity(source), "shape": f"{shape}"}
-    ledger = open_run(image, run, fingerprint, execution, outputs=(f"labels/{labels}",))
-    committed = ledger.committed("result")
-    if committed is None:
-        with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
-            committed = _import(image, truth, labels, chunks, runner, ledger)
+    with Runner(execution, on_event) as runner:
+        if not execution.resume:
+            check = plan_check_labels(truth, image.shapes[0], "uint32", block_shape(shape, chunks, execution.block))
+            runner.run(check)
+        ledger = open_run(image, run, fingerprint, execution, outputs=(f"labels/{labels}",))
+        committed = ledger.committed("result")
+        if committed is None:
+            with forgotten_if_unfit(ledger):
+                committed = _import(image, truth, labels, chunks, runner, ledger)
     return ImportResult(image=image.address, labels=labels, shape=shape, largest=committed["largest"])
 
 

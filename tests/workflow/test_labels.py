@@ -86,6 +86,19 @@ def test_misfit_is_one_line_and_leaves_nothing(
     assert len(error) == 1
     assert expected in error[0]
     assert open_image(image).labels == ()
+    assert not (Path(image) / "labels").exists()
+
+
+@pytest.mark.parametrize("mask", [np.ones((20, 30), np.uint16), np.full((30, 20), -1, np.int16)])
+def test_misfit_does_not_replace_what_is_there(tmp_path: Path, mask: np.ndarray) -> None:
+    np.save(tmp_path / "good.npy", np.full((30, 20), 7, np.uint8))
+    np.save(tmp_path / "mask.npy", mask)
+    image = make_image(tmp_path, (30, 20))
+    options = [image, "--labels", "cells"]
+    assert run(["labels", "import", str(tmp_path / "good.npy"), *options]) == 0
+    assert run(["labels", "import", str(tmp_path / "mask.npy"), *options, "--overwrite"]) == 2
+    assert open_array(open_image(image).label_image("cells").array(0))[...].min() == 7
+    assert run(["verify", image]) == 0
 
 
 def test_foreign_labels_and_files_are_not_replaced(tmp_path: Path) -> None:
