@@ -11,19 +11,18 @@ and a page with other proposals starts anew. The CSV holds the rows that were ju
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 
 import numpy as np
 from PIL import Image
 
 from sketchscale.errors import InputError
 from sketchscale.reports.markup import Markup, element
+from sketchscale.reports.page import data_uri, head, packaged, whole_page
 from sketchscale.reports.pictures import PALETTE, Picture
 
 __all__ = ["JudgeClass", "JudgeItem", "JudgePage", "outlined", "page_digest", "render_judge"]
@@ -113,28 +112,14 @@ def render_judge(page: JudgePage) -> str:
     >>> "&lt;nuclei&gt;" in html, "<b>" in html, "http:" in html
     (True, False, False)
     """
-    script = files("sketchscale.reports").joinpath("judge.js").read_text("utf-8")
+    script = packaged("judge.js")
     body = element(
         "body",
         element("main", _top(page), _desk(page), element("div", id="strip", aria_label="All objects"), class_="judge"),
         element("script", _data(page), id="data", type="application/json"),
         element("script", Markup(script)),
     )
-    return "<!doctype html>\n" + element("html", _head(page.title, script), body, lang="en") + "\n"
-
-
-def _head(title: str, script: str) -> Markup:
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    style = "".join(files("sketchscale.reports").joinpath(n).read_text("utf-8") for n in ("report.css", "judge.css"))
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", Markup(style)),
-    )
+    return whole_page(head(page.title, sheets=("report.css", "judge.css"), script=script), body)
 
 
 def _data(page: JudgePage) -> Markup:
@@ -154,14 +139,10 @@ def _data(page: JudgePage) -> Markup:
 def _item(item: JudgeItem) -> dict[str, str]:
     layer = item.picture.layer
     return {
-        "image": _uri(item.picture.image, "webp"),
-        "layer": "" if layer is None else _uri(layer, "png"),
+        "image": data_uri(item.picture.image, "image/webp"),
+        "layer": "" if layer is None else data_uri(layer, "image/png"),
         "caption": item.caption,
     }
-
-
-def _uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _top(page: JudgePage) -> Markup:

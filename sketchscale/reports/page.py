@@ -1,12 +1,13 @@
 """The parts that pages share: head with policy and style, sections, big numbers, pictures, facts.
 
-Everything is inside the file: style and pictures (data URIs). No script, no font, no request; a content security policy
-says so to the browser.
+Everything is inside the file: style and pictures (data URIs). No font, no request, and no script but the one a page may
+name; a content security policy says so to the browser.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
@@ -20,9 +21,12 @@ __all__ = [
     "document",
     "dot",
     "fact_list",
+    "head",
+    "packaged",
     "page_header",
     "picture_figure",
     "section",
+    "whole_page",
 ]
 
 
@@ -32,20 +36,37 @@ def document(title: str, *content: object) -> str:
     >>> document("<b>", "text").count("&lt;b&gt;")
     1
     """
-    body = element("body", element("main", *content))
-    return "<!doctype html>\n" + element("html", _head(title), body, lang="en") + "\n"
+    return whole_page(head(title), element("body", element("main", *content)))
 
 
-def _head(title: str) -> Markup:
+def whole_page(top: Markup, body: Markup) -> str:
+    """Head and body as text."""
+    return "<!doctype html>\n" + element("html", top, body, lang="en") + "\n"
+
+
+def packaged(name: str) -> str:
+    """The text of a style sheet or script of this package."""
+    return files("sketchscale.reports").joinpath(name).read_text("utf-8")
+
+
+def head(title: str, *, sheets: Sequence[str] = ("report.css",), script: str = "") -> Markup:
+    """Title, style, and the policy that forbids a browser every request.
+
+    Args:
+        sheets: names of style sheets of this package.
+        script: text of the one script that may run, named by its SHA-256; none may when empty.
+    """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    style = Markup(files("sketchscale.reports").joinpath("report.css").read_text("utf-8"))
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
     return element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
-        element("style", style),
+        element("style", Markup("".join(map(packaged, sheets)))),
     )
 
 
