@@ -82,6 +82,7 @@ def classify_train(
     """Train on annotated objects; the score on held-out ones is printed, its confusion matrix lies in the folder."""
     from sketchscale.config import ClassifyOptions, parse
     from sketchscale.workflow.classify import train_classes
+    from sketchscale.workflow.judge import parse_colors
 
     given = {
         "kind": kind,
@@ -98,7 +99,7 @@ def classify_train(
         "mask": mask,
         "hold_out": hold_out,
         "init": init,
-        "colors": _named_colors(color or []),
+        "colors": parse_colors(color or ()),
         "on_conflict": on_conflict,
         "seed": seed,
         "device": device,
@@ -106,18 +107,6 @@ def classify_train(
     settings = parse(ClassifyOptions, given, source="options")
     result = train_classes(images, labels, annotations, out, settings, overwrite=overwrite)
     opt.show(asdict(result), json, lambda: result.summary)
-
-
-def _named_colors(words: list[str]) -> dict[str, str]:
-    """`name=#rrggbb` of each --color."""
-    from sketchscale.errors import InputError
-    from sketchscale.objects.annotation.mark_files import check_color
-
-    pairs = [word.rpartition("=") for word in words]
-    for word, (name, _, _) in zip(words, pairs, strict=True):
-        if not name:
-            raise InputError.of(found=f"--color {word}", expected="NAME=#RRGGBB", fix="name the class")
-    return {name: check_color(text, "--color") for name, _, text in pairs}
 
 
 def classify_apply(
