@@ -24,8 +24,8 @@ HEADINGS = {
     "training_step.txt": "A training step beside its bare network (asked: at most 1.15 times) | training_step.py",
     "noise.txt": "Integration of exact flows with noise 0.5, 10 seeds (asked: AP 0.5 of 0.97) | integration.py --noise",
     "integration.txt": "Fields to labels, and a peer (asked: 5 times, half memory) | integration.py --peer",
-    "objects.txt": "Measuring and classifying 17,000 objects on 8000 x 8000 px (asked: 5 times as fast as scikit-image; "
-    "60 s, 1.5 GB) | objects.py",
+    "objects.txt": "Measuring and classifying 17,000 objects on 8000 x 8000 px (asked: 5 times as fast as "
+    "scikit-image, 60 s, 1.5 GB) | objects.py",
     "many_objects.txt": "Up to a million objects (asked: 2 GB, time flat within 20 %) | many_objects.py",
     "object_tasks.txt": "Drawn textures and spots, 100 labels (asked: discs 0.98, spots 0.95) | object_tasks.py",
     "object_accuracy.txt": "Classes from 100 labelled objects (asked: 0.95) | object_accuracy.py",
