@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,7 +46,7 @@ class FileTruth:
             InputError: negative labels, or a damaged file.
         """
         if self.source.kind == "raster":
-            values = _indices(self.source.path, source_identity(self.source.path), threading.get_ident())[box.slices]
+            values = _indices(self.source.path, source_identity(self.source.path))[box.slices]
         else:
             lead = (0,) * (len(self.source.axes) - 2)
             full = Box(lead + box.start, (1,) * len(lead) + box.stop)
@@ -71,9 +70,11 @@ class PlaneTruth:
 
 
 @lru_cache(maxsize=2)
-def _indices(path: str, identity: str, thread: int) -> npt.NDArray[Any]:
+def _indices(path: str, identity: str) -> npt.NDArray[Any]:
     """A decoded PNG, kept for the next box; the identity is there so that a rewritten file is read again."""
-    return read_indices(path)
+    values = read_indices(path)
+    values.setflags(write=False)  # threads share it
+    return values
 
 
 def _whole_numbers(values: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
