@@ -29,6 +29,7 @@ from sketchscale.io.documents import bad_metadata, one_line
 
 __all__ = [
     "KINDS",
+    "UNITS_UM",
     "Axis",
     "ImageMetadata",
     "Level",

@@ -199,6 +199,10 @@ def create_labels(
 
     Returns:
         The arrays, finest first, in the image's version of OME-Zarr.
+
+    Raises:
+        InputError: a name with a slash, or one that leaves the store.
+        OutputError: the store cannot be written.
     """
     if "/" in check_key(name, what="label name"):
         raise InputError.of(found=f"label name {name!r}", expected="a name without '/'", fix="choose another name")

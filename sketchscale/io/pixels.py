@@ -53,7 +53,7 @@ def refuse(path: str, found: str, expected: str, fix: str) -> InputError:
     return InputError.of(found=f"{path}: {found}", expected=expected, fix=fix)
 
 
-def damaged(path: str, error: BaseException) -> InputError:
+def _damaged(path: str, error: BaseException) -> InputError:
     cause = " ".join(f"{error}".split())[:160] or type(error).__name__
     if "imagecodecs" in cause:
         return refuse(path, cause.replace('"', "'"), "a compression that can be read", "pip install imagecodecs")
@@ -72,11 +72,24 @@ def reading(path: str, where: str = "") -> Iterator[None]:
     except MemoryError as error:
         raise refuse(path, "its pixels do not fit into memory", "a tiled TIFF", "save it tiled") from error
     except Exception as error:
-        raise damaged(path + where, error) from error
+        raise _damaged(path + where, error) from error
 
 
 def describe(path: str, kind: str, stored: str, shape: Sequence[int], dtype: Any, **more: Any) -> PixelSource:
-    """A source from axes as stored; checks what every kind has to fulfil."""
+    """A source from axes as stored; checks what every kind has to fulfil.
+
+    Args:
+        path: of the file. kind: key of its reader.
+        stored, shape: axes as stored, and lengths along them.
+        dtype: of the stored pixels.
+        more: further attributes of `PixelSource`.
+
+    Raises:
+        InputError: axes that do not fit the lengths, an empty or too long axis, channels of colours, or no numbers.
+
+    >>> describe("a.npy", "npy", "yxs", (4, 6, 3), "uint8").channels
+    ('red', 'green', 'blue')
+    """
     stored, lengths = stored.lower(), tuple(int(n) for n in shape)
     names = set(stored)
     if len(stored) != len(lengths) or len(names) != len(stored) or not {"y", "x"} <= names <= set("tczsyx"):
@@ -126,6 +139,10 @@ def stored_box(source: PixelSource, box: Box) -> Box:
 
 
 def check_same(source: PixelSource, shape: Sequence[int]) -> None:
-    """Refuse a file that changed since it was opened."""
+    """Refuse a file that changed since it was opened.
+
+    Raises:
+        InputError: its shape is another one.
+    """
     if tuple(shape) != source.stored_shape:
         raise refuse(source.path, f"its shape is {tuple(shape)} now", f"{source.stored_shape}", "convert it again")

@@ -20,6 +20,11 @@ __all__ = ["open_npy", "open_raster", "read_indices", "read_npy", "read_raster"]
 
 
 def open_npy(path: str, axes: str | None) -> PixelSource:
+    """Describe an array file, which is mapped, not read; axes as stored, guessed from the shape when None.
+
+    Raises:
+        InputError: an archive, or a shape whose axes have to be named.
+    """
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise refuse(path, "an archive of arrays", "one array (.npy)", "save the array with numpy.save")
@@ -36,6 +41,11 @@ def _plain_axes(path: str, shape: Sequence[int]) -> str:
 
 
 def read_npy(source: PixelSource, box: Box) -> npt.NDArray[Any]:
+    """Pixels of a box in stored axes.
+
+    Raises:
+        InputError: the file changed since it was opened.
+    """
     array = np.load(source.path, mmap_mode="r", allow_pickle=False)
     check_same(source, array.shape)
     return np.asarray(array[box.slices])
@@ -63,6 +73,11 @@ _MODES = {"L": ("yx", "u1"), "1": ("yx", "?"), "I;16": ("yx", "u2"), "I": ("yx",
 
 
 def open_raster(path: str, axes: str | None) -> PixelSource:
+    """Describe a PNG or JPEG from its first bytes; axes as stored, those of its mode when None.
+
+    Raises:
+        InputError: more than 8 GiB of pixels, which such a file can only be decoded to at once.
+    """
     with _raster(path) as image:
         mode = _raster_mode(image)
         stored, dtype = _MODES[mode]
@@ -85,6 +100,11 @@ def _raster_mode(image: PIL.Image.Image) -> str:
 
 
 def read_raster(source: PixelSource, box: Box) -> npt.NDArray[Any]:
+    """Pixels of a box in stored axes; the whole file is decoded.
+
+    Raises:
+        InputError: the file changed since it was opened.
+    """
     with _raster(source.path) as image:
         mode = _raster_mode(image)
         values = np.asarray(image if mode == image.mode else image.convert(mode))
@@ -93,6 +113,11 @@ def read_raster(source: PixelSource, box: Box) -> npt.NDArray[Any]:
 
 
 def read_indices(path: str) -> npt.NDArray[Any]:
-    """A PNG as stored: palette entries as numbers, not as colours. For label images."""
+    """A PNG as stored: palette entries as numbers, not as colours. For label images.
+
+    Raises:
+        MissingDataError: no such file.
+        InputError: it is damaged.
+    """
     with reading(path), _raster(path) as image:
         return np.asarray(image)

@@ -70,6 +70,11 @@ def _check_xml(path: str, description: str) -> ElementTree.Element | None:
 
 
 def open_tiff(path: str, axes: str | None) -> PixelSource:
+    """Describe the first series of a TIFF; axes as stored, those of its metadata when None.
+
+    Raises:
+        InputError: a palette, hostile metadata, or pixels that the file does not hold.
+    """
     with _tiff(path) as tiff:
         series = tiff.series[0]
         page = series.keyframe
@@ -185,6 +190,11 @@ def _per_pixel(page: Any, tag: str, unit: str) -> float | None:
 
 
 def read_tiff(source: PixelSource, box: Box) -> npt.NDArray[Any]:
+    """Pixels of a box in stored axes, from the tiles and strips that it meets.
+
+    Raises:
+        InputError: the file changed since it was opened.
+    """
     with _tiff(source.path) as tiff:
         series = tiff.series[0]
         check_same(source, series.shape)
