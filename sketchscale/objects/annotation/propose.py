@@ -201,13 +201,15 @@ def pool_size(by: str, n: int) -> int:
 def keep(pools: Sequence[Candidates], most: int) -> Candidates:
     """The best candidates of several, best first: by rank, then by key; the order of `pools` is of no matter.
 
+    Objects of one key (equal centroid and size, such as rings around one another) follow in the order of their labels.
+
     Raises:
         InputError: planes and volumes together.
     """
     if len({pool.center.shape[1] for pool in pools}) > 1:
         raise InputError("objects of planes and of volumes; expected: one kind; to fix: propose for each by itself")
     whole = Candidates(**{f.name: np.concatenate([getattr(p, f.name) for p in pools]) for f in fields(Candidates)})
-    return whole.take(np.lexsort((whole.image, whole.key, whole.rank))[:most])
+    return whole.take(np.lexsort((whole.label, whole.image, whole.key, whole.rank))[:most])
 
 
 def choose(pool: Candidates, n: int, by: str, shown: npt.NDArray[np.float64] | None = None) -> Candidates:

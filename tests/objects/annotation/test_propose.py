@@ -211,3 +211,9 @@ def test_what_is_missing_is_named() -> None:
     deep = candidates_of(one.append_column("z", pyarrow.array([1.0] * 3)), number=1, image="b", seed=0, by="random")
     with pytest.raises(InputError, match="planes and of volumes"):
         keep([flat, deep], 9)
+
+
+def test_objects_of_one_key_follow_in_one_order_whatever_the_pools():
+    rings = pyarrow.table({"label": [7, 3], "y": [5.0, 5.0], "x": [5.0, 5.0], "area": [9, 9]})
+    one, other = (candidates_of(rings.slice(i, 1), number=0, image="a", seed=0, by="random") for i in (0, 1))
+    assert keep([one, other], 2).label.tolist() == keep([other, one], 2).label.tolist() == [3, 7]
