@@ -56,10 +56,12 @@ class Solids:
 
     @property
     def volume(self) -> npt.NDArray[np.int64]:
+        """(n,) voxels."""
         return self.sum("volume")
 
     @property
     def spacing(self) -> Spacing:
+        """um per voxel (z, y, x); (1, 1, 1) when unknown."""
         return self.config.spacing or (1.0, 1.0, 1.0)
 
     def center(self, axis: str) -> Column:

@@ -76,6 +76,7 @@ class Totals:
     near: Neighbours | None = None
 
     def sum(self, name: str) -> npt.NDArray[np.int64]:
+        """(n,) of SUMS."""
         return self.partial.sum(name)
 
     def crop(self, name: str) -> Column:
@@ -95,10 +96,12 @@ class Totals:
 
     @property
     def area(self) -> npt.NDArray[np.int64]:
+        """(n,) pixels."""
         return self.partial.sum("area")
 
     @property
     def spacing(self) -> tuple[float, float]:
+        """um per pixel (y, x); (1, 1) when unknown."""
         return self.config.spacing or (1.0, 1.0)
 
     def covariance(self, spacing: tuple[float, float]) -> tuple[Column, Column, Column]:
@@ -131,66 +134,79 @@ def _root(values: Column, factor: float = 1) -> Column:
 
 
 def axis_major(totals: Totals, spacing: tuple[float, float] = (1.0, 1.0)) -> Column:
+    """(n,) in units of the spacing. A solid ellipse of half axis a has the variance a^2 / 4 along it."""
     return _root(totals.variances(spacing)[0], 4)
 
 
 def axis_minor(totals: Totals, spacing: tuple[float, float] = (1.0, 1.0)) -> Column:
+    """(n,) as `axis_major`, along the short axis; 0 for an object one pixel wide."""
     return _root(totals.variances(spacing)[1], 4)
 
 
 def orientation(totals: Totals) -> Column:
+    """(n,) radians from the y axis to the long one, -pi/2 to pi/2; +-pi/4 where y and x vary alike."""
     yy, xx, yx = totals.covariance((1.0, 1.0))
     equal = np.where(yx > 0, np.pi / 4, -np.pi / 4)
     return np.where(yy == xx, equal, 0.5 * np.arctan2(2 * yx, yy - xx))
 
 
 def eccentricity(totals: Totals) -> Column:
+    """(n,) of the ellipse of equal second moments, 0 to 1; 1 for a straight row of pixels, 0 for a single one."""
     largest, smallest = totals.variances((1.0, 1.0))
     return _root(1 - np.divide(smallest, largest, out=np.ones_like(largest), where=largest > 0))
 
 
 def perimeter(totals: Totals) -> Column:
+    """(n,) px. Source: Crofton, four directions, as `skimage.measure.perimeter_crofton`."""
     quarter = np.pi / 4
     length: Column = quarter * totals.sum("crofton_axis") + quarter / np.sqrt(2) * totals.sum("crofton_diagonal")
     return length
 
 
 def perimeter_um(totals: Totals) -> Column:
+    """(n,) um; NaN where pixels are not square."""
     height, width = totals.spacing
     # Four directions at 45 degrees are those of square pixels only.
     return perimeter(totals) * (height if height == width else np.nan)
 
 
 def area_um2(totals: Totals) -> Column:
+    """(n,) um2."""
     return totals.area * (totals.spacing[0] * totals.spacing[1])
 
 
 def diameter(area: Column) -> Column:
+    """(n,) of the circles of these areas, in the root of their unit."""
     return _root(4 / np.pi * area)
 
 
 def extent(totals: Totals) -> Column:
+    """(n,) share of the box that the object fills, above 0 to 1."""
     share: Column = totals.area / totals.partial.box_size()
     return share
 
 
 def crosses_tile_seam(totals: Totals) -> Column:
+    """(n,) bool: the first and the last pixel of the box lie in different cells of the tile grid."""
     stride = np.array(totals.config.tile_stride)[:, None]
     crosses: Column = (totals.partial.starts // stride != (totals.partial.stops - 1) // stride).any(axis=0)
     return crosses
 
 
 def mean(totals: Totals) -> Column:
+    """(c, n) in units of intensity."""
     # Rounding must not push the mean of equal values past them.
     return np.clip(total(totals) / totals.area, totals.partial.lows, totals.partial.highs)
 
 
 def total(totals: Totals) -> Column:
+    """(c, n) integrated intensity."""
     lows, steps = _grid(totals)
     return lows * totals.area + totals.partial.codes[:, 0] * steps
 
 
 def std(totals: Totals) -> Column:
+    """(c, n) standard deviation, divided by n; 0 for a single pixel."""
     n, codes = totals.area, totals.partial.codes
     mean = codes[:, 0] // n
     rest = (codes[:, 0] - n * mean) / n
