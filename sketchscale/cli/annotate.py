@@ -46,7 +46,9 @@ def classify_propose(
     from sketchscale.workflow.propose import ProposeOptions, propose, save_proposals
     from sketchscale.workflow.runner import refuse_existing
 
-    refuse_existing(out, *([page] if page else []), overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite)
+    if page:
+        refuse_existing(page, overwrite=overwrite, option="--page")
     colors, addresses = parse_colors(color or ()), expand(images)
     known = known_classes(classifier, addresses, labels) if page else {}
     result = propose(addresses, labels, ProposeOptions(n=n, by=by, seed=seed))
@@ -78,7 +80,8 @@ def count(
     from sketchscale.workflow.runner import refuse_existing
 
     split = work.parse_by(by or (["class"] if review else ["image", "class"]))
-    refuse_existing(*([csv] if csv else []), overwrite=overwrite)
+    if csv:
+        refuse_existing(csv, overwrite=overwrite, option="--csv")
     if review is not None:
         if on_conflict not in ("refuse", "last"):
             raise UnknownNameError.among("--on-conflict", on_conflict, ("refuse", "last"))

@@ -43,7 +43,7 @@ def evaluate(
     thresholds, addresses = _thresholds(iou), expand(images)
     truth_of = dict(zip(addresses, pair_truths(addresses, truth or (), truth_labels), strict=True))
     if csv is not None:
-        refuse_existing(csv, overwrite=overwrite)
+        refuse_existing(csv, overwrite=overwrite, option="--csv")
     execution = opt.execution(engine, workers, block)
 
     def report(found: list[Any]) -> None:
@@ -127,9 +127,9 @@ def where_next(
     }
     segment = parse(SegmentOptions, given, source="options")
     options = NextOptions(segment=segment, sketches=tuple(sketch or ()), n=n, size=size, sample=sample)
-    for file in (out, picture):
+    for option, file in (("--out", out), ("--picture", picture)):
         if file is not None:
-            refuse_existing(file, overwrite=overwrite)
+            refuse_existing(file, overwrite=overwrite, option=option)
     if out is not None:
         check_extension(out)
     with opt.progress() as on_event:

@@ -53,7 +53,7 @@ def check_gallery(out: str | None, classifier: str, *, attention: bool, overwrit
     if attention:
         check_attention(load_classifier(classifier))
     if out is not None:
-        refuse_existing(out, overwrite=overwrite)
+        refuse_existing(out, overwrite=overwrite, option="--gallery")
 
 
 @dataclass(slots=True)

@@ -144,17 +144,20 @@ def forgotten_if_unfit(ledger: StoreLedger) -> Iterator[None]:
         raise
 
 
-def refuse_existing(*paths: str, overwrite: bool) -> None:
-    """Refuse before the work what it would replace: local files and folders.
+def refuse_existing(path: str, *, overwrite: bool, option: str = "--out") -> None:
+    """Refuse before the work what it would replace.
+
+    Args:
+        path: of a local file or folder.
+        option: that names it, for the message.
 
     Raises:
-        OutputExistsError: one is there and is not to be overwritten.
+        OutputExistsError: it is there and is not to be overwritten.
     """
-    for path in paths:
-        if Path(path).exists() and not overwrite:
-            raise OutputExistsError(
-                f"{path} is there already; expected: a new name; to fix: another one, or --overwrite"
-            )
+    if Path(path).exists() and not overwrite:
+        raise OutputExistsError(
+            f"{path} is there already; expected: a new name; to fix: another {option}, or --overwrite"
+        )
 
 
 def refuse_foreign_labels(image: Image, run: str, labels: str, execution: Execution) -> None:
