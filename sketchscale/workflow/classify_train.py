@@ -49,6 +49,8 @@ __all__ = ["ClassifierResult", "plane_percentiles", "train_classes"]
 
 _LOW, _HIGH = 1.0, 99.8
 _UNSCALED = (0.0, 1.0)
+_MOST_PIXELS = 2**20
+"""Of a patch: a batch of eight through sixteen filters is 0.5 GB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +211,7 @@ def _train(
     rows: npt.NDArray[np.float64] | None = None
     features: tuple[str, ...] = ()
     if kind.network is not None:
-        side = init.config.side if init else options.side or max(estimate_side(p.table, list(p.said)) for p in parts)
+        side = _side(parts, options, init)
         patches = np.concatenate([_patches(part, side) for part in parts])
     if kind.forest is not None:
         features = feature_columns(first.table)
@@ -230,6 +232,29 @@ def _train(
             **about,
         },
     )
+
+
+def _side(parts: Sequence[_Examples], options: ClassifyOptions, init: Classifier | None) -> int:
+    """Of the patches: what was asked for, that of the classifier to start from, or estimated.
+
+    Raises:
+        InputError: another side than that of the start, or patches too large to be learnt from.
+    """
+    if init and options.side not in (None, init.config.side):
+        raise InputError.of(
+            found=f"--side {options.side} and a start with patches of {init.config.side} px",
+            expected="one side",
+            fix="leave out --side, or --init",
+        )
+    side = init.config.side if init else options.side or max(estimate_side(p.table, list(p.said)) for p in parts)
+    dim = len(parts[0].setting.plane.shape)
+    if side**dim > _MOST_PIXELS:
+        raise InputError.of(
+            found=f"patches of {side} px",
+            expected=f"at most {int(_MOST_PIXELS ** (1 / dim))} px",
+            fix="a smaller --side: an object that is cut is seen, too",
+        )
+    return side
 
 
 def _patches(part: _Examples, side: int) -> npt.NDArray[np.float32]:

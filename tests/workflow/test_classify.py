@@ -92,6 +92,19 @@ def test_annotations_that_cannot_be_used_are_refused_before_a_folder_is_made(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("side", "init", "message"), [(5000, False, "at most 1024 px"), (12, True, "--side 12 and a start with patches")]
+)
+def test_a_side_that_cannot_be_had_is_refused_before_a_folder_is_made(
+    done: Path, tmp_path: Path, side: int, init: bool, message: str
+) -> None:
+    options = ClassifyOptions(side=side, init=str(done / "classes") if init else None)
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=message):
+        train_classes(str(done / "image.zarr"), "nuclei", str(done / "classes.csv"), str(out), options)
+    assert not out.exists()
+
+
 def test_objects_have_to_be_measured_first(done: Path, tmp_path: Path) -> None:
     image = copy_of(done, tmp_path)
     (image / "tables" / "zarr.json").unlink()

@@ -46,6 +46,9 @@ __all__ = [
 BATCH_PIXELS = 32 * 64 * 64
 """Patch pixels in a batch of prediction: 32 patches of 64 px, whose layers stay in the cache (twice as fast as 256)."""
 
+MOST_CLASSES = 255
+"""A class image has 8 bits, and 0 is background."""
+
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
@@ -88,7 +91,7 @@ class ClassifierConfig:
     Attributes:
         kind: name in CLASSIFIERS.
         channels: names of the image channels, in order; the mask is one more.
-        classes: names, in the order of the probabilities.
+        classes: names, in the order of the probabilities; at most 255, as a class image has 8 bits.
         side: pixels, of the square patches; 0 where none are looked at.
         ranges: (low, high) of each channel that became 0 and 1 in training; empty where no patches are looked at.
         dim: axes of a patch.
@@ -118,6 +121,10 @@ class ClassifierConfig:
                 f"for {len(self.channels)} channels",
                 expected="two classes or more, 4 px or more, a range for each channel",
                 fix="annotate objects of two classes",
+            )
+        if len(self.classes) > MOST_CLASSES:
+            raise InputError.of(
+                found=f"{len(self.classes)} classes", expected=f"at most {MOST_CLASSES}", fix="merge some"
             )
         if not all(np.isfinite(r).all() and r[0] < r[1] for r in self.ranges):
             raise InputError.of(found=f"ranges {self.ranges}", expected="low < high", fix="leave out constant channels")

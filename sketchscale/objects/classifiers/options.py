@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sketchscale.errors import InputError, UnknownNameError
+import torch
+
+from sketchscale.errors import InputError, SetupError, UnknownNameError
 from sketchscale.objects.classifiers.augmentation import AugmentOptions
 from sketchscale.objects.classifiers.base import NetworkOptions
 from sketchscale.objects.classifiers.forests import ForestOptions
@@ -81,3 +83,16 @@ class TrainingOptions:
                 raise UnknownNameError.among(kind, name, known)
         if isinstance(self.class_weights, str) and self.class_weights not in CLASS_WEIGHTS:
             raise UnknownNameError.among("choice of class weights", self.class_weights, CLASS_WEIGHTS)
+        _check_device(self.device)
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that is not here, before a network is sent to it."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = device.partition(":")[0]
+    if kind not in present:
+        raise UnknownNameError.among("device", device, present)
+    if not present[kind]:
+        raise SetupError(
+            f"device {device!r} is not there; expected: a torch build and a machine that have it; to fix: --device cpu"
+        )

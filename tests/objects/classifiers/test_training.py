@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.errors import InputError, SetupError, UnknownNameError
 from sketchscale.objects.classifiers import AugmentOptions, ForestOptions, NetworkOptions, PatchOptions, TrainingOptions
 from sketchscale.objects.classifiers.losses import CLASS_LOSSES, class_loss
 from sketchscale.objects.classifiers.options import SCHEDULES
@@ -225,3 +225,16 @@ def test_unknown_names_are_refused_with_the_known_ones(change):
     with pytest.raises(UnknownNameError, match="known: "):
         TrainingOptions(**change)
     assert "cosine" in SCHEDULES
+
+
+def test_a_device_that_is_not_there_is_refused_before_training():
+    with pytest.raises(UnknownNameError, match="unknown device 'abacus'"):
+        TrainingOptions(device="abacus")
+    with pytest.raises(SetupError, match="expected: a torch build"):
+        TrainingOptions(device="cuda" if not torch.cuda.is_available() else "mps")
+
+
+def test_more_classes_than_a_class_image_holds_are_refused():
+    patches, _ = discs(128, 0)
+    with pytest.raises(InputError, match="256 classes; expected: at most 255"):
+        learned(patches, [f"k{i}" for i in range(256)], kind="random-forest")
