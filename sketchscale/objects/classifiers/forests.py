@@ -157,18 +157,21 @@ FORESTS: dict[str, Callable[[Rows, npt.NDArray[np.int64], Rows, ForestOptions, i
 """Name to how it grows."""
 
 
+_TYPES: dict[str, type[np.generic]] = {
+    "feature": np.int32,
+    "threshold": np.float64,
+    "children": np.int64,
+    "missing": np.uint8,
+    "value": np.float64,
+}
+"""Of the arrays of nodes, as they are stored."""
+
+
 def _joined(parts: list[Arrays]) -> Arrays:
     first = np.concatenate([[0], np.cumsum([len(part["feature"]) for part in parts])]).astype(np.int64)
     for part, offset in zip(parts, first[:-1], strict=True):
         part["children"] = np.where(part["feature"][:, None] < 0, 0, part["children"].astype(np.int64) + offset)
-    kinds = {
-        "feature": np.int32,
-        "threshold": np.float64,
-        "children": np.int64,
-        "missing": np.uint8,
-        "value": np.float64,
-    }
-    joined = {f"forest.{name}": np.concatenate([part[name] for part in parts]).astype(k) for name, k in kinds.items()}
+    joined = {f"forest.{name}": np.concatenate([part[name] for part in parts]).astype(k) for name, k in _TYPES.items()}
     return {"forest.first": first, **joined}
 
 
@@ -224,6 +227,9 @@ def check_forest(arrays: Mapping[str, npt.NDArray[Any]], columns: int, classes: 
     Raises:
         ValueError: says what does not fit.
     """
+    for name, kind in {**_TYPES, "first": np.int64}.items():
+        if arrays[f"forest.{name}"].dtype != kind:
+            raise ValueError(f"forest.{name} of type {arrays[f'forest.{name}'].dtype}")
     first, feature, children = (arrays[f"forest.{name}"] for name in ("first", "feature", "children"))
     nodes, inner = len(feature), feature >= 0
     shapes = {"threshold": (nodes,), "children": (nodes, 2), "missing": (nodes,), "value": (nodes, classes)}

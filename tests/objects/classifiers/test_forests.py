@@ -87,7 +87,7 @@ def test_a_column_without_numbers_and_infinite_values_count_as_missing():
     assert forest_probabilities(arrays, np.zeros((0, 3))).shape == (0, 2)
 
 
-@pytest.mark.parametrize("harm", ["loop", "outside", "column", "shape", "roots"])
+@pytest.mark.parametrize("harm", ["loop", "outside", "column", "shape", "type", "roots"])
 def test_arrays_that_are_no_trees_are_refused(harm):
     rows, targets = drawn(40, 2, 5, 0), targets_of(40, 2, 5)
     arrays = fit_forest("random-forest", rows, targets, np.ones(2), options=ForestOptions(trees=2), seed=0)
@@ -100,6 +100,8 @@ def test_arrays_that_are_no_trees_are_refused(harm):
         arrays["forest.feature"][inner] = 2
     elif harm == "shape":
         arrays["forest.missing"] = arrays["forest.missing"][:-1]
+    elif harm == "type":
+        arrays["forest.children"] = arrays["forest.children"].astype(np.float32)
     else:
         arrays["forest.first"][1] = 0
     with pytest.raises(ValueError, match="forest"):
