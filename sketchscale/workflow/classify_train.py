@@ -49,6 +49,10 @@ __all__ = ["ClassifierResult", "plane_percentiles", "train_classes"]
 
 _LOW, _HIGH = 1.0, 99.8
 _UNSCALED = (0.0, 1.0)
+_OF_NETWORKS = (
+    "side", "depth", "kernel", "width", "steps", "rate", "loss", "normalize", "context_radius", "mask", "device"
+)  # fmt: skip
+"""Options that a forest on the table has no use for."""
 _MOST_PIXELS = 2**20
 """Of a patch: a batch of eight through sixteen filters is 0.5 GB."""
 
@@ -106,7 +110,7 @@ def train_classes(
     """
     execution, options = execution or Execution(), options or ClassifyOptions()
     refuse_existing(out, overwrite=overwrite)
-    find_classifier(options.kind)
+    _refuse_idle(options)
     training = _training_options(options)
     init = load_classifier(options.init) if options.init else None
     addresses = expand([images] if isinstance(images, str) else images)
@@ -127,6 +131,20 @@ def train_classes(
     result = _result(out, classifier, sum(len(part.said) for part in parts), sum(dealt.ignored.values()))
     _publish(out, classifier, result)
     return result
+
+
+def _refuse_idle(options: ClassifyOptions) -> None:
+    """Refuse options of networks for a kind without one, rather than ignore them."""
+    if find_classifier(options.kind).network is not None:
+        return
+    default = ClassifyOptions()
+    for name in _OF_NETWORKS:
+        if getattr(options, name) != getattr(default, name):
+            raise InputError.of(
+                found=f"{name} {getattr(options, name)} for {options.kind}, which reads the table alone",
+                expected="an option of forests",
+                fix=f"leave out --{name.replace('_', '-')}, or choose --kind light or ensemble",
+            )
 
 
 def _training_options(options: ClassifyOptions) -> TrainingOptions:

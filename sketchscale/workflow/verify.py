@@ -164,9 +164,33 @@ def _measure_checks(run: _Run) -> Iterator[dict[str, Any]]:
         written.add((reopen_ledger(run.image.address, classify).committed("result") or {}).get("sha256"))
     same = table_digest(run.image.address, run.labels) in written
     yield run.check(f"tables/{run.labels}: bytes as written", same, "yes" if same else "other bytes")
+    yield _same_labels(run)
+
+
+def _same_labels(run: _Run) -> dict[str, Any]:
+    """Whether the labels are still those that were measured: by their files; where these differ, by ids and areas."""
+    what = f"labels/{run.labels}: unchanged since {run.kind}"
+    labels, table = run.image.label_image(run.labels), read_table(run.image.address, run.labels)
+    if run.fingerprint.get("labels") == labels.identity():
+        return run.check(what, True, "yes")
+    block = json.loads(run.fingerprint["block"])
+    shape = labels.shapes[0][-len(block) :]
+    if labels.shapes[0] != shape:
+        return run.check(what, False, "written since")
+    tiles = tile_cover(shape, block)
+    config, largest = _Recheck(array=labels.array(0)), max((tile.write.size for tile in tiles), default=0)
+    blocks = run.runner.run(
+        Plan(stage="verify labels", fn=recheck, tasks=tiles, config=config, task_bytes=24 * largest)
+    )
+    size = table.column("volume" if "volume" in table.column_names else "area").to_numpy()
+    found = (max((b.get("top", 0) for b in blocks), default=0), sum(b.get("pixels", 0) for b in blocks))
+    expected = (int(table.column("label").to_numpy().max(initial=0)), int(np.sum(size)))
+    said = f"ids up to {found[0]} on {found[1]} px, the table has {expected[0]} on {expected[1]} px"
+    return run.check(what, found == expected, said)
 
 
 def _classify_checks(run: _Run) -> Iterator[dict[str, Any]]:
+    yield _same_labels(run)
     yield from _label_checks(run, f"{run.labels}_class", "class-image")
     counted = list(run.result["counts"])
     for known, mask in run.result.get("masks", {}).items():

@@ -248,6 +248,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     [
         ("label,class\n1,a\n2,a\n", "at least two classes"),
         ("label,class\n1,a\n99999,b\n", "no object at label 99999"),
+        ("label,class\n1,a\n1.0e400,b\n", "line 3"),
         ("label,class\n1,a\n2,b\n", "a color for 'red'"),
     ],
 )
@@ -260,6 +261,14 @@ def test_the_command_refuses_annotations_in_one_line(
     said = refused(capsys, "train", image, "--annotations", clicks, "--out", out, "--color", "red=#ff0000")
     assert message in said
     assert not out.exists()
+
+
+@pytest.mark.parametrize("option", ["--side 64", "--depth 3", "--loss mse", "--no-mask", "--context-radius 5"])
+def test_options_of_networks_are_refused_by_forests(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    given = ["--annotations", done / "classes.csv", "--out", tmp_path / "out", "--kind", "random-forest"]
+    assert "reads the table alone" in refused(capsys, "train", done / "image.zarr", *given, *option.split())
 
 
 def test_the_command_refuses_labels_that_do_not_fit_in_one_line(

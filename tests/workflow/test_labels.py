@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from sketchscale.io.convert import convert
 from sketchscale.io.image import open_image
 from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.workflow.labels import export_labels, import_labels
+from sketchscale.workflow.measure import measure
+from sketchscale.workflow.verify import verify
 
 
 def make_image(folder: Path, shape: tuple[int, ...]) -> str:
@@ -109,3 +112,20 @@ def test_foreign_labels_and_files_are_not_replaced(tmp_path: Path) -> None:
     out = ["labels", "export", image, "--labels", "cells", "--out", str(tmp_path / "out.tif")]
     assert [run(out), run(out), run([*out, "--overwrite"])] == [0, 2, 0]
     assert not list(tmp_path.glob(".*part"))
+
+
+def test_labels_replaced_after_measuring_are_found(tmp_path: Path) -> None:
+    mask = np.zeros((30, 20), np.uint16)
+    mask[2:8, 3:9], mask[12:20, 5:15] = 1, 2
+    np.save(tmp_path / "mask.npy", mask)
+    np.save(tmp_path / "other.npy", np.where(mask == 1, 1, 0).astype(np.uint16))
+    image = make_image(tmp_path, (30, 20))
+    import_labels(str(tmp_path / "mask.npy"), image, "cells")
+    measure(image, "cells")
+    assert run(["verify", image]) == 0
+    os.utime(next(p for p in Path(image, "labels/cells/0").rglob("*") if p.is_file() and p.name != "zarr.json"), (1, 1))
+    assert run(["verify", image]) == 0, "a copy without file times holds the same labels"
+    import_labels(str(tmp_path / "other.npy"), image, "cells", Execution(overwrite=True))
+    checks = {check["check"]: check for check in verify(image)}
+    assert not checks["labels/cells: unchanged since measure"]["ok"]
+    assert "ids up to 1 on 36 px, the table has 2 on 116 px" in checks["labels/cells: unchanged since measure"]["found"]

@@ -172,7 +172,7 @@ def _place(row: Mapping[str, str]) -> tuple[int | None, tuple[float, ...] | None
     """Label, or point and its unit."""
     if row.get("label"):
         whole = float(row["label"]) if "." in row["label"] else int(row["label"])
-        if whole != int(whole):
+        if not math.isfinite(whole) or whole != int(whole):
             raise ValueError(f"label {row['label']}")
         return int(whole), None, "px"
     units: tuple[tuple[str, Literal["px", "um"]], ...] = (("", "px"), ("_um", "um"))
