@@ -10,11 +10,12 @@ add up exactly (`partials`). Blocks are a matter of memory and speed alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
@@ -26,6 +27,7 @@ from sketchscale.objects.measurement.partials import Partial, fold_partials, is_
 from sketchscale.objects.sources import LabelSource, label_shape, read_windows
 
 __all__ = [
+    "PartialsJob",
     "channel_count",
     "collect_partials",
     "collect_ranges",
@@ -33,18 +35,29 @@ __all__ = [
     "measure_config_of",
     "needs_ranges",
     "plan_measure",
+    "plan_partials",
     "plan_ranges",
     "read_partials",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _MeasureJob:
+class PartialsJob:
+    """What every task of measuring a plane or a volume needs.
+
+    Attributes:
+        image: None measures geometry only.
+        store, prefix: where partials go: `<prefix>/<block>.npz`.
+        config: with `shape`, `channels` and `dtype`: a `MeasureConfig`, or a `SolidConfig`.
+        measure: labels of a block with a margin of 1, image, place of the first pixel and config to a `Partial`.
+    """
+
     labels: LabelSource
-    plane: PlaneRef | None
+    image: PlaneRef | VolumeRef | None
     store: str
     prefix: str
-    config: MeasureConfig
+    config: Any
+    measure: Callable[[npt.NDArray[Any], npt.NDArray[Any], tuple[int, ...], Any], Partial]
 
 
 def measure_config(
@@ -106,23 +119,34 @@ def plan_measure(
     Returns:
         A plan whose tasks return `{"objects": n}`: objects with a pixel or neighbouring one in the block.
     """
-    job = _MeasureJob(labels=labels, plane=plane, store=store, prefix=prefix, config=config)
-    pixels = (block[0] + 2) * (block[1] + 2)
-    depth = np.dtype(config.dtype).itemsize * len(config.channels)
+    job = PartialsJob(labels=labels, image=plane, store=store, prefix=prefix, config=config, measure=_of_plane)
+    return plan_partials(job, block)
+
+
+def _of_plane(
+    labels: npt.NDArray[Any], image: npt.NDArray[Any], origin: tuple[int, ...], config: MeasureConfig
+) -> Partial:
+    return partial_objects(labels, image, (origin[0], origin[1]), config.coding)
+
+
+def plan_partials(job: PartialsJob, block: tuple[int, ...]) -> Plan[Tile]:
+    """Measure every object of a plane or a volume, block by block; the tasks return `{"objects": n}`."""
+    pixels = math.prod(min(b, n) + 2 for b, n in zip(block, job.config.shape, strict=True))
+    depth = np.dtype(job.config.dtype).itemsize * len(job.config.channels)
     return Plan(
         stage="measure",
         fn=_measure_block,
-        tasks=tile_cover(config.shape, block),
+        tasks=tile_cover(job.config.shape, block),
         config=job,
         task_bytes=pixels * (2 * depth + 30),
     )
 
 
-def _measure_block(tile: Tile, job: _MeasureJob) -> Json:
+def _measure_block(tile: Tile, job: PartialsJob) -> Json:
     write = tile.write
     labels = read_windows(job.labels, write)
-    image = np.empty((0, *write.shape), np.uint8) if job.plane is None else read_plane(job.plane, write)
-    part = partial_objects(labels, image, (write.start[0], write.start[1]), job.config.coding)
+    image = np.empty((0, *write.shape), np.uint8) if job.image is None else read_plane(job.image, write)
+    part = job.measure(labels, image, write.start, job.config)
     put_arrays(job.store, f"{job.prefix}/{tile.key}.npz", part.as_arrays())
     return {"objects": len(part.label)}
 
@@ -155,8 +179,8 @@ def collect_partials(plan: Plan[Any], empty: Partial) -> Partial:
 
 def measure_config_of(plan: Plan[Tile]) -> MeasureConfig:
     """What a `plan_measure` measures."""
-    job: _MeasureJob = plan.config
-    return job.config
+    config: MeasureConfig = plan.config.config
+    return config
 
 
 def channel_count(plan: Plan[Tile]) -> int:

@@ -7,35 +7,22 @@ As `plan`, for volumes: blocks are a matter of memory and speed alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow
 
-from sketchscale.engine.base import Json, Plan
+from sketchscale.engine.base import Plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Tile, tile_cover
-from sketchscale.io.blobs import put_arrays
-from sketchscale.io.planes import VolumeRef, read_plane
+from sketchscale.geometry import Tile
+from sketchscale.io.planes import VolumeRef
 from sketchscale.io.table import batches_of
-from sketchscale.objects.measurement.plan import collect_partials
+from sketchscale.objects.measurement.plan import PartialsJob, collect_partials, plan_partials
 from sketchscale.objects.measurement.solid_features import solid_table
 from sketchscale.objects.measurement.solids import SolidConfig, empty_solids, partial_solids
-from sketchscale.objects.sources import LabelSource, read_windows, source_shape
+from sketchscale.objects.sources import LabelSource, source_shape
 
 __all__ = ["collect_solids", "measure_solids", "plan_solids", "solid_config"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _SolidJob:
-    labels: LabelSource
-    volume: VolumeRef | None
-    store: str
-    prefix: str
-    config: SolidConfig
 
 
 def solid_config(
@@ -91,25 +78,8 @@ def plan_solids(
     Returns:
         A plan whose tasks return `{"objects": n}`: objects with a voxel or a neighbouring one in the block.
     """
-    job = _SolidJob(labels=labels, volume=volume, store=store, prefix=prefix, config=config)
-    voxels = math.prod(min(b, n) + 2 for b, n in zip(block, config.shape, strict=True))
-    depth = np.dtype(config.dtype).itemsize * len(config.channels)
-    return Plan(
-        stage="measure",
-        fn=_measure_block,
-        tasks=tile_cover(config.shape, block),
-        config=job,
-        task_bytes=voxels * (2 * depth + 30),
-    )
-
-
-def _measure_block(tile: Tile, job: _SolidJob) -> Json:
-    write = tile.write
-    labels = read_windows(job.labels, write)
-    image = np.empty((0, *write.shape), np.uint8) if job.volume is None else read_plane(job.volume, write)
-    part = partial_solids(labels, image, write.start, job.config)
-    put_arrays(job.store, f"{job.prefix}/{tile.key}.npz", part.as_arrays())
-    return {"objects": len(part.label)}
+    job = PartialsJob(labels=labels, image=volume, store=store, prefix=prefix, config=config, measure=partial_solids)
+    return plan_partials(job, block)
 
 
 def collect_solids(plan: Plan[Tile]) -> pyarrow.Table:
@@ -121,8 +91,8 @@ def collect_solids(plan: Plan[Tile]) -> pyarrow.Table:
     Raises:
         InputError: a partial is absent or damaged.
     """
-    job: _SolidJob = plan.config
-    return solid_table(collect_partials(plan, empty_solids(len(job.config.channels))), job.config)
+    config: SolidConfig = plan.config.config
+    return solid_table(collect_partials(plan, empty_solids(len(config.channels))), config)
 
 
 def measure_solids(
