@@ -18,6 +18,8 @@ from sketchscale.annotations.sketch import open_sketch
 from sketchscale.config import Execution, SegmentOptions, TrainOptions
 from sketchscale.errors import OutputExistsError
 from sketchscale.io.image import open_image
+from sketchscale.objects.annotation.examples import hit_labels
+from sketchscale.objects.annotation.mark_files import read_marks
 from sketchscale.workflow.classify import apply_classes, train_classes
 from sketchscale.workflow.convert import convert_images
 from sketchscale.workflow.count import count
@@ -61,6 +63,23 @@ def demo(
     with as_file(files("sketchscale") / "samples" / "fluorescence") as samples:
         shutil.copytree(samples, folder / "samples")
     return _Demo(folder, minutes, say).run()
+
+
+def keep_hits(image: str, labels: str, clicks: str, out: str) -> int:
+    """Write the clicks that hit an object, the first of each object, as a person clicks on what is there.
+
+    Returns:
+        The number of classes among them.
+    """
+    marks = read_marks(clicks)
+    hits = hit_labels(marks, open_image(image).label_image(labels).array(0))
+    kept: dict[int, str] = {}
+    for mark, label in zip(marks, hits, strict=True):
+        if label:
+            kept.setdefault(label, mark.name)
+    lines = [f"{label},{name}" for label, name in sorted(kept.items())]
+    Path(out).write_text("\n".join(["label,class", *lines]) + "\n", "utf-8")
+    return len(set(kept.values()))
 
 
 class _Demo:
@@ -109,9 +128,13 @@ class _Demo:
         self.step(train(options, on_step=lambda line: self.say(f"          {line}")).summary)
         return model
 
-    def _classify(self, images: list[str], clicks: str) -> str:
-        classifier = str(self.folder / "classes")
-        result = train_classes(images[0], _LABELS, clicks, classifier)
+    def _classify(self, images: list[str], clicks: str) -> str | None:
+        """The classifier's folder; None where a model of a few steps found too little of what was clicked."""
+        classifier, found = str(self.folder / "classes"), str(self.folder / "samples" / "classes_found.csv")
+        if keep_hits(images[0], _LABELS, clicks, found) < 2:
+            self.step("classify: left out, the model found too few of the annotated nuclei; --minutes trains longer")
+            return None
+        result = train_classes(images[0], _LABELS, found, classifier)
         self.step(f"classify: {result.summary}")
         for image in images:
             apply_classes(image, _LABELS, classifier)
