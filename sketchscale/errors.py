@@ -15,6 +15,7 @@ line prints that line and leaves with `exit_code`; the Python API raises the sam
     │   └── TaskTimeoutError               1  a task passed its deadline
     ├── QualityError (RuntimeError)        4  a gate failed: seam audit, verification
     └── SetupError (RuntimeError)          5  something is missing in the environment; names the fix
+        └── UnreachableError (ConnectionError) 5  a store or a cluster does not answer; names key or address
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "TaskError",
     "TaskTimeoutError",
     "UnknownNameError",
+    "UnreachableError",
 ]
 
 
@@ -117,3 +119,24 @@ class SetupError(SketchscaleError, RuntimeError):
     """Something is missing in the environment."""
 
     exit_code = 5
+
+
+class UnreachableError(SetupError, ConnectionError):
+    """A store or a cluster does not answer; raised after a deadline, never retried further up."""
+
+    @classmethod
+    def after(cls, what: str, cause: object, *, attempts: int, seconds: float) -> UnreachableError:
+        """The one line of everything that was waited for in vain.
+
+        Args:
+            what: the key or the address.
+            attempts, seconds: how often and how long it was tried.
+
+        >>> str(UnreachableError.after("s3://a/b", "refused", attempts=9, seconds=60)).partition(";")[0]
+        's3://a/b does not answer: refused (9 attempts in 60 s)'
+        """
+        words = " ".join(str(cause).split())[:200]
+        return cls(
+            f"{what} does not answer: {words} ({attempts} attempt{'s' * (attempts != 1)} in {seconds:.0f} s); "
+            f"to fix: see that it runs and can be reached, then give the same command again with --resume"
+        )

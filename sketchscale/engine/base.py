@@ -6,7 +6,7 @@ the ledger of finished tasks) happens here, once, so that every engine has it al
 
 Guarantees of `run_plan`:
   * results come in task order, whatever order the tasks finished in;
-  * at most `2 x workers` tasks are in flight, so a plan of a million tasks costs the memory of its keys;
+  * at most `engine.in_flight` tasks are in flight, so a plan of a million tasks costs the memory of its keys;
   * a task in the ledger is not run again; a task is recorded only after its function returned;
   * a task may run more than once (a worker died, a deadline passed): functions are idempotent, by contract;
   * a plan over the memory budget is refused before the first task.
@@ -15,7 +15,7 @@ Guarantees of `run_plan`:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -28,10 +28,12 @@ __all__ = [
     "Event",
     "Json",
     "Ledger",
+    "Needs",
     "NoLedger",
     "Plan",
     "RetryPolicy",
     "Task",
+    "WorkerLost",
     "run_plan",
 ]
 
@@ -51,6 +53,26 @@ class Task(Protocol):
 TaskT = TypeVar("TaskT", bound=Task)
 
 
+class WorkerLost(Exception):  # noqa: N818  not an error of ours: what an engine says of one task's worker
+    """The worker of this task died, or was taken away; other tasks go on. The loop submits the task again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What the worker of a task has to have.
+
+    Attributes:
+        warm: something heavy is kept between tasks (a network): the same workers should run all of them.
+        gpu: the task runs on a GPU, or on the engine's share of one.
+    """
+
+    warm: bool = False
+    gpu: bool = False
+
+
+_NOTHING = Needs()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Generic[TaskT]):
     """What happens to which boxes.
@@ -62,6 +84,7 @@ class Plan(Generic[TaskT]):
         config: one frozen picklable record, given to every task.
         task_bytes: the most one running task holds, arrays and codecs included.
         worker_bytes: what a worker holds between tasks, such as the weights of a network.
+        needs: what the worker of a task has to have.
     """
 
     stage: str
@@ -70,6 +93,7 @@ class Plan(Generic[TaskT]):
     config: Any = None
     task_bytes: int = 0
     worker_bytes: int = 0
+    needs: Needs = _NOTHING
 
     def peak_bytes(self, workers: int) -> int:
         """The declared memory of the plan on so many workers."""
@@ -77,15 +101,33 @@ class Plan(Generic[TaskT]):
 
 
 class Engine(Protocol):
-    """Turns a call into a future. `workers` is how many run at once."""
+    """Turns a call into a future.
+
+    A future ends with the value of the call, with the exception that it raised, or with `WorkerLost`. Unreachable
+    machines are an `UnreachableError`, and needs that no worker can ever meet a `SetupError`: never a silent wait.
+    """
 
     @property
-    def workers(self) -> int: ...
+    def workers(self) -> int:
+        """How many tasks run at once."""
+        ...
 
-    def submit(self, fn: Callable[..., Json], /, *args: Any) -> Future[Json]: ...
+    @property
+    def in_flight(self) -> int:
+        """How many tasks to have submitted, so that no worker waits for the next one."""
+        ...
 
-    def restart(self) -> None:
-        """Replace workers that died or hang; what was in flight is submitted again by the loop."""
+    def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs = _NOTHING) -> Future[Json]: ...
+
+    def restart(self, late: Collection[Future[Json]] = ()) -> bool:
+        """Replace workers that died or hang.
+
+        Args:
+            late: futures whose tasks are given up; every worker is replaced when there are none.
+
+        Returns:
+            Whether all that was in flight went down with them; if not, only `late` did.
+        """
         ...
 
     def close(self) -> None: ...
@@ -227,7 +269,7 @@ class _Loop:
         return iter(missing)
 
     def _submit_some(self, queue: Iterator[int]) -> bool:
-        while len(self.flights) < 2 * self.engine.workers:
+        while len(self.flights) < self.engine.in_flight:
             position = next(queue, None)
             if position is None:
                 break
@@ -236,7 +278,7 @@ class _Loop:
 
     def _submit(self, flight: _Flight) -> None:
         task = self.plan.tasks[flight.position]
-        self.flights[self.engine.submit(self.plan.fn, task, self.plan.config)] = flight
+        self.flights[self.engine.submit(self.plan.fn, task, self.plan.config, needs=self.plan.needs)] = flight
 
     def _collect(self) -> None:
         done, _ = wait(self.flights, timeout=self._patience(), return_when=FIRST_COMPLETED)
@@ -261,7 +303,7 @@ class _Loop:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._finish(flight, future.result())
             else:
-                self._again(flight, BrokenProcessPool("its worker died"))
+                self._again(flight, WorkerLost("its worker died"))
 
     def _patience(self) -> float | None:
         if self.retry.deadline_s is None:
@@ -270,15 +312,16 @@ class _Loop:
         return max(0.0, oldest + self.retry.deadline_s - time.monotonic())
 
     def _expire(self) -> None:
-        """A deadline passed: workers are replaced; only the task that was late spends an attempt."""
-        flights, self.flights = list(self.flights.values()), {}
-        self.engine.restart()
-        oldest = min(f.started for f in flights)
-        for flight in flights:
-            if flight.started == oldest:
-                self._again(flight, TaskTimeoutError(f"no answer within {self.retry.deadline_s} s"))
-            else:
-                self._submit(_Flight(flight.position, flight.attempt))
+        """A deadline passed: workers are replaced; only tasks that were late spend an attempt."""
+        latest = time.monotonic() - (self.retry.deadline_s or 0)
+        late = {future: flight for future, flight in self.flights.items() if flight.started <= latest}
+        others = {future: flight for future, flight in self.flights.items() if future not in late}
+        everything = self.engine.restart(tuple(late))
+        self.flights = {} if everything else others
+        for flight in late.values():
+            self._again(flight, TaskTimeoutError(f"no answer within {self.retry.deadline_s} s"))
+        for flight in others.values() if everything else ():
+            self._submit(_Flight(flight.position, flight.attempt))
 
     def _finish(self, flight: _Flight, result: Json) -> None:
         self.results[flight.position] = result
@@ -289,7 +332,7 @@ class _Loop:
     def _fail(self, flight: _Flight, error: BaseException) -> None:
         if isinstance(error, SketchscaleError) or not isinstance(error, Exception):
             raise error
-        if not isinstance(error, self.retry.retryable):
+        if not isinstance(error, (WorkerLost, *self.retry.retryable)):
             raise self._named(flight, error) from error
         self._again(flight, error)
 

@@ -7,11 +7,11 @@ Processes start by `spawn`, because forking a process that already runs torch or
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
-from sketchscale.engine.base import Json
+from sketchscale.engine.base import Json, Needs
 
 __all__ = ["ProcessEngine", "SerialEngine", "ThreadEngine"]
 
@@ -20,8 +20,9 @@ class SerialEngine:
     """Runs each task in the calling thread, at once."""
 
     workers = 1
+    in_flight = 1
 
-    def submit(self, fn: Callable[..., Json], /, *args: Any) -> Future[Json]:
+    def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs | None = None) -> Future[Json]:
         future: Future[Json] = Future()
         try:
             future.set_result(fn(*args))
@@ -29,8 +30,8 @@ class SerialEngine:
             future.set_exception(error)
         return future
 
-    def restart(self) -> None:
-        return None
+    def restart(self, late: Collection[Future[Json]] = ()) -> bool:
+        return True
 
     def close(self) -> None:
         return None
@@ -41,17 +42,19 @@ class _PoolEngine:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        self.in_flight = 2 * workers
         self._pool: Executor | None = None
 
-    def submit(self, fn: Callable[..., Json], /, *args: Any) -> Future[Json]:
+    def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs | None = None) -> Future[Json]:
         if self._pool is None:
             self._pool = self._open_pool()
         return self._pool.submit(fn, *args)
 
-    def restart(self) -> None:
+    def restart(self, late: Collection[Future[Json]] = ()) -> bool:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+        return True
 
     def close(self) -> None:
         if self._pool is not None:
@@ -75,9 +78,9 @@ class ProcessEngine(_PoolEngine):
     def _open_pool(self) -> Executor:
         return ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
 
-    def restart(self) -> None:
+    def restart(self, late: Collection[Future[Json]] = ()) -> bool:
         pool = self._pool
         if isinstance(pool, ProcessPoolExecutor):
             for process in list(getattr(pool, "_processes", {}).values()):
                 process.kill()
-        super().restart()
+        return super().restart(late)
