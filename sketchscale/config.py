@@ -43,10 +43,16 @@ class Execution:
     """How work is run; no field here changes a result.
 
     Attributes:
-        engine: serial, threads or processes.
-        workers: tasks at once; the usable cores when None.
+        engine: serial, threads, processes, dask or ray.
+        workers: tasks at once; the usable cores, or what the cluster has, when None.
+        address: of a Dask scheduler or a Ray cluster; None starts one on this machine.
+        gpus_per_worker: of each worker that runs a network, where `device` is cuda; 0.25 puts four on one GPU.
         block: side of a block in pixels, cut to whole write units.
         memory_gb: a plan that declares more is refused before it starts.
+        scratch: folder or address for the arrays between stages, seen by every worker; beside the output when None.
+        attempts: how often a task may run whose worker dies or whose storage fails.
+        deadline_s: of one attempt of a task; None waits for as long as its worker lives.
+        wait_s: how long a store or a cluster may fail to answer before the run gives up.
         resume: go on with what an earlier run of the same plan finished.
         overwrite: remove what is there first.
     """
@@ -55,8 +61,14 @@ class Execution:
 
     engine: str = "threads"
     workers: int | None = None
+    address: str | None = None
+    gpus_per_worker: float | None = None
     block: int = 2048
     memory_gb: float | None = None
+    scratch: str | None = None
+    attempts: int = 3
+    deadline_s: float | None = None
+    wait_s: float = 60.0
     resume: bool = False
     overwrite: bool = False
 

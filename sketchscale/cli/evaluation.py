@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sketchscale.cli import options as opt
+
+if TYPE_CHECKING:
+    from sketchscale.config import Execution
 
 __all__ = ["register"]
 
@@ -17,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command("where-next")(where_next)
 
 
+@opt.runs_plans(without=("resume",))
 def evaluate(
     images: opt.Images,
     truth: Annotated[
@@ -29,10 +33,8 @@ def evaluate(
     labels: opt.Labels = "nuclei",
     iou: Annotated[str | None, typer.Option("--iou", help="Thresholds, as in 0.5,0.75; else 0.5 to 0.95.")] = None,
     csv: Annotated[str | None, typer.Option("--csv", help="Write every figure to this table.")] = None,
-    engine: opt.Engine = "threads",
-    workers: opt.Workers = None,
-    block: opt.Block = 2048,
-    overwrite: opt.Overwrite = False,
+    *,
+    execution: Execution,
     json: opt.Json = False,
 ) -> None:
     """Labels against the truth, by image and pooled: AP, F1, precision, recall, PQ, AJI, Dice, count error."""
@@ -43,8 +45,7 @@ def evaluate(
     thresholds, addresses = _thresholds(iou), expand(images)
     truth_of = dict(zip(addresses, pair_truths(addresses, truth or (), truth_labels), strict=True))
     if csv is not None:
-        refuse_existing(csv, overwrite=overwrite, option="--csv")
-    execution = opt.execution(engine, workers, block)
+        refuse_existing(csv, overwrite=execution.overwrite, option="--csv")
 
     def report(found: list[Any]) -> None:
         summary = summarize(found, thresholds)
@@ -87,6 +88,7 @@ def _table(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@opt.runs_plans(without=("block", "resume"))
 def where_next(
     images: opt.Images,
     model: Annotated[str, typer.Option("--model", help="The model that is being taught.")] = "nuclei-fluo",
@@ -103,10 +105,8 @@ def where_next(
     z: Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)] = None,
     device: opt.Device = "cpu",
     precision: Annotated[str, typer.Option("--precision", help="float32, bfloat16 or float16.")] = "float32",
-    engine: opt.Engine = "threads",
-    workers: opt.Workers = None,
-    memory: opt.Memory = None,
-    overwrite: opt.Overwrite = False,
+    *,
+    execution: Execution,
     json: opt.Json = False,
 ) -> None:
     """The most informative places to draw over all images: where the model is unsure, and unlike what was drawn."""
@@ -129,11 +129,11 @@ def where_next(
     options = NextOptions(segment=segment, sketches=tuple(sketch or ()), n=n, size=size, sample=sample)
     for option, file in (("--out", out), ("--picture", picture)):
         if file is not None:
-            refuse_existing(file, overwrite=overwrite, option=option)
+            refuse_existing(file, overwrite=execution.overwrite, option=option)
     if out is not None:
         check_extension(out)
     with opt.progress() as on_event:
-        result = work(expand(images), options, opt.execution(engine, workers, memory=memory), on_event)
+        result = work(expand(images), options, execution, on_event)
     for written in save_places(result, out) if out is not None else ():
         opt.say(written)
     if picture is not None:

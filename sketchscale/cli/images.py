@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sketchscale.cli import options as opt
+
+if TYPE_CHECKING:
+    from sketchscale.config import Execution
 
 __all__ = ["register"]
 
@@ -60,6 +63,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
+@opt.runs_plans(without=("block",))
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="TIFF, OME-TIFF, PNG, JPEG, NPY, or a folder of them.")],
     target: Annotated[str, typer.Argument(metavar="DST", help="The OME-Zarr to write.")],
@@ -67,11 +71,8 @@ def convert(
     spacing: Annotated[float | None, typer.Option("--spacing", help="um per pixel, if the file does not say.")] = None,
     ngff: Annotated[str, typer.Option("--ngff", help="OME-Zarr version to write: 0.4 or 0.5.")] = "0.5",
     chunk: Annotated[int, typer.Option("--chunk", help="Side of a chunk, px.", min=16)] = 512,
-    engine: opt.Engine = "threads",
-    workers: opt.Workers = None,
-    memory: opt.Memory = None,
-    resume: opt.Resume = False,
-    overwrite: opt.Overwrite = False,
+    *,
+    execution: Execution,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
 ) -> None:
@@ -80,7 +81,6 @@ def convert(
     from sketchscale.io.convert import ConvertConfig
     from sketchscale.workflow import convert as work
 
-    execution = opt.execution(engine, workers, 2048, memory, resume, overwrite)
     given = {"axes": axes, "spacing": (spacing, spacing) if spacing else None, "version": ngff, "chunk": chunk}
     settings = parse(ConvertConfig, given, source="options")
     if dry_run:
@@ -92,6 +92,7 @@ def convert(
     opt.show(results, json, lambda: "\n".join(f"{r['address']}: {r['summary']}" for r in results))
 
 
+@opt.runs_plans()
 def segment(
     images: opt.Images,
     model: Model = "nuclei-fluo",
@@ -116,12 +117,8 @@ def segment(
     crowd: Crowd = None,
     device: opt.Device = "cpu",
     precision: Precision = "float32",
-    engine: opt.Engine = "threads",
-    workers: opt.Workers = None,
-    block: opt.Block = 2048,
-    memory: opt.Memory = None,
-    resume: opt.Resume = False,
-    overwrite: opt.Overwrite = False,
+    *,
+    execution: Execution,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
 ) -> None:
@@ -159,7 +156,6 @@ def segment(
     }
     given |= {name: value for name, value in extras.items() if value is not None}
     settings = parse(kind, given | (deep if volume else {}), source="options")
-    execution = opt.execution(engine, workers, block, memory, resume, overwrite)
     addresses = expand(images)
     if dry_run:
         stages = [s for image in addresses for s in plan_work(image, settings, execution)]
@@ -193,25 +189,20 @@ def _segmented(r: Any) -> str:
     )
 
 
+@opt.runs_plans()
 def measure(
     images: opt.Images,
     labels: opt.Labels = "nuclei",
     features: Features = None,
     without: Without = None,
     profile: Profile = None,
-    engine: opt.Engine = "threads",
-    workers: opt.Workers = None,
-    block: opt.Block = 2048,
-    memory: opt.Memory = None,
-    resume: opt.Resume = False,
-    overwrite: opt.Overwrite = False,
+    *,
+    execution: Execution,
     json: opt.Json = False,
 ) -> None:
     """A table with one row per object: place, shape, intensity, texture, neighbours, ring; in pixels and um."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.measure import measure as work
-
-    execution = opt.execution(engine, workers, block, memory, resume, overwrite)
 
     def report(results: list[Any]) -> None:
         lines = [f"{r.image}: {r.n} rows, {r.columns} columns in tables/{r.table}" for r in results]
@@ -255,13 +246,13 @@ def report(
     typer.echo(write_report(expand(images), labels, out, title=title, model=model, truths=truths, overwrite=overwrite))
 
 
+@opt.runs_plans(without=("resume", "overwrite"))
 def plan(
     images: opt.Images,
     model: Model = "nuclei-fluo",
     labels: opt.Labels = "nuclei",
-    workers: opt.Workers = None,
-    block: opt.Block = 2048,
-    memory: opt.Memory = None,
+    *,
+    execution: Execution,
     json: opt.Json = False,
 ) -> None:
     """What `segment` would do: stages, tasks, memory and scratch space; nothing is written."""
@@ -269,7 +260,7 @@ def plan(
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.segment import plan_segment
 
-    settings, execution = SegmentOptions(model=model, labels=labels), opt.execution("threads", workers, block, memory)
+    settings = SegmentOptions(model=model, labels=labels)
     stages = [s for image in expand(images) for s in plan_segment(image, settings, execution)]
     opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sketchscale.cli import options as opt
+
+if TYPE_CHECKING:
+    from sketchscale.config import Execution
 
 __all__ = ["register"]
 
@@ -19,23 +22,19 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="labels")
 
 
+@opt.runs_plans()
 def labels_import(
     source: Annotated[str, typer.Argument(metavar="MASK", help="TIFF, PNG or NPY, or a label image of a store.")],
     image: opt.Image,
     labels: opt.Labels = "nuclei",
-    engine: opt.Engine = "threads",
-    workers: opt.Workers = None,
-    block: opt.Block = 2048,
-    memory: opt.Memory = None,
-    resume: opt.Resume = False,
-    overwrite: opt.Overwrite = False,
+    *,
+    execution: Execution,
     json: opt.Json = False,
 ) -> None:
     """A mask of another program beside its image, to be measured and classified; its ids stay as they are."""
     from sketchscale.workflow.labels import import_labels
 
     with opt.progress() as on_event:
-        execution = opt.execution(engine, workers, block, memory, resume, overwrite)
         result = import_labels(source, image, labels, execution, on_event)
     size = " x ".join(map(str, result.shape))
     opt.show(asdict(result), json, lambda: f"{result.image}: labels {labels}, {size}, ids up to {result.largest}")

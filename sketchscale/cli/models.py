@@ -65,7 +65,7 @@ def train(
 ) -> None:
     """Learn from sketches. Ends after `--minutes`, when held-out annotation stops improving, or when OUT/run/stop
     appears, with a model; Ctrl-C saves the state, and `--resume` goes on. Strokes added meanwhile are taken in."""
-    from sketchscale.config import TrainOptions, parse
+    from sketchscale.config import Execution, TrainOptions, parse
     from sketchscale.training.distributed import is_first_process
     from sketchscale.workflow.train import train as work
 
@@ -97,7 +97,7 @@ def train(
         "on_conflict": on_conflict,
     }
     settings = parse(TrainOptions, given, source="options")
-    result = work(settings, opt.execution(resume=resume, overwrite=overwrite), on_step=opt.say)
+    result = work(settings, Execution(resume=resume, overwrite=overwrite), on_step=opt.say)
     if is_first_process():
         opt.show(asdict(result), json, lambda: result.summary)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sketchscale.cli import options as opt
+
+if TYPE_CHECKING:
+    from sketchscale.config import Execution
 
 __all__ = ["classify_group", "register"]
 
@@ -109,6 +112,7 @@ def classify_train(
     opt.show(asdict(result), json, lambda: result.summary)
 
 
+@opt.runs_plans()
 def classify_apply(
     images: opt.Images,
     classifier: Annotated[str, typer.Option("--classifier", help="Folder written by `classify train`.")],
@@ -116,12 +120,8 @@ def classify_apply(
     masks: Masks = False,
     gallery: Gallery = None,
     attention: Attention = False,
-    engine: opt.Engine = "threads",
-    workers: opt.Workers = None,
-    block: opt.Block = 2048,
-    memory: opt.Memory = None,
-    resume: opt.Resume = False,
-    overwrite: opt.Overwrite = False,
+    *,
+    execution: Execution,
     json: opt.Json = False,
 ) -> None:
     """Class and probability of every object into the table, and a class image beside the labels."""
@@ -129,8 +129,7 @@ def classify_apply(
     from sketchscale.workflow.classify_gallery import check_gallery, write_gallery
     from sketchscale.workflow.images import expand
 
-    execution = opt.execution(engine, workers, block, memory, resume, overwrite)
-    check_gallery(gallery, classifier, attention=attention, overwrite=overwrite or resume)
+    check_gallery(gallery, classifier, attention=attention, overwrite=execution.overwrite or execution.resume)
 
     def report(results: list[Any]) -> None:
         opt.show([asdict(r) for r in results], json, lambda: "\n".join(f"{r.image}: {r.counts}" for r in results))

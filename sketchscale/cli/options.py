@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from sketchscale.errors import SketchscaleError
 
 if TYPE_CHECKING:
-    from sketchscale.config import Execution
     from sketchscale.engine.base import Event
 
 Images = Annotated[list[str], typer.Argument(help="OME-Zarr images or plates.", metavar="IMAGE...", show_default=False)]
@@ -22,7 +22,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print stages, tasks and memory; change nothing.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted run finished.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove what is there first.")]
-Engine = Annotated[str, typer.Option("--engine", help="serial, threads or processes.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Tasks at once; all cores when not given.", min=1)]
 Block = Annotated[int, typer.Option("--block", help="Side of a block, pixels; no effect on results.", min=1)]
 Memory = Annotated[float | None, typer.Option("--memory", help="Refuse a plan that needs more, GB.", min=0.001)]
@@ -50,17 +49,87 @@ def show(result: Any, as_json: bool, text: Callable[[], str]) -> None:
     typer.echo(json.dumps(result, indent=2, default=str) if as_json else text())
 
 
-def execution(
-    engine: str = "threads",
-    workers: int | None = None,
-    block: int = 2048,
-    memory: float | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> Execution:
-    from sketchscale.config import Execution
+EXECUTION: dict[str, tuple[Any, Any]] = {
+    "engine": (
+        Annotated[
+            str,
+            typer.Option("--engine", help="serial, threads, processes, dask or ray."),
+        ],
+        "threads",
+    ),
+    "workers": (Workers, None),
+    "address": (
+        Annotated[
+            str | None,
+            typer.Option("--address", help="Of a Dask scheduler or a Ray cluster; else one is started here."),
+        ],
+        None,
+    ),
+    "gpus_per_worker": (
+        Annotated[
+            float | None,
+            typer.Option("--gpus-per-worker", help="Of each worker that runs a network; 0.25 puts four on one.", min=0),
+        ],
+        None,
+    ),
+    "block": (Block, 2048),
+    "memory_gb": (Memory, None),
+    "scratch": (
+        Annotated[
+            str | None,
+            typer.Option("--scratch", help="Folder or address for arrays between stages, that all workers see."),
+        ],
+        None,
+    ),
+    "attempts": (Annotated[int, typer.Option("--attempts", help="Of a task that fails by accident.", min=1)], 3),
+    "deadline_s": (
+        Annotated[float | None, typer.Option("--deadline", help="Of one attempt of a task, s.", min=0.1)],
+        None,
+    ),
+    "wait_s": (
+        Annotated[float, typer.Option("--wait", help="For a store or cluster that does not answer, s.", min=1)],
+        60.0,
+    ),
+    "resume": (Resume, False),
+    "overwrite": (Overwrite, False),
+}
+"""Field of `Execution`: its option and default; the same for every command that runs plans."""
 
-    return Execution(engine=engine, workers=workers, block=block, memory_gb=memory, resume=resume, overwrite=overwrite)
+
+def runs_plans(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of EXECUTION in place of its parameter `execution`, which receives the record.
+
+    Args:
+        without: fields that mean nothing to this command.
+    """
+    table = {name: option for name, option in EXECUTION.items() if name not in without}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, localns={"Execution": object}, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name != "execution"
+        ]
+        new = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
+            for name, (hint, default) in table.items()
+        ]
+
+        def run(**given: Any) -> None:
+            from sketchscale.config import Execution
+
+            how = {name: given.pop(name) for name in table}
+            command(execution=Execution(**how), **given)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        # a signature of its own, because the parser reads options from it
+        setattr(run, "__signature__", inspect.Signature([*parameters, *new]))  # noqa: B010
+        run.__annotations__ = {p.name: p.annotation for p in [*parameters, *new]}
+        return run
+
+    return decorate
 
 
 @contextmanager

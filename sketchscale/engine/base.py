@@ -25,6 +25,7 @@ from sketchscale.errors import BudgetError, SketchscaleError, TaskError, TaskTim
 
 __all__ = [
     "Engine",
+    "EngineOptions",
     "Event",
     "Json",
     "Ledger",
@@ -53,7 +54,7 @@ class Task(Protocol):
 TaskT = TypeVar("TaskT", bound=Task)
 
 
-class WorkerLost(Exception):  # noqa: N818  not an error of ours: what an engine says of one task's worker
+class WorkerLost(Exception):
     """The worker of this task died, or was taken away; other tasks go on. The loop submits the task again."""
 
 
@@ -98,6 +99,25 @@ class Plan(Generic[TaskT]):
     def peak_bytes(self, workers: int) -> int:
         """The declared memory of the plan on so many workers."""
         return max(1, min(workers, len(self.tasks))) * (self.task_bytes + self.worker_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What an engine is told when it is opened.
+
+    Attributes:
+        workers: how many tasks run at once; None means the usable cores, or what the cluster has.
+        address: of a cluster that runs already; None starts one on this machine.
+        gpus_per_worker: of each worker that runs a task which needs a GPU; 1 when None.
+        wait_s: how long a cluster may fail to answer.
+        environment: variables that workers get before their first task; no secrets.
+    """
+
+    workers: int | None = None
+    address: str | None = None
+    gpus_per_worker: float | None = None
+    wait_s: float = 60.0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -7,13 +7,19 @@ Processes start by `spawn`, because forking a process that already runs torch or
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
-from sketchscale.engine.base import Json, Needs
+from sketchscale.engine.base import EngineOptions, Json, Needs
 
-__all__ = ["ProcessEngine", "SerialEngine", "ThreadEngine"]
+__all__ = ["ProcessEngine", "SerialEngine", "ThreadEngine", "usable_cores"]
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class SerialEngine:
@@ -21,6 +27,9 @@ class SerialEngine:
 
     workers = 1
     in_flight = 1
+
+    def __init__(self, options: EngineOptions | None = None) -> None:
+        """Takes the options of every engine; one worker is all it has."""
 
     def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs | None = None) -> Future[Json]:
         future: Future[Json] = Future()
@@ -40,9 +49,9 @@ class SerialEngine:
 class _PoolEngine:
     """An engine on an executor of the standard library, made on first use."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self.in_flight = 2 * workers
+    def __init__(self, options: EngineOptions) -> None:
+        self.workers = options.workers or usable_cores()
+        self.in_flight = 2 * self.workers
         self._pool: Executor | None = None
 
     def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs | None = None) -> Future[Json]:

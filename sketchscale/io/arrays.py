@@ -26,6 +26,7 @@ import numcodecs
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync
 
@@ -34,7 +35,7 @@ from sketchscale.geometry import Box
 from sketchscale.io.array_metadata import check_array_document
 from sketchscale.io.blobs import get_blob
 from sketchscale.io.documents import parse_json
-from sketchscale.io.store import is_local, is_storage_error, open_store
+from sketchscale.io.store import is_local, is_storage_error, join_address, open_store
 
 __all__ = ["ArrayRef", "absent_chunks", "checksum", "create_array", "open_array", "read_box", "write_box", "write_unit"]
 
@@ -123,10 +124,10 @@ def create_array(
         shards: whole chunks, Zarr v3 only; then the shard is the write unit.
         compress: zstd level 1, which shrinks labels about fifty times; off for scratch fields, which are noise.
     """
-    store = open_store(ref.store, read_only=False)
+    store, path = _creation_place(ref)
     chunks = tuple(max(1, min(int(c), int(n))) for c, n in zip(chunks, shape, strict=True))
     common: dict[str, Any] = {
-        "name": ref.path,
+        "name": path,
         "shape": tuple(int(n) for n in shape),
         "chunks": chunks,
         "dtype": np.dtype(dtype),
@@ -152,6 +153,17 @@ def create_array(
     _open_stamped.cache_clear()
     _open_writable.cache_clear()
     return array
+
+
+def _creation_place(ref: ArrayRef) -> tuple[Store, str]:
+    """Where Zarr makes an array: in its own group, because it also writes, and if killed leaves, files in all above.
+
+    Groups further up get their documents when they are committed.
+    """
+    group, _, name = ref.path.rpartition("/")
+    if ref.store.startswith("memory://") or not group:
+        return open_store(ref.store, read_only=False), ref.path
+    return open_store(join_address(ref.store, group), read_only=False), name
 
 
 def _output_error(ref: ArrayRef, error: Exception) -> OutputError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import platform
 import re
 import threading
 import uuid
@@ -40,6 +41,7 @@ __all__ = [
     "put_arrays",
     "put_blob",
     "put_blob_if_absent",
+    "sweep_dead",
     "sweep_partials",
     "writing_blob",
 ]
@@ -190,7 +192,7 @@ def _synced_temporary(path: Path, data: bytes) -> Iterator[Path]:
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    temporary = path.with_name(f"{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex}.partial")
     try:
         yield temporary
     finally:
@@ -356,6 +358,36 @@ def delete_blobs(store: str, prefix: str) -> None:
                 Path(base, name).unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.rmdir(base)
+
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:32]
+_OURS = re.compile(rf"\.{_HOST}-(\d+)-[0-9a-f]{{32}}\.partial$")
+
+
+def sweep_dead(store: str, group: str) -> int:
+    """Remove, in one folder that runs share, the temporary files of processes of this machine that are no more.
+
+    Such folders hold documents that several runs replace (the list of labels), so a living writer's file must stay.
+    """
+    folder = _folder(store)
+    if folder is None or not (folder / group).is_dir():
+        return 0
+    found = ((path, _OURS.search(path.name)) for path in (folder / group).iterdir())
+    strays = [path for path, match in found if match and not _is_alive(int(match[1]))]
+    with _writing(store, group or "."):
+        for stray in strays:
+            stray.unlink(missing_ok=True)
+    return len(strays)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, so there
+        return True
+    return True
 
 
 def sweep_partials(store: str, prefix: str = "") -> int:

@@ -23,7 +23,15 @@ from dataclasses import dataclass
 
 from sketchscale.engine.base import Json
 from sketchscale.errors import InputError, MissingDataError, OutputExistsError, ResumeError
-from sketchscale.io.blobs import check_key, delete_blobs, get_blob, list_blobs, put_blob, put_blob_if_absent
+from sketchscale.io.blobs import (
+    check_key,
+    delete_blobs,
+    get_blob,
+    list_blobs,
+    put_blob,
+    put_blob_if_absent,
+    sweep_dead,
+)
 from sketchscale.io.blobs import sweep_partials as _sweep
 from sketchscale.io.documents import parse_json
 from sketchscale.io.store import is_local, join_address
@@ -159,6 +167,8 @@ def open_ledger(
         raise InputError.of(found="--resume and --overwrite", expected="one of them", fix="choose one")
     for prefix in (_root(run), *outputs):
         _sweep(store, prefix)
+    for group in {"", *(prefix.rpartition("/")[0] for prefix in outputs)}:
+        sweep_dead(store, group)
     record = f"{_root(run)}/run.json"
     old = get_blob(store, record)
     if old is not None and overwrite:

@@ -20,7 +20,7 @@ import numpy as np
 
 from sketchscale.config import Execution
 from sketchscale.engine import open_engine
-from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, check_budget, run_plan
+from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, RetryPolicy, check_budget, run_plan
 from sketchscale.errors import InputError, OutputError, OutputExistsError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import list_blobs
@@ -59,7 +59,14 @@ class Runner:
 
     def __init__(self, execution: Execution, on_event: Callable[[Event], None] = quiet) -> None:
         self.execution, self.on_event = execution, on_event
-        self.engine: Engine = open_engine(execution.engine, execution.workers)
+        self.engine: Engine = open_engine(
+            execution.engine,
+            execution.workers,
+            address=execution.address,
+            gpus_per_worker=execution.gpus_per_worker,
+            wait_s=execution.wait_s,
+        )
+        self.retry = RetryPolicy(attempts=execution.attempts, deadline_s=execution.deadline_s)
         self.stages: list[StageLine] = []
 
     def __enter__(self) -> Self:
@@ -74,7 +81,12 @@ class Runner:
         """Run a plan; results in task order."""
         started = time.perf_counter()
         results = run_plan(
-            plan, self.engine, ledger=ledger, on_event=self.on_event, budget_bytes=self.execution.budget_bytes
+            plan,
+            self.engine,
+            ledger=ledger,
+            on_event=self.on_event,
+            retry=self.retry,
+            budget_bytes=self.execution.budget_bytes,
         )
         self.stages.append(self._line(plan, time.perf_counter() - started))
         return results

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sketchscale.errors import InputError, OutputError
+from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import (
     blob_stats,
     check_key,
@@ -22,6 +23,7 @@ from sketchscale.io.blobs import (
     put_arrays,
     put_blob,
     put_blob_if_absent,
+    sweep_dead,
     sweep_partials,
 )
 
@@ -108,6 +110,28 @@ def test_strays_of_killed_writers_are_swept_and_never_listed(tmp_path):
     assert list_blobs(str(tmp_path), "") == ["a/b"]
     assert sweep_partials(str(tmp_path)) == 1
     assert not (tmp_path / "a/b.0123.partial").exists()
+
+
+def test_in_shared_folders_only_files_of_dead_processes_are_swept(tmp_path):
+    child = os.fork()
+    if child == 0:
+        os.link = lambda *_: os._exit(9)  # a writer that dies before its file gets its name
+        put_blob_if_absent(str(tmp_path), "labels/zarr.json", b"half")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] >> 8 == 9
+    (stray,) = (tmp_path / "labels").glob("*.partial")
+    living = stray.with_name(stray.name.replace(f"-{child}-", f"-{os.getpid()}-"))
+    foreign = stray.with_name("zarr.0123456789abcdef0123456789abcdef.partial")
+    for other in (living, foreign):
+        other.touch()
+    assert sweep_dead(str(tmp_path), "labels") == 1
+    assert sorted((tmp_path / "labels").iterdir()) == sorted([living, foreign])
+
+
+def test_making_an_array_writes_nothing_above_its_own_group(tmp_path):
+    create_array(ArrayRef(store=str(tmp_path), path="labels/cells/0"), shape=(4,), chunks=(4,), dtype="uint8")
+    assert [path.name for path in (tmp_path / "labels").iterdir()] == ["cells"]
+    assert open_array(ArrayRef(store=str(tmp_path), path="labels/cells/0")).shape == (4,)
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path):

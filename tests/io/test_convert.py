@@ -14,7 +14,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sketchscale.engine.base import Event
+from sketchscale.engine.base import EngineOptions, Event
 from sketchscale.engine.local import SerialEngine, ThreadEngine
 from sketchscale.errors import BudgetError, InputError, MissingDataError, OutputExistsError, ResumeError
 from sketchscale.geometry import Box, whole
@@ -233,7 +233,7 @@ def test_threads_write_the_same_bytes_as_one_after_the_other(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", _pixels(60, 70, 3), photometric="rgb", tile=(16, 16), compression="zlib")
     config = ConvertConfig(chunk=8, block=16, levels=3)
     convert(tmp_path / "a.tif", tmp_path / "serial.zarr", config=config, engine=_SERIAL)
-    threads = ThreadEngine(3)
+    threads = ThreadEngine(EngineOptions(workers=3))
     convert(tmp_path / "a.tif", tmp_path / "threads.zarr", config=config, engine=threads)
     threads.close()
     assert _tree(tmp_path / "serial.zarr") == _tree(tmp_path / "threads.zarr")
