@@ -46,8 +46,10 @@ from sklearn.cluster import DBSCAN
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.config import SegmentOptions
 from sketchscale.geometry import whole
-from sketchscale.integration.euler import IntegrationConfig, follow_flow, region_of
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.euler import follow_flow
 from sketchscale.integration.plan import integrate
+from sketchscale.integration.region import region_of
 from sketchscale.metrics import Scores, score_labels
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.workflow.arrays import predict_array

@@ -133,7 +133,7 @@ def run_ours(folder: Path, block: int, workers: int, repeats: int, method: str) 
     """Fields in storage to labels in storage, `repeats` times after a warm-up on one corner."""
     from sketchscale.engine import open_engine
     from sketchscale.geometry import Box
-    from sketchscale.integration.euler import IntegrationConfig
+    from sketchscale.integration.config import IntegrationConfig
     from sketchscale.integration.plan import integrate, integrate_stored, read_fields
     from sketchscale.io.arrays import ArrayRef, create_array, open_array
 
@@ -254,7 +254,7 @@ def noisy(fields: npt.NDArray[np.float32], kind: str, rng: np.random.Generator) 
 
 def measure_noise(objects: int, seeds: int) -> None:
     """The table of AP under noise: scene and noise differ from seed to seed."""
-    from sketchscale.integration.euler import IntegrationConfig
+    from sketchscale.integration.config import IntegrationConfig
     from sketchscale.integration.plan import integrate
     from sketchscale.metrics import count_overlaps, score_overlaps
 

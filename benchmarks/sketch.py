@@ -26,7 +26,7 @@ import torch
 from train_nuclei_fluo import load_split
 
 from sketchscale.annotations.simulate import simulate_strokes
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate
 from sketchscale.metrics import score_labels
 from sketchscale.networks.checkpoint import Model

@@ -38,7 +38,7 @@ from sketchscale.annotations.events import append_events
 from sketchscale.annotations.simulate import simulate_strokes
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.geometry import Box, tile_cover, whole
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate
 from sketchscale.intensity import array_ranges, normalize
 from sketchscale.io.arrays import write_box

@@ -25,9 +25,12 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError, QualityError
 from sketchscale.geometry import Box
-from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, follow_flow, region_of
-from sketchscale.integration.merge import BlockObjects, ObjectMap, join_pieces, link_sinks, local_objects
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.euler import EndPoints, follow_flow
+from sketchscale.integration.merge import BlockObjects, ObjectMap, join_pieces, local_objects
 from sketchscale.integration.plan import BlockTask, OutlineJob, read_fields
+from sketchscale.integration.region import Region, region_of
+from sketchscale.integration.sinks import link_sinks
 from sketchscale.io.arrays import ArrayRef, read_box
 
 __all__ = ["SeamAudit", "audit_seams"]

@@ -18,7 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, compiled, half_values
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.euler import EndPoints
+from sketchscale.integration.fixed_point import compiled, half_values
+from sketchscale.integration.region import Region
 
 __all__ = ["Borders", "plane_borders", "tolls"]
 

@@ -16,15 +16,7 @@ Three properties make the result the same however an image is cut into blocks, a
      (14 for euler). A sum of integers has no rounding, no contraction, no order. The normalisation itself is float32
      of float16 numbers: their squares are exact, and sum, root and quotient are correctly rounded by IEEE 754.
   3. No trajectory leaves `reach` pixels, and the loaded box contains that for every pixel that is followed. The
-     kernel counts look-ups outside; a count above zero is a TaskError, never a clipped answer.
-
-    loaded   ┌──────────────────────────┐  = walked grown by reach; beyond the image its edge pixels are repeated,
-             │ walked ┌────────────────┐│    so a look-up beyond the edge sees the edge pixel
-             │        │ window ┌──────┐││  = core grown by link radius + reach, in the image: pixels that are followed,
-             │        │        │ core │││    so the set of end points is exact up to link radius from the core
-             │        │        └──────┘││  = core grown by margin = max(reach + 1, link radius), in the image: holds
-             │        └────────────────┘│    the ends of the core's pixels and of the pixels next to it
-             └──────────────────────────┘
+     kernel counts look-ups outside; a count above zero is a TaskError, never a clipped answer. See region.py.
 
 `suppressed` commutes with flips and transposes exactly: its roundings are symmetric about zero. `euler` rounds halves
 of the interpolated flow upwards, so a mirrored image may differ in the last of 14 bits of a step.
@@ -32,165 +24,24 @@ of the interpolated flow upwards, so a mirrored image may differ in the last of 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from sketchscale.errors import InputError, TaskError, UnknownNameError
+from sketchscale.errors import InputError, TaskError
 from sketchscale.geometry import Box
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, above, compiled, half_values
+from sketchscale.integration.region import Region
 
-__all__ = ["EndPoints", "IntegrationConfig", "Region", "compiled", "follow_flow", "half_values", "region_of"]
+__all__ = ["EndPoints", "follow_flow"]
 
-_METHODS = ("suppressed", "euler")
-_FLOW_BITS = 14
-_SUPPRESSED_BITS = 28
 _LANES = 512
 """Pixels advanced together: 0.84 ns a step and pixel on one Zen 4 core; 64 and 4096 are 34 % and 5 % slower."""
 
-_Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 _i4 = np.int32
-
-
-def compiled(kernel: _Kernel) -> _Kernel:
-    """Compile with numba: cached on disk, without the interpreter lock, without any relaxed arithmetic."""
-    return cast(_Kernel, njit(cache=True, nogil=True, error_model="numpy")(kernel))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntegrationConfig:
-    """How fields become labels.
-
-    Attributes:
-        threshold: foreground is distance > threshold, px. Belongs to the model: the midpoint between the values inside
-            and outside, about -2 for dense training with -5 outside. 0 is a value like any other.
-        steps: of the walk. More let suppressed pixels go further, but only as the logarithm.
-        link_radius: end points at most this far apart (Chebyshev, px) belong to one object. Too large joins
-            neighbours whose end points come near, too small splits objects under noisy flow.
-        min_size: objects with fewer pixels, over the whole image, become background.
-        max_size: objects with more pixels become background; None keeps them.
-        saddle: two pieces that touch are one object when the distance on their common border climbs above this share of
-            the lower of their peaks, and `agreement` holds too. 0.75 joins a long object cut across, but not two
-            objects that meet at their edges; 0.5 begins to join nuclei that a network separates. 1 joins nothing.
-        agreement: and when the flow on the two sides of the border agrees: when the mean scalar product of facing
-            pixels is above this (about 1 parallel, 0 at right angles, -1 fleeing from one another). Flow as predicted,
-            not normalised: it is short where a network sees two objects touch.
-        join_share: two pieces that touch are also one object, whatever distance and flow say, when more than this share
-            of the facing pixels on their common border end at most `join_radius` apart. 0.3 joins again the long cells
-            that noise splits, but also small objects that touch (benchmarks/results/affinity.txt). None, as 1, joins
-            nothing. Source: ours.
-        join_radius: in a straight line, px. Suppressed ends are less than 6 px along an axis from where they start, so
-            the ends of two pixels that flee from one another are up to 12 px apart.
-        method: "suppressed", or "euler" as the papers write it, with a halo of 400 px and more.
-
-    Raises:
-        InputError, UnknownNameError: a value out of range, on creation.
-
-    >>> IntegrationConfig(threshold=-2.0).reach
-    6
-    >>> IntegrationConfig(threshold=-2.0).halo
-    14
-    """
-
-    threshold: float
-    steps: int = 200
-    link_radius: int = 2
-    min_size: int = 20
-    max_size: int | None = None
-    saddle: float = 0.75
-    agreement: float = 0.1
-    join_share: float | None = None
-    join_radius: int = 5
-    method: Literal["suppressed", "euler"] = "suppressed"
-
-    def __post_init__(self) -> None:
-        if self.method not in _METHODS:
-            raise UnknownNameError.among("integration method", self.method, _METHODS)
-        if not np.isfinite(self.threshold):
-            raise _bad("threshold", self.threshold, "a finite distance in px")
-        if not 1 <= self.steps <= 1000:
-            raise _bad("steps", self.steps, "1 to 1000")
-        if not 1 <= self.link_radius <= 64:
-            raise _bad("link_radius", self.link_radius, "1 to 64 px")
-        if self.min_size < 0:
-            raise _bad("min_size", self.min_size, "0 or more px")
-        if self.max_size is not None and self.max_size < max(1, self.min_size):
-            raise _bad("max_size", self.max_size, f"at least min_size ({self.min_size}), or none")
-        if not 0 <= self.saddle <= 1:
-            raise _bad("saddle", self.saddle, "a share, 0 to 1")
-        if not -1 <= self.agreement <= 1:
-            raise _bad("agreement", self.agreement, "a scalar product of unit vectors, -1 to 1")
-        if self.join_share is not None and not 0 <= self.join_share <= 1:
-            raise _bad("join_share", self.join_share, "a share, 0 to 1, or none")
-        if not 0 <= self.join_radius <= 64:
-            raise _bad("join_radius", self.join_radius, "0 to 64 px")
-
-    @property
-    def gains(self) -> npt.NDArray[np.int32]:
-        """Step lengths with 14 fractional bits: 1 / (1 + t) for suppressed, 1 for euler."""
-        t = np.arange(self.steps, dtype=np.float64)
-        lengths = 1 / (1 + t) if self.method == "suppressed" else np.ones(self.steps)
-        return np.asarray(np.rint(2**_FLOW_BITS * lengths), np.int32)
-
-    @property
-    def reach(self) -> int:
-        """The farthest pixel a trajectory can look at, px along an axis: from the bound |v| <= 1, not from data."""
-        longest = int(self.gains.sum(dtype=np.int64)) << _FLOW_BITS
-        if self.method == "suppressed":
-            return (longest + (1 << (_SUPPRESSED_BITS - 1))) >> _SUPPRESSED_BITS
-        return self.steps + 1
-
-    @property
-    def margin(self) -> int:
-        """How far the window extends beyond the core, px."""
-        return max(self.reach + 1, self.link_radius)
-
-    @property
-    def halo(self) -> int:
-        """What a block reads beyond its core, px."""
-        return self.link_radius + 2 * self.reach
-
-
-def _bad(field: str, value: object, expected: str) -> InputError:
-    return InputError.of(found=f"integration {field} is {value}", expected=expected, fix=f"set {field}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Region:
-    """The nested boxes of one block, in image coordinates; see the drawing above.
-
-    `kept` is the core and the next row and column after it, in the image: the pixels whose end points are kept, so that
-    each pair of neighbouring pixels is seen by exactly one block. `padded` may leave the image, `loaded` is the rest.
-    """
-
-    shape: tuple[int, int]
-    core: Box
-    kept: Box
-    window: Box
-    walked: Box
-    padded: Box
-
-    @property
-    def loaded(self) -> Box:
-        """The part of `padded` that is read."""
-        return self.padded.clip(self.shape)
-
-
-def region_of(core: Box, shape: tuple[int, int], config: IntegrationConfig) -> Region:
-    """The boxes needed to integrate a core of an image of this shape (y, x)."""
-    walked = core.grow(config.link_radius + config.reach).clip(shape)
-    return Region(
-        shape=shape,
-        core=core,
-        kept=Box(core.start, (core.stop[0] + 1, core.stop[1] + 1)).clip(shape),
-        window=core.grow(config.margin).clip(shape),
-        walked=walked,
-        padded=walked.grow(config.reach),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +81,7 @@ def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: Integra
     Source: suppressed Euler as in Omnipose (Cutler et al. 2022, supplement); nearest look-ups in fixed point: ours.
 
     >>> flat = np.zeros((3, 1, 2), np.float16)
+    >>> from sketchscale.integration.region import region_of
     >>> box = Box((0, 0), (1, 2))
     >>> follow_flow(flat, region_of(box, (1, 2), c := IntegrationConfig(threshold=-1.0)), c).ends
     array([[0, 1]], dtype=int32)
@@ -242,7 +94,7 @@ def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: Integra
     escaped, farthest = _follow(packed.reshape(-1), inside, boxes, config.gains, config.reach, bilinear, ends, sinks)
     if escaped:
         raise TaskError(f"block {region.core}: {escaped} look-ups left the halo of {config.halo} px; expected: none")
-    fraction = _FLOW_BITS if bilinear else _SUPPRESSED_BITS
+    fraction = FLOW_BITS if bilinear else SUPPRESSED_BITS
     bits = stored[:, *region.kept.relative_to(region.loaded.start).slices]
     return EndPoints(ends=ends, bits=bits, sinks=sinks, farthest=farthest / 2**fraction)
 
@@ -254,7 +106,7 @@ def _packed(
     packed = np.zeros(region.padded.shape, np.int32)
     inside = np.zeros(region.padded.shape, np.uint8)
     dy, dx = (a - b for a, b in zip(region.loaded.start, region.padded.start, strict=True))
-    broken = _pack(bits, half_values(), _above(config.threshold), dy, dx, packed, inside)
+    broken = _pack(bits, half_values(), above(config.threshold), dy, dx, packed, inside)
     if broken:
         raise InputError.of(
             found=f"the flow of block {region.core} is not finite at {broken} foreground pixels",
@@ -262,19 +114,6 @@ def _packed(
             fix="run the prediction again; check the image and the model",
         )
     return packed, inside
-
-
-@functools.cache
-def half_values() -> npt.NDArray[np.float32]:
-    """The value of each of the 65,536 float16 bit patterns: numba knows no float16 on the CPU."""
-    return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-
-
-@functools.lru_cache(maxsize=8)
-def _above(threshold: float) -> npt.NDArray[np.uint8]:
-    """For each bit pattern whether its value is above the threshold (NaN is not)."""
-    with np.errstate(invalid="ignore"):
-        return (half_values().astype(np.float64) > threshold).astype(np.uint8)
 
 
 def _relative_boxes(region: Region) -> npt.NDArray[np.int64]:
@@ -298,7 +137,7 @@ def _pack(
     broken = 0
     rows, columns = bits.shape[1], bits.shape[2]
     floor = np.float32(1e-6)
-    scale = np.float32(1 << _FLOW_BITS)
+    scale = np.float32(1 << FLOW_BITS)
     for y in range(packed.shape[0]):
         sy = min(max(y - dy, 0), rows - 1)
         for x in range(packed.shape[1]):
@@ -408,12 +247,12 @@ def _nearest(
     index: npt.NDArray[np.int32],
 ) -> int:
     """Index of the pixel nearest to each position; counts those outside the reach and leaves them at the start."""
-    half = _i4(1 << (_SUPPRESSED_BITS - 1))
+    half = _i4(1 << (SUPPRESSED_BITS - 1))
     escaped = _i4(0)
     for i in range(index.size):
         # adding the sign (-1 when negative) before half rounds halves away from zero on both sides
-        y = _i4(_i4(_i4(uy[i] + _i4(uy[i] >> _i4(31))) + half) >> _i4(_SUPPRESSED_BITS))
-        x = _i4(_i4(_i4(ux[i] + _i4(ux[i] >> _i4(31))) + half) >> _i4(_SUPPRESSED_BITS))
+        y = _i4(_i4(_i4(uy[i] + _i4(uy[i] >> _i4(31))) + half) >> _i4(SUPPRESSED_BITS))
+        x = _i4(_i4(_i4(ux[i] + _i4(ux[i] >> _i4(31))) + half) >> _i4(SUPPRESSED_BITS))
         out = _i4((_i4(y + reach) | _i4(reach - y) | _i4(x + reach) | _i4(reach - x)) >> _i4(31))
         escaped = _i4(escaped - out)
         index[i] = _i4(base[i] + _i4(_i4(_i4(y * width) + x) & _i4(~out)))
@@ -452,10 +291,10 @@ def _step_bilinear(
     reach: np.int32,
 ) -> int:
     """u <- u + v(q + u), bilinear; displacement, weights and flow all with 14 fractional bits."""
-    one = 1 << _FLOW_BITS
+    one = 1 << FLOW_BITS
     escaped = 0
     for i in range(base.size):
-        y, x = uy[i] >> _FLOW_BITS, ux[i] >> _FLOW_BITS
+        y, x = uy[i] >> FLOW_BITS, ux[i] >> FLOW_BITS
         if max(abs(y), abs(y + 1), abs(x), abs(x + 1)) > reach:
             escaped += 1
             continue
@@ -475,10 +314,10 @@ def _low(word: np.int32) -> np.int32:
 @compiled
 def _mix(a: Any, b: Any, c: Any, d: Any, fy: int, fx: int) -> Any:
     """Bilinear mean of four corners, rounded to nearest, halves up."""
-    one, half = 1 << _FLOW_BITS, 1 << (_FLOW_BITS - 1)
-    top = (a * (one - fx) + b * fx + half) >> _FLOW_BITS
-    bottom = (c * (one - fx) + d * fx + half) >> _FLOW_BITS
-    return (top * (one - fy) + bottom * fy + half) >> _FLOW_BITS
+    one, half = 1 << FLOW_BITS, 1 << (FLOW_BITS - 1)
+    top = (a * (one - fx) + b * fx + half) >> FLOW_BITS
+    bottom = (c * (one - fx) + d * fx + half) >> FLOW_BITS
+    return (top * (one - fy) + bottom * fy + half) >> FLOW_BITS
 
 
 @compiled
@@ -492,7 +331,7 @@ def _settle(
     sinks: npt.NDArray[np.uint8],
 ) -> int:
     """Mark the end pixel of every lane, keep it for the kept box; returns the largest displacement."""
-    bits = _FLOW_BITS if bilinear else _SUPPRESSED_BITS
+    bits = FLOW_BITS if bilinear else SUPPRESSED_BITS
     half = 1 << (bits - 1)
     farthest = np.int64(0)
     kept, window, image = boxes[1], boxes[2], boxes[3]

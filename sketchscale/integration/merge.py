@@ -47,15 +47,20 @@ import numpy.typing as npt
 
 from sketchscale.errors import InputError
 from sketchscale.integration.borders import Borders, plane_borders
-from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, compiled, half_values
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.euler import EndPoints
+from sketchscale.integration.fixed_point import compiled, half_values
+from sketchscale.integration.region import Region
+from sketchscale.integration.sinks import link_sinks
+from sketchscale.integration.union_find import flatten, unite_equal, unite_pairs
 
 __all__ = [
     "BlockObjects",
     "ObjectMap",
     "Unifier",
     "join_pieces",
-    "link_sinks",
     "local_objects",
+    "look_up",
     "number_objects",
 ]
 
@@ -131,34 +136,6 @@ class ObjectMap:
         return int((self.blocks > 1).sum())
 
 
-def link_sinks(sinks: npt.NDArray[np.uint8], radius: int) -> tuple[npt.NDArray[np.int32], int]:
-    """Components of the set pixels under "at most `radius` apart along both axes".
-
-    Works on runs: pixels of a row with gaps up to `radius` are one run, and two runs of rows at most `radius` apart are
-    linked when they overlap after growing one by `radius`. That is exact: where intervals overlap, an end of one lies
-    between two pixels of the other that are at most `radius` apart, so it is within `radius` of one of them.
-
-    Args:
-        sinks: (y, x), non-zero where a trajectory ends.
-        radius: px, at least 1 (1 is 8-connectivity).
-
-    Returns:
-        (ids, n): ids int32 (y, x), 0 where there is no sink, else 1 .. n in raster order of the component's first sink.
-
-    >>> link_sinks(np.array([[1, 0, 1, 0, 0, 1]], np.uint8), 2)
-    (array([[1, 0, 1, 0, 0, 2]], dtype=int32), 2)
-    """
-    rows = np.zeros(sinks.shape[0] + 1, np.int64)
-    total = _count_runs(sinks, radius, rows)
-    start, stop = np.empty(total, np.int32), np.empty(total, np.int32)
-    _find_runs(sinks, radius, rows, start, stop)
-    identity = np.empty(total, np.int32)
-    count = _link_runs(rows, start, stop, radius, identity)
-    ids = np.zeros(sinks.shape, np.int32)
-    _paint_runs(sinks, rows, start, stop, identity, ids)
-    return ids, int(count)
-
-
 def local_objects(
     points: EndPoints, region: Region, config: IntegrationConfig
 ) -> tuple[npt.NDArray[np.uint32], BlockObjects]:
@@ -173,7 +150,7 @@ def local_objects(
     """
     ids, n = link_sinks(points.sinks, config.link_radius)
     found = np.zeros(region.kept.shape, np.uint32)
-    _look_up(points.ends, ids.reshape(-1), found)
+    look_up(points.ends, ids.reshape(-1), found)
     rows, columns = region.core.shape
     provisional = found[:rows, :columns]
     area = np.zeros(n, np.int64)
@@ -242,7 +219,7 @@ class Unifier:
         pixel, node = np.concatenate(pixels), np.concatenate(nodes)
         order = np.argsort(pixel, kind="stable")
         pixel, node = pixel[order], node[order]
-        _unite_equal(pixel, node, self._parent)
+        unite_equal(pixel, node, self._parent)
         last = np.searchsorted(pixel, keep_from)
         self._pixel, self._node = pixel[last:].copy(), node[last:].copy()
 
@@ -253,7 +230,7 @@ class Unifier:
 
 def _numbered(parent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """For every node the number of its tree, in order of the trees' first nodes."""
-    _flatten(parent)
+    flatten(parent)
     number = np.cumsum(parent == np.arange(parent.size)) - 1
     return np.asarray(number[parent], np.int64)
 
@@ -284,7 +261,7 @@ def join_pieces(
     low = peak[borders.pair].min(axis=1).astype(np.float64)
     one = (borders.vote > 0) & (borders.saddle > config.saddle * low) | (borders.near > 0)
     parent = np.arange(peak.size)
-    _unite_pairs(borders.pair[one], parent)
+    unite_pairs(borders.pair[one], parent)
     return _numbered(parent)[roots]
 
 
@@ -338,128 +315,7 @@ def number_objects(
 
 
 @compiled
-def _count_runs(sinks: npt.NDArray[np.uint8], radius: int, rows: npt.NDArray[np.int64]) -> int:
-    """Runs per row, as offsets: the runs of row y are rows[y] .. rows[y + 1]."""
-    total = 0
-    for y in range(sinks.shape[0]):
-        last = -radius - 1
-        for x in range(sinks.shape[1]):
-            if sinks[y, x]:
-                if x - last > radius:
-                    total += 1
-                last = x
-        rows[y + 1] = total
-    return total
-
-
-@compiled
-def _find_runs(
-    sinks: npt.NDArray[np.uint8],
-    radius: int,
-    rows: npt.NDArray[np.int64],
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-) -> None:
-    """First and last pixel (inclusive) of every run."""
-    for y in range(sinks.shape[0]):
-        run = rows[y] - 1
-        last = -radius - 1
-        for x in range(sinks.shape[1]):
-            if sinks[y, x]:
-                if x - last > radius:
-                    run += 1
-                    start[run] = x
-                stop[run] = x
-                last = x
-
-
-@compiled
-def _link_runs(
-    rows: npt.NDArray[np.int64],
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-    radius: int,
-    identity: npt.NDArray[np.int32],
-) -> int:
-    """Union-find over runs at most `radius` rows apart; then ids from 1 in order of each component's first run."""
-    parent = np.arange(start.size)
-    for y in range(rows.size - 1):
-        for above in range(max(0, y - radius), y):
-            other = rows[above]
-            for run in range(rows[y], rows[y + 1]):
-                while other < rows[above + 1] and stop[other] + radius < start[run]:
-                    other += 1
-                candidate = other
-                while candidate < rows[above + 1] and start[candidate] <= stop[run] + radius:
-                    _unite(parent, run, candidate)
-                    candidate += 1
-    count = 0
-    for run in range(start.size):
-        root = _find(parent, run)
-        if root == run:
-            count += 1
-            identity[run] = count
-        else:
-            identity[run] = identity[root]
-    return count
-
-
-@compiled
-def _paint_runs(
-    sinks: npt.NDArray[np.uint8],
-    rows: npt.NDArray[np.int64],
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-    identity: npt.NDArray[np.int32],
-    ids: npt.NDArray[np.int32],
-) -> None:
-    for y in range(sinks.shape[0]):
-        for run in range(rows[y], rows[y + 1]):
-            for x in range(start[run], stop[run] + 1):
-                if sinks[y, x]:
-                    ids[y, x] = identity[run]
-
-
-@compiled
-def _find(parent: npt.NDArray[np.int64], node: int) -> int:
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
-
-
-@compiled
-def _unite(parent: npt.NDArray[np.int64], a: int, b: int) -> None:
-    """The smaller root wins, so that a root is its component's first node."""
-    a, b = _find(parent, a), _find(parent, b)
-    if a < b:
-        parent[b] = a
-    else:
-        parent[a] = b
-
-
-@compiled
-def _unite_equal(pixel: npt.NDArray[np.int64], node: npt.NDArray[np.int64], parent: npt.NDArray[np.int64]) -> None:
-    """Join the nodes of equal neighbours in a sorted list of pixels."""
-    for i in range(1, pixel.size):
-        if pixel[i] == pixel[i - 1]:
-            _unite(parent, node[i], node[i - 1])
-
-
-@compiled
-def _unite_pairs(pair: npt.NDArray[np.int64], parent: npt.NDArray[np.int64]) -> None:
-    for i in range(pair.shape[0]):
-        _unite(parent, pair[i, 0], pair[i, 1])
-
-
-@compiled
-def _flatten(parent: npt.NDArray[np.int64]) -> None:
-    for node in range(parent.size):
-        parent[node] = _find(parent, node)
-
-
-@compiled
-def _look_up(ends: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], found: npt.NDArray[np.uint32]) -> None:
+def look_up(ends: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], found: npt.NDArray[np.uint32]) -> None:
     """Local id of every foreground pixel."""
     for y in range(ends.shape[0]):
         for x in range(ends.shape[1]):

@@ -23,8 +23,10 @@ import numpy.typing as npt
 from sketchscale.engine.base import Engine, Json, Plan, run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover, whole
-from sketchscale.integration.euler import EndPoints, IntegrationConfig, Region, follow_flow, region_of
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.euler import EndPoints, follow_flow
 from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join_pieces, local_objects, number_objects
+from sketchscale.integration.region import Region, region_of
 from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box, write_box, write_unit
 from sketchscale.io.blobs import get_arrays, put_arrays
 

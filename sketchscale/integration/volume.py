@@ -26,12 +26,11 @@ import numpy.typing as npt
 
 from sketchscale.errors import InputError, TaskError
 from sketchscale.geometry import Box
-from sketchscale.integration.euler import IntegrationConfig, _above, compiled, half_values
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, above, compiled, half_values
 
 __all__ = ["VolumeConfig", "VolumePoints", "VolumeRegion", "follow_volume", "volume_region"]
 
-_FLOW_BITS = 14
-_SUPPRESSED_BITS = 28
 _LANES = 512
 _INSIDE = 1 << 48
 """Flag of a foreground voxel's word; below it 16 bits each of flow z, y, x."""
@@ -179,14 +178,14 @@ def follow_volume(fields: npt.NDArray[np.float16], region: VolumeRegion, config:
     if escaped:
         raise TaskError(f"block {region.core}: {escaped} look-ups left the halo of {config.halo} px; expected: none")
     bits = stored[:, *region.kept.relative_to(region.loaded.start).slices]
-    return VolumePoints(ends=ends, bits=bits, counts=counts, farthest=farthest / 2**_SUPPRESSED_BITS)
+    return VolumePoints(ends=ends, bits=bits, counts=counts, farthest=farthest / 2**SUPPRESSED_BITS)
 
 
 def _packed(bits: npt.NDArray[np.uint16], region: VolumeRegion, config: VolumeConfig) -> npt.NDArray[np.int64]:
     """Unit flow and foreground of the padded box, a word per voxel."""
     packed = np.zeros(region.padded.shape, np.int64)
     offset = np.array([a - b for a, b in zip(region.loaded.start, region.padded.start, strict=True)], np.int64)
-    broken = _pack(bits, half_values(), _above(config.threshold), offset, packed)
+    broken = _pack(bits, half_values(), above(config.threshold), offset, packed)
     if broken:
         raise InputError.of(
             found=f"the flow of block {region.core} is not finite at {broken} foreground voxels",
@@ -228,7 +227,7 @@ def _pack(
     """Fill `packed` from loaded float16 bits that begin at `offset`, edges repeated; counts broken voxels."""
     broken = 0
     depth, rows, columns = bits.shape[1], bits.shape[2], bits.shape[3]
-    scale = np.float32(1 << _FLOW_BITS)
+    scale = np.float32(1 << FLOW_BITS)
     for z in range(packed.shape[0]):
         sz = min(max(z - offset[0], 0), depth - 1)
         for y in range(packed.shape[1]):
@@ -313,8 +312,8 @@ def _advance(
 @compiled
 def _rounded(u: np.int32) -> np.int32:
     """A displacement to the nearest voxel, halves away from zero."""
-    half = _i4(1 << (_SUPPRESSED_BITS - 1))
-    return _i4(_i4(_i4(u + _i4(u >> _i4(31))) + half) >> _i4(_SUPPRESSED_BITS))
+    half = _i4(1 << (SUPPRESSED_BITS - 1))
+    return _i4(_i4(_i4(u + _i4(u >> _i4(31))) + half) >> _i4(SUPPRESSED_BITS))
 
 
 @compiled

@@ -32,26 +32,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.integration.borders import Borders, fixed, near_vote, tolls
-from sketchscale.integration.euler import compiled, half_values
-from sketchscale.integration.merge import (
-    BlockObjects,
-    ObjectMap,
-    _count_runs,
-    _find,
-    _find_runs,
-    _flatten,
-    _look_up,
-    _paint_runs,
-    _unite,
-    number_objects,
-)
+from sketchscale.integration.fixed_point import compiled, half_values
+from sketchscale.integration.merge import BlockObjects, ObjectMap, look_up, number_objects
+from sketchscale.integration.sinks import count_runs, find_runs, paint_runs
+from sketchscale.integration.union_find import find, flatten, unite
 from sketchscale.integration.volume import VolumeConfig, VolumePoints, VolumeRegion
 
 __all__ = ["link_counts", "link_volume_sinks", "local_volume_objects", "number_volume_objects"]
 
 
 def link_volume_sinks(sinks: npt.NDArray[np.uint8], radius: int) -> tuple[npt.NDArray[np.int32], int]:
-    """Components of the set voxels under "at most `radius` apart along every axis"; runs as in `merge.link_sinks`.
+    """Components of the set voxels under "at most `radius` apart along every axis"; runs as in `sinks.link_sinks`.
 
     Args:
         sinks: (z, y, x), non-zero where a trajectory ends.
@@ -65,13 +56,13 @@ def link_volume_sinks(sinks: npt.NDArray[np.uint8], radius: int) -> tuple[npt.ND
     """
     flat = np.ascontiguousarray(sinks).reshape(-1, sinks.shape[2])
     rows = np.zeros(flat.shape[0] + 1, np.int64)
-    total = _count_runs(flat, radius, rows)
+    total = count_runs(flat, radius, rows)
     start, stop = np.empty(total, np.int32), np.empty(total, np.int32)
-    _find_runs(flat, radius, rows, start, stop)
+    find_runs(flat, radius, rows, start, stop)
     identity = np.empty(total, np.int32)
     count = _link_runs(rows, sinks.shape[1], start, stop, radius, identity)
     ids = np.zeros(flat.shape, np.int32)
-    _paint_runs(flat, rows, start, stop, identity, ids)
+    paint_runs(flat, rows, start, stop, identity, ids)
     return ids.reshape(sinks.shape), int(count)
 
 
@@ -95,7 +86,7 @@ def link_counts(points: VolumePoints, region: VolumeRegion, config: VolumeConfig
     parent = np.arange(total + 1)
     if config.crowd > 1:
         _climb(counts, np.array([*core.start, *core.stop], np.int64), config.crowd, config.climb, ids, parent)
-    _flatten(parent)
+    flatten(parent)
     roots, names = np.unique(parent, return_inverse=True)
     return names.astype(np.int32)[ids], int(roots.size - 1)
 
@@ -115,7 +106,7 @@ def local_volume_objects(
     ids, n = link_counts(points, region, config)
     found = np.zeros(region.kept.shape, np.uint32)
     columns = found.shape[2]
-    _look_up(points.ends.reshape(-1, columns), ids.reshape(-1), found.reshape(-1, columns))
+    look_up(points.ends.reshape(-1, columns), ids.reshape(-1), found.reshape(-1, columns))
     provisional = found[tuple(slice(0, a) for a in region.core.shape)]
     area = np.zeros(n, np.int64)
     first = np.full(n, int(np.prod(region.shape, dtype=np.int64)), np.int64)
@@ -220,7 +211,7 @@ def _link_runs(
                 _link_rows(rows, row, other_z * height + other_y, start, stop, radius, parent)
     count = 0
     for run in range(start.size):
-        root = _find(parent, run)
+        root = find(parent, run)
         if root == run:
             count += 1
             identity[run] = count
@@ -246,7 +237,7 @@ def _link_rows(
             other += 1
         candidate = other
         while candidate < rows[above + 1] and start[candidate] <= stop[run] + radius:
-            _unite(parent, run, candidate)
+            unite(parent, run, candidate)
             candidate += 1
 
 
@@ -271,7 +262,7 @@ def _climb(
                             for u in range(max(0, x - climb), min(width, x + climb + 1)):
                                 if counts[w, v, u] > most:
                                     most, goal = int(counts[w, v, u]), int(ids[w, v, u])
-                    _unite(parent, ids[z, y, x], goal)
+                    unite(parent, ids[z, y, x], goal)
 
 
 @compiled

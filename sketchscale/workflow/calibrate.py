@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.geometry import Box, tile_cover
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate_each
 from sketchscale.metrics import count_overlaps
 from sketchscale.networks.checkpoint import Model

@@ -14,7 +14,7 @@ from sketchscale import __version__
 from sketchscale.config import Execution, SegmentOptions, as_json
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import block_shape
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.refine import RefineConfig
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.planes import PlaneRef, VolumeRef

@@ -14,7 +14,7 @@ from sketchscale.engine import open_engine
 from sketchscale.engine.base import Json, Plan, run_plan
 from sketchscale.errors import InputError, QualityError
 from sketchscale.integration.audit import _certain_pieces, audit_seams
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.merge import BlockObjects, ObjectMap
 from sketchscale.integration.plan import BlockTask, create_scratch, merge_blocks, plan_outline, plan_relabel
 from sketchscale.io.arrays import ArrayRef, create_array, open_array

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from sketchscale.errors import InputError, TaskError, UnknownNameError
 from sketchscale.geometry import Box, whole
 from sketchscale.integration import euler
-from sketchscale.integration.euler import EndPoints, IntegrationConfig, follow_flow, region_of
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.euler import EndPoints, follow_flow
+from sketchscale.integration.region import region_of
 from tests.integration.fields import Fields, any_fields
 from tests.oracles import integration as oracle
 

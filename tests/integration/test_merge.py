@@ -11,9 +11,12 @@ from hypothesis.extra import numpy as hnp
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.integration.borders import Borders, plane_borders
-from sketchscale.integration.euler import EndPoints, IntegrationConfig, region_of
-from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, link_sinks, number_objects
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.euler import EndPoints
+from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, number_objects
 from sketchscale.integration.plan import integrate
+from sketchscale.integration.region import region_of
+from sketchscale.integration.sinks import link_sinks
 from tests.integration.fields import any_fields, fields_of
 from tests.oracles import integration as oracle
 

@@ -15,7 +15,7 @@ from sketchscale.engine import open_engine
 from sketchscale.engine.base import Plan, run_plan
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.integration import plan as plans
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import (
     BlockTask,

@@ -14,7 +14,7 @@ from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
-from sketchscale.integration.euler import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import create_scratch, integrate, merge_blocks, plan_outline, plan_relabel
 from sketchscale.integration.refine import RefineConfig, flow_error, refine_labels
 from sketchscale.integration.refine_plan import Refined, number_refined, plan_finish, plan_inspect

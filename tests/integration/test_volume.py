@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from sketchscale.engine import open_engine
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
-from sketchscale.integration.euler import IntegrationConfig
-from sketchscale.integration.merge import ObjectMap, link_sinks
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import integrate
+from sketchscale.integration.sinks import link_sinks
 from sketchscale.integration.volume import VolumeConfig, follow_volume, volume_region
 from sketchscale.integration.volume_merge import link_volume_sinks
 from sketchscale.integration.volume_plan import integrate_stored_volume, integrate_volume, plan_volume_outline

@@ -1,0 +1,38 @@
+"""What the integer kernels share: how they are compiled, their fractional bits, and float16 by its bit patterns."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+__all__ = ["FLOW_BITS", "SUPPRESSED_BITS", "above", "compiled", "half_values"]
+
+FLOW_BITS = 14
+"""Fractional bits of the flow, and of the displacement of `euler`."""
+SUPPRESSED_BITS = 28
+"""Fractional bits of the displacement of `suppressed`."""
+
+_Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
+
+
+def compiled(kernel: _Kernel) -> _Kernel:
+    """Compile with numba: cached on disk, without the interpreter lock, without any relaxed arithmetic."""
+    return cast(_Kernel, njit(cache=True, nogil=True, error_model="numpy")(kernel))
+
+
+@functools.cache
+def half_values() -> npt.NDArray[np.float32]:
+    """The value of each of the 65,536 float16 bit patterns: numba knows no float16 on the CPU."""
+    return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def above(threshold: float) -> npt.NDArray[np.uint8]:
+    """For each bit pattern whether its value is above the threshold (NaN is not)."""
+    with np.errstate(invalid="ignore"):
+        return (half_values().astype(np.float64) > threshold).astype(np.uint8)
