@@ -1,4 +1,4 @@
-"""Sets of nodes that are joined two by two; a set's root is its smallest node, so the order of joining does not show."""
+"""Sets of nodes that are joined two by two; a root is the smallest node of its set, so no order of joining shows."""
 
 from __future__ import annotations
 
