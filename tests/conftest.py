@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.object_store import s3, s3_server  # noqa: F401  fixtures
 from tests.pipeline import draw_nuclei, make_model, store_image
 from tests.workflow.finished import finish
 

@@ -11,6 +11,7 @@ chunk).
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,8 @@ def _open_memory(address: str, read_only: bool) -> Store:
 def _open_object(address: str, read_only: bool) -> Store:
     import obstore.store  # an optional path: keeps local work free of its import time
 
-    return ObjectStore(obstore.store.from_url(address), read_only=read_only)
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return ObjectStore(obstore.store.from_url(address, client_options={"allow_http": plain}), read_only=read_only)
 
 
 STORES: dict[str, Callable[[str, bool], Store]] = {
