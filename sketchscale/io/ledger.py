@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,15 +48,21 @@ class StoreLedger:
         store: address of the store that holds the output.
         run: name of the run.
         identity: SHA-256 of the fingerprint.
+        scratch_root: folder or address for arrays between stages; beside the output when empty.
     """
 
     store: str
     run: str
     identity: str
+    scratch_root: str = ""
 
     @property
     def scratch(self) -> str:
-        """Address of a store for arrays between stages; goes with `clear_scratch`."""
+        """Address of a store for arrays between stages; goes with `clear_scratch`. Of this run of this store alone."""
+        if self.scratch_root:
+            store = os.path.abspath(self.store) if is_local(self.store) else self.store
+            owner = hashlib.sha256(f"{store} {self.identity}".encode()).hexdigest()[:16]
+            return join_address(self.scratch_root, f"sketchscale-{self.run}-{owner}")
         if self.store.startswith("memory://"):
             return f"{self.store}.sketchscale.{self.run}.scratch"
         return join_address(self.store, f"{_root(self.run)}/scratch")
@@ -107,8 +114,9 @@ class StoreLedger:
 
     def clear_scratch(self) -> None:
         """Remove the arrays between stages; those of the result stay."""
-        if is_local(self.store) or not self.store.startswith("memory://"):
-            delete_blobs(self.store, f"{_root(self.run)}/scratch")
+        if not self.scratch.startswith("memory://"):
+            store, _, folder = self.scratch.rpartition("/")
+            delete_blobs(store, folder)
             return
         for key in list_blobs(self.scratch, ""):
             delete_blobs(self.scratch, key.partition("/")[0])
@@ -141,6 +149,7 @@ def open_ledger(
     resume: bool = False,
     overwrite: bool = False,
     outputs: Sequence[str] = (),
+    scratch: str = "",
 ) -> StoreLedger:
     """Start a run, or continue one.
 
@@ -151,6 +160,7 @@ def open_ledger(
         resume: continue what is there (start when nothing is).
         overwrite: forget what is there.
         outputs: further prefixes of the store that only this run writes to; their stray temporary files go too.
+        scratch: see `StoreLedger.scratch_root`.
 
     Raises:
         OutputExistsError: the run is there and neither flag was given.
@@ -179,7 +189,8 @@ def open_ledger(
         raise OutputExistsError(f"{store}: another run {run!r} started just now; to fix: wait for it, or --resume")
     if old is not None:
         _check_same(store, run, parse_json(old, f"{store}/{record}"), fingerprint, resume)
-    return StoreLedger(store=store, run=run, identity=hashlib.sha256(text.encode()).hexdigest())
+    identity = hashlib.sha256(text.encode()).hexdigest()
+    return StoreLedger(store=store, run=run, identity=identity, scratch_root=scratch)
 
 
 def reopen_ledger(store: str, run: str) -> StoreLedger:

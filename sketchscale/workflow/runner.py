@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,12 @@ import numpy as np
 from sketchscale.config import Execution
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, RetryPolicy, check_budget, run_plan
-from sketchscale.errors import InputError, OutputError, OutputExistsError
+from sketchscale.errors import InputError, OutputError, OutputExistsError, ResumeError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import list_blobs
 from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, open_ledger
+from sketchscale.io.store import is_local
 
 __all__ = [
     "Runner",
@@ -133,11 +135,32 @@ def open_run(
 
     Raises:
         OutputExistsError: the run is there already and neither resume nor overwrite was asked for.
-        ResumeError: it is there and was made of something else.
+        ResumeError: it is there and was made of something else, or keeps its arrays in another scratch.
     """
-    return open_ledger(
-        image.address, run, fingerprint, resume=execution.resume, overwrite=execution.overwrite, outputs=outputs
+    scratch = execution.scratch or ""
+    ledger = open_ledger(
+        image.address,
+        run,
+        fingerprint,
+        resume=execution.resume,
+        overwrite=execution.overwrite,
+        outputs=outputs,
+        scratch=os.path.abspath(scratch) if scratch and is_local(scratch) else scratch.rstrip("/"),
     )
+    if not ledger.commit("scratch", ledger.scratch_root):
+        _check_scratch(ledger)
+    return ledger
+
+
+def _check_scratch(ledger: StoreLedger) -> None:
+    """A resumed run finds its arrays where it left them."""
+    place = ledger.committed("scratch")
+    if place != ledger.scratch_root and ledger.committed("result") is None:
+        raise ResumeError.of(
+            found=f"{ledger.store}: the run {ledger.run!r} keeps its arrays in {place or 'its own store'}",
+            expected="the same scratch",
+            fix=f"--scratch {place}, or --overwrite" if place else "no --scratch, or --overwrite",
+        )
 
 
 @contextmanager
