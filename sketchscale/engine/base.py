@@ -6,21 +6,53 @@ the ledger of finished tasks) happens here, once, so that every engine has it al
 
 Guarantees of `run_plan`:
   * results come in task order, whatever order the tasks finished in;
-  * at most `engine.in_flight` tasks are in flight, so a plan of a million tasks costs the memory of its keys;
-  * a task in the ledger is not run again; a task is recorded only after its function returned;
+  * at most `engine.in_flight` tasks are in flight, and the work of the loop per task does not grow with their number,
+    so a plan of a million tasks costs the memory of its keys and results;
+  * a task in the ledger is not run again; it is recorded only after its function returned, by the worker that ran it
+    where the ledger is a `SharedLedger`;
   * a task may run more than once (a worker died, a deadline passed): functions are idempotent, by contract;
-  * a plan over the memory budget is refused before the first task.
+  * a plan over the memory budget is refused before the first task;
+  * storage errors are tried again after a short pause, in which other tasks go on.
+
+Who is to blame for a dead worker. A task that always kills its worker must end in an error, and one that was hit by
+accident, on a cluster where machines come and go, must not. Where several tasks were running nobody knows which of them
+did it, so such a loss counts against none; but a task that was lost in company `attempts - 1` times runs the next time
+alone, with nothing else in flight. A loss alone counts, and after `attempts` of these the run ends. A task of the
+default three attempts has to be hit five times for that, three of them while it runs alone.
+
+A deadline counts from when a worker can have taken the task: the oldest `engine.workers` tasks in flight are running,
+those behind them wait.
 """
 
 from __future__ import annotations
 
+import contextlib
+import heapq
+import itertools
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
 
+from sketchscale.engine.plan import (
+    Engine,
+    EngineOptions,
+    Event,
+    Json,
+    Ledger,
+    Needs,
+    NoLedger,
+    Plan,
+    SharedLedger,
+    StageNotes,
+    Task,
+    TaskT,
+    WorkerLost,
+)
 from sketchscale.errors import BudgetError, SketchscaleError, TaskError, TaskTimeoutError
 
 __all__ = [
@@ -33,157 +65,16 @@ __all__ = [
     "NoLedger",
     "Plan",
     "RetryPolicy",
+    "SharedLedger",
+    "StageNotes",
     "Task",
     "WorkerLost",
+    "check_budget",
     "run_plan",
 ]
 
-Json = Any
-"""What a task returns: None, bool, int, float, str, lists and string-keyed dicts of these; small, for the ledger."""
-
-
-class Task(Protocol):
-    """A small frozen picklable record: boxes and addresses, never arrays."""
-
-    @property
-    def key(self) -> str:
-        """Unique in its plan; sorts in the plan's order."""
-        ...
-
-
-TaskT = TypeVar("TaskT", bound=Task)
-
-
-class WorkerLost(Exception):
-    """The worker of this task died, or was taken away; other tasks go on. The loop submits the task again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What the worker of a task has to have.
-
-    Attributes:
-        warm: something heavy is kept between tasks (a network): the same workers should run all of them.
-        gpu: the task runs on a GPU, or on the engine's share of one.
-    """
-
-    warm: bool = False
-    gpu: bool = False
-
-
-_NOTHING = Needs()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan(Generic[TaskT]):
-    """What happens to which boxes.
-
-    Attributes:
-        stage: name in ledger, progress and errors.
-        fn: `fn(task, config) -> Json`; module level, pure but for its own output, idempotent.
-        tasks: in the order of the results; no two write the same write unit.
-        config: one frozen picklable record, given to every task.
-        task_bytes: the most one running task holds, arrays and codecs included.
-        worker_bytes: what a worker holds between tasks, such as the weights of a network.
-        needs: what the worker of a task has to have.
-    """
-
-    stage: str
-    fn: Callable[[TaskT, Any], Json]
-    tasks: Sequence[TaskT]
-    config: Any = None
-    task_bytes: int = 0
-    worker_bytes: int = 0
-    needs: Needs = _NOTHING
-
-    def peak_bytes(self, workers: int) -> int:
-        """The declared memory of the plan on so many workers."""
-        return max(1, min(workers, len(self.tasks))) * (self.task_bytes + self.worker_bytes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """What an engine is told when it is opened.
-
-    Attributes:
-        workers: how many tasks run at once; None means the usable cores, or what the cluster has.
-        address: of a cluster that runs already; None starts one on this machine.
-        gpus_per_worker: of each worker that runs a task which needs a GPU; 1 when None.
-        wait_s: how long a cluster may fail to answer.
-        environment: variables that workers get before their first task; no secrets.
-    """
-
-    workers: int | None = None
-    address: str | None = None
-    gpus_per_worker: float | None = None
-    wait_s: float = 60.0
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-class Engine(Protocol):
-    """Turns a call into a future.
-
-    A future ends with the value of the call, with the exception that it raised, or with `WorkerLost`. Unreachable
-    machines are an `UnreachableError`, and needs that no worker can ever meet a `SetupError`: never a silent wait.
-    """
-
-    @property
-    def workers(self) -> int:
-        """How many tasks run at once."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """How many tasks to have submitted, so that no worker waits for the next one."""
-        ...
-
-    def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs = _NOTHING) -> Future[Json]: ...
-
-    def restart(self, late: Collection[Future[Json]] = ()) -> bool:
-        """Replace workers that died or hang.
-
-        Args:
-            late: futures whose tasks are given up; every worker is replaced when there are none.
-
-        Returns:
-            Whether all that was in flight went down with them; if not, only `late` did.
-        """
-        ...
-
-    def close(self) -> None: ...
-
-
-class Ledger(Protocol):
-    """The record of finished tasks; see io.ledger for the one in storage."""
-
-    def finished(self, stage: str) -> Mapping[str, Json]:
-        """Results of the tasks of a stage that are done, by key."""
-        ...
-
-    def record(self, stage: str, key: str, result: Json) -> None:
-        """Say that a task is done. Called after its output is written."""
-        ...
-
-
-class NoLedger:
-    """Remembers nothing: for work on arrays in memory, and for tests."""
-
-    def finished(self, stage: str) -> Mapping[str, Json]:
-        return {}
-
-    def record(self, stage: str, key: str, result: Json) -> None:
-        return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Progress: `kind` is start, done, skipped, retry or end; `done` and `total` count tasks of the stage."""
-
-    kind: str
-    stage: str
-    key: str = ""
-    done: int = 0
-    total: int = 0
+_LONGEST_PAUSE_S = 10.0
+_MISSING: Any = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,23 +82,32 @@ class RetryPolicy:
     """How patient the loop is.
 
     Attributes:
-        attempts: how often a task may run in all when its worker dies or storage fails.
+        attempts: how often a task may run in all when storage fails, it is late, or its worker dies under it alone.
         deadline_s: of one attempt; None waits for ever. Threads cannot be stopped: use processes where it matters.
         retryable: exceptions worth another attempt; a SketchscaleError, such as bad input, never is.
+        pause_s: before the second attempt after such an exception; doubles with each, up to 10 s.
     """
 
     attempts: int = 3
     deadline_s: float | None = None
     retryable: tuple[type[Exception], ...] = (OSError,)
+    pause_s: float = 0.2
 
 
 @dataclass(slots=True)
 class _Flight:
-    """A task under way."""
+    """A task under way.
+
+    Attributes:
+        attempt: which one of those that count this is, from 1.
+        losses: how often its worker died while other tasks were running.
+        started: when a worker can have taken it.
+    """
 
     position: int
-    attempt: int
-    started: float = field(default_factory=time.monotonic)
+    attempt: int = 1
+    losses: int = 0
+    started: float = 0.0
 
 
 def _ignore(event: Event) -> None:
@@ -227,7 +127,8 @@ def run_plan(
 
     Raises:
         BudgetError: the plan declares more than `budget_bytes`; nothing was started.
-        TaskError: a task failed for good; names stage and task. A SketchscaleError of the task is raised as it is.
+        TaskError: a task failed for good; names stage and task. A SketchscaleError of the task, or of an engine that
+            lost its cluster, is raised as it is.
     """
     check_budget(plan, engine.workers, budget_bytes)
     return _Loop(plan, engine, ledger or NoLedger(), on_event, retry or RetryPolicy()).run()
@@ -248,6 +149,28 @@ def check_budget(plan: Plan[TaskT], workers: int, budget_bytes: int | None) -> N
         )
 
 
+def _run_and_record(fn: Callable[..., Json], task: Task, config: Any, stage: str, ledger: SharedLedger) -> Json:
+    """What a worker does: the task, then its record."""
+    ledger.check()
+    result = fn(task, config)
+    ledger.record(stage, task.key, result)
+    return result
+
+
+class _DriverNotes:
+    """Records written by the driver: for ledgers in memory."""
+
+    def __init__(self, ledger: Ledger, stage: str) -> None:
+        self.ledger, self.stage = ledger, stage
+        self.finished: Mapping[str, Json] = ledger.finished(stage)
+
+    def add(self, key: str, result: Json) -> None:
+        self.ledger.record(self.stage, key, result)
+
+    def end(self) -> None:
+        return None
+
+
 class _Loop:
     """The state of one `run_plan` call."""
 
@@ -260,108 +183,183 @@ class _Loop:
         retry: RetryPolicy,
     ) -> None:
         self.plan, self.engine, self.ledger, self.on_event, self.retry = plan, engine, ledger, on_event, retry
-        self.results: dict[int, Json] = {}
-        self.flights: dict[Future[Json], _Flight] = {}
+        self.shared = ledger if isinstance(ledger, SharedLedger) else None
+        self.results: list[Json] = [_MISSING] * len(plan.tasks)
+        self.done = 0
+        self.running: dict[Future[Json], _Flight] = {}
+        self.queued: dict[Future[Json], _Flight] = {}
+        self.answers: SimpleQueue[Future[Json]] = SimpleQueue()
+        self.paused: list[tuple[float, int, _Flight]] = []
+        self.turn = itertools.count()
+        self.suspects: deque[_Flight] = deque()
+        self.alone = False
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.running) + len(self.queued)
 
     def run(self) -> list[Json]:
-        queue = self._unfinished()
+        notes = self._begin()
+        queue = (i for i, result in enumerate(self.results) if result is _MISSING)
         self._say("start")
         try:
-            while self.flights or self._submit_some(queue):
-                self._collect()
-                self._submit_some(queue)
+            while self._submit_some(queue):
+                self._collect(notes)
         finally:
-            for future in self.flights:
+            for future in (*self.running, *self.queued):
                 future.cancel()
+        notes.end()
         self._say("end")
-        return [self.results[i] for i in range(len(self.plan.tasks))]
+        return self.results
 
-    def _unfinished(self) -> Iterator[int]:
-        finished = self.ledger.finished(self.plan.stage)
-        missing = []
-        for position, task in enumerate(self.plan.tasks):
-            if task.key in finished:
-                self.results[position] = finished[task.key]
-            else:
-                missing.append(position)
-        if self.results:
+    def _begin(self) -> StageNotes:
+        stage, tasks = self.plan.stage, self.plan.tasks
+        notes: StageNotes = self.shared.begin(stage, len(tasks)) if self.shared else _DriverNotes(self.ledger, stage)
+        if finished := notes.finished:
+            for position, task in enumerate(tasks):
+                self.results[position] = finished.get(task.key, _MISSING)
+                self.done += self.results[position] is not _MISSING
+        if self.done:
             self._say("skipped")
-        return iter(missing)
+        return notes
 
     def _submit_some(self, queue: Iterator[int]) -> bool:
-        while len(self.flights) < self.engine.in_flight:
-            position = next(queue, None)
-            if position is None:
+        """Fill what may be in flight; whether anything is left to wait for."""
+        while self.in_flight < self.engine.in_flight:
+            flight = self._next(queue)
+            if flight is None:
                 break
-            self._submit(_Flight(position, attempt=1))
-        return bool(self.flights)
+            self._submit(flight)
+        return bool(self.in_flight or self.paused or self.suspects)
+
+    def _next(self, queue: Iterator[int]) -> _Flight | None:
+        """What to submit now: a suspect alone, what has paused, or the next task."""
+        if (self.alone or self.suspects) and self.in_flight:
+            return None
+        self.alone = bool(self.suspects)
+        if self.suspects:
+            return self.suspects.popleft()
+        if self.paused and self.paused[0][0] <= time.monotonic():
+            return heapq.heappop(self.paused)[2]
+        position = next(queue, None)
+        return None if position is None else _Flight(position)
 
     def _submit(self, flight: _Flight) -> None:
-        task = self.plan.tasks[flight.position]
-        self.flights[self.engine.submit(self.plan.fn, task, self.plan.config, needs=self.plan.needs)] = flight
+        plan, task = self.plan, self.plan.tasks[flight.position]
+        call: tuple[Any, ...] = (plan.fn, task, plan.config)
+        if self.shared is not None:
+            call = (_run_and_record, *call, plan.stage, self.shared)
+        future = self.engine.submit(*call, needs=plan.needs)
+        self.queued[future] = flight
+        self._promote()
+        future.add_done_callback(self.answers.put)
 
-    def _collect(self) -> None:
-        done, _ = wait(self.flights, timeout=self._patience(), return_when=FIRST_COMPLETED)
-        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
-            self._replace_workers()
+    def _promote(self) -> None:
+        """The clock of a task starts when a worker can have taken it."""
+        while self.queued and len(self.running) < self.engine.workers:
+            future = next(iter(self.queued))
+            flight = self.running[future] = self.queued.pop(future)
+            flight.started = time.monotonic()
+
+    def _collect(self, notes: StageNotes) -> None:
+        """Wait for answers, and act on each."""
+        answers, alone = self._answers(), self.in_flight == 1
+        if any(_broke_the_pool(future) for future in answers):
+            self._replace_workers(notes, alone)
             return
-        for future in done:
-            flight = self.flights.pop(future)
-            error = future.exception()
-            if error is None:
-                self._finish(flight, future.result())
-            else:
-                self._fail(flight, error)
-        if not done:
+        for future in answers:
+            flight = self.running.pop(future, None) or self.queued.pop(future)
+            self._settle(flight, future, notes, alone)
+        self._promote()
+        if not answers:
             self._expire()
 
-    def _replace_workers(self) -> None:
-        """A worker died and took its pool along: what finished is kept, the rest is submitted to new workers."""
-        flights, self.flights = self.flights, {}
-        self.engine.restart()
-        for future, flight in flights.items():
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._finish(flight, future.result())
-            else:
-                self._again(flight, WorkerLost("its worker died"))
+    def _answers(self) -> list[Future[Json]]:
+        """Futures that are done, at least one unless the time is over; those given up are left out."""
+        answers: list[Future[Json]] = []
+        with contextlib.suppress(Empty):
+            answers.append(self.answers.get(timeout=self._patience()))
+            while True:
+                answers.append(self.answers.get_nowait())
+        return [future for future in answers if future in self.running or future in self.queued]
 
     def _patience(self) -> float | None:
-        if self.retry.deadline_s is None:
-            return None
-        oldest = min(f.started for f in self.flights.values())
-        return max(0.0, oldest + self.retry.deadline_s - time.monotonic())
+        """How long to wait: until the oldest task is late, or a paused one may go on."""
+        moments = []
+        if self.retry.deadline_s is not None and self.running:
+            moments.append(next(iter(self.running.values())).started + self.retry.deadline_s)
+        if self.paused and not self.alone and not self.suspects and self.in_flight < self.engine.in_flight:
+            moments.append(self.paused[0][0])
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _settle(self, flight: _Flight, future: Future[Json], notes: StageNotes, alone: bool) -> None:
+        error = CancelledError("cancelled") if future.cancelled() else future.exception()
+        if error is None:
+            self.results[flight.position] = result = future.result()
+            self.done += 1
+            key = self.plan.tasks[flight.position].key
+            notes.add(key, result)
+            self._say("done", key)
+        elif isinstance(error, (WorkerLost, CancelledError)):
+            self._lose(flight, error, alone)
+        elif isinstance(error, SketchscaleError) or not isinstance(error, Exception):
+            raise error
+        elif isinstance(error, self.retry.retryable):
+            self._again(flight, error)
+            pause = min(_LONGEST_PAUSE_S, self.retry.pause_s * 2 ** (flight.attempt - 2))
+            heapq.heappush(self.paused, (time.monotonic() + pause, next(self.turn), flight))
+        else:
+            raise self._named(flight, error) from error
+
+    def _replace_workers(self, notes: StageNotes, alone: bool) -> None:
+        """A worker died and took its pool along: what finished is kept, the rest is submitted to new workers."""
+        running, queued = self.running, self.queued
+        self.running, self.queued = {}, {}
+        self.engine.restart()
+        for future, flight in (*running.items(), *queued.items()):
+            if future.done() and not future.cancelled() and not _broke_the_pool(future):
+                self._settle(flight, future, notes, alone)
+            elif future in running:
+                self._lose(flight, WorkerLost("its worker died"), alone)
+            else:
+                self._submit(flight)
+
+    def _lose(self, flight: _Flight, error: Exception, alone: bool) -> None:
+        """A worker died under a task; see the top of this file for who is to blame."""
+        if alone:
+            self._again(flight, error)
+            self.suspects.append(flight)
+            return
+        flight.losses += 1
+        self._say("retry", self.plan.tasks[flight.position].key)
+        if flight.losses < self.retry.attempts - 1:
+            self._submit(flight)
+        else:
+            self.suspects.append(flight)
 
     def _expire(self) -> None:
-        """A deadline passed: workers are replaced; only tasks that were late spend an attempt."""
-        latest = time.monotonic() - (self.retry.deadline_s or 0)
-        late = {future: flight for future, flight in self.flights.items() if flight.started <= latest}
-        others = {future: flight for future, flight in self.flights.items() if future not in late}
-        everything = self.engine.restart(tuple(late))
-        self.flights = {} if everything else others
+        """Where a deadline passed, workers are replaced; only tasks that were late spend an attempt."""
+        latest = time.monotonic() - (self.retry.deadline_s or float("inf"))
+        late = {future: flight for future, flight in self.running.items() if flight.started <= latest}
+        if not late:
+            return
+        others = {future: flight for future, flight in self.running.items() if future not in late}
+        if everything := self.engine.restart(tuple(late)):
+            others |= self.queued
+            self.queued = {}
+        self.running = {} if everything else others
         for flight in late.values():
             self._again(flight, TaskTimeoutError(f"no answer within {self.retry.deadline_s} s"))
+            self._submit(flight)
         for flight in others.values() if everything else ():
-            self._submit(_Flight(flight.position, flight.attempt))
-
-    def _finish(self, flight: _Flight, result: Json) -> None:
-        self.results[flight.position] = result
-        key = self.plan.tasks[flight.position].key
-        self.ledger.record(self.plan.stage, key, result)
-        self._say("done", key)
-
-    def _fail(self, flight: _Flight, error: BaseException) -> None:
-        if isinstance(error, SketchscaleError) or not isinstance(error, Exception):
-            raise error
-        if not isinstance(error, (WorkerLost, *self.retry.retryable)):
-            raise self._named(flight, error) from error
-        self._again(flight, error)
+            self._submit(flight)
 
     def _again(self, flight: _Flight, error: Exception) -> None:
-        """Another attempt, if one is left."""
+        """Count an attempt, if one is left."""
         if flight.attempt >= self.retry.attempts:
             raise self._named(flight, error) from error
+        flight.attempt += 1
         self._say("retry", self.plan.tasks[flight.position].key)
-        self._submit(_Flight(flight.position, flight.attempt + 1))
 
     def _named(self, flight: _Flight, error: BaseException) -> TaskError:
         kind = type(error) if isinstance(error, TaskError) else TaskError
@@ -372,5 +370,8 @@ class _Loop:
         )
 
     def _say(self, kind: str, key: str = "") -> None:
-        total = len(self.plan.tasks)
-        self.on_event(Event(kind=kind, stage=self.plan.stage, key=key, done=len(self.results), total=total))
+        self.on_event(Event(kind=kind, stage=self.plan.stage, key=key, done=self.done, total=len(self.plan.tasks)))
+
+
+def _broke_the_pool(future: Future[Json]) -> bool:
+    return not future.cancelled() and isinstance(future.exception(), BrokenProcessPool)
