@@ -12,7 +12,7 @@ LOCAL_RANK). CUDA tensors travel by NCCL, all else by gloo.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,9 +20,9 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from sketchscale.errors import InputError
+from sketchscale.errors import InputError, SketchscaleError
 
-__all__ = ["World", "is_first_process", "join_world"]
+__all__ = ["World", "is_first_process", "join_world", "was_restarted"]
 
 _T = TypeVar("_T")
 
@@ -64,6 +64,14 @@ class World:
         distributed.all_reduce(both, distributed.ReduceOp.MAX)
         return both.tolist()
 
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors of all processes, of one shape and type, in their order."""
+        if self.size == 1:
+            return [values]
+        found = [torch.empty_like(values) for _ in range(self.size)]
+        distributed.all_gather(found, values)
+        return found
+
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors of one type by their means over all processes, in one message."""
         if self.size == 1 or not tensors:
@@ -83,10 +91,36 @@ class World:
         distributed.broadcast_object_list(box, src=0)
         return box[0]
 
+    def first_does(self, work: Callable[[], _T]) -> _T:
+        """What the first process makes of this work, for all; the others wait, and need not see what it looks at.
+
+        Raises:
+            SketchscaleError: it met one; then all do.
+
+        >>> World().first_does(lambda: 3)
+        3
+        """
+        made: list[_T] = []
+        error: SketchscaleError | None = None
+        if self.first:
+            try:
+                made = [work()]
+            except SketchscaleError as problem:
+                error = problem
+        made, error = self.first_says((made, error))
+        if error is not None:
+            raise error
+        return made[0]
+
 
 def is_first_process() -> bool:
     """Whether this process is alone, or the first of several, by the environment alone."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def was_restarted() -> bool:
+    """Whether torchrun (`--max-restarts`) started these processes again because one of them had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager

@@ -6,9 +6,8 @@ Guarantees:
   * a step either happens whole or leaves weights, running statistics and optimiser as they were;
   * processes that train together hold the same weights and running statistics, to the bit.
 
-Batch norm of several processes: on CUDA every layer takes its statistics from the whole batch (SyncBatchNorm). On the
-CPU there is no such layer: each process normalises by its own share of the batch, and only the running statistics are
-averaged, so a step differs from that of one process as batches of different size differ.
+Batch norm of several processes takes its statistics from the whole batch: on CUDA by torch's SyncBatchNorm, else by
+batch_norm.py. So a step is that of one process with the same batch, up to the order in which float32 sums are taken.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from torch import nn
 
 from sketchscale.losses import find_loss
 from sketchscale.networks import create_network
+from sketchscale.training.batch_norm import share_batch_norm
 from sketchscale.training.config import OPTIMIZERS, TrainingConfig
 from sketchscale.training.distributed import World
 from sketchscale.training.prefetch import Batch
@@ -50,9 +50,7 @@ class Learner:
         self.config, self.device, self.world = config, device, world
         network = network.to(device).train()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if world.size > 1 and device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        self.network = network
+        self.network = network = _together(network, device, world)
         self.forward = _compiled(network, config, device)
         self.loss = find_loss(config.loss.name)
         self.optimizer = _optimizer(network, config, device)
@@ -92,7 +90,6 @@ class Learner:
             group["lr"] = rate
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.world.average([b for b in self._buffers if b.is_floating_point()])
         return value
 
     def _precision(self) -> torch.autocast:
@@ -158,6 +155,15 @@ def part(tensors: Mapping[str, torch.Tensor], name: str) -> Weights:
     ['a.b']
     """
     return {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
+
+
+def _together(network: nn.Module, device: torch.device, world: World) -> nn.Module:
+    """With batch norm over all processes."""
+    if world.size == 1:
+        return network
+    if device.type == "cuda":
+        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]
+    return share_batch_norm(network, world)
 
 
 def _compiled(network: nn.Module, config: TrainingConfig, device: torch.device) -> Callable[..., torch.Tensor]:
