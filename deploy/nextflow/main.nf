@@ -1,8 +1,9 @@
 #!/usr/bin/env nextflow
 // Every image or plate of a list: objects outlined, then measured. One task per image; include SKETCHSCALE elsewhere.
-//   nextflow run deploy/nextflow/main.nf --images images.txt --results results -with-docker -resume
-// images.txt holds one address per line. Images are read and written where they are, in a folder or a bucket, and are not
-// staged; `results` gets what the commands report. A task that failed or was preempted goes on with what is finished.
+//   nextflow run deploy/nextflow/main.nf --images images.txt --results results -resume
+// images.txt holds one address per line. Images are read and written where they are, in a folder or a bucket, and never
+// staged (with -with-docker, mount their folder by docker.runOptions); `results` gets what the commands report. A task
+// that failed or was preempted goes on with what is finished.
 nextflow.enable.dsl = 2
 
 params.images = 'images.txt'
