@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import platform
+import random
 import re
 import threading
-import uuid
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,16 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from sketchscale.errors import InputError, MissingDataError, OutputError
+from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
+from sketchscale.io.local_files import is_dead_writers, locked, sync_folder, synced_temporary, temporary_file
 from sketchscale.io.store import is_local, is_storage_error, local_path, open_store
+
+if TYPE_CHECKING:
+    from sketchscale.io.object_store import PatientStore
 
 __all__ = [
     "blob_stats",
+    "change_blob",
     "check_key",
     "delete_blob",
     "delete_blobs",
@@ -102,7 +107,7 @@ def put_blob(store: str, key: str, data: bytes) -> None:
         if folder is None:
             sync(_writable(store).set(key, default_buffer_prototype().buffer.from_bytes(data)))
         else:
-            with _synced_temporary(folder / key, data) as temporary:
+            with synced_temporary(folder / key, data) as temporary:
                 temporary.replace(folder / key)
 
 
@@ -124,7 +129,7 @@ def put_blob_if_absent(store: str, key: str, data: bytes) -> bool:
         if folder is None:
             return _create_object(_writable(store), key, data)
         try:
-            with _synced_temporary(folder / key, data) as temporary:
+            with synced_temporary(folder / key, data) as temporary:
                 os.link(temporary, folder / key)  # unlike a rename, fails when the name is taken
         except FileExistsError:
             return False
@@ -135,20 +140,62 @@ _MEMORY_TURN = threading.Lock()
 
 
 def _create_object(store: Store, key: str, data: bytes) -> bool:
-    inner = getattr(store, "store", None)
-    if inner is not None:  # object storage: the server decides who was first
-        import obstore  # an optional path, as in io.store
-
-        try:
-            obstore.put(inner, key, data, mode="create")
-        except (FileExistsError, obstore.exceptions.AlreadyExistsError):
-            return False
-        return True
+    if _is_object_store(store):
+        created: bool = sync(store.create(key, data))
+        return created
     with _MEMORY_TURN:  # a memory store lives in one process
         if sync(store.exists(key)):
             return False
         sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
         return True
+
+
+def _is_object_store(store: Store) -> TypeGuard[PatientStore]:
+    """Whether it is one, without loading what speaks to object storage when it is not."""
+    return hasattr(store, "create")
+
+
+def change_blob(store: str, key: str, change: Callable[[bytes | None], bytes]) -> None:
+    """Replace one object by what `change` makes of it; of changes made at the same time none is lost.
+
+    Args:
+        change: from the bytes that are there, None when there are none; called again when somebody was faster.
+
+    Raises:
+        OutputError: the store cannot be written.
+
+    >>> for digit in b"12": change_blob("memory://doc-change", "list", lambda old: (old or b"") + bytes([digit]))
+    >>> get_blob("memory://doc-change", "list")
+    b'12'
+    """
+    check_key(key)
+    with _writing(store, key):
+        folder = _folder(store)
+        if folder is not None:
+            with locked(folder / key):
+                put_blob(store, key, change(get_blob(store, key)))
+            return
+        opened = _writable(store)
+        if _is_object_store(opened):
+            _change_object(opened, f"{store}/{key}", key, change)
+            return
+        with _MEMORY_TURN:
+            put_blob(store, key, change(get_blob(store, key)))
+
+
+_CHANGES = 200
+
+
+def _change_object(store: PatientStore, name: str, key: str, change: Callable[[bytes | None], bytes]) -> None:
+    """Compare and swap; every round that fails is one that another writer won."""
+    for _ in range(_CHANGES):
+        found = sync(store.fetch(key))
+        new = change(None if found is None else found.data)
+        done = store.create(key, new) if found is None else store.replace(key, new, found)
+        if sync(done):
+            return
+        time.sleep(random.uniform(0, 0.2))
+    raise OutputError(f"{name}: others changed it {_CHANGES} times meanwhile; to fix: run again with --resume")
 
 
 @contextlib.contextmanager
@@ -168,43 +215,13 @@ def writing_blob(store: str, key: str) -> Iterator[IO[bytes]]:
             yield buffer
             put_blob(store, key, buffer.getvalue())
             return
-        with _temporary(folder / key) as temporary:
+        with temporary_file(folder / key) as temporary:
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(folder / key)
-            _sync_folder((folder / key).parent)
-
-
-@contextlib.contextmanager
-def _synced_temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """A synced file beside `path` that the caller renames or links; then the folder is synced and leftovers removed."""
-    with _temporary(path) as temporary:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-        _sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex}.partial")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync_folder((folder / key).parent)
 
 
 def _writable(store: str) -> Store:
@@ -218,7 +235,7 @@ def _writable(store: str) -> Store:
 def _writing(store: str, key: str) -> Iterator[None]:
     try:
         yield
-    except InputError:
+    except SketchscaleError:
         raise
     except Exception as error:
         if not is_storage_error(error):
@@ -244,7 +261,7 @@ def get_blob(store: str, key: str) -> bytes | None:
         if folder is not None:
             return (folder / key).read_bytes() if (folder / key).is_file() else None
         buffer = sync(open_store(store).get(key, default_buffer_prototype()))
-    except InputError:
+    except SketchscaleError:
         raise
     except Exception as error:  # every kind of store has its own types; all mean the same here
         cause = " ".join(str(error).split())[:200] or type(error).__name__
@@ -297,9 +314,8 @@ def blob_stats(store: str, prefix: str) -> list[tuple[str, int, str]]:
     tells no times or tags (memory, zip) the third entry is the empty string or the zip entry's checksum.
     """
     folder = _folder(store)
-    keys = list_blobs(store, prefix)
     if folder is not None:
-        stats = ((key, (folder / key).stat()) for key in keys)
+        stats = ((key, (folder / key).stat()) for key in list_blobs(store, prefix))
         return [(key, stat.st_size, str(stat.st_mtime_ns)) for key, stat in stats]
     if is_local(store):
         with zipfile.ZipFile(local_path(store)) as archive:
@@ -309,18 +325,13 @@ def blob_stats(store: str, prefix: str) -> list[tuple[str, int, str]]:
                 if not prefix or entry.filename.startswith(f"{prefix}/")
             )
     opened = open_store(store)
-    inner = getattr(opened, "store", None)
-    if inner is None:
-        return [(key, sync(opened.getsize(key)), "") for key in keys]
-    return sorted(_object_stats(inner, prefix))
+    if not _is_object_store(opened):
+        return [(key, sync(opened.getsize(key)), "") for key in list_blobs(store, prefix)]
+    return sorted(entry for entry in sync(_entries(opened, prefix)) if not entry[0].endswith(".partial"))
 
 
-def _object_stats(inner: Any, prefix: str) -> Iterator[tuple[str, int, str]]:
-    import obstore  # an optional path, as in io.store
-
-    for batch in obstore.list(inner, prefix or None):
-        for entry in batch:
-            yield entry["path"], int(entry["size"]), str(entry.get("e_tag") or entry.get("last_modified") or "")
+async def _entries(store: PatientStore, prefix: str) -> list[tuple[str, int, str]]:
+    return [entry async for entry in store.entries(prefix)]
 
 
 def delete_blob(store: str, key: str) -> None:
@@ -350,18 +361,13 @@ def delete_blobs(store: str, prefix: str) -> None:
     with _writing(store, prefix):
         folder = _folder(store)
         if folder is None:
-            for key in sorted(_all_keys(store, prefix)):
-                sync(_writable(store).delete(key))
+            sync(_writable(store).delete_dir(prefix))
             return
         for base, _, names in os.walk(folder / prefix, topdown=False):
             for name in names:
                 Path(base, name).unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.rmdir(base)
-
-
-_HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:32]
-_OURS = re.compile(rf"\.{_HOST}-(\d+)-[0-9a-f]{{32}}\.partial$")
 
 
 def sweep_dead(store: str, group: str) -> int:
@@ -372,22 +378,11 @@ def sweep_dead(store: str, group: str) -> int:
     folder = _folder(store)
     if folder is None or not (folder / group).is_dir():
         return 0
-    found = ((path, _OURS.search(path.name)) for path in (folder / group).iterdir())
-    strays = [path for path, match in found if match and not _is_alive(int(match[1]))]
+    strays = [path for path in (folder / group).iterdir() if is_dead_writers(path)]
     with _writing(store, group or "."):
         for stray in strays:
             stray.unlink(missing_ok=True)
     return len(strays)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's, so there
-        return True
-    return True
 
 
 def sweep_partials(store: str, prefix: str = "") -> int:

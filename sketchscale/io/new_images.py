@@ -18,7 +18,7 @@ from sketchscale.errors import InputError, MissingDataError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import check_key, delete_blob, delete_blobs, get_blob, put_blob
 from sketchscale.io.documents import parse_json
-from sketchscale.io.groups import group_key, read_attributes, write_attributes
+from sketchscale.io.groups import group_key, read_attributes, update_attributes, write_attributes
 from sketchscale.io.image import Image, open_group
 from sketchscale.io.metadata import (
     Axis,
@@ -221,11 +221,13 @@ def label_arrays(image: Image, name: str, levels: int | None = None) -> tuple[Ar
 def delete_labels(image: Image, name: str) -> None:
     """Take a label image away: first its name, so that no reader sees half of it, then its arrays."""
     version, group = image.metadata.version, group_key(image.group, "labels")
-    old = read_attributes(image.store, group) or {}
-    names = parse_labels(old, join_address(image.store, group))
-    if name in names:
-        document = labels_document(version, [n for n in names if n != name])
-        write_attributes(image.store, group, {**old, **document}, version)
+    where = join_address(image.store, group)
+    if name in parse_labels(read_attributes(image.store, group) or {}, where):
+
+        def unlisted(old: dict[str, Any]) -> dict[str, Any]:
+            return {**old, **labels_document(version, [n for n in parse_labels(old, where) if n != name])}
+
+        update_attributes(image.store, group, unlisted, version)
     delete_blobs(image.store, group_key(group, name))
 
 
@@ -277,10 +279,13 @@ def _label_metadata(image: Image, name: str, levels: int, rank: int) -> ImageMet
 def _list_labels(image: Image, name: str) -> None:
     version, group = image.metadata.version, group_key(image.group, "labels")
     _drop_consolidated(image)
-    old = read_attributes(image.store, group) or {}
-    names = parse_labels(old, join_address(image.store, group))
-    document = labels_document(version, [*(n for n in names if n != name), name])
-    write_attributes(image.store, group, {**old, **document}, version)
+    where = join_address(image.store, group)
+
+    def listed(old: dict[str, Any]) -> dict[str, Any]:
+        names = [n for n in parse_labels(old, where) if n != name]
+        return {**old, **labels_document(version, [*names, name])}
+
+    update_attributes(image.store, group, listed, version)
 
 
 def _drop_consolidated(image: Image) -> None:

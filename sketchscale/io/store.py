@@ -3,7 +3,9 @@
     plate.ome.zarr, /data/x.zarr      a folder           LocalStore (writes to a temporary name, then renames)
     x.zarr.zip, x.zip                 a zip file         ZipStore, read only
     memory://name                     this process       MemoryStore, for tests and for arrays without files
-    s3:// gs:// az:// http(s)://      object storage     obstore
+    s3:// gs:// az://                 object storage     PatientStore (obstore)
+    http:// https://                  a web server       PatientStore (obstore), read only
+    fsspec+<scheme>://                what fsspec knows  FsspecStore, read only
 
 `file://` is refused for a folder path, because the fsspec store for it is not atomic (a killed write leaves half a
 chunk).
@@ -11,16 +13,15 @@ chunk).
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from zarr.abc.store import Store
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore, ObjectStore, ZipStore
+from zarr.storage import LocalStore, MemoryStore, ZipStore
 
-from sketchscale.errors import InputError, MissingDataError, UnknownNameError
+from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
 
 __all__ = ["STORES", "is_local", "is_storage_error", "join_address", "local_path", "open_store", "split_address"]
 
@@ -53,10 +54,15 @@ def _open_memory(address: str, read_only: bool) -> Store:
 
 
 def _open_object(address: str, read_only: bool) -> Store:
-    import obstore.store  # an optional path: keeps local work free of its import time
+    from sketchscale.io.object_store import PatientStore  # keeps local work free of its import time
 
-    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    return ObjectStore(obstore.store.from_url(address, client_options={"allow_http": plain}), read_only=read_only)
+    return PatientStore(address, read_only=read_only)
+
+
+def _open_web(address: str, read_only: bool) -> Store:
+    if not read_only:
+        raise OutputError(f"{address} is read only; expected: storage that can be written; to fix: copy it first")
+    return _open_object(address, read_only)
 
 
 STORES: dict[str, Callable[[str, bool], Store]] = {
@@ -65,8 +71,8 @@ STORES: dict[str, Callable[[str, bool], Store]] = {
     "s3": _open_object,
     "gs": _open_object,
     "az": _open_object,
-    "http": _open_object,
-    "https": _open_object,
+    "http": _open_web,
+    "https": _open_web,
 }
 """Scheme to opener. A new backend is an opener and a line here."""
 

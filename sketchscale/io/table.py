@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.blobs import check_key, get_blob, writing_blob
-from sketchscale.io.groups import read_attributes, write_attributes
+from sketchscale.io.groups import read_attributes, update_attributes, write_attributes
 from sketchscale.io.metadata import Version, ome_attributes, version_of
 from sketchscale.io.store import join_address, split_address
 
@@ -144,9 +144,12 @@ def _as_table(batches: list[pa.RecordBatch], schema: pa.Schema, where: str) -> p
 
 def _list_table(store: str, group: str, name: str, version: Version) -> None:
     tables = _key(group, "tables")
-    old = read_attributes(store, tables) or {}
-    names = [n for n in _names(old, join_address(store, tables)) if n != name]
-    write_attributes(store, tables, {**old, "tables": [*names, name]}, version)
+    where = join_address(store, tables)
+
+    def listed(old: dict[str, Any]) -> dict[str, Any]:
+        return {**old, "tables": [*(n for n in _names(old, where) if n != name), name]}
+
+    update_attributes(store, tables, listed, version)
 
 
 def _names(attributes: Mapping[str, Any], where: str) -> tuple[str, ...]:
