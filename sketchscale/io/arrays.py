@@ -7,12 +7,14 @@ a missing chunk reads as zeros without an error, and two writers in one chunk lo
 Guarantees:
   * an array made by `create_array` stores every chunk that was written, zeros too, with a checksum behind the data:
     so a chunk that is absent was never written, and a flipped bit is an error;
-  * `read_box` raises on an absent chunk unless the caller says that absence is legal (sparse input images);
+  * `read_box` raises on an absent chunk unless the caller says that absence is legal (sparse input images); in object
+    storage the read itself does, so that a chunk which is there when looked for and gone when read is no zeros either;
   * `write_box` takes whole write units only (chunk, or shard where there are shards), so one task owns each key.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import itertools
@@ -29,13 +31,14 @@ import zarr
 from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync
+from zarr.storage import StorePath
 
-from sketchscale.errors import InputError, MissingDataError, OutputError
+from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
 from sketchscale.geometry import Box
 from sketchscale.io.array_metadata import check_array_document
-from sketchscale.io.blobs import get_blob
+from sketchscale.io.blobs import blob_tag, get_blob
 from sketchscale.io.documents import parse_json
-from sketchscale.io.store import is_local, is_storage_error, join_address, open_store
+from sketchscale.io.store import is_local, is_object_store, is_storage_error, join_address, open_store
 
 __all__ = ["ArrayRef", "absent_chunks", "checksum", "create_array", "open_array", "read_box", "write_box", "write_unit"]
 
@@ -51,19 +54,25 @@ class ArrayRef:
         return f"{self.store.rstrip('/')}/{self.path}" if self.path else self.store
 
 
-def _open_cached(ref: ArrayRef) -> zarr.Array[Any]:
-    return _open_stamped(ref, _stamp(ref))
+def _open_cached(ref: ArrayRef, *, strict: bool = False) -> zarr.Array[Any]:
+    return _open_stamped(ref, _stamp(ref), strict)
 
 
 @functools.lru_cache(maxsize=64)
-def _open_stamped(ref: ArrayRef, stamp: tuple[int, ...]) -> zarr.Array[Any]:
-    return open_array(ref)
+def _open_stamped(ref: ArrayRef, stamp: _Stamp, strict: bool) -> zarr.Array[Any]:
+    return open_array(ref, strict=strict)
 
 
-def _stamp(ref: ArrayRef) -> tuple[int, ...]:
-    """When a local array's metadata were written: a worker that lives on must not believe those of an older array."""
+_Stamp = tuple[int | str, ...]
+
+
+def _stamp(ref: ArrayRef) -> _Stamp:
+    """Which metadata an array has: a worker that lives on must not believe those of an older array of the same name.
+
+    Time and file of local ones, the tag in object storage: one small request for each box.
+    """
     if not is_local(ref.store):
-        return ()
+        return _remote_stamp(ref)
     for name in ("zarr.json", ".zarray"):
         with contextlib.suppress(OSError):
             stat = os.stat(os.path.join(ref.store, ref.path, name))
@@ -71,8 +80,24 @@ def _stamp(ref: ArrayRef) -> tuple[int, ...]:
     return ()
 
 
-def open_array(ref: ArrayRef, *, read_only: bool = True) -> zarr.Array[Any]:
+def _remote_stamp(ref: ArrayRef) -> _Stamp:
+    names = ("zarr.json", ".zarray") if _FORMATS.get(ref) != 2 else (".zarray", "zarr.json")
+    for name in names:
+        tag = blob_tag(ref.store, f"{ref.path}/{name}" if ref.path else name)
+        if tag is not None:
+            return (name, tag)
+    return ()
+
+
+_FORMATS: dict[ArrayRef, int] = {}
+"""Where the metadata of remote arrays were found; saves a request for each box of a v2 array."""
+
+
+def open_array(ref: ArrayRef, *, read_only: bool = True, strict: bool = False) -> zarr.Array[Any]:
     """Open an array; no pixel is read.
+
+    Args:
+        strict: in object storage, reading an absent chunk raises MissingDataError.
 
     Raises:
         MissingDataError: nothing is there.
@@ -80,8 +105,12 @@ def open_array(ref: ArrayRef, *, read_only: bool = True) -> zarr.Array[Any]:
     """
     zarr_format = _check_document(ref)
     store = open_store(ref.store, read_only=read_only)
+    if strict and is_object_store(store):
+        store = store.strict()
     try:
         array = zarr.open_array(store, path=ref.path, mode="r" if read_only else "r+", zarr_format=zarr_format)
+    except SketchscaleError:
+        raise
     except Exception as error:  # eleven types were counted for damaged metadata; all mean the same here
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(
@@ -97,6 +126,8 @@ def _check_document(ref: ArrayRef) -> Literal[2, 3]:
         data = get_blob(ref.store, f"{ref.path}/{name}" if ref.path else name)
         if data is not None:
             check_array_document(parse_json(data, f"{ref}/{name}"), f"{ref}/{name}")
+            if not is_local(ref.store):
+                _FORMATS[ref] = zarr_format
             return zarr_format
     raise MissingDataError(f"{ref} does not exist; expected: a Zarr array; to fix: check the path")
 
@@ -146,6 +177,8 @@ def create_array(
         common["shards"] = tuple(shards) if shards is not None else None
     try:
         array = zarr.create_array(store, **common)
+    except SketchscaleError:
+        raise
     except Exception as error:
         if not is_storage_error(error):
             raise
@@ -191,15 +224,17 @@ def read_box(ref: ArrayRef, box: Box, *, missing: Literal["error", "fill"] = "er
         MissingDataError: a chunk is absent.
         InputError: a chunk does not decode; names the array and the box.
     """
-    array = _open_cached(ref)
-    if missing == "error":
+    array = _open_cached(ref, strict=missing == "error")
+    if missing == "error" and not is_object_store(array.store):
         for key in absent_chunks(ref, box):
             raise MissingDataError(
                 f"{ref}: chunk {key} is absent; expected: every chunk of a finished stage; "
                 f"to fix: run the stage again with --overwrite, or `sketchscale verify` to list the damage"
             )
     try:
-        values = array[box.slices]
+        values = _decoded(array, box, attempts=1 if is_local(ref.store) else 2)
+    except SketchscaleError:
+        raise
     except Exception as error:  # codecs raise what they like for damaged bytes
         cause = " ".join(f"{error}".split())[:200] or type(error).__name__
         raise InputError(
@@ -208,16 +243,35 @@ def read_box(ref: ArrayRef, box: Box, *, missing: Literal["error", "fill"] = "er
     return np.asarray(values)
 
 
+def _decoded(array: zarr.Array[Any], box: Box, attempts: int) -> npt.NDArray[Any]:
+    """The pixels; what was damaged on its way over a network is read once more."""
+    try:
+        return np.asarray(array[box.slices])
+    except SketchscaleError:
+        raise
+    except Exception:
+        if attempts == 1:
+            raise
+    return _decoded(array, box, attempts - 1)
+
+
 def absent_chunks(ref: ArrayRef, box: Box | None = None) -> Iterator[str]:
     """Keys of the write units in a box (the whole array when None) that are not in the store."""
     array = _open_cached(ref)
     unit = write_unit(array)
     box = box or Box((0,) * array.ndim, array.shape)
     ranges = [range(a // u, -(-b // u)) for a, b, u in zip(box.start, box.stop, unit, strict=True)]
-    for coordinates in itertools.product(*ranges):
-        key = array.metadata.encode_chunk_key(coordinates)
-        if not sync((array.store_path / key).exists()):
-            yield key
+    keys = (array.metadata.encode_chunk_key(coordinates) for coordinates in itertools.product(*ranges))
+    while batch := tuple(itertools.islice(keys, _AT_ONCE)):
+        there = sync(_exist([array.store_path / key for key in batch]))
+        yield from (key for key, found in zip(batch, there, strict=True) if not found)
+
+
+_AT_ONCE = 64
+
+
+async def _exist(paths: Sequence[StorePath]) -> list[bool]:
+    return list(await asyncio.gather(*(path.exists() for path in paths)))
 
 
 def write_box(ref: ArrayRef, box: Box, values: npt.NDArray[Any]) -> str:
@@ -235,6 +289,8 @@ def write_box(ref: ArrayRef, box: Box, values: npt.NDArray[Any]) -> str:
         raise InputError(f"{ref}: values are {values.dtype}, the array is {array.dtype}; cast them on purpose")
     try:
         array[box.slices] = values
+    except SketchscaleError:
+        raise
     except Exception as error:
         if not is_storage_error(error):
             raise
@@ -252,5 +308,5 @@ def _open_for_writing(ref: ArrayRef) -> zarr.Array[Any]:
 
 
 @functools.lru_cache(maxsize=16)
-def _open_writable(ref: ArrayRef, stamp: tuple[int, ...]) -> zarr.Array[Any]:
+def _open_writable(ref: ArrayRef, stamp: _Stamp) -> zarr.Array[Any]:
     return open_array(ref, read_only=False)

@@ -19,7 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeGuard
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +29,14 @@ from zarr.core.sync import sync
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
 from sketchscale.io.local_files import is_dead_writers, locked, sync_folder, synced_temporary, temporary_file
-from sketchscale.io.store import is_local, is_storage_error, local_path, open_store
+from sketchscale.io.store import is_local, is_object_store, is_storage_error, local_path, open_store
 
 if TYPE_CHECKING:
     from sketchscale.io.object_store import PatientStore
 
 __all__ = [
     "blob_stats",
+    "blob_tag",
     "change_blob",
     "check_key",
     "delete_blob",
@@ -140,7 +141,7 @@ _MEMORY_TURN = threading.Lock()
 
 
 def _create_object(store: Store, key: str, data: bytes) -> bool:
-    if _is_object_store(store):
+    if is_object_store(store):
         created: bool = sync(store.create(key, data))
         return created
     with _MEMORY_TURN:  # a memory store lives in one process
@@ -148,11 +149,6 @@ def _create_object(store: Store, key: str, data: bytes) -> bool:
             return False
         sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
         return True
-
-
-def _is_object_store(store: Store) -> TypeGuard[PatientStore]:
-    """Whether it is one, without loading what speaks to object storage when it is not."""
-    return hasattr(store, "create")
 
 
 def change_blob(store: str, key: str, change: Callable[[bytes | None], bytes]) -> None:
@@ -176,7 +172,7 @@ def change_blob(store: str, key: str, change: Callable[[bytes | None], bytes]) -
                 put_blob(store, key, change(get_blob(store, key)))
             return
         opened = _writable(store)
-        if _is_object_store(opened):
+        if is_object_store(opened):
             _change_object(opened, f"{store}/{key}", key, change)
             return
         with _MEMORY_TURN:
@@ -271,6 +267,21 @@ def get_blob(store: str, key: str) -> bytes | None:
     return None if buffer is None else buffer.to_bytes()
 
 
+def blob_tag(store: str, key: str) -> str | None:
+    """What changes when an object is written: its tag and size in object storage, else ""; None when it is absent.
+
+    >>> blob_tag("memory://doc-blobs", "nothing") is None
+    True
+    """
+    opened = open_store(store) if _exists(store) else None
+    if opened is None:
+        return None
+    if not is_object_store(opened):
+        return "" if sync(opened.exists(check_key(key))) else None
+    found = sync(opened.head(check_key(key)))
+    return None if found is None else f"{found[0]} {found[1]}"
+
+
 def list_blobs(store: str, prefix: str) -> list[str]:
     """Keys below a prefix (a folder, without the slash; "" is the whole store), sorted; temporary files left out.
 
@@ -325,7 +336,7 @@ def blob_stats(store: str, prefix: str) -> list[tuple[str, int, str]]:
                 if not prefix or entry.filename.startswith(f"{prefix}/")
             )
     opened = open_store(store)
-    if not _is_object_store(opened):
+    if not is_object_store(opened):
         return [(key, sync(opened.getsize(key)), "") for key in list_blobs(store, prefix)]
     return sorted(entry for entry in sync(_entries(opened, prefix)) if not entry[0].endswith(".partial"))
 

@@ -6,8 +6,8 @@ Between obstore (which speaks to the servers) and Zarr (which takes "404" for "a
   * an answer that looks wrong (absent, empty, an XML error with status 200, other bytes than its MD5 tag says) is
     asked for once more; what comes twice is believed;
   * what is written is looked up afterwards (one HEAD: size and tag), because a PUT can be acknowledged and lost. It
-    costs a twelfth of the PUT's price and one round trip, which chunks of a box share; the other way, a check of all chunks
-    at the end, would find a loss when its worker is long gone, and none where an older object has the name;
+    costs a twelfth of the PUT's price and one round trip, which chunks of a box share; the other way, a check of all
+    chunks at the end, would find a loss when its worker is long gone, and none where an older object has the name;
   * in its strict form, for arrays that this package wrote, an absent chunk is a MissingDataError, never zeros;
   * `create` and `replace` are conditional PUTs. Each carries a name of its own, so a writer whose answer was lost
     finds out whether it had won.

@@ -16,6 +16,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 from zarr.abc.store import Store
 from zarr.core.sync import sync
@@ -23,7 +24,19 @@ from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
 
-__all__ = ["STORES", "is_local", "is_storage_error", "join_address", "local_path", "open_store", "split_address"]
+if TYPE_CHECKING:
+    from sketchscale.io.object_store import PatientStore
+
+__all__ = [
+    "STORES",
+    "is_local",
+    "is_object_store",
+    "is_storage_error",
+    "join_address",
+    "local_path",
+    "open_store",
+    "split_address",
+]
 
 _MEMORY: dict[str, MemoryStore] = {}
 
@@ -94,6 +107,11 @@ def open_store(address: str | Path, *, read_only: bool = True) -> Store:
 def is_storage_error(error: BaseException) -> bool:
     """Whether a store failed, as opposed to what is in it: the errors of the system, and those of object storage."""
     return isinstance(error, OSError) or type(error).__module__.startswith("obstore")
+
+
+def is_object_store(store: Store) -> TypeGuard[PatientStore]:
+    """Whether a store is object storage, told without loading what speaks to it."""
+    return hasattr(store, "strict")
 
 
 def is_local(address: str | Path) -> bool:
