@@ -26,7 +26,7 @@ from sketchscale.engine.base import Engine, Event, Json, Plan, run_plan
 from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import Box, block_shape, tile_cover
 from sketchscale.io.arrays import ArrayRef, write_box
-from sketchscale.io.blobs import delete_blob, delete_blobs, get_blob, list_blobs
+from sketchscale.io.blobs import delete_blob, delete_blobs, list_blobs
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger, open_ledger
@@ -276,13 +276,13 @@ def _check_target(dst: str, *, resume: bool, overwrite: bool) -> None:
         raise OutputExistsError(f"{dst} is a file; expected: a new folder; to fix: choose another DST")
     store, group = split_address(dst)
     attributes = read_attributes(store, group)
-    started = get_blob(store, f"{group}/.sketchscale/{RUN}/run.json" if group else f".sketchscale/{RUN}/run.json")
+    started = bool(list_blobs(store, f"{group}/.sketchscale/{RUN}" if group else f".sketchscale/{RUN}"))
     image = attributes is not None and "multiscales" in ome_attributes(attributes, dst)
-    foreign = not image and started is None and bool(list_blobs(store, group))
-    if foreign or (image and started is None and not overwrite):
+    foreign = not image and not started and bool(list_blobs(store, group))
+    if foreign or (image and not started and not overwrite):
         fix = "choose another DST" if foreign else "--overwrite, or choose another DST"
         raise OutputExistsError(f"{dst} is there already and was not made by convert; to fix: {fix}")
-    if (image or started is not None) and not (resume or overwrite):
+    if (image or started) and not (resume or overwrite):
         raise OutputExistsError(f"{dst} is there already; to fix: --resume to continue, --overwrite to replace it")
 
 
@@ -298,28 +298,34 @@ def _convert_one(
     store, group = split_address(conversion.dst)
     if group:
         raise InputError.of(found=conversion.dst, expected="a store of its own", fix="choose another DST")
-    if overwrite:
-        _clear(store)
-    ledger = open_ledger(store, RUN, conversion.fingerprint, resume=resume, outputs=("",))
-    if ledger.committed("image") is None:
-        _make_arrays(conversion, ledger)
-        run_plan(conversion.pixels, engine, ledger=ledger, on_event=on_event, budget_bytes=budget_bytes)
-        for finer, coarser in itertools.pairwise(conversion.levels):
-            plan = plan_level(finer, coarser, "mean", block=conversion.config.block)
-            run_plan(plan, engine, ledger=ledger, on_event=on_event, budget_bytes=budget_bytes)
-        commit_image(conversion.dst)
-        ledger.commit("image", {"shape": list(conversion.shapes[0]), "axes": conversion.source.axes})
+    with open_ledger(
+        store,
+        RUN,
+        conversion.fingerprint,
+        resume=resume,
+        overwrite=overwrite,
+        outputs=("",),
+        clear=lambda: _clear(store),
+    ) as ledger:
+        if ledger.committed("image") is None:
+            _make_arrays(conversion, ledger)
+            run_plan(conversion.pixels, engine, ledger=ledger, on_event=on_event, budget_bytes=budget_bytes)
+            for finer, coarser in itertools.pairwise(conversion.levels):
+                plan = plan_level(finer, coarser, "mean", block=conversion.config.block)
+                run_plan(plan, engine, ledger=ledger, on_event=on_event, budget_bytes=budget_bytes)
+            commit_image(conversion.dst)
+            ledger.commit("image", {"shape": list(conversion.shapes[0]), "axes": conversion.source.axes})
     return open_image(conversion.dst)
 
 
 def _clear(store: str) -> None:
-    """Remove a store, metadata first: a kill in between leaves no image that lacks pixels."""
+    """Remove a store but for our own run, metadata first: a kill in between leaves no image that lacks pixels."""
     for name in ("zarr.json", ".zattrs", ".zgroup"):
         delete_blob(store, name)
     for name in sorted({key.partition("/")[0] for key in list_blobs(store, "")} - {".sketchscale"}):
         delete_blobs(store, name)
-    delete_blobs(store, f".sketchscale/{RUN}/ledger")
-    delete_blobs(store, ".sketchscale")
+    for run in sorted({key.split("/")[1] for key in list_blobs(store, ".sketchscale")} - {RUN}):
+        delete_blobs(store, f".sketchscale/{run}")
 
 
 def _make_arrays(conversion: Conversion, ledger: StoreLedger) -> None:

@@ -127,13 +127,13 @@ def apply_classes(
         "block": json.dumps(setting.block),
     }
     outputs = (f"tables/{labels}", f"labels/{labels}_class", *(f"labels/{name}" for name in names.values()))
-    ledger = open_run(setting.image, f"classify-{labels}", fingerprint, execution, outputs=outputs)
-    committed = ledger.committed("result")
-    if committed is None:
-        with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
-            work = _Work(setting=setting, labels=labels, trained=trained, runner=runner, ledger=ledger)
-            committed = _classify(work, names)
-    ledger.clear_scratch()
+    with open_run(setting.image, f"classify-{labels}", fingerprint, execution, outputs=outputs) as ledger:
+        committed = ledger.committed("result")
+        if committed is None:
+            with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
+                work = _Work(setting=setting, labels=labels, trained=trained, runner=runner, ledger=ledger)
+                committed = _classify(work, names)
+        ledger.clear_scratch()
     return ClassifyResult(
         image=setting.image.address,
         labels=labels,

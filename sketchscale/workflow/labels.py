@@ -83,11 +83,11 @@ def import_labels(
         if not execution.resume:
             check = plan_check_labels(truth, image.shapes[0], "uint32", block_shape(shape, chunks, execution.block))
             runner.run(check)
-        ledger = open_run(image, run, fingerprint, execution, outputs=(f"labels/{labels}",))
-        committed = ledger.committed("result")
-        if committed is None:
-            with forgotten_if_unfit(ledger):
-                committed = _import(image, truth, labels, chunks, runner, ledger)
+        with open_run(image, run, fingerprint, execution, outputs=(f"labels/{labels}",)) as ledger:
+            committed = ledger.committed("result")
+            if committed is None:
+                with forgotten_if_unfit(ledger):
+                    committed = _import(image, truth, labels, chunks, runner, ledger)
     return ImportResult(image=image.address, labels=labels, shape=shape, largest=committed["largest"])
 
 

@@ -118,12 +118,12 @@ def measure(
     }
     tables = (labels, f"{labels}_{profile}") if profile else (labels,)
     outputs = tuple(f"tables/{table}" for table in tables)
-    ledger = open_run(setting.image, f"measure-{labels}", fingerprint, execution, outputs=outputs)
-    committed = ledger.committed("result")
-    if committed is None:
-        with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
-            committed = _measure(setting, labels, chosen, runner, ledger)
-    ledger.clear_scratch()
+    with open_run(setting.image, f"measure-{labels}", fingerprint, execution, outputs=outputs) as ledger:
+        committed = ledger.committed("result")
+        if committed is None:
+            with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
+                committed = _measure(setting, labels, chosen, runner, ledger)
+        ledger.clear_scratch()
     if profile is not None:
         write_profile(address, labels, profile=profile)
     return MeasureResult(image=setting.image.address, table=labels, n=committed["n"], columns=committed["columns"])

@@ -299,11 +299,11 @@ class _VolumeSegmentation:
         job, execution = self.job, self.runner.execution
         refuse_foreign_labels(job.image, job.run, job.options.labels, execution)
         outputs = (f"labels/{job.options.labels}",)
-        ledger = open_run(job.image, job.run, job.fingerprint(), execution, outputs=outputs)
-        committed = ledger.committed("result")
-        if committed is None:
-            committed = self._outline_everything(ledger)
-        ledger.clear_scratch()
+        with open_run(job.image, job.run, job.fingerprint(), execution, outputs=outputs) as ledger:
+            committed = ledger.committed("result")
+            if committed is None:
+                committed = self._outline_everything(ledger)
+            ledger.clear_scratch()
         return SegmentResult(
             image=job.image.address,
             labels=job.options.labels,
