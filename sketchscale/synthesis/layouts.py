@@ -184,7 +184,7 @@ def _outlines(points: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.rando
     rough = prior.roughness * (rng.random(many) < prior.irregular)[..., None]
     # a shape that did not fit was too large more often than at the wrong angle
     shrink = np.sqrt(np.maximum(1 - 0.08 * np.arange(_ATTEMPTS), 0.05))
-    return np.maximum(radii * (1 + rough * smooth) * shrink[:, None], 0.5)
+    return np.asarray(np.maximum(radii * (1 + rough * smooth) * shrink[:, None], 0.5), np.float64)
 
 
 def _areas(crowded: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -236,7 +236,7 @@ def _within(dy: int, dx: int, radii: npt.NDArray[np.float64]) -> bool:
     share = place - knot
     knot %= radii.size
     radius = (1 - share) * radii[knot] + share * radii[(knot + 1) % radii.size]
-    return dy * dy + dx * dx <= radius * radius
+    return bool(dy * dy + dx * dx <= radius * radius)
 
 
 @njit(cache=True, nogil=True)

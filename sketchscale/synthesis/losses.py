@@ -1,0 +1,101 @@
+"""What generator, mask network and critics are taught with; pure functions.
+
+    S  maps (n, 3, y, x): h and v in [-1, 1], m in {0, 1}              X  images (n, c, y, x) in [-1, 1]
+    G  maps -> image          F  image -> maps          D_X, D_S  critics
+
+    adversarial   least squares, half of it: a critic's verdict on real is to be 1, on made 0; what is made is to get 1
+    cycle image   |G(F(X)) - X|, mean
+    cycle maps    F(G(S)) against S: squares of h and v, squares of their gradients inside objects, cross entropy and
+                  Dice of m
+    points        -log of the probability of m at the points, and nowhere else: both in F(X) and in F(G(S))
+
+Without the points, a generator may paint objects bright and background dark or the other way round, as it likes; with
+them, foreground is what the points lie on.
+
+Source: "Points to synthetic microscopy", equations of the loss; HoVer-Net for maps; LSGAN (Mao et al. 2017).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch.nn import functional
+
+__all__ = ["critic_loss", "fooling_loss", "map_loss", "maps_of", "point_loss"]
+
+_SMOOTH = 1e-3
+
+
+def critic_loss(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+    """Of a critic, from its verdicts.
+
+    >>> float(critic_loss(torch.ones(2), torch.zeros(2)))
+    0.0
+    """
+    return 0.5 * ((real - 1) ** 2).mean() + 0.5 * (made**2).mean()
+
+
+def fooling_loss(made: torch.Tensor) -> torch.Tensor:
+    """Of whoever made what the critic judged.
+
+    >>> float(fooling_loss(torch.zeros(3)))
+    0.5
+    """
+    return 0.5 * ((made - 1) ** 2).mean()
+
+
+def maps_of(outputs: torch.Tensor) -> torch.Tensor:
+    """The mask network's outputs (n, 3, y, x) as maps: h and v through tanh, m as a probability."""
+    return torch.cat([torch.tanh(outputs[:, :2]), torch.sigmoid(outputs[:, 2:])], 1)
+
+
+def map_loss(outputs: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """How far the mask network's outputs are from true maps, a sum of four means.
+
+    Args:
+        outputs: (n, 3, y, x), before tanh and sigmoid. maps: S of the same shape.
+
+    >>> bool(map_loss(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)) > 0)
+    True
+    """
+    hv, inside = torch.tanh(outputs[:, :2]), maps[:, 2:]
+    squares = ((hv - maps[:, :2]) ** 2).mean()
+    slopes = (_slopes(hv) - _slopes(maps[:, :2])) ** 2 * inside
+    slope = slopes.sum() / (2 * inside.sum() + 1e-8)
+    entropy = functional.binary_cross_entropy_with_logits(outputs[:, 2:], inside)
+    probability = torch.sigmoid(outputs[:, 2:])
+    both = (probability * inside).sum()
+    dice = 1 - (2 * both + _SMOOTH) / (probability.sum() + inside.sum() + _SMOOTH)
+    return squares + slope + entropy + dice
+
+
+def _slopes(hv: torch.Tensor) -> torch.Tensor:
+    """Slope of h along x and of v along y over 5 x 5 pixels."""
+    along = _slope_kernel().to(hv)
+    h = functional.conv2d(hv[:, :1], along[None, None], padding=2)
+    v = functional.conv2d(hv[:, 1:], along.T[None, None], padding=2)
+    return torch.cat([h, v], 1)
+
+
+@functools.cache
+def _slope_kernel() -> torch.Tensor:
+    x = torch.arange(-2.0, 3.0)
+    square = x[:, None] ** 2 + x[None, :] ** 2
+    return torch.where(square > 0, x[None, :] / square.clamp(min=1e-9), torch.zeros(5, 5))
+
+
+def point_loss(outputs: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """-log of the foreground's probability at the points, mean over them; 0 where there are none.
+
+    Args:
+        outputs: (n, 3, y, x), before the sigmoid. points: bool (n, y, x).
+
+    Its gradient is zero everywhere but at the points. Probabilities below 1e-6 count as that.
+
+    >>> float(point_loss(torch.full((1, 3, 2, 2), 50.0), torch.ones(1, 2, 2, dtype=torch.bool)))
+    0.0
+    """
+    if not points.any():
+        return outputs.sum() * 0
+    return -functional.logsigmoid(outputs[:, 2][points]).clamp(min=-13.8155).mean()

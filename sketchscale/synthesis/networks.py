@@ -1,0 +1,141 @@
+"""The networks between maps and images: a generator, its critics; the way back is a U-Net of `networks`.
+
+    Generator   maps S (h, v, m) and noise -> image in [-1, 1]. It starts from S at 1/32 of the size and doubles five
+                times; before every convolution the features are normalised and then scaled and shifted by what a small
+                network reads in S, so that S says at every level what lies where (spatially adaptive normalisation).
+                Noise enters with S at every level: `noise` numbers per image, the same at each of its pixels.
+    Critic      image or maps -> a grid of verdicts, each on a patch of 70 px; spectral norm, no normalisation.
+
+Source: SPADE (Park et al. 2019), OASIS (Schoenfeld et al. 2021), PatchGAN (Isola et al. 2017), from their papers; the
+sizes of "Points to synthetic microscopy" are `GeneratorConfig(width=32)` and `Critic(channels)`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+
+from sketchscale.errors import InputError
+
+__all__ = ["MAPS", "Critic", "Generator", "GeneratorConfig"]
+
+MAPS = 3
+"""Channels of S: h, v, m."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorConfig:
+    """Shape of a generator.
+
+    Attributes:
+        channels: of the image.
+        width: features of the last level; the paper has 32, a laptop 4 to 8.
+        noise: numbers drawn for each image.
+        hidden: features between S and the scales and shifts; the paper has 128.
+    """
+
+    channels: int = 3
+    width: int = 8
+    noise: int = 1
+    hidden: int = 32
+
+    def __post_init__(self) -> None:
+        if min(self.channels, self.width, self.noise, self.hidden) < 1:
+            raise InputError.of(found=f"{self}", expected="numbers of at least 1", fix="start from the defaults")
+
+    @property
+    def stride(self) -> int:
+        """Sizes are multiples of this, px."""
+        return 32
+
+
+class _Spade(nn.Module):
+    """Normalise each feature over the image, then scale and shift it by what S says."""
+
+    def __init__(self, features: int, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(features)
+        self.shared = nn.Conv2d(MAPS + config.noise, config.hidden, 3, padding=1)
+        self.scale = nn.Conv2d(config.hidden, features, 3, padding=1)
+        self.shift = nn.Conv2d(config.hidden, features, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        seen = functional.interpolate(condition, size=x.shape[-2:], mode="nearest")
+        seen = functional.relu(self.shared(seen))
+        return cast(torch.Tensor, self.norm(x) * (1 + self.scale(seen)) + self.shift(seen))
+
+
+class _Block(nn.Module):
+    """Two convolutions beside a shortcut, each after a spatially adaptive normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, config: GeneratorConfig) -> None:
+        super().__init__()
+        middle = min(inputs, outputs)
+        self.first, self.second = _Spade(inputs, config), _Spade(middle, config)
+        self.conv_1 = spectral_norm(nn.Conv2d(inputs, middle, 3, padding=1))
+        self.conv_2 = spectral_norm(nn.Conv2d(middle, outputs, 3, padding=1))
+        self.skip = _Spade(inputs, config) if inputs != outputs else None
+        self.conv_skip = spectral_norm(nn.Conv2d(inputs, outputs, 1, bias=False)) if inputs != outputs else None
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        y = self.conv_1(functional.leaky_relu(self.first(x, condition), 0.2))
+        y = self.conv_2(functional.leaky_relu(self.second(y, condition), 0.2))
+        if self.skip is not None and self.conv_skip is not None:
+            x = self.conv_skip(self.skip(x, condition))
+        return cast(torch.Tensor, x + y)
+
+
+class Generator(nn.Module):
+    """(n, 3, y, x) maps and (n, noise) normal numbers to (n, channels, y, x) in [-1, 1]; y and x multiples of 32."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.width * m for m in (16, 16, 16, 8, 4, 2, 1)]
+        self.start = nn.Conv2d(MAPS + config.noise, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList([_Block(a, b, config) for a, b in itertools.pairwise(widths)])
+        self.head = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
+        _start_small(self)
+
+    def forward(self, maps: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        condition = torch.cat([noise[..., None, None].expand(-1, -1, *maps.shape[-2:]), maps], 1)
+        x = self.start(functional.interpolate(condition, scale_factor=1 / self.config.stride, mode="nearest"))
+        for level, block in enumerate(self.blocks):
+            x = functional.interpolate(x, scale_factor=2, mode="nearest") if level else x
+            x = block(x, condition)
+        return torch.tanh(self.head(functional.leaky_relu(x, 0.2)))
+
+
+class Critic(nn.Module):
+    """(n, channels, y, x) to (n, 1, y', x'): how real each patch of 70 px looks.
+
+    Args:
+        width: features of the first level; 64 in the paper.
+    """
+
+    def __init__(self, channels: int, width: int = 64) -> None:
+        super().__init__()
+        widths = (channels, width, 2 * width, 4 * width, 8 * width)
+        layers: list[nn.Module] = []
+        for level, (a, b) in enumerate(itertools.pairwise(widths)):
+            layers += [spectral_norm(nn.Conv2d(a, b, 4, stride=2 if level < 3 else 1, padding=1)), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1)))
+        _start_small(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self.layers(x))
+
+
+def _start_small(network: nn.Module) -> None:
+    """Weights of convolutions normal with deviation 0.02, as the paper; biases 0."""
+    for name, value in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(value)
+        elif value.ndim == 4:
+            nn.init.normal_(value, 0, 0.02)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sketchscale.errors import InputError
+from sketchscale.synthesis.gan import PAPER_SIZE, Gan, GanConfig, NotFiniteError
+from sketchscale.synthesis.layouts import LayoutPrior
+from sketchscale.synthesis.networks import GeneratorConfig
+from sketchscale.synthesis.scenes import Scenes
+from tests.synthesis.test_scenes import pointed
+
+PRIOR = LayoutPrior(diameter=10)
+TINY = GanConfig(
+    generator=GeneratorConfig(width=1, hidden=4),
+    critic_width=4,
+    mask_widths=(4, 4),
+    prior=PRIOR,
+    steps=8,
+    batch=2,
+    crop=64,
+)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Scenes:
+    return Scenes([pointed(shape=(80, 90))], crop=64, prior=PRIOR)
+
+
+def taught(scenes: Scenes, steps: range, gan: Gan | None = None) -> Gan:
+    gan = gan or Gan(TINY, torch.device("cpu"))
+    for step in steps:
+        gan.learn(scenes.batch(step, range(2)), step)
+    return gan
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_step_teaches_all_four_networks_and_the_means_follow(scenes):
+    before = {k: v.clone() for k, v in Gan(TINY, torch.device("cpu")).tensors().items() if k.startswith("nets")}
+    after = taught(scenes, range(1)).tensors()
+    for part in ("g", "f", "dx", "ds"):
+        changed = [k for k in before if k.startswith(f"nets.{part}.") and not torch.equal(before[k], after[k])]
+        assert changed, part
+    assert not torch.equal(after["means.g.head.weight"], before["nets.g.head.weight"])
+
+
+def test_going_on_from_a_state_gives_the_same_bits(scenes):
+    whole = taught(scenes, range(4)).tensors()
+    half = {k: v.clone() for k, v in taught(scenes, range(2)).tensors().items()}
+    resumed = Gan(TINY, torch.device("cpu"))
+    resumed.take(half)
+    assert same(taught(scenes, range(2, 4), resumed).tensors(), whole)
+
+
+def test_a_step_that_is_not_a_number_changes_nothing(scenes):
+    gan = taught(scenes, range(2))
+    before = {k: v.clone() for k, v in gan.tensors().items()}
+    bad = scenes.batch(2, range(2))
+    bad.image[0, 0, 3, 3] = np.nan
+    with pytest.raises(NotFiniteError, match="cycle_image nan"):
+        gan.learn(bad, 2)
+    assert same(gan.tensors(), before)
+
+
+def test_the_rate_is_constant_and_then_falls_to_nothing():
+    rates = [TINY.rate_at(step) for step in range(9)]
+    assert rates[:7] == [TINY.rate] * 7
+    assert rates[8] == 0 < rates[7] < TINY.rate
+
+
+def test_the_papers_size_is_there_and_odd_crops_are_refused():
+    assert (PAPER_SIZE.generator.width, PAPER_SIZE.crop, PAPER_SIZE.batch) == (32, 256, 8)
+    with pytest.raises(InputError, match="crops of 100 px; expected: a multiple of 32"):
+        GanConfig(crop=100)
