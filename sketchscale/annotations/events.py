@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
 from sketchscale.geometry import Box
+from sketchscale.io.store import local_path
 
 __all__ = [
     "BOUNDARY",
@@ -352,7 +353,7 @@ def read_events(path: str | os.PathLike[str]) -> tuple[Event, ...]:
         MissingDataError: no such file.
         InputError: a line is torn, is not JSON, or says something impossible; names file and line.
     """
-    path = Path(path)
+    path = local_path(os.fspath(path))
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:

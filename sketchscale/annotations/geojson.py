@@ -40,6 +40,7 @@ from sketchscale.annotations.events import (
 from sketchscale.annotations.readers import Stamp, next_object, outlines, stamped
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
+from sketchscale.io.store import local_path
 
 __all__ = ["events_from_geojson", "geojson_from_sketch", "read_geojson", "write_geojson"]
 
@@ -62,7 +63,7 @@ def read_geojson(path: str | Path) -> Json:
     Raises:
         MissingDataError, InputError: absent, or not GeoJSON.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist; expected: a .geojson or .geojson.gz file")
     try:

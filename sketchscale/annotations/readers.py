@@ -43,6 +43,7 @@ from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, tile_cover
+from sketchscale.io.store import local_path
 
 __all__ = [
     "Stamp",
@@ -109,7 +110,7 @@ def read_label_image(path: str | Path) -> npt.NDArray[np.integer[Any]]:
         MissingDataError: no such file.
         InputError: not readable, not integers, or not one plane.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise MissingDataError(f"label image {path} does not exist; expected: TIFF, PNG or NPY; to fix: check the path")
     try:
@@ -252,7 +253,7 @@ def _napari_boxes(path: str | Path, rows: Sequence[tuple[int, dict[str, str]]], 
 
 def _rows(path: str | Path, headers: Sequence[Mapping[str, str]]) -> list[tuple[int, dict[str, str]]]:
     """(line, values by our name) of a CSV whose columns are those of one of the headers."""
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist; expected: a CSV file; to fix: check the path")
     with path.open(newline="", encoding="utf-8-sig") as file:

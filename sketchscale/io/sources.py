@@ -27,6 +27,7 @@ from sketchscale.errors import MissingDataError
 from sketchscale.geometry import Box
 from sketchscale.io.pixels import PixelSource, reading, refuse, stored_box, stored_order
 from sketchscale.io.rasters import open_npy, open_raster, read_indices, read_npy, read_raster
+from sketchscale.io.store import local_path
 from sketchscale.io.tiff import open_tiff, read_tiff
 
 __all__ = ["SUFFIXES", "PixelSource", "open_source", "read_indices", "read_source", "source_identity"]
@@ -44,7 +45,7 @@ def open_source(path: str | Path, *, axes: str | None = None) -> PixelSource:
         InputError: not one of the known formats, damaged, or claiming what cannot be.
     """
     text = str(path)
-    if not Path(path).is_file():
+    if not local_path(text).is_file():
         raise MissingDataError(f"{text} does not exist; expected: an image file; to fix: check the path")
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:

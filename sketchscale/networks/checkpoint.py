@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pydantic
@@ -24,12 +24,23 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sketchscale.errors import InputError, MissingDataError, OutputError
+from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
+from sketchscale.io.store import is_local, join_address
+from sketchscale.io.user_files import get_file, has_file, put_file
 from sketchscale.networks import create_network
 from sketchscale.networks.model import Model, ModelConfig
 from sketchscale.networks.peers import load_peer
 
-__all__ = ["Model", "ModelConfig", "load_model", "replace_file", "save_model", "shipped_models"]
+__all__ = [
+    "Model",
+    "ModelConfig",
+    "copy_model",
+    "is_shipped",
+    "load_model",
+    "replace_file",
+    "save_model",
+    "shipped_models",
+]
 
 SHIPPED = Path(__file__).resolve().parents[1] / "models"
 
@@ -96,45 +107,80 @@ def load_model(address: str | Path) -> Model:
         MissingDataError: there is no such folder, file or name.
         InputError: the folder holds no model of ours, or a damaged one; the file is none of theirs.
     """
-    if Path(address).is_file():
+    if _is_file(address):
         return load_peer(address)
     folder = _resolve(address)
-    settings = _read_json(folder / "config.json")
+    settings = _read_json(folder, "config.json")
     digest = settings.pop("sha256", None)
     config = _config(folder, settings)
-    path = folder / "model.safetensors"
+    path = join_address(folder, "model.safetensors")
     try:
-        data = path.read_bytes()
+        data = get_file(path)
+    except SketchscaleError:
+        raise
     except OSError as error:
         raise MissingDataError(f"{path}: {error.strerror}; {_REMEDY}") from error
     if hashlib.sha256(data).hexdigest() != digest:
         raise InputError(f"{path}: its SHA-256 is not the one in config.json; {_REMEDY}")
     network = create_network(config.network)
     _load_weights(network, data, path)
-    return Model(network=network, config=config, provenance=_read_json(folder / "provenance.json"), sha256=digest)
+    return Model(network=network, config=config, provenance=_read_json(folder, "provenance.json"), sha256=digest)
+
+
+def copy_model(address: str | Path, target: str) -> str:
+    """Copy the files of a model, byte by byte, to a place that every worker sees; returns the address of the copy.
+
+    Args:
+        address: as `load_model` takes it.
+        target: address of a folder.
+
+    Raises:
+        MissingDataError: there is no such model.
+        OutputError: the copy cannot be written.
+    """
+    if _is_file(address):
+        return put_file(join_address(target, PurePath(address).name), get_file(address))
+    folder = _resolve(address)
+    for name in ("model.safetensors", "provenance.json", "config.json"):
+        put_file(join_address(target, name), get_file(join_address(folder, name)))
+    return target
 
 
 _CONFIG = pydantic.TypeAdapter(ModelConfig)
 _REMEDY = "expected: a model folder as `sketchscale train` writes it; to fix: copy it again, or train it again"
 
 
-def _resolve(address: str | Path) -> Path:
-    folder = Path(address)
-    if folder.is_dir():
-        return folder
-    if (SHIPPED / str(address) / "config.json").is_file():
-        return SHIPPED / str(address)
+def is_shipped(address: str | Path) -> bool:
+    """Whether a model comes with the package, and is on every machine that has it."""
+    return not Path(address).is_dir() and (SHIPPED / str(address) / "config.json").is_file()
+
+
+def _is_file(address: str | Path) -> bool:
+    """Whether an address is a file rather than a folder of ours; in object storage there are no folders to look for."""
+    if is_local(address):
+        return Path(address).is_file()
+    return not has_file(join_address(address, "config.json")) and has_file(address)
+
+
+def _resolve(address: str | Path) -> str:
+    if not is_local(address) or Path(address).is_dir():
+        return str(address)
+    if is_shipped(address):
+        return str(SHIPPED / str(address))
     raise MissingDataError(
         f"no model {str(address)!r}; expected: a folder, a file or one of {', '.join(shipped_models()) or '(none)'}; "
         f"to fix: check the path, or train one with `sketchscale train`"
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(folder: str, name: str) -> dict[str, Any]:
+    path = join_address(folder, name)
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(get_file(path))
     except FileNotFoundError as error:
-        raise MissingDataError(f"{path.parent} is not a model: {path.name} is missing; {_REMEDY}") from error
+        raise MissingDataError(f"{folder} is not a model: {name} is missing; {_REMEDY}") from error
+    except SketchscaleError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} does not read ({type(error).__name__}); {_REMEDY}") from error
     if not isinstance(value, dict):
@@ -142,15 +188,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _config(folder: Path, settings: dict[str, Any]) -> ModelConfig:
+def _config(folder: str, settings: dict[str, Any]) -> ModelConfig:
     try:
         return _CONFIG.validate_python(settings)
     except (pydantic.ValidationError, InputError) as error:
         said = "; ".join(str(error).splitlines()[1:3]) if isinstance(error, pydantic.ValidationError) else str(error)
-        raise InputError(f"{folder / 'config.json'} is not a model configuration ({said}); {_REMEDY}") from error
+        raise InputError(f"{folder}/config.json is not a model configuration ({said}); {_REMEDY}") from error
 
 
-def _load_weights(network: nn.Module, data: bytes, path: Path) -> None:
+def _load_weights(network: nn.Module, data: bytes, path: str) -> None:
     try:
         weights = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:

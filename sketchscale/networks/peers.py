@@ -39,7 +39,8 @@ from typing import Any, Literal, cast
 
 import torch
 
-from sketchscale.errors import InputError, MissingDataError, UnknownNameError
+from sketchscale.errors import InputError, MissingDataError, SketchscaleError, UnknownNameError
+from sketchscale.io.user_files import get_file
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.model import Model, ModelConfig
 from sketchscale.networks.unet import UNet
@@ -220,7 +221,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         InputError: see `load_peer`.
     """
     try:
-        data = Path(path).read_bytes()
+        data = get_file(path)
+    except SketchscaleError:
+        raise
     except OSError as error:
         raise MissingDataError(f"{path}: {error.strerror}; expected: {_EXPECTED}; to fix: check the path") from error
     tensors = _tensors(path, _unpickled(path, data))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,9 @@ import pyarrow.compute
 from sketchscale import __version__
 from sketchscale.config import Execution
 from sketchscale.errors import InputError
-from sketchscale.io.blobs import put_blob
 from sketchscale.io.ledger import reopen_ledger
 from sketchscale.io.table import read_batches, require_table
+from sketchscale.io.user_files import put_file
 from sketchscale.objects.attention import check_attention, grad_cam
 from sketchscale.objects.classifiers import Classifier, load_classifier
 from sketchscale.objects.patches import estimate_side, object_windows, read_patches
@@ -93,7 +92,7 @@ def write_gallery(
     survey = _surveyed(settings, labels, trained.config.classes)
     shots = _Shots(settings, labels, trained, attention, execution or Execution())
     page = render_gallery(_data(survey, shots))
-    put_blob(str(Path(out).parent), Path(out).name, page.encode())
+    put_file(out, page.encode())
     return str(out)
 
 

@@ -26,6 +26,7 @@ from sketchscale.intensity import channel_ranges
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.table import read_batches, require_table
+from sketchscale.io.user_files import require_local
 from sketchscale.objects.annotation.examples import class_colors, deal_marks, read_marks, resolve_marks
 from sketchscale.objects.classes import check_same_shape
 from sketchscale.objects.classifiers import (
@@ -109,6 +110,7 @@ def train_classes(
         OutputExistsError: the folder is there.
     """
     execution, options = execution or Execution(), options or ClassifyOptions()
+    require_local(out)
     refuse_existing(out, overwrite=overwrite)
     _refuse_idle(options)
     training = _training_options(options)

@@ -12,17 +12,16 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sketchscale.errors import InputError
-from sketchscale.io.blobs import put_blob
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import open_image
 from sketchscale.io.metadata import ome_attributes, parse_plate
 from sketchscale.io.plate import open_plate, well_name
 from sketchscale.io.store import split_address
 from sketchscale.io.table import read_batches, require_table
+from sketchscale.io.user_files import put_file
 from sketchscale.reports.plate import UNCLASSIFIED, split_well
 from sketchscale.workflow.images import expand, local_matches
 
@@ -198,5 +197,5 @@ def save_counts(rows: Sequence[Mapping[str, Any]], out: str) -> str:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["n"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    put_blob(str(Path(out).parent), Path(out).name, text.getvalue().encode())
+    put_file(out, text.getvalue().encode())
     return str(out)

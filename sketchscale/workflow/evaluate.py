@@ -13,15 +13,14 @@ import io
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError
 from sketchscale.geometry import block_shape
-from sketchscale.io.blobs import put_blob
 from sketchscale.io.image import Image, open_image
+from sketchscale.io.user_files import put_file
 from sketchscale.metrics import THRESHOLDS, Overlaps, join_images, mean_figures, score_overlaps
 from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
 from sketchscale.objects.sources import source_shape
@@ -167,7 +166,7 @@ def write_scores(summary: dict[str, Any], out: str) -> str:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    put_blob(str(Path(out).parent), Path(out).name, text.getvalue().encode())
+    put_file(out, text.getvalue().encode())
     return out
 
 

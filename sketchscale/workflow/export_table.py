@@ -21,9 +21,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from sketchscale.errors import InputError, SetupError, UnknownNameError
-from sketchscale.io.blobs import writing_blob
 from sketchscale.io.image import open_image
 from sketchscale.io.table import read_batches, require_table, write_table
+from sketchscale.io.user_files import require_local, writing_file
 from sketchscale.objects.measurement.profiles import compartment_of, pycytominer_batches
 from sketchscale.workflow.count import well_of
 from sketchscale.workflow.runner import refuse_existing
@@ -92,8 +92,7 @@ def _writer(file: IO[bytes], path: str, schema: pyarrow.Schema) -> Iterator[Call
 def _write_rows(batches: Batches, path: str) -> int:
     """Rows into a file of the kind that its name says, one batch in memory."""
     rows = 0
-    target = Path(path).absolute()
-    with writing_blob(str(target.parent), target.name) as file, ExitStack() as stack:
+    with writing_file(path) as file, ExitStack() as stack:
         write: Callable[[pyarrow.RecordBatch], None] | None = None
         for batch in batches:
             write = write or stack.enter_context(_writer(file, path, batch.schema))
@@ -130,8 +129,7 @@ def _anndata(source: _Source, path: str) -> int:
     data.obsm["spatial"] = np.stack([table.column(name).to_numpy() for name in ("x", "y")], axis=1)
     data.obs["region"] = data.obs["region"].astype("category")
     data.uns["spatialdata_attrs"] = {"region": source.labels, "region_key": "region", "instance_key": "label"}
-    target = Path(path).absolute()
-    with writing_blob(str(target.parent), target.name) as file:
+    with writing_file(require_local(path)) as file:
         data.write_h5ad(Path(file.name))
     return int(data.n_obs)
 
@@ -172,7 +170,7 @@ def export_table(
 
     Args:
         labels: name of the labels that were measured.
-        out: local file; its ending has to be one of the format's.
+        out: file; its ending has to be one of the format's.
         format: one of FORMATS.
         compartment: prefix of pycytominer's names; from the name of the labels when None.
 

@@ -20,10 +20,10 @@ from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.intensity import channel_ranges
-from sketchscale.io.blobs import put_blob
 from sketchscale.io.image import Image
 from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.io.table import list_tables, read_batches
+from sketchscale.io.user_files import put_file
 from sketchscale.objects.annotation.mark_files import check_color
 from sketchscale.objects.classifiers import load_classifier
 from sketchscale.objects.sources import read_labels
@@ -132,7 +132,7 @@ def write_page(
         note=_note(result),
         file=f"{Path(out).stem}.csv",
     )
-    put_blob(str(Path(out).parent), Path(out).name, render_judge(page).encode())
+    put_file(out, render_judge(page).encode())
     return str(out)
 
 

@@ -25,6 +25,7 @@ from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.sources import SUFFIXES, source_identity
+from sketchscale.io.user_files import require_local
 from sketchscale.objects.copying import plan_check_labels, plan_copy_labels
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 from sketchscale.objects.truth import open_true_labels, stored_labels
@@ -130,7 +131,7 @@ def export_labels(address: str, labels: str, out: str, *, overwrite: bool = Fals
     """
     import tifffile
 
-    target = Path(out)
+    target = require_local(out)
     refuse_existing(out, overwrite=overwrite)
     source = stored_labels(open_image(address).label_image(labels))
     shape = source_shape(source)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sketchscale import __version__
 from sketchscale.errors import OutputExistsError
+from sketchscale.io.user_files import require_local
 from sketchscale.networks.checkpoint import load_model, save_model, shipped_models
 from sketchscale.networks.export import save_peer
 from sketchscale.networks.model import Model
@@ -71,7 +72,7 @@ def import_model(
         OutputExistsError: the folder is there and not empty.
         OutputError: it cannot be written.
     """
-    _refuse_existing(Path(out), overwrite)
+    _refuse_existing(require_local(out), overwrite)
     model = load_peer(file, padding=padding, kind=kind)
     save_model(out, model.network, model.config, {**model.provenance, "version": __version__})
     return show_model(out)
@@ -91,7 +92,7 @@ def export_model(address: str, out: str, *, to: str, overwrite: bool = False) ->
         OutputExistsError: the file is there.
         OutputError: it cannot be written.
     """
-    _refuse_existing(Path(out), overwrite)
+    _refuse_existing(require_local(out), overwrite)
     lines = save_peer(load_model(address), out, kind=to)
     return {"out": out, "set": list(lines)}
 

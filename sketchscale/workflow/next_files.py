@@ -7,13 +7,13 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.integration.plan import integrate
-from sketchscale.io.blobs import put_blob
+from sketchscale.io.user_files import put_file
 from sketchscale.prediction.places import mean_fields
 from sketchscale.reports.sheet import Crop, contact_sheet
 from sketchscale.workflow.runner import Runner
@@ -32,18 +32,19 @@ def save_places(result: NextResult, out: str) -> list[str]:
         InputError: another extension.
         OutputError: it cannot be written.
     """
-    path = Path(out)
     check_extension(out)
-    if path.suffix.lower() == ".csv":
-        return [_put(path, _csv(result.places))]
-    if path.suffix.lower() == ".json":
-        return [_put(path, json.dumps(asdict(result), indent=2) + "\n")]
+    if out.lower().endswith(".csv"):
+        return [_put(out, _csv(result.places))]
+    if out.lower().endswith(".json"):
+        return [_put(out, json.dumps(asdict(result), indent=2) + "\n")]
+    path = PurePosixPath(out)
+    folder = out[: len(out) - len(path.name)]
     images = list(dict.fromkeys(place.image for place in result.places))
     written = []
     for number, image in enumerate(images, 1):
         name = path.name if len(images) == 1 else f"{path.stem}-{number}-{_short(image)}{path.suffix}"
-        written.append(_put(path.with_name(name), _geojson([p for p in result.places if p.image == image])))
-    return written or [_put(path, _geojson([]))]
+        written.append(_put(folder + name, _geojson([p for p in result.places if p.image == image])))
+    return written or [_put(out, _geojson([]))]
 
 
 def check_extension(out: str) -> None:
@@ -52,14 +53,12 @@ def check_extension(out: str) -> None:
     Raises:
         InputError: neither .geojson, .csv nor .json.
     """
-    if Path(out).suffix.lower() not in (".geojson", ".csv", ".json"):
+    if PurePosixPath(out).suffix.lower() not in (".geojson", ".csv", ".json"):
         raise InputError.of(found=f"--out {out}", expected=".geojson, .csv or .json", fix="change its ending")
 
 
-def _put(path: Path, content: str | bytes) -> str:
-    data = content if isinstance(content, bytes) else content.encode()
-    put_blob(str(path.parent), path.name, data)
-    return str(path)
+def _put(out: str, content: str | bytes) -> str:
+    return put_file(out, content if isinstance(content, bytes) else content.encode())
 
 
 def _short(image: str) -> str:
@@ -116,4 +115,4 @@ def draw_places(result: NextResult, options: NextOptions, out: str) -> str:
         pixels, views = see(sources[place.image], place.box, options.size)
         labels = integrate(mean_fields(views), rule[place.image])
         crops.append(Crop(pixels=pixels, labels=labels, caption=f"{place.rank}  {_short(place.image)}"))
-    return _put(Path(out), contact_sheet(crops))
+    return _put(out, contact_sheet(crops))

@@ -13,16 +13,15 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
 
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.io.blobs import put_blob
 from sketchscale.io.image import open_image
 from sketchscale.io.table import read_batches, require_table
+from sketchscale.io.user_files import put_file
 from sketchscale.objects.annotation.propose import (
     STRATEGIES,
     Candidates,
@@ -250,5 +249,5 @@ def save_proposals(result: ProposeResult, out: str) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns_of(result))
     writer.writerows(rows_of(result))
-    put_blob(str(Path(out).parent), Path(out).name, text.getvalue().encode())
+    put_file(out, text.getvalue().encode())
     return str(out)

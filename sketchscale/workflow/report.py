@@ -30,13 +30,13 @@ from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box
-from sketchscale.io.blobs import put_blob
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import open_image
 from sketchscale.io.ledger import reopen_ledger
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.io.store import split_address
 from sketchscale.io.table import read_table, require_table
+from sketchscale.io.user_files import put_file
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
 from sketchscale.reports.plate import FieldTable, class_names, count_fields
@@ -96,8 +96,7 @@ def write_report(
         raise InputError(f"{len(truths)} truths for {len(images)} images; expected: one for each, in order")
     shown = [_show(address, labels) for address in images]
     page = render(_data(shown, labels, title=title, model=model, truths=truths))
-    _publish(out, page.encode())
-    return str(out)
+    return put_file(out, page.encode())
 
 
 def _show(address: str, labels: str) -> _Shown:
@@ -359,10 +358,4 @@ def draw_sketch(sketch: Sketch, image: str | None, out: str) -> str:
         with Runner(Execution()) as runner:
             ranges = channel_ranges(runner.run, plane, (2048, 2048), low=_LOW, high=_HIGH)
         rgb = to_rgb(read_plane(plane, box), ranges)
-    _publish(out, flattened(make_sketch_picture(rgb, sketch.rasterize())))
-    return str(out)
-
-
-def _publish(out: str, data: bytes) -> None:
-    """A file, whole or not at all."""
-    put_blob(str(Path(out).parent), Path(out).name, data)
+    return put_file(out, flattened(make_sketch_picture(rgb, sketch.rasterize())))

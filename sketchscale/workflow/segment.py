@@ -41,7 +41,7 @@ from sketchscale.workflow.runner import (
     quiet,
     refuse_foreign_labels,
 )
-from sketchscale.workflow.segment_job import SegmentJob, prepare
+from sketchscale.workflow.segment_job import SegmentJob, prepare, shared_model
 
 __all__ = [
     "SegmentResult",
@@ -132,7 +132,10 @@ class _Segmentation:
         outline = self._outline_plan(fields, nowhere)
         plans: list[Plan[Any]] = [
             plan_histogram(job.plane, job.block, job.channels),
-            plan_predict(self._predict_config(tiles, ((0.0, 1.0),) * len(job.channels)), **self._network_bytes()),
+            plan_predict(
+                self._predict_config(tiles, ((0.0, 1.0),) * len(job.channels), job.model_folder),
+                **self._network_bytes(),
+            ),
             plan_blend(BlendConfig(grid=job.grid, zoom=job.zoom, tiles=tiles, fields=fields), job.block),
             outline,
         ]
@@ -165,7 +168,7 @@ class _Segmentation:
         job = self.job
         with forgotten_if_unfit(ledger):
             ranges, absent = self._ranges(ledger)
-        fields = self._fields(ledger, ranges)
+        fields = self._fields(ledger, ranges, shared_model(job.model_folder, ledger))
         levels = self._label_levels(ledger)
         outline = self._outline_plan(fields, ledger.scratch)
         outcome = self.runner.run(outline, ledger)
@@ -228,10 +231,10 @@ class _Segmentation:
         )
         return ranges, count_absent(job.plane)
 
-    def _fields(self, ledger: StoreLedger, ranges: tuple[tuple[float, float], ...]) -> ArrayRef:
+    def _fields(self, ledger: StoreLedger, ranges: tuple[tuple[float, float], ...], model: str) -> ArrayRef:
         job = self.job
         tiles, fields = self._scratch_arrays(ledger.scratch)
-        self.runner.run(plan_predict(self._predict_config(tiles, ranges), **self._network_bytes()), ledger)
+        self.runner.run(plan_predict(self._predict_config(tiles, ranges, model), **self._network_bytes()), ledger)
         self.runner.run(
             plan_blend(BlendConfig(grid=job.grid, zoom=job.zoom, tiles=tiles, fields=fields), job.block), ledger
         )
@@ -257,13 +260,13 @@ class _Segmentation:
         )
         return tiles, fields
 
-    def _predict_config(self, tiles: ArrayRef, ranges: tuple[tuple[float, float], ...]) -> PredictConfig:
+    def _predict_config(self, tiles: ArrayRef, ranges: tuple[tuple[float, float], ...], model: str) -> PredictConfig:
         job = self.job
         return PredictConfig(
             plane=job.plane,
             channels=job.channels,
             ranges=ranges,
-            model=job.model_folder,
+            model=model,
             model_sha256=job.model.sha256,
             recipe=job.recipe,
             grid=job.grid,

@@ -17,8 +17,10 @@ from sketchscale.geometry import block_shape
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.refine import RefineConfig
 from sketchscale.io.image import Image, open_image
+from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.planes import PlaneRef, VolumeRef
-from sketchscale.networks.checkpoint import Model, ModelConfig, load_model
+from sketchscale.io.store import join_address
+from sketchscale.networks.checkpoint import Model, ModelConfig, copy_model, is_shipped, load_model
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.predictor import Recipe, check_device
 from sketchscale.prediction.rescale import Zoom
@@ -33,6 +35,7 @@ __all__ = [
     "refine_config",
     "refuse_volume_network",
     "scale_of",
+    "shared_model",
     "tile_grid",
     "zoom_of",
 ]
@@ -87,7 +90,8 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
     """
     image = open_image(address)
     plane = image.plane(t=options.t, z=options.z)
-    check_device(options.device)
+    if execution.address is None:  # the workers of a cluster look for their own device
+        check_device(options.device)
     model = load_model(options.model)
     channels = model_channels(plane, options, model.config)
     chunks = _label_chunks(plane)
@@ -107,6 +111,11 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
         block=_block(plane.shape, chunks, execution),
         chunks=chunks,
     )
+
+
+def shared_model(address: str, ledger: StoreLedger) -> str:
+    """A model where every worker finds it: a shipped one is installed with them, any other is copied to the scratch."""
+    return address if is_shipped(address) else copy_model(address, join_address(ledger.scratch, "model"))
 
 
 def recipe_of(options: SegmentOptions) -> Recipe:

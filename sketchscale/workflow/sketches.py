@@ -16,6 +16,7 @@ from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_str
 from sketchscale.annotations.sketch import Sketch, open_sketch
 from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
 from sketchscale.io.image import open_image
+from sketchscale.io.user_files import require_local
 from sketchscale.workflow.report import draw_sketch
 from sketchscale.workflow.runner import refuse_existing
 
@@ -46,6 +47,7 @@ def import_sketch(
         InputError: not of that kind, or something lies outside the image.
         OutputExistsError: the sketch is there.
     """
+    require_local(out)
     refuse_existing(out, overwrite=overwrite)
     if not Path(source).is_file():
         raise MissingDataError(f"{source} does not exist; expected: an annotation file; to fix: check the path")
@@ -142,6 +144,7 @@ _READERS: dict[str, Callable[[_Source], Sketch]] = {
 
 def export_sketch(path: str, out: str, *, image: str | None = None, overwrite: bool = False) -> str:
     """A sketch as GeoJSON (packed when `out` ends in .gz); returns a line about it."""
+    require_local(out)
     refuse_existing(out, overwrite=overwrite)
     sketch = _open(path, image)
     with _replacing(out) as partial:
@@ -164,6 +167,7 @@ def simulate_sketch(
     Args:
         style: gp for a Gaussian-process mask of `percent`, else strokes on `n_objects` objects as a person draws them.
     """
+    require_local(out)
     refuse_existing(out, overwrite=overwrite)
     if style not in ("gp", *STYLES):
         raise UnknownNameError.among("style", style, ("gp", *STYLES))

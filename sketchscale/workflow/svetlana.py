@@ -15,6 +15,7 @@ from typing import Any
 
 from sketchscale import __version__
 from sketchscale.errors import InputError, OutputError
+from sketchscale.io.user_files import require_local
 from sketchscale.networks.checkpoint import replace_file
 from sketchscale.objects.classifiers import save_classifier
 from sketchscale.objects.classifiers.pickles import read_pickle
@@ -51,6 +52,7 @@ def import_svetlana(
         OutputExistsError: `out` is there.
         OutputError: it cannot be written.
     """
+    require_local(out)
     refuse_existing(out, overwrite=overwrite)
     content = read_pickle(file)
     if is_labels(content):

@@ -68,7 +68,7 @@ from sketchscale.workflow.runner import (
     refuse_foreign_labels,
 )
 from sketchscale.workflow.segment import SegmentResult
-from sketchscale.workflow.segment_job import integration_config, model_channels, recipe_of
+from sketchscale.workflow.segment_job import integration_config, model_channels, recipe_of, shared_model
 
 __all__ = ["plan_volume", "predict_volume_array", "segment_volume", "segment_volume_array"]
 
@@ -159,7 +159,8 @@ def _prepare(address: str, options: VolumeOptions, execution: Execution) -> _Job
     _refuse_unknown(options)
     image = open_image(address)
     volume = image.volume(t=options.t)
-    check_device(options.device)
+    if execution.address is None:  # the workers of a cluster look for their own device
+        check_device(options.device)
     model = load_model(options.model)
     ratio = volume.spacing[0] / volume.spacing[1] if options.anisotropy is None else options.anisotropy
     chunks = tuple(min(c if 8 <= c <= 128 else 64, n) for c, n in zip(volume.chunks, volume.shape, strict=True))
@@ -286,7 +287,7 @@ class _VolumeSegmentation:
         outline = self._outline_plan(stored, nowhere)
         plans: list[Plan[Any]] = [
             plan_histogram(job.volume, job.block, job.channels),
-            self._predict_plan(tiles, ((0.0, 1.0),) * len(job.channels)),
+            self._predict_plan(tiles, ((0.0, 1.0),) * len(job.channels), job.options.model),
             self._blend_plan(tiles, stored),
             outline,
             plan_relabel(outline, target),
@@ -319,7 +320,8 @@ class _VolumeSegmentation:
             ranges = self._ranges(ledger)
         absent = count_absent(job.volume)
         tiles, stored = self._scratch_arrays(ledger.scratch)
-        self.runner.run(self._predict_plan(tiles, ranges), ledger)
+        model = shared_model(job.options.model, ledger)
+        self.runner.run(self._predict_plan(tiles, ranges, model), ledger)
         self.runner.run(self._blend_plan(tiles, stored), ledger)
         levels = self._label_levels(ledger)
         outline = self._outline_plan(stored, ledger.scratch)
@@ -377,13 +379,15 @@ class _VolumeSegmentation:
         )
         return tiles, stored
 
-    def _predict_plan(self, tiles: tuple[ArrayRef, ...], ranges: tuple[tuple[float, float], ...]) -> Plan[Any]:
+    def _predict_plan(
+        self, tiles: tuple[ArrayRef, ...], ranges: tuple[tuple[float, float], ...], model: str
+    ) -> Plan[Any]:
         job = self.job
         config = VolumePredictConfig(
             volume=job.volume,
             channels=job.channels,
             ranges=ranges,
-            model=job.options.model,
+            model=model,
             model_sha256=job.model.sha256,
             recipe=job.recipe,
             grids=job.grids,

@@ -28,6 +28,7 @@ import pyarrow.parquet
 
 from sketchscale.annotations.geojson import read_geojson
 from sketchscale.errors import InputError, MissingDataError
+from sketchscale.io.store import local_path
 
 __all__ = ["UNDO", "UNSURE", "Mark", "check_color", "class_colors", "read_marks"]
 
@@ -73,7 +74,7 @@ def read_marks(path: str | Path) -> tuple[Mark, ...]:
         MissingDataError: there is no such file.
         InputError: not such a file; names the line, row or feature.
     """
-    name = str(path).lower()
+    name = str(local_path(path)).lower()
     if name.endswith((".geojson", ".geojson.gz", ".json")):
         return _from_geojson(path)
     return _from_parquet(path) if name.endswith((".parquet", ".pq")) else _from_csv(path)

@@ -1,0 +1,101 @@
+"""Files that a user names with --out and its like: whole or not at all, in a folder or in object storage.
+
+An address such as `s3://bucket/counts.csv` taken for a local path would name a folder `s3:` in the working directory,
+without an error. So everything that writes a file goes through here, or through `require_local`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO
+
+from sketchscale.errors import InputError
+from sketchscale.io.blobs import get_blob, put_blob, writing_blob
+from sketchscale.io.store import is_local
+
+__all__ = ["get_file", "has_file", "put_file", "require_local", "split_file", "writing_file"]
+
+
+def split_file(address: str | Path) -> tuple[str, str]:
+    """The store of a file and its key there.
+
+    Raises:
+        InputError: a bucket or a folder without the name of a file.
+
+    >>> split_file("s3://bucket/run/counts.csv")
+    ('s3://bucket/run', 'counts.csv')
+    """
+    text = str(address)
+    if is_local(text):
+        path = Path(text).absolute()
+        return str(path.parent), path.name
+    store, _, name = text.rpartition("/")
+    if not name or store.endswith(("/", ":")):
+        raise InputError.of(found=text, expected="the name of a file", fix="write s3://bucket/name.csv")
+    return store, name
+
+
+def put_file(address: str | Path, data: bytes) -> str:
+    """Write or replace one file; returns its address.
+
+    Raises:
+        OutputError: it cannot be written.
+
+    >>> put_file("memory://doc-files/a.csv", b"x")
+    'memory://doc-files/a.csv'
+    """
+    put_blob(*split_file(address), data)
+    return str(address)
+
+
+def writing_file(address: str | Path) -> AbstractContextManager[IO[bytes]]:
+    """A file to stream into; see `blobs.writing_blob`."""
+    return writing_blob(*split_file(address))
+
+
+def get_file(address: str | Path) -> bytes:
+    """The bytes of one file.
+
+    Raises:
+        FileNotFoundError, OSError: it is not there, or this machine does not let it be read.
+        InputError: its store cannot be read.
+
+    >>> get_file(put_file("memory://doc-files/b.csv", b"y"))
+    b'y'
+    """
+    if is_local(address):
+        return Path(address).read_bytes()
+    data = get_blob(*split_file(address))
+    if data is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(address))
+    return data
+
+
+def has_file(address: str | Path) -> bool:
+    """Whether a file, or a local folder, is there.
+
+    Raises:
+        InputError: the store cannot be read.
+    """
+    if is_local(address):
+        return Path(address).exists()
+    return get_blob(*split_file(address)) is not None
+
+
+def require_local(address: str | Path, what: str = "--out") -> Path:
+    """The path of what can only be written to this machine.
+
+    Raises:
+        InputError: an address in object storage.
+
+    >>> require_local("model").name
+    'model'
+    """
+    if not is_local(address):
+        raise InputError.of(
+            found=f"{what} {address}", expected="a path on this machine", fix="write it here, then copy it there"
+        )
+    return Path(address)
