@@ -3,14 +3,16 @@
 Results go to stdout (text, or JSON with `--json`), progress and messages to stderr. Exit codes:
 
     0 done · 1 failed · 2 bad usage or input · 3 finished, but some images failed · 4 a quality gate failed ·
-    5 environment · 130 interrupted, `--resume` goes on
+    5 environment · 130 interrupted, 143 terminated: tasks that run end, no more are taken, `--resume` goes on
 
 Nothing heavy is imported before a command runs, so `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import typer
@@ -55,7 +57,15 @@ def options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and leaves with its exit code."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(143 if code == 130 and terminated else code)
 
 
 def run(arguments: list[str]) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -81,11 +83,25 @@ class ThreadEngine(_PoolEngine):
         return ThreadPoolExecutor(self.workers, thread_name_prefix="sketchscale")
 
 
+def _begin_worker() -> None:
+    """Ctrl-C is for the driver, which lets running tasks end; where the driver is killed, its workers go with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+
+
+def _end_with_driver() -> None:
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
+        os._exit(1)
+
+
 class ProcessEngine(_PoolEngine):
-    """Each worker is a process: a crash costs one task's attempt, and a task past its deadline is really stopped."""
+    """Each worker is a process: a crash costs the tasks that ran, and a task past its deadline is really stopped."""
 
     def _open_pool(self) -> Executor:
-        return ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.workers, mp_context=spawn, initializer=_begin_worker)
 
     def restart(self, late: Collection[Future[Json]] = ()) -> bool:
         pool = self._pool
