@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.io.buckets import check_endpoint
 
 __all__ = [
     "ClassifyOptions",
@@ -53,6 +54,7 @@ class Execution:
         attempts: how often a task may run whose worker dies or whose storage fails.
         deadline_s: of one attempt of a task; None waits for as long as its worker lives.
         wait_s: how long a store or a cluster may fail to answer before the run gives up.
+        endpoint: of S3-compatible storage, http(s)://host:port; AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL when None.
         resume: go on with what an earlier run of the same plan finished.
         overwrite: remove what is there first.
     """
@@ -69,6 +71,7 @@ class Execution:
     attempts: int = 3
     deadline_s: float | None = None
     wait_s: float = 60.0
+    endpoint: str | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -77,6 +80,8 @@ class Execution:
             raise InputError("--resume and --overwrite exclude each other: keep what is there, or remove it")
         if self.block < 1 or (self.workers is not None and self.workers < 1):
             raise InputError(f"block {self.block} and workers {self.workers} must be at least 1")
+        if self.endpoint is not None:
+            check_endpoint(self.endpoint)
 
     @property
     def budget_bytes(self) -> int | None:
@@ -104,6 +109,7 @@ class SegmentOptions:
         flips: the mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower.
         device, precision, batch: how the network runs; part of the provenance.
         t, z: which plane, where the image has several.
+        shard: side of a shard of the labels, pixels, whole chunks: fewer, larger objects; as the image when None.
     """
 
     __pydantic_config__ = _STRICT
@@ -132,6 +138,7 @@ class SegmentOptions:
     batch: int | None = None
     t: int | None = None
     z: int | None = None
+    shard: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +166,7 @@ class TrainOptions:
         init: "random", a model folder, a shipped name, or a checkpoint of Cellpose 1-3 or Omnipose.
         minutes: stop after so long; the schedule follows the clock.
         width: channels of the first level, 8 (quarter) to 32 (full); `init` has its own.
+        save_every_s: seconds between saved states, which a killed training goes on from.
         preview_every: steps between pictures in the run folder; 0 for no pictures.
     """
 
@@ -186,6 +194,7 @@ class TrainOptions:
     precision: Literal["bfloat16", "float32", "float16"] = "bfloat16"
     compile: Literal["auto", "on", "off"] = "auto"
     threads: int | None = None
+    save_every_s: float = 180.0
     preview_every: int = 100
     seed: int = 0
     device: str = "cpu"

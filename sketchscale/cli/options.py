@@ -90,6 +90,13 @@ EXECUTION: dict[str, tuple[Any, Any]] = {
         Annotated[float, typer.Option("--wait", help="For a store or cluster that does not answer, s.", min=1)],
         60.0,
     ),
+    "endpoint": (
+        Annotated[
+            str | None,
+            typer.Option("--endpoint", help="Of S3-compatible storage: http(s)://host:port."),
+        ],
+        None,
+    ),
     "resume": (Resume, False),
     "overwrite": (Overwrite, False),
 }
@@ -118,9 +125,11 @@ def runs_plans(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]]
 
         def run(**given: Any) -> None:
             from sketchscale.config import Execution
+            from sketchscale.io.buckets import storage_settings
 
-            how = {name: given.pop(name) for name in table}
-            command(execution=Execution(**how), **given)
+            execution = Execution(**{name: given.pop(name) for name in table})
+            with storage_settings(execution.wait_s, execution.endpoint):
+                command(execution=execution, **given)
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]

@@ -278,7 +278,7 @@ def blob_tag(store: str, key: str) -> str | None:
         return None
     if not is_object_store(opened):
         return "" if sync(opened.exists(check_key(key))) else None
-    found = sync(opened.head(check_key(key)))
+    found = sync(opened.head(check_key(key))) or sync(opened.head(key))
     return None if found is None else f"{found[0]} {found[1]}"
 
 

@@ -13,16 +13,18 @@ S3-compatible storage; unencrypted when it says http://, and only then.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sketchscale.errors import InputError, SetupError
-from sketchscale.io.patience import wait_seconds
+from sketchscale.io.patience import DEFAULT_WAIT_S, WAIT_VARIABLE, wait_seconds
 
-__all__ = ["ENDPOINT_VARIABLE", "check_endpoint", "connect", "split_bucket"]
+__all__ = ["ENDPOINT_VARIABLE", "check_endpoint", "connect", "split_bucket", "storage_environment", "storage_settings"]
 
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_S3"
 """Carries `Execution.endpoint` to everything that reads and writes, on every machine."""
@@ -72,6 +74,38 @@ def check_endpoint(endpoint: str) -> str:
             found=f"endpoint {shown!r}", expected="http(s)://host:port, without a user name", fix="correct --endpoint"
         )
     return endpoint.rstrip("/")
+
+
+def storage_environment(wait_s: float, endpoint: str | None) -> dict[str, str]:
+    """What workers need in their environment to speak to the same storage, as patiently; no secret.
+
+    Args:
+        wait_s: how long a store may fail to answer; at its default, SKETCHSCALE_WAIT_S counts if there is one.
+        endpoint: of S3-compatible storage; when None, the one in the environment, if any.
+
+    >>> storage_environment(5, "http://127.0.0.1:9000")
+    {'SKETCHSCALE_WAIT_S': '5', 'AWS_ENDPOINT_URL_S3': 'http://127.0.0.1:9000'}
+    """
+    if wait_s == DEFAULT_WAIT_S:
+        wait_s = wait_seconds()
+    chosen = endpoint or os.environ.get(ENDPOINT_VARIABLE) or os.environ.get("AWS_ENDPOINT_URL")
+    return {WAIT_VARIABLE: f"{wait_s:g}", **({ENDPOINT_VARIABLE: check_endpoint(chosen)} if chosen else {})}
+
+
+@contextlib.contextmanager
+def storage_settings(wait_s: float, endpoint: str | None) -> Iterator[dict[str, str]]:
+    """The same for this process, while the block runs; gives what `storage_environment` says."""
+    settings = storage_environment(wait_s, endpoint)
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield settings
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def connect(root: str) -> Any:

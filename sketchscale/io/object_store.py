@@ -18,6 +18,7 @@ One client, hence one pool of connections, serves a bucket.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import re
@@ -29,15 +30,17 @@ from typing import Any
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from sketchscale.errors import MissingDataError
-from sketchscale.io.buckets import connect, split_bucket
-from sketchscale.io.patience import NotStoredError, persist, status_of, within
+from sketchscale.errors import MissingDataError, OutputError, SketchscaleError
+from sketchscale.io.buckets import connect, split_bucket, storage_environment
+from sketchscale.io.patience import DEFAULT_WAIT_S, NotStoredError, persist, status_of, within
 
 __all__ = ["Found", "PatientStore"]
 
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _TAGGED_BYTES = 2**20
 _BATCH = 1000
+_PROVEN: set[tuple[object, ...]] = set()
+"""Buckets that honour the conditions of a PUT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,15 +211,43 @@ class PatientStore(Store):
         await self.create(key, value.to_bytes())
 
     async def create(self, key: str, data: bytes) -> bool:
-        """Store an object unless it is there; of several writers exactly one hears True."""
+        """Store an object unless it is there; of several writers exactly one hears True.
+
+        Raises:
+            OutputError: this storage cannot do that; found by trying, once for a bucket and process.
+        """
         self._check_writable()
+        await self._prove()
         return await self._put(key, data, "create")
 
     async def replace(self, key: str, data: bytes, old: Found) -> bool:
         """Store an object if it is still the one that was found; False when somebody was faster."""
         self._check_writable()
+        await self._prove()
         version = {"e_tag": old.e_tag, "version": old.version}
         return await self._put(key, data, {k: v for k, v in version.items() if v is not None})
+
+    async def _prove(self) -> None:
+        """Refuse storage that ignores, or does not know, the conditions of a PUT."""
+        settings = (self._root, *sorted(storage_environment(DEFAULT_WAIT_S, None).items()))
+        if settings in _PROVEN:
+            return
+        probe, other = f".sketchscale-probe-{uuid.uuid4().hex}", {"e_tag": f'"{"0" * 32}"'}
+        if self.address.startswith("gs://"):
+            other["version"] = "1"
+        attempts: tuple[tuple[bytes, Any], ...] = ((b"1", "create"), (b"2", "create"), (b"3", other))
+        try:
+            kept = [await self._put(probe, data, mode) for data, mode in attempts]
+        except OutputError as error:
+            if "cannot do this" not in str(error) and "refuses the request" not in str(error):
+                raise
+            raise _unfit(self._root) from error
+        finally:
+            with contextlib.suppress(SketchscaleError):
+                await self.delete_keys([probe])
+        if kept != [True, False, False]:
+            raise _unfit(self._root)
+        _PROVEN.add(settings)
 
     async def _put(self, key: str, data: bytes, mode: Any) -> bool:
         writer = uuid.uuid4().hex
@@ -326,6 +357,13 @@ class PatientStore(Store):
             if name not in seen:
                 seen.add(name)
                 yield name
+
+
+def _unfit(root: str) -> OutputError:
+    return OutputError(
+        f"output in a bucket without put-if-absent ({root}): two runs could write to it at a time; "
+        f"expected: storage with conditional PUTs (If-None-Match, If-Match); to fix: another --out, or a newer server"
+    )
 
 
 async def _next_page(pages: Any) -> Any:

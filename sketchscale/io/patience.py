@@ -19,10 +19,21 @@ from typing import TypeVar
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, SetupError, SketchscaleError, UnreachableError
 
-__all__ = ["WAIT_VARIABLE", "NotStoredError", "persist", "refusal", "status_of", "wait_seconds", "within"]
+__all__ = [
+    "DEFAULT_WAIT_S",
+    "WAIT_VARIABLE",
+    "NotStoredError",
+    "persist",
+    "refusal",
+    "status_of",
+    "wait_seconds",
+    "within",
+]
 
 WAIT_VARIABLE = "SKETCHSCALE_WAIT_S"
 """Carries `Execution.wait_s` to everything that reads and writes, on every machine."""
+
+DEFAULT_WAIT_S = 60.0
 
 _RATE = 1e6
 """Bytes a second: a transfer slower than this counts as one that does not answer."""
@@ -40,7 +51,7 @@ def wait_seconds() -> float:
     Raises:
         InputError: the variable is no positive number.
     """
-    text = os.environ.get(WAIT_VARIABLE, "60")
+    text = os.environ.get(WAIT_VARIABLE, f"{DEFAULT_WAIT_S}")
     try:
         seconds = float(text)
     except ValueError:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,9 +24,11 @@ from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, RetryPoli
 from sketchscale.errors import InputError, OutputError, OutputExistsError, ResumeError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import list_blobs
+from sketchscale.io.buckets import storage_settings
 from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, open_ledger
 from sketchscale.io.store import is_local
+from sketchscale.io.user_files import has_file
 
 __all__ = [
     "Runner",
@@ -61,13 +62,17 @@ class Runner:
 
     def __init__(self, execution: Execution, on_event: Callable[[Event], None] = quiet) -> None:
         self.execution, self.on_event = execution, on_event
-        self.engine: Engine = open_engine(
-            execution.engine,
-            execution.workers,
-            address=execution.address,
-            gpus_per_worker=execution.gpus_per_worker,
-            wait_s=execution.wait_s,
-        )
+        with ExitStack() as stack:
+            environment = stack.enter_context(storage_settings(execution.wait_s, execution.endpoint))
+            self.engine: Engine = open_engine(
+                execution.engine,
+                execution.workers,
+                address=execution.address,
+                gpus_per_worker=execution.gpus_per_worker,
+                wait_s=execution.wait_s,
+                environment=environment,
+            )
+            self._settings = stack.pop_all()
         self.retry = RetryPolicy(attempts=execution.attempts, deadline_s=execution.deadline_s)
         self.stages: list[StageLine] = []
 
@@ -78,6 +83,7 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.engine.close()
+        self._settings.close()
 
     def run(self, plan: Plan[Any], ledger: Ledger | None = None) -> list[Json]:
         """Run a plan; results in task order."""
@@ -183,13 +189,13 @@ def refuse_existing(path: str, *, overwrite: bool, option: str = "--out") -> Non
     """Refuse before the work what it would replace.
 
     Args:
-        path: of a local file or folder.
+        path: of a file or a local folder.
         option: that names it, for the message.
 
     Raises:
         OutputExistsError: it is there and is not to be overwritten.
     """
-    if Path(path).exists() and not overwrite:
+    if not overwrite and has_file(path):
         raise OutputExistsError(
             f"{path} is there already; expected: a new name; to fix: another {option}, or --overwrite"
         )
