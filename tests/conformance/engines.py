@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sketchscale.engine.base import Engine, Event, Plan, RetryPolicy, run_plan
-from sketchscale.errors import BudgetError, InputError, TaskError
+from sketchscale.engine.base import Engine, Event, Needs, Plan, RetryPolicy, run_plan
+from sketchscale.errors import BudgetError, InputError, SetupError, TaskError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """`faults[(task, attempt)]` is what happens: raise, input, die, or sleep."""
+    """`faults[(task, attempt)]` is what happens: raise, input, bug, die, or sleep."""
 
     folder: str
     faults: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -60,6 +60,21 @@ def squared(step: Step, scenario: Scenario) -> int:
     if fault == "sleep":
         time.sleep(60)
     return step.number**2
+
+
+def napped(step: Step, scenario: Scenario) -> int:
+    """As `squared`, but it takes a fifth of a second and returns the worker's process id."""
+    squared(step, scenario)
+    time.sleep(0.2)
+    return os.getpid()
+
+
+def wait_for_file(path: Path, patience_s: float = 60) -> None:
+    """Until a task has started."""
+    deadline = time.monotonic() + patience_s
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} did not start within {patience_s} s"
+        time.sleep(0.05)
 
 
 class Notes:
@@ -160,3 +175,72 @@ class ProcessSuite(EngineSuite):
     def test_a_task_past_its_deadline_is_stopped_and_run_again(self, engine: Engine, tmp_path: Path) -> None:
         plan = plan_of(3, tmp_path, faults={(0, 1): "sleep"})
         assert run_plan(plan, engine, retry=RetryPolicy(deadline_s=8)) == [0, 1, 4]
+
+    def test_several_workers_share_the_tasks(self, engine: Engine, tmp_path: Path) -> None:
+        used = set(run_plan(replace(plan_of(30, tmp_path), fn=napped), engine))
+        assert 1 < len(used) <= engine.workers
+        assert os.getpid() not in used
+
+    def test_cancelled_tasks_that_still_wait_are_never_run(self, engine: Engine, tmp_path: Path) -> None:
+        plan = plan_of(40, tmp_path)
+        futures = [engine.submit(napped, task, plan.config) for task in plan.tasks]
+        futures[0].result(timeout=60)
+        for future in reversed(futures):
+            future.cancel()
+        time.sleep(1)
+        started = len(list(tmp_path.iterdir()))
+        assert started < 20
+        time.sleep(1)
+        assert len(list(tmp_path.iterdir())) == started
+
+    def test_a_failed_run_leaves_the_engine_fit_for_the_next(self, engine: Engine, tmp_path: Path) -> None:
+        with pytest.raises(InputError):
+            run_plan(replace(plan_of(20, tmp_path, faults={(1, 1): "input"}), fn=napped), engine)
+        (tmp_path / "next").mkdir()
+        assert run_plan(plan_of(5, tmp_path / "next"), engine) == [i**2 for i in range(5)]
+
+    def test_a_late_task_takes_others_down_only_when_the_engine_says_so(self, engine: Engine, tmp_path: Path) -> None:
+        scenario = Scenario(folder=str(tmp_path), faults={(0, 1): "sleep"})
+        late = engine.submit(squared, Step(number=0), scenario)
+        wait_for_file(tmp_path / "0000.1")
+        other = engine.submit(squared, Step(number=1), scenario)
+        everything = engine.restart((late,))
+        if not everything:
+            assert other.result(timeout=60) == 1
+            assert not (tmp_path / "0001.2").exists()
+        again = engine.submit(squared, Step(number=0), scenario)
+        assert again.result(timeout=60) == 0
+
+
+class ClusterSuite(ProcessSuite):
+    """More, for engines that join clusters. One engine for all tests: what one test breaks, the next one finds."""
+
+    def open_engine(self, **options: Any) -> Engine:
+        """With further fields of `EngineOptions`."""
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> Iterator[Engine]:
+        engine = cls().open_engine()
+        yield engine
+        engine.close()
+
+    def test_a_gpu_that_no_worker_has_is_an_error_and_no_wait(self, tmp_path: Path) -> None:
+        engine = self.open_engine(gpus_per_worker=64)
+        started = time.monotonic()
+        try:
+            with pytest.raises(SetupError, match=r"GPU.*to fix"):
+                run_plan(replace(plan_of(2, tmp_path), needs=Needs(gpu=True)), engine)
+            assert time.monotonic() - started < 45
+            assert not list(tmp_path.iterdir())
+            assert run_plan(plan_of(2, tmp_path), engine) == [0, 1]
+        finally:
+            engine.close()
+
+    def test_the_environment_is_set_in_workers(self, tmp_path: Path) -> None:
+        engine = self.open_engine(environment={"SKETCHSCALE_TEST": "here"})
+        try:
+            assert engine.submit(os.getenv, "SKETCHSCALE_TEST").result(timeout=60) == "here"
+        finally:
+            engine.close()

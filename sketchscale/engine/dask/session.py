@@ -26,7 +26,7 @@ from distributed.utils import silence_logging_cmgr
 from sketchscale.engine.base import EngineOptions, Json, WorkerLost
 from sketchscale.engine.dask.calls import Packer, carried, run_call
 from sketchscale.engine.dask.versions import check_versions
-from sketchscale.engine.dask.workers import OwnCluster
+from sketchscale.engine.dask.workers import OwnCluster, end_worker
 from sketchscale.engine.local import usable_cores
 from sketchscale.errors import InputError, SetupError, SketchscaleError, UnreachableError
 
@@ -317,7 +317,10 @@ class Session:
     async def _restart(self, workers: list[str]) -> None:
         """Their nannies kill them, and start others; without a nanny nobody can, and the deadline comes again."""
         with suppress(OSError, TimeoutError, ValueError):
-            await self._client.restart_workers(workers, timeout=2 * _ANSWER_S, raise_for_error=False)
+            if self._options.address is None:
+                await self._client.run(end_worker, workers=workers, nanny=True, on_error="ignore")
+            else:
+                await self._client.restart_workers(workers, timeout=2 * _ANSWER_S, raise_for_error=False)
 
     async def _workers_of(self, keys: set[str]) -> list[str]:
         """Who runs any of the keys, and nothing of anyone else."""

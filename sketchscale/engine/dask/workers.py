@@ -24,6 +24,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from distributed import Nanny, Scheduler, SpecCluster
 
 from sketchscale.errors import SetupError
 
-__all__ = ["OwnCluster", "machine_gpus", "main"]
+__all__ = ["OwnCluster", "end_worker", "machine_gpus", "main"]
 
 _START_S = 120.0
 _SETTINGS = {
@@ -83,10 +84,8 @@ class OwnCluster:
 
     def close(self) -> None:
         """End every process; returns when they are gone."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -102,6 +101,11 @@ class OwnCluster:
             last = next((line.strip() for line in reversed(lines) if line.strip()), f"no answer in {_START_S:.0f} s")
             raise SetupError(f"Dask workers did not start on this machine: {last[:300]}; to fix: --engine processes")
         return address
+
+
+def end_worker(dask_worker: Any) -> None:
+    """Run in a nanny: its worker is killed at once, whatever it does, and started again."""
+    os.kill(dask_worker.pid, signal.SIGKILL)
 
 
 def machine_gpus() -> list[str]:
