@@ -115,11 +115,11 @@ def tile_cover(shape: Sequence[int], block: Sequence[int], *, halo: int = 0) -> 
     return tuple(tiles)
 
 
-def block_shape(shape: Sequence[int], write_unit: Sequence[int], target: int) -> tuple[int, ...]:
+def block_shape(shape: Sequence[int], write_unit: Sequence[int], target: int, *, least: int = 2) -> tuple[int, ...]:
     """The largest whole number of write units along each axis within `target` pixels, at least two units.
 
     A block of exactly one chunk decodes up to nine chunks for its halo; two or more along each axis keep that cheap.
-    Never more than it takes to cover the array.
+    Never more than it takes to cover the array. A shard can be read in parts, so `least` may be 1 where it is the unit.
 
     >>> block_shape((8000, 8000), (512, 512), 2000)
     (1536, 1536)
@@ -128,7 +128,7 @@ def block_shape(shape: Sequence[int], write_unit: Sequence[int], target: int) ->
     """
     blocks = []
     for n, unit in zip(shape, write_unit, strict=True):
-        wanted = max(2, target // unit)
+        wanted = max(least, target // unit)
         needed = max(1, -(-n // unit))
         blocks.append(unit * min(wanted, needed))
     return tuple(blocks)

@@ -49,6 +49,9 @@ Profile = Annotated[
     str | None, typer.Option("--profile", help="pycytominer: also a table NAME_pycytominer with its column names.")
 ]
 
+Shard = Annotated[
+    int | None, typer.Option("--shard", help="Side of a shard, px, whole chunks: one stored object each.", min=16)
+]
 Volume = Annotated[bool, typer.Option("--volume", help="Outline whole volumes: every section at once, labels in 3-D.")]
 Anisotropy = Annotated[
     float | None, typer.Option("--anisotropy", help="Spacing z / spacing y of a volume, if the file does not say.")
@@ -71,6 +74,7 @@ def convert(
     spacing: Annotated[float | None, typer.Option("--spacing", help="um per pixel, if the file does not say.")] = None,
     ngff: Annotated[str, typer.Option("--ngff", help="OME-Zarr version to write: 0.4 or 0.5.")] = "0.5",
     chunk: Annotated[int, typer.Option("--chunk", help="Side of a chunk, px.", min=16)] = 512,
+    shard: Shard = None,
     *,
     execution: Execution,
     dry_run: opt.DryRun = False,
@@ -81,7 +85,8 @@ def convert(
     from sketchscale.io.convert import ConvertConfig
     from sketchscale.workflow import convert as work
 
-    given = {"axes": axes, "spacing": (spacing, spacing) if spacing else None, "version": ngff, "chunk": chunk}
+    given = {"axes": axes, "spacing": (spacing, spacing) if spacing else None}
+    given |= {"version": ngff, "chunk": chunk, "shard": shard}
     settings = parse(ConvertConfig, given, source="options")
     if dry_run:
         stages = work.plan_images(source, target, settings, execution)
@@ -117,6 +122,7 @@ def segment(
     crowd: Crowd = None,
     device: opt.Device = "cpu",
     precision: Precision = "float32",
+    shard: Shard = None,
     *,
     execution: Execution,
     dry_run: opt.DryRun = False,
@@ -153,6 +159,7 @@ def segment(
         "flow_error": flow_error,
         "join_share": join_share,
         "join_radius": join_radius,
+        "shard": shard,
     }
     given |= {name: value for name, value in extras.items() if value is not None}
     settings = parse(kind, given | (deep if volume else {}), source="options")

@@ -105,8 +105,8 @@ def plan_level(source: ArrayRef, target: ArrayRef, method: Method, *, block: int
         source: complete; every chunk has to be there.
         target: of half its size in y and x, rounded up, and the same size along other axes.
         method: "mean" for intensities, "nearest" for labels.
-        block: about how many pixels of the target a task writes along y and x; at least two write units, and as much
-            less of each side as chunks are deep along other axes.
+        block: about how many pixels of the target a task writes along y and x; at least two chunks or one shard, and as
+            much less of each side as chunks are deep along other axes.
 
     Raises:
         InputError: the sizes or types do not fit.
@@ -121,7 +121,7 @@ def plan_level(source: ArrayRef, target: ArrayRef, method: Method, *, block: int
         )
     unit = write_unit(coarser)
     side = math.isqrt(block**2 // math.prod(unit[:-2]))
-    shape = (*unit[:-2], *block_shape(coarser.shape[-2:], unit[-2:], side))
+    shape = (*unit[:-2], *block_shape(coarser.shape[-2:], unit[-2:], side, least=1 if coarser.shards else 2))
     tiles = tile_cover(coarser.shape, shape)
     pixels = Box((0,) * len(shape), shape).size
     return Plan(

@@ -153,8 +153,11 @@ def open_run(
         outputs=outputs,
         scratch=os.path.abspath(scratch) if scratch and is_local(scratch) else scratch.rstrip("/"),
     )
-    if not ledger.commit("scratch", ledger.scratch_root):
-        _check_scratch(ledger)
+    with ExitStack() as stack:
+        stack.enter_context(ledger)
+        if not ledger.commit("scratch", ledger.scratch_root):
+            _check_scratch(ledger)
+        stack.pop_all()
     return ledger
 
 

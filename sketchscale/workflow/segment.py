@@ -214,7 +214,7 @@ class _Segmentation:
         image, name = self.job.image, self.job.options.labels
         if ledger.committed("arrays") is None:
             delete_labels(image, name)
-            create_labels(image, name, chunks=self.job.chunks)
+            create_labels(image, name, chunks=self.job.chunks, shards=self.job.shards)
             ledger.commit("arrays", {"levels": len(label_arrays(image, name))})
         return label_arrays(image, name)
 

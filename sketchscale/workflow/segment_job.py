@@ -16,6 +16,7 @@ from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import block_shape
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.refine import RefineConfig
+from sketchscale.io.arrays import open_array
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.planes import PlaneRef, VolumeRef
@@ -58,6 +59,7 @@ class SegmentJob:
     refine: RefineConfig
     block: tuple[int, int]
     chunks: tuple[int, int]
+    shards: tuple[int, int] | None
 
     @property
     def run(self) -> str:
@@ -65,7 +67,8 @@ class SegmentJob:
 
     def fingerprint(self) -> dict[str, str]:
         """What the labels depend on; two runs with the same fingerprint write the same bytes."""
-        return {
+        layout = {} if self.shards is None else {"shards": json.dumps(self.shards)}
+        return layout | {
             "code": __version__,
             "input": self.image.identity(),
             "model": self.model.sha256,
@@ -95,6 +98,7 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
     model = load_model(options.model)
     channels = model_channels(plane, options, model.config)
     chunks = _label_chunks(plane)
+    shards = _label_shards(image, plane, chunks, options.shard)
     zoom = zoom_of(plane.shape, model, options)
     return SegmentJob(
         image=image,
@@ -108,8 +112,9 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
         grid=tile_grid(zoom.scaled_shape, model, options),
         integration=integration_config(model, options),
         refine=refine_config(options),
-        block=_block(plane.shape, chunks, execution),
+        block=_block(plane.shape, chunks, shards, execution),
         chunks=chunks,
+        shards=shards,
     )
 
 
@@ -189,8 +194,35 @@ def _label_chunks(plane: PlaneRef) -> tuple[int, int]:
     return min(y, plane.shape[0]), min(x, plane.shape[1])
 
 
-def _block(shape: tuple[int, int], chunks: tuple[int, int], execution: Execution) -> tuple[int, int]:
-    y, x = block_shape(shape, chunks, execution.block)
+def _label_shards(image: Image, plane: PlaneRef, chunks: tuple[int, int], wanted: int | None) -> tuple[int, int] | None:
+    """Shards of labels: as asked, else the image's where the labels have its chunks; no more than cover the plane.
+
+    Raises:
+        InputError: shards that are no whole chunks, or in OME-Zarr 0.4.
+    """
+    if wanted is None:
+        given = open_array(plane.array).shards
+        if given is None or chunks != plane.chunks:
+            return None
+        y, x = given[-2:]
+    else:
+        y = x = wanted
+    version = image.metadata.version
+    if version == "0.4" or y % chunks[0] or x % chunks[1]:
+        raise InputError.of(
+            found=f"shards of {y} x {x} px for chunks of {chunks[0]} x {chunks[1]} px in OME-Zarr {version}",
+            expected="whole chunks, OME-Zarr 0.5",
+            fix="another --shard, or none",
+        )
+    ny, nx = (-(-n // c) * c for n, c in zip(plane.shape, chunks, strict=True))
+    return min(y, ny), min(x, nx)
+
+
+def _block(
+    shape: tuple[int, int], chunks: tuple[int, int], shards: tuple[int, int] | None, execution: Execution
+) -> tuple[int, int]:
+    """Whole write units: at least two chunks along each axis, or one shard."""
+    y, x = block_shape(shape, shards or chunks, execution.block, least=2 if shards is None else 1)
     return y, x
 
 
