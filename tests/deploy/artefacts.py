@@ -26,7 +26,8 @@ KEEPALIVE = {"RAY_grpc_client_keepalive_time_ms": "5000", "RAY_grpc_client_keepa
 def documents(path: Path) -> list[Document]:
     """The YAML documents of a file."""
     yaml = pytest.importorskip("yaml", reason="PyYAML is absent: pip install pyyaml")
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it
+    return [document for document in yaml.load_all(path.read_text(), loader) if document]
 
 
 def all_documents() -> list[Document]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 import pytest
@@ -84,3 +85,13 @@ def test_clusters_are_started_by_commands_that_were_read() -> None:
     }
     starts = [file for file, a in RAY if a[0] == "start"]
     assert (starts.count("slurm/ray.sbatch"), starts.count("aws/ray-cluster.yaml")) == (2, 2)
+
+
+@pytest.mark.parametrize("file", ["kubernetes/dask-job.yaml", "slurm/dask.sbatch"])
+def test_dask_workers_declare_the_share_of_a_gpu_that_is_asked_for(file: str) -> None:
+    (worker,) = [a for name, a in DASK if name == file and a[0] == "worker"]
+    share = worker[worker.index("--resources") + 1].removeprefix("GPU=")
+    asked = re.findall(r"--gpus-per-worker,? \"?([\d.]+)", (DEPLOY / file).read_text())
+    assert asked == [share]
+    assert float(share) * int(worker[worker.index("--nworkers") + 1]) == 1
+    assert worker[worker.index("--nthreads") + 1] == "1"

@@ -6,6 +6,7 @@ variables; servers then wait to be stopped, and the driver ends with the code th
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -49,6 +50,16 @@ if name in ("ray", "dask", "sketchscale") and arguments[0] != "health-check":
 Call = dict[str, Any]
 Run = Callable[[Path, str], "subprocess.Popen[str]"]
 PROGRAMS = {"ray.sbatch": "ray", "dask.sbatch": "dask"}
+CLOSED: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "ray.sbatch": (
+        {**KEEPALIVE, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"},
+        ("token",),
+    ),
+    "dask.sbatch": (
+        {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"},
+        ("key.pem", "cert.pem"),
+    ),
+}
 SCRIPT = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 
 
@@ -113,37 +124,33 @@ def test_a_job_starts_its_cluster_runs_the_command_and_leaves_nothing(script: Pa
 
 
 @SCRIPT
-def test_processes_are_kept_alive_closed_and_as_their_programs_want_them(
-    script: Path, start: Run, tmp_path: Path
-) -> None:
+def test_every_process_is_kept_alive_and_closed(script: Path, start: Run, tmp_path: Path) -> None:
     with start(script, "0") as job:
         assert job.wait(timeout=60) == 0
-    calls = calls_in(tmp_path)
-    assert all(mode == "0o600" for call in calls for mode in call["modes"].values())
-    if script.name == "ray.sbatch":
-        wanted = {**KEEPALIVE, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
-        command = pytest.importorskip("ray.scripts.scripts", reason="ray is absent: pip install 'sketchscale[ray]'").cli
-        secrets = {"token"}
-    else:
-        wanted = {
-            "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true",
-            "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s",
-        }
-        pytest.importorskip("distributed", reason="distributed is absent: pip install 'sketchscale[dask]'")
-        command = pytest.importorskip("dask.cli").cli
-        secrets = {"key.pem", "cert.pem"}
-    for call in calls:
+    wanted, secrets = CLOSED[script.name]
+    for call in calls_in(tmp_path):
         assert call["environment"].items() >= wanted.items()
-        assert set(call["modes"]) == secrets
-        if call["name"] in ("ray", "dask"):
-            parse(command, call["arguments"])
-    if script.name == "dask.sbatch":
-        from distributed.cli import dask_scheduler, dask_worker
+        assert call["modes"] == dict.fromkeys(secrets, "0o600")
 
-        for call in calls:
-            if call["name"] == "dask":
-                kind, *rest = call["arguments"]
-                parse({"scheduler": dask_scheduler, "worker": dask_worker}[kind].main, rest)
+
+def test_ray_reads_what_the_script_gives_it(start: Run, tmp_path: Path) -> None:
+    scripts = pytest.importorskip("ray.scripts.scripts", reason="ray is absent: pip install 'sketchscale[ray]'")
+    with start(SCRIPTS[1], "0") as job:
+        assert job.wait(timeout=60) == 0
+    given = [call["arguments"] for call in calls_in(tmp_path) if call["name"] == "ray"]
+    assert [arguments[0] for arguments in given].count("start") == 2
+    for arguments in given:
+        parse(scripts.cli, arguments)
+
+
+def test_dask_reads_what_the_script_gives_it(start: Run, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="distributed is absent: pip install 'sketchscale[dask]'")
+    with start(SCRIPTS[0], "0") as job:
+        assert job.wait(timeout=60) == 0
+    given = [call["arguments"] for call in calls_in(tmp_path) if call["name"] == "dask"]
+    assert sorted(name for name, *_ in given) == ["scheduler", "worker"]
+    for name, *rest in given:
+        parse(importlib.import_module(f"distributed.cli.dask_{name}").main, rest)
 
 
 @SCRIPT
