@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow
 
-from sketchscale.engine.base import Json, Plan
+from sketchscale.engine.base import Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.blobs import get_arrays, put_arrays
@@ -107,6 +107,7 @@ def plan_classify(
         tasks=tile_cover(plane.shape, block, halo=halo),
         config=job,
         task_bytes=_task_bytes(plane, classifier, tuple(b + 2 * halo for b in block)),
+        needs=Needs(warm=classifier.needs_patches),
     )
 
 

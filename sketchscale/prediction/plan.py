@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.engine.base import Json, Plan
+from sketchscale.engine.base import Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.arrays import ArrayRef, read_box, write_box
@@ -24,7 +24,7 @@ from sketchscale.prediction.blend import TileGrid, blend_box
 from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
 from sketchscale.prediction.rescale import Zoom, fields_of_image, pixels_at_scale
 
-__all__ = ["FIELDS", "BlendConfig", "PredictConfig", "TileBatch", "plan_blend", "plan_predict"]
+__all__ = ["FIELDS", "BlendConfig", "PredictConfig", "TileBatch", "needs_of", "plan_blend", "plan_predict"]
 
 FIELDS = 3
 """Channels of the fields: flow y, flow x, distance."""
@@ -86,7 +86,17 @@ def plan_predict(config: PredictConfig, *, activation_bytes: int = 0, weight_byt
         config=config,
         task_bytes=batch * tile_bytes,
         worker_bytes=weight_bytes,
+        needs=needs_of(config.recipe),
     )
+
+
+def needs_of(recipe: Recipe) -> Needs:
+    """Of the workers that run a network by this recipe.
+
+    >>> needs_of(Recipe(device="cuda:1"))
+    Needs(warm=True, gpu=True)
+    """
+    return Needs(warm=True, gpu=recipe.device.partition(":")[0] == "cuda")
 
 
 def predict_tiles(task: TileBatch, config: PredictConfig) -> Json:

@@ -4,13 +4,17 @@ The recipe (device, precision, batch, threads) is part of the result's provenanc
 another batch changes the last bits of a convolution. With the recipe fixed, the output of a tile depends on the tile's
 pixels only: the default network has no style vector, and a batch is always the same consecutive tiles.
 
-A worker keeps the network between tasks (`load_network` is cached), so that weights are read once per worker.
+A worker keeps the network between tasks (`load_network` is cached), so that weights are read once per worker. Where an
+engine lets some tasks of a worker overlap, they take turns at the network (engine/turns.py): one reads, one runs it,
+one writes.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +22,12 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from sketchscale.engine.turns import turn
 from sketchscale.errors import InputError, SetupError
 from sketchscale.intensity import normalize
 from sketchscale.networks.checkpoint import Model, load_model
 
-__all__ = ["Recipe", "load_network", "pad_tile", "run_tiles"]
+__all__ = ["Recipe", "load_network", "pad_tile", "run_tiles", "running"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -58,14 +63,22 @@ class Recipe:
             raise InputError.of(found=f"flips {self.flips}", expected="1, 4 or 8", fix="change --flips")
 
 
-@functools.lru_cache(maxsize=2)
+_LOADING = threading.Lock()
+
+
 def load_network(folder: str, sha256: str, recipe: Recipe) -> Model:
-    """The model on its device, read once per worker.
+    """The model on its device, read once per worker, whatever the number of its threads.
 
     Raises:
         InputError: the folder's weights are not those of the plan (`sha256`).
         SetupError: the device is absent here.
     """
+    with _LOADING:
+        return _loaded(folder, sha256, recipe)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(folder: str, sha256: str, recipe: Recipe) -> Model:
     model = load_model(folder)
     if model.sha256 != sha256:
         raise InputError.of(
@@ -121,16 +134,26 @@ def run_tiles(
         (batch, 3, tile, tile) float16: flow y, flow x, distance in px.
     """
     absent = model.config.network.channels - len(ranges)
-    batch = torch.from_numpy(np.stack([normalize(tile, ranges) for tile in tiles]))
-    batch = functional.pad(batch, (0, 0, 0, 0, 0, absent)).to(recipe.device, memory_format=torch.channels_last)
-    kind = _PRECISIONS[recipe.precision]
-    if recipe.device == "cpu" and torch.get_num_threads() != recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    with torch.inference_mode(), torch.autocast(recipe.device.partition(":")[0], dtype=kind, enabled=kind is not None):
+    pixels = torch.from_numpy(np.stack([normalize(tile, ranges) for tile in tiles]))
+    pixels = functional.pad(pixels, (0, 0, 0, 0, 0, absent))
+    with running(recipe):
+        batch = pixels.to(recipe.device, memory_format=torch.channels_last)
         output = mean_over_flips(model.network, batch, recipe.flips)
         output[:, :2] /= model.config.flow_scale
-    half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
+        half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
     return half
+
+
+@contextmanager
+def running(recipe: Recipe) -> Iterator[None]:
+    """Torch as the recipe says, in this task's turn: threads, precision, and no gradients."""
+    kind = _PRECISIONS[recipe.precision]
+    with turn():
+        if recipe.device == "cpu" and torch.get_num_threads() != recipe.threads:
+            torch.set_num_threads(recipe.threads)
+        device = recipe.device.partition(":")[0]
+        with torch.inference_mode(), torch.autocast(device, dtype=kind, enabled=kind is not None):
+            yield
 
 
 def mean_over_flips(network: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, flips: int) -> torch.Tensor:

@@ -38,7 +38,7 @@ from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.arrays import ArrayRef, read_box, write_box
 from sketchscale.io.planes import VolumeRef, read_plane
 from sketchscale.networks.checkpoint import Model
-from sketchscale.prediction.plan import TileBatch
+from sketchscale.prediction.plan import TileBatch, needs_of
 from sketchscale.prediction.predictor import Recipe, load_network, run_tiles
 from sketchscale.prediction.rescale import Taps, axis_taps
 from sketchscale.prediction.voxels import VoxelGrid, blend_voxels, fit_grid, pad_voxels, run_voxels
@@ -218,6 +218,7 @@ def plan_volume_predict(
         config=config,
         task_bytes=task_bytes + 32_000_000,
         worker_bytes=weight_bytes,
+        needs=needs_of(config.recipe),
     )
 
 

@@ -27,7 +27,7 @@ from sketchscale.geometry import Box
 from sketchscale.intensity import normalize
 from sketchscale.networks.checkpoint import Model
 from sketchscale.prediction.blend import axis_weights
-from sketchscale.prediction.predictor import _PRECISIONS, Recipe
+from sketchscale.prediction.predictor import Recipe, running
 
 __all__ = ["VoxelGrid", "blend_voxels", "fit_grid", "pad_voxels", "run_voxels"]
 
@@ -150,13 +150,10 @@ def run_voxels(
         (tile, 4, z, y, x) float16: flow z, y, x, distance.
     """
     absent = model.config.network.channels - len(ranges)
-    batch = torch.from_numpy(np.stack([normalize(tile, ranges) for tile in tiles]))
-    batch = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, absent)).to(recipe.device)
-    kind = _PRECISIONS[recipe.precision]
-    if recipe.device == "cpu" and torch.get_num_threads() != recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    with torch.inference_mode(), torch.autocast(recipe.device.partition(":")[0], dtype=kind, enabled=kind is not None):
-        output = model.network(batch)[:, :4].float()
+    voxels = torch.from_numpy(np.stack([normalize(tile, ranges) for tile in tiles]))
+    voxels = functional.pad(voxels, (0, 0, 0, 0, 0, 0, 0, absent))
+    with running(recipe):
+        output = model.network(voxels.to(recipe.device))[:, :4].float()
         output[:, :3] /= model.config.flow_scale
-    half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
+        half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
     return half

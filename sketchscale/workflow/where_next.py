@@ -24,7 +24,7 @@ from sketchscale.annotations.events import Stroke
 from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.sketch import Sketch, open_sketch
 from sketchscale.config import Execution, SegmentOptions
-from sketchscale.engine.base import Event, Json, Plan
+from sketchscale.engine.base import Event, Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.intensity import channel_ranges, normalize
@@ -38,6 +38,7 @@ from sketchscale.prediction.places import (
     uncertainty_of,
     unflip_fields,
 )
+from sketchscale.prediction.plan import needs_of
 from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.segment_job import SegmentJob, prepare
@@ -264,6 +265,7 @@ def _plan(
         config=LookConfig(sources=sources, size=options.size),
         task_bytes=_tile_side(options.size) ** 2 * pixel_bytes * len(FLIPS),
         worker_bytes=2 * max(sum(p.numel() * 4 for p in job.model.network.parameters()) for job in jobs),
+        needs=Needs(warm=True, gpu=any(needs_of(source.recipe).gpu for source in sources)),
     )
 
 

@@ -1,8 +1,8 @@
-"""What runs in the workers.
+"""What travels to the workers, and what runs there.
 
-A call travels as bytes of ours: function and task, and apart from them what all tasks of a plan share (its
-configuration). A worker unpickles the shared part once and keeps it. So the environment is set before the first import,
-a large configuration costs one transfer per worker instead of one per task, and what a worker cannot import is an error
+A call travels as bytes of ours: a function and its arguments. What comes again with each call of a plan and is not
+small (its configuration, a classifier) is packed once, travels once to each worker, and is unpacked there once.
+Since we unpack ourselves, the environment is set before the first import, and what a worker cannot import is an error
 with a name.
 
 An exception of the function is returned, not raised: it arrives as the type that it was, with the worker's traceback as
@@ -16,6 +16,7 @@ import pickle
 import platform
 import threading
 import traceback
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,43 +30,21 @@ from sketchscale.engine.base import Json
 from sketchscale.engine.turns import take_turns
 from sketchscale.errors import SetupError
 
-__all__ = ["CALLS_PER_WORKER", "Shared", "Work", "pack", "pack_shared", "run_call", "unpack", "versions", "warm_worker"]
+__all__ = ["CALLS_PER_WORKER", "Packer", "run_call", "unpack", "versions", "warm_worker"]
 
 CALLS_PER_WORKER = 3
 """Of a warm worker, at once: one reads, one runs the network, one writes."""
 
-_INLINE_BYTES = 64_000
-"""A shared part up to this size travels with every call; a larger one is put into the object store once."""
+Work = tuple[str, bytes, dict[str, Any], dict[str, str]]
+"""Versions, packed call, sources of its shared arguments by key, environment: all plain, so that a worker of another
+version can still say what it is."""
 
-_KEPT = 4
-"""Shared parts that a worker keeps."""
+_SMALL, _INLINE = 4_000, 64_000
+"""Bytes: arguments up to the first are packed with each call; shared ones up to the second travel with it all the same,
+larger ones lie in the object store."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """The arguments that all tasks of a plan have in common, packed.
-
-    Attributes:
-        key: of the worker's memory.
-        source: pickled, or a list with the one reference to it in the object store.
-    """
-
-    key: str
-    source: bytes | list[Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """One call, packed; all its parts are plain, so that a worker of another version can still say what it is."""
-
-    task: bytes
-    shared: Shared
-    environment: Mapping[str, str]
-
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        """Arguments of `run_call`."""
-        return versions(), self.task, self.shared.key, self.shared.source, dict(self.environment)
+_KEPT = 16
+"""Arguments that a driver knows again, and that a worker keeps."""
 
 
 def versions() -> str:
@@ -78,40 +57,53 @@ def versions() -> str:
     return f"sketchscale {sketchscale.__version__}, Python {python}"
 
 
-def pack(fn: Callable[..., Json], args: tuple[Any, ...]) -> bytes:
-    """A function and its own arguments."""
-    packed: bytes = cloudpickle.dumps((fn, args))
-    return packed
+# ---- the driver's side
 
 
-def pack_shared(key: str, args: tuple[Any, ...]) -> Shared:
-    """Arguments that further calls will have too."""
-    packed = cloudpickle.dumps(args)
-    return Shared(key=key, source=packed if len(packed) <= _INLINE_BYTES else [ray.put(packed)])
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Stands for a shared argument in a packed call."""
+
+    key: str
 
 
-def run_call(wanted: str, task: bytes, key: str, source: bytes | list[Any], environment: dict[str, str]) -> Any:
-    """Run one call in a worker; see `unpack` for what comes back."""
-    os.environ.update(environment)
-    if wanted != versions():
-        return _failure(
-            SetupError(
-                f"a worker has {versions()}; expected: {wanted}, as here; "
-                f"to fix: install the same on every node of the cluster"
-            )
-        )
-    try:
-        fn, own = pickle.loads(task)
-        shared = _MEMORY.get(key, source)
-    except (ImportError, AttributeError) as error:
-        what = f"a worker cannot import what it is to run: {error}"
-        return _failure(
-            SetupError(f"{what}; expected: the packages of this machine; to fix: install them on every node")
-        )
-    try:
-        return True, fn(*own, *shared)
-    except Exception as error:  # handed to the driver, as every executor does
-        return _failure(error)
+@dataclass(slots=True)
+class _Known:
+    """An argument that was seen; `source` is None until it is seen again, and stays so when it is small."""
+
+    value: Any
+    key: str
+    seen: int = 0
+    source: bytes | list[Any] | None = None
+
+
+class Packer:
+    """Packs calls; arguments that come again (the same object) are shared. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def pack(self, fn: Callable[..., Json], args: tuple[Any, ...], environment: Mapping[str, str]) -> Work:
+        """Arguments of `run_call`."""
+        with self._lock:
+            known = [self._meet(value) for value in args]
+        sources = {k.key: k.source for k in known if k.source is not None}
+        slots = [k.value if k.source is None else _Slot(k.key) for k in known]
+        return versions(), cloudpickle.dumps((fn, slots)), sources, dict(environment)
+
+    def _meet(self, value: Any) -> _Known:
+        """Known arguments are held on to, so that no other object has their id."""
+        known = self._known.setdefault(id(value), _Known(value, uuid.uuid4().hex))
+        self._known.move_to_end(id(value))
+        known.seen += 1
+        if known.seen == 2:
+            packed = cloudpickle.dumps(value)
+            if len(packed) > _SMALL:
+                known.source = packed if len(packed) <= _INLINE else [ray.put(packed)]
+        while len(self._known) > _KEPT:
+            self._known.popitem(last=False)
+        return known
 
 
 def unpack(answer: Any) -> Json:
@@ -124,6 +116,27 @@ def unpack(answer: Any) -> Json:
     if good:
         return value
     raise pickle.loads(value)
+
+
+# ---- the worker's side
+
+
+def run_call(wanted: str, call: bytes, sources: dict[str, Any], environment: dict[str, str]) -> Any:
+    """Run one call in a worker; see `unpack` for what comes back."""
+    os.environ.update(environment)
+    if wanted != versions():
+        what = f"a worker has {versions()}; expected: {wanted}, as here"
+        return _failure(SetupError(f"{what}; to fix: install the same on every node of the cluster"))
+    try:
+        fn, slots = pickle.loads(call)
+        args = [_MEMORY.get(slot.key, sources) if isinstance(slot, _Slot) else slot for slot in slots]
+    except (ImportError, AttributeError) as error:
+        what = f"a worker cannot import what it is to run: {error}; expected: the packages of this machine"
+        return _failure(SetupError(f"{what}; to fix: install them on every node"))
+    try:
+        return True, fn(*args)
+    except Exception as error:  # handed to the driver, as every executor does
+        return _failure(error)
 
 
 def _failure(error: Exception) -> tuple[bool, bytes]:
@@ -139,16 +152,16 @@ def _failure(error: Exception) -> tuple[bool, bytes]:
 
 
 class _Memory:
-    """Shared parts, unpickled once; the last few are kept."""
+    """Shared arguments, unpacked once; the last few are kept."""
 
     def __init__(self) -> None:
-        self._lock, self._kept = threading.Lock(), OrderedDict[str, tuple[Any, ...]]()
+        self._lock, self._kept = threading.Lock(), OrderedDict[str, Any]()
 
-    def get(self, key: str, source: bytes | list[Any]) -> tuple[Any, ...]:
+    def get(self, key: str, sources: Mapping[str, bytes | list[Any]]) -> Any:
         with self._lock:
             if key not in self._kept:
-                packed = source if isinstance(source, bytes) else ray.get(source[0])
-                self._kept[key] = pickle.loads(packed)
+                source = sources[key]
+                self._kept[key] = pickle.loads(source if isinstance(source, bytes) else ray.get(source[0]))
             self._kept.move_to_end(key)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
@@ -164,9 +177,9 @@ class _WarmWorker:
     def __init__(self) -> None:
         self._turn = threading.Lock()
 
-    def run(self, *parts: Any) -> Any:
+    def run(self, *work: Any) -> Any:
         with take_turns(self._turn):
-            return run_call(*parts)
+            return run_call(*work)
 
 
 warm_worker: Any = ray.remote(_WarmWorker)

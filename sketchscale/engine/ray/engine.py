@@ -12,11 +12,9 @@ Ray retries nothing (`max_retries=0`): the loop in engine/base.py does, and coun
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -27,7 +25,7 @@ from ray import exceptions
 
 from sketchscale.engine.base import EngineOptions, Json, Needs, WorkerLost
 from sketchscale.engine.local import usable_cores
-from sketchscale.engine.ray.calls import CALLS_PER_WORKER, Shared, Work, pack, pack_shared, run_call, unpack
+from sketchscale.engine.ray.calls import CALLS_PER_WORKER, Packer, run_call, unpack
 from sketchscale.engine.ray.cluster import Cluster, Node, Watch, check_share, check_workers, live_nodes, open_cluster
 from sketchscale.engine.ray.pool import Call, WarmPool
 from sketchscale.errors import SetupError, SketchscaleError, UnreachableError
@@ -35,9 +33,6 @@ from sketchscale.errors import SetupError, SketchscaleError, UnreachableError
 __all__ = ["RayEngine"]
 
 _LOOK_S = 1.0
-
-_REMEMBERED = 4
-"""Shared arguments that are packed once: plans that run at the same time have one each."""
 
 _task: Any = ray.remote(run_call).options(max_retries=0, num_cpus=1)
 """Declared once: Ray exports a function anew each time that it is wrapped."""
@@ -54,8 +49,7 @@ class RayEngine:
         self._cluster: Cluster | None = None
         self._keeper: _Keeper | None = None
         self._opening = threading.Lock()
-        self._packed: list[tuple[tuple[Any, ...], Shared]] = []
-        self._count, self._name = itertools.count(), uuid.uuid4().hex
+        self._packer = Packer()
         self._size = options.workers
 
     @property
@@ -73,16 +67,12 @@ class RayEngine:
         return CALLS_PER_WORKER * self.workers
 
     def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs | None = None) -> Future[Json]:
-        """A call of a function; all arguments but the first may be shared by many calls, and are sent once."""
+        """A call of a function; an argument that comes again and again is sent once, and must not be changed."""
         future: Future[Json] = Future()
         try:
             keeper = self._open()
-            needs = needs or Needs()
-            share = (
-                (1.0 if self.options.gpus_per_worker is None else self.options.gpus_per_worker) if needs.gpu else 0.0
-            )
-            work = Work(task=pack(fn, args[:1]), shared=self._shared(args[1:]), environment=self.options.environment)
-            call = Call(future=future, work=work, gpus=share if needs.warm or needs.gpu else None)
+            work = self._packer.pack(fn, args, self.options.environment)
+            call = Call(future=future, work=work, gpus=self._gpus(needs or Needs()))
         except SketchscaleError as error:
             future.set_exception(error)
             return future
@@ -125,14 +115,6 @@ class RayEngine:
             return 0.0 if needs.warm else None
         return 1.0 if self.options.gpus_per_worker is None else self.options.gpus_per_worker
 
-    def _shared(self, args: tuple[Any, ...]) -> Shared:
-        for known, shared in self._packed:
-            if len(known) == len(args) and all(a is b for a, b in zip(known, args, strict=True)):
-                return shared
-        shared = pack_shared(f"{self._name}-{next(self._count)}", args)
-        self._packed = [*self._packed[1 - _REMEMBERED :], (args, shared)]
-        return shared
-
 
 class _Keeper:
     """The thread that owns calls and pools."""
@@ -142,6 +124,7 @@ class _Keeper:
         self.where = cluster.address if cluster is not None else "the Ray cluster"
         self.pools: dict[float, WarmPool] = {}
         self.plain: set[Call] = set()
+        self.warm: set[Call] = set()
         self.error: SketchscaleError | None = None
         self._probe: Future[Any] | None = None
         self._probed = 0.0
@@ -194,6 +177,7 @@ class _Keeper:
         elif call.gpus is None:
             self._start_plain(call)
         else:
+            self.warm.add(call)
             pool = self._pool(call.gpus)
             pool.queue.append(call)
             pool.dispatch()
@@ -208,8 +192,8 @@ class _Keeper:
 
     def _start_plain(self, call: Call) -> None:
         if self._probe is None:
-            self._probe, self._probed = _task.remote("", b"", "", b"", {}).future(), time.monotonic()
-        call.reference = _task.remote(*call.work.parts)
+            self._probe, self._probed = _task.remote("", b"", {}, {}).future(), time.monotonic()
+        call.reference = _task.remote(*call.work)
         self.plain.add(call)
         self._later(call.reference.future(), partial(self._answered, call, call.reference))
 
@@ -220,53 +204,49 @@ class _Keeper:
         if call.reference is not reference:
             return
         pool = None if call.gpus is None else self.pools[call.gpus]
-        lost = answer.exception()
-        if lost is not None and _by_death(lost) and pool is not None and not pool.bury(call):
-            pool.dispatch()
-            return
+        error = None if answer.exception() is None else _as_ours(answer.exception(), self.where)
+        if pool is not None and isinstance(error, WorkerLost):
+            pool.bury(call)
         self._leave(call)
-        if lost is None:
+        if error is None:
             _settle(call, answer.result())
         else:
-            _fail(call, _as_ours(lost, self.where))
+            _fail(call, error)
         if pool is not None:
             pool.dispatch()
 
     def _leave(self, call: Call) -> None:
         call.reference = None
         self.plain.discard(call)
-        if call.gpus is not None:
+        self.warm.discard(call)
+        if call.gpus in self.pools:
             self.pools[call.gpus].leave(call)
 
     def _drop(self, call: Call) -> None:
         """Nobody waits for it: a plain task is stopped, one on a warm worker comes to its own end there."""
         if call in self.plain:
             ray.cancel(call.reference, force=True)
-            self._leave(call)
-        elif call.gpus in self.pools and call in self.pools[call.gpus].queue:
+        if call.gpus not in self.pools or not self.pools[call.gpus].runs(call):
             self._leave(call)
 
     def _restart(self, late: set[Future[Json]]) -> None:
         for call in [call for call in self._all() if not late or call.future in late]:
-            if call.gpus is None:
-                self._drop(call)
-            else:
+            if call.gpus in self.pools:
                 self.pools[call.gpus].stop(call)
-                call.reference = None
+            self._drop(call)
         for pool in self.pools.values():
             if not late:
                 pool.clear()
             pool.dispatch()
 
     def _all(self) -> list[Call]:
-        return [*self.plain, *(call for pool in self.pools.values() for call in pool.calls)]
+        return [*self.plain, *self.warm]
 
     def _look(self) -> None:
         """Whether the cluster answers, and whether anything is waited for in vain."""
         seen, patience = self._watch.look(), self.options.wait_s
         if seen.silence > patience:
-            error = UnreachableError.after(self.where, seen.cause, attempts=seen.asked, seconds=seen.silence)
-            self._end(error)
+            self._end(UnreachableError.after(self.where, seen.cause, attempts=seen.asked, seconds=seen.silence))
         elif seen.bare > patience and self._all():
             self._end(
                 SetupError(f"{self.where} has had no CPU for {seen.bare:.0f} s; expected: a node with one; {_FIX}")
@@ -313,11 +293,7 @@ def _fail(call: Call, error: BaseException) -> None:
         call.future.set_exception(error)
 
 
-def _by_death(error: BaseException) -> bool:
-    return isinstance(_as_ours(error, ""), WorkerLost)
-
-
-def _as_ours(error: BaseException, where: str) -> Any:
+def _as_ours(error: BaseException | None, where: str) -> Any:
     """What Ray says, in the words of the loop: a lost worker, or an end."""
     if isinstance(error, SketchscaleError):
         return error

@@ -1,10 +1,8 @@
 """Warm actors: who runs what, and what happens when one dies.
 
 A call goes to the worker that has the least to do, at most CALLS_PER_WORKER of them to one. Workers are made when there
-is work for them, and replaced when they die.
-
-**Whose fault?** A worker that dies takes all its calls along, and only one of them may be to blame. Each of them is run
-again *alone* on a worker: one that dies there as well is a `WorkerLost`, and an attempt; the others have lost nothing.
+is work for them. One that dies takes all its calls along (`WorkerLost`; the loop knows that only one of them can be to
+blame), and the next call makes another. One that is ended because of a late call takes no other call along.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -39,16 +37,12 @@ class Call:
 
     Attributes:
         gpus: of the warm worker that it needs; None for a plain task.
-        alone: shares a worker with no other call.
-        if_lost: what becomes of it when its worker dies: it is lost, or runs again alone.
         reference: Ray's, to the run that counts; None while it waits.
     """
 
     future: Future[Json]
     work: Work
     gpus: float | None = None
-    alone: bool = False
-    if_lost: Literal["lost", "alone"] = "lost"
     reference: Any = None
 
 
@@ -61,10 +55,9 @@ class _Member:
     calls: list[Call] = field(default_factory=list)
     ready: bool = False
 
-    def takes(self, call: Call) -> bool:
-        if not self.ready or any(other.alone for other in self.calls):
-            return False
-        return not self.calls if call.alone else len(self.calls) < CALLS_PER_WORKER
+    @property
+    def has_room(self) -> bool:
+        return self.ready and len(self.calls) < CALLS_PER_WORKER
 
 
 class WarmPool:
@@ -94,18 +87,17 @@ class WarmPool:
 
     def dispatch(self) -> None:
         """Give out what is queued, and make workers for what is left."""
-        while self.queue and (member := self._free(self.queue[0])):
+        while self.queue and (member := self._free()):
             call = self.queue.popleft()
             member.calls.append(call)
-            call.if_lost = "lost"
-            reference = call.reference = member.actor.run.remote(*call.work.parts)
+            reference = call.reference = member.actor.run.remote(*call.work)
             self._later(reference.future(), partial(self._done, call, reference))
         outstanding = len(self.queue) + sum(len(member.calls) for member in self.members)
         while self.queue and len(self.members) < min(self.size, outstanding):
             self._hire()
 
-    def _free(self, call: Call) -> _Member | None:
-        able = [member for member in self.members if member.takes(call)]
+    def _free(self) -> _Member | None:
+        able = [member for member in self.members if member.has_room]
         return min(able, key=lambda member: len(member.calls), default=None)
 
     def _of(self, call: Call) -> _Member | None:
@@ -120,17 +112,14 @@ class WarmPool:
         if member := self._of(call):
             member.calls.remove(call)
 
-    def bury(self, call: Call) -> bool:
-        """The worker of a call has died: whether the call is lost with it; if not, it is queued again."""
+    def bury(self, call: Call) -> None:
+        """The worker of a call has died; the other calls that were there have errors of their own."""
         if member := self._of(call):
-            for other in member.calls:
-                other.if_lost = "alone" if len(member.calls) > 1 else "lost"
             self._dismiss(member)
-        if call.if_lost == "lost":
-            return True
-        call.alone, call.reference = True, None
-        self.queue.appendleft(call)
-        return False
+
+    def runs(self, call: Call) -> bool:
+        """Whether a worker has it."""
+        return self._of(call) is not None
 
     def stop(self, call: Call) -> None:
         """End a call that is given up, and its worker with it; other calls of that worker go to another."""
@@ -141,11 +130,6 @@ class WarmPool:
             for other in reversed(member.calls):
                 other.reference = None
                 self.queue.appendleft(other)
-
-    @property
-    def calls(self) -> list[Call]:
-        """All that wait or run."""
-        return [*self.queue, *(call for member in self.members for call in member.calls)]
 
     def clear(self) -> None:
         """End all workers."""

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from sketchscale.engine.turns import turn
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.objects.classifiers.ensemble import mean_probabilities
 from sketchscale.objects.classifiers.forests import forest_probabilities
@@ -316,8 +317,10 @@ class Classifier:
             for patches in _portions(batches, shape[0]):
                 padded = np.zeros(shape, np.float32)
                 padded[: len(patches)] = patches
-                tensor = channels_last(prepare_patches(padded, self.config.patches)).to(device)
-                found.append(torch.softmax(network(tensor), dim=1).cpu().numpy()[: len(patches)])
+                tensor = channels_last(prepare_patches(padded, self.config.patches))
+                with turn():
+                    scores = torch.softmax(network(tensor.to(device)), dim=1).cpu().numpy()
+                found.append(scores[: len(patches)])
         return np.concatenate(found)
 
 
