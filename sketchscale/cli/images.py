@@ -273,23 +273,22 @@ def plan(
 
 
 def status(images: opt.Images, json: opt.Json = False) -> None:
-    """Which stages have run on an image, how far, and whether their result is committed."""
+    """How far every run on an image is: from any machine, while it goes on; who runs it; whether it is committed."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.verify import status as work
 
     rows = [row for image in expand(images) for row in work(image)]
-    opt.show(
-        rows,
-        json,
-        lambda: (
-            "\n".join(
-                f"{r['image']}\t{r['run']}\t{'committed' if r['committed'] else 'unfinished'}\t"
-                + " ".join(f"{stage}:{n}" for stage, n in r["stages"].items())
-                for r in rows
-            )
-            or "nothing has run here yet"
-        ),
-    )
+    opt.show(rows, json, lambda: "\n".join(map(_status_line, rows)) or "nothing has run here yet")
+
+
+def _status_line(row: dict[str, Any]) -> str:
+    owner, now = row["owner"], ""
+    if row["state"] != "committed" and row["stage"]:
+        now = f"{row['stage']} {row['done']} of {row['total']} tasks"
+        now += f", {row['tasks_per_s']:g} per s" if row["tasks_per_s"] else ""
+    by = f"{owner['host']} process {owner['pid']} since {owner['started']}" if owner else ""
+    stages = " ".join(f"{stage}:{n}" for stage, n in row["stages"].items())
+    return "\t".join((row["image"], row["run"], row["state"], now, by, stages))
 
 
 def verify(images: opt.Images, json: opt.Json = False) -> None:

@@ -85,7 +85,7 @@ class StageParts:
         self._write("end", {"parts": self.count, "total": total})
 
     def _write(self, name: str, header: Mapping[str, int]) -> None:
-        text = "\n".join((json.dumps({"of": self.identity, **header}), *sorted(self._lines)))
+        text = json.dumps({"of": self.identity, **header}) + "\n[" + ",\n".join(sorted(self._lines)) + "]"
         put_blob(self.store, f"{self.folder}/{name}.gz", gzip.compress(text.encode(), 1, mtime=0))
         self._lines = []
 
@@ -94,9 +94,8 @@ class StageParts:
         if data is None:
             return {}, {}
         try:
-            header, *lines = gzip.decompress(data).splitlines()
-            named = json.loads(header)
-            results = dict(json.loads(line) for line in lines)
+            header, _, lines = gzip.decompress(data).partition(b"\n")
+            named, results = json.loads(header), dict(json.loads(lines))
         except (OSError, EOFError, ValueError, TypeError, zlib.error):
             return {}, {}
         return (named, results) if named.get("of") == self.identity else ({}, {})

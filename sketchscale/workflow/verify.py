@@ -22,10 +22,11 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.intensity import plan_histogram
 from sketchscale.io.arrays import ArrayRef, checksum, read_box
-from sketchscale.io.blobs import get_blob, list_blobs
+from sketchscale.io.blobs import get_blob
 from sketchscale.io.documents import parse_json
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger, reopen_ledger
+from sketchscale.io.progress import as_record, run_states
 from sketchscale.io.pyramid import HalveTask, plan_level
 from sketchscale.io.table import list_tables, read_table, table_digest
 from sketchscale.workflow.runner import Runner, quiet
@@ -36,21 +37,14 @@ _ROOT = ".sketchscale"
 
 
 def status(address: str) -> list[dict[str, Any]]:
-    """Runs on an image: for each its name, finished tasks by stage, and whether its result is committed."""
+    """Runs on an image, from any machine while they go on; writes nothing.
+
+    Returns:
+        For each its name, state (committed, running, stopped), current stage with tasks done and in all, tasks a
+        second, finished tasks and totals by stage, and who owns it.
+    """
     image = open_image(address)
-    runs: dict[str, dict[str, Any]] = {}
-    for key in list_blobs(image.address, _ROOT):
-        run, _, rest = key.removeprefix(f"{_ROOT}/").partition("/")
-        if not rest:
-            continue
-        entry = runs.setdefault(run, {"image": image.address, "run": run, "committed": False, "stages": {}})
-        part, _, name = rest.partition("/")
-        if part == "ledger":
-            stage = name.partition("/")[0]
-            entry["stages"][stage] = entry["stages"].get(stage, 0) + 1
-        if rest in ("commit/result.json", "commit/image.json"):
-            entry["committed"] = True
-    return [runs[run] for run in sorted(runs)]
+    return [{"image": image.address, **as_record(run)} for run in run_states(image.address)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

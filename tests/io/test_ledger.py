@@ -3,46 +3,55 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
 from sketchscale.errors import InputError, OutputExistsError, ResumeError
 from sketchscale.io.blobs import get_blob, list_blobs, put_blob
-from sketchscale.io.ledger import open_ledger
+from sketchscale.io.ledger import StoreLedger, open_ledger
 
 _MADE_OF = {"model": "abc", "config": "def"}
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "s3"])
 def store(request, tmp_path):
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3')}/image.zarr"
     return str(tmp_path / "s") if request.param == "folder" else f"memory://ledger-{tmp_path.name}"
 
 
+def opened(store: str, run: str = "run", made_of: dict[str, str] = _MADE_OF, **options: Any) -> StoreLedger:
+    """A ledger that is given up at once, as by a process that ended: still one to write with."""
+    with open_ledger(store, run, made_of, **options) as ledger:
+        return ledger
+
+
 def test_records_come_back_in_another_process_and_only_for_their_stage(store):
-    ledger = pickle.loads(pickle.dumps(open_ledger(store, "run", _MADE_OF)))
+    ledger = pickle.loads(pickle.dumps(opened(store)))
     ledger.record("predict", "000.001", {"count": 3, "box": [0, 1.5, None]})
     ledger.record("predict", "000.000", 7)
     ledger.record("predict", "000.000", 8)
     ledger.record("predict-more", "000.000", 9)
-    again = open_ledger(store, "run", _MADE_OF, resume=True)
+    again = opened(store, resume=True)
     assert again.finished("predict") == {"000.000": 8, "000.001": {"count": 3, "box": [0, 1.5, None]}}
     assert again.finished("merge") == {}
 
 
 def test_a_run_that_is_there_needs_a_decision(store):
-    open_ledger(store, "run", _MADE_OF).record("a", "0", 1)
+    opened(store).record("a", "0", 1)
     with pytest.raises(OutputExistsError, match="--resume to continue it, --overwrite"):
-        open_ledger(store, "run", _MADE_OF)
+        opened(store)
     with pytest.raises(ResumeError, match=r"config \(def -> xyz\), device \(absent -> gpu\);"):
-        open_ledger(store, "run", {**_MADE_OF, "config": "xyz", "device": "gpu"}, resume=True)
+        opened(store, "run", {**_MADE_OF, "config": "xyz", "device": "gpu"}, resume=True)
     with pytest.raises(InputError, match="one of them"):
-        open_ledger(store, "run", _MADE_OF, resume=True, overwrite=True)
-    assert open_ledger(store, "run", {"model": "other"}, overwrite=True).finished("a") == {}
-    open_ledger(store, "other-run", _MADE_OF)
+        opened(store, resume=True, overwrite=True)
+    assert opened(store, "run", {"model": "other"}, overwrite=True).finished("a") == {}
+    opened(store, "other-run", _MADE_OF)
 
 
 def test_damaged_and_foreign_records_do_not_count(store):
-    ledger = open_ledger(store, "run", _MADE_OF)
+    ledger = opened(store)
     for key in "abc":
         ledger.record("stage", key, {"count": 3})
     path = ".sketchscale/run/ledger/stage"
@@ -50,13 +59,13 @@ def test_damaged_and_foreign_records_do_not_count(store):
     put_blob(store, f"{path}/a.json", good[:-5])
     put_blob(store, f"{path}/b.json", good.replace(b'"count": 3', b'"count": 4'))
     assert ledger.finished("stage") == {"c": {"count": 3}}
-    other = open_ledger(store, "second", {"model": "x"})
+    other = opened(store, "second", {"model": "x"})
     put_blob(store, ".sketchscale/second/ledger/stage/a.json", good)
     assert other.finished("stage") == {}
 
 
 def test_one_commit_wins_and_a_damaged_one_is_an_error(store):
-    ledger = open_ledger(store, "run", _MADE_OF)
+    ledger = opened(store)
     assert ledger.committed("labels") is None
     assert ledger.commit("labels", {"objects": 4})
     assert not ledger.commit("labels", {"objects": 5})
@@ -67,7 +76,7 @@ def test_one_commit_wins_and_a_damaged_one_is_an_error(store):
 
 
 def test_scratch_goes_and_results_stay(store):
-    ledger = open_ledger(store, "run", _MADE_OF)
+    ledger = opened(store)
     put_blob(ledger.scratch, "fields/zarr.json", b"{}")
     put_blob(store, "labels/zarr.json", b"{}")
     ledger.record("stage", "a", 1)
@@ -79,9 +88,9 @@ def test_scratch_goes_and_results_stay(store):
 
 def test_strays_of_a_killed_run_are_swept_where_only_it_writes(tmp_path):
     store = str(tmp_path)
-    open_ledger(store, "run", _MADE_OF)
+    opened(store)
     for folder in (".sketchscale/run/ledger/a", "labels/mine", "labels/other"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "x.1.partial").touch()
-    open_ledger(store, "run", _MADE_OF, resume=True, outputs=("labels/mine",))
+    opened(store, resume=True, outputs=("labels/mine",))
     assert [p.parent.name for p in tmp_path.rglob("*.partial")] == ["other"]

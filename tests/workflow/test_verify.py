@@ -53,6 +53,12 @@ def change_pixel(image: Path) -> None:
     zarr.open_array(Path(level.store) / level.path, mode="r+")[box.slices] = read_box(level, box) ^ 1
 
 
+def lose_record(image: Path) -> None:
+    run = image / ".sketchscale/segment-nuclei"
+    next((run / "ledger/relabel").iterdir()).unlink()
+    flip(run / "stage/relabel/end.gz")
+
+
 def rename(image: Path) -> None:
     path = image / "zarr.json"
     path.write_text(path.read_text().replace("image.npy", "other.npy"))
@@ -79,10 +85,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda i: flip(i / ".sketchscale/measure-nuclei/commit/result.json"),
         "is readable",
     ),
-    "a lost record of the ledger": (
-        lambda i: next((i / ".sketchscale/segment-nuclei/ledger/relabel").iterdir()).unlink(),
-        "labels/nuclei: blocks",
-    ),
+    "a lost record of the ledger, and the note of all records": (lose_record, "labels/nuclei: blocks"),
 }
 
 
