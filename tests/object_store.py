@@ -13,6 +13,7 @@ import io
 import subprocess
 import sys
 import threading
+import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -48,19 +49,9 @@ class ObjectServer:
         self.endpoint = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
 
     def make_bucket(self, name: str = "") -> str:
-        """A new bucket; its name."""
-        import boto3
-
+        """A new bucket; its name. Its rights and its settings are the server's defaults."""
         name = name or f"test-{uuid.uuid4().hex[:12]}"
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
-        client.create_bucket(Bucket=name)
-        client.close()
+        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}", method="PUT", data=b"")).close()
         return name
 
     def close(self) -> None:

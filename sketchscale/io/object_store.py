@@ -32,7 +32,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from sketchscale.errors import MissingDataError, OutputError, SketchscaleError
 from sketchscale.io.buckets import connect, split_bucket, storage_environment
-from sketchscale.io.patience import DEFAULT_WAIT_S, NotStoredError, persist, status_of, within
+from sketchscale.io.patience import DEFAULT_WAIT_S, NotStoredError, persist, refusal, status_of, within
 
 __all__ = ["Found", "PatientStore"]
 
@@ -261,14 +261,16 @@ class PatientStore(Store):
         try:
             result = await within(seconds, put, len(data))
         except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError) as error:
-            if status_of(error) == 409:  # two at a time: nobody is told yet who was first
+            if status_of(error) == 409 or mode == "overwrite":  # two at a time: nobody is told yet who was first
                 raise NotStoredError("two writers at a time") from error
             found = await self._twice(key, None)
             return found is not None and found.writer == writer
-        except FileNotFoundError as error:  # the answer to a conditional PUT when the object is gone meanwhile
-            if "NoSuchKey" in str(error):
-                return False
-            raise
+        except FileNotFoundError as error:
+            if refusal(self._name(key), error, writing=True) is not None:
+                raise
+            if isinstance(mode, dict):
+                return False  # what was to be replaced is gone
+            raise NotStoredError(f"status {status_of(error)} to a PUT") from error
         await self._look_up(key, len(data), result.get("e_tag"))
         return True
 
@@ -350,13 +352,16 @@ class PatientStore(Store):
             yield key
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        seen: set[str] = set()
-        depth = len(prefix.strip("/")) + 1 if prefix.strip("/") else 0
-        async for key in self.list_prefix(prefix):
-            name = key[depth:].partition("/")[0]
-            if name not in seen:
-                seen.add(name)
-                yield name
+        """Names directly below a prefix; what is inside them is not listed, so a folder of plates costs one request."""
+        import obstore
+
+        async def ask(seconds: float) -> Any:
+            below = self._path(prefix) or None
+            return await within(seconds, obstore.list_with_delimiter_async(self._server, below))
+
+        found = await persist(self._name(prefix), ask)
+        for path in sorted([*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]):
+            yield path.strip("/").rpartition("/")[2]
 
 
 def _unfit(root: str) -> OutputError:

@@ -38,6 +38,8 @@ DEFAULT_WAIT_S = 60.0
 _RATE = 1e6
 """Bytes a second: a transfer slower than this counts as one that does not answer."""
 
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+
 T = TypeVar("T")
 
 
@@ -102,7 +104,7 @@ async def within(seconds: float, work: Awaitable[T], size: int = 0) -> T:
 def _is_answer(error: Exception) -> bool:
     """Whether a store answered after all: it is there or not, or a typed error from further down."""
     if isinstance(error, FileNotFoundError):
-        return "NoSuchBucket" not in str(error) and "ContainerNotFound" not in str(error)
+        return _code_of(error) not in _NO_BUCKET
     return isinstance(error, (SketchscaleError, FileExistsError)) or type(error).__name__ in (
         "AlreadyExistsError",
         "PreconditionError",
@@ -138,12 +140,12 @@ def refusal(key: str, error: Exception, *, writing: bool) -> SketchscaleError | 
     """The typed error for what will not pass; None for what may."""
     status, code = status_of(error), _code_of(error)
     kind = OutputError if writing else InputError
-    if "169.254.169.254" in str(error) or "metadata.google.internal" in str(error):
+    if re.search(r"https?://(169\.254\.169\.254|metadata\.google\.internal|metadata)/", str(error)):
         return SetupError(
             f"{key}: no credentials were found; expected: those of the environment, a profile or this machine's role; "
             f"to fix: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or AWS_SKIP_SIGNATURE=true if public"
         )
-    if code in ("NoSuchBucket", "ContainerNotFound") or "ContainerNotFound" in str(error):
+    if code in _NO_BUCKET:
         return MissingDataError(
             f"{key}: there is no such bucket ({_bucket(key)}); to fix: correct its name, or make it"
         )
