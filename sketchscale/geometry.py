@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, overload
 
 from sketchscale.errors import InputError
 
-__all__ = ["Box", "Tile", "block_shape", "tile_cover", "whole"]
+__all__ = ["Box", "Tile", "TileCover", "TileTasks", "block_shape", "tile_cover", "whole"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -93,7 +94,80 @@ def whole(shape: Sequence[int]) -> Box:
     return Box((0,) * len(shape), tuple(int(n) for n in shape))
 
 
-def tile_cover(shape: Sequence[int], block: Sequence[int], *, halo: int = 0) -> tuple[Tile, ...]:
+@dataclass(frozen=True, slots=True)
+class TileCover(Sequence[Tile]):
+    """The tiles of `tile_cover`, made when they are asked for: a million of them take no memory."""
+
+    shape: tuple[int, ...]
+    block: tuple[int, ...]
+    halo: int
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tiles along each axis."""
+        return tuple(-(-n // b) for n, b in zip(self.shape, self.block, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    @overload
+    def __getitem__(self, position: int) -> Tile: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Tile, ...]: ...
+
+    def __getitem__(self, position: int | slice) -> Tile | tuple[Tile, ...]:
+        if isinstance(position, slice):
+            return tuple(self[i] for i in range(*position.indices(len(self))))
+        rest = range(len(self))[position]  # negative positions, and the error of every sequence
+        index = []
+        for count in reversed(self.counts):
+            rest, at = divmod(rest, count)
+            index.append(at)
+        return self._tile(tuple(reversed(index)))
+
+    def __iter__(self) -> Iterator[Tile]:
+        return map(self._tile, itertools.product(*(range(n) for n in self.counts)))
+
+    def _tile(self, index: tuple[int, ...]) -> Tile:
+        start = tuple(i * b for i, b in zip(index, self.block, strict=True))
+        write = Box(start, tuple(min(a + b, n) for a, b, n in zip(start, self.block, self.shape, strict=True)))
+        return Tile(index=index, write=write, read=write.grow(self.halo).clip(self.shape) if self.halo else write)
+
+
+TaskT = TypeVar("TaskT")
+
+
+@dataclass(frozen=True, slots=True)
+class TileTasks(Sequence[TaskT]):
+    """A task for each tile, made when it is asked for.
+
+    >>> TileTasks(tile_cover((4,), (2,)), lambda tile: tile.key)[1]
+    '000001'
+    """
+
+    tiles: Sequence[Tile]
+    make: Callable[[Tile], TaskT]
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    @overload
+    def __getitem__(self, position: int) -> TaskT: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> tuple[TaskT, ...]: ...
+
+    def __getitem__(self, position: int | slice) -> TaskT | tuple[TaskT, ...]:
+        if isinstance(position, slice):
+            return tuple(map(self.make, self.tiles[position]))
+        return self.make(self.tiles[position])
+
+    def __iter__(self) -> Iterator[TaskT]:
+        return map(self.make, self.tiles)
+
+
+def tile_cover(shape: Sequence[int], block: Sequence[int], *, halo: int = 0) -> TileCover:
     """Tiles whose write boxes cover an array exactly once, in raster order, anchored at zero.
 
     Args:
@@ -106,13 +180,7 @@ def tile_cover(shape: Sequence[int], block: Sequence[int], *, halo: int = 0) -> 
     """
     if len(shape) != len(block) or min(block, default=1) < 1 or halo < 0:
         raise InputError(f"cannot tile an array of shape {tuple(shape)} by blocks of {tuple(block)} with halo {halo}")
-    counts = [-(-n // b) for n, b in zip(shape, block, strict=True)]
-    tiles = []
-    for index in itertools.product(*(range(n) for n in counts)):
-        start = tuple(i * b for i, b in zip(index, block, strict=True))
-        write = Box(start, tuple(a + b for a, b in zip(start, block, strict=True))).clip(shape)
-        tiles.append(Tile(index=index, write=write, read=write.grow(halo).clip(shape)))
-    return tuple(tiles)
+    return TileCover(tuple(int(n) for n in shape), tuple(int(b) for b in block), halo)
 
 
 def block_shape(shape: Sequence[int], write_unit: Sequence[int], target: int, *, least: int = 2) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, tile_cover, whole
+from sketchscale.geometry import Box, Tile, TileTasks, tile_cover, whole
 from sketchscale.io.arrays import checksum
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 
@@ -57,6 +57,10 @@ class HistogramTask:
     box: Box
 
 
+def _task(tile: Tile) -> HistogramTask:
+    return HistogramTask(key=tile.key, box=tile.write)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistogramConfig:
     """Which pass over which channels."""
@@ -84,11 +88,11 @@ def plan_histogram(
     """
     chosen = tuple(range(len(plane.channels))) if channels is None else tuple(channels)
     tiles = tile_cover(plane.shape, tuple(block))
-    pixels = max((t.write.size for t in tiles), default=0)
+    pixels = tiles[0].write.size if tiles else 0  # the first one is never cut
     return Plan(
         stage="histogram" if position == 0 else f"histogram-{position}",
         fn=_count_block,
-        tasks=[HistogramTask(key=t.key, box=t.write) for t in tiles],
+        tasks=TileTasks(tiles, _task),
         config=HistogramConfig(
             plane=plane, channels=chosen, prefixes=prefixes or ((0,),) * len(chosen), position=position
         ),
@@ -125,7 +129,7 @@ def channel_ranges(
         InputError: NaN or Inf pixels (how many, and the first block), a constant channel, an empty plane.
     """
     chosen = tuple(range(len(plane.channels))) if channels is None else tuple(channels)
-    boxes = [t.write for t in tile_cover(plane.shape, tuple(block))]
+    boxes = TileTasks(tile_cover(plane.shape, tuple(block)), lambda tile: tile.write)
 
     def count(prefixes: Prefixes, position: int) -> dict[str, Any]:
         plan = plan_histogram(plane, block, chosen, prefixes=prefixes, position=position)

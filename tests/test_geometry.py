@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,7 +30,23 @@ def test_write_boxes_cover_every_pixel_once_and_read_boxes_hold_them(
 
 
 def test_an_empty_array_has_no_tiles() -> None:
-    assert tile_cover((0, 5), (2, 2)) == ()
+    assert list(tile_cover((0, 5), (2, 2))) == []
+
+
+def test_a_tile_by_its_position_is_that_of_the_iteration() -> None:
+    tiles = tile_cover((7, 5, 9), (3, 5, 2), halo=1)
+    assert [tiles[i] for i in range(len(tiles))] == list(tiles)
+    assert (tiles[-1], tiles[1:3]) == (list(tiles)[-1], tuple(tiles)[1:3])
+    with pytest.raises(IndexError):
+        tiles[len(tiles)]
+
+
+def test_a_million_tiles_take_no_memory() -> None:
+    tracemalloc.start()
+    tiles = tile_cover((2048 * 1000, 2048 * 1000), (2048, 2048))
+    assert (len(tiles), tiles[999_999].write.stop) == (10**6, (2048 * 1000, 2048 * 1000))
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
 
 
 def test_a_block_of_nothing_is_refused() -> None:

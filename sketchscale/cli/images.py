@@ -85,7 +85,7 @@ def convert(
     from sketchscale.io.convert import ConvertConfig
     from sketchscale.workflow import convert as work
 
-    given = {"axes": axes, "spacing": (spacing, spacing) if spacing else None}
+    given: dict[str, Any] = {"axes": axes, "spacing": (spacing, spacing) if spacing else None}
     given |= {"version": ngff, "chunk": chunk, "shard": shard}
     settings = parse(ConvertConfig, given, source="options")
     if dry_run:

@@ -13,7 +13,8 @@ write units, and a task run twice writes the same bytes, so any engine, order an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -22,11 +23,12 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Engine, Json, Plan, run_plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, tile_cover, whole
+from sketchscale.geometry import Box, Tile, TileTasks, tile_cover, whole
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.euler import EndPoints, follow_flow
 from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join_pieces, local_objects, number_objects
 from sketchscale.integration.region import Region, region_of
+from sketchscale.io.ahead import ahead
 from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box, write_box, write_unit
 from sketchscale.io.blobs import get_arrays, put_arrays
 
@@ -34,6 +36,7 @@ __all__ = [
     "BlockTask",
     "OutlineJob",
     "RelabelJob",
+    "block_task",
     "check_output",
     "create_scratch",
     "integrate",
@@ -42,7 +45,9 @@ __all__ = [
     "merge_blocks",
     "plan_outline",
     "plan_relabel",
+    "put_tables",
     "read_fields",
+    "read_objects",
 ]
 
 
@@ -53,6 +58,11 @@ class BlockTask:
     key: str
     index: tuple[int, ...]
     core: Box
+
+
+def block_task(tile: Tile) -> BlockTask:
+    """The task of a block."""
+    return BlockTask(key=tile.key, index=tile.index, core=tile.write)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +196,7 @@ def plan_outline(
         raise InputError.of(found=f"{fields} is {array.dtype}", expected="float16", fix="store the fields as float16")
     check_output(scratch, shape, block, ("uint32",))
     job = OutlineJob(fields=fields, scratch=scratch, blobs=blobs, shape=shape, integration=config)
-    tasks = [BlockTask(key=t.key, index=t.index, core=t.write) for t in tile_cover(shape, block)]
+    tasks = TileTasks(tile_cover(shape, block), block_task)
     memory = max((_outline_bytes(t.core, job) for t in tasks), default=0)
     return Plan(stage="outline", fn=outline_block, tasks=tasks, config=job, task_bytes=memory)
 
@@ -257,20 +267,38 @@ def merge_blocks(outline: Plan[BlockTask]) -> ObjectMap:
     unifier, counts = Unifier(), []
     for _, row in groupby(outline.tasks, key=lambda task: task.index[0]):
         tasks = list(row)
-        objects = [_block_objects(job, task) for task in tasks]
+        objects = list(read_objects(job.blobs, tasks))
         counts += [o.area.size for o in objects]
         unifier.add_row(objects, (tasks[0].core.stop[0] - job.integration.margin) * job.shape[1])
-    pieces = (_block_objects(job, task) for task in outline.tasks)
-    roots = join_pieces(pieces, unifier.roots(), job.integration)
-    blocks = (_block_objects(job, task) for task in outline.tasks)
-    merged, labels = number_objects(blocks, roots, whole(job.shape).size, job.integration)
-    for task, table in zip(outline.tasks, np.split(labels, np.cumsum(counts)[:-1]), strict=True):
-        put_arrays(job.blobs, f"tables/{task.key}", {"label": table})
+    roots = join_pieces(read_objects(job.blobs, outline.tasks), unifier.roots(), job.integration)
+    merged, labels = number_objects(
+        read_objects(job.blobs, outline.tasks), roots, whole(job.shape).size, job.integration
+    )
+    put_tables(job.blobs, outline.tasks, labels, counts)
     return merged
 
 
-def _block_objects(job: OutlineJob, task: BlockTask) -> BlockObjects:
-    return BlockObjects.of(get_arrays(job.blobs, f"outline/{task.key}"))
+def read_objects(blobs: str, tasks: Iterable[BlockTask]) -> Iterator[BlockObjects]:
+    """What the blocks know, in their order, read a few ahead."""
+    return ahead(lambda task: BlockObjects.of(get_arrays(blobs, f"outline/{task.key}")), tasks)
+
+
+def put_tables(blobs: str, tasks: Iterable[BlockTask], labels: npt.NDArray[np.uint32], counts: Sequence[int]) -> None:
+    """Store the final labels of each block's own ids, several blocks at once.
+
+    Args:
+        labels: of the local objects of all blocks, in the order of the tasks.
+        counts: local objects of each block.
+    """
+
+    def put(part: tuple[BlockTask, int, int]) -> None:
+        task, start, stop = part
+        put_arrays(blobs, f"tables/{task.key}", {"label": labels[start:stop]})
+
+    stops = itertools.accumulate(counts)
+    parts = ((task, stop - count, stop) for task, count, stop in zip(tasks, counts, stops, strict=True))
+    for _ in ahead(put, parts):
+        pass
 
 
 def plan_relabel(outline: Plan[BlockTask], target: ArrayRef, *, stage: str = "relabel") -> Plan[BlockTask]:
@@ -291,7 +319,7 @@ def plan_relabel(outline: Plan[BlockTask], target: ArrayRef, *, stage: str = "re
     block = outline.tasks[0].core.shape if outline.tasks else job.shape
     check_output(target, job.shape, block, ("uint32", "uint64"))
     relabel = RelabelJob(scratch=job.scratch, blobs=job.blobs, target=target)
-    memory = max((24 * t.core.size + 32_000_000 for t in outline.tasks), default=0)
+    memory = 24 * outline.tasks[0].core.size + 32_000_000 if outline.tasks else 0  # the first one is never cut
     return Plan(stage=stage, fn=relabel_block, tasks=outline.tasks, config=relabel, task_bytes=memory)
 
 

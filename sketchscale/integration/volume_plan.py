@@ -17,13 +17,20 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Engine, Json, Plan, run_plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, tile_cover, whole
-from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join_pieces
-from sketchscale.integration.plan import BlockTask, create_scratch, plan_relabel
+from sketchscale.geometry import Box, TileTasks, tile_cover, whole
+from sketchscale.integration.merge import ObjectMap, Unifier, join_pieces
+from sketchscale.integration.plan import (
+    BlockTask,
+    block_task,
+    create_scratch,
+    plan_relabel,
+    put_tables,
+    read_objects,
+)
 from sketchscale.integration.volume import VolumeConfig, follow_volume, volume_region
 from sketchscale.integration.volume_merge import local_volume_objects, number_volume_objects
 from sketchscale.io.arrays import ArrayRef, open_array, read_box, write_box, write_unit
-from sketchscale.io.blobs import get_arrays, put_arrays
+from sketchscale.io.blobs import put_arrays
 
 __all__ = [
     "VolumeJob",
@@ -112,7 +119,7 @@ def plan_volume_outline(
         raise InputError.of(found=f"{fields} is {array.dtype}", expected="float16", fix="store the fields as float16")
     _check_scratch(scratch, shape, block)
     job = VolumeJob(fields=fields, scratch=scratch, blobs=blobs, shape=shape, integration=config)
-    tasks = [BlockTask(key=t.key, index=t.index, core=t.write) for t in tile_cover(shape, block)]
+    tasks = TileTasks(tile_cover(shape, block), block_task)
     memory = max((_outline_bytes(t.core, job) for t in tasks), default=0)
     return Plan(stage="outline", fn=outline_volume_block, tasks=tasks, config=job, task_bytes=memory)
 
@@ -173,20 +180,15 @@ def merge_volume_blocks(outline: Plan[BlockTask]) -> ObjectMap:
     unifier, counts = Unifier(), []
     for _, slab in groupby(outline.tasks, key=lambda task: task.index[0]):
         tasks = list(slab)
-        objects = [_block_objects(job, task) for task in tasks]
+        objects = list(read_objects(job.blobs, tasks))
         counts += [o.area.size for o in objects]
         next_window = tasks[0].core.stop[0] - job.integration.margin
         unifier.add_row(objects, next_window * job.shape[1] * job.shape[2])
-    roots = join_pieces((_block_objects(job, t) for t in outline.tasks), unifier.roots(), job.integration)
-    blocks = (_block_objects(job, task) for task in outline.tasks)
+    roots = join_pieces(read_objects(job.blobs, outline.tasks), unifier.roots(), job.integration)
+    blocks = read_objects(job.blobs, outline.tasks)
     merged, labels = number_volume_objects(blocks, roots, whole(job.shape).size, job.integration)
-    for task, table in zip(outline.tasks, np.split(labels, np.cumsum(counts)[:-1]), strict=True):
-        put_arrays(job.blobs, f"tables/{task.key}", {"label": table})
+    put_tables(job.blobs, outline.tasks, labels, counts)
     return merged
-
-
-def _block_objects(job: VolumeJob, task: BlockTask) -> BlockObjects:
-    return BlockObjects.of(get_arrays(job.blobs, f"outline/{task.key}"))
 
 
 def integrate_stored_volume(

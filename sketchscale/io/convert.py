@@ -24,7 +24,7 @@ import sketchscale
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Engine, Event, Json, Plan, run_plan
 from sketchscale.errors import InputError, OutputExistsError
-from sketchscale.geometry import Box, block_shape, tile_cover
+from sketchscale.geometry import Box, Tile, TileTasks, block_shape, tile_cover
 from sketchscale.io.arrays import ArrayRef, write_box
 from sketchscale.io.blobs import delete_blob, delete_blobs, list_blobs
 from sketchscale.io.groups import read_attributes
@@ -100,6 +100,10 @@ class BlockTask:
     write: Box
 
 
+def _task(tile: Tile) -> BlockTask:
+    return BlockTask(key=tile.key, write=tile.write)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockConfig:
     """From which file to which array."""
@@ -148,7 +152,7 @@ class Conversion:
         return Plan(
             stage="pixels",
             fn=convert_block,
-            tasks=tuple(BlockTask(key=t.key, write=t.write) for t in tile_cover(self.shapes[0], blocks)),
+            tasks=TileTasks(tile_cover(self.shapes[0], blocks), _task),
             config=BlockConfig(source=self.source, target=self.levels[0]),
             task_bytes=held * itemsize,
         )

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, block_shape, tile_cover
+from sketchscale.geometry import Box, Tile, TileTasks, block_shape, tile_cover
 from sketchscale.io.arrays import ArrayRef, open_array, read_box, write_box, write_unit
 
 __all__ = ["METHODS", "HalveConfig", "HalveTask", "halve_mean", "halve_nearest", "plan_level"]
@@ -89,6 +89,10 @@ class HalveConfig:
     method: str
 
 
+def _task(tile: Tile) -> HalveTask:
+    return HalveTask(key=tile.key, write=tile.write)
+
+
 def halve_block(task: HalveTask, config: HalveConfig) -> Json:
     """Read what a block covers in the finer level, halve it, write it; returns the checksum of what was written."""
     finer = open_array(config.source).shape
@@ -122,12 +126,11 @@ def plan_level(source: ArrayRef, target: ArrayRef, method: Method, *, block: int
     unit = write_unit(coarser)
     side = math.isqrt(block**2 // math.prod(unit[:-2]))
     shape = (*unit[:-2], *block_shape(coarser.shape[-2:], unit[-2:], side, least=1 if coarser.shards else 2))
-    tiles = tile_cover(coarser.shape, shape)
     pixels = Box((0,) * len(shape), shape).size
     return Plan(
         stage=f"level-{target.path.replace('/', '-')}",
         fn=halve_block,
-        tasks=tuple(HalveTask(key=tile.key, write=tile.write) for tile in tiles),
+        tasks=TileTasks(tile_cover(coarser.shape, shape), _task),
         config=HalveConfig(source=source, target=target, method=method),
         task_bytes=pixels * (4 * finer.dtype.itemsize + 4 * max(8, finer.dtype.itemsize) + finer.dtype.itemsize),
     )

@@ -12,11 +12,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
+from zarr.core.sync import sync
+
 from sketchscale.errors import InputError
 from sketchscale.io.blobs import get_blob, put_blob, writing_blob
-from sketchscale.io.store import is_local
+from sketchscale.io.store import is_local, open_store
 
-__all__ = ["get_file", "has_file", "put_file", "require_local", "split_file", "writing_file"]
+__all__ = ["get_file", "has_file", "list_names", "put_file", "require_local", "split_file", "writing_file"]
 
 
 def split_file(address: str | Path) -> tuple[str, str]:
@@ -83,6 +85,20 @@ def has_file(address: str | Path) -> bool:
     if is_local(address):
         return Path(address).exists()
     return get_blob(*split_file(address)) is not None
+
+
+def list_names(folder: str) -> list[str]:
+    """Names of what lies directly in a folder of a store, sorted; none where it is not there.
+
+    >>> _ = put_file("memory://doc-names/a.zarr/zarr.json", b"")
+    >>> list_names("memory://doc-names")
+    ['a.zarr']
+    """
+
+    async def collect() -> list[str]:
+        return sorted({name async for name in open_store(folder).list_dir("")})
+
+    return sync(collect())
 
 
 def require_local(address: str | Path, what: str = "--out") -> Path:

@@ -1,17 +1,26 @@
 """Tasks that compare labels: one block each.
 
-truth, labels ──evaluate─▶ partials/<block>.npz ──collect_overlaps──▶ overlaps    (see metrics)
+truth, labels ──evaluate─▶ packed partials ──collect_overlaps──▶ overlaps    (see metrics)
+
+A task returns its partial, packed as text: about 10 bytes for each pair of labels that meet. So nothing is written, and
+workers need no place that the driver sees, which an image that is read only, or a cluster elsewhere, may not have.
 """
 
 from __future__ import annotations
 
+import base64
 import math
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
-from sketchscale.io.blobs import get_arrays, put_arrays
 from sketchscale.metrics import Overlaps, combine_overlaps, count_overlaps
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
@@ -25,18 +34,13 @@ _FOLD_ROWS = 1 << 18
 class _EvaluateJob:
     predicted: LabelSource
     truth: LabelSource
-    store: str
-    prefix: str
 
 
-def plan_contingency(
-    predicted: LabelSource, truth: LabelSource, *, store: str, block: tuple[int, ...], prefix: str = "evaluate"
-) -> Plan[Tile]:
+def plan_contingency(predicted: LabelSource, truth: LabelSource, *, block: tuple[int, ...]) -> Plan[Tile]:
     """Count the overlaps of predicted with true labels, block by block; see `collect_overlaps`.
 
     Args:
         predicted, truth: of one shape, (y, x) or (z, y, x); ids need not be contiguous nor of one type.
-        store, prefix: where partials go: `<prefix>/<block>.npz`.
         block: one length for each axis, in pixels.
 
     Raises:
@@ -53,31 +57,39 @@ def plan_contingency(
         stage="evaluate",
         fn=_overlaps_of_block,
         tasks=tile_cover(shape, block),
-        config=_EvaluateJob(predicted=predicted, truth=truth, store=store, prefix=prefix),
+        config=_EvaluateJob(predicted=predicted, truth=truth),
         task_bytes=40 * math.prod(block),
     )
 
 
 def _overlaps_of_block(tile: Tile, job: _EvaluateJob) -> Json:
     part = count_overlaps(read_labels(job.truth, tile.write), read_labels(job.predicted, tile.write))
-    arrays = {"truth": part.truth, "predicted": part.predicted, "pixels": part.pixels}
-    put_arrays(job.store, f"{job.prefix}/{tile.key}.npz", arrays)
-    return {"pairs": len(part.pixels)}
+    return {name: _packed(getattr(part, name)) for name in _COLUMNS}
 
 
-def collect_overlaps(plan: Plan[Tile]) -> Overlaps:
-    """The overlaps of the whole plane, from the partials of a plan that has run; `metrics.score_overlaps` is next.
+_COLUMNS = ("truth", "predicted", "pixels")
+
+
+def _packed(values: npt.NDArray[Any]) -> list[str]:
+    """The type and the values, as text."""
+    little = values.astype(values.dtype.newbyteorder("<"))
+    return [little.dtype.str, base64.b85encode(zlib.compress(little.tobytes(), 1)).decode("ascii")]
+
+
+def _unpacked(packed: Sequence[str]) -> npt.NDArray[Any]:
+    kind, text = packed
+    return np.frombuffer(zlib.decompress(base64.b85decode(text)), kind).astype(np.dtype(kind).newbyteorder("="))
+
+
+def collect_overlaps(results: Iterable[Json]) -> Overlaps:
+    """The overlaps of the whole plane; `metrics.score_overlaps` is next.
 
     Args:
-        plan: of `plan_contingency`.
-
-    Raises:
-        InputError: a partial is absent or damaged.
+        results: of the tasks of `plan_contingency`.
     """
-    job: _EvaluateJob = plan.config
     waiting, rows = [combine_overlaps([])], 0
-    for task in plan.tasks:
-        waiting.append(Overlaps(**get_arrays(job.store, f"{job.prefix}/{task.key}.npz")))
+    for result in results:
+        waiting.append(Overlaps(**{name: _unpacked(result[name]) for name in _COLUMNS}))
         rows += len(waiting[-1].pixels)
         if rows > max(_FOLD_ROWS, len(waiting[0].pixels)):
             waiting, rows = [combine_overlaps(waiting)], 0

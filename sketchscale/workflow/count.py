@@ -23,7 +23,7 @@ from sketchscale.io.store import split_address
 from sketchscale.io.table import read_batches, require_table
 from sketchscale.io.user_files import put_file
 from sketchscale.reports.plate import UNCLASSIFIED, split_well
-from sketchscale.workflow.images import expand, local_matches
+from sketchscale.workflow.images import expand, matches
 
 __all__ = [
     "BY",
@@ -124,7 +124,7 @@ def well_of(address: str) -> tuple[str, str]:
 
 def missing_wells(addresses: Sequence[str]) -> list[tuple[str, str]]:
     """(plate, well) of wells that the plates among these addresses name and that hold no image."""
-    given = [one.rstrip("/") for address in addresses for one in local_matches(address)]
+    given = [one.rstrip("/") for address in addresses for one in matches(address)]
     return [(one, well) for one in given if _is_plate(one) for well in open_plate(one).missing]
 
 

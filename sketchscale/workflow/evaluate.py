@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from sketchscale.metrics import THRESHOLDS, Overlaps, join_images, mean_figures,
 from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
 from sketchscale.objects.sources import source_shape
 from sketchscale.objects.truth import open_true_labels, stored_labels
-from sketchscale.workflow.images import local_matches
+from sketchscale.workflow.images import matches
 from sketchscale.workflow.runner import Runner, quiet
 
 __all__ = ["Compared", "compare", "evaluate", "overlaps_of", "pair_truths", "summarize", "write_scores"]
@@ -92,10 +91,8 @@ def overlaps_of(
     image = open_image(address).label_image(labels)
     predicted, true = stored_labels(image), open_true_labels(truth)
     block = _block(image, len(source_shape(predicted)), execution.block)
-    with Runner(execution, on_event) as runner, tempfile.TemporaryDirectory(prefix="sketchscale-") as folder:
-        plan = plan_contingency(predicted, true, store=folder, block=block)
-        runner.run(plan)
-        return collect_overlaps(plan)
+    with Runner(execution, on_event) as runner:
+        return collect_overlaps(runner.run(plan_contingency(predicted, true, block=block)))
 
 
 def _block(labels: Image, axes: int, side: int) -> tuple[int, ...]:
@@ -110,7 +107,7 @@ def pair_truths(images: Sequence[str], truths: Sequence[str], truth_labels: str 
     """The truth of each image, in order.
 
     Args:
-        truths: addresses, or glob patterns of local ones, which stand for their matches by name.
+        truths: addresses, or glob patterns, which stand for their matches by name.
         truth_labels: name of a label image beside each image, instead.
 
     Raises:
@@ -120,7 +117,7 @@ def pair_truths(images: Sequence[str], truths: Sequence[str], truth_labels: str 
     >>> pair_truths(["a.zarr", "b.zarr"], [], "truth")
     ['a.zarr/labels/truth', 'b.zarr/labels/truth']
     """
-    found = [match for truth in truths for match in local_matches(truth)]
+    found = [match for truth in truths for match in matches(truth)]
     if truth_labels is not None and not found:
         return [f"{image.rstrip('/')}/labels/{truth_labels}" for image in images]
     if truth_labels is not None or len(found) != len(images):
