@@ -33,7 +33,7 @@ from sketchscale.engine.base import EngineOptions
 from sketchscale.engine.local import usable_cores
 from sketchscale.errors import SetupError, UnreachableError
 
-__all__ = ["Cluster", "Node", "Seen", "Watch", "check_share", "check_workers", "live_nodes", "open_cluster"]
+__all__ = ["Cluster", "Node", "Seen", "Watch", "check_workers", "live_nodes", "open_cluster"]
 
 ASK_EVERY_S = 2.0
 
@@ -254,24 +254,6 @@ def check_workers(workers: int) -> None:
         )
 
 
-def check_share(gpus: float, workers: int) -> int:
-    """How many workers with so many GPUs each fit, at most `workers`.
-
-    Raises:
-        SetupError: not one does.
-    """
-    nodes = live_nodes()
-    limit = max(_limits().get("GPU", 0.0), 0.0)
-    most = max([node.gpus for node in nodes] + [limit])
-    if gpus > most:
-        raise SetupError(
-            f"{gpus:g} GPU asked for each worker of a Ray cluster whose {len(nodes)} nodes have at most {most:g}; "
-            f"expected: a node with as many; to fix: a smaller --gpus-per-worker, nodes with GPUs, or --device cpu"
-        )
-    fit = sum(int(node.gpus / gpus + 1e-9) for node in nodes)
-    return max(1, min(workers, max(fit, int(limit / gpus + 1e-9))))
-
-
 class Watch:
     """Asks the head in a thread of its own, because a question may hang.
 
@@ -284,7 +266,7 @@ class Watch:
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._silence, self._bare, self._asked, self._cause = 0.0, 0.0, 0, "no answer"
         self._looked = time.monotonic()
-        self.nodes = live_nodes()
+        self.nodes, self._limits = live_nodes(), _limits()
         self._thread = threading.Thread(target=self._run, name="sketchscale-ray-watch", daemon=True)
         self._thread.start()
 
@@ -297,6 +279,23 @@ class Watch:
             self._silence += step
             self._bare += step
             return Seen(silence=self._silence, bare=self._bare, asked=max(1, self._asked), cause=self._cause)
+
+    def fit(self, gpus: float, workers: int) -> int:
+        """How many workers with so many GPUs each the cluster has, or may grow to have; at most `workers`.
+
+        Raises:
+            SetupError: not one.
+        """
+        limit = self._limits.get("GPU", 0.0)
+        most = max([node.gpus for node in self.nodes] + [limit])
+        if gpus > most:
+            raise SetupError(
+                f"{gpus:g} GPU asked for each worker of a Ray cluster whose {len(self.nodes)} nodes have at most "
+                f"{most:g}; expected: a node with as many; to fix: a smaller --gpus-per-worker, nodes with GPUs, or "
+                f"--device cpu"
+            )
+        here = sum(int(node.gpus / gpus + 1e-9) for node in self.nodes)
+        return max(1, min(workers, max(here, int(limit / gpus + 1e-9))))
 
     def close(self) -> None:
         self._stop.set()

@@ -26,7 +26,7 @@ from ray import exceptions
 from sketchscale.engine.base import EngineOptions, Json, Needs, WorkerLost
 from sketchscale.engine.local import usable_cores
 from sketchscale.engine.ray.calls import CALLS_PER_WORKER, Packer, run_call, unpack
-from sketchscale.engine.ray.cluster import Cluster, Node, Watch, check_share, check_workers, live_nodes, open_cluster
+from sketchscale.engine.ray.cluster import Cluster, Node, Watch, check_workers, live_nodes, open_cluster
 from sketchscale.engine.ray.pool import Call, WarmPool
 from sketchscale.errors import SetupError, SketchscaleError, UnreachableError
 
@@ -177,14 +177,18 @@ class _Keeper:
         elif call.gpus is None:
             self._start_plain(call)
         else:
+            try:
+                pool = self._pool(call.gpus)
+            except SetupError as error:
+                _fail(call, error)
+                return
             self.warm.add(call)
-            pool = self._pool(call.gpus)
             pool.queue.append(call)
             pool.dispatch()
 
     def _pool(self, gpus: float) -> WarmPool:
         if gpus not in self.pools:
-            size = check_share(gpus, self.workers()) if gpus else self.workers()
+            size = self._watch.fit(gpus, self.workers()) if gpus else self.workers()
             self.pools[gpus] = WarmPool(
                 size, gpus, later=self._later, done=self._answered, nodes=lambda: self._watch.nodes
             )

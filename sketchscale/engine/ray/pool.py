@@ -164,6 +164,8 @@ class WarmPool:
         else:
             self._failed_starts, self._cause = self._failed_starts + 1, str(future.exception())
             self._dismiss(member)
+        if self._failed_starts < _FAILED_STARTS:
+            self.dispatch()
 
     def _dismiss(self, member: _Member) -> None:
         self.members.remove(member)
