@@ -9,18 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Engine, Needs, run_plan
 from sketchscale.errors import InputError, SetupError, UnreachableError
 from tests.conformance.engines import ClusterSuite, napped, plan_of, squared, wait_for_file
+from tests.engine.dask_processes import is_running, shared_cluster
 
 distributed = pytest.importorskip("distributed")
 
@@ -28,50 +27,6 @@ distributed = pytest.importorskip("distributed")
 class TestDask(ClusterSuite):
     def open_engine(self, **options: Any) -> Engine:
         return open_engine("dask", 2, **options)
-
-
-@contextmanager
-def shared_cluster(*workers: dict[str, Any], scheduler: str = "") -> Iterator[str]:
-    """A cluster as others start it: a scheduler process and worker processes, by the command line of Dask."""
-    with ExitStack() as stack:
-        address = scheduler or stack.enter_context(scheduler_process())[0]
-        for options in workers:
-            stack.enter_context(worker_process(address, **options))
-        yield address
-
-
-@contextmanager
-def scheduler_process() -> Iterator[tuple[str, int]]:
-    """A scheduler on a free port of loopback: its address and process id."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
-    with _process([sys.executable, "-m", "distributed.cli.dask_scheduler", *options]) as process:
-        yield f"tcp://127.0.0.1:{port}", process.pid
-
-
-@contextmanager
-def worker_process(address: str, *, resources: str = "", path: str = "", threads: int = 1) -> Iterator[None]:
-    """A worker with its nanny."""
-    options = ["--host", "127.0.0.1", "--nthreads", str(threads), "--no-dashboard", "--memory-limit", "0"]
-    options += ["--resources", resources] if resources else []
-    path = os.pathsep.join(filter(None, (path, str(Path(__file__).parents[2]))))
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
-    with _process(command, PYTHONPATH=path):
-        yield
-
-
-@contextmanager
-def _process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    process = subprocess.Popen(command, env={**os.environ, **environment}, **quiet)
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -186,7 +141,7 @@ def test_a_script_without_main_guard_runs_and_leaves_nothing_behind(tmp_path: Pa
     command = [sys.executable, "-W", "error", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    *_, values, pids = done.stdout.strip().split("\n")
+    values, pids = done.stdout.strip().split("\n")
     assert values == "[0, 1, 4]"
     assert done.stderr == ""
     assert not list(tmp_path.glob("sketchscale-dask-*"))
@@ -225,10 +180,3 @@ def squared(number):
 print([engine.submit(squared, i).result() for i in range(3)])
 print(os.getpid() * 0 + engine._session._own.pid, *(engine.submit(os.getpid).result() for _ in range(4)), flush=True)
 """
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

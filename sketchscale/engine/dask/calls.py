@@ -1,5 +1,7 @@
-"""What travels to a worker. Function, configuration and environment are pickled once per plan, and unpickled once per
-worker process, so that a plan of a million tasks does not pickle its configuration a million times.
+"""What travels to a worker. What all calls of a plan share (function, configuration, environment) is pickled once, and
+unpickled once per worker process, so that a plan of a million tasks does not pickle its configuration a million times.
+
+Everything is bytes on the way: the scheduler imports nothing of ours but this file.
 """
 
 from __future__ import annotations
@@ -18,42 +20,56 @@ __all__ = ["Packer", "carried", "run_call"]
 
 
 class Packer:
-    """Packs a function with its last arguments; the same objects again cost nothing.
+    """Splits a call into bytes that it shares with the calls before, and bytes of its own.
 
-    >>> packer = Packer({})
-    >>> run_call(packer.pack(divmod, (4,)), 9)
-    (2, 1)
+    An argument is shared when it is the same object as in the call before: arguments are frozen records.
+
+    >>> packer, shared = Packer({}), [4]
+    >>> calls = [packer.pack(max, ([number], shared)) for number in (3, 7)]
+    >>> [run_call(*call) for call in calls]
+    [[4], [7]]
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = dict(environment)
-        self._last: tuple[Callable[..., Json], tuple[Any, ...], bytes] | None = None
+        self._fn: Callable[..., Json] | None = None
+        self._args: tuple[Any, ...] = ()
+        self._own: frozenset[int] = frozenset()
+        self._shared = b""
 
-    def pack(self, fn: Callable[..., Json], rest: tuple[Any, ...]) -> bytes:
-        """Bytes for `run_call`. A configuration is frozen, so the same object means the same bytes."""
-        if self._last is not None:
-            known, before, packed = self._last
-            if known is fn and len(before) == len(rest) and all(a is b for a, b in zip(before, rest, strict=True)):
-                return packed
-        packed = pickle.dumps((self._environment, dumps((fn, rest))))
-        self._last = (fn, rest, packed)
-        return packed
+    def pack(self, fn: Callable[..., Json], args: tuple[Any, ...]) -> tuple[bytes, bytes]:
+        """The two arguments of `run_call`."""
+        if fn is not self._fn or len(args) != len(self._args):
+            self._share(fn, args, frozenset())
+        else:
+            own = frozenset(i for i, arg in enumerate(args) if arg is not self._args[i])
+            if not own <= self._own:
+                self._share(fn, args, frozenset() if self._own else own)
+        return self._shared, dumps([args[i] for i in sorted(self._own)])
+
+    def _share(self, fn: Callable[..., Json], args: tuple[Any, ...], own: frozenset[int]) -> None:
+        self._fn, self._args, self._own = fn, args, own
+        kept = [None if i in own else arg for i, arg in enumerate(args)]
+        self._shared = pickle.dumps((self._environment, dumps((fn, kept, sorted(own)))))
 
 
-def run_call(packed: bytes, *first: Any) -> Json:
+def run_call(shared: bytes, own: bytes) -> Json:
     """One task, in a worker."""
-    fn, rest = _opened(packed)
-    return fn(*first, *rest)
+    fn, kept, positions = _opened(shared)
+    args = list(kept)
+    for position, value in zip(positions, pickle.loads(own), strict=True):
+        args[position] = value
+    return fn(*args)
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(packed: bytes) -> tuple[Callable[..., Json], tuple[Any, ...]]:
-    environment, work = pickle.loads(packed)
+def _opened(shared: bytes) -> tuple[Callable[..., Json], list[Any], list[int]]:
+    environment, call = pickle.loads(shared)
     os.environ.update(environment)  # before anything is imported that reads it
-    fn, rest = pickle.loads(work)
-    return fn, rest
+    fn, kept, positions = pickle.loads(call)
+    return fn, kept, positions
 
 
-def carried(packed: bytes) -> bytes:
-    """Bytes that stay on workers, for the calls that need them."""
-    return packed
+def carried(shared: bytes) -> bytes:
+    """Bytes that stay on workers, for the calls that share them."""
+    return shared

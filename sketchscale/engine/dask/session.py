@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NoReturn, TypeVar
 
+import dask.config
 import distributed
 from distributed.scheduler import KilledWorker
 from distributed.utils import silence_logging_cmgr
@@ -33,7 +34,7 @@ from sketchscale.errors import InputError, SetupError, SketchscaleError, Unreach
 __all__ = ["Session"]
 
 _INLINE_BYTES = 65536
-"""Function and configuration up to this size go with every task; larger ones are sent once to each worker."""
+"""What calls share goes with each of them up to this size; more is sent once to each worker."""
 
 _ANSWER_S = 5.0
 """How long one question to the scheduler, or a farewell, may take."""
@@ -50,8 +51,8 @@ class _Call:
     """One task under way; its key changes when it is submitted again."""
 
     name: str
-    packed: bytes
-    first: tuple[Any, ...]
+    shared: bytes
+    own: bytes
     gpu: bool
     key: str = ""
 
@@ -97,6 +98,7 @@ class Session:
         else:
             self.address = self._options.address
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda loop, context: None)  # of connections that broke: the watch tells
         thread = threading.Thread(target=self._loop.run_forever, name="sketchscale-dask", daemon=True)
         thread.start()
         self._exit.callback(self._loop.close)
@@ -114,7 +116,8 @@ class Session:
             raise self._error
         if gpu and not self._gpu_seen:
             self._run(self._check_gpu())
-        call = _Call(name=fn.__name__, packed=self._packer.pack(fn, args[1:]), first=args[:1], gpu=gpu)
+        shared, own = self._packer.pack(fn, args)
+        call = _Call(name=getattr(fn, "__name__", "call"), shared=shared, own=own, gpu=gpu)
         future = asyncio.run_coroutine_threadsafe(self._finish(call), self._loop)
         self._calls[future] = call
         future.add_done_callback(lambda done: self._calls.pop(done, None))
@@ -252,8 +255,8 @@ class Session:
             raise _Again
         call.key = f"{call.name}-{self._name}-{uuid.uuid4().hex}"
         resources = {"GPU": self._share} if call.gpu else None
-        packed = self._carry(call.packed) if len(call.packed) > _INLINE_BYTES else call.packed
-        future = client.submit(run_call, packed, *call.first, key=call.key, pure=False, retries=0, resources=resources)
+        shared = self._carry(call.shared) if len(call.shared) > _INLINE_BYTES else call.shared
+        future = client.submit(run_call, shared, call.own, key=call.key, pure=False, retries=0, resources=resources)
         try:
             return await future.result()
         except KilledWorker as error:
@@ -268,12 +271,13 @@ class Session:
         finally:
             future.release()
 
-    def _carry(self, packed: bytes) -> Any:
+    def _carry(self, shared: bytes) -> Any:
         """A future of large bytes: workers pass them on among themselves, and the scheduler can make them again."""
-        digest = sha256(packed).hexdigest()
+        digest = sha256(shared).hexdigest()
         if self._held is None or self._held[0] != digest:
             key = f"carried-{self._name}-{uuid.uuid4().hex}"
-            self._held = (digest, self._client.submit(carried, packed, key=key, pure=False, retries=0))
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+                self._held = (digest, self._client.submit(carried, shared, key=key, pure=False, retries=0))
         return self._held[1]
 
     async def _watch(self) -> None:
