@@ -43,6 +43,7 @@ __all__ = [
     "delete_blobs",
     "get_arrays",
     "get_blob",
+    "has_blobs",
     "list_blobs",
     "put_arrays",
     "put_blob",
@@ -290,6 +291,25 @@ def list_blobs(store: str, prefix: str) -> list[str]:
     ['a/1', 'a/2']
     """
     return sorted(blob for blob in _all_keys(store, prefix) if not blob.endswith(".partial"))
+
+
+def has_blobs(store: str) -> bool:
+    """Whether there is anything in a store; of a web server, which has no listing, nobody knows: False.
+
+    >>> has_blobs("memory://doc-nothing")
+    False
+    """
+    if store.startswith(("http://", "https://")):
+        return False
+    if is_local(store) or not _exists(store):
+        return next(_all_keys(store, ""), None) is not None
+    return sync(_has_any(open_store(store)))
+
+
+async def _has_any(store: Store) -> bool:
+    async for _ in store.list_prefix(""):
+        return True
+    return False
 
 
 def _all_keys(store: str, prefix: str) -> Iterator[str]:

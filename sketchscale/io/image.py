@@ -22,7 +22,7 @@ import numpy as np
 
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.arrays import ArrayRef, open_array
-from sketchscale.io.blobs import blob_stats, check_key, get_blob, list_blobs
+from sketchscale.io.blobs import blob_stats, check_key, get_blob, has_blobs
 from sketchscale.io.groups import group_key, read_attributes
 from sketchscale.io.metadata import (
     UNITS_UM,
@@ -236,7 +236,7 @@ def open_image(address: str | Path, *, series: int = 0) -> Image:
 def _no_group(address: str, store: str) -> InputError:
     """The error for a place without a group; a store that is not there at all is told from one without metadata."""
     get_blob(store, "zarr.json")
-    if not list_blobs(store, ""):
+    if not has_blobs(store):
         return MissingDataError(f"{address} does not exist; expected: an OME-Zarr image; to fix: check the path")
     return InputError.of(found=f"{address}: no Zarr group", expected="an OME-Zarr image", fix="sketchscale convert it")
 

@@ -30,7 +30,7 @@ from typing import Any
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from sketchscale.errors import MissingDataError, OutputError, SketchscaleError
+from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
 from sketchscale.io.buckets import connect, split_bucket, storage_environment
 from sketchscale.io.patience import DEFAULT_WAIT_S, NotStoredError, persist, refusal, status_of, within
 
@@ -309,7 +309,14 @@ class PatientStore(Store):
         """(key, size, tag or time) of every object below a prefix, in the order of the server; page by page.
 
         An empty listing is asked for twice: an error page reads as one.
+
+        Raises:
+            InputError: of a web server, which has no listing.
         """
+        if self.address.startswith("http"):
+            raise InputError.of(
+                found=f"a listing of {self.address}", expected="storage that lists", fix="copy the image to a folder"
+            )
         last: str | None = None
         for _ in range(2):
             async for entry in self._entries(prefix):
