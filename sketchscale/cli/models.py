@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sketchscale.cli import options as opt
+from sketchscale.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from sketchscale.config import Execution
 
 __all__ = ["register"]
 
@@ -15,7 +19,7 @@ Out = Annotated[str, typer.Option("--out", help="The file to write.")]
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(train)
+    app.command()(opt.runs_plans(without=("engine", "block", "memory_gb", "scratch", "deadline_s"))(train))
     group = typer.Typer(help="Sketches: strokes, outlines, boxes and points on an image.", no_args_is_help=True)
     for command in (sketch_import, sketch_export, sketch_simulate, sketch_show):
         group.command(command.__name__.removeprefix("sketch_"))(command)
@@ -59,13 +63,17 @@ def train(
     compile: Annotated[str, _option("--compile", "on, off, or auto: on CUDA.", _RUN)] = "auto",
     threads: Annotated[int | None, _option("--threads", "Of torch on the CPU.", _RUN, min=1)] = None,
     preview_every: Annotated[int, _option("--preview-every", "Steps between pictures, 0: none.", _RUN, min=0)] = 100,
-    resume: opt.Resume = False,
-    overwrite: opt.Overwrite = False,
+    save_every: Annotated[float, _option("--save-every", "Seconds between saved states.", _RUN, min=0)] = 180.0,
+    engine: Annotated[
+        str, _option("--engine", "local: this process, or those of torchrun; ray: --workers processes.", _RUN)
+    ] = "local",
     json: opt.Json = False,
+    *,
+    execution: Execution,
 ) -> None:
     """Learn from sketches. Ends after `--minutes`, when held-out annotation stops improving, or when OUT/run/stop
     appears, with a model; Ctrl-C saves the state, and `--resume` goes on. Strokes added meanwhile are taken in."""
-    from sketchscale.config import Execution, TrainOptions, parse
+    from sketchscale.config import TrainOptions, parse
     from sketchscale.training.distributed import is_first_process
     from sketchscale.workflow.train import train as work
 
@@ -91,15 +99,35 @@ def train(
         "precision": precision,
         "compile": compile,
         "threads": threads,
+        "save_every_s": save_every,
         "preview_every": preview_every,
         "seed": seed,
         "device": device,
         "on_conflict": on_conflict,
     }
     settings = parse(TrainOptions, given, source="options")
-    result = work(settings, Execution(resume=resume, overwrite=overwrite), on_step=opt.say)
+    result = work(settings, _where(engine, execution), on_step=opt.say)
     if is_first_process():
         opt.show(asdict(result), json, lambda: result.summary)
+
+
+def _where(engine: str, execution: Execution) -> Execution:
+    """Refuses what only a cluster can be asked for."""
+    if engine not in ("local", "ray"):
+        raise UnknownNameError.among("engine to train with", engine, ("local", "ray"))
+    asked = {
+        "--workers": execution.workers,
+        "--address": execution.address,
+        "--gpus-per-worker": execution.gpus_per_worker,
+    }
+    given = [name for name, value in asked.items() if value is not None]
+    if engine == "local" and given:
+        raise InputError.of(
+            found=f"{', '.join(given)} with --engine local",
+            expected="one process, or as many as torchrun starts",
+            fix="--engine ray, or torchrun --nproc-per-node N --no-python sketchscale train ...",
+        )
+    return replace(execution, engine="threads" if engine == "local" else engine)
 
 
 def sketch_import(

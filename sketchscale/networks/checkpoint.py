@@ -24,7 +24,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
+from sketchscale.errors import InputError, MissingDataError, SketchscaleError
+from sketchscale.io.blobs import put_blob
 from sketchscale.io.store import is_local, join_address
 from sketchscale.io.user_files import get_file, has_file, put_file
 from sketchscale.networks import create_network
@@ -56,6 +57,7 @@ def save_model(
     """Write a model folder, replacing the files of one that is there; returns the SHA-256 of the weights.
 
     Args:
+        folder: path, or address in object storage.
         dtype: of stored weights; float16 halves the file and changes outputs in the third digit.
 
     Raises:
@@ -64,17 +66,13 @@ def save_model(
     weights = {k: v.detach().cpu().to(dtype) if v.is_floating_point() else v for k, v in network.state_dict().items()}
     data = safetensors.torch.save({k: v.contiguous() for k, v in weights.items()}, metadata={"format": "pt"})
     digest = hashlib.sha256(data).hexdigest()
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "model.safetensors", data)
-        replace_file(folder / "provenance.json", _json(provenance))
-        replace_file(folder / "config.json", _json({**asdict(config), "sha256": digest}))
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the model to {folder}: {error.strerror or error}; expected: a writable folder; "
-            f"to fix: choose another --out"
-        ) from error
+    files = {
+        "model.safetensors": data,
+        "provenance.json": _json(provenance),
+        "config.json": _json({**asdict(config), "sha256": digest}),
+    }
+    for name, content in files.items():
+        put_blob(str(folder), name, content)
     return digest
 
 

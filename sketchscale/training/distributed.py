@@ -112,6 +112,24 @@ class World:
             raise error
         return made[0]
 
+    def all_do(self, work: Callable[[], object]) -> None:
+        """Every process does this.
+
+        Raises:
+            SketchscaleError: one of them met it, the first that did; then all do.
+        """
+        error: SketchscaleError | None = None
+        try:
+            work()
+        except SketchscaleError as problem:
+            error = problem
+        errors: list[SketchscaleError | None] = [error] * self.size
+        if self.size > 1:
+            distributed.all_gather_object(errors, error)
+        for found in errors:
+            if found is not None:
+                raise found
+
 
 def is_first_process() -> bool:
     """Whether this process is alone, or the first of several, by the environment alone."""

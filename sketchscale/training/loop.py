@@ -44,7 +44,7 @@ from sketchscale.training.learner import Learner, NotANumberError, part
 from sketchscale.training.patches import TrainingImage
 from sketchscale.training.prefetch import Batch, Prefetcher, choose_workers, draw_batch, move_batch
 from sketchscale.training.previews import Preview, choose_window, make_preview
-from sketchscale.training.state import STOP, Log, check_identity, identity, read_state, write_bad_batch, write_state
+from sketchscale.training.state import Log, StopFile, check_identity, identity, read_state, write_bad_batch, write_state
 from sketchscale.training.thresholds import choose_threshold, median_diameter, predict_image, smallest_size
 from sketchscale.training.validation import score_held_out, source_for
 
@@ -68,12 +68,14 @@ class Hooks:
     Attributes:
         refresh: asked every few seconds for all images anew; None where nothing changed.
         on_preview: given a preview every `preview_every` steps, and one at the end.
+        interrupted: asked before every step; an interrupt that came by another way than a signal.
         validate: larger is better; called every `validate_every` steps where no annotation is held out. For one
             process only.
     """
 
     refresh: Callable[[], Sequence[TrainingImage] | None] | None = None
     on_preview: Callable[[Preview], None] | None = None
+    interrupted: Callable[[], bool] = lambda: False
     validate: Callable[[Model], float] | None = None
 
 
@@ -92,7 +94,8 @@ def train(
 
     Args:
         images: with at least one foreground, one background and one boundary (drawn, or between labels) among them.
-        run_folder: for state and log, see training.state. A file named `stop` in it ends training as if it were done.
+        run_folder: path or address for state and log, see training.state; only the first process uses it. A file named
+            `stop` in it ends training as if it were done.
         init: weights to start from, see networks.adapt.
         validation: held-out annotation, scored every `config.validate_every` steps; see training.validation.
         on_step: called after every step, by the first process.
@@ -112,7 +115,7 @@ def train(
     check_images(images, config)
     device = find_device(config.device)
     with join_world(device) as world, _threads(config.threads):
-        place = _Place(folder=Path(run_folder), device=device, world=world)
+        place = _Place(folder=str(run_folder), device=device, world=world)
         run = _Run(images, config, place, init)
         run.listen(on_step, hooks or Hooks())
         run.prepare(validation, resume)
@@ -134,7 +137,7 @@ def _threads(count: int | None) -> Iterator[None]:
 class _Place:
     """Where a run happens."""
 
-    folder: Path
+    folder: str
     device: torch.device
     world: World
 
@@ -158,6 +161,7 @@ class _Run:
         self.best: dict[str, torch.Tensor] | None = None
         self.step, self.elapsed_s, self.best_score, self.stale = 0, 0.0, -math.inf, 0
         self.log, self.stopped = Log(self.folder), "steps"
+        self.stop_file = StopFile(self.folder, config.refresh_every_s)
         self.score: Callable[[], float] | None = None
         self._take_images(images)
 
@@ -171,7 +175,7 @@ class _Run:
 
     def prepare(self, validation: Sequence[TrainingImage], resume: bool) -> None:
         """Everything that can refuse, before the first file is written."""
-        found = read_state(self.folder) if resume else None
+        found = self.world.first_does(lambda: read_state(self.folder) if resume else None)
         if found is not None:
             self._restore(*found)
         validate = self.hooks.validate
@@ -180,8 +184,7 @@ class _Run:
             self.score = lambda: held_out(self.learner.still(self.learner.average))
         elif validate is not None:
             self.score = lambda: float(validate(self._model(self.learner.average)))
-        if self.world.first:
-            self.log.start(self.step)
+        self.world.first_does(lambda: self.log.start(self.step))
 
     @property
     def progress(self) -> float:
@@ -208,7 +211,7 @@ class _Run:
 
     def _loop(self) -> None:
         with noted_interrupts() as interrupted:
-            while not self._ended(interrupted()):
+            while not self._ended(interrupted() or self.hooks.interrupted()):
                 self._advance()
                 self._save_now_and_then()
         if self.stopped == "interrupt":
@@ -231,7 +234,7 @@ class _Run:
         if end:
             self.stopped = _ENDS[int(end)]
             if self.world.first:
-                (self.folder / STOP).unlink(missing_ok=True)
+                self.stop_file.remove()
         elif due_now:
             self._refresh()
         return bool(end)
@@ -241,7 +244,7 @@ class _Run:
             self.step >= self.config.steps,
             self.progress >= 1 and self.step < self.config.steps,
             bool(self.config.validate_every) and self.stale >= self.config.patience,
-            (self.folder / STOP).exists(),
+            self.world.first and self.stop_file.is_there(),
             interrupted,
         )
         return max((i for i, reason in enumerate(reasons, start=1) if reason), default=0)

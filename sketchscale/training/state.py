@@ -4,29 +4,33 @@ run/state.safetensors   weights, their mean, the best, the optimiser; replaced w
 run/log.jsonl           one line a step, appended as it happens; see training.config.Step
 run/bad_batch.npz       the batch whose loss was not a number, if there was one
 run/stop                made by a person: ends training as if it were done, and is removed
+
+The run folder may be an address in object storage. There the log is replaced whole, whenever the state is and when
+training ends, and `stop` is looked for every few seconds only.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 
 from sketchscale.errors import InputError, MissingDataError, ResumeError
+from sketchscale.io.blobs import delete_blob, get_blob, put_blob
+from sketchscale.io.store import is_local, join_address, local_path
 from sketchscale.losses import BatchTargets
-from sketchscale.networks.checkpoint import replace_file
 from sketchscale.training.config import Step, TrainingConfig
 from sketchscale.training.prefetch import Batch
 
-__all__ = ["Log", "check_identity", "identity", "read_state", "write_bad_batch", "write_state"]
+__all__ = ["Log", "StopFile", "check_identity", "identity", "read_state", "write_bad_batch", "write_state"]
 
 STATE, LOG, BAD_BATCH, STOP = "state.safetensors", "log.jsonl", "bad_batch.npz", "stop"
 _START_AGAIN = "expected: the state of an interrupted training; to fix: start again with --overwrite"
@@ -35,61 +39,86 @@ _FREE = ("minutes", "save_every_s", "device", "threads", "workers", "compile", "
 _FREE_AFTER_FAILURE = ("rate", "clip", "precision")
 
 
-def write_state(folder: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+def write_state(folder: str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
     """Replace the state by this one, whole or not at all."""
     data = safetensors.torch.save(
         {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata={"about": json.dumps(about)}
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / STATE, data)
+    put_blob(folder, STATE, data)
 
 
-def read_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+def read_state(folder: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
     """Tensors and numbers of the state; None where there is none.
 
     Raises:
         InputError: it does not read.
     """
-    path = folder / STATE
-    if not path.exists():
+    data = get_blob(folder, STATE)
+    if data is None:
         return None
     try:
-        with safetensors.safe_open(path, framework="pt") as stored:
-            about = json.loads(stored.metadata()["about"])
-            return {k: stored.get_tensor(k) for k in stored.keys()}, about  # noqa: SIM118
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        about = json.loads(header["__metadata__"]["about"])
+        return safetensors.torch.load(data), about
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} does not read ({error}); {_START_AGAIN}") from error
+        raise InputError(f"{join_address(folder, STATE)} does not read ({error}); {_START_AGAIN}") from error
+
+
+class StopFile:
+    """What a person makes to end training; looked for in object storage every few seconds only."""
+
+    def __init__(self, folder: str, every_s: float) -> None:
+        self.folder, self._every_s, self._looked = folder, every_s, -float("inf")
+
+    def is_there(self) -> bool:
+        if is_local(self.folder):
+            return (local_path(self.folder) / STOP).exists()
+        if time.monotonic() - self._looked < self._every_s:
+            return False
+        self._looked = time.monotonic()
+        return get_blob(self.folder, STOP) is not None
+
+    def remove(self) -> None:
+        if is_local(self.folder):
+            (local_path(self.folder) / STOP).unlink(missing_ok=True)
+        else:
+            delete_blob(self.folder, STOP)
 
 
 class Log:
-    """The lines of the log, in memory and on disk."""
+    """The lines of the log, in memory and where the run is kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path, self.lines = folder / LOG, list[Step]()
+    def __init__(self, folder: str) -> None:
+        self.folder, self.lines = folder, list[Step]()
         self._file: IO[str] | None = None
+        self._started = False
 
     def start(self, count: int = 0) -> None:
-        """Keep the first `count` lines of the file, and append from there.
+        """Keep the first `count` lines, and append from there.
 
         Raises:
             MissingDataError, InputError: it has fewer, or does not read.
         """
-        kept = self._read(count) if count else []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path, "".join(line + "\n" for line in kept).encode())
-        self._file = self.path.open("a", encoding="utf-8")
+        if count:
+            self._read(count)
+        put_blob(self.folder, LOG, self._bytes())
+        self._started = True
+        if is_local(self.folder):
+            self._file = (local_path(self.folder) / LOG).open("a", encoding="utf-8")
 
-    def _read(self, count: int) -> list[str]:
+    def _bytes(self) -> bytes:
+        return "".join(_line(step) for step in self.lines).encode()
+
+    def _read(self, count: int) -> None:
+        path, data = join_address(self.folder, LOG), get_blob(self.folder, LOG)
+        if data is None:
+            raise MissingDataError(f"{self.folder} lacks {LOG}; {_START_AGAIN}")
         try:
-            kept = self.path.read_text("utf-8").splitlines()[:count]
-            self.lines = [Step(**json.loads(line)) for line in kept]
-        except FileNotFoundError as error:
-            raise MissingDataError(f"{self.path.parent} lacks {self.path.name}; {_START_AGAIN}") from error
+            self.lines = [Step(**json.loads(line)) for line in data.decode().splitlines()[:count]]
         except (ValueError, TypeError) as error:
-            raise InputError(f"{self.path} does not read ({error}); {_START_AGAIN}") from error
-        if len(kept) < count:
-            raise InputError(f"{self.path} has {len(kept)} lines for a state after {count} steps; {_START_AGAIN}")
-        return kept
+            raise InputError(f"{path} does not read ({error}); {_START_AGAIN}") from error
+        if len(self.lines) < count:
+            raise InputError(f"{path} has {len(self.lines)} lines for a state after {count} steps; {_START_AGAIN}")
 
     @property
     def annotation(self) -> str | None:
@@ -105,20 +134,26 @@ class Log:
         }
 
     def add(self, line: Step) -> None:
-        """A line, at once readable by others."""
+        """A line; in a folder at once readable by others."""
         self.lines.append(line)
         if self._file is not None:
-            self._file.write(json.dumps(asdict(line)) + "\n")
+            self._file.write(_line(line))
             self._file.flush()
 
     def sync(self) -> None:
-        """On return the lines are on the disk; called before the state that counts on them is written."""
+        """On return the lines are kept; called before the state that counts on them is written."""
         if self._file is not None:
             os.fsync(self._file.fileno())
+        elif self._started:
+            put_blob(self.folder, LOG, self._bytes())
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _line(step: Step) -> str:
+    return json.dumps(asdict(step)) + "\n"
 
 
 def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[list[float]]:
@@ -128,17 +163,16 @@ def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[list[floa
     return [[round(float(g[:, 0].mean()), 1), float(f"{g[:, 1].mean():.5g}")] for g in groups]
 
 
-def write_bad_batch(folder: Path, batch: Batch, **about: float) -> Path:
-    """The batch as arrays (`image`, the targets by name, and what `about` says); returns its path."""
+def write_bad_batch(folder: str, batch: Batch, **about: float) -> str:
+    """The batch as arrays (`image`, the targets by name, and what `about` says); returns its address."""
     image, targets = batch
     values = {f.name: getattr(targets, f.name) for f in fields(BatchTargets)}
     arrays: dict[str, Any] = {k: v.detach().cpu().numpy() for k, v in values.items() if isinstance(v, torch.Tensor)}
-    folder.mkdir(parents=True, exist_ok=True)
-    path, partial = folder / BAD_BATCH, folder / f"partial-{BAD_BATCH}"
     arrays |= {k: np.asarray(v) for k, v in about.items()}
-    np.savez_compressed(partial, image=image.detach().float().cpu().numpy(), **arrays)
-    partial.replace(path)
-    return path
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, image=image.detach().float().cpu().numpy(), **arrays)
+    put_blob(folder, BAD_BATCH, buffer.getvalue())
+    return join_address(folder, BAD_BATCH)
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:

@@ -4,28 +4,47 @@ OUT/model.safetensors, config.json, provenance.json     the model, when training
 OUT/run/                                                what training says and keeps while it runs:
     state.safetensors, log.jsonl, bad_batch.npz, stop   see training.state
     loss.png, preview_<step>.png                        see reports.training; replaced whole
+
+OUT, images and sketches may be addresses in object storage. Several processes train one network where torchrun started
+them, or with the engine "ray". Then the first process alone reads sketches and writes OUT; all read pixels of the
+images.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sketchscale.annotations.sketch import RasterSketch
 from sketchscale.config import Execution, TrainOptions
-from sketchscale.engine.base import Event
-from sketchscale.errors import InputError, OutputError, OutputExistsError
+from sketchscale.engine.base import EngineOptions, Event
+from sketchscale.errors import (
+    InputError,
+    MissingDataError,
+    OutputError,
+    OutputExistsError,
+    SetupError,
+    SketchscaleError,
+)
+from sketchscale.io.blobs import delete_blob, get_blob, list_blobs, put_blob
+from sketchscale.io.store import is_local, join_address
 from sketchscale.losses import LossConfig, find_loss
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
-from sketchscale.networks.checkpoint import Model, load_model, replace_file, save_model
+from sketchscale.networks.checkpoint import Model, load_model, save_model
 from sketchscale.reports.training import draw_curve, draw_preview
 from sketchscale.training.checks import check_images
-from sketchscale.training.distributed import is_first_process
+from sketchscale.training.config import find_device
+from sketchscale.training.distributed import World, join_world, was_restarted
 from sketchscale.training.loop import Hooks, Step, TrainingConfig
 from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import TrainingImage
@@ -34,9 +53,13 @@ from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.training_images import Reading, SketchedImages
 
+if TYPE_CHECKING:
+    from sketchscale.training.ray_train import Voice
+
 __all__ = ["TrainResult", "train"]
 
 _CURVE_EVERY_S = 10.0
+_TOKEN = "driver"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,42 +97,188 @@ def train(
         TaskError: the loss is not a number; see training.loop.
     """
     execution = execution or Execution()
-    first, folder = is_first_process(), Path(options.out)
-    if first:
-        _check_output(folder, execution)
+    if execution.engine == "ray":
+        return _train_on_ray(options, execution, on_step)
+    if was_restarted():
+        execution = replace(execution, resume=True, overwrite=False)
+    return _train_here(options, execution, _Ears(say=on_step, on_event=on_event))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ears:
+    """Who is told, and who may interrupt; `token` proves that a worker sees the driver's output folder."""
+
+    say: Callable[[str], None]
+    on_event: Callable[[Event], None] = quiet
+    interrupted: Callable[[], bool] = lambda: False
+    token: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """What the first process found, for all: they need not see sketches, models to start from, or the output."""
+
+    data: SketchedImages
+    held_out: list[TrainingImage]
+    others: list[TrainingImage]
+    config: TrainingConfig
+    init: Model | None
+
+
+def _train_here(options: TrainOptions, execution: Execution, ears: _Ears) -> TrainResult:
+    with join_world(find_device(options.device)) as world:
+        ready = world.first_does(lambda: _prepare(options, execution, ears))
+        world.all_do(ready.data.look)
+        watch = _Watch(
+            ready.data, ready.config, join_address(options.out, "run"), ears.say if world.first else _unheard
+        )
+        with _writing(options.out):
+            world.first_does(lambda: _begin(options.out, watch, ready, fresh=not execution.resume))
+            model = train_network(
+                ready.data.training(),
+                ready.config,
+                run_folder=watch.run,
+                init=ready.init,
+                validation=[*ready.held_out, *ready.others],
+                on_step=watch.note,
+                hooks=Hooks(refresh=watch.refresh, on_preview=watch.show, interrupted=ears.interrupted),
+                resume=execution.resume,
+            )
+            watch.draw()
+        return _finish(model, options, ready, watch, world)
+
+
+def _unheard(line: str) -> None:
+    """What the other processes would say."""
+
+
+def _prepare(options: TrainOptions, execution: Execution, ears: _Ears) -> _Ready:
+    _check_token(options.out, ears.token)
+    _check_output(options.out, execution)
     init = None if options.init in (None, "random") else load_model(options.init)
-    with Runner(execution, on_event) as runner:
+    with Runner(execution, ears.on_event) as runner:
         data, held_out, others = _read(options, init, runner)
     images = data.training()
     config = _training_config(options, images[0].image.shape[0], init, bool(held_out or others))
     check_images(images, config)
-    watch = _Watch(data, config, folder / "run", on_step if first else lambda line: None)
-    with _writing(folder):
-        if first:
-            _probe(folder)
-            watch.begin(fresh=not execution.resume, notes=adapt_notes(init, config.network) if init else ())
-        model = train_network(
-            images,
-            config,
-            run_folder=folder / "run",
-            init=init,
-            validation=[*held_out, *others],
-            on_step=watch.note,
-            hooks=Hooks(refresh=watch.refresh, on_preview=watch.show),
-            resume=execution.resume,
-        )
-        watch.draw()
-    if first:
-        calibrated = calibrate(model, others)
+    return _Ready(data=data, held_out=held_out, others=others, config=config, init=init)
+
+
+def _begin(out: str, watch: _Watch, ready: _Ready, *, fresh: bool) -> None:
+    _probe(out)
+    watch.begin(fresh=fresh, notes=adapt_notes(ready.init, ready.config.network) if ready.init else ())
+
+
+def _finish(model: Model, options: TrainOptions, ready: _Ready, watch: _Watch, world: World) -> TrainResult:
+    if world.first:
+        calibrated = calibrate(model, ready.others)
         # other images say more, where enough objects are annotated on them; else calibration leaves the model alone
-        model = calibrate(model, data.training()) if calibrated is model else calibrated
-    return _save(folder, model, options, watch, first)
+        model = calibrate(model, ready.data.training()) if calibrated is model else calibrated
+    return _save(model, options, watch, world.first)
+
+
+# ---- on a Ray cluster
+
+
+def _train_on_ray(options: TrainOptions, execution: Execution, say: Callable[[str], None]) -> TrainResult:
+    """The same in the workers of a cluster; see training.ray_train."""
+    from sketchscale.training import ray_train  # an optional package
+
+    gpu, options = options.device.partition(":")[0] == "cuda", _absolute(options)
+    cluster = EngineOptions(
+        workers=execution.workers,
+        address=execution.address,
+        gpus_per_worker=execution.gpus_per_worker,
+        wait_s=execution.wait_s,
+    )
+    team = ray_train.choose_team(
+        cluster, batch=options.batch, gpu=gpu, cpus=options.threads or 1, attempts=execution.attempts
+    )
+    _check_output(options.out, execution)
+    token = uuid.uuid4().hex.encode()
+    here = replace(execution, engine="threads", workers=None, address=None, gpus_per_worker=None)
+    with _shown(options.out, token):
+        work = partial(_work_on_ray, options, here, token, _read_sketches(options))
+        result: TrainResult = ray_train.train_on_ray(work, team, cluster, on_line=say)
+    return result
+
+
+def _work_on_ray(
+    options: TrainOptions, execution: Execution, token: bytes, sketches: dict[str, bytes], voice: Voice
+) -> TrainResult:
+    """In each worker."""
+    if voice.restarted:
+        execution = replace(execution, resume=True, overwrite=False)
+    ears = _Ears(say=voice.say, interrupted=voice.interrupted, token=token)
+    with tempfile.TemporaryDirectory(prefix="sketchscale-sketches-") as folder:
+        return _train_here(_with_sketches(options, sketches, Path(folder)), execution, ears)
+
+
+def _read_sketches(options: TrainOptions) -> dict[str, bytes]:
+    """Sketches travel with the work: they are small, and lie on the machine of the person who drew them."""
+    try:
+        return {path: Path(path).read_bytes() for path in (*options.sketches, *options.validate_sketches)}
+    except OSError as error:
+        raise MissingDataError(
+            f"sketch {error.filename} cannot be read: {error.strerror}; expected: a .jsonl log; to fix: check the path"
+        ) from error
+
+
+def _with_sketches(options: TrainOptions, sketches: dict[str, bytes], folder: Path) -> TrainOptions:
+    """The worker's own files where they are the same, as strokes may be added to them; else what travelled here."""
+    here = {}
+    for number, (path, data) in enumerate(sketches.items()):
+        here[path] = path
+        if not Path(path).is_file() or not Path(path).read_bytes().startswith(data):
+            here[path] = str(folder / f"{number}-{Path(path).name}")
+            Path(here[path]).write_bytes(data)
+    lists: dict[str, Any] = {
+        name: tuple(here[path] for path in getattr(options, name)) for name in ("sketches", "validate_sketches")
+    }
+    return replace(options, **lists)
+
+
+def _absolute(options: TrainOptions) -> TrainOptions:
+    """Local paths as they are called from any working folder."""
+
+    def place(address: str) -> str:
+        return os.path.abspath(address) if is_local(address) else address
+
+    lists: dict[str, Any] = {name: tuple(map(place, getattr(options, name))) for name in _ADDRESSES}
+    init = options.init if options.init is None or not os.path.exists(options.init) else place(options.init)
+    return replace(options, out=place(options.out), init=init, **lists)
+
+
+_ADDRESSES = ("images", "sketches", "validate", "validate_sketches")
+
+
+@contextlib.contextmanager
+def _shown(out: str, token: bytes) -> Iterator[None]:
+    """A word in the run folder while workers are at work: who reads it there writes where this process looks."""
+    run = join_address(out, "run")
+    put_blob(run, _TOKEN, token)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(SketchscaleError):
+            delete_blob(run, _TOKEN)
+        with contextlib.suppress(OSError):  # of an empty folder nothing stays; in object storage there is none
+            os.rmdir(out)
+
+
+def _check_token(out: str, token: bytes | None) -> None:
+    if token is None or get_blob(join_address(out, "run"), _TOKEN) == token:
+        return
+    raise SetupError(
+        f"the worker on {platform.node()} does not see the folder {out} of the machine that gave the command; "
+        f"expected: a place that all share; to fix: --out in object storage (s3://...), or in a folder of the network"
+    )
 
 
 class _Watch:
     """What is done beside the steps: words, pictures, new strokes."""
 
-    def __init__(self, data: SketchedImages, config: TrainingConfig, run: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, data: SketchedImages, config: TrainingConfig, run: str, say: Callable[[str], None]) -> None:
         self.data, self.config, self.run, self.say = data, config, run, say
         self.steps: list[Step] = []
         self.taken: list[dict[str, Any]] = []
@@ -118,10 +287,11 @@ class _Watch:
     def begin(self, *, fresh: bool, notes: Sequence[str]) -> None:
         for note in notes:
             self.say(note)
-        if fresh and self.run.exists():
-            for path in [*self.run.glob("preview_*.png"), self.run / "bad_batch.npz", self.run / "stop"]:
-                path.unlink(missing_ok=True)
-        self.say(f"to end early with a model: touch {self.run / 'stop'}; Ctrl-C saves the state for --resume")
+        for key in list_blobs(self.run, "") if fresh else ():
+            if key.startswith("preview_") or key in ("bad_batch.npz", "stop", "state.safetensors"):
+                delete_blob(self.run, key)
+        stop = join_address(self.run, "stop")
+        self.say(f"to end early with a model: make the file {stop}; Ctrl-C saves the state for --resume")
 
     def note(self, step: Step) -> None:
         self.steps.append(step)
@@ -142,12 +312,12 @@ class _Watch:
         curves = [("training", [(float(s.step), s.loss) for s in self.steps])]
         if scored := [(float(s.step), -s.score) for s in self.steps if s.score is not None]:
             curves.append(("held out", scored))
-        replace_file(self.run / "loss.png", draw_curve(curves))
+        put_blob(self.run, "loss.png", draw_curve(curves))
 
     def show(self, preview: Preview) -> None:
         raster = RasterSketch(labels=preview.labels, boundary=preview.boundary)
         picture = draw_preview(preview.image, raster, preview.distance, preview.threshold)
-        replace_file(self.run / f"preview_{preview.step:06d}.png", picture)
+        put_blob(self.run, f"preview_{preview.step:06d}.png", picture)
 
     def refresh(self) -> list[TrainingImage] | None:
         """New strokes, when they can be used; else a line that says why not, and training goes on without."""
@@ -162,26 +332,23 @@ class _Watch:
         return images
 
 
-def _check_output(folder: Path, execution: Execution) -> None:
-    if (folder.exists() and any(folder.iterdir())) and not (execution.overwrite or execution.resume):
+def _check_output(out: str, execution: Execution) -> None:
+    """A folder with anything in it is not written to by accident; the driver's word does not count."""
+    found = any(key != f"run/{_TOKEN}" for key in list_blobs(out, ""))
+    if found and not (execution.overwrite or execution.resume):
         raise OutputExistsError(
-            f"{folder} is not empty; expected: a new model folder; to fix: another --out, --overwrite or --resume"
+            f"{out} is not empty; expected: a new model folder; to fix: another --out, --overwrite or --resume"
         )
 
 
-def _probe(folder: Path) -> None:
+def _probe(out: str) -> None:
     """Find out that a folder cannot be written before minutes of training, not after."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        replace_file(folder / "probe", b"?")
-        (folder / "probe").unlink()
-    finally:
-        with contextlib.suppress(OSError):  # not empty: a run that is resumed
-            folder.rmdir()
+    put_blob(out, "probe", b"?")
+    delete_blob(out, "probe")
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: str) -> Iterator[None]:
     """Errors of the system while training saves its state, as ours."""
     try:
         yield
@@ -238,11 +405,12 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
         seed=options.seed,
         validate_every=options.validate_every if validated else 0,
         patience=options.patience,
+        save_every_s=options.save_every_s,
         preview_every=options.preview_every,
     )
 
 
-def _save(folder: Path, model: Model, options: TrainOptions, watch: _Watch, first: bool) -> TrainResult:
+def _save(model: Model, options: TrainOptions, watch: _Watch, first: bool) -> TrainResult:
     sketches = watch.data.sketches
     provenance: dict[str, Any] = {
         **model.provenance,
@@ -251,18 +419,18 @@ def _save(folder: Path, model: Model, options: TrainOptions, watch: _Watch, firs
         "annotated": [asdict(sketch.summary()) for sketch in sketches],
         "taken_in": watch.taken,
     }
-    sha256 = save_model(folder, model.network, model.config, provenance) if first else ""
+    sha256 = save_model(options.out, model.network, model.config, provenance) if first else ""
     config, steps, seconds = model.config, int(provenance["steps"]), float(provenance["seconds"])
     losses = provenance["curve"]["loss"]
     loss = losses[-1][1] if losses else float("nan")
     return TrainResult(
-        model=str(folder),
+        model=options.out,
         sha256=sha256,
         steps=steps,
         loss=loss,
         seconds=seconds,
         threshold=config.threshold,
         min_size=config.min_size,
-        summary=f"{folder}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), loss {loss:.4f}, "
+        summary=f"{options.out}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), loss {loss:.4f}, "
         f"threshold {config.threshold:g} px, objects from {config.min_size} px",
     )

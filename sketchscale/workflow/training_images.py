@@ -7,6 +7,7 @@ Intensities are scaled by percentiles of the whole image, as in prediction; they
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -119,6 +120,18 @@ class SketchedImages:
             )
             parts.append(_Part(position=position, box=box, image=image))
         return parts
+
+    def look(self) -> None:
+        """Read a pixel of every image: a process that cannot see one finds out before the first step.
+
+        Raises:
+            MissingDataError, InputError: names the image and the machine.
+        """
+        for opened in self._opened:
+            try:
+                read_plane(opened.plane, Box((0, 0), (1, 1)), opened.channels)
+            except InputError as error:
+                raise type(error)(f"on {platform.node()}: {error}") from error
 
     @property
     def parts(self) -> list[_Part]:
