@@ -16,9 +16,10 @@ Guarantees of `run_plan`:
 
 Who is to blame for a dead worker. A task that always kills its worker must end in an error, and one that was hit by
 accident, on a cluster where machines come and go, must not. Where several tasks were running nobody knows which of them
-did it, so such a loss counts against none; but a task that was lost in company `attempts - 1` times runs the next time
-alone, with nothing else in flight. A loss alone counts, and after `attempts` of these the run ends. A task of the
-default three attempts has to be hit five times for that, three of them while it runs alone.
+did it, so such a loss counts against none; but a task that was lost in company `attempts - 1` times is put aside until
+all others are done, and then runs alone, with nothing else in flight. A loss alone counts, and after `attempts` of
+these the run ends. Each worker that died in company without the task (up to ten) excuses one more loss alone: then
+accidents happen here. With three attempts a task has to be hit five times on a calm cluster, or more on a rough one.
 
 A deadline counts from when a worker can have taken the task: the oldest `engine.workers` tasks in flight are running,
 those behind them wait.
@@ -74,6 +75,7 @@ __all__ = [
 ]
 
 _LONGEST_PAUSE_S = 10.0
+_MOST_EXCUSES = 10
 _MISSING: Any = object()
 
 
@@ -193,6 +195,7 @@ class _Loop:
         self.turn = itertools.count()
         self.suspects: deque[_Flight] = deque()
         self.alone = False
+        self.deaths = 0
 
     @property
     def in_flight(self) -> int:
@@ -233,16 +236,17 @@ class _Loop:
         return bool(self.in_flight or self.paused or self.suspects)
 
     def _next(self, queue: Iterator[int]) -> _Flight | None:
-        """What to submit now: a suspect alone, what has paused, or the next task."""
-        if (self.alone or self.suspects) and self.in_flight:
+        """What to submit now: what has paused, the next task, or at last a suspect alone."""
+        if self.alone and self.in_flight:
             return None
-        self.alone = bool(self.suspects)
-        if self.suspects:
-            return self.suspects.popleft()
+        self.alone = False
         if self.paused and self.paused[0][0] <= time.monotonic():
             return heapq.heappop(self.paused)[2]
         position = next(queue, None)
-        return None if position is None else _Flight(position)
+        if position is not None:
+            return _Flight(position)
+        self.alone = bool(self.suspects and not self.in_flight and not self.paused)
+        return self.suspects.popleft() if self.alone else None
 
     def _submit(self, flight: _Flight) -> None:
         plan, task = self.plan, self.plan.tasks[flight.position]
@@ -288,7 +292,7 @@ class _Loop:
         moments = []
         if self.retry.deadline_s is not None and self.running:
             moments.append(next(iter(self.running.values())).started + self.retry.deadline_s)
-        if self.paused and not self.alone and not self.suspects and self.in_flight < self.engine.in_flight:
+        if self.paused and not self.alone and self.in_flight < self.engine.in_flight:
             moments.append(self.paused[0][0])
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
@@ -301,6 +305,7 @@ class _Loop:
             notes.add(key, result)
             self._say("done", key)
         elif isinstance(error, (WorkerLost, CancelledError)):
+            self.deaths += not alone
             self._lose(flight, error, alone)
         elif isinstance(error, SketchscaleError) or not isinstance(error, Exception):
             raise error
@@ -315,6 +320,7 @@ class _Loop:
         """A worker died and took its pool along: what finished is kept, the rest is submitted to new workers."""
         running, queued = self.running, self.queued
         self.running, self.queued = {}, {}
+        self.deaths += not alone
         self.engine.restart()
         for future, flight in (*running.items(), *queued.items()):
             if future.done() and not future.cancelled() and not _broke_the_pool(future):
@@ -327,7 +333,8 @@ class _Loop:
     def _lose(self, flight: _Flight, error: Exception, alone: bool) -> None:
         """A worker died under a task; see the top of this file for who is to blame."""
         if alone:
-            self._again(flight, error)
+            excused = min(_MOST_EXCUSES, self.deaths - flight.losses)
+            self._again(flight, error, self.retry.attempts + excused)
             self.suspects.append(flight)
             return
         flight.losses += 1
@@ -354,19 +361,19 @@ class _Loop:
         for flight in others.values() if everything else ():
             self._submit(flight)
 
-    def _again(self, flight: _Flight, error: Exception) -> None:
+    def _again(self, flight: _Flight, error: Exception, attempts: int | None = None) -> None:
         """Count an attempt, if one is left."""
-        if flight.attempt >= self.retry.attempts:
-            raise self._named(flight, error) from error
+        if flight.attempt >= (attempts or self.retry.attempts):
+            raise self._named(flight, error, attempts) from error
         flight.attempt += 1
         self._say("retry", self.plan.tasks[flight.position].key)
 
-    def _named(self, flight: _Flight, error: BaseException) -> TaskError:
+    def _named(self, flight: _Flight, error: BaseException, attempts: int | None = None) -> TaskError:
         kind = type(error) if isinstance(error, TaskError) else TaskError
         task = self.plan.tasks[flight.position]
         return kind(
             f"stage {self.plan.stage!r}, task {task.key}: {type(error).__name__}: {error} "
-            f"(attempt {flight.attempt} of {self.retry.attempts}); what finished is kept: run again with --resume"
+            f"(attempt {flight.attempt} of {attempts or self.retry.attempts}); what finished is kept: run again with --resume"
         )
 
     def _say(self, kind: str, key: str = "") -> None:
