@@ -5,7 +5,7 @@
     memory://name                     this process       MemoryStore, for tests and for arrays without files
     s3:// gs:// az://                 object storage     PatientStore (obstore)
     http:// https://                  a web server       PatientStore (obstore), read only
-    fsspec+<scheme>://                what fsspec knows  FsspecStore, read only
+    fsspec+s3:// fsspec+gs:// ...     the same by fsspec FallbackStore, read only
 
 `file://` is refused for a folder path, because the fsspec store for it is not atomic (a killed write leaves half a
 chunk).
@@ -78,12 +78,23 @@ def _open_web(address: str, read_only: bool) -> Store:
     return _open_object(address, read_only)
 
 
+def _open_fsspec(address: str, read_only: bool) -> Store:
+    if not read_only:
+        raise OutputError(f"{address} is read only; expected: storage that can be written; to fix: without fsspec+")
+    from sketchscale.io.fallback_store import open_fallback  # keeps local work free of its import time
+
+    return open_fallback(address)
+
+
 STORES: dict[str, Callable[[str, bool], Store]] = {
     "": _open_folder,
     "memory": _open_memory,
     "s3": _open_object,
     "gs": _open_object,
     "az": _open_object,
+    "fsspec+s3": _open_fsspec,
+    "fsspec+gs": _open_fsspec,
+    "fsspec+az": _open_fsspec,
     "http": _open_web,
     "https": _open_web,
 }

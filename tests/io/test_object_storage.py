@@ -96,6 +96,18 @@ def test_a_worker_that_lives_on_does_not_believe_the_metadata_of_an_older_array(
     assert np.all(again == 1)
 
 
+def test_the_same_array_is_read_by_fsspec_and_not_written(s3: str) -> None:
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'sketchscale[s3]'")
+    _fill(f"{s3}/fallback.zarr")
+    ref = ArrayRef(store=f"fsspec+{s3}/fallback.zarr", path="0")
+    assert np.array_equal(read_box(ref, _WHOLE), _VALUES)
+    delete_blobs(f"{s3}/fallback.zarr", "0/c/1")
+    with pytest.raises(MissingDataError, match=r"c/1/0 is absent"):
+        read_box(ref, _WHOLE)
+    with pytest.raises(OutputError, match="read only"):
+        put_blob(f"fsspec+{s3}/fallback.zarr", "a", b"")
+
+
 def test_an_absent_chunk_is_an_error_with_its_key_and_no_zeros(s3: str) -> None:
     ref = _fill(f"{s3}/holes.zarr")
     delete_blobs(ref.store, "0/c/1")
