@@ -234,7 +234,8 @@ def _matches(peer: Document, namespace: str, labels: dict[str, str]) -> bool:
 
 
 def _selects(selector: Document, labels: dict[str, str]) -> bool:
-    return selector.get("matchLabels", {}).items() <= labels.items()
+    wanted: dict[str, str] = selector.get("matchLabels", {})
+    return wanted.items() <= labels.items()
 
 
 def test_the_network_is_closed_but_inside() -> None:
