@@ -121,6 +121,14 @@ def _init(what: str, **arguments: Any) -> None:
             f"{what} cannot be used: {words}; expected: a Ray {ray.__version__} that this machine may join; "
             f"to fix: the same Ray and Python on every machine, and its token in RAY_AUTH_TOKEN if it has one"
         ) from None
+    _hush()
+
+
+def _hush() -> None:
+    """Ray prints each death of a worker to standard output, where results go; we say it where it matters."""
+    if (subscriber := getattr(global_worker, "gcs_error_subscriber", None)) is not None:
+        global_worker.threads_stopped.set()
+        subscriber.close()
 
 
 @contextmanager
