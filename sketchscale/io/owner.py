@@ -38,7 +38,7 @@ from sketchscale.errors import InputError, OutputExistsError, SketchscaleError
 from sketchscale.io.blobs import delete_blobs, get_blob, list_blobs, put_blob, put_blob_if_absent
 from sketchscale.io.documents import parse_json
 
-__all__ = ["BEAT_S", "Claim", "Owner", "check_owner", "claim_of", "current_owner", "read_beat", "take"]
+__all__ = ["BEAT_S", "Claim", "Owner", "check_owner", "claim_of", "current_owner", "lives", "read_beat", "take"]
 
 BEAT_S = 3.0
 _WATCH_BEATS = 4
@@ -102,16 +102,16 @@ def _beat_key(run: str, owner: Owner) -> str:
     return f"{_folder(run)}/{owner.epoch:06d}.beat"
 
 
-def lives(store: str, run: str, owner: Owner, watch_s: float = _WATCH_BEATS * BEAT_S) -> bool:
-    """Whether an owner is at work; takes up to `watch_s` where it is on another machine and silent."""
+def lives(store: str, run: str, owner: Owner) -> bool:
+    """Whether an owner is at work; takes 12 s where it is on another machine and silent."""
     first = read_beat(store, run, owner)
     if first.get("ended"):
         return False
     if owner.machine == _machine():
         return _born(owner.pid) == owner.born
-    end = time.monotonic() + watch_s
+    end = time.monotonic() + _WATCH_BEATS * BEAT_S
     while time.monotonic() < end:
-        time.sleep(min(BEAT_S / 2, watch_s / 4))
+        time.sleep(BEAT_S / 2)
         beat = read_beat(store, run, owner)
         if beat != first:
             return not beat.get("ended")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sketchscale.errors import InputError, OutputExistsError, ResumeError
+from sketchscale.io import stages
 from sketchscale.io.blobs import get_blob, list_blobs, put_blob
 from sketchscale.io.ledger import StoreLedger, open_ledger
 
@@ -94,3 +95,46 @@ def test_strays_of_a_killed_run_are_swept_where_only_it_writes(tmp_path):
         (tmp_path / folder / "x.1.partial").touch()
     opened(store, resume=True, outputs=("labels/mine",))
     assert [p.parent.name for p in tmp_path.rglob("*.partial")] == ["other"]
+
+
+def test_a_stage_that_ended_is_one_read_and_a_damaged_object_falls_back_to_the_records(store):
+    ledger = opened(store)
+    log = ledger.begin("predict", 3)
+    for key in "abc":
+        ledger.record("predict", key, {"count": 3})
+        log.add(key, {"count": 3})
+    log.end()
+    results = {key: {"count": 3} for key in "abc"}
+    end = ".sketchscale/run/stage/predict/end.gz"
+    data = get_blob(store, end)
+    for blob in list_blobs(store, ".sketchscale/run/ledger"):
+        put_blob(store, blob, b"")
+    assert ledger.begin("predict", 3).finished == ledger.finished("predict") == results
+    for damaged in (data[:-9], data[:30] + bytes([data[30] ^ 1]) + data[31:], b"", b"{}"):
+        put_blob(store, end, damaged)
+        assert ledger.finished("predict") == {}
+    ledger.record("predict", "b", {"count": 4})
+    assert ledger.begin("predict", 3).finished == {"b": {"count": 4}}
+    other = opened(store, "second", {"model": "x"})
+    put_blob(store, ".sketchscale/second/stage/predict/end.gz", data)
+    assert other.finished("predict") == {}
+
+
+def test_a_long_stage_is_resumed_from_its_parts_and_the_records_after_them(store, monkeypatch):
+    monkeypatch.setattr(stages, "PART", 4)
+    ledger = opened(store)
+    log = ledger.begin("predict", 12)
+    for number in range(10):  # two parts of four, and two that only workers noted
+        ledger.record("predict", f"{number:02d}", number)
+        log.add(f"{number:02d}", number)
+    for number in range(8):
+        put_blob(store, f".sketchscale/run/ledger/predict/{number:02d}.json", b"")
+    ledger = opened(store, resume=True)
+    again = ledger.begin("predict", 12)
+    assert again.finished == {f"{number:02d}": number for number in range(10)}
+    for number in (10, 11):
+        again.add(f"{number:02d}", number)
+    again.end()
+    assert ledger.finished("predict") == {f"{number:02d}": number for number in range(12)}
+    names = [key.rpartition("/")[2] for key in list_blobs(store, ".sketchscale/run/stage/predict")]
+    assert names == ["00000.gz", "00001.gz", "00002.gz", "end.gz", "plan.json"]
