@@ -32,13 +32,14 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
 from sketchscale.io.buckets import connect, split_bucket, storage_environment
-from sketchscale.io.patience import DEFAULT_WAIT_S, NotStoredError, persist, refusal, status_of, within
+from sketchscale.io.patience import DEFAULT_WAIT_S, NotStoredError, code_of, persist, refusal, status_of, within
 
 __all__ = ["Found", "PatientStore"]
 
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _TAGGED_BYTES = 2**20
 _BATCH = 1000
+_CONFLICTS = ("ConditionalRequestConflict", "OperationAborted")
 _PROVEN: set[tuple[object, ...]] = set()
 """Buckets that honour the conditions of a PUT."""
 
@@ -261,7 +262,7 @@ class PatientStore(Store):
         try:
             result = await within(seconds, put, len(data))
         except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError) as error:
-            if status_of(error) == 409 or mode == "overwrite":  # two at a time: nobody is told yet who was first
+            if code_of(error) in _CONFLICTS or mode == "overwrite":  # two at a time: who was first is not known yet
                 raise NotStoredError("two writers at a time") from error
             found = await self._twice(key, None)
             return found is not None and found.writer == writer

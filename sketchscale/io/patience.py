@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT_WAIT_S",
     "WAIT_VARIABLE",
     "NotStoredError",
+    "code_of",
     "persist",
     "refusal",
     "status_of",
@@ -104,7 +105,7 @@ async def within(seconds: float, work: Awaitable[T], size: int = 0) -> T:
 def _is_answer(error: Exception) -> bool:
     """Whether a store answered after all: it is there or not, or a typed error from further down."""
     if isinstance(error, FileNotFoundError):
-        return _code_of(error) not in _NO_BUCKET
+        return code_of(error) not in _NO_BUCKET
     return isinstance(error, (SketchscaleError, FileExistsError)) or type(error).__name__ in (
         "AlreadyExistsError",
         "PreconditionError",
@@ -117,7 +118,8 @@ def status_of(error: Exception) -> int:
     return int(found[1] or found[2]) if found else 0
 
 
-def _code_of(error: Exception) -> str:
+def code_of(error: Exception) -> str:
+    """The server's own word for what is wrong, such as NoSuchBucket; empty where it gave none."""
     found = re.search(
         r"<Code>(\w{1,60})</Code>|\b(ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch)\b", str(error)
     )
@@ -125,7 +127,7 @@ def _code_of(error: Exception) -> str:
 
 
 def _cause(error: Exception) -> str:
-    status, code = status_of(error), _code_of(error)
+    status, code = status_of(error), code_of(error)
     if status:
         return f"status {status} {code}".strip()
     if isinstance(error, NotStoredError):
@@ -138,7 +140,7 @@ def _cause(error: Exception) -> str:
 
 def refusal(key: str, error: Exception, *, writing: bool) -> SketchscaleError | None:
     """The typed error for what will not pass; None for what may."""
-    status, code = status_of(error), _code_of(error)
+    status, code = status_of(error), code_of(error)
     kind = OutputError if writing else InputError
     if re.search(r"https?://(169\.254\.169\.254|metadata\.google\.internal|metadata)/", str(error)):
         return SetupError(
