@@ -181,7 +181,7 @@ class Sketch:
         """Count what the sketch says; in tiles, so large sketches do not sit in memory at once."""
         pixels = dict.fromkeys(("background", "foreground", "boundary"), 0)
         boundary_known = False
-        for tile in self._said_tiles():
+        for tile in self.said_tiles():
             raster = self.rasterize(tile.grow(1).clip(self.shape))
             inner = tile.relative_to(tile.grow(1).clip(self.shape).start).slices
             labels, boundary = raster.labels[inner], raster.boundary[inner]
@@ -201,7 +201,8 @@ class Sketch:
             has_boundary_information=boundary_known,
         )
 
-    def _said_tiles(self) -> Iterator[Box]:
+    def said_tiles(self) -> Iterator[Box]:
+        """Boxes of a fixed grid that together hold everything said, and hardly more; in raster order."""
         boxes = [b.box for b in self.boxes]
         for tile in tile_cover(self.shape, (TILE, TILE)):
             if (tile.index[0], tile.index[1]) in self._canvas.tiles or any(b.intersect(tile.write).size for b in boxes):

@@ -8,12 +8,12 @@ from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.errors import InputError
 from sketchscale.losses import find_loss
 from sketchscale.training.config import TrainingConfig
-from sketchscale.training.patches import TrainingImage, check_dense
+from sketchscale.training.patches import AnnotatedImage, check_dense
 
 __all__ = ["check_images"]
 
 
-def check_images(images: Sequence[TrainingImage], config: TrainingConfig) -> None:
+def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig) -> None:
     """Refuse what cannot be learned from.
 
     Raises:
@@ -22,9 +22,9 @@ def check_images(images: Sequence[TrainingImage], config: TrainingConfig) -> Non
     if not images:
         raise InputError.of(found="no image", expected="at least one with a sketch", fix="name images to train on")
     for image in images:
-        if image.image.shape[0] != config.network.channels:
+        if image.channels != config.network.channels:
             raise InputError.of(
-                found=f"{image.name} has {image.image.shape[0]} channels",
+                found=f"{image.name} has {image.channels} channels",
                 expected=f"{config.network.channels}, as the network",
                 fix="choose channels, or set network.channels",
             )

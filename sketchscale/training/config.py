@@ -48,6 +48,7 @@ class TrainingConfig:
         save_every_s: seconds between saved states.
         refresh_every_s: seconds between looks for new strokes.
         preview_every: steps between previews, 0 for none.
+        keep_bytes: of images and annotation that are kept between patches, see PatchSource; None keeps all.
         low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
         threshold: see ModelConfig; None sets it on the annotated pixels.
     """
@@ -77,6 +78,7 @@ class TrainingConfig:
     save_every_s: float = 180.0
     refresh_every_s: float = 3.0
     preview_every: int = 0
+    keep_bytes: int | None = None
     low: float = 1.0
     high: float = 99.8
     outside: float = -5.0

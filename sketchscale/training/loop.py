@@ -41,7 +41,7 @@ from sketchscale.training.config import OPTIMIZERS, Step, TrainingConfig, find_d
 from sketchscale.training.distributed import World, join_world
 from sketchscale.training.interrupts import SecondInterrupt, noted_interrupts
 from sketchscale.training.learner import Learner, NotANumberError, part
-from sketchscale.training.patches import TrainingImage
+from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.prefetch import Batch, Prefetcher, choose_workers, draw_batch, move_batch
 from sketchscale.training.previews import Preview, choose_window, make_preview
 from sketchscale.training.state import Log, StopFile, check_identity, identity, read_state, write_bad_batch, write_state
@@ -73,19 +73,19 @@ class Hooks:
             process only.
     """
 
-    refresh: Callable[[], Sequence[TrainingImage] | None] | None = None
+    refresh: Callable[[], Sequence[AnnotatedImage] | None] | None = None
     on_preview: Callable[[Preview], None] | None = None
     interrupted: Callable[[], bool] = lambda: False
     validate: Callable[[Model], float] | None = None
 
 
 def train(
-    images: Sequence[TrainingImage],
+    images: Sequence[AnnotatedImage],
     config: TrainingConfig,
     *,
     run_folder: str | Path,
     init: Model | None = None,
-    validation: Sequence[TrainingImage] = (),
+    validation: Sequence[AnnotatedImage] = (),
     on_step: Callable[[Step], None] = lambda step: None,
     hooks: Hooks | None = None,
     resume: bool = False,
@@ -150,7 +150,7 @@ class _Run:
     """The state of one `train` call."""
 
     def __init__(
-        self, images: Sequence[TrainingImage], config: TrainingConfig, place: _Place, init: Model | None
+        self, images: Sequence[AnnotatedImage], config: TrainingConfig, place: _Place, init: Model | None
     ) -> None:
         self.config, self.folder, self.device, self.world = config, place.folder, place.device, place.world
         self.share = self.world.share(config.batch)
@@ -165,7 +165,7 @@ class _Run:
         self.score: Callable[[], float] | None = None
         self._take_images(images)
 
-    def _take_images(self, images: Sequence[TrainingImage]) -> None:
+    def _take_images(self, images: Sequence[AnnotatedImage]) -> None:
         self.images, self.new_annotation = tuple(images), _annotation_sha256(images)
         self.window = choose_window(self.images)
         self.source = source_for(images, self.config, self.config.augment)
@@ -173,7 +173,7 @@ class _Run:
     def listen(self, on_step: Callable[[Step], None], hooks: Hooks) -> None:
         self.on_step, self.hooks = on_step, hooks
 
-    def prepare(self, validation: Sequence[TrainingImage], resume: bool) -> None:
+    def prepare(self, validation: Sequence[AnnotatedImage], resume: bool) -> None:
         """Everything that can refuse, before the first file is written."""
         found = self.world.first_does(lambda: read_state(self.folder) if resume else None)
         if found is not None:
@@ -380,7 +380,7 @@ class _Run:
         self.best_score, self.stale = about["best_score"], about["stale"]
 
 
-def _annotation_sha256(images: Sequence[TrainingImage]) -> str:
+def _annotation_sha256(images: Sequence[AnnotatedImage]) -> str:
     """Of everything annotated, in order."""
     digest = hashlib.sha256()
     for image in images:

@@ -9,13 +9,16 @@ For a dense loss every pixel of a patch has a target: those of the whole image a
 object cut there seems to go on), and beyond the image its mirror image.
 
 A batch is a function of (images, config, seed, step) alone: resumed training draws what uninterrupted training draws.
+Images may lie in storage and be read when a patch is drawn there: what was drawn from last is kept, up to a limit.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +26,32 @@ import torch
 
 from sketchscale.annotations.targets import BEYOND, UNKNOWN, Targets, region_codes, targets_from_sketch
 from sketchscale.errors import InputError
+from sketchscale.geometry import Box
 from sketchscale.losses import BatchTargets
 from sketchscale.training.augment import AugmentConfig, draw_pose, expose, mirrored_codes, sample_patch
 
-__all__ = ["PatchSource", "TrainingImage", "check_dense", "patch_targets"]
+__all__ = ["AnnotatedImage", "PatchSource", "TrainingImage", "check_dense", "patch_targets"]
 
 MARGIN = 16
 _DENSE_MARGIN = 32
 _DRAWN = -2
+
+
+class AnnotatedImage(Protocol):
+    """What patches are drawn from; see TrainingImage. Arrays may be read anew each time that they are asked for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def image(self) -> npt.NDArray[np.float32]: ...
+    @property
+    def labels(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def boundary(self) -> npt.NDArray[np.bool_] | None: ...
+    @property
+    def core(self) -> Box | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +63,19 @@ class TrainingImage:
         labels: (y, x), as RasterSketch.labels: k > 0 object, 0 background, -1 unknown.
         boundary: (y, x), drawn boundary pixels; None for none.
         name: for messages.
+        core: what is this part's own, of an annotation that is cut into parts: patches are centred and objects counted
+            there. None for all.
     """
 
     image: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
     boundary: npt.NDArray[np.bool_] | None = None
     name: str = "image"
+    core: Box | None = None
+
+    @property
+    def channels(self) -> int:
+        return len(self.image)
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.dtype != np.float32 or self.image.shape[1:] != self.labels.shape:
@@ -70,6 +98,10 @@ class _Spots:
     background: npt.NDArray[np.intp]
     diameter: float
 
+    @property
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.inside.nbytes + self.background.nbytes
+
 
 class PatchSource:
     """Draws batches; see the module.
@@ -78,6 +110,7 @@ class PatchSource:
         size: of patches, px. outside: px, the distance taught in background.
         dense: for losses that take every pixel as annotated. A drawn boundary pixel counts as background then.
         signed: whether the signed distance is wanted, which few losses read.
+        keep_bytes: of images with their annotation that are kept between patches; None keeps all. No effect on batches.
 
     Raises:
         InputError: nothing is annotated, or, for a dense loss, not everything.
@@ -85,20 +118,20 @@ class PatchSource:
 
     def __init__(
         self,
-        images: Sequence[TrainingImage],
+        images: Sequence[AnnotatedImage],
         *,
         size: int,
         augment: AugmentConfig,
         outside: float,
         dense: bool = False,
         signed: bool = True,
+        keep_bytes: int | None = None,
     ) -> None:
         if dense:
             check_dense(images)
         self.images, self.size, self.augment, self.outside, self.dense = tuple(images), size, augment, outside, dense
-        self.signed = signed
-        self.spots = [_spots(image, dense) for image in self.images]
-        self.useful = [i for i, s in enumerate(self.spots) if s.inside.size or s.background.size]
+        self.signed, self.kept = signed, _Kept(keep_bytes)
+        self.useful = [i for i in range(len(self.images)) if self._says_something(i)]
         if not self.useful:
             raise InputError.of(found="no annotated pixel", expected="strokes", fix="draw some, or check the labels")
 
@@ -111,12 +144,25 @@ class PatchSource:
         images, targets = zip(*(self._patch(rng) for rng in rngs), strict=True)
         return torch.from_numpy(np.stack(images)), stack_targets(targets)
 
+    def _says_something(self, position: int) -> bool:
+        spots = _spots(self.images[position], self.dense)
+        return bool(spots.inside.size or spots.background.size)
+
+    def _drawn_from(self, position: int) -> _Drawable:
+        found = self.kept.get(position)
+        if found is None:
+            image = self.images[position]
+            found = _Drawable(image.image, _spots(image, self.dense))
+            self.kept.put(position, found)
+        return found
+
     def _patch(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Targets]:
         position = self.useful[int(rng.integers(len(self.useful)))]
-        spots = self.spots[position]
+        drawable = self._drawn_from(position)
+        spots = drawable.spots
         pose = draw_pose(rng, self._centre(rng, spots), spots.diameter, self.augment)
         margin = _DENSE_MARGIN if self.dense else MARGIN
-        image, codes = sample_patch(self.images[position].image, spots.codes, pose, self.size, margin)
+        image, codes = sample_patch(drawable.image, spots.codes, pose, self.size, margin)
         targets = patch_targets(codes, margin, self.outside, dense=self.dense, signed=self.signed)
         beyond = codes[margin:-margin, margin:-margin] == BEYOND
         if self.dense and beyond.any():
@@ -136,7 +182,41 @@ class PatchSource:
         return y + float(shift[0]) + half, x + float(shift[1]) + half
 
 
-def check_dense(images: Sequence[TrainingImage]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Drawable:
+    """An image in memory, and where patches of it may be centred."""
+
+    image: npt.NDArray[np.float32]
+    spots: _Spots
+
+    @property
+    def nbytes(self) -> int:
+        return self.image.nbytes + self.spots.nbytes
+
+
+class _Kept:
+    """What patches were drawn from last, up to so many bytes, or one entry; for several threads."""
+
+    def __init__(self, most_bytes: int | None) -> None:
+        self._most, self._bytes, self._lock = most_bytes, 0, threading.Lock()
+        self._entries: OrderedDict[int, _Drawable] = OrderedDict()
+
+    def get(self, position: int) -> _Drawable | None:
+        with self._lock:
+            if position in self._entries:
+                self._entries.move_to_end(position)
+            return self._entries.get(position)
+
+    def put(self, position: int, entry: _Drawable) -> None:
+        with self._lock:
+            if position not in self._entries:
+                self._entries[position] = entry
+                self._bytes += entry.nbytes
+            while self._most is not None and self._bytes > self._most and len(self._entries) > 1:
+                self._bytes -= self._entries.popitem(last=False)[1].nbytes
+
+
+def check_dense(images: Sequence[AnnotatedImage]) -> None:
     """Refuse images of which a part is not annotated, for losses that would take it for background.
 
     Raises:
@@ -154,16 +234,20 @@ def check_dense(images: Sequence[TrainingImage]) -> None:
             )
 
 
-def _spots(image: TrainingImage, dense: bool) -> _Spots:
+def _spots(image: AnnotatedImage, dense: bool) -> _Spots:
     codes = region_codes(image.labels, image.boundary)
     if dense:
         codes[codes == _DRAWN] = 0
+    own = codes
+    if image.core is not None:
+        own = np.full_like(codes, UNKNOWN)
+        own[image.core.slices] = codes[image.core.slices]
     areas = np.bincount(codes[codes > 0])
     areas = areas[areas > 0]
     return _Spots(
         codes=codes,
-        inside=np.flatnonzero((codes > 0) | (codes == _DRAWN)),
-        background=np.flatnonzero(codes == 0),
+        inside=np.flatnonzero((own > 0) | (own == _DRAWN)),
+        background=np.flatnonzero(own == 0),
         diameter=float(np.sqrt(4 / np.pi * np.median(areas))) if areas.size else 0.0,
     )
 

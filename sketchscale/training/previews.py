@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from sketchscale.geometry import Box
 from sketchscale.networks.checkpoint import Model
-from sketchscale.training.patches import TrainingImage
+from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.thresholds import predict_image
 
 __all__ = ["Preview", "choose_window", "make_preview"]
@@ -43,7 +43,7 @@ class Preview:
     threshold: float
 
 
-def choose_window(images: Sequence[TrainingImage], side: int = _SIDE) -> tuple[int, Box]:
+def choose_window(images: Sequence[AnnotatedImage], side: int = _SIDE) -> tuple[int, Box]:
     """Position of the image, and the window in it, where most is annotated; the first of equals.
 
     Args:
@@ -64,7 +64,7 @@ def choose_window(images: Sequence[TrainingImage], side: int = _SIDE) -> tuple[i
     return best[1], best[2]
 
 
-def make_preview(model: Model, image: TrainingImage, box: Box, step: int) -> Preview:
+def make_preview(model: Model, image: AnnotatedImage, box: Box, step: int) -> Preview:
     """Predict a window; what lies around it is not looked at."""
     pixels = np.ascontiguousarray(image.image[(slice(None), *box.slices)])
     empty = np.zeros(box.shape, np.bool_)

@@ -34,7 +34,17 @@ __all__ = ["Log", "StopFile", "check_identity", "identity", "read_state", "write
 
 STATE, LOG, BAD_BATCH, STOP = "state.safetensors", "log.jsonl", "bad_batch.npz", "stop"
 _START_AGAIN = "expected: the state of an interrupted training; to fix: start again with --overwrite"
-_FREE = ("minutes", "save_every_s", "device", "threads", "workers", "compile", "refresh_every_s", "preview_every")
+_FREE = (
+    "minutes",
+    "save_every_s",
+    "device",
+    "threads",
+    "workers",
+    "compile",
+    "refresh_every_s",
+    "preview_every",
+    "keep_bytes",
+)
 """What may differ when training goes on: it changes no result, or only the last digits."""
 _FREE_AFTER_FAILURE = ("rate", "clip", "precision")
 

@@ -10,7 +10,7 @@ import torch
 
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.networks.checkpoint import Model
-from sketchscale.training.patches import TrainingImage
+from sketchscale.training.patches import AnnotatedImage
 
 __all__ = ["choose_threshold", "median_diameter", "predict_image", "smallest_size"]
 
@@ -45,7 +45,7 @@ def predict_image(
     return out
 
 
-def choose_threshold(model: Model, images: Sequence[TrainingImage], *, most: int = 40) -> float:
+def choose_threshold(model: Model, images: Sequence[AnnotatedImage], *, most: int = 40) -> float:
     """The distance that best separates annotated foreground from annotated background.
 
     Rule: among -4, -3.75, ..., 0 the one with the largest mean of two shares on their right side: of foreground pixels,
@@ -75,16 +75,29 @@ def _share_above(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.flo
     return 1 - np.searchsorted(np.sort(values), thresholds, side="right") / max(1, values.size)
 
 
-def _areas(images: Sequence[TrainingImage]) -> npt.NDArray[np.int64]:
-    areas = [np.bincount(image.labels[image.labels > 0]) for image in images]
+def _areas(images: Sequence[AnnotatedImage]) -> npt.NDArray[np.int64]:
+    areas = [_own_areas(image) for image in images]
     found = np.concatenate(areas) if areas else np.zeros(0, np.int64)
     return found[found > 0]
 
 
-def median_diameter(images: Sequence[TrainingImage]) -> float:
+def _own_areas(image: AnnotatedImage) -> npt.NDArray[np.int64]:
+    """Areas by id. Of an annotation in parts, an object counts where its first pixel is the part's own."""
+    labels = image.labels
+    areas = np.bincount(labels[labels > 0])
+    if image.core is not None:
+        ids, first = np.unique(labels, return_index=True)
+        y, x = np.unravel_index(first, labels.shape)
+        (top, left), (bottom, right) = image.core.start, image.core.stop
+        own = (ids > 0) & (y >= top) & (y < bottom) & (x >= left) & (x < right)
+        areas[np.setdiff1d(np.arange(areas.size), ids[own])] = 0
+    return areas
+
+
+def median_diameter(images: Sequence[AnnotatedImage]) -> float:
     return float(np.sqrt(4 / np.pi * np.median(_areas(images))))
 
 
-def smallest_size(images: Sequence[TrainingImage]) -> int:
+def smallest_size(images: Sequence[AnnotatedImage]) -> int:
     """Half of the 5th percentile of the annotated areas: nothing much smaller than what was shown is an object."""
     return max(1, int(np.percentile(_areas(images), 5) / 2))

@@ -26,10 +26,10 @@ from sketchscale.losses import find_loss
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.distributed import World
-from sketchscale.training.patches import PatchSource, TrainingImage
+from sketchscale.training.patches import AnnotatedImage, PatchSource, TrainingImage
 from sketchscale.training.prefetch import Batch, draw_batch, move_batch
 
-__all__ = ["HeldOut", "hold_out", "score_held_out", "source_for", "without"]
+__all__ = ["HeldOut", "choose_held_out", "hold_out", "score_held_out", "source_for", "without"]
 
 PLAIN = AugmentConfig(
     turn=False, scale=(1, 1), small_scale=1, plain=1, gain=(1, 1), gamma=(1, 1), offset=0, noise=0, blur=0
@@ -52,7 +52,18 @@ class HeldOut:
 
 
 def hold_out(images: Sequence[TrainingImage], share: float, seed: int) -> HeldOut:
-    """Keep a share of the annotated objects, with their surroundings, for validation.
+    """Keep a share of the annotated objects, with their surroundings, for validation; see `choose_held_out`."""
+    masks = choose_held_out(images, share, seed)
+    pairs = list(zip(images, masks, strict=True))
+    return HeldOut(
+        training=tuple(without(image, mask) for image, mask in pairs),
+        validation=tuple(without(image, ~mask) for image, mask in pairs if mask.any()),
+        masks=masks,
+    )
+
+
+def choose_held_out(images: Sequence[AnnotatedImage], share: float, seed: int) -> tuple[npt.NDArray[np.bool_], ...]:
+    """The pixels of each image (y, x) that are nearest to a share of its objects.
 
     Args:
         share: of the objects of all images, above 0 and below 1; rounded, at least one and not all.
@@ -63,7 +74,7 @@ def hold_out(images: Sequence[TrainingImage], share: float, seed: int) -> HeldOu
     """
     if not 0 < share < 1:
         raise InputError.of(found=f"hold-out {share}", expected="above 0 and below 1", fix="0.2")
-    objects = [(i, int(k)) for i, image in enumerate(images) for k in np.unique(image.labels[image.labels > 0])]
+    objects = [(i, int(k)) for i, image in enumerate(images) for k in np.unique(image.labels) if k > 0]
     if len(objects) < 2:
         raise InputError.of(
             found=f"{len(objects)} annotated objects to hold some out of",
@@ -73,13 +84,7 @@ def hold_out(images: Sequence[TrainingImage], share: float, seed: int) -> HeldOu
     count = min(len(objects) - 1, max(1, round(share * len(objects))))
     chosen = np.random.default_rng((seed, 1)).permutation(len(objects))[:count]
     kept = [[objects[c][1] for c in chosen if objects[c][0] == i] for i in range(len(images))]
-    masks = tuple(_nearest_to(image.labels, ids) for image, ids in zip(images, kept, strict=True))
-    pairs = list(zip(images, masks, strict=True))
-    return HeldOut(
-        training=tuple(without(image, mask) for image, mask in pairs),
-        validation=tuple(without(image, ~mask) for image, mask in pairs if mask.any()),
-        masks=masks,
-    )
+    return tuple(_nearest_to(image.labels, ids) for image, ids in zip(images, kept, strict=True))
 
 
 def _nearest_to(labels: npt.NDArray[np.int32], ids: Sequence[int]) -> npt.NDArray[np.bool_]:
@@ -97,16 +102,22 @@ def without(image: TrainingImage, mask: npt.NDArray[np.bool_]) -> TrainingImage:
     return replace(image, labels=labels, boundary=boundary)
 
 
-def source_for(images: Sequence[TrainingImage], config: TrainingConfig, augment: AugmentConfig) -> PatchSource:
+def source_for(images: Sequence[AnnotatedImage], config: TrainingConfig, augment: AugmentConfig) -> PatchSource:
     """Patches with the targets that the configured loss reads."""
     loss = find_loss(config.loss.name)
     return PatchSource(
-        images, size=config.patch, augment=augment, outside=config.outside, dense=loss.dense, signed=loss.signed
+        images,
+        size=config.patch,
+        augment=augment,
+        outside=config.outside,
+        dense=loss.dense,
+        signed=loss.signed,
+        keep_bytes=config.keep_bytes,
     )
 
 
 def score_held_out(
-    images: Sequence[TrainingImage], config: TrainingConfig, device: torch.device, world: World
+    images: Sequence[AnnotatedImage], config: TrainingConfig, device: torch.device, world: World
 ) -> Callable[[nn.Module], float]:
     """A function from a network in evaluation mode, on the device, to its score; larger is better.
 

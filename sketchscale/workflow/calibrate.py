@@ -28,7 +28,7 @@ from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate_each
 from sketchscale.metrics import count_overlaps
 from sketchscale.networks.checkpoint import Model
-from sketchscale.training.patches import TrainingImage
+from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.thresholds import predict_image
 
 __all__ = ["JOININGS", "Joining", "calibrate"]
@@ -90,7 +90,7 @@ class _Evidence:
     objects: int
 
 
-def calibrate(model: Model, images: Sequence[TrainingImage], *, most: int = 32, sizes: Sequence[int] = SIZES) -> Model:
+def calibrate(model: Model, images: Sequence[AnnotatedImage], *, most: int = 32, sizes: Sequence[int] = SIZES) -> Model:
     """The model with the threshold, the way of joining and the smallest size that suit the annotation best.
 
     Args:
@@ -121,7 +121,7 @@ def _best(trials: Sequence[_Trial]) -> _Trial:
     return near[len(near) // 2]
 
 
-def _annotated(images: Sequence[TrainingImage]) -> list[tuple[TrainingImage, Box]]:
+def _annotated(images: Sequence[AnnotatedImage]) -> list[tuple[AnnotatedImage, Box]]:
     """Every window with annotated foreground, image by image in raster order."""
     return [
         (image, tile.write)
@@ -131,13 +131,13 @@ def _annotated(images: Sequence[TrainingImage]) -> list[tuple[TrainingImage, Box
     ]
 
 
-def _spread(items: list[tuple[TrainingImage, Box]], most: int) -> list[tuple[TrainingImage, Box]]:
+def _spread(items: list[tuple[AnnotatedImage, Box]], most: int) -> list[tuple[AnnotatedImage, Box]]:
     if not items:
         return []
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items)))]
 
 
-def _predicted(model: Model, image: TrainingImage, box: Box) -> _Window:
+def _predicted(model: Model, image: AnnotatedImage, box: Box) -> _Window:
     context = int(model.network.context)  # type: ignore[arg-type]
     near = box.grow(context).clip(image.labels.shape)
     inner = box.relative_to(near.start).slices

@@ -5,9 +5,9 @@ OUT/run/                                                what training says and k
     state.safetensors, log.jsonl, bad_batch.npz, stop   see training.state
     loss.png, preview_<step>.png                        see reports.training; replaced whole
 
-OUT, images and sketches may be addresses in object storage. Several processes train one network where torchrun started
-them, or with the engine "ray". Then the first process alone reads sketches and writes OUT; all read pixels of the
-images.
+OUT and images may be addresses in object storage; sketches are files. Several processes train one network where
+torchrun started them, or with the engine "ray". Then the first process alone reads sketches and writes OUT; all read
+pixels of the images.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ import contextlib
 import os
 import platform
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sketchscale.annotations.sketch import RasterSketch
 from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import EngineOptions, Event
 from sketchscale.errors import (
@@ -41,24 +39,22 @@ from sketchscale.losses import LossConfig, find_loss
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
-from sketchscale.reports.training import draw_curve, draw_preview
 from sketchscale.training.checks import check_images
 from sketchscale.training.config import find_device
 from sketchscale.training.distributed import World, join_world, was_restarted
-from sketchscale.training.loop import Hooks, Step, TrainingConfig
+from sketchscale.training.loop import Hooks, TrainingConfig
 from sketchscale.training.loop import train as train_network
-from sketchscale.training.patches import TrainingImage
-from sketchscale.training.previews import Preview
+from sketchscale.training.patches import AnnotatedImage
 from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.training_images import Reading, SketchedImages
+from sketchscale.workflow.training_images import HELD_BYTES, Reading, SketchedImages
+from sketchscale.workflow.training_watch import Watch
 
 if TYPE_CHECKING:
     from sketchscale.training.ray_train import Voice
 
 __all__ = ["TrainResult", "train"]
 
-_CURVE_EVERY_S = 10.0
 _TOKEN = "driver"
 
 
@@ -119,8 +115,8 @@ class _Ready:
     """What the first process found, for all: they need not see sketches, models to start from, or the output."""
 
     data: SketchedImages
-    held_out: list[TrainingImage]
-    others: list[TrainingImage]
+    held_out: list[AnnotatedImage]
+    others: list[AnnotatedImage]
     config: TrainingConfig
     init: Model | None
 
@@ -129,9 +125,7 @@ def _train_here(options: TrainOptions, execution: Execution, ears: _Ears) -> Tra
     with join_world(find_device(options.device)) as world:
         ready = world.first_does(lambda: _prepare(options, execution, ears))
         world.all_do(ready.data.look)
-        watch = _Watch(
-            ready.data, ready.config, join_address(options.out, "run"), ears.say if world.first else _unheard
-        )
+        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), ears.say if world.first else _unheard)
         with _writing(options.out):
             world.first_does(lambda: _begin(options.out, watch, ready, fresh=not execution.resume))
             model = train_network(
@@ -159,17 +153,17 @@ def _prepare(options: TrainOptions, execution: Execution, ears: _Ears) -> _Ready
     with Runner(execution, ears.on_event) as runner:
         data, held_out, others = _read(options, init, runner)
     images = data.training()
-    config = _training_config(options, images[0].image.shape[0], init, bool(held_out or others))
+    config = _training_config(options, images[0].channels, init, bool(held_out or others))
     check_images(images, config)
     return _Ready(data=data, held_out=held_out, others=others, config=config, init=init)
 
 
-def _begin(out: str, watch: _Watch, ready: _Ready, *, fresh: bool) -> None:
+def _begin(out: str, watch: Watch, ready: _Ready, *, fresh: bool) -> None:
     _probe(out)
     watch.begin(fresh=fresh, notes=adapt_notes(ready.init, ready.config.network) if ready.init else ())
 
 
-def _finish(model: Model, options: TrainOptions, ready: _Ready, watch: _Watch, world: World) -> TrainResult:
+def _finish(model: Model, options: TrainOptions, ready: _Ready, watch: Watch, world: World) -> TrainResult:
     if world.first:
         calibrated = calibrate(model, ready.others)
         # other images say more, where enough objects are annotated on them; else calibration leaves the model alone
@@ -275,63 +269,6 @@ def _check_token(out: str, token: bytes | None) -> None:
     )
 
 
-class _Watch:
-    """What is done beside the steps: words, pictures, new strokes."""
-
-    def __init__(self, data: SketchedImages, config: TrainingConfig, run: str, say: Callable[[str], None]) -> None:
-        self.data, self.config, self.run, self.say = data, config, run, say
-        self.steps: list[Step] = []
-        self.taken: list[dict[str, Any]] = []
-        self.drawn = time.monotonic()
-
-    def begin(self, *, fresh: bool, notes: Sequence[str]) -> None:
-        for note in notes:
-            self.say(note)
-        for key in list_blobs(self.run, "") if fresh else ():
-            if key.startswith("preview_") or key in ("bad_batch.npz", "stop", "state.safetensors"):
-                delete_blob(self.run, key)
-        stop = join_address(self.run, "stop")
-        self.say(f"to end early with a model: make the file {stop}; Ctrl-C saves the state for --resume")
-
-    def note(self, step: Step) -> None:
-        self.steps.append(step)
-        if step.annotation:
-            self.taken.append({"step": step.step, "sketches": [sketch.sha256 for sketch in self.data.sketches]})
-        if step.step == 1 or step.step % 25 == 0 or step.score is not None or step.annotation:
-            held_out = "" if step.score is None else f"  held out {-step.score:.4f}"
-            strokes = f"  annotation {step.annotation[:12]}" if step.annotation else ""
-            rate = f"rate {step.rate:.1e}  {step.elapsed_s:.0f} s"
-            self.say(f"step {step.step}  loss {step.loss:.4f}  {rate}{held_out}{strokes}")
-        if self.config.preview_every and time.monotonic() - self.drawn > _CURVE_EVERY_S:
-            self.draw()
-
-    def draw(self) -> None:
-        self.drawn = time.monotonic()
-        if not self.config.preview_every or not self.steps:
-            return
-        curves = [("training", [(float(s.step), s.loss) for s in self.steps])]
-        if scored := [(float(s.step), -s.score) for s in self.steps if s.score is not None]:
-            curves.append(("held out", scored))
-        put_blob(self.run, "loss.png", draw_curve(curves))
-
-    def show(self, preview: Preview) -> None:
-        raster = RasterSketch(labels=preview.labels, boundary=preview.boundary)
-        picture = draw_preview(preview.image, raster, preview.distance, preview.threshold)
-        put_blob(self.run, f"preview_{preview.step:06d}.png", picture)
-
-    def refresh(self) -> list[TrainingImage] | None:
-        """New strokes, when they can be used; else a line that says why not, and training goes on without."""
-        try:
-            if not self.data.read_again():
-                return None
-            images = self.data.training()
-            check_images(images, self.config)
-        except InputError as error:
-            self.say(f"changed strokes are not used: {error}")
-            return None
-        return images
-
-
 def _check_output(out: str, execution: Execution) -> None:
     """A folder with anything in it is not written to by accident; the driver's word does not count."""
     found = any(key != f"run/{_TOKEN}" for key in list_blobs(out, ""))
@@ -363,7 +300,7 @@ def _writing(folder: str) -> Iterator[None]:
 
 def _read(
     options: TrainOptions, init: Model | None, runner: Runner
-) -> tuple[SketchedImages, list[TrainingImage], list[TrainingImage]]:
+) -> tuple[SketchedImages, list[AnnotatedImage], list[AnnotatedImage]]:
     """What is taught from, held-out annotation, other images; a model to start from says how intensities are scaled."""
     scale = init.config if init else TrainingConfig()
     reading = Reading(channels=options.channels, low=scale.low, high=scale.high, on_conflict=options.on_conflict)
@@ -375,7 +312,7 @@ def _read(
         )
     data = SketchedImages(options.images, options.sketches, reading, runner)
     held_out = [] if options.hold_out is None else data.hold_out(options.hold_out, options.seed)
-    others: list[TrainingImage] = []
+    others: list[AnnotatedImage] = []
     if options.validate or options.validate_sketches:
         others = SketchedImages(options.validate, options.validate_sketches, reading, runner).training()
     return data, held_out, others
@@ -407,10 +344,11 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
         patience=options.patience,
         save_every_s=options.save_every_s,
         preview_every=options.preview_every,
+        keep_bytes=2 * HELD_BYTES,
     )
 
 
-def _save(model: Model, options: TrainOptions, watch: _Watch, first: bool) -> TrainResult:
+def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> TrainResult:
     sketches = watch.data.sketches
     provenance: dict[str, Any] = {
         **model.provenance,

@@ -1,7 +1,8 @@
 """Images and their sketches as training takes them: read once, and read again where strokes were added.
 
 Only the surroundings of what was drawn are read: a sketch on a plate of 20,000 px costs the memory of its strokes.
-Intensities are scaled by percentiles of the whole image, as in prediction; they are computed once.
+Where these surroundings are more than memory should hold, they are read where patches are drawn, and the last ones
+kept. Intensities are scaled by percentiles of the whole image, as in prediction; they are computed once.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,15 +24,24 @@ from sketchscale.geometry import Box, block_shape
 from sketchscale.intensity import channel_ranges, normalize
 from sketchscale.io.image import open_image
 from sketchscale.io.planes import PlaneRef, read_plane
-from sketchscale.training.patches import TrainingImage
-from sketchscale.training.validation import hold_out, without
+from sketchscale.training.patches import AnnotatedImage, TrainingImage
+from sketchscale.training.validation import choose_held_out
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.segment_job import choose_channels
 
-__all__ = ["Reading", "SketchedImages", "drawn_boxes"]
+__all__ = ["HELD_BYTES", "DrawnBox", "Reading", "SketchedImages", "SketchedPart", "drawn_boxes"]
 
 _MARGIN = 128
 """Pixels read around what was drawn: what the network sees beside a stroke."""
+
+_LARGEST_PX = 4096 * 4096
+"""Of a drawn box; about 0.3 GB with one channel."""
+
+HELD_BYTES = 2 << 30
+"""Of what was drawn, in memory; see SketchedImages."""
+
+_PIXEL_BYTES = 12
+"""Beside 4 a channel: labels, boundary, and what patches are centred on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +55,6 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """A drawn box of the image number `position`."""
-
-    position: int
-    box: Box
-    image: TrainingImage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
     """An image and what does not change about it."""
 
@@ -62,18 +63,99 @@ class _Opened:
     ranges: tuple[tuple[float, float], ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hidden:
+    """Pixels of an image that are not to be seen, one bit each."""
+
+    box: Box
+    bits: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, box: Box, mask: npt.NDArray[np.bool_]) -> _Hidden:
+        return cls(box=box, bits=np.packbits(mask))
+
+    def within(self, box: Box) -> npt.NDArray[np.bool_]:
+        """The mask of another box."""
+        found, common = np.zeros(box.shape, np.bool_), self.box.intersect(box)
+        if common.size:
+            mask = np.unpackbits(self.bits, count=self.box.size).astype(np.bool_).reshape(self.box.shape)
+            found[common.relative_to(box.start).slices] = mask[common.relative_to(self.box.start).slices]
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SketchedPart:
+    """A drawn box of the image number `position`, in storage: an AnnotatedImage that is read when it is asked for."""
+
+    position: int
+    drawn: DrawnBox
+    opened: _Opened
+    sketch: Sketch
+    hidden: tuple[_Hidden, ...] = ()
+
+    @property
+    def box(self) -> Box:
+        return self.drawn.box
+
+    @property
+    def name(self) -> str:
+        return f"{self.opened.plane.array} {self.box}"
+
+    @property
+    def channels(self) -> int:
+        return len(self.opened.channels)
+
+    @property
+    def core(self) -> Box | None:
+        return None if self.drawn.core is None else self.drawn.core.relative_to(self.box.start)
+
+    @property
+    def image(self) -> npt.NDArray[np.float32]:
+        """Of pixels that are numbers.
+
+        Raises:
+            InputError: the image cannot be read, or some are not.
+        """
+        pixels = normalize(read_plane(self.opened.plane, self.box, self.opened.channels), self.opened.ranges)
+        return TrainingImage(image=pixels, labels=np.zeros(pixels.shape[1:], np.int32), name=self.name).image
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        labels = self.sketch.rasterize(self.box).labels
+        for hidden in self.hidden:
+            labels[hidden.within(self.box)] = -1
+        return labels
+
+    @property
+    def boundary(self) -> npt.NDArray[np.bool_]:
+        boundary = self.sketch.rasterize(self.box).boundary
+        for hidden in self.hidden:
+            boundary &= ~hidden.within(self.box)
+        return boundary
+
+
 class SketchedImages:
     """Pairs of image and sketch.
 
     Args:
         images, sketches: addresses and files, in order.
         runner: computes the percentiles.
+        held_bytes: of what was drawn with its surroundings: up to these it is kept in memory, beyond them it is read
+            where patches are drawn. No effect on what is learned.
 
     Raises:
         InputError: their numbers differ, nothing was drawn, a sketch does not fit its image or contradicts itself.
     """
 
-    def __init__(self, images: Sequence[str], sketches: Sequence[str], reading: Reading, runner: Runner) -> None:
+    def __init__(
+        self,
+        images: Sequence[str],
+        sketches: Sequence[str],
+        reading: Reading,
+        runner: Runner,
+        *,
+        held_bytes: int = HELD_BYTES,
+    ) -> None:
         if not images or len(images) != len(sketches):
             raise InputError.of(
                 found=f"{len(images)} images and {len(sketches)} sketches",
@@ -91,8 +173,10 @@ class SketchedImages:
                 fix="draw inside a few objects, around them, and background",
             )
         self._opened = [self._ready(plane, runner) for plane in planes]
-        self._parts = [self._read(position) for position in range(len(planes))]
-        self._held_out: tuple[tuple[int, Box, npt.NDArray[np.bool_]], ...] = ()
+        self._held_bytes = held_bytes
+        self._parts = [self._find(position) for position in range(len(planes))]
+        self._pixels: dict[tuple[int, Box], npt.NDArray[np.float32]] = {}
+        self._held_out: dict[int, list[_Hidden]] = {}
 
     def _open(self, path: str, plane: PlaneRef) -> Sketch:
         """Of several sketches one may lack boundaries, as long as they have some together."""
@@ -108,18 +192,11 @@ class SketchedImages:
         ranges = channel_ranges(runner.run, plane, (y, x), channels, low=self.reading.low, high=self.reading.high)
         return _Opened(plane=plane, channels=tuple(channels), ranges=tuple(ranges))
 
-    def _read(self, position: int) -> list[_Part]:
-        sketch, opened, parts = self.sketches[position], self._opened[position], []
-        for box in drawn_boxes(sketch):
-            raster = sketch.rasterize(box)
-            image = TrainingImage(
-                image=normalize(read_plane(opened.plane, box, opened.channels), opened.ranges),
-                labels=raster.labels,
-                boundary=raster.boundary,
-                name=f"{opened.plane.array} {box}",
-            )
-            parts.append(_Part(position=position, box=box, image=image))
-        return parts
+    def _find(self, position: int) -> list[SketchedPart]:
+        sketch, opened = self.sketches[position], self._opened[position]
+        return [
+            SketchedPart(position=position, drawn=drawn, opened=opened, sketch=sketch) for drawn in drawn_boxes(sketch)
+        ]
 
     def look(self) -> None:
         """Read a pixel of every image: a process that cannot see one finds out before the first step.
@@ -134,32 +211,45 @@ class SketchedImages:
                 raise type(error)(f"on {platform.node()}: {error}") from error
 
     @property
-    def parts(self) -> list[_Part]:
+    def parts(self) -> list[SketchedPart]:
         return [part for parts in self._parts for part in parts]
 
-    def training(self) -> list[TrainingImage]:
+    @property
+    def is_held(self) -> bool:
+        """Whether all that was drawn fits into the memory that it may take."""
+        return sum(part.box.size * (4 * part.channels + _PIXEL_BYTES) for part in self.parts) <= self._held_bytes
+
+    def training(self) -> list[AnnotatedImage]:
         """What may be taught: all that was drawn, without what was held out."""
-        return [self._taught(part) for part in self.parts]
+        return self._made([replace(part, hidden=self._hidden_in(part)) for part in self.parts])
 
-    def _taught(self, part: _Part) -> TrainingImage:
-        image = part.image
-        for position, box, mask in self._held_out:
-            common = box.intersect(part.box)
-            if position == part.position and common.size:
-                hidden = np.zeros(image.labels.shape, np.bool_)
-                hidden[common.relative_to(part.box.start).slices] = mask[common.relative_to(box.start).slices]
-                image = without(image, hidden)
-        return image
+    def _hidden_in(self, part: SketchedPart) -> tuple[_Hidden, ...]:
+        return tuple(h for h in self._held_out.get(part.position, ()) if h.box.intersect(part.box).size)
 
-    def hold_out(self, share: float, seed: int) -> list[TrainingImage]:
+    def _made(self, parts: Sequence[SketchedPart]) -> list[AnnotatedImage]:
+        """As they are, or in memory."""
+        return [self._loaded(part) for part in parts] if self.is_held else list(parts)
+
+    def _loaded(self, part: SketchedPart) -> TrainingImage:
+        key = (part.position, part.box)
+        if key not in self._pixels:
+            self._pixels[key] = part.image
+        return TrainingImage(
+            image=self._pixels[key], labels=part.labels, boundary=part.boundary, name=part.name, core=part.core
+        )
+
+    def hold_out(self, share: float, seed: int) -> list[AnnotatedImage]:
         """Take a share of the objects drawn so far away from training, with the place they are in; returns them.
 
         Raises:
             InputError: see training.validation.
         """
-        split = hold_out([part.image for part in self.parts], share, seed)
-        self._held_out = tuple((p.position, p.box, mask) for p, mask in zip(self.parts, split.masks, strict=True))
-        return list(split.validation)
+        parts = self.parts
+        masks = choose_held_out(parts, share, seed)
+        for part, mask in zip(parts, masks, strict=True):
+            self._held_out.setdefault(part.position, []).append(_Hidden.of(part.box, mask))
+        pairs = [(part, mask) for part, mask in zip(parts, masks, strict=True) if mask.any()]
+        return self._made([replace(part, hidden=(_Hidden.of(part.box, ~mask),)) for part, mask in pairs])
 
     def read_again(self) -> bool:
         """Take in sketch files that changed since the last look; whether any did.
@@ -175,12 +265,14 @@ class SketchedImages:
         for i, sketch in fresh.items():
             self.sketches[i] = sketch
         try:
-            parts = {i: self._read(i) for i in changed}
+            parts = {i: self._find(i) for i in changed}
         except Exception:
             self.sketches = before
             raise
         for i in changed:
             self._parts[i] = parts[i]
+        wanted = {(part.position, part.box) for part in self.parts}
+        self._pixels = {key: pixels for key, pixels in self._pixels.items() if key in wanted}
         return bool(changed)
 
 
@@ -193,10 +285,20 @@ def _mark(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN) -> list[Box]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnBox:
+    """Where something was drawn, with a margin; `core` is the box's own part where an annotation is cut, else None."""
+
+    box: Box
+    core: Box | None = None
+
+
+def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN, largest: int = _LARGEST_PX) -> list[DrawnBox]:
     """Boxes that together hold everything drawn with a margin; boxes that overlap are one.
 
-    Margins reach to the image's edge where it is near, so a stroke's surroundings are cut by the image only.
+    Margins reach to the image's edge where it is near, so a stroke's surroundings are cut by the image only. A box of
+    more than `largest` pixels (a line across a slide, strokes in a long row) is cut into the tiles of a fixed grid that
+    hold something drawn, each with its margin.
     """
     boxes: list[Box] = []
     for event in sketch.marks:
@@ -204,7 +306,15 @@ def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN) -> list[Box]:
         reach = margin + (int(event.radius_px) + 1 if isinstance(event, Stroke) else 0)
         box = Box((int(low[0]), int(low[1])), (int(high[0]) + 1, int(high[1]) + 1)).grow(reach).clip(sketch.shape)
         boxes = _joined(boxes, box)
-    return sorted(boxes)
+    found: list[DrawnBox] = []
+    for box in sorted(boxes):
+        found += [DrawnBox(box=box)] if box.size <= largest else _cut(sketch, box, margin)
+    return found
+
+
+def _cut(sketch: Sketch, box: Box, margin: int) -> list[DrawnBox]:
+    cores = (tile.intersect(box) for tile in sketch.said_tiles())
+    return [DrawnBox(box=core.grow(margin).clip(sketch.shape), core=core) for core in cores if core.size]
 
 
 def _joined(boxes: Sequence[Box], box: Box) -> list[Box]:
