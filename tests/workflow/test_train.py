@@ -267,7 +267,7 @@ def test_ctrl_c_is_130_and_resume_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, sketch = image_and_sketch(tmp_path)
-    note = workflow._Watch.note
+    note = workflow.Watch.note
 
     def cut(self: Any, step: Any) -> None:
         note(self, step)
@@ -277,7 +277,7 @@ def test_ctrl_c_is_130_and_resume_goes_on(
     command = ["train", image, "--sketch", sketch, "--out", str(tmp_path / "model"), "--steps", "3", "--width", "4"]
     command += ["--batch", "2", "--patch", "32", "--precision", "float32", "--threads", "1"]
     with monkeypatch.context() as patch:
-        patch.setattr(workflow._Watch, "note", cut)
+        patch.setattr(workflow.Watch, "note", cut)
         assert run(command) == 130
     assert "--resume" in capsys.readouterr().err
     assert not (tmp_path / "model" / "model.safetensors").exists()
