@@ -13,7 +13,6 @@ import contextlib
 import io
 import os
 import random
-import re
 import threading
 import time
 import zipfile
@@ -28,8 +27,9 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
+from sketchscale.io.keys import check_key, folder_of, writable_store, writing
 from sketchscale.io.local_files import is_dead_writers, locked, sync_folder, synced_temporary, temporary_file
-from sketchscale.io.store import is_local, is_object_store, is_storage_error, local_path, open_store
+from sketchscale.io.store import is_local, is_object_store, local_path, open_store
 
 if TYPE_CHECKING:
     from sketchscale.io.object_store import PatientStore
@@ -53,40 +53,6 @@ __all__ = [
     "writing_blob",
 ]
 
-_KEY_LIMIT = 1024
-_ESCAPES = re.compile(r"%(2e|2f|5c|00)|[\x00-\x1f\\]|^[A-Za-z]:", re.IGNORECASE)
-
-
-def check_key(key: object, *, what: str = "key") -> str:
-    """The key itself, when it names something inside its store.
-
-    Args:
-        key: as found in metadata, hence of any type.
-        what: how the error calls it.
-
-    Raises:
-        InputError: not text, empty, absolute, longer than 1024 characters, or with `.`, `..`, empty or escaped parts.
-
-    >>> check_key("labels/cells/0")
-    'labels/cells/0'
-    """
-    text = key if isinstance(key, str) else ""
-    if not 0 < len(text) <= _KEY_LIMIT or _ESCAPES.search(text) or {"", ".", ".."} & set(text.split("/")):
-        raise InputError.of(
-            found=f"{what} {str(key)[:80]!r}",
-            expected="a relative path inside the store, without '.' or '..'",
-            fix="correct the metadata that names it",
-        )
-    return text
-
-
-def _folder(store: str) -> Path | None:
-    """The folder behind a store, None when it is not a folder (object storage, memory, zip)."""
-    if not is_local(store):
-        return None
-    path = local_path(store)
-    return None if path.is_file() else path
-
 
 def put_blob(store: str, key: str, data: bytes) -> None:
     """Write or replace one object, atomically; local files are synced to disk.
@@ -104,10 +70,10 @@ def put_blob(store: str, key: str, data: bytes) -> None:
     b'1'
     """
     check_key(key)
-    with _writing(store, key):
-        folder = _folder(store)
+    with writing(store, key):
+        folder = folder_of(store)
         if folder is None:
-            sync(_writable(store).set(key, default_buffer_prototype().buffer.from_bytes(data)))
+            sync(writable_store(store).set(key, default_buffer_prototype().buffer.from_bytes(data)))
         else:
             with synced_temporary(folder / key, data) as temporary:
                 temporary.replace(folder / key)
@@ -126,10 +92,10 @@ def put_blob_if_absent(store: str, key: str, data: bytes) -> bool:
     [True, False]
     """
     check_key(key)
-    with _writing(store, key):
-        folder = _folder(store)
+    with writing(store, key):
+        folder = folder_of(store)
         if folder is None:
-            return _create_object(_writable(store), key, data)
+            return _create_object(writable_store(store), key, data)
         try:
             with synced_temporary(folder / key, data) as temporary:
                 os.link(temporary, folder / key)  # unlike a rename, fails when the name is taken
@@ -156,23 +122,25 @@ def change_blob(store: str, key: str, change: Callable[[bytes | None], bytes]) -
     """Replace one object by what `change` makes of it; of changes made at the same time none is lost.
 
     Args:
-        change: from the bytes that are there, None when there are none; called again when somebody was faster.
+        change: from the bytes that are there, None when there are none. Called again when somebody was faster, in
+            object storage perhaps on its own result: twice has to be as good as once.
 
     Raises:
         OutputError: the store cannot be written.
 
-    >>> for digit in b"12": change_blob("memory://doc-change", "list", lambda old: (old or b"") + bytes([digit]))
+    >>> for name in (b"a", b"b"):
+    ...     change_blob("memory://doc-change", "list", lambda old: b" ".join(sorted({*(old or b"").split(), name})))
     >>> get_blob("memory://doc-change", "list")
-    b'12'
+    b'a b'
     """
     check_key(key)
-    with _writing(store, key):
-        folder = _folder(store)
+    with writing(store, key):
+        folder = folder_of(store)
         if folder is not None:
             with locked(folder / key):
                 put_blob(store, key, change(get_blob(store, key)))
             return
-        opened = _writable(store)
+        opened = writable_store(store)
         if is_object_store(opened):
             _change_object(opened, f"{store}/{key}", key, change)
             return
@@ -205,8 +173,8 @@ def writing_blob(store: str, key: str) -> Iterator[IO[bytes]]:
         OutputError: the store cannot be written.
     """
     check_key(key)
-    with _writing(store, key):
-        folder = _folder(store)
+    with writing(store, key):
+        folder = folder_of(store)
         if folder is None:
             buffer = io.BytesIO()
             yield buffer
@@ -221,29 +189,6 @@ def writing_blob(store: str, key: str) -> Iterator[IO[bytes]]:
             sync_folder((folder / key).parent)
 
 
-def _writable(store: str) -> Store:
-    opened = open_store(store, read_only=False)
-    if opened.read_only:
-        raise OutputError(f"{store} is read only; expected: a store that can be written; to fix: copy it to a folder")
-    return opened
-
-
-@contextlib.contextmanager
-def _writing(store: str, key: str) -> Iterator[None]:
-    try:
-        yield
-    except SketchscaleError:
-        raise
-    except Exception as error:
-        if not is_storage_error(error):
-            raise
-        cause = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-        raise OutputError(
-            f"cannot write {store}/{key}: {cause}; expected: a writable place with free space; "
-            f"to fix: free space or choose another --out, then run again with --resume"
-        ) from error
-
-
 def get_blob(store: str, key: str) -> bytes | None:
     """The bytes of one object; None when it is not there.
 
@@ -251,7 +196,7 @@ def get_blob(store: str, key: str) -> bytes | None:
         InputError: the store itself is damaged (a zip file that is none) or the object cannot be read.
     """
     check_key(key)
-    folder = _folder(store)
+    folder = folder_of(store)
     if folder is None and not _exists(store):
         return None
     try:
@@ -313,7 +258,7 @@ async def _has_any(store: Store) -> bool:
 
 
 def _all_keys(store: str, prefix: str) -> Iterator[str]:
-    folder = _folder(store)
+    folder = folder_of(store)
     if folder is not None:
         for base, _, names in os.walk(folder / prefix if prefix else folder):
             relative = Path(base).relative_to(folder).as_posix()
@@ -344,7 +289,7 @@ def blob_stats(store: str, prefix: str) -> list[tuple[str, int, str]]:
     What identifies an input: cheap (no pixel is read), and different as soon as an object was rewritten. Where a store
     tells no times or tags (memory, zip) the third entry is the empty string or the zip entry's checksum.
     """
-    folder = _folder(store)
+    folder = folder_of(store)
     if folder is not None:
         stats = ((key, (folder / key).stat()) for key in list_blobs(store, prefix))
         return [(key, stat.st_size, str(stat.st_mtime_ns)) for key, stat in stats]
@@ -372,14 +317,14 @@ def delete_blob(store: str, key: str) -> None:
         OutputError: the store cannot be written.
     """
     check_key(key)
-    with _writing(store, key):
-        folder = _folder(store)
+    with writing(store, key):
+        folder = folder_of(store)
         if folder is not None:
             (folder / key).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 (folder / key).parent.rmdir()
         else:
-            sync(_writable(store).delete(key))
+            sync(writable_store(store).delete(key))
 
 
 def delete_blobs(store: str, prefix: str) -> None:
@@ -389,10 +334,10 @@ def delete_blobs(store: str, prefix: str) -> None:
         OutputError: the store cannot be written.
     """
     check_key(prefix)
-    with _writing(store, prefix):
-        folder = _folder(store)
+    with writing(store, prefix):
+        folder = folder_of(store)
         if folder is None:
-            sync(_writable(store).delete_dir(prefix))
+            sync(writable_store(store).delete_dir(prefix))
             return
         for base, _, names in os.walk(folder / prefix, topdown=False):
             for name in names:
@@ -406,11 +351,11 @@ def sweep_dead(store: str, group: str) -> int:
 
     Such folders hold documents that several runs replace (the list of labels), so a living writer's file must stay.
     """
-    folder = _folder(store)
+    folder = folder_of(store)
     if folder is None or not (folder / group).is_dir():
         return 0
     strays = [path for path in (folder / group).iterdir() if is_dead_writers(path)]
-    with _writing(store, group or "."):
+    with writing(store, group or "."):
         for stray in strays:
             stray.unlink(missing_ok=True)
     return len(strays)
@@ -421,10 +366,10 @@ def sweep_partials(store: str, prefix: str = "") -> int:
 
     Only a store that no other run writes to below the prefix may be swept: a living writer's file would go too.
     """
-    folder = _folder(store)
+    folder = folder_of(store)
     if folder is None:
         return 0
-    with _writing(store, prefix or "."):
+    with writing(store, prefix or "."):
         strays = [folder / key for key in _all_keys(store, prefix) if key.endswith(".partial")]
         for stray in strays:
             stray.unlink(missing_ok=True)

@@ -61,7 +61,8 @@ def update_attributes(
     For documents that several runs write to: the list of labels, the list of tables.
 
     Args:
-        change: from the attributes that are there, {} when there are none; called again when somebody was faster.
+        change: from the attributes that are there, {} when there are none. Called again when somebody was faster, in
+            object storage perhaps on its own result: twice has to be as good as once.
 
     >>> update_attributes("memory://doc-update", "labels", lambda old: {**old, "labels": ["cells"]}, "0.5")
     >>> read_attributes("memory://doc-update", "labels")

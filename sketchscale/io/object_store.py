@@ -222,7 +222,11 @@ class PatientStore(Store):
         return await self._put(key, data, "create")
 
     async def replace(self, key: str, data: bytes, old: Found) -> bool:
-        """Store an object if it is still the one that was found; False when somebody was faster."""
+        """Store an object if it is still the one that was found.
+
+        Returns:
+            False when somebody was faster; also when it was stored and replaced before it could be looked up.
+        """
         self._check_writable()
         await self._prove()
         version = {"e_tag": old.e_tag, "version": old.version}

@@ -151,7 +151,8 @@ import sys
 from sketchscale.io.groups import update_attributes
 store, who = sys.argv[1:]
 for number in range(25):
-    update_attributes(store, "labels", lambda old: {"names": [*old.get("names", []), f"{who}-{number}"]}, "0.5")
+    name = f"{who}-{number}"
+    update_attributes(store, "labels", lambda old: {"names": sorted({*old.get("names", []), name})}, "0.5")
 """
 
 
@@ -168,8 +169,8 @@ def test_of_names_that_two_processes_list_at_the_same_time_none_is_lost(where: s
 def test_of_changes_by_threads_none_is_lost(where: str, s3: str, tmp_path: Path) -> None:
     store = {"folder": str(tmp_path / "race"), "memory": f"memory://{tmp_path}", "s3": f"{s3}/race"}[where]
     with ThreadPoolExecutor(5) as pool:
-        list(pool.map(lambda n: change_blob(store, "list", lambda old: (old or b"") + bytes([n])), range(50)))
-    assert sorted(get_blob(store, "list") or b"") == list(range(50))
+        list(pool.map(lambda n: change_blob(store, "list", lambda old: bytes(sorted({*(old or b""), n}))), range(50)))
+    assert get_blob(store, "list") == bytes(range(50))
     assert where != "folder" or [path.name for path in Path(store).iterdir()] == ["list"]
 
 
