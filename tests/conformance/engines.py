@@ -6,6 +6,7 @@ run in another process.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Iterator
@@ -67,6 +68,19 @@ def napped(step: Step, scenario: Scenario) -> int:
     squared(step, scenario)
     time.sleep(0.2)
     return os.getpid()
+
+
+def warmed(step: Step, scenario: Scenario) -> int:
+    """A task that needs something heavy, which its worker keeps; returns the worker's process id."""
+    _heavy(scenario.folder)
+    time.sleep(0.05)
+    return os.getpid()
+
+
+@functools.lru_cache(maxsize=1)
+def _heavy(folder: str) -> None:
+    """Each time that it is made leaves a file."""
+    (Path(folder) / f"made.{os.getpid()}.{time.monotonic_ns()}").touch()
 
 
 def wait_for_file(path: Path, patience_s: float = 60) -> None:
@@ -180,6 +194,10 @@ class ProcessSuite(EngineSuite):
         used = set(run_plan(replace(plan_of(30, tmp_path), fn=napped), engine))
         assert 1 < len(used) <= engine.workers
         assert os.getpid() not in used
+
+    def test_what_a_worker_keeps_is_made_once_in_each(self, engine: Engine, tmp_path: Path) -> None:
+        used = set(run_plan(replace(plan_of(20, tmp_path), fn=warmed, needs=Needs(warm=True)), engine))
+        assert len(list(tmp_path.glob("made.*"))) == len(used)
 
     def test_cancelled_tasks_that_still_wait_are_never_run(self, engine: Engine, tmp_path: Path) -> None:
         plan = plan_of(40, tmp_path)

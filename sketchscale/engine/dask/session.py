@@ -72,7 +72,7 @@ class Session:
     def __init__(self, options: EngineOptions) -> None:
         self.threads = 0
         self._options = options
-        self._share = 1.0 if options.gpus_per_worker is None else options.gpus_per_worker
+        self._share = options.gpus_per_worker or 1.0
         self._name = uuid.uuid4().hex[:12]
         self._packer = Packer(options.environment)
         self._calls: dict[Future[Json], _Call] = {}
@@ -204,15 +204,10 @@ class Session:
             await _farewell(old)
 
     async def _leave(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        await _end(self._tasks)
         if self._client is not None:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
             await _farewell(self._client)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(asyncio.all_tasks() - {asyncio.current_task()})
         with suppress(Exception):
             await self._rpc.close_rpc()
 
@@ -334,6 +329,13 @@ class Session:
             for worker, tasks in running.items()
             if keys.intersection(tasks) and all(self._name in str(key) for key in (*tasks, *held.get(worker, ())))
         ]
+
+
+async def _end(tasks: Collection[asyncio.Task[Any] | None]) -> None:
+    for task in (ended := [task for task in tasks if task is not None]):
+        task.cancel()
+    if ended:
+        await asyncio.wait(ended, timeout=_ANSWER_S)
 
 
 async def _farewell(client: Any) -> None:

@@ -15,6 +15,7 @@ Guarantees:
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import shutil
@@ -33,7 +34,7 @@ from distributed import Nanny, Scheduler, SpecCluster
 
 from sketchscale.errors import SetupError
 
-__all__ = ["OwnCluster", "end_worker", "machine_gpus", "main"]
+__all__ = ["OwnCluster", "end_worker", "gpus_of", "machine_gpus", "main"]
 
 _START_S = 120.0
 _SETTINGS = {
@@ -116,12 +117,26 @@ def machine_gpus() -> list[str]:
     return sorted(p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _options_of(worker: int, gpus_per_worker: float, gpus: list[str]) -> dict[str, Any]:
-    """Nanny options that differ: the GPU of a worker, while shares of one are left."""
-    device = int(worker * gpus_per_worker + 1e-9)
-    if (worker + 1) * gpus_per_worker > len(gpus) + 1e-9:
-        return {}
-    return {"env": {"CUDA_VISIBLE_DEVICES": gpus[device]}, "resources": {"GPU": gpus_per_worker}}
+def gpus_of(worker: int, share: float, gpus: list[str]) -> list[str]:
+    """The devices of one worker; none when all shares are taken. A share below 1 never spans two devices.
+
+    >>> [gpus_of(worker, 0.4, ["0", "1"]) for worker in range(5)]
+    [['0'], ['0'], ['1'], ['1'], []]
+    >>> [gpus_of(worker, 2, ["0", "1", "2"]) for worker in range(2)]
+    [['0', '1'], []]
+    """
+    if share < 1:
+        device = worker // int(1 / share + 1e-9)
+        return gpus[device : device + 1]
+    count = math.ceil(share)
+    chosen = gpus[worker * count : (worker + 1) * count]
+    return chosen if len(chosen) == count else []
+
+
+def _options_of(worker: int, share: float, gpus: list[str]) -> dict[str, Any]:
+    """Nanny options in which workers differ."""
+    chosen = gpus_of(worker, share, gpus)
+    return {"env": {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}, "resources": {"GPU": share}} if chosen else {}
 
 
 def _serve(settings: dict[str, Any]) -> None:
