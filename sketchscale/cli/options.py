@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from sketchscale.errors import SketchscaleError
+from sketchscale.errors import SetupError, SketchscaleError
 
 if TYPE_CHECKING:
     from sketchscale.engine.base import Event
@@ -175,19 +175,25 @@ def each(images: Sequence[str], work: Callable[[str], Any], report: Callable[[li
     Raises:
         SomeFailedError: some or all of several images failed; after all were tried and the others reported.
         SketchscaleError: the only image failed.
+        SetupError: store or cluster do not answer, or lack something: so it would be with every other image.
     """
+    from sketchscale.workflow.runner import keep_engines
+
     results: list[Any] = []
     failures: list[tuple[str, SketchscaleError]] = []
-    for image in images:
-        try:
-            results.append(work(image))
-        except SketchscaleError as error:
-            if len(images) == 1:
-                raise
-            say(f"error: {image}: {error}")
-            failures.append((image, error))
-    if results:
-        report(results)
+    try:
+        with keep_engines():
+            for image in images:
+                try:
+                    results.append(work(image))
+                except SketchscaleError as error:
+                    if len(images) == 1 or isinstance(error, SetupError):
+                        raise
+                    say(f"error: {image}: {error}")
+                    failures.append((image, error))
+    finally:
+        if results:
+            report(results)
     if failures:
         names = ", ".join(image for image, _ in failures)
         code = 3 if results else failures[-1][1].exit_code

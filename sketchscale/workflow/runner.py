@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,7 @@ __all__ = [
     "StageLine",
     "ensure_array",
     "forgotten_if_unfit",
+    "keep_engines",
     "open_run",
     "quiet",
     "refuse_existing",
@@ -57,6 +59,42 @@ class StageLine:
     seconds: float = 0.0
 
 
+_KEPT: ContextVar[dict[str, Engine] | None] = ContextVar("engines kept between runners", default=None)
+
+
+@contextmanager
+def keep_engines() -> Iterator[None]:
+    """Runners inside share their engines, by options: a cluster is joined, and a network loaded, once for many images.
+
+    >>> with keep_engines():
+    ...     with Runner(Execution()) as one, Runner(Execution()) as two:
+    ...         one.engine is two.engine
+    True
+    """
+    kept: dict[str, Engine] = {}
+    token = _KEPT.set(kept)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+        for engine in kept.values():
+            engine.close()
+
+
+def _engine_of(execution: Execution, environment: Mapping[str, str], kept: dict[str, Engine] | None) -> Engine:
+    options = {
+        "address": execution.address,
+        "gpus_per_worker": execution.gpus_per_worker,
+        "wait_s": execution.wait_s,
+        "environment": dict(environment),
+    }
+    key = repr((execution.engine, execution.workers, sorted(options.items())))
+    engine = (kept or {}).get(key) or open_engine(execution.engine, execution.workers, **options)
+    if kept is not None:
+        kept[key] = engine
+    return engine
+
+
 class Runner:
     """Runs plans with one engine; remembers how long each stage took."""
 
@@ -64,14 +102,8 @@ class Runner:
         self.execution, self.on_event = execution, on_event
         with ExitStack() as stack:
             environment = stack.enter_context(storage_settings(execution.wait_s, execution.endpoint))
-            self.engine: Engine = open_engine(
-                execution.engine,
-                execution.workers,
-                address=execution.address,
-                gpus_per_worker=execution.gpus_per_worker,
-                wait_s=execution.wait_s,
-                environment=environment,
-            )
+            self._kept = _KEPT.get()
+            self.engine: Engine = _engine_of(execution, environment, self._kept)
             self._settings = stack.pop_all()
         self.retry = RetryPolicy(attempts=execution.attempts, deadline_s=execution.deadline_s)
         self.stages: list[StageLine] = []
@@ -82,7 +114,10 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.engine.close()
+        if error is not None or self._kept is None:  # a failed plan may have left tasks behind
+            self.engine.close()
+            for key in [k for k, engine in (self._kept or {}).items() if engine is self.engine]:
+                del (self._kept or {})[key]
         self._settings.close()
 
     def run(self, plan: Plan[Any], ledger: Ledger | None = None) -> list[Json]:

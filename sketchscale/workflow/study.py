@@ -13,7 +13,7 @@ from typing import Any
 
 from sketchscale.config import ClassifyOptions, Execution, SegmentOptions, Study, TrainOptions
 from sketchscale.engine.base import Event
-from sketchscale.errors import InputError, SketchscaleError
+from sketchscale.errors import InputError, SetupError, SketchscaleError
 from sketchscale.io.store import is_local
 from sketchscale.objects.annotation.examples import read_marks
 from sketchscale.workflow.classify import apply_classes, train_classes
@@ -21,7 +21,7 @@ from sketchscale.workflow.count import count
 from sketchscale.workflow.images import expand
 from sketchscale.workflow.measure import measure
 from sketchscale.workflow.report import write_report
-from sketchscale.workflow.runner import StageLine, quiet
+from sketchscale.workflow.runner import StageLine, keep_engines, quiet
 from sketchscale.workflow.segment import plan_segment, segment
 from sketchscale.workflow.train import train
 
@@ -67,15 +67,18 @@ def run_study(
         _train(study.train, base, execution, say)
     options = _segment_options(study, base)
     done, failed = [], []
-    for i, image in enumerate(images):
-        say(f"{i + 1} of {len(images)}: {image}")
-        try:
-            segment(image, options, execution, on_event)
-            measure(image, options.labels, execution, on_event)
-            done.append(image)
-        except SketchscaleError as error:
-            say(f"error: {image}: {error}")
-            failed.append((image, error))
+    with keep_engines():
+        for i, image in enumerate(images):
+            say(f"{i + 1} of {len(images)}: {image}")
+            try:
+                segment(image, options, execution, on_event)
+                measure(image, options.labels, execution, on_event)
+                done.append(image)
+            except SetupError:  # store or cluster: so it would be with every other image
+                raise
+            except SketchscaleError as error:
+                say(f"error: {image}: {error}")
+                failed.append((image, error))
     if not done:
         raise failed[-1][1]
     if study.classify is not None:
@@ -145,8 +148,9 @@ def _classify(
             overwrite=execution.overwrite,
         )
         say(result.summary)
-    for image in images:
-        apply_classes(image, labels, str(folder), execution, on_event, masks=options.masks)
+    with keep_engines():
+        for image in images:
+            apply_classes(image, labels, str(folder), execution, on_event, masks=options.masks)
 
 
 def _placed(options: ClassifyOptions, base: Path) -> ClassifyOptions:
