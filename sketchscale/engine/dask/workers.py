@@ -43,6 +43,8 @@ _SETTINGS = {
     "distributed.scheduler.worker-ttl": "25s",  # 5 minutes by default
     "distributed.comm.timeouts.connect": "20s",
     "distributed.comm.timeouts.tcp": "20s",
+    "distributed.worker.profile.enabled": False,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,  # hands memory back all the time: slow networks
     "distributed.admin.large-graph-warning-threshold": "1TB",
 }
 
