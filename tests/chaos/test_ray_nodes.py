@@ -25,10 +25,13 @@ from tests.chaos.copying import copying, in_series, written
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
+SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+"""A dead node is noticed after 3 s; until then Ray sends it tasks, and these wait."""
+
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "_system_config": SOON})
     yield cluster
     cluster.shutdown()
 
