@@ -56,7 +56,7 @@ def add_one(task: Count, config: None) -> int:
 def network_plan(folder: Path, tiles: int) -> Plan[TileBatch]:
     """So many tiles of an image of noise, one a task."""
     address = str(folder / "image.zarr")
-    side = 224 * (int(np.ceil(tiles**0.5)) + 1)
+    side = 448 * int(np.ceil(tiles**0.5)) + 64
     pixels = np.random.default_rng(0).poisson(40, (side, side)).astype(np.uint8)
     level = create_image(address, pixels.shape, "yx", "uint8", (512, 512), levels=1)[0]
     write_box(level, Box((0, 0), pixels.shape), pixels)

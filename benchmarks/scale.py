@@ -1,4 +1,4 @@
-"""What would a screen cost? Measured: work per block, the scheduler, the ledger, the merge. Projected: hours and dollars.
+"""What would a screen cost? Measured: blocks, the scheduler, the ledger, the merge. Projected: hours and dollars.
 
     python benchmarks/scale.py [--largest 1000000] [--engines processes dask ray]
     python benchmarks/scale.py --tiny
@@ -47,15 +47,15 @@ from sketchscale.integration.plan import BlockTask, block_task
 from sketchscale.io.arrays import write_box
 from sketchscale.io.ledger import open_ledger
 from sketchscale.io.new_images import commit_image, create_image
+from sketchscale.networks.checkpoint import load_model
 from sketchscale.workflow.measure import measure
 from sketchscale.workflow.segment import segment
 
 BLOCK = 2048
-TILE_STEP = 224
 OBJECTS = 8
 
 ASSUMED = {
-    "tiles of 256 px per second on one GPU (not measured)": 150.0,
+    "tiles of 512 px per second on one GPU (not measured)": 60.0,
     "$ per hour of one GPU with 4 cores, on demand": 1.00,
     "$ per hour of the same, spot": 0.40,
     "$ per hour of one core": 0.04,
@@ -157,7 +157,7 @@ _NONE = np.empty(0)
 
 
 def made_up(row: int, column: int, rows: int, columns: int) -> BlockObjects:
-    """A block of OBJECTS objects: the first four lie on its faces, where there is a neighbour, and are shared with it."""
+    """A block of OBJECTS objects: the first four lie on its faces and are shared with the neighbour, where one is."""
     width, y, x = columns * BLOCK, row * BLOCK, column * BLOCK
     half = BLOCK // 2
     faces = (
@@ -221,14 +221,14 @@ def peak_mb() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def growth(largest: int) -> list[str]:
-    """Plan, ledger and merge from 100 blocks on; the ledger until 100,000, whose files a test disk still takes."""
+def growth(largest: int, most_recorded: int) -> list[str]:
+    """Plan, ledger and merge from 100 blocks on; the ledger, which writes files, until `most_recorded`."""
     lines = [f"{'blocks':>9}{'plan us':>9}{'ledger us':>11}{'resume s':>10}{'merge us':>10}{'objects':>10}"]
     lines[0] += f"{'driver MB':>11}{'asked MB':>10}"
     for exponent in range(2, round(math.log10(largest)) + 1):
         n = 10**exponent
         planned, merged = in_child("plan", n), in_child("merge", n)
-        ledger = in_child("ledger", n) if n <= 10**5 else None
+        ledger = in_child("ledger", n) if n <= most_recorded else None
         driver = max(part["mb"] for part in (planned, merged, ledger) if part is not None)
         recorded = f"{1e6 * ledger['seconds'] / n:>11.0f}{ledger['resume']:>10.1f}" if ledger else f"{'-':>11}{'-':>10}"
         lines.append(
@@ -242,11 +242,13 @@ def projection(costs: dict[str, float]) -> list[str]:
     """Hours and prices on 1, 8 and 64 GPUs; the other stages run on the cores beside them, after the network."""
     rate, on_demand, spot, core, cores, put, get = ASSUMED.values()
     other = sum(seconds for stage, seconds in costs.items() if stage not in ("predict", "objects", "merge"))
+    shipped = load_model("nuclei-fluo").config
+    step = shipped.tile - shipped.overlap
     lines = [
-        f"{'job':<38}{'tiles':>10}{'1 GPU h':>9}{'8 h':>7}{'64 h':>7}{'$':>8}{'$ spot':>8}{'CPU core h':>12}{'$':>8}"
+        f"{'job':<36}{'tiles':>9}{'1 GPU h':>9}{'8 h':>7}{'64 h':>7}{'$':>9}{'$ spot':>9}{'CPU core h':>12}{'$':>9}"
     ]
     for name, (images, height, width) in JOBS.items():
-        tiles = images * math.ceil(height / TILE_STEP) * math.ceil(width / TILE_STEP)
+        tiles = images * math.ceil(height / step) * math.ceil(width / step)
         megapixels, units = images * height * width / 1e6, images * math.ceil(height / 512) * math.ceil(width / 512)
         count = images * math.ceil(height / BLOCK) * math.ceil(width / BLOCK)
         # tiles, fields, provisional, labels and pyramid; a record and three notes a block
@@ -256,9 +258,9 @@ def projection(costs: dict[str, float]) -> list[str]:
         hours = [(tiles / rate / g + other * megapixels / (cores * g) + merging) / 3600 for g in (1, 8, 64)]
         cpu = (tiles * costs["predict"] + other * megapixels + merging) / 3600
         lines.append(
-            f"{name:<38}{tiles:>10}{hours[0]:>9.2f}{hours[1]:>7.2f}{hours[2]:>7.2f}"
-            f"{8 * hours[1] * on_demand + requests:>8.2f}{8 * hours[1] * spot + requests:>8.2f}"
-            f"{cpu:>12.1f}{cpu * core + requests:>8.2f}"
+            f"{name:<36}{tiles:>9}{hours[0]:>9.2f}{hours[1]:>7.2f}{hours[2]:>7.2f}"
+            f"{8 * hours[1] * on_demand + requests:>9.2f}{8 * hours[1] * spot + requests:>9.2f}"
+            f"{cpu:>12.1f}{cpu * core + requests:>9.2f}"
         )
     return lines
 
@@ -266,6 +268,7 @@ def projection(costs: dict[str, float]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--largest", type=int, default=10**6)
+    parser.add_argument("--most-recorded", type=int, default=10**5)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--engines", nargs="+", default=["serial", "processes", "dask", "ray"])
@@ -280,13 +283,11 @@ def main() -> None:
         chosen.largest, chosen.side, chosen.tasks, chosen.engines = 100, 160, 20, ["serial"]
     with tempfile.TemporaryDirectory() as folder:
         costs = blocks(Path(folder), chosen.side)
-    print(
-        f"one core, {chosen.side} px, {costs['objects']:.0f} objects per megapixel: {costs['predict']:.3f} s per tile; "
-    )
+    print(f"one core, {chosen.side} px, {costs['objects']:.0f} objects per megapixel: {costs['predict']:.3f} s a tile")
     print("s per megapixel: " + ", ".join(f"{k} {v:.3f}" for k, v in costs.items() if k not in ("objects", "predict")))
     print("\nms per trivial task, two workers: ", end="")
     print(", ".join(f"{name} {1e3 * scheduler(name, chosen.tasks):.2f}" for name in chosen.engines))
-    print("\n" + "\n".join(growth(chosen.largest)))
+    print("\n" + "\n".join(growth(chosen.largest, chosen.most_recorded)))
     print("plan, ledger and merge: microseconds per block; merge without the reading of what blocks noted\n")
     print("\n".join(projection(costs)))
     print("$ of 8 GPUs, and of one-core workers; with requests. Assumed: ", end="")

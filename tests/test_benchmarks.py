@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
         ("integration.py", ["--tiny", "--noise", "--seeds", "1"], "white"),
         ("training_step.py", ["--tiny"], "cpu_ratio"),
         ("volume.py", ["--tiny"], "cut by a block"),
+        ("engines.py", ["--tiny"], "ms / trivial task"),
+        ("scale.py", ["--tiny"], "a slide of 100,000 px"),
     ],
 )
 def test_a_benchmark_runs_at_its_smallest_size(
