@@ -9,11 +9,13 @@ reaches the driver alone, and what workers print goes to a log instead of the re
 Guarantees:
   * scheduler and workers listen on loopback only; no dashboard;
   * the cluster ends with the driver, however that ends: its stdin closes, and the whole process group is killed;
-  * a worker that dies is replaced by its nanny; how often a task may be tried is left to the loop of `run_plan`.
+  * a worker that dies is replaced by its nanny, and a nanny that gives up by this process;
+  * how often a task may be tried is left to the loop of `run_plan`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -24,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -157,16 +160,32 @@ def _serve(settings: dict[str, Any]) -> None:
     cluster = SpecCluster(workers=workers, scheduler=scheduler, name="sketchscale", loop=None)
     answer.write(f"{cluster.scheduler_address}\n")
     answer.close()
-    _wait_for_the_driver()
+    _wait_for_the_driver(cluster)
 
 
-def _wait_for_the_driver() -> None:
-    """Returns when stdin closes, or when this process was given to another parent."""
-    parent = os.getppid()
+def _wait_for_the_driver(cluster: Any) -> None:
+    """Returns when stdin closes, or when this process was given to another parent; mends the cluster meanwhile."""
+    parent, down = os.getppid(), Counter[int]()
     while os.getppid() == parent:
         ready, _, _ = select.select([0], [], [], 1.0)
         if ready and not os.read(0, 1):
             return
+        with suppress(Exception):  # a worker that was killed while it started: the next round starts it again
+            cluster.sync(_mend, cluster, down)
+
+
+async def _mend(cluster: Any, down: Counter[int]) -> None:
+    """A nanny whose worker dies while it starts gives up: after three rounds without a process it is replaced."""
+    for name, nanny in tuple(cluster.workers.items()):
+        process = nanny.process
+        down[name] = 0 if process is not None and process.is_alive() else down[name] + 1
+        if down[name] >= 3:
+            down[name] = 0
+            with suppress(Exception):
+                await asyncio.wait_for(nanny.close(), 5)
+            cluster.workers.pop(name, None)
+    if len(cluster.workers) < len(cluster.worker_spec):
+        await cluster._correct_state()
 
 
 def main() -> None:
