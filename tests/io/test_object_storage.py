@@ -85,10 +85,10 @@ def test_a_shard_is_read_in_parts(s3: str) -> None:
 
 def test_a_worker_that_lives_on_does_not_believe_the_metadata_of_an_older_array(s3: str) -> None:
     ref = _fill(f"{s3}/again.zarr")
-    read_box(ref, _WHOLE)
-    elsewhere = ArrayRef(store=f"{s3}/other.zarr", path="0")  # another process has caches of its own
+    elsewhere = ArrayRef(store=f"{s3}/other.zarr", path="0")
     create_array(elsewhere, shape=(20, 30), chunks=(8, 8), dtype="uint8")
     write_box(elsewhere, _WHOLE, np.ones((20, 30), np.uint8))
+    read_box(ref, _WHOLE)  # the metadata are kept from here on
     delete_blobs(ref.store, "0")
     _copy(elsewhere.store, ref.store)
     again = read_box(ref, _WHOLE)
