@@ -43,6 +43,9 @@ _SMALL, _INLINE = 4_000, 64_000
 """Bytes: arguments up to the first are packed with each call; shared ones up to the second travel with it all the same,
 larger ones lie in the object store."""
 
+_IMPORTING = threading.Lock()
+"""Calls of a warm worker begin at once; their imports do not."""
+
 _KEPT = 16
 """Arguments that a driver knows again, and that a worker keeps."""
 
@@ -128,7 +131,8 @@ def run_call(wanted: str, call: bytes, sources: dict[str, Any], environment: dic
         what = f"a worker has {versions()}; expected: {wanted}, as here"
         return _failure(SetupError(f"{what}; to fix: install the same on every node of the cluster"))
     try:
-        fn, slots = pickle.loads(call)
+        with _IMPORTING:
+            fn, slots = pickle.loads(call)
         args = [_MEMORY.get(slot.key, sources) if isinstance(slot, _Slot) else slot for slot in slots]
     except (ImportError, AttributeError) as error:
         what = f"a worker cannot import what it is to run: {error}; expected: the packages of this machine"
