@@ -188,7 +188,7 @@ class Session:
                 await asyncio.sleep(0.1)
 
     def _unreachable(self, cause: object, attempts: int, seconds: float) -> UnreachableError:
-        what = f"the Dask scheduler at {self.address}"
+        what = f"the Dask cluster at {self.address}"
         return UnreachableError.after(what, str(cause) or "timed out", attempts=attempts, seconds=seconds)
 
     async def _connect(self, scheduler: str) -> None:
