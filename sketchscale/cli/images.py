@@ -291,13 +291,15 @@ def _status_line(row: dict[str, Any]) -> str:
     return "\t".join((row["image"], row["run"], row["state"], now, by, stages))
 
 
-def verify(images: opt.Images, json: opt.Json = False) -> None:
+@opt.runs_plans(without=("block", "gpus_per_worker", "scratch", "resume", "overwrite"))
+def verify(images: opt.Images, *, execution: Execution, json: opt.Json = False) -> None:
     """Re-check stored results: every block's checksum, ids against the table, and that the input is the same."""
     from sketchscale.workflow.images import expand
+    from sketchscale.workflow.runner import keep_engines
     from sketchscale.workflow.verify import verify as work
 
-    with opt.progress() as on_event:
-        checks = [check for image in expand(images) for check in work(image, on_event)]
+    with opt.progress() as on_event, keep_engines():
+        checks = [check for image in expand(images) for check in work(image, on_event, execution)]
     opt.show(
         checks,
         json,

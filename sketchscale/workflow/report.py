@@ -48,6 +48,7 @@ from sketchscale.workflow.runner import Runner, refuse_existing
 __all__ = ["draw_sketch", "write_report"]
 
 _OVERVIEWS, _CROPS, _SCREEN = 4, 6, 2048
+_PLATE = 16384
 _LOW, _HIGH = 0.5, 99.8
 _SIZE_COLUMNS = (
     ("area", "um2", "area_um2"),
@@ -103,7 +104,7 @@ def _show(address: str, labels: str) -> _Shown:
     setting = label_setting(address, labels, Execution())
     require_table(setting.image.address, labels)
     with Runner(Execution()) as runner:
-        ranges = channel_ranges(runner.run, setting.plane, setting.block, low=_LOW, high=_HIGH)
+        ranges = channel_ranges(runner.run, _looked_at(setting), setting.block, low=_LOW, high=_HIGH)
     return _Shown(
         name=_name(address),
         setting=setting,
@@ -111,6 +112,15 @@ def _show(address: str, labels: str) -> _Shown:
         ranges=ranges,
         result=_committed(setting, labels),
     )
+
+
+def _looked_at(setting: LabelSetting) -> PlaneRef | VolumeRef:
+    """What the contrast is taken from: level 0, or of a slide a level of a plate's size."""
+    image, index = setting.image, dict(setting.plane.index)
+    if isinstance(setting.plane, VolumeRef):
+        return setting.plane
+    level = next((i for i, s in enumerate(image.shapes) if max(s[-2:]) <= _PLATE), len(image.shapes) - 1)
+    return setting.plane if level == 0 else image.plane(level=level, t=index.get("t"), z=index.get("z"))
 
 
 def _name(address: str) -> str:

@@ -78,7 +78,9 @@ class _Run:
         return {"image": self.image.address, "check": what, "ok": bool(ok), "found": found}
 
 
-def verify(address: str, on_event: Callable[[Event], None] = quiet) -> list[dict[str, Any]]:
+def verify(
+    address: str, on_event: Callable[[Event], None] = quiet, execution: Execution | None = None
+) -> list[dict[str, Any]]:
     """Checks of every result on an image, each with what was found.
 
     Returns:
@@ -93,7 +95,7 @@ def verify(address: str, on_event: Callable[[Event], None] = quiet) -> list[dict
         raise InputError(
             f"{address} has no results; expected: an image that was segmented; to fix: sketchscale segment"
         )
-    with Runner(Execution(), on_event) as runner:
+    with Runner(execution or Execution(), on_event) as runner:
         return [check for run in runs for check in _run_checks(image, run, runner)]
 
 
