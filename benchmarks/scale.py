@@ -9,7 +9,8 @@
     merge       union-find, joining and numbering, as the driver does them, on made-up blocks of eight objects, one of
                 them over each face; small objects are not read here: their requests are priced instead
     plan        a loop over so many tasks with results as the outlines give them, without a ledger
-    projection  all of it on plates, wells and a slide; no GPU was measured, its rate is an assumption
+    projection  on plates, wells and a slide: the network, or the scheduler (Ray, batches of 8 tiles) where that is
+                slower, then all other stages; no GPU was measured, its rate is an assumption
 
 The driver's memory is the peak of a process of its own (VmHWM). Asked: at most 1 GB and 200 B for each object.
 """
@@ -193,6 +194,8 @@ def child_merge(count: int) -> dict[str, float]:
     def every() -> Iterator[BlockObjects]:
         return (made_up(row, column, rows, columns) for row in range(rows) for column in range(columns))
 
+    if count > 4:
+        child_merge(4)  # compiles
     started = time.perf_counter()
     for _ in every():
         pass
@@ -222,25 +225,35 @@ def peak_mb() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def growth(largest: int, most_recorded: int) -> list[str]:
-    """Plan, ledger and merge from 100 blocks on; the ledger, which writes files, until `most_recorded`."""
+def growth(largest: int, most_recorded: int) -> tuple[list[str], float]:
+    """Plan, ledger and merge from 100 blocks on, and the merge of one object in seconds, from the largest.
+
+    The ledger, which writes files, is measured until `most_recorded`.
+    """
+    per_object = 0.0
     lines = [f"{'blocks':>9}{'plan us':>9}{'ledger us':>11}{'resume s':>10}{'merge us':>10}{'objects':>10}"]
     lines[0] += f"{'driver MB':>11}{'asked MB':>10}"
     for exponent in range(2, round(math.log10(largest)) + 1):
         n = 10**exponent
         planned, merged = in_child("plan", n), in_child("merge", n)
         ledger = in_child("ledger", n) if n <= most_recorded else None
+        per_object = merged["seconds"] / merged["objects"]
         driver = max(part["mb"] for part in (planned, merged, ledger) if part is not None)
         recorded = f"{1e6 * ledger['seconds'] / n:>11.0f}{ledger['resume']:>10.1f}" if ledger else f"{'-':>11}{'-':>10}"
         lines.append(
             f"{n:>9}{1e6 * planned['seconds'] / n:>9.0f}{recorded}{1e6 * merged['seconds'] / n:>10.0f}"
             f"{merged['objects']:>10.0f}{driver:>11.0f}{1000 + 200 * merged['objects'] / 1e6:>10.0f}"
         )
-    return lines
+    return lines, per_object
 
 
-def projection(costs: dict[str, float]) -> list[str]:
-    """Hours and prices on 1, 8 and 64 GPUs; the other stages run on the cores beside them, after the network."""
+def projection(costs: dict[str, float], merge_s: float, task_s: float) -> list[str]:
+    """Hours and prices on 1, 8 and 64 GPUs; the other stages run on the cores beside them, after the network.
+
+    Args:
+        merge_s: of one object, on the driver.
+        task_s: of one task, to submit and to collect it: no number of GPUs is faster than that.
+    """
     rate, on_demand, spot, core, cores, put, get = ASSUMED.values()
     other = sum(seconds for stage, seconds in costs.items() if stage not in ("predict", "objects", "merge"))
     shipped = load_model("nuclei-fluo").config
@@ -255,8 +268,16 @@ def projection(costs: dict[str, float]) -> list[str]:
         # tiles, fields, provisional, labels and pyramid; a record and three notes a block
         puts, gets = tiles + 2.3 * units + 10 * count, 4 * tiles + 4 * units + 12 * count
         requests = puts * put / 1000 + gets * get / 1000
-        merging = costs["merge"] * megapixels  # on the driver, alone
-        hours = [(tiles / rate / g + other * megapixels / (cores * g) + merging) / 3600 for g in (1, 8, 64)]
+        merging = merge_s * costs["objects"] * megapixels  # on the driver, alone
+        hours = [
+            (
+                max(tiles / rate / g, tiles / 8 * task_s)
+                + max(other * megapixels / (cores * g), 7 * count * task_s)
+                + merging
+            )
+            / 3600
+            for g in (1, 8, 64)
+        ]
         cpu = (tiles * costs["predict"] + other * megapixels + merging) / 3600
         lines.append(
             f"{name:<36}{tiles:>9}{hours[0]:>9.2f}{hours[1]:>7.2f}{hours[2]:>7.2f}"
@@ -286,11 +307,13 @@ def main() -> None:
         costs = blocks(Path(folder), chosen.side)
     print(f"one core, {chosen.side} px, {costs['objects']:.0f} objects per megapixel: {costs['predict']:.3f} s a tile")
     print("s per megapixel: " + ", ".join(f"{k} {v:.3f}" for k, v in costs.items() if k not in ("objects", "predict")))
+    overhead = {name: scheduler(name, chosen.tasks) for name in chosen.engines}
     print("\nms per trivial task, two workers: ", end="")
-    print(", ".join(f"{name} {1e3 * scheduler(name, chosen.tasks):.2f}" for name in chosen.engines))
-    print("\n" + "\n".join(growth(chosen.largest, chosen.most_recorded)))
+    print(", ".join(f"{name} {1e3 * seconds:.2f}" for name, seconds in overhead.items()))
+    lines, merge_s = growth(chosen.largest, chosen.most_recorded)
+    print("\n" + "\n".join(lines))
     print("plan, ledger and merge: microseconds per block; merge without the reading of what blocks noted\n")
-    print("\n".join(projection(costs)))
+    print("\n".join(projection(costs, merge_s, overhead.get("ray", max(overhead.values())))))
     print("$ of 8 GPUs, and of one-core workers; with requests. Assumed: ", end="")
     print("; ".join(f"{what}: {value:g}" for what, value in ASSUMED.items()))
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")

@@ -86,8 +86,9 @@ class Job:
 
 
 def make_plate(job: Job, pictures: dict[str, str]) -> None:
-    for field, picture in pictures.items():
-        job.command("convert", picture, f"{job.plate}/{field}", "--chunk", "64", "--shard", "128")
+    for number, (field, picture) in enumerate(pictures.items()):
+        words = ["convert", picture, f"{job.plate}/{field}", "--chunk", "64", "--shard", "128", "--engine"]
+        assert run([*words, *(job.engine if number == 0 else ("serial",))]) == 0  # each command joins its cluster anew
     for well in ("A/1", "B/2"):
         images = [{"path": field[-1]} for field in FIELDS if field.startswith(well)]
         write_attributes(job.plate, well, {"ome": {"version": "0.5", "well": {"images": images}}}, "0.5")
