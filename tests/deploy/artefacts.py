@@ -20,7 +20,12 @@ ARTEFACTS = sorted(
 )
 Document = dict[str, Any]
 
-KEEPALIVE = {"RAY_grpc_client_keepalive_time_ms": "5000", "RAY_grpc_client_keepalive_timeout_ms": "5000"}
+KEEPALIVE = {
+    "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
 
 
 def documents(path: Path) -> list[Document]:
