@@ -12,7 +12,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+import sketchscale
 from sketchscale.cli import run
+from tests.object_store import ObjectServer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -26,7 +28,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 def test_every_code_block_says_how_it_is_run() -> None:
     marked = len(blocks("bash")) + len(blocks("python"))
-    assert marked == len(re.findall(r"^```(?:bash|python)$", README, re.MULTILINE)) == 6
+    assert marked == len(re.findall(r"^```(?:bash|python)$", README, re.MULTILINE)) == 7
     not_run_here = [comment for comment, _ in blocks("bash") if not comment.startswith("run")]
     assert not_run_here == ["demo command", "test command"], "set-up runs in .ci/run, on a new machine"
 
@@ -55,12 +57,26 @@ def folder_of_a_newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def test_commands_run_as_written(folder_of_a_newcomer: Path) -> None:
     for comment, text in blocks("bash"):
-        if comment.startswith("run"):
+        if comment.startswith("run:"):
             for line in text.splitlines():
                 _run_line(line, folder_of_a_newcomer)
     assert (folder_of_a_newcomer / "report.html").stat().st_size > 10_000
     assert (folder_of_a_newcomer / "gallery.html").stat().st_size > 10_000
     assert (folder_of_a_newcomer / "strokes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_on_clusters_runs_as_written(
+    folder_of_a_newcomer: Path, s3: str, s3_server: ObjectServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3_server.make_bucket("screen")
+    ((_, text),) = [(comment, text) for comment, text in blocks("bash") if comment.startswith("run on a cluster")]
+    for line in text.splitlines():
+        _run_line(line, folder_of_a_newcomer)
+    image = "s3://screen/plate.ome.zarr"
+    by_ray, by_dask = (np.asarray(sketchscale.open(image, labels=name)) for name in ("nuclei", "again"))
+    assert by_ray.max() > 50
+    assert np.array_equal(by_ray, by_dask)
+    assert "committed" in capsys.readouterr().out
 
 
 def _run_line(line: str, folder: Path) -> None:
