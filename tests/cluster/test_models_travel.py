@@ -17,7 +17,7 @@ from sketchscale.workflow.segment import segment
 def test_a_model_is_read_from_any_store(model: str) -> None:
     copy = copy_model(model, "memory://models-travel/mine")
     assert load_model(copy).sha256 == load_model(model).sha256
-    with pytest.raises(MissingDataError, match="memory://models-travel/none is not a model: config.json is missing"):
+    with pytest.raises(MissingDataError, match=r"models-travel/none is not a model: config\.json is missing"):
         load_model("memory://models-travel/none")
 
 
