@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from sketchscale.engine.base import EngineOptions, Json, Needs
@@ -98,6 +99,14 @@ def _end_with_driver() -> None:
 
 class ProcessEngine(_PoolEngine):
     """Each worker is a process: a crash costs the tasks that ran, and a task past its deadline is really stopped."""
+
+    def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs | None = None) -> Future[Json]:
+        try:
+            return super().submit(fn, *args, needs=needs)
+        except BrokenProcessPool as error:  # a worker died since the last answer: said where the loop looks for it
+            future: Future[Json] = Future()
+            future.set_exception(error)
+            return future
 
     def _open_pool(self) -> Executor:
         spawn = multiprocessing.get_context("spawn")

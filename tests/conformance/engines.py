@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -180,6 +181,11 @@ class ProcessSuite(EngineSuite):
 
     def test_a_worker_that_dies_costs_one_attempt(self, engine: Engine, tmp_path: Path) -> None:
         assert run_plan(plan_of(4, tmp_path, faults={(1, 1): "die"}), engine) == [0, 1, 4, 9]
+
+    def test_a_worker_that_dies_while_nothing_runs_ends_no_run(self, engine: Engine, tmp_path: Path) -> None:
+        os.kill(engine.submit(os.getpid).result(timeout=60), signal.SIGKILL)
+        time.sleep(0.5)  # until the engine knows, if it looks
+        assert run_plan(plan_of(4, tmp_path), engine) == [0, 1, 4, 9]
 
     def test_a_task_that_always_kills_its_worker_is_an_error(self, engine: Engine, tmp_path: Path) -> None:
         plan = plan_of(1, tmp_path, faults={(0, i): "die" for i in (1, 2, 3)})
