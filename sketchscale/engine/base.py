@@ -373,7 +373,8 @@ class _Loop:
         task = self.plan.tasks[flight.position]
         return kind(
             f"stage {self.plan.stage!r}, task {task.key}: {type(error).__name__}: {error} "
-            f"(attempt {flight.attempt} of {attempts or self.retry.attempts}); what finished is kept: run again with --resume"
+            f"(attempt {flight.attempt} of {attempts or self.retry.attempts}); "
+            f"what finished is kept: run again with --resume"
         )
 
     def _say(self, kind: str, key: str = "") -> None:

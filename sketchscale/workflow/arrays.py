@@ -63,7 +63,7 @@ def open_view(address: str | Path, labels: str | None = None, *, level: int = 0)
     }
     if "c" in axes:
         coordinates["c"] = np.asarray(image.channels)
-    lazy = dask.array.from_zarr(array)  # type: ignore[no-untyped-call]
+    lazy = dask.array.from_zarr(array)
     return xarray.DataArray(lazy, dims=tuple(axes), coords=coordinates, name=labels or image.metadata.name or None)
 
 
