@@ -300,9 +300,9 @@ class PatientStore(Store):
 
             try:
                 await persist(self._name(keys[start]), ask, writing=True)
-            except FileNotFoundError:  # GCS and Azure say so, S3 does not
-                for key in batch[1:] if len(batch) > 1 else ():
-                    await self.delete_keys([key.removeprefix(self._prefix).strip("/")])
+            except FileNotFoundError:  # one of them, as GCS and Azure say and S3 does not; the others may still be there
+                for key in keys[start : start + _BATCH] if len(batch) > 1 else ():
+                    await self.delete_keys([key])
 
     async def delete_dir(self, prefix: str) -> None:
         self._check_writable()

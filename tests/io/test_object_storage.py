@@ -34,7 +34,7 @@ from sketchscale.io.groups import read_attributes, update_attributes
 from sketchscale.io.image import open_image
 from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.store import open_store
-from tests.faults.proxy import Exchange, Proxy, Rule, ignores_conditions, refuses_conditions
+from tests.faults.proxy import FAULTS, Exchange, Proxy, Rule, ignores_conditions, refuses_conditions
 from tests.object_store import ENVIRONMENT, ObjectServer
 from tests.pipeline import draw_nuclei, store_image
 
@@ -69,6 +69,15 @@ def test_blobs_are_written_read_listed_and_deleted(s3: str) -> None:
     assert [(key, size) for key, size, _ in blob_stats(f"{s3}/a", "")] == [("b/c", 1), ("b/e", 1)]
     delete_blobs(f"{s3}/a", "b")
     assert list_blobs(f"{s3}/a", "") == []
+
+
+def test_one_object_that_is_gone_leaves_no_other_of_its_batch(s3: str, proxy: Proxy) -> None:
+    """GCS and Azure say of a batch that one was absent, and not which."""
+    for name in "abc":
+        put_blob(s3, f"r/{name}", b"1")
+    proxy.rule = Rule(method="POST", pattern="delete", fault=FAULTS["404 once"][0], times=1)
+    delete_blobs(s3, "r")
+    assert list_blobs(s3, "r") == []
 
 
 def test_an_array_is_written_and_read(s3: str) -> None:
