@@ -78,6 +78,17 @@ def test_workers_with_another_version_are_refused_before_the_first_task(tmp_path
     assert not list((tmp_path / "tasks").iterdir())
 
 
+def test_a_worker_that_hangs_while_a_driver_joins_is_an_error_in_time(tmp_path: Path) -> None:
+    with shared_cluster({}) as address:
+        with distributed.Client(address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+            (worker,) = client.run(os.getpid).values()
+        os.kill(worker, signal.SIGSTOP)
+        engine = open_engine("dask", address=address, wait_s=6)
+        words = rf"{address} does not answer: its workers do not.*--resume"
+        assert seconds(lambda: fails(engine, tmp_path, UnreachableError, words)) < 60
+
+
 class TestSharedCluster:
     """By address: the workers of the cluster, its GPU annotations, and other people's work on it."""
 

@@ -150,9 +150,16 @@ class Session:
         self.threads = int(cluster["total_threads"])
         asked = self._options.workers
         self._slots = asyncio.Semaphore(asked if asked and self._options.address else 1_000_000)
-        await self._connect(cluster["id"])
-        if self._options.address is not None:
-            await check_versions(self._client, self.address)
+        started = time.monotonic()
+        try:
+            await self._connect(cluster["id"])
+            if self._options.address is not None:
+                await asyncio.wait_for(check_versions(self._client, self.address), self._options.wait_s)
+        except SketchscaleError:
+            raise
+        except (OSError, TimeoutError) as error:
+            cause = str(error) or "its workers do not say their versions"
+            raise self._unreachable(cause, 1, time.monotonic() - started) from error
         self._watching = asyncio.create_task(self._watch())
 
     def _rpc_of(self, address: str) -> Any:
@@ -212,7 +219,7 @@ class Session:
             await self._rpc.close_rpc()
 
     async def _check_gpu(self) -> None:
-        cluster = await self._identity()
+        cluster = await self._first_answer(time.monotonic() + self._options.wait_s)
         if not self._suits(cluster, gpu=True):
             kind = "this machine" if self._options.address is None else f"the Dask cluster at {self.address}"
             raise SetupError(
@@ -286,7 +293,7 @@ class Session:
                 cluster = await self._identity()
                 if cluster["id"] != self._scheduler or self._client.status == "closed":
                     await self._connect(cluster["id"])
-            except (OSError, TimeoutError) as error:
+            except Exception as error:  # whatever it is: without a watch, calls would wait for ever
                 attempts += 1
                 if time.monotonic() - answered > patience:
                     self._fail(self._unreachable(error, attempts, time.monotonic() - answered))
