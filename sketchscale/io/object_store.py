@@ -300,7 +300,7 @@ class PatientStore(Store):
 
             try:
                 await persist(self._name(keys[start]), ask, writing=True)
-            except FileNotFoundError:  # one of them, as GCS and Azure say and S3 does not; the others may still be there
+            except FileNotFoundError:  # of one; S3 does not say so. The others may still be there
                 for key in keys[start : start + _BATCH] if len(batch) > 1 else ():
                     await self.delete_keys([key])
 
