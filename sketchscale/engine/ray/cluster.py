@@ -59,12 +59,10 @@ class Cluster:
 
     Attributes:
         address: for messages.
-        started: whether it is ours to end.
         folder: of a local instance, removed with it.
     """
 
     address: str
-    started: bool = False
     folder: str | None = None
 
     def close(self) -> None:
@@ -92,16 +90,21 @@ def _start(options: EngineOptions) -> Cluster:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     folder = tempfile.mkdtemp(prefix="sketchscale-ray-")
     place = {"_temp_dir": folder} if len(folder) <= _SOCKET_NAME else {}
-    with _environment({} if "RAY_AUTH_MODE" in os.environ else token, options.wait_s):
-        _init(
-            "a local Ray",
-            address="local",
-            num_cpus=options.workers or usable_cores(),
-            object_store_memory=_STORE_BYTES,
-            include_dashboard=False,
-            **place,
-        )
-    return Cluster(address="the local Ray", started=True, folder=folder)
+    cluster = Cluster(address="the local Ray", folder=folder)
+    try:
+        with _environment({} if "RAY_AUTH_MODE" in os.environ else token, options.wait_s):
+            _init(
+                "a local Ray",
+                address="local",
+                num_cpus=options.workers or usable_cores(),
+                object_store_memory=_STORE_BYTES,
+                include_dashboard=False,
+                **place,
+            )
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
 
 
 def _join(address: str, wait_s: float) -> Cluster:
