@@ -34,6 +34,6 @@ def test_killed_before_a_change_and_resumed_every_byte_is_the_same(
     tmp_path: Path, model: str, what: str, first: int, step: int
 ) -> None:
     loop = Loop(folder=str(tmp_path), commands=commands(tmp_path, model, what), first=first, step=step)
-    found = run_loop(loop, timeout_s=120 if step > 1 else 7200)
+    found = run_loop(loop, timeout_s=500 if step > 1 else 7200)
     assert found["wrong"] == []
     assert len(found["killed"]) >= (3 if step > 1 else 60)

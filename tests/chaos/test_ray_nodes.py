@@ -60,4 +60,4 @@ def test_killed_nodes_change_no_byte(kills: int, cluster: Any, tmp_path: Path) -
         engine.close()
     assert written(tmp_path) == expected, f"seed {seed}"
     assert len(killed) == kills, f"seed {seed}"
-    assert time.monotonic() - started < 60 + 30 * kills, f"seed {seed}"
+    assert time.monotonic() - started < 300 + 60 * kills, f"seed {seed}"
