@@ -169,7 +169,7 @@ for number in range(25):
 def test_of_names_that_two_processes_list_at_the_same_time_none_is_lost(where: str, s3: str, tmp_path: Path) -> None:
     store = f"{s3}/race" if where == "s3" else str(tmp_path / "race")
     racers = [subprocess.Popen([sys.executable, "-c", _RACE, store, who]) for who in "ab"]
-    assert [racer.wait(timeout=100) for racer in racers] == [0, 0]
+    assert [racer.wait(timeout=400) for racer in racers] == [0, 0]
     names = (read_attributes(store, "labels") or {})["names"]
     assert sorted(names) == sorted(f"{who}-{number}" for who in "ab" for number in range(25))
 
@@ -188,11 +188,10 @@ def test_a_lock_of_a_killed_writer_holds_nobody_up(tmp_path: Path) -> None:
         "import os, signal; from pathlib import Path; from sketchscale.io.local_files import locked\n"
         f"with locked(Path({str(tmp_path / 'list')!r})): os.kill(os.getpid(), signal.SIGKILL)"
     )
-    assert subprocess.run([sys.executable, "-c", program], timeout=100, check=False).returncode == -9
+    assert subprocess.run([sys.executable, "-c", program], timeout=400, check=False).returncode == -9
     assert [path.name for path in tmp_path.iterdir()] == ["list.lock.partial"]
-    started = time.monotonic()
-    change_blob(str(tmp_path), "list", lambda old: b"1")
-    assert time.monotonic() - started < 5
+    with storage_settings(5.0, None):  # a lock that is held would be waited for so long, and then be an error
+        change_blob(str(tmp_path), "list", lambda old: b"1")
     assert [path.name for path in tmp_path.iterdir()] == ["list"]
 
 
@@ -258,7 +257,7 @@ def test_a_server_that_is_not_there_is_an_error_in_time(s3: str, monkeypatch: py
     started = time.monotonic()
     with storage_settings(1.0, None), pytest.raises(UnreachableError, match=r"s3://.*/a does not answer: .* attempts"):
         get_blob(s3, "a")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("act", [lambda store: get_blob(store, "a"), lambda store: list_blobs(store, "a")])

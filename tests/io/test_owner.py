@@ -31,8 +31,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four beats are half a second instead of twelve."""
-    monkeypatch.setattr(module, "BEAT_S", 0.12)
+    """Four beats are two seconds instead of twelve."""
+    monkeypatch.setattr(module, "BEAT_S", 0.5)
 
 
 def elsewhere(store: str, epoch: int = 1) -> Owner:
@@ -78,7 +78,7 @@ def test_a_silent_owner_elsewhere_is_followed_by_the_next_epoch_and_stops_when_i
     with open_ledger(store, "run", {}, resume=True) as ledger:
         assert (ledger.owner and ledger.owner.epoch) == 2
         assert ledger.finished("a") == {"0": 1}
-        time.sleep(0.2)
+        time.sleep(2 * module.BEAT_S)  # the owner was looked for a moment ago
         for forbidden in (lambda: sleeper.record("a", "1", 2), lambda: sleeper.commit("result", 1), sleeper.check):
             with pytest.raises(OutputExistsError, match=f"taken over by run id {ledger.owner.id}"):  # type: ignore[union-attr]
                 forbidden()
@@ -86,8 +86,8 @@ def test_a_silent_owner_elsewhere_is_followed_by_the_next_epoch_and_stops_when_i
     assert ledger.finished("a") == {"0": 1}
 
 
-def test_an_owner_that_ended_or_died_here_is_followed_at_once(store: str) -> None:
-    started = time.monotonic()
+def test_an_owner_that_ended_or_died_here_is_followed_at_once(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_WATCH_BEATS", 10_000)  # whoever is watched keeps the test from ending
     with open_ledger(store, "run", {}):
         pass
     assert read_beat(store, "run", current_owner(store, "run") or elsewhere(store))["ended"]
@@ -106,7 +106,6 @@ def test_an_owner_that_ended_or_died_here_is_followed_at_once(store: str) -> Non
     put_blob(store, f"{_FOLDER}/000003.json", json.dumps(asdict(reborn)).encode())
     with open_ledger(store, "run", {}, resume=True) as ledger:
         assert (ledger.owner and ledger.owner.epoch) == 4
-    assert time.monotonic() - started < 11  # nobody was watched for 12 s
 
 
 def test_a_living_owner_of_this_machine_is_named_at_once_and_other_runs_go_on_beside_it(store: str) -> None:
@@ -139,7 +138,7 @@ def test_status_shows_how_far_a_living_owner_is_without_counting(store: str, qui
         log = ledger.begin("predict", 5)
         log.add("0", 1)
         log.add("1", 1)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while read_beat(store, "run", ledger.owner).get("done") != 2 and time.monotonic() < end:  # type: ignore[arg-type]
             time.sleep(0.05)
         (state,) = run_states(store)
