@@ -80,6 +80,12 @@ class Execution:
             raise InputError("--resume and --overwrite exclude each other: keep what is there, or remove it")
         if self.block < 1 or (self.workers is not None and self.workers < 1):
             raise InputError(f"block {self.block} and workers {self.workers} must be at least 1")
+        if self.attempts < 1:
+            raise InputError(f"attempts {self.attempts} must be at least 1")
+        for name in ("gpus_per_worker", "memory_gb", "deadline_s", "wait_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} {value:g} must be more than 0")
         if self.endpoint is not None:
             check_endpoint(self.endpoint)
 
