@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     classify_group.command("propose")(classify_propose)
 
 
+@opt.reads_stores
 def classify_propose(
     images: opt.Images,
     out: Annotated[str, typer.Option("--out", help="CSV file to write; the column class is to be filled in.")],
@@ -63,6 +64,7 @@ def classify_propose(
     )
 
 
+@opt.reads_stores
 def count(
     images: opt.Images,
     labels: opt.Labels = "nuclei",

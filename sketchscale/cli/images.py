@@ -236,6 +236,7 @@ def _names(words: list[str] | None) -> tuple[str, ...] | None:
     return None if words is None else tuple(name.strip() for word in words for name in word.split(",") if name.strip())
 
 
+@opt.reads_stores
 def report(
     images: opt.Images,
     out: Annotated[str, typer.Option("--out", help="The HTML file to write.")] = "report.html",
@@ -272,6 +273,7 @@ def plan(
     opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
 
 
+@opt.reads_stores
 def status(images: opt.Images, json: opt.Json = False) -> None:
     """How far every run on an image is: from any machine, while it goes on; who runs it; whether it is committed."""
     from sketchscale.workflow.images import expand

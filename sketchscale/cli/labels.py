@@ -40,6 +40,7 @@ def labels_import(
     opt.show(asdict(result), json, lambda: f"{result.image}: labels {labels}, {size}, ids up to {result.largest}")
 
 
+@opt.reads_stores
 def labels_export(
     image: opt.Image,
     out: Annotated[str, typer.Option("--out", help="The TIFF to write.")],

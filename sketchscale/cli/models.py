@@ -174,6 +174,7 @@ def sketch_simulate(
     )
 
 
+@opt.reads_stores
 def sketch_show(
     sketch: Annotated[str, typer.Argument()],
     image: Annotated[str | None, typer.Option("--image", help="Draw over this image.")] = None,

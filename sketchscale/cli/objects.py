@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(classify_group, name="classify")
 
 
+@opt.reads_stores
 def classify_train(
     images: opt.Images,
     annotations: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -100,7 +100,7 @@ EXECUTION: dict[str, tuple[Any, Any]] = {
     "resume": (Resume, False),
     "overwrite": (Overwrite, False),
 }
-"""Field of `Execution`: its option and default; the same for every command that runs plans."""
+"""Field of `Execution`: its option and default; the same for every command that has it."""
 
 
 def runs_plans(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -112,33 +112,53 @@ def runs_plans(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]]
     table = {name: option for name, option in EXECUTION.items() if name not in without}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(command, localns={"Execution": object}, include_extras=True)
-        own = [
-            parameter.replace(annotation=hints[name])
-            for name, parameter in inspect.signature(command).parameters.items()
-            if name != "execution"
-        ]
-        new = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
-            for name, (hint, default) in table.items()
-        ]
-
-        def run(**given: Any) -> None:
+        def run(options: dict[str, Any], given: dict[str, Any]) -> None:
             from sketchscale.config import Execution
-            from sketchscale.io.buckets import storage_settings
 
-            execution = Execution(**{name: given.pop(name) for name in table})
-            with storage_settings(execution.wait_s, execution.endpoint):
-                command(execution=execution, **given)
+            command(execution=Execution(**options), **given)
 
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        # a signature of its own, because the parser reads options from it
-        setattr(run, "__signature__", inspect.Signature([*parameters, *new]))  # noqa: B010
-        run.__annotations__ = {p.name: p.annotation for p in [*parameters, *new]}
-        return run
+        return _with_options(command, table, run)
 
     return decorate
+
+
+def reads_stores(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that only reads what others wrote `--wait` and `--endpoint`."""
+    table = {name: EXECUTION[name] for name in ("wait_s", "endpoint")}
+    return _with_options(command, table, lambda _, given: command(**given))
+
+
+def _with_options(
+    command: Callable[..., None],
+    table: Mapping[str, tuple[Any, Any]],
+    call: Callable[[dict[str, Any], dict[str, Any]], None],
+) -> Callable[..., None]:
+    """`call` with the values of the options of `table` and those of the command's own, its stores set up."""
+    hints = get_type_hints(command, localns={"Execution": object}, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name != "execution"
+    ]
+    new = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
+        for name, (hint, default) in table.items()
+    ]
+
+    def run(**given: Any) -> None:
+        from sketchscale.io.buckets import check_endpoint, storage_settings
+
+        options = {name: given.pop(name) for name in table}
+        if options["endpoint"] is not None:
+            check_endpoint(options["endpoint"])
+        with storage_settings(options["wait_s"], options["endpoint"]):
+            call(options, given)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    # a signature of its own, because the parser reads options from it
+    setattr(run, "__signature__", inspect.Signature([*own, *new]))  # noqa: B010
+    run.__annotations__ = {p.name: p.annotation for p in [*own, *new]}
+    return run
 
 
 @contextmanager

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="table")
 
 
+@opt.reads_stores
 def table_export(
     image: opt.Image,
     out: Annotated[str, typer.Option("--out", help="File to write: .csv, .parquet or .h5ad.")],

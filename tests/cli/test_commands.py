@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -288,3 +289,35 @@ def test_a_torn_sketch_is_repaired_on_the_way(tmp_path: Path, said: Any) -> None
     code, out, err = said("sketch", "show", sketch, "--repair", "--json")
     assert (code, json.loads(out)["events"]) == (0, {"stroke": 1})
     assert "torn" in err
+
+
+def test_what_only_reads_finds_another_s3_server_by_its_endpoint_too(
+    tmp_path: Path, image: str, model: str, s3: str, said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = ("--endpoint", os.environ["AWS_ENDPOINT_URL"], "--wait", 5)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    np.save(tmp_path / "plate.npy", draw_nuclei(SHAPE))
+    stored = f"{s3}/plate.zarr"
+    assert said("convert", tmp_path / "plate.npy", stored, *there)[0] == 0
+    assert said("segment", stored, "--model", model, "--max-size", 80, *SERIAL, *there)[0] == 0
+    assert said("measure", stored, *SERIAL, *there)[0] == 0
+
+    code, out, err = said("status", stored, "--json", *there)
+    assert (code, {row["state"] for row in json.loads(out)}) == (0, {"committed"}), err
+    written = {
+        "count": (),
+        "report": ("--out", tmp_path / "report.html"),
+        "labels export": ("--out", tmp_path / "labels.tif"),
+        "table export": ("--out", tmp_path / "table.csv"),
+        "classify propose": ("--n", 5, "--out", tmp_path / "propose.csv"),
+    }
+    for command, options in written.items():
+        code, out, err = said(*command.split(), stored, *options, *there)
+        assert code == 0, (command, err)
+
+    code, out, err = said("status", stored, "--endpoint", "ftp://here")
+    assert (code, out) == (2, "")
+    assert "ftp://here" in err
+    code, out, err = said("status", stored, "--wait", 1)
+    assert (code, out) == (5, "")
+    assert "attempts in 1 s" in err
