@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 __all__ = [
     "BudgetError",
@@ -48,6 +49,10 @@ class SketchscaleError(Exception):
     def __str__(self) -> str:
         # KeyError would print the repr of its argument, quotes and all.
         return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        # Dask's workers send an error by the `__new__` of its first builtin alone, which fails where it stands for two.
+        return type(self), self.args
 
 
 class InputError(SketchscaleError, ValueError):
