@@ -314,7 +314,7 @@ def _watched(fit: _Fit, board: Any, options: EngineOptions, on_line: Callable[[s
         with noted_interrupts() as interrupted:
             while True:
                 alive = fit.thread.is_alive()
-                lines, answer, starts = _ask(board, seen)
+                lines, answer, starts = _ask(board, seen, 5 if alive else options.wait_s)  # the last one counts
                 seen += len(lines)
                 for line in lines:
                     on_line(line)
@@ -334,9 +334,9 @@ def _watched(fit: _Fit, board: Any, options: EngineOptions, on_line: Callable[[s
         watch.close()
 
 
-def _ask(board: Any, seen: int) -> tuple[list[str], tuple[str, bytes] | None, int]:
+def _ask(board: Any, seen: int, patience_s: float) -> tuple[list[str], tuple[str, bytes] | None, int]:
     try:
-        found: tuple[list[str], tuple[str, bytes] | None, int] = ray.get(board.look.remote(seen), timeout=5)
+        found: tuple[list[str], tuple[str, bytes] | None, int] = ray.get(board.look.remote(seen), timeout=patience_s)
     except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
         return [], None, 0
     return found
