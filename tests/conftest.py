@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import settings
 from tests.object_store import s3, s3_server  # noqa: F401  fixtures
 from tests.pipeline import draw_nuclei, make_model, store_image
 from tests.workflow.finished import finish
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs hand it down to all they start
 
 settings.register_profile("untimed", deadline=None)  # speed is for benchmarks; machines are noisy
 settings.load_profile("untimed")

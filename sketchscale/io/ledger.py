@@ -200,8 +200,9 @@ class StageLog:
     def __init__(self, ledger: StoreLedger, stage: str, total: int) -> None:
         self.ledger, self.stage, self.total = ledger, stage, total
         self.parts = StageParts(ledger.store, _root(ledger.run), stage, ledger.identity)
+        self.done, self.since, self.before = 0, time.monotonic(), 0
         self.finished: Mapping[str, Json] = self._found(claim_of(ledger.store, ledger.run))
-        self.done, self.since, self.before = len(self.finished), time.monotonic(), len(self.finished)
+        self.done = self.before = len(self.finished)
 
     def _found(self, claim: Claim | None) -> Mapping[str, Json]:
         """What is done already. A stage of a run that began a moment ago is not looked for."""

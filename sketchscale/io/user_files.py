@@ -14,7 +14,7 @@ from typing import IO
 
 from zarr.core.sync import sync
 
-from sketchscale.errors import InputError
+from sketchscale.errors import InputError, MissingDataError
 from sketchscale.io.blobs import get_blob, put_blob, writing_blob
 from sketchscale.io.store import is_local, open_store
 
@@ -90,13 +90,18 @@ def has_file(address: str | Path) -> bool:
 def list_names(folder: str) -> list[str]:
     """Names of what lies directly in a folder of a store, sorted; none where it is not there.
 
-    >>> _ = put_file("memory://doc-names/a.zarr/zarr.json", b"")
-    >>> list_names("memory://doc-names")
-    ['a.zarr']
+    >>> _ = put_file("memory://doc-names/a.csv", b"")
+    >>> list_names("memory://doc-names"), list_names("memory://doc-no-names")
+    (['a.csv'], [])
     """
 
+    try:
+        store = open_store(folder)
+    except MissingDataError:
+        return []
+
     async def collect() -> list[str]:
-        return sorted({name async for name in open_store(folder).list_dir("")})
+        return sorted({name async for name in store.list_dir("")})
 
     return sync(collect())
 

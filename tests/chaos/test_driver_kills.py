@@ -92,7 +92,9 @@ def test_a_driver_told_to_stop_lets_its_tasks_end_and_says_how_to_go_on(
         code,
         "interrupted; what finished is kept: run again with --resume",
     )
-    assert not any(alive(worker) for worker in workers)
+    while any(alive(worker) for worker in workers):
+        assert time.monotonic() < deadline, "workers outlived their driver"
+        time.sleep(0.1)
     assert not list(image.rglob("*.partial"))
     kept = records(image)
     (row,) = status(str(image))

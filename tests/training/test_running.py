@@ -39,6 +39,7 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_training_after_its_step_and_it_goes_on_to_the_bit(tmp_path: Path, number: int) -> None:
     whole = train([example()], TINY, run_folder=tmp_path / "whole")
+    before = signal.getsignal(signal.SIGTERM)
 
     def cut(step: Step) -> None:
         if step.step == 3:
@@ -47,7 +48,7 @@ def test_a_signal_ends_training_after_its_step_and_it_goes_on_to_the_bit(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         train([example()], replace(TINY, workers=1), run_folder=tmp_path / "cut", on_step=cut)
     assert len(log_of(tmp_path / "cut")) == 3
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
     resumed = train([example()], TINY, run_folder=tmp_path / "cut", resume=True)
     assert same(whole, resumed)
     assert [line["step"] for line in log_of(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]

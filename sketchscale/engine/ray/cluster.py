@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -117,7 +118,8 @@ def _join(address: str, wait_s: float) -> Cluster:
 
 def _init(what: str, **arguments: Any) -> None:
     try:
-        ray.init(log_to_driver=False, configure_logging=False, **arguments)
+        with _own_handler():
+            ray.init(log_to_driver=False, configure_logging=False, **arguments)
     except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError and its own
         words = " ".join(str(error).split())[:300]
         raise SetupError(
@@ -125,6 +127,17 @@ def _init(what: str, **arguments: Any) -> None:
             f"to fix: the same Ray and Python on every machine, and its token in RAY_AUTH_TOKEN if it has one"
         ) from None
     _hush()
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, without asking; it is given back to whoever had it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _hush() -> None:

@@ -271,7 +271,7 @@ class _Keeper:
             _fail(call, error)
 
 
-_FIX = "to fix: wait until nodes are up or free, or a larger --wait-s, then give the same command again with --resume"
+_FIX = "to fix: wait until nodes are up or free, or a larger --wait, then give the same command again with --resume"
 
 
 def _busy(where: str, nodes: Sequence[Node], asked: str, seconds: float, cause: str = "") -> str:
