@@ -98,7 +98,7 @@ def check_same(out: Path, weights: dict[str, torch.Tensor]) -> None:
     assert [json.loads(line)["step"] for line in log] == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("engine", ["ray", "torchrun"])
+@pytest.mark.parametrize("engine", ["ray", pytest.param("torchrun", marks=pytest.mark.nightly)])
 def test_a_killed_worker_changes_nothing(
     tmp_path: Path, pair: tuple[str, str], undisturbed: dict[str, torch.Tensor], engine: str
 ) -> None:
