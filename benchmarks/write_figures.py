@@ -29,6 +29,10 @@ HEADINGS = {
     "many_objects.txt": "Up to a million objects (asked: 2 GB, time flat within 20 %) | many_objects.py",
     "object_tasks.txt": "Drawn textures and spots, 100 labels (asked: discs 0.98, spots 0.95) | object_tasks.py",
     "object_accuracy.txt": "Classes from 100 labelled objects (asked: 0.95) | object_accuracy.py",
+    "engines.txt": "What an engine costs over the serial loop, one worker (asked: 10 % per tile, 15 ms per task) "
+    "| engines.py",
+    "storage_faults.txt": "Nineteen faults of object storage in four kinds of operation (asked: identical or a typed "
+    "error, none silent) | storage_faults.py",
 }
 """File in results to heading and command; a file that is missing is a figure that is missing."""
 
