@@ -28,6 +28,7 @@ from sketchscale.prediction.rescale import Zoom
 
 __all__ = [
     "SegmentJob",
+    "check_placement",
     "choose_channels",
     "integration_config",
     "model_channels",
@@ -82,6 +83,23 @@ class SegmentJob:
         }
 
 
+def check_placement(device: str, execution: Execution) -> None:
+    """Refuse a device that is not there, and shares of GPUs for a network that runs on none.
+
+    Raises:
+        SetupError: this machine lacks the device; workers of a cluster look for their own.
+        InputError: `gpus_per_worker` without cuda.
+    """
+    if execution.gpus_per_worker is not None and device != "cuda":
+        raise InputError.of(
+            found=f"--gpus-per-worker {execution.gpus_per_worker:g} with --device {device}",
+            expected="a network that runs on GPUs",
+            fix="--device cuda, or no --gpus-per-worker",
+        )
+    if execution.address is None:
+        check_device(device)
+
+
 def prepare(address: str, options: SegmentOptions, execution: Execution) -> SegmentJob:
     """Read the metadata of image and model, and refuse what does not fit.
 
@@ -91,10 +109,9 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
     Raises:
         InputError: image, model or options do not fit one another.
     """
+    check_placement(options.device, execution)
     image = open_image(address)
     plane = image.plane(t=options.t, z=options.z)
-    if execution.address is None:  # the workers of a cluster look for their own device
-        check_device(options.device)
     model = load_model(options.model)
     channels = model_channels(plane, options, model.config)
     chunks = _label_chunks(plane)

@@ -43,7 +43,7 @@ from sketchscale.io.new_images import commit_labels, create_labels, delete_label
 from sketchscale.io.planes import VolumeRef, count_absent
 from sketchscale.io.pyramid import plan_level
 from sketchscale.networks.checkpoint import Model, load_model
-from sketchscale.prediction.predictor import Recipe, check_device, load_network
+from sketchscale.prediction.predictor import Recipe, load_network
 from sketchscale.prediction.volume import (
     FIELDS,
     Grids,
@@ -68,7 +68,13 @@ from sketchscale.workflow.runner import (
     refuse_foreign_labels,
 )
 from sketchscale.workflow.segment import SegmentResult
-from sketchscale.workflow.segment_job import integration_config, model_channels, recipe_of, shared_model
+from sketchscale.workflow.segment_job import (
+    check_placement,
+    integration_config,
+    model_channels,
+    recipe_of,
+    shared_model,
+)
 
 __all__ = ["plan_volume", "predict_volume_array", "segment_volume", "segment_volume_array"]
 
@@ -157,10 +163,9 @@ def _dry_run(job: _Job, execution: Execution) -> tuple[StageLine, ...]:
 
 def _prepare(address: str, options: VolumeOptions, execution: Execution) -> _Job:
     _refuse_unknown(options)
+    check_placement(options.device, execution)
     image = open_image(address)
     volume = image.volume(t=options.t)
-    if execution.address is None:  # the workers of a cluster look for their own device
-        check_device(options.device)
     model = load_model(options.model)
     ratio = volume.spacing[0] / volume.spacing[1] if options.anisotropy is None else options.anisotropy
     chunks = tuple(min(c if 8 <= c <= 128 else 64, n) for c, n in zip(volume.chunks, volume.shape, strict=True))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sketchscale.workflow.arrays import predict_array, segment_array
 from sketchscale.workflow.segment import plan_segment, segment
 from sketchscale.workflow.segment_job import integration_config
 from sketchscale.workflow.verify import verify
+from sketchscale.workflow.volume import segment_volume
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.killed import NEVER, run_killed
 
@@ -208,3 +210,9 @@ def test_how_ends_join_is_the_models_unless_an_option_says_otherwise() -> None:
     for wrong in ({"join_share": 1.5}, {"join_radius": -1}):
         with pytest.raises(InputError, match="join_share"):
             replace(model.config, **wrong)
+
+
+@pytest.mark.parametrize("work", [segment, segment_volume])
+def test_a_share_of_a_gpu_for_a_network_on_the_processor_is_refused(image: str, work: Callable[..., object]) -> None:
+    with pytest.raises(InputError, match=r"--gpus-per-worker 0\.5 with --device cpu; .* --device cuda"):
+        work(image, execution=Execution(engine="serial", gpus_per_worker=0.5))
