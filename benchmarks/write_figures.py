@@ -31,6 +31,8 @@ HEADINGS = {
     "object_accuracy.txt": "Classes from 100 labelled objects (asked: 0.95) | object_accuracy.py",
     "engines.txt": "What an engine costs over the serial loop, one worker (asked: 10 % per tile, 15 ms per task) "
     "| engines.py",
+    "scale.txt": "From a hundred to a million blocks, and what a screen would cost (asked: driver of at most 1 GB and "
+    "200 B for each object) | scale.py",
     "storage_faults.txt": "Nineteen faults of object storage in four kinds of operation (asked: identical or a typed "
     "error, none silent) | storage_faults.py",
 }
