@@ -54,7 +54,7 @@ def ray_address(server: ObjectServer) -> Iterator[str]:
         pytest.importorskip("ray")
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        head = {"num_cpus": 4, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield cluster.address
