@@ -1,4 +1,4 @@
-"""Components of the end points of a plane: runs of pixels per row, linked across rows."""
+"""Components of the end points: runs of pixels per row, linked across rows; volumes link rows of sections, too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sketchscale.integration.fixed_point import compiled
 from sketchscale.integration.union_find import find, unite
 
-__all__ = ["count_runs", "find_runs", "link_sinks", "paint_runs"]
+__all__ = ["count_runs", "find_runs", "link_rows", "link_sinks", "number_runs", "paint_runs"]
 
 
 def link_sinks(sinks: npt.NDArray[np.uint8], radius: int) -> tuple[npt.NDArray[np.int32], int]:
@@ -87,16 +87,36 @@ def _link_runs(
     parent = np.arange(start.size)
     for y in range(rows.size - 1):
         for above in range(max(0, y - radius), y):
-            other = rows[above]
-            for run in range(rows[y], rows[y + 1]):
-                while other < rows[above + 1] and stop[other] + radius < start[run]:
-                    other += 1
-                candidate = other
-                while candidate < rows[above + 1] and start[candidate] <= stop[run] + radius:
-                    unite(parent, run, candidate)
-                    candidate += 1
+            link_rows(rows, y, above, start, stop, radius, parent)
+    return int(number_runs(parent, identity))
+
+
+@compiled
+def link_rows(
+    rows: npt.NDArray[np.int64],
+    row: int,
+    above: int,
+    start: npt.NDArray[np.int32],
+    stop: npt.NDArray[np.int32],
+    radius: int,
+    parent: npt.NDArray[np.int64],
+) -> None:
+    """Unite the runs of two rows that overlap after growing one row by `radius`."""
+    other = rows[above]
+    for run in range(rows[row], rows[row + 1]):
+        while other < rows[above + 1] and stop[other] + radius < start[run]:
+            other += 1
+        candidate = other
+        while candidate < rows[above + 1] and start[candidate] <= stop[run] + radius:
+            unite(parent, run, candidate)
+            candidate += 1
+
+
+@compiled
+def number_runs(parent: npt.NDArray[np.int64], identity: npt.NDArray[np.int32]) -> int:
+    """Ids from 1 by each component's first run; returns how many."""
     count = 0
-    for run in range(start.size):
+    for run in range(parent.size):
         root = find(parent, run)
         if root == run:
             count += 1

@@ -34,8 +34,8 @@ import numpy.typing as npt
 from sketchscale.integration.borders import Borders, fixed, near_vote, tolls
 from sketchscale.integration.fixed_point import compiled, half_values
 from sketchscale.integration.merge import BlockObjects, ObjectMap, look_up, number_objects
-from sketchscale.integration.sinks import count_runs, find_runs, paint_runs
-from sketchscale.integration.union_find import find, flatten, unite
+from sketchscale.integration.sinks import count_runs, find_runs, link_rows, number_runs, paint_runs
+from sketchscale.integration.union_find import flatten, unite
 from sketchscale.integration.volume import VolumeConfig, VolumePoints, VolumeRegion
 
 __all__ = ["link_counts", "link_volume_sinks", "local_volume_objects", "number_volume_objects"]
@@ -208,37 +208,8 @@ def _link_runs(
         for other_z in range(max(0, z - radius), z + 1):
             last = y if other_z == z else min(height, y + radius + 1)
             for other_y in range(max(0, y - radius), last):
-                _link_rows(rows, row, other_z * height + other_y, start, stop, radius, parent)
-    count = 0
-    for run in range(start.size):
-        root = find(parent, run)
-        if root == run:
-            count += 1
-            identity[run] = count
-        else:
-            identity[run] = identity[root]
-    return count
-
-
-@compiled
-def _link_rows(
-    rows: npt.NDArray[np.int64],
-    row: int,
-    above: int,
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-    radius: int,
-    parent: npt.NDArray[np.int64],
-) -> None:
-    """Unite the runs of two rows that overlap after growing one row by `radius`."""
-    other = rows[above]
-    for run in range(rows[row], rows[row + 1]):
-        while other < rows[above + 1] and stop[other] + radius < start[run]:
-            other += 1
-        candidate = other
-        while candidate < rows[above + 1] and start[candidate] <= stop[run] + radius:
-            unite(parent, run, candidate)
-            candidate += 1
+                link_rows(rows, row, other_z * height + other_y, start, stop, radius, parent)
+    return number_runs(parent, identity)
 
 
 @compiled
