@@ -30,7 +30,7 @@ from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join
 from sketchscale.integration.region import Region, region_of
 from sketchscale.io.ahead import ahead
 from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box, write_box, write_unit
-from sketchscale.io.blobs import get_arrays, put_arrays
+from sketchscale.io.parts import get_arrays, put_arrays
 
 __all__ = [
     "BlockTask",

@@ -30,7 +30,7 @@ from sketchscale.integration.plan import (
 from sketchscale.integration.volume import VolumeConfig, follow_volume, volume_region
 from sketchscale.integration.volume_merge import local_volume_objects, number_volume_objects
 from sketchscale.io.arrays import ArrayRef, open_array, read_box, write_box, write_unit
-from sketchscale.io.blobs import put_arrays
+from sketchscale.io.parts import put_arrays
 
 __all__ = [
     "VolumeJob",

@@ -16,12 +16,10 @@ import random
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -41,11 +39,9 @@ __all__ = [
     "check_key",
     "delete_blob",
     "delete_blobs",
-    "get_arrays",
     "get_blob",
     "has_blobs",
     "list_blobs",
-    "put_arrays",
     "put_blob",
     "put_blob_if_absent",
     "sweep_dead",
@@ -374,36 +370,3 @@ def sweep_partials(store: str, prefix: str = "") -> int:
         for stray in strays:
             stray.unlink(missing_ok=True)
     return len(strays)
-
-
-def put_arrays(store: str, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write named arrays as one object (npz, uncompressed, each entry with a CRC-32); same arrays, same bytes.
-
-    Args:
-        arrays: of any shape and numeric dtype; no Python objects.
-
-    >>> put_arrays("memory://doc-arrays", "block.npz", {"ids": np.arange(3)})
-    >>> get_arrays("memory://doc-arrays", "block.npz")["ids"].tolist()
-    [0, 1, 2]
-    """
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{name: np.asarray(values) for name, values in sorted(arrays.items())})
-    put_blob(store, key, buffer.getvalue())
-
-
-def get_arrays(store: str, key: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of `put_arrays`, every checksum verified.
-
-    Raises:
-        InputError: absent or damaged.
-    """
-    data = get_blob(store, key)
-    if data is None:
-        raise InputError(f"{store}/{key} is absent; expected: the arrays a task wrote; to fix: run the stage again")
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise InputError(
-            f"{store}/{key} is damaged ({error}); expected: the arrays a task wrote; to fix: run the stage again"
-        ) from error

@@ -24,7 +24,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.arrays import ArrayRef, open_array, write_box
-from sketchscale.io.blobs import get_arrays, put_arrays
+from sketchscale.io.parts import get_arrays, put_arrays
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
 __all__ = ["plan_class_image", "plan_class_mask", "put_class_lookup"]

@@ -20,7 +20,7 @@ import pyarrow
 from sketchscale.engine.base import Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
-from sketchscale.io.blobs import get_arrays, put_arrays
+from sketchscale.io.parts import get_arrays, put_arrays
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.io.table import batches_of
 from sketchscale.objects.classifiers import Classifier

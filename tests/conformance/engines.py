@@ -72,6 +72,16 @@ def napped(step: Step, scenario: Scenario) -> int:
     return os.getpid()
 
 
+def met(step: Step, scenario: Scenario) -> int:
+    """Waits until two processes have come, which a machine may be slow to start; returns the worker's process id."""
+    folder = Path(scenario.folder)
+    (folder / f"came.{os.getpid()}").touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("came.*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return os.getpid()
+
+
 def warmed(step: Step, scenario: Scenario) -> int:
     """A task that needs something heavy, which its worker keeps; returns the worker's process id."""
     with _LOADING:
@@ -212,7 +222,7 @@ class ProcessSuite(EngineSuite):
         assert run_plan(plan, engine, retry=RetryPolicy(deadline_s=deadline_s)) == [0, 1, 4]
 
     def test_several_workers_share_the_tasks(self, engine: Engine, tmp_path: Path) -> None:
-        used = set(run_plan(replace(plan_of(30, tmp_path), fn=napped), engine))
+        used = set(run_plan(replace(plan_of(30, tmp_path), fn=met), engine))
         assert 1 < len(used) <= engine.workers
         assert os.getpid() not in used
 

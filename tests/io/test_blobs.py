@@ -17,15 +17,14 @@ from sketchscale.io.blobs import (
     blob_stats,
     check_key,
     delete_blobs,
-    get_arrays,
     get_blob,
     list_blobs,
-    put_arrays,
     put_blob,
     put_blob_if_absent,
     sweep_dead,
     sweep_partials,
 )
+from sketchscale.io.parts import get_arrays, put_arrays
 
 
 @pytest.fixture(params=["folder", "memory"])

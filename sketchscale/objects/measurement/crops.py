@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box
-from sketchscale.io.blobs import get_arrays, put_arrays
+from sketchscale.io.parts import get_arrays, put_arrays
 from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.objects.measurement.features import CROP_PARTS, MeasureConfig
 from sketchscale.objects.measurement.hulls import hull_and_feret

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
-from sketchscale.io.blobs import get_arrays, put_arrays
+from sketchscale.io.parts import get_arrays, put_arrays
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.objects.measurement.features import MeasureConfig
 from sketchscale.objects.measurement.partials import Partial, fold_partials, is_exact, partial_objects
