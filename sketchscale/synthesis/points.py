@@ -10,7 +10,7 @@ Source: "drawn at random" in "Points to synthetic microscopy" is a fixed set of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,14 +21,14 @@ from scipy.spatial import KDTree
 from sketchscale.errors import InputError
 from sketchscale.synthesis.layouts import pixels_of_points
 
-__all__ = ["PointModel", "draw_points", "fit_points"]
+__all__ = ["PointModel", "PointScene", "draw_points", "fit_points"]
 
 _LEAST = 10
 _TRIES = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Scene:
+class PointScene:
     """One annotated image: density on a coarse grid (cells of `cell` px, sum 1), points per px2, nearest distances."""
 
     density: npt.NDArray[np.float64]
@@ -41,7 +41,29 @@ class _Scene:
 class PointModel:
     """Where points lie, in each of some images."""
 
-    scenes: tuple[_Scene, ...]
+    scenes: tuple[PointScene, ...]
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
+        """All there is to it, by name."""
+        found: dict[str, npt.NDArray[np.float64]] = {}
+        for i, scene in enumerate(self.scenes):
+            found[f"{i:05d}.density"], found[f"{i:05d}.nearest"] = scene.density, scene.nearest
+            found[f"{i:05d}.numbers"] = np.array([scene.cell, scene.per_pixel])
+        return found
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[np.float64]]) -> PointModel:
+        """What `arrays` returned, back.
+
+        Raises:
+            KeyError, ValueError: it is something else.
+        """
+        scenes = []
+        for key in sorted({name.partition(".")[0] for name in arrays}):
+            cell, per_pixel = arrays[f"{key}.numbers"]
+            density, nearest = arrays[f"{key}.density"], arrays[f"{key}.nearest"]
+            scenes.append(PointScene(density=density, cell=int(cell), per_pixel=float(per_pixel), nearest=nearest))
+        return cls(scenes=tuple(scenes))
 
 
 def fit_points(
@@ -82,7 +104,7 @@ def fit_points(
 
 def _scene(
     points: npt.NDArray[np.float64], shape: tuple[int, int], nearest: npt.NDArray[np.float64], width: float
-) -> _Scene:
+) -> PointScene:
     cell = max(1, int(width / 4))
     cells = tuple(-(-n // cell) for n in shape)
     counts = np.zeros(cells)
@@ -90,7 +112,7 @@ def _scene(
     np.add.at(counts, (at[:, 0], at[:, 1]), 1)
     blur = {"sigma": width / cell, "mode": "constant"}
     density = gaussian_filter(counts, **blur) / np.maximum(gaussian_filter(np.ones(cells), **blur), 1e-9)
-    return _Scene(
+    return PointScene(
         density=density / density.sum(), cell=cell, per_pixel=len(points) / (shape[0] * shape[1]), nearest=nearest
     )
 
@@ -119,7 +141,7 @@ def draw_points(
     return _spaced(places, np.maximum(apart, 1.0), shape)
 
 
-def _fitted(scene: _Scene, shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _fitted(scene: PointScene, shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """The density, mirrored at random, begun anywhere, and repeated until it covers the shape."""
     density = scene.density
     for axis in (0, 1):

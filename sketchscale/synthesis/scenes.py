@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sketchscale.annotations.hover_maps import maps_from_labels
 from sketchscale.errors import InputError
 from sketchscale.synthesis.layouts import LayoutPrior, draw_layout, pixels_of_points
-from sketchscale.synthesis.maps import maps_from_labels
 from sketchscale.synthesis.points import PointModel, draw_points, fit_points
 
-__all__ = ["PointedImage", "SceneBatch", "Scenes"]
+__all__ = ["PointedImage", "SceneBatch", "Scenes", "draw_window", "margin_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class Scenes:
         inside = source.points - start
         window = tuple(slice(a, a + self.crop) for a in start)
         turn = int(rng.integers(8))
-        at = _marked(_held(inside, self.crop), self.crop)
+        at = _marked(_held(inside, (self.crop, self.crop)), self.crop)
         return _turned(source.image[:, *window], turn), _turned(at, turn)
 
     def _window(self, rng: np.random.Generator) -> tuple[PointedImage, npt.NDArray[np.int64]]:
@@ -113,15 +113,11 @@ class Scenes:
 
     def _layout(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         """A window of a layout that is larger by a margin, so that borders cut objects there as they do in images."""
-        margin = int(2 * self.prior.diameter)
-        side = self.crop + 2 * margin
+        margin = margin_of(self.prior)
+        points = None
         if rng.random() < self.given:
-            points = self._given_points(rng, side, margin)
-        else:
-            points = draw_points(self.model, (side, side), seed=int(rng.integers(1 << 31)))
-        labels = draw_layout(points, (side, side), self.prior, seed=int(rng.integers(1 << 31)))
-        window = labels[margin : margin + self.crop, margin : margin + self.crop]
-        return np.ascontiguousarray(window), _held(points - margin, self.crop)
+            points = self._given_points(rng, self.crop + 2 * margin, margin)
+        return draw_window(self.model, self.prior, (self.crop, self.crop), rng, points)
 
     def _given_points(self, rng: np.random.Generator, side: int, margin: int) -> npt.NDArray[np.float64]:
         source, start = self._window(rng)
@@ -135,10 +131,40 @@ class Scenes:
         return points[((points > -0.5) & (points < side - 0.5)).all(1)]
 
 
-def _held(points: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.int64]:
-    """Pixels of the points that lie in the square."""
+def margin_of(prior: LayoutPrior) -> int:
+    """Px by which a layout is larger than the window that is cut out of it."""
+    return int(2 * prior.diameter)
+
+
+def draw_window(
+    model: PointModel,
+    prior: LayoutPrior,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    points: npt.NDArray[np.float64] | None = None,
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """A layout whose objects its borders cut, as those of an image do; and the points' pixels that lie in it.
+
+    Args:
+        shape: (y, x) of the window.
+        points: (n, 2) of (y, x) in a window grown by `margin_of(prior)` on each side; drawn from the model when None.
+
+    Returns:
+        uint32 (y, x), 0 is background, and int64 (m, 2) of (y, x).
+    """
+    margin = margin_of(prior)
+    grown = (shape[0] + 2 * margin, shape[1] + 2 * margin)
+    if points is None:
+        points = draw_points(model, grown, seed=int(rng.integers(1 << 31)))
+    labels = draw_layout(points, grown, prior, seed=int(rng.integers(1 << 31)))
+    window = labels[margin : margin + shape[0], margin : margin + shape[1]]
+    return np.ascontiguousarray(window), _held(points - margin, shape)
+
+
+def _held(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """Pixels of the points that lie in the window."""
     pixels = np.floor(points + 0.5).astype(np.int64)
-    return pixels[((pixels >= 0) & (pixels < side)).all(1)]
+    return pixels[((pixels >= 0) & (pixels < shape)).all(1)]
 
 
 def _marked(pixels: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.bool_]:

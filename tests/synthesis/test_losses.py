@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sketchscale.annotations.hover_maps import maps_from_labels
 from sketchscale.synthesis.losses import critic_loss, fooling_loss, map_loss, maps_of, point_loss
-from sketchscale.synthesis.maps import maps_from_labels
 
 
 @settings(max_examples=25, deadline=None)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sketchscale.synthesis.maps import maps_from_labels
+from sketchscale.annotations.hover_maps import maps_from_labels
 from tests.oracles.maps import maps_by_object
 
 LABELS = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 4))

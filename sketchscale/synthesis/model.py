@@ -1,0 +1,156 @@
+"""A synthesis is a folder: two networks, the density of points, how layouts are drawn. Nothing in it can run code.
+
+<synthesis>/synthesis.safetensors   weights of the generator `g` and of the mask network `f`, float32
+<synthesis>/points.npz              the density model, see points.py
+<synthesis>/synthesis.json          SynthesisConfig, and the SHA-256 of the weights; written last
+<synthesis>/provenance.json         how it was made
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pydantic
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from sketchscale.errors import InputError, MissingDataError
+from sketchscale.io.blobs import get_blob, put_blob
+from sketchscale.io.parts import get_arrays, put_arrays
+from sketchscale.io.store import join_address
+from sketchscale.networks import NetworkConfig, create_network
+from sketchscale.synthesis.layouts import LayoutPrior
+from sketchscale.synthesis.networks import MAPS, Generator, GeneratorConfig
+from sketchscale.synthesis.points import PointModel
+
+__all__ = ["Synthesis", "SynthesisConfig", "is_synthesis", "load_synthesis", "mask_network", "save_synthesis"]
+
+WEIGHTS, POINTS, SETTINGS, PROVENANCE = "synthesis.safetensors", "points.npz", "synthesis.json", "provenance.json"
+_REMEDY = "expected: a folder that `sketchscale synthesize train` wrote; to fix: copy it again, or train it again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthesisConfig:
+    """What it takes to use the weights.
+
+    Attributes:
+        generator, mask_widths, prior: see GanConfig.
+        low, high: percentiles of each image, per channel, that became -1 and 1.
+        crop: side of what it was taught on, px; scenes of this size and larger look as they should.
+    """
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    mask_widths: tuple[int, ...] = (8, 16, 32, 64)
+    prior: LayoutPrior = field(default_factory=LayoutPrior)
+    low: float = 1.0
+    high: float = 99.8
+    crop: int = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synthesis:
+    """Both networks, still and on the CPU, and what layouts are drawn from."""
+
+    config: SynthesisConfig
+    generator: Generator
+    masker: nn.Module
+    points: PointModel
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+
+def mask_network(channels: int, widths: tuple[int, ...], seed: int = 0) -> nn.Module:
+    """The network from images to maps: a U-Net of this project with the maps as outputs."""
+    return create_network(NetworkConfig(channels=channels, widths=widths, outputs=MAPS), seed=seed)
+
+
+def save_synthesis(folder: str, synthesis: Synthesis) -> str:
+    """Write a folder, replacing the files of one that is there; returns the SHA-256 of the weights.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    nets = nn.ModuleDict({"g": synthesis.generator, "f": synthesis.masker})
+    data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in nets.state_dict().items()})
+    digest = hashlib.sha256(data).hexdigest()
+    put_blob(folder, WEIGHTS, data)
+    put_arrays(folder, POINTS, synthesis.points.arrays())
+    put_blob(folder, PROVENANCE, _json(synthesis.provenance))
+    put_blob(folder, SETTINGS, _json({**asdict(synthesis.config), "sha256": digest}))
+    return digest
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def is_synthesis(folder: str) -> bool:
+    """Whether a folder or address holds a synthesis, rather than pairs that one made."""
+    return get_blob(folder, SETTINGS) is not None
+
+
+def load_synthesis(folder: str) -> Synthesis:
+    """A synthesis, ready for use on the CPU.
+
+    Raises:
+        MissingDataError: there is none.
+        InputError: it is damaged, or something else.
+    """
+    settings = _read_json(folder, SETTINGS)
+    digest = settings.pop("sha256", None)
+    try:
+        config = pydantic.TypeAdapter(SynthesisConfig).validate_python(settings)
+    except (pydantic.ValidationError, InputError) as error:
+        raise InputError(f"{folder}/{SETTINGS}: {str(error).splitlines()[-1].strip()}; {_REMEDY}") from error
+    data = get_blob(folder, WEIGHTS)
+    if data is None or hashlib.sha256(data).hexdigest() != digest:
+        raise InputError(f"{folder}/{WEIGHTS} is absent or not the one of {SETTINGS}; {_REMEDY}")
+    nets = nn.ModuleDict(
+        {"g": Generator(config.generator), "f": mask_network(config.generator.channels, config.mask_widths)}
+    )
+    _load(nets, data, join_address(folder, WEIGHTS))
+    try:
+        points = PointModel.of(get_arrays(folder, POINTS))
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{folder}/{POINTS} holds no density of points; {_REMEDY}") from error
+    generator = nets["g"]
+    assert isinstance(generator, Generator)
+    return Synthesis(
+        config=config,
+        generator=generator,
+        masker=nets["f"],
+        points=points,
+        provenance=_read_json(folder, PROVENANCE),
+        sha256=str(digest),
+    )
+
+
+def _read_json(folder: str, name: str) -> dict[str, Any]:
+    data = get_blob(folder, name)
+    if data is None:
+        raise MissingDataError(f"{folder} is no synthesis: {name} is missing; {_REMEDY}")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{folder}/{name} does not read ({type(error).__name__}); {_REMEDY}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{folder}/{name} holds no settings; {_REMEDY}")
+    return value
+
+
+def _load(nets: nn.Module, data: bytes, path: str) -> None:
+    try:
+        nets.load_state_dict(safetensors.torch.load(data))
+    except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise InputError(f"{path} does not fit its settings ({str(error).splitlines()[0]}); {_REMEDY}") from error
+    if not all(bool(torch.isfinite(v).all()) for v in nets.state_dict().values() if v.is_floating_point()):
+        raise InputError(f"{path}: NaN or Inf among the weights; {_REMEDY}")
+    nets.eval().requires_grad_(False)

@@ -1,0 +1,80 @@
+"""A synthesis at work: an image that shows exactly the objects of a label image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sketchscale.annotations.hover_maps import maps_from_labels
+from sketchscale.errors import InputError
+from sketchscale.synthesis.layouts import draw_layout
+from sketchscale.synthesis.model import Synthesis
+from sketchscale.synthesis.scenes import draw_window
+
+__all__ = ["Pair", "draw_pair", "paint"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """An image and its truth.
+
+    Attributes:
+        image: float32 (c, y, x) in [0, 1].
+        labels: uint32 (y, x), 0 is background.
+    """
+
+    image: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.uint32]
+
+
+def draw_pair(
+    synthesis: Synthesis,
+    shape: tuple[int, int],
+    *,
+    seed: tuple[int, ...],
+    points: npt.NDArray[np.float64] | None = None,
+) -> Pair:
+    """A pair; same synthesis, shape, seed and points, same pair on the same machine.
+
+    Args:
+        shape: (y, x), px.
+        seed: numbers of at least 0, such as (seed of the set, number of the pair).
+        points: (n, 2) of (y, x) in the image, one for each object; drawn as the annotated ones lie when None.
+
+    Raises:
+        InputError: a shape below one pixel; a point outside, twice there, or no number.
+    """
+    if min(shape) < 1:
+        raise InputError.of(found=f"scenes of {shape[0]} x {shape[1]} px", expected="at least 1 px", fix="--size 256")
+    rng = np.random.default_rng(seed)
+    if points is None:
+        labels, _ = draw_window(synthesis.points, synthesis.config.prior, shape, rng)
+    else:
+        labels = draw_layout(points, shape, synthesis.config.prior, seed=int(rng.integers(1 << 31)))
+    noise = rng.standard_normal(synthesis.config.generator.noise).astype(np.float32)
+    return Pair(image=paint(synthesis, labels, noise), labels=labels)
+
+
+def paint(
+    synthesis: Synthesis, labels: npt.NDArray[np.integer], noise: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """The generator's image of a label image.
+
+    Args:
+        labels: (y, x), 0 is background; of any size, as the rest up to a multiple of 32 is mirrored and cut off again.
+        noise: (noise,) float32, normal numbers.
+
+    Returns:
+        float32 (c, y, x) in [0, 1].
+    """
+    stride = synthesis.config.generator.stride
+    rest = [-n % stride for n in labels.shape]
+    grown = np.pad(labels, [(0, n) for n in rest], mode="symmetric") if any(rest) else labels
+    maps = torch.from_numpy(maps_from_labels(grown))[None]
+    with torch.inference_mode():
+        image = synthesis.generator(maps, torch.from_numpy(noise)[None])[0]
+    made: npt.NDArray[np.float32] = image[:, : labels.shape[0], : labels.shape[1]].float().numpy()
+    return np.clip((made + 1) / 2, 0, 1)
