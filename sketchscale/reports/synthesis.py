@@ -1,0 +1,197 @@
+"""The sample sheet of a synthesis: what its two networks do, at one look, as a PNG file in memory.
+
+A row of a drawn layout                                    A row of a real crop
+
+    maps       the layout's h, v and m                         image      the crop
+    painted    what the generator made of them                 points     the crop, its points, and outlines as read
+    outlines   the same below the layout's outlines            maps       what the mask network read in the crop
+    read       what the mask network read in it                repainted  what the generator made of these maps
+
+Maps are shown in one colour per direction from the object's centre, white there and full at its rim, black outside: an
+object is a colour wheel, and two objects that touch meet in opposite colours. Where a map is unsure of m it is darker.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from sketchscale.errors import InputError
+from sketchscale.reports.pictures import outline_layer, to_rgb
+
+__all__ = ["Panel", "SheetRow", "draw_sheet", "drawn_row", "map_colors", "map_rims", "real_row"]
+
+_GAP, _LINE = 8, 16
+_POINT, _RIM, _GROUND, _INK = "#ffd43b", "#000000", "#202428", "#ffffff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A picture of a row.
+
+    Attributes:
+        rgb: uint8 (y, x, 3).
+        title: one short word, above it.
+        points: (n, 2) of (y, x), px; drawn as dots.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    title: str = ""
+    points: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheetRow:
+    """Panels side by side below a line of text."""
+
+    panels: tuple[Panel, ...]
+    caption: str = ""
+
+
+def drawn_row(
+    maps: npt.NDArray[np.float32],
+    painted: npt.NDArray[np.float32],
+    read: npt.NDArray[np.float32],
+    caption: str = "layout",
+) -> SheetRow:
+    """The row of a layout, see the module.
+
+    Args:
+        maps, read: (3, y, x), h and v in [-1, 1], m in [0, 1].
+        painted: (c, y, x) in [0, 1].
+    """
+    rgb = _shown(painted)
+    panels = (
+        Panel(rgb=map_colors(maps), title="maps"),
+        Panel(rgb=rgb, title="painted"),
+        Panel(rgb=_outlined(rgb, maps), title="outlines"),
+        Panel(rgb=map_colors(read), title="read"),
+    )
+    return SheetRow(panels=panels, caption=caption)
+
+
+def real_row(
+    image: npt.NDArray[np.float32],
+    points: npt.NDArray[np.float64],
+    maps: npt.NDArray[np.float32],
+    repainted: npt.NDArray[np.float32],
+    caption: str = "image",
+) -> SheetRow:
+    """The row of a real crop, see the module.
+
+    Args:
+        image, repainted: (c, y, x) in [0, 1]. points: (n, 2) of (y, x), px; may be empty.
+        maps: (3, y, x), read in the image: h and v in [-1, 1], m in [0, 1].
+    """
+    rgb = _shown(image)
+    panels = (
+        Panel(rgb=rgb, title="image"),
+        Panel(rgb=_outlined(rgb, maps), title="points", points=points),
+        Panel(rgb=map_colors(maps), title="maps"),
+        Panel(rgb=_shown(repainted), title="repainted"),
+    )
+    return SheetRow(panels=panels, caption=caption)
+
+
+def _shown(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return to_rgb(image, [(0.0, 1.0)] * len(image))
+
+
+def _outlined(rgb: npt.NDArray[np.uint8], maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """The picture below the rims of what the maps show."""
+    picture = Image.fromarray(rgb).convert("RGBA")
+    # an object of its own in each pixel of a rim: every one of them is an outline
+    rims = map_rims(maps)
+    picture.alpha_composite(Image.fromarray(outline_layer(rims * (1 + np.arange(rims.size).reshape(rims.shape)))))
+    return np.asarray(picture.convert("RGB"))
+
+
+def map_colors(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Maps as a picture, uint8 (y, x, 3); see the module. The colour of a centre is white, of m = 0 black.
+
+    Args:
+        maps: (3, y, x), h and v in [-1, 1], m in [0, 1]; values beyond are taken as the nearest of these.
+
+    >>> map_colors(np.array([[[0.0, 1.0]], [[0.0, 0.0]], [[1.0, 1.0]]])).tolist()
+    [[[255, 255, 255], [255, 0, 0]]]
+    """
+    h, v, m = np.nan_to_num(maps.astype(np.float32))
+    hue = np.arctan2(v, h) / (2 * np.pi) % 1.0 * 6
+    far = np.clip(np.hypot(h, v), 0, 1)
+    shade = np.stack([np.clip(np.abs((hue + shift) % 6 - 3) - 1, 0, 1) for shift in (0, 4, 2)], -1)
+    colors: npt.NDArray[Any] = 255 * np.clip(m, 0, 1)[..., None] * (1 - far[..., None] * (1 - shade))
+    return np.round(colors).astype(np.uint8)
+
+
+def map_rims(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Rims of what maps show, bool (y, x).
+
+    A pixel with m above one half is on a rim where a neighbour (sharing an edge) has no such m, or where h falls by
+    more than 1 to its neighbour on the right, or v to the one below: within an object both rise, from one to the next
+    they fall from 1 to -1. The pixels on both sides of such a fall are on a rim; the array's border is none.
+
+    >>> map_rims(np.array([[[0.0, 1.0, -1.0, 0.0, 0.0]], [[0.0] * 5], [[1.0] * 5]]))[0].tolist()
+    [False, True, True, False, False]
+    """
+    inside = maps[2] > 0.5
+    rims = np.zeros(inside.shape, np.bool_)
+    for axis, place in ((0, maps[1]), (1, maps[0])):
+        before, after = _ends(axis, slice(None, -1)), _ends(axis, slice(1, None))
+        parted = (inside[before] != inside[after]) | (place[before] - place[after] > 1)
+        rims[before] |= parted
+        rims[after] |= parted
+    rims &= inside
+    return rims
+
+
+def _ends(axis: int, part: slice) -> tuple[slice, ...]:
+    return (part, slice(None)) if axis == 0 else (slice(None), part)
+
+
+def draw_sheet(rows: Sequence[SheetRow]) -> bytes:
+    """The rows below each other, as PNG bytes; cells are as large as the largest panel, doubled up to 256 px.
+
+    Raises:
+        InputError: no row, or one without panels.
+
+    >>> draw_sheet([SheetRow(panels=(Panel(rgb=np.zeros((4, 4, 3), np.uint8)),))])[1:4]
+    b'PNG'
+    """
+    if not rows or not all(row.panels for row in rows):
+        raise InputError.of(found=f"{len(rows)} rows", expected="rows with panels, at least one", fix="draw a sample")
+    panels = [panel for row in rows for panel in row.panels]
+    side = tuple(max(panel.rgb.shape[axis] for panel in panels) for axis in (0, 1))
+    scale = 2 if max(side) <= 256 else 1
+    height, width = side[0] * scale + _GAP + 2 * _LINE, side[1] * scale + _GAP
+    columns = max(len(row.panels) for row in rows)
+    sheet = Image.new("RGB", (columns * width + _GAP, len(rows) * height + _GAP), _GROUND)
+    for number, row in enumerate(rows):
+        corner = (_GAP, _GAP + number * height)
+        _write(sheet, corner, row.caption)
+        for place, panel in enumerate(row.panels):
+            _paste(sheet, panel, (corner[0] + place * width, corner[1] + _LINE), scale)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _paste(sheet: Image.Image, panel: Panel, corner: tuple[int, int], scale: int) -> None:
+    """A title at (x, y), with the picture and its points below."""
+    picture = Image.fromarray(np.repeat(np.repeat(panel.rgb, scale, axis=0), scale, axis=1))
+    pen = ImageDraw.Draw(picture)
+    for y, x in () if panel.points is None else panel.points:
+        centre = ((x + 0.5) * scale, (y + 0.5) * scale)
+        pen.ellipse([centre[0] - 3, centre[1] - 3, centre[0] + 3, centre[1] + 3], fill=_POINT, outline=_RIM)
+    _write(sheet, corner, panel.title)
+    sheet.paste(picture, (corner[0], corner[1] + _LINE))
+
+
+def _write(sheet: Image.Image, corner: tuple[int, int], text: str) -> None:
+    """A line of text at (x, y); the built-in letters are ASCII, others become question marks."""
+    ImageDraw.Draw(sheet).text(corner, text.encode("ascii", "replace").decode(), fill=_INK)
