@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -42,7 +43,7 @@ from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.store import local_path
 
-__all__ = ["events_from_geojson", "geojson_from_sketch", "read_geojson", "write_geojson"]
+__all__ = ["events_from_geojson", "geojson_from_sketch", "points_of_geojson", "read_geojson", "write_geojson"]
 
 Json: TypeAlias = dict[str, Any]
 
@@ -81,6 +82,26 @@ def write_geojson(path: str | Path, collection: Json) -> None:
 
 
 # Reading
+
+
+def points_of_geojson(collection: Json) -> list[tuple[Point, str]]:
+    """(y, x) and class of every Point, in order; other geometries are left out.
+
+    Raises:
+        InputError: a feature does not read.
+
+    >>> feature = {"geometry": {"type": "Point", "coordinates": [10.5, 4.5]}}
+    >>> points_of_geojson({"features": [feature]})
+    [((4.0, 10.0), '')]
+    """
+    found = []
+    for number, feature in enumerate(collection.get("features") or ()):
+        with _reading(number):
+            name = _class_name(feature.get("properties") or {})
+            geometry = feature["geometry"]
+            parts = _single(geometry["type"], geometry["coordinates"])
+            found += [(_point(coordinates), name) for kind, coordinates in parts if kind == "Point"]
+    return found
 
 
 def events_from_geojson(
@@ -134,13 +155,20 @@ def _read_feature(
     number: int, feature: Json, known: Mapping[str, str], radius_px: float
 ) -> Iterator[tuple[Event, bool]]:
     """Events of one feature, each with whether it is a whole object, to be numbered and outlined."""
-    try:
+    with _reading(number):
         geometry, properties = feature["geometry"], feature.get("properties") or {}
         said = {str(k): str(v) for k, v in (properties.get("metadata") or {}).items()}
         for kind, coordinates in _single(geometry["type"], geometry["coordinates"]):
             event = _read_geometry(kind, coordinates, _class_name(properties), said, known, radius_px)
             is_foreign = "kind" not in said and isinstance(event, Polygon) and event.label == "foreground"
             yield event, is_foreign
+
+
+@contextmanager
+def _reading(number: int) -> Iterator[None]:
+    """What goes wrong with a feature, as one line that names it."""
+    try:
+        yield
     except UnknownNameError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

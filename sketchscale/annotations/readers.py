@@ -47,6 +47,8 @@ from sketchscale.io.store import local_path
 
 __all__ = [
     "Stamp",
+    "csv_number",
+    "csv_rows",
     "events_from_boxes",
     "events_from_labels",
     "events_from_points",
@@ -210,10 +212,10 @@ def events_from_points(path: str | Path, stamp: Stamp) -> tuple[Event, ...]:
     Raises:
         MissingDataError, InputError: absent; columns missing; a value that is no number, with its line.
     """
-    rows = _rows(path, ({"y": "y", "x": "x", "class": "class"}, {"y": "axis-0", "x": "axis-1", "class": "class"}))
+    rows = csv_rows(path, ({"y": "y", "x": "x", "class": "class"}, {"y": "axis-0", "x": "axis-1", "class": "class"}))
     events: list[Event] = []
     for line, row in rows:
-        point, name = (_number(path, line, row["y"]), _number(path, line, row["x"])), row["class"].strip()
+        point, name = (csv_number(path, line, row["y"]), csv_number(path, line, row["x"])), row["class"].strip()
         if name in CLASSES:
             events.append(Stroke(points=(point,), radius_px=_DAB_RADIUS_PX, label=name))
         else:
@@ -229,12 +231,12 @@ def events_from_boxes(path: str | Path, stamp: Stamp) -> tuple[Event, ...]:
     """
     plain = {name: name for name in ("y0", "x0", "y1", "x1")}
     napari = {"index": "index", "y": "axis-0", "x": "axis-1"}
-    rows = _rows(path, (plain, napari))
+    rows = csv_rows(path, (plain, napari))
     if rows and "index" in rows[0][1]:
         return _napari_boxes(path, rows, stamp)
     events = []
     for number, (line, row) in enumerate(rows):
-        y0, x0, y1, x1 = (round(_number(path, line, row[name])) for name in plain)
+        y0, x0, y1, x1 = (round(csv_number(path, line, row[name])) for name in plain)
         events.append(LabelledBox(start=(y0, x0), stop=(y1, x1), **stamp.fields(number)))
     return tuple(events)
 
@@ -242,7 +244,9 @@ def events_from_boxes(path: str | Path, stamp: Stamp) -> tuple[Event, ...]:
 def _napari_boxes(path: str | Path, rows: Sequence[tuple[int, dict[str, str]]], stamp: Stamp) -> tuple[Event, ...]:
     corners: dict[str, list[Point]] = {}
     for line, row in rows:
-        corners.setdefault(row["index"], []).append((_number(path, line, row["y"]), _number(path, line, row["x"])))
+        corners.setdefault(row["index"], []).append(
+            (csv_number(path, line, row["y"]), csv_number(path, line, row["x"]))
+        )
     events = []
     for number, points in enumerate(corners.values()):
         y, x = [p[0] for p in points], [p[1] for p in points]
@@ -251,7 +255,7 @@ def _napari_boxes(path: str | Path, rows: Sequence[tuple[int, dict[str, str]]], 
     return tuple(events)
 
 
-def _rows(path: str | Path, headers: Sequence[Mapping[str, str]]) -> list[tuple[int, dict[str, str]]]:
+def csv_rows(path: str | Path, headers: Sequence[Mapping[str, str]]) -> list[tuple[int, dict[str, str]]]:
     """(line, values by our name) of a CSV whose columns are those of one of the headers."""
     path = local_path(path)
     if not path.is_file():
@@ -270,7 +274,7 @@ def _rows(path: str | Path, headers: Sequence[Mapping[str, str]]) -> list[tuple[
     )
 
 
-def _number(path: str | Path, line: int, text: str) -> float:
+def csv_number(path: str | Path, line: int, text: str) -> float:
     try:
         value = float(text)
     except ValueError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,32 @@ import torch
 
 from sketchscale.annotations.hover_maps import maps_from_labels
 from sketchscale.errors import InputError
+from sketchscale.geometry import Box
 from sketchscale.synthesis.layouts import LayoutPrior, draw_layout, pixels_of_points
 from sketchscale.synthesis.points import PointModel, draw_points, fit_points
 
-__all__ = ["PointedImage", "SceneBatch", "Scenes", "draw_window", "margin_of"]
+__all__ = ["PointedImage", "PointedSource", "SceneBatch", "Scenes", "draw_window", "margin_of"]
+
+
+class PointedSource(Protocol):
+    """What crops are cut from; see PointedImage. Pixels may be read anew each time that they are asked for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def points(self) -> npt.NDArray[np.float64]: ...
+    def window(self, box: Box) -> npt.NDArray[np.float32]:
+        """(c, y, x) in [-1, 1]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointedImage:
-    """An image and one point in each of its objects.
+    """An image in memory and one point in each of its objects.
 
     Attributes:
         image: (c, y, x) float32, in [-1, 1].
@@ -34,6 +52,17 @@ class PointedImage:
     image: npt.NDArray[np.float32]
     points: npt.NDArray[np.float64]
     name: str = "image"
+
+    @property
+    def channels(self) -> int:
+        return len(self.image)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.image.shape[1], self.image.shape[2]
+
+    def window(self, box: Box) -> npt.NDArray[np.float32]:
+        return self.image[:, *box.slices]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +101,7 @@ class Scenes:
 
     def __init__(
         self,
-        images: Sequence[PointedImage],
+        images: Sequence[PointedSource],
         *,
         crop: int,
         prior: LayoutPrior,
@@ -83,7 +112,7 @@ class Scenes:
         _check(images, crop)
         self.images, self.crop, self.prior, self.noise = tuple(images), crop, prior, noise
         self.given, self.seed = given, seed
-        self.model: PointModel = fit_points([i.points for i in images], [i.image.shape[1:] for i in images])
+        self.model: PointModel = fit_points([i.points for i in images], [i.shape for i in images])
 
     def batch(self, step: int, which: Sequence[int]) -> SceneBatch:
         """The crops and layouts `which` of a step."""
@@ -101,14 +130,15 @@ class Scenes:
     def _crop(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]:
         source, start = self._window(rng)
         inside = source.points - start
-        window = tuple(slice(a, a + self.crop) for a in start)
+        y, x = (int(n) for n in start)
+        window = Box((y, x), (y + self.crop, x + self.crop))
         turn = int(rng.integers(8))
         at = _marked(_held(inside, (self.crop, self.crop)), self.crop)
-        return _turned(source.image[:, *window], turn), _turned(at, turn)
+        return _turned(source.window(window), turn), _turned(at, turn)
 
-    def _window(self, rng: np.random.Generator) -> tuple[PointedImage, npt.NDArray[np.int64]]:
+    def _window(self, rng: np.random.Generator) -> tuple[PointedSource, npt.NDArray[np.int64]]:
         source = self.images[int(rng.integers(len(self.images)))]
-        room = np.array(source.image.shape[1:]) - self.crop
+        room = np.array(source.shape) - self.crop
         return source, rng.integers(0, room + 1)
 
     def _layout(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
@@ -179,25 +209,25 @@ def _turned(values: npt.NDArray[np.generic], turn: int) -> npt.NDArray[np.generi
     return np.ascontiguousarray(values[..., ::-1] if turn >= 4 else values)
 
 
-def _check(images: Sequence[PointedImage], crop: int) -> None:
+def _check(images: Sequence[PointedSource], crop: int) -> None:
     if not images:
         raise InputError.of(found="no image", expected="images with centre points", fix="name some")
-    channels = {image.image.shape[0] for image in images}
+    channels = {image.channels for image in images}
     if len(channels) > 1:
-        first = next(i for i in images if i.image.shape[0] != images[0].image.shape[0])
+        first = next(i for i in images if i.channels != images[0].channels)
         raise InputError.of(
-            found=f"{first.name} has {first.image.shape[0]} channels, {images[0].name} {images[0].image.shape[0]}",
+            found=f"{first.name} has {first.channels} channels, {images[0].name} {images[0].channels}",
             expected="the same channels in every image",
             fix="choose them with --channel",
         )
     for image in images:
-        if min(image.image.shape[1:]) < crop:
+        if min(image.shape) < crop:
             raise InputError.of(
-                found=f"{image.name} is {' x '.join(map(str, image.image.shape[1:]))} px",
+                found=f"{image.name} is {' x '.join(map(str, image.shape))} px",
                 expected=f"at least {crop} px along both axes",
                 fix="a smaller --crop",
             )
         try:
-            pixels_of_points(image.points, image.image.shape[1:])
+            pixels_of_points(image.points, image.shape)
         except InputError as error:
             raise InputError(f"{image.name}: {error}") from error
