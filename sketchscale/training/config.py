@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -136,6 +136,7 @@ class Step:
         score: the validation's value where it was called, larger is better; with held-out annotation it is minus the
             loss there.
         annotation: SHA-256 of all that was annotated, on the first step and wherever new strokes came in.
+        terms: the parts of the loss by name, where there are several networks.
     """
 
     step: int
@@ -145,6 +146,7 @@ class Step:
     progress: float
     score: float | None = None
     annotation: str | None = None
+    terms: Mapping[str, float] | None = None
 
 
 def rate_at(progress: float, config: TrainingConfig) -> float:

@@ -42,7 +42,7 @@ from sketchscale.training.distributed import World, join_world
 from sketchscale.training.interrupts import SecondInterrupt, noted_interrupts
 from sketchscale.training.learner import Learner, NotANumberError, part
 from sketchscale.training.patches import AnnotatedImage
-from sketchscale.training.prefetch import Batch, Prefetcher, choose_workers, draw_batch, move_batch
+from sketchscale.training.prefetch import Batch, Prefetcher, choose_workers, draw_batch, move_batch, pin_batch
 from sketchscale.training.previews import Preview, choose_window, make_preview
 from sketchscale.training.state import Log, StopFile, check_identity, identity, read_state, write_bad_batch, write_state
 from sketchscale.training.thresholds import choose_threshold, median_diameter, predict_image, smallest_size
@@ -219,13 +219,13 @@ class _Run:
         self._show(last=True)
         self.save()
 
-    def _draw_ahead(self) -> Prefetcher:
-        return Prefetcher(
-            lambda step: draw_batch(self.source, self.config.seed, step, self.share),
-            range(self.step, self.config.steps),
-            workers=choose_workers(self.config.workers, self.device),
-            pin=self.device.type == "cuda",
-        )
+    def _draw_ahead(self) -> Prefetcher[Batch]:
+        def draw(step: int) -> Batch:
+            batch = draw_batch(self.source, self.config.seed, step, self.share)
+            return pin_batch(batch) if self.device.type == "cuda" else batch
+
+        workers = choose_workers(self.config.workers, self.device)
+        return Prefetcher(draw, range(self.step, self.config.steps), workers=workers)
 
     def _ended(self, interrupted: bool) -> bool:
         """Whether to stop, and new strokes if there are any; decided by all processes together."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ import torch
 from sketchscale.losses import BatchTargets
 from sketchscale.training.patches import PatchSource
 
-__all__ = ["Batch", "Prefetcher", "choose_workers", "draw_batch", "move_batch"]
+__all__ = ["Batch", "Prefetcher", "choose_workers", "draw_batch", "move_batch", "pin_batch"]
 
 Batch: TypeAlias = tuple[torch.Tensor, BatchTargets]
 """(n, c, y, x) and its targets."""
+
+T = TypeVar("T")
 
 _MOST_WORKERS = 8
 
@@ -41,6 +43,12 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
     return image.to(device, memory_format=torch.channels_last, non_blocking=True), moved
 
 
+def pin_batch(batch: Batch) -> Batch:
+    """In pinned memory, from where copies to a GPU run beside computation."""
+    image, targets = batch
+    return image.pin_memory(), _mapped(torch.Tensor.pin_memory, targets)
+
+
 def _mapped(change: Callable[[torch.Tensor], torch.Tensor], targets: BatchTargets) -> BatchTargets:
     return BatchTargets(**{f.name: change(getattr(targets, f.name)) for f in fields(BatchTargets)})
 
@@ -55,22 +63,21 @@ def choose_workers(wanted: int | None, device: torch.device) -> int:
     return min(_MOST_WORKERS, cores - 1) if device.type == "cuda" else 1
 
 
-class Prefetcher:
+class Prefetcher(Generic[T]):
     """Batches of consecutive steps; use as a context, or close it.
 
     Args:
         draw: the batch of a step; called in any thread.
         steps: in order.
         workers: threads; as many batches and one more wait at most. 0 for none.
-        pin: whether batches are put into pinned memory, from where copies to a GPU run beside computation.
     """
 
-    def __init__(self, draw: Callable[[int], Batch], steps: range, *, workers: int, pin: bool = False) -> None:
-        self._draw, self._steps, self._pin, self._ahead = draw, iter(steps), pin, workers + 1
+    def __init__(self, draw: Callable[[int], T], steps: range, *, workers: int) -> None:
+        self._draw, self._steps, self._ahead = draw, iter(steps), workers + 1
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="patches") if workers else None
-        self._waiting: deque[Future[Batch]] = deque()
+        self._waiting: deque[Future[T]] = deque()
 
-    def take(self) -> Batch:
+    def take(self) -> T:
         """The batch of the next step.
 
         Raises:
@@ -78,7 +85,7 @@ class Prefetcher:
             Exception: whatever drawing it raised.
         """
         if self._pool is None:
-            return self._drawn(next(self._steps))
+            return self._draw(next(self._steps))
         self._fill(self._pool)
         if not self._waiting:
             raise StopIteration
@@ -88,18 +95,14 @@ class Prefetcher:
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
         while len(self._waiting) < self._ahead and (step := next(self._steps, None)) is not None:
-            self._waiting.append(pool.submit(self._drawn, step))
-
-    def _drawn(self, step: int) -> Batch:
-        image, targets = self._draw(step)
-        return (image.pin_memory(), _mapped(torch.Tensor.pin_memory, targets)) if self._pin else (image, targets)
+            self._waiting.append(pool.submit(self._draw, step))
 
     def close(self) -> None:
         """Forget what waits; on return no thread draws any more."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def __enter__(self) -> Prefetcher:
+    def __enter__(self) -> Prefetcher[T]:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -163,7 +163,10 @@ class Log:
 
 
 def _line(step: Step) -> str:
-    return json.dumps(asdict(step)) + "\n"
+    values = asdict(step)
+    if step.terms is None:
+        del values["terms"]
+    return json.dumps(values) + "\n"
 
 
 def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[list[float]]:
