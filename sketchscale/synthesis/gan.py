@@ -87,6 +87,14 @@ class GanConfig:
                 fix="start from the defaults",
             )
 
+    def weight_of(self, term: str) -> float:
+        """Of a term of the makers' loss; 0 for the critics' own."""
+        return {"cycle": self.cycle, "points": self.points, "fool": 1.0}.get(term.partition("_")[0], 0.0)
+
+    def total(self, terms: Mapping[str, float]) -> float:
+        """The makers' loss."""
+        return sum(self.weight_of(name) * value for name, value in terms.items())
+
     def rate_at(self, step: int) -> float:
         """Of step 0, 1, ..."""
         left = 1 - step / self.steps
@@ -149,7 +157,7 @@ class Gan:
         buffers = [b.clone() for b in self.nets.buffers()]
         try:
             terms, image, maps = self._make(batch)
-            total = self._total(terms)
+            total = torch.stack([self.config.weight_of(name) * value for name, value in terms.items()]).sum()
             self._backward(self.makers, total, terms)
             judged = self._judge(batch, image, maps)
             # both gradients are known before either is applied, so that a bad one changes nothing
@@ -191,10 +199,6 @@ class Gan:
         for name in ("dx", "ds"):
             self.nets[name].requires_grad_(True)
         return terms, image.detach().float(), maps.detach()
-
-    def _total(self, terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        weights = {"cycle": self.config.cycle, "points": self.config.points, "fool": 1.0}
-        return torch.stack([weights[name.partition("_")[0]] * value for name, value in terms.items()]).sum()
 
     def _judge(self, batch: SceneBatch, image: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         dx, ds = self.nets["dx"], self.nets["ds"]

@@ -57,6 +57,7 @@ __all__ = [
     "find_device",
     "predict_image",
     "rate_at",
+    "torch_threads",
     "train",
 ]
 
@@ -114,7 +115,7 @@ def train(
     """
     check_images(images, config)
     device = find_device(config.device)
-    with join_world(device) as world, _threads(config.threads):
+    with join_world(device) as world, torch_threads(config.threads):
         place = _Place(folder=str(run_folder), device=device, world=world)
         run = _Run(images, config, place, init)
         run.listen(on_step, hooks or Hooks())
@@ -124,7 +125,8 @@ def train(
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Inside, torch computes with so many threads on the CPU; None leaves them alone."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

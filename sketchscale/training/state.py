@@ -30,7 +30,17 @@ from sketchscale.losses import BatchTargets
 from sketchscale.training.config import Step, TrainingConfig
 from sketchscale.training.prefetch import Batch
 
-__all__ = ["Log", "StopFile", "check_identity", "identity", "read_state", "write_bad_batch", "write_state"]
+__all__ = [
+    "BAD_BATCH",
+    "Log",
+    "StopFile",
+    "check_identity",
+    "check_same",
+    "identity",
+    "read_state",
+    "write_bad_batch",
+    "write_state",
+]
 
 STATE, LOG, BAD_BATCH, STOP = "state.safetensors", "log.jsonl", "bad_batch.npz", "stop"
 _START_AGAIN = "expected: the state of an interrupted training; to fix: start again with --overwrite"
@@ -203,7 +213,15 @@ def check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], *, fail
     Raises:
         ResumeError: names what differs.
     """
-    free = (*_FREE, *(_FREE_AFTER_FAILURE if failed else ()))
+    check_same(stored, wanted, (*_FREE, *(_FREE_AFTER_FAILURE if failed else ())))
+
+
+def check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Sequence[str]) -> None:
+    """Refuse settings that differ in more than what is free.
+
+    Raises:
+        ResumeError: names what differs.
+    """
     differing = sorted(k for k in {*stored, *wanted} if k not in free and stored.get(k) != wanted.get(k))
     if differing:
         raise ResumeError(
