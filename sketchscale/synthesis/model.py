@@ -29,7 +29,16 @@ from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.networks import MAPS, Generator, GeneratorConfig
 from sketchscale.synthesis.points import PointModel
 
-__all__ = ["Synthesis", "SynthesisConfig", "is_synthesis", "load_synthesis", "mask_network", "save_synthesis"]
+__all__ = [
+    "Synthesis",
+    "SynthesisConfig",
+    "copy_synthesis",
+    "is_synthesis",
+    "load_synthesis",
+    "mask_network",
+    "save_synthesis",
+    "synthesis_sha256",
+]
 
 WEIGHTS, POINTS, SETTINGS, PROVENANCE = "synthesis.safetensors", "points.npz", "synthesis.json", "provenance.json"
 _REMEDY = "expected: a folder that `sketchscale synthesize train` wrote; to fix: copy it again, or train it again"
@@ -95,6 +104,32 @@ def _json(value: Mapping[str, Any]) -> bytes:
 def is_synthesis(folder: str) -> bool:
     """Whether a folder or address holds a synthesis, rather than pairs that one made."""
     return get_blob(folder, SETTINGS) is not None
+
+
+def synthesis_sha256(folder: str) -> str:
+    """Of all that pairs depend on: settings, weights and density of points. Whether it reads is not looked at.
+
+    Raises:
+        MissingDataError: there is no synthesis.
+    """
+    _read_json(folder, SETTINGS)
+    parts = (get_blob(folder, name) or b"" for name in (SETTINGS, WEIGHTS, POINTS))
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def copy_synthesis(folder: str, target: str) -> str:
+    """Copy the files, byte by byte, to a folder that every worker sees; returns its address.
+
+    Raises:
+        MissingDataError: there is no synthesis, or part of it is missing.
+        OutputError: the copy cannot be written.
+    """
+    for name in (WEIGHTS, POINTS, PROVENANCE, SETTINGS):
+        data = get_blob(folder, name)
+        if data is None:
+            raise MissingDataError(f"{folder} is no synthesis: {name} is missing; {_REMEDY}")
+        put_blob(target, name, data)
+    return target
 
 
 def load_synthesis(folder: str) -> Synthesis:

@@ -12,7 +12,7 @@ from sketchscale.annotations.hover_maps import maps_from_labels
 from sketchscale.errors import InputError
 from sketchscale.synthesis.layouts import draw_layout
 from sketchscale.synthesis.model import Synthesis
-from sketchscale.synthesis.scenes import draw_window
+from sketchscale.synthesis.scenes import draw_window, margin_of
 
 __all__ = ["Pair", "draw_pair", "paint"]
 
@@ -36,6 +36,7 @@ def draw_pair(
     *,
     seed: tuple[int, ...],
     points: npt.NDArray[np.float64] | None = None,
+    field: npt.NDArray[np.float64] | None = None,
 ) -> Pair:
     """A pair; same synthesis, shape, seed and points, same pair on the same machine.
 
@@ -43,6 +44,8 @@ def draw_pair(
         shape: (y, x), px.
         seed: numbers of at least 0, such as (seed of the set, number of the pair).
         points: (n, 2) of (y, x) in the image, one for each object; drawn as the annotated ones lie when None.
+        field: (n, 2) of (y, x) of a wider place instead, from 0 on: the image shows a window of it, chosen at random,
+            whose borders cut objects; one that is narrower than the image lies somewhere in it.
 
     Raises:
         InputError: a shape below one pixel; a point outside, twice there, or no number.
@@ -51,11 +54,22 @@ def draw_pair(
         raise InputError.of(found=f"scenes of {shape[0]} x {shape[1]} px", expected="at least 1 px", fix="--size 256")
     rng = np.random.default_rng(seed)
     if points is None:
-        labels, _ = draw_window(synthesis.points, synthesis.config.prior, shape, rng)
+        near = None if field is None else _window_of(field, shape, margin_of(synthesis.config.prior), rng)
+        labels, _ = draw_window(synthesis.points, synthesis.config.prior, shape, rng, near)
     else:
         labels = draw_layout(points, shape, synthesis.config.prior, seed=int(rng.integers(1 << 31)))
     noise = rng.standard_normal(synthesis.config.generator.noise).astype(np.float32)
     return Pair(image=paint(synthesis, labels, noise), labels=labels)
+
+
+def _window_of(
+    field: npt.NDArray[np.float64], shape: tuple[int, int], margin: int, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """The points in and near a window at random, as places in the window grown by a margin."""
+    room = np.floor(field.max(0) + 0.5).astype(np.int64) + 1 - shape
+    start = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
+    moved = field - start + margin
+    return moved[((moved > -0.5) & (moved < np.array(shape) + 2 * margin - 0.5)).all(1)]
 
 
 def paint(
@@ -73,8 +87,9 @@ def paint(
     stride = synthesis.config.generator.stride
     rest = [-n % stride for n in labels.shape]
     grown = np.pad(labels, [(0, n) for n in rest], mode="symmetric") if any(rest) else labels
-    maps = torch.from_numpy(maps_from_labels(grown))[None]
+    device = synthesis.generator.head.weight.device
+    maps = torch.from_numpy(maps_from_labels(grown))[None].to(device)
     with torch.inference_mode():
-        image = synthesis.generator(maps, torch.from_numpy(noise)[None])[0]
-    made: npt.NDArray[np.float32] = image[:, : labels.shape[0], : labels.shape[1]].float().numpy()
+        image = synthesis.generator(maps, torch.from_numpy(noise)[None].to(device))[0]
+    made: npt.NDArray[np.float32] = image[:, : labels.shape[0], : labels.shape[1]].float().cpu().numpy()
     return np.clip((made + 1) / 2, 0, 1)
