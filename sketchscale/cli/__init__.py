@@ -17,7 +17,19 @@ from typing import Any
 
 import typer
 
-from sketchscale.cli import annotate, evaluation, images, labels, models, objects, studies, svetlana, tables, weights
+from sketchscale.cli import (
+    annotate,
+    evaluation,
+    images,
+    labels,
+    models,
+    objects,
+    studies,
+    svetlana,
+    synthesis,
+    tables,
+    weights,
+)
 from sketchscale.cli.options import SomeFailedError, say
 from sketchscale.errors import SketchscaleError
 
@@ -34,7 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (studies, images, annotate, labels, svetlana, objects, tables, evaluation, models, weights):
+for group in (studies, images, annotate, labels, svetlana, objects, tables, evaluation, models, synthesis, weights):
     group.register(app)
 
 

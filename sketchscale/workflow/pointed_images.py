@@ -19,12 +19,13 @@ from sketchscale.geometry import Box, block_shape
 from sketchscale.intensity import channel_ranges, normalize
 from sketchscale.io.image import open_image
 from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.synthesis.layouts import pixels_of_points
 from sketchscale.synthesis.scenes import PointedImage, PointedSource
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.segment_job import choose_channels
 from sketchscale.workflow.training_images import HELD_BYTES
 
-__all__ = ["StoredImage", "read_pointed"]
+__all__ = ["StoredImage", "hold", "read_pointed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +74,7 @@ def read_pointed(
     low: float,
     high: float,
     runner: Runner,
-    held_bytes: int = HELD_BYTES,
-) -> list[PointedSource]:
+) -> list[StoredImage]:
     """Pairs of OME-Zarr image and file of points, in order.
 
     Args:
@@ -82,10 +82,9 @@ def read_pointed(
         channels: which of each image; all when None.
         low, high: percentiles of an image that become -1 and 1.
         runner: computes the percentiles.
-        held_bytes: up to these all pixels are kept in memory. No effect on what is learned.
 
     Raises:
-        InputError: other numbers of them, pixels that are no numbers, points that do not read; names the file.
+        InputError: other numbers of them, or points that do not read, or lie outside, or twice there; names the file.
     """
     if not images or len(images) != len(points):
         raise InputError.of(
@@ -94,9 +93,17 @@ def read_pointed(
             fix="repeat --points",
         )
     scale = (low, high)
-    found = [_open(image, path, channels, scale, runner) for image, path in zip(images, points, strict=True)]
-    total = sum(4 * image.channels * image.shape[0] * image.shape[1] for image in found)
-    return [image.held() for image in found] if total <= held_bytes else list(found)
+    return [_open(image, path, channels, scale, runner) for image, path in zip(images, points, strict=True)]
+
+
+def hold(images: Sequence[StoredImage], held_bytes: int = HELD_BYTES) -> list[PointedSource]:
+    """The images in memory where they fit together, else as they are. No effect on what is learned.
+
+    Raises:
+        InputError: an image cannot be read, or holds NaN or Inf.
+    """
+    total = sum(4 * image.channels * image.shape[0] * image.shape[1] for image in images)
+    return [image.held() for image in images] if total <= held_bytes else list(images)
 
 
 def _open(
@@ -104,6 +111,10 @@ def _open(
 ) -> StoredImage:
     plane = open_image(address).plane()
     centres = read_centres(path, plane.shape)
+    try:
+        pixels_of_points(centres, plane.shape)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     use = tuple(choose_channels(plane, tuple(range(len(plane.channels))) if wanted is None else wanted))
     block = block_shape(plane.shape, plane.chunks, runner.execution.block)
     ranges = channel_ranges(runner.run, plane, block, use, low=scale[0], high=scale[1])

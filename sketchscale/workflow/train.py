@@ -53,7 +53,7 @@ from sketchscale.workflow.training_watch import Watch
 if TYPE_CHECKING:
     from sketchscale.training.ray_train import Voice
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["TrainResult", "check_output", "probe_output", "train", "writing_output"]
 
 _TOKEN = "driver"
 
@@ -126,7 +126,7 @@ def _train_here(options: TrainOptions, execution: Execution, ears: _Ears) -> Tra
         ready = world.first_does(lambda: _prepare(options, execution, ears))
         world.all_do(ready.data.look)
         watch = Watch(ready.data, ready.config, join_address(options.out, "run"), ears.say if world.first else _unheard)
-        with _writing(options.out):
+        with writing_output(options.out):
             world.first_does(lambda: _begin(options.out, watch, ready, fresh=not execution.resume))
             model = train_network(
                 ready.data.training(),
@@ -148,7 +148,7 @@ def _unheard(line: str) -> None:
 
 def _prepare(options: TrainOptions, execution: Execution, ears: _Ears) -> _Ready:
     _check_token(options.out, ears.token)
-    _check_output(options.out, execution)
+    check_output(options.out, execution)
     init = None if options.init in (None, "random") else load_model(options.init)
     with Runner(execution, ears.on_event) as runner:
         data, held_out, others = _read(options, init, runner)
@@ -159,7 +159,7 @@ def _prepare(options: TrainOptions, execution: Execution, ears: _Ears) -> _Ready
 
 
 def _begin(out: str, watch: Watch, ready: _Ready, *, fresh: bool) -> None:
-    _probe(out)
+    probe_output(out)
     watch.begin(fresh=fresh, notes=adapt_notes(ready.init, ready.config.network) if ready.init else ())
 
 
@@ -188,7 +188,7 @@ def _train_on_ray(options: TrainOptions, execution: Execution, say: Callable[[st
     team = ray_train.choose_team(
         cluster, batch=options.batch, gpu=gpu, cpus=options.threads or 1, attempts=execution.attempts
     )
-    _check_output(options.out, execution)
+    check_output(options.out, execution)
     token = uuid.uuid4().hex.encode()
     here = replace(execution, engine="threads", workers=None, address=None, gpus_per_worker=None)
     with _shown(options.out, token):
@@ -269,7 +269,7 @@ def _check_token(out: str, token: bytes | None) -> None:
     )
 
 
-def _check_output(out: str, execution: Execution) -> None:
+def check_output(out: str, execution: Execution) -> None:
     """A folder with anything in it is not written to by accident; the driver's word does not count."""
     found = any(key != f"run/{_TOKEN}" for key in list_blobs(out, ""))
     if found and not (execution.overwrite or execution.resume):
@@ -278,14 +278,14 @@ def _check_output(out: str, execution: Execution) -> None:
         )
 
 
-def _probe(out: str) -> None:
+def probe_output(out: str) -> None:
     """Find out that a folder cannot be written before minutes of training, not after."""
     put_blob(out, "probe", b"?")
     delete_blob(out, "probe")
 
 
 @contextlib.contextmanager
-def _writing(folder: str) -> Iterator[None]:
+def writing_output(folder: str) -> Iterator[None]:
     """Errors of the system while training saves its state, as ours."""
     try:
         yield

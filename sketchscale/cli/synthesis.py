@@ -1,0 +1,92 @@
+"""Commands on syntheses: train one on images with centre points, generate pairs, score it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sketchscale.cli import options as opt
+
+if TYPE_CHECKING:
+    from sketchscale.config import Execution
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Image and label pairs from centre points.", no_args_is_help=True)
+    only_here = ("engine", "workers", "address", "gpus_per_worker", "block", "memory_gb", "scratch", "deadline_s")
+    group.command()(opt.runs_plans(without=(*only_here, "attempts"))(train))
+    app.add_typer(group, name="synthesize")
+
+
+def _option(name: str, text: str, group: str, **rules: Any) -> Any:
+    return typer.Option(name, help=text, rich_help_panel=group, **rules)
+
+
+_OBJECTS, _HOW, _RUN = "What objects look like", "How it learns", "Running"
+
+
+def train(
+    images: opt.Images,
+    points: Annotated[
+        list[str], typer.Option("--points", help="Centres in each image, in order: CSV (y, x), GeoJSON or a sketch.")
+    ],
+    diameter: Annotated[float, _option("--diameter", "Of an object that stands alone, px.", _OBJECTS, min=2)],
+    out: Annotated[str, typer.Option("--out", help="Folder of the synthesis.")],
+    channel: opt.Channels = None,
+    spread: Annotated[float, _option("--spread", "Of areas: standard deviation over mean.", _OBJECTS)] = 0.45,
+    crowding: Annotated[float, _option("--crowding", "How much smaller crowded objects are.", _OBJECTS)] = 1.0,
+    size: Annotated[str, _option("--size", "small (laptop), or paper (GPU).", _HOW)] = "small",
+    steps: Annotated[int | None, _option("--steps", "3000, or 300000 with --size paper.", _HOW, min=1)] = None,
+    batch: Annotated[int | None, _option("--batch", "Crops a step: 4, or 8.", _HOW, min=1)] = None,
+    crop: Annotated[int | None, _option("--crop", "Side of a crop, px: 128, or 256.", _HOW, min=64)] = None,
+    width: Annotated[int | None, _option("--width", "Of the generator: 8, or 32.", _HOW, min=1)] = None,
+    noise: Annotated[int, _option("--noise", "Numbers drawn for each image.", _HOW, min=1)] = 1,
+    given: Annotated[float, _option("--given", "Share of layouts on given points; others on drawn.", _HOW)] = 0.5,
+    rate: Annotated[float, _option("--rate", "Of Adam.", _HOW)] = 2e-4,
+    seed: Annotated[int, _option("--seed", "Of weights, crops and layouts.", _HOW, min=0)] = 0,
+    device: opt.Device = "cpu",
+    precision: Annotated[str, _option("--precision", "float32 or bfloat16.", _RUN)] = "float32",
+    threads: Annotated[int | None, _option("--threads", "Of torch on the CPU.", _RUN, min=1)] = None,
+    sheet_every: Annotated[int, _option("--sheet-every", "Steps between sample sheets, 0: none.", _RUN, min=0)] = 250,
+    save_every: Annotated[float, _option("--save-every", "Seconds between saved states.", _RUN, min=0)] = 60.0,
+    json: opt.Json = False,
+    *,
+    execution: Execution,
+) -> None:
+    """Learn to paint images of any layout of objects, from images with one point in each object. Ends after `--steps`,
+    or when OUT/run/stop appears; Ctrl-C saves the state, and `--resume` goes on. Several GPUs: by torchrun."""
+    from sketchscale.config import SynthesisOptions, parse
+    from sketchscale.training.distributed import is_first_process
+    from sketchscale.workflow.synthesize import synthesize_train
+
+    given_options = {
+        "images": tuple(images),
+        "points": tuple(points),
+        "out": out,
+        "channels": tuple(channel) if channel else None,
+        "diameter": diameter,
+        "spread": spread,
+        "crowding": crowding,
+        "size": size,
+        "steps": steps,
+        "batch": batch,
+        "crop": crop,
+        "width": width,
+        "noise": noise,
+        "given": given,
+        "rate": rate,
+        "precision": precision,
+        "threads": threads,
+        "save_every_s": save_every,
+        "sheet_every": sheet_every,
+        "seed": seed,
+        "device": device,
+    }
+    settings = parse(SynthesisOptions, given_options, source="options")
+    result = synthesize_train(settings, execution, on_step=opt.say)
+    if is_first_process():
+        opt.show(asdict(result), json, lambda: result.summary)

@@ -1,0 +1,203 @@
+"""Train a synthesis on images with centre points.
+
+OUT/synthesis.safetensors, points.npz, synthesis.json, provenance.json    the synthesis, when training has ended
+OUT/run/                                                                  what training says and keeps while it runs:
+    state.safetensors, log.jsonl, bad_batch.npz, stop   see synthesis.training
+    loss.png, sheet_<step>.png                          see reports.synthesis; replaced whole
+
+OUT and images may be addresses in object storage. Several processes train together where torchrun started them; the
+first one alone writes OUT, all read pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.config import Execution, SynthesisOptions
+from sketchscale.engine.base import Event
+from sketchscale.io.blobs import delete_blob, list_blobs, put_blob
+from sketchscale.io.store import join_address
+from sketchscale.reports.synthesis import SheetRow, draw_sheet, drawn_row, real_row
+from sketchscale.reports.training import draw_curve
+from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
+from sketchscale.synthesis.layouts import LayoutPrior
+from sketchscale.synthesis.model import save_synthesis
+from sketchscale.synthesis.training import Sample, SynthesisHooks, train_synthesis
+from sketchscale.training.config import Step, find_device
+from sketchscale.training.distributed import join_world, was_restarted
+from sketchscale.workflow.pointed_images import StoredImage, hold, read_pointed
+from sketchscale.workflow.runner import Runner, quiet
+from sketchscale.workflow.train import check_output, probe_output, writing_output
+
+__all__ = ["SynthesisResult", "synthesize_train"]
+
+SCALE = (1.0, 99.8)
+"""Percentiles of an image that become -1 and 1."""
+
+_CURVE_EVERY_S, _CURVE_POINTS = 10.0, 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthesisResult:
+    """Where the synthesis is, and how its training ended."""
+
+    synthesis: str
+    sha256: str
+    steps: int
+    seconds: float
+    summary: str
+
+
+def synthesize_train(
+    options: SynthesisOptions,
+    execution: Execution | None = None,
+    on_step: Callable[[str], None] = lambda line: None,
+    on_event: Callable[[Event], None] = quiet,
+) -> SynthesisResult:
+    """Train on `options.images` with `options.points`, pair by pair, and save the folder `options.out`.
+
+    Args:
+        on_step: called with a line of text every so often, by the first process.
+
+    Raises:
+        InputError: images or points do not fit; nothing was written.
+        OutputExistsError: the folder is there; overwrite or resume.
+        OutputError: it cannot be written.
+        TaskError: a loss is not a number.
+    """
+    execution = execution or Execution()
+    if was_restarted():
+        execution = replace(execution, resume=True, overwrite=False)
+    with join_world(find_device(options.device)) as world:
+        stored = world.first_does(lambda: _read(options, execution, on_event))
+        config = gan_config(options, stored[0].channels)
+        images = hold(stored)
+        watch = _Watch(join_address(options.out, "run"), on_step)
+        with writing_output(options.out):
+            world.first_does(lambda: _begin(options.out, watch, fresh=not execution.resume))
+            synthesis = train_synthesis(
+                images,
+                config,
+                run_folder=watch.run,
+                scale=SCALE,
+                hooks=SynthesisHooks(on_step=watch.note, on_sample=watch.show),
+                resume=execution.resume,
+            )
+        provenance = {**synthesis.provenance, "options": _recorded(options)}
+        sha256 = save_synthesis(options.out, replace(synthesis, provenance=provenance)) if world.first else ""
+    steps, seconds = int(provenance["steps"]), float(provenance["seconds"])
+    return SynthesisResult(
+        synthesis=options.out,
+        sha256=sha256,
+        steps=steps,
+        seconds=seconds,
+        summary=f"{options.out}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), "
+        f"{provenance['objects']} points in {len(images)} images",
+    )
+
+
+def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
+    """What the options say; where they do not, what the size says."""
+    base = PAPER_SIZE if options.size == "paper" else GanConfig()
+    given = {name: getattr(options, name) for name in ("steps", "batch", "crop")}
+    width = base.generator.width if options.width is None else options.width
+    return replace(
+        base,
+        **{name: value for name, value in given.items() if value is not None},
+        generator=replace(base.generator, channels=channels, width=width, noise=options.noise),
+        prior=LayoutPrior(diameter=options.diameter, spread=options.spread, crowding=options.crowding),
+        given=options.given,
+        rate=options.rate,
+        precision=options.precision,
+        threads=options.threads,
+        save_every_s=options.save_every_s,
+        sheet_every=options.sheet_every,
+        seed=options.seed,
+        device=options.device,
+    )
+
+
+def _read(options: SynthesisOptions, execution: Execution, on_event: Callable[[Event], None]) -> list[StoredImage]:
+    check_output(options.out, execution)
+    low, high = SCALE
+    with Runner(execution, on_event) as runner:
+        return read_pointed(
+            options.images, options.points, channels=options.channels, low=low, high=high, runner=runner
+        )
+
+
+def _begin(out: str, watch: _Watch, *, fresh: bool) -> None:
+    probe_output(out)
+    watch.begin(fresh=fresh)
+
+
+def _recorded(options: SynthesisOptions) -> dict[str, Any]:
+    return {k: v for k, v in asdict(options).items() if k not in ("out", "images", "points")}
+
+
+class _Watch:
+    """What is done beside the steps: words and pictures."""
+
+    def __init__(self, run: str, say: Callable[[str], None]) -> None:
+        self.run, self.say = run, say
+        self.steps: list[Step] = []
+        self.drawn = time.monotonic()
+
+    def begin(self, *, fresh: bool) -> None:
+        for key in list_blobs(self.run, "") if fresh else ():
+            if key.startswith("sheet_") or key in ("bad_batch.npz", "stop", "state.safetensors"):
+                delete_blob(self.run, key)
+        stop = join_address(self.run, "stop")
+        self.say(f"to end early with a synthesis: make the file {stop}; Ctrl-C saves the state for --resume")
+
+    def note(self, step: Step) -> None:
+        self.steps.append(step)
+        if step.step == 1 or step.step % 25 == 0:
+            terms = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in (step.terms or {}).items())
+            self.say(f"step {step.step}  {terms}  {step.elapsed_s:.0f} s")
+        if time.monotonic() - self.drawn > _CURVE_EVERY_S:
+            self.draw()
+
+    def draw(self) -> None:
+        """The curve of every term; lists begin where this process began."""
+        self.drawn = time.monotonic()
+        shown = self.steps[:: 1 + len(self.steps) // _CURVE_POINTS]
+        names = [name for name in (shown[0].terms or {}) if name != "critics"] if shown else []
+        curves = [(name.replace("_", " "), [(float(s.step), (s.terms or {})[name]) for s in shown]) for name in names]
+        if curves:
+            put_blob(self.run, "loss.png", draw_curve(curves))
+
+    def show(self, sample: Sample) -> None:
+        self.draw()
+        put_blob(self.run, f"sheet_{sample.step:06d}.png", draw_sheet(sheet_rows(sample)))
+
+
+def sheet_rows(sample: Sample) -> list[SheetRow]:
+    """Drawn layouts, then real crops."""
+    scenes = sample.scenes
+    count = len(scenes.maps)
+    drawn = [
+        drawn_row(scenes.maps[i].numpy(), _shown(sample.painted[i].numpy()), sample.read[i].numpy())
+        for i in range(count)
+    ]
+    real = [
+        real_row(
+            _shown(scenes.image[i].numpy()),
+            np.argwhere(scenes.image_points[i].numpy()).astype(np.float64),
+            sample.found[i].numpy(),
+            _shown(sample.repainted[i].numpy()),
+        )
+        for i in range(count)
+    ]
+    return [*drawn, *real]
+
+
+def _shown(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """From [-1, 1] to [0, 1]."""
+    return (image + np.float32(1)) / np.float32(2)
