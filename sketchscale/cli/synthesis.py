@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Image and label pairs from centre points.", no_args_is_help=True)
     only_here = ("engine", "workers", "address", "gpus_per_worker", "block", "memory_gb", "scratch", "deadline_s")
     group.command()(opt.runs_plans(without=(*only_here, "attempts"))(train))
+    group.command()(opt.runs_plans(without=("block",))(generate))
     app.add_typer(group, name="synthesize")
 
 
@@ -90,3 +91,47 @@ def train(
     result = synthesize_train(settings, execution, on_step=opt.say)
     if is_first_process():
         opt.show(asdict(result), json, lambda: result.summary)
+
+
+def generate(
+    synthesis: Annotated[
+        str, typer.Argument(help="Folder that `synthesize train` wrote.", metavar="SYNTHESIS", show_default=False)
+    ],
+    out: Annotated[str, typer.Option("--out", help="New folder for the pairs.")],
+    images: Annotated[int, typer.Option("--images", help="How many pairs.", min=1)] = 100,
+    size: Annotated[int, typer.Option("--size", help="Side of an image, px.")] = 512,
+    seed: Annotated[int, typer.Option("--seed", help="Of layouts and noise.", min=0)] = 0,
+    points: Annotated[
+        list[str] | None,
+        typer.Option("--points", help="Centres to stand on instead of drawn ones: CSV, GeoJSON, sketch; repeatable."),
+    ] = None,
+    labels: opt.Labels = "nuclei",
+    device: opt.Device = "cpu",
+    json: opt.Json = False,
+    dry_run: opt.DryRun = False,
+    *,
+    execution: Execution,
+) -> None:
+    """Pairs of image and labels as a folder of OME-Zarr images. The same seed makes the same pairs, and more `--images`
+    begin with them."""
+    from sketchscale.config import parse
+    from sketchscale.workflow import synthesize_generate as work
+
+    given_options = {
+        "synthesis": synthesis,
+        "out": out,
+        "images": images,
+        "size": size,
+        "seed": seed,
+        "points": tuple(points or ()),
+        "labels": labels,
+        "device": device,
+    }
+    settings = parse(work.GenerateOptions, given_options, source="options")
+    if dry_run:
+        stages = work.plan_generate(settings, execution)
+        opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
+        return
+    with opt.progress() as on_event:
+        result = work.generate(settings, execution, on_event)
+    opt.show(asdict(result), json, lambda: result.summary)

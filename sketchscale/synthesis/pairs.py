@@ -68,7 +68,7 @@ def _window_of(
     """The points in and near a window at random, as places in the window grown by a margin."""
     room = np.floor(field.max(0) + 0.5).astype(np.int64) + 1 - shape
     start = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
-    moved = field - start + margin
+    moved: npt.NDArray[np.float64] = field - start + margin
     return moved[((moved > -0.5) & (moved < np.array(shape) + 2 * margin - 0.5)).all(1)]
 
 

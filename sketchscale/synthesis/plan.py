@@ -1,0 +1,208 @@
+"""The plan that writes pairs: one task, one OME-Zarr image with its labels. What all tasks share, workers keep.
+
+<out>/00000.zarr     image uint8 (c, y, x), the generator's [0, 1] times 255, rounded; pyramid of means
+    labels/<name>    uint32 (y, x), ids from 1 in the order of the objects' first pixels; 0 is background
+<out>/00001.zarr     ...
+
+Pair `number` depends on (synthesis, size, seed, number, points) alone, one pair goes through the generator at a time,
+and a task that runs twice writes the same bytes twice: engine, workers, order, kills and their number change none.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale import __version__
+from sketchscale.engine.base import Json, Needs, Plan
+from sketchscale.geometry import whole
+from sketchscale.io.arrays import ArrayRef, write_box
+from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
+from sketchscale.io.parts import get_arrays
+from sketchscale.io.pyramid import halve_mean, halve_nearest
+from sketchscale.io.store import join_address
+from sketchscale.prediction.predictor import Recipe, check_device, running
+from sketchscale.synthesis.model import Synthesis, SynthesisConfig, load_synthesis
+from sketchscale.synthesis.pairs import Pair, draw_pair
+from sketchscale.synthesis.scenes import margin_of
+
+__all__ = [
+    "GIVEN_POINTS",
+    "PairTask",
+    "PairsConfig",
+    "channel_names",
+    "pair_bytes",
+    "pair_name",
+    "plan_pairs",
+    "renumbered",
+]
+
+GIVEN_POINTS = "given_points.npz"
+_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTask:
+    """The pair of a number."""
+
+    number: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.number:08d}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsConfig:
+    """What every task needs.
+
+    Attributes:
+        out: address of the folder of images.
+        synthesis: address of a synthesis that every worker sees; `sha256` of all of it, see synthesis_sha256.
+        size: side of an image, px.
+        labels: their name.
+        points: SHA-256 of the given points, which lie beside the synthesis; empty where points are drawn.
+    """
+
+    out: str
+    synthesis: str
+    sha256: str
+    size: int
+    seed: int
+    labels: str
+    recipe: Recipe
+    points: str = ""
+
+
+def plan_pairs(config: PairsConfig, count: int, about: SynthesisConfig, *, weight_bytes: int) -> Plan[PairTask]:
+    """So many pairs, from 0 on."""
+    return Plan(
+        stage="pairs",
+        fn=write_pair,
+        tasks=tuple(PairTask(number=number) for number in range(count)),
+        config=config,
+        task_bytes=pair_bytes(about, config.size),
+        worker_bytes=weight_bytes,
+        needs=Needs(warm=True, gpu=config.recipe.device.partition(":")[0] == "cuda"),
+    )
+
+
+def pair_bytes(about: SynthesisConfig, size: int) -> int:
+    """The most that one pair takes while it is made: the last levels of the generator, and the layout with its margin.
+
+    >>> pair_bytes(SynthesisConfig(), 512) // 1_000_000
+    244
+    """
+    g = about.generator
+    grown, wide = size + 2 * margin_of(about.prior), -(-size // g.stride) * g.stride
+    # of the last block: its inputs (2 w) normalised, scaled, shifted, their product and sum; what it reads in S twice
+    generator = 4 * wide**2 * (2 * g.hidden + 16 * g.width + 3 * (3 + g.noise) + 2 * g.channels)
+    layout = 60 * grown**2
+    return generator + layout
+
+
+def pair_name(number: int) -> str:
+    """Of an image in its folder.
+
+    >>> pair_name(7)
+    '00007.zarr'
+    """
+    return f"{number:05d}.zarr"
+
+
+def channel_names(count: int) -> tuple[str, ...]:
+    """Of generated images: colours where there are three.
+
+    >>> channel_names(1), channel_names(3)
+    (('channel_0',), ('red', 'green', 'blue'))
+    """
+    return ("red", "green", "blue") if count == 3 else tuple(f"channel_{i}" for i in range(count))
+
+
+def write_pair(task: PairTask, config: PairsConfig) -> Json:
+    """Draw, paint and store one pair; what is there of it is replaced."""
+    synthesis = _synthesis(config)
+    fields = _fields(config.synthesis, config.points) if config.points else ()
+    field = fields[task.number % len(fields)] if fields else None
+    shape = (config.size, config.size)
+    with running(config.recipe):
+        pair = draw_pair(synthesis, shape, seed=(config.seed, task.number), field=field)
+    return _store(pair, join_address(config.out, pair_name(task.number)), task, config)
+
+
+_LOADING = threading.Lock()
+
+
+def _synthesis(config: PairsConfig) -> Synthesis:
+    """Read once per worker, whatever the number of its threads."""
+    with _LOADING:
+        return _loaded(config.synthesis, config.sha256, config.recipe.device)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(folder: str, sha256: str, device: str) -> Synthesis:
+    check_device(device)
+    synthesis = load_synthesis(folder)
+    synthesis.generator.to(device)
+    return synthesis
+
+
+@functools.lru_cache(maxsize=2)
+def _fields(folder: str, sha256: str) -> tuple[npt.NDArray[np.float64], ...]:
+    arrays = get_arrays(folder, GIVEN_POINTS)
+    return tuple(arrays[name] for name in sorted(arrays))
+
+
+def _store(pair: Pair, address: str, task: PairTask, config: PairsConfig) -> Json:
+    pixels = np.rint(pair.image * 255).astype(np.uint8)
+    labels, count = renumbered(pair.labels)
+    channels, chunk = channel_names(len(pixels)), min(config.size, _CHUNK)
+    levels = create_image(
+        address, pixels.shape, "cyx", "uint8", (1, chunk, chunk), channels=channels, name=pair_name(task.number)
+    )
+    image_sum = _write_levels(levels, pixels, halve_mean)
+    image = commit_image(address)
+    label_sum = _write_levels(create_labels(image, config.labels, chunks=(chunk, chunk)), labels, halve_nearest)
+    provenance = {
+        "stage": "synthesize generate",
+        "version": __version__,
+        "n": count,
+        "number": task.number,
+        "seed": config.seed,
+        "synthesis": config.sha256,
+    }
+    commit_labels(image, config.labels, attributes={"sketchscale": provenance})
+    return {"objects": count, "image": image_sum, "labels": label_sum}
+
+
+def _write_levels(
+    levels: Sequence[ArrayRef],
+    values: npt.NDArray[np.generic],
+    halve: Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]],
+) -> str:
+    """All levels of a pyramid; returns the checksum of the finest."""
+    sums = []
+    for level in levels:
+        sums.append(write_box(level, whole(values.shape), values))
+        values = halve(values)
+    return sums[0]
+
+
+def renumbered(labels: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], int]:
+    """Ids from 1 in the order of the objects' first pixels, and how many there are.
+
+    >>> renumbered(np.array([[0, 9, 9], [4, 4, 0]], np.uint32))
+    (array([[0, 1, 1],
+           [2, 2, 0]], dtype=uint32), 2)
+    """
+    ids, first, place = np.unique(labels, return_index=True, return_inverse=True)
+    objects = np.flatnonzero(ids > 0)
+    order = objects[np.argsort(first[objects])]
+    new = np.zeros(len(ids), np.uint32)
+    new[order] = np.arange(1, len(order) + 1)
+    return new[place.reshape(labels.shape)], len(order)
