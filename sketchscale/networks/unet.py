@@ -149,12 +149,18 @@ class UNet(nn.Module):
         """How far an output pixel sees, in px: eight convolutions a level, and the windows of pooling."""
         return 8 * (2 * self.stride - 1) + self.stride - 1
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Features of every level, level 0 first: (n, widths[level], y >> level, x >> level)."""
         pool = functional.max_pool2d if self.config.dim == 2 else functional.max_pool3d
-        skips: list[torch.Tensor] = []
+        levels: list[torch.Tensor] = []
         for level, block in enumerate(self.down):
             x = block(pool(x, 2) if level else x)
-            skips.append(x)
+            levels.append(x)
+        return levels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips = self.encode(x)
+        x = skips[-1]
         style = functional.normalize(x.flatten(2).mean(dim=2)) if self.config.style else None
         for level in reversed(range(len(self.up))):
             x = self.up[level](x, skips[level], style)
