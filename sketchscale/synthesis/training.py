@@ -41,7 +41,7 @@ from sketchscale.training.loop import torch_threads
 from sketchscale.training.prefetch import Prefetcher, choose_workers
 from sketchscale.training.state import BAD_BATCH, Log, StopFile, check_same, read_state, write_state
 
-__all__ = ["Sample", "SynthesisHooks", "train_synthesis"]
+__all__ = ["Sample", "SynthesisHooks", "make_scenes", "train_synthesis"]
 
 _SAMPLES = 4
 _STOP_EVERY_S = 3.0
@@ -113,7 +113,22 @@ def train_synthesis(
         SetupError: the device is not there.
         KeyboardInterrupt: an interrupt came, and the state was saved.
     """
-    scenes = Scenes(
+    scenes, device = make_scenes(images, config), find_device(config.device)
+    with join_world(device) as world, torch_threads(config.threads):
+        run = _Run(scenes, config, run_folder, Gan(config, device, world))
+        run.hooks = hooks or SynthesisHooks()
+        run.prepare(resume)
+        run.optimise()
+        return run.finish(scale)
+
+
+def make_scenes(images: Sequence[PointedSource], config: GanConfig) -> Scenes:
+    """What a training draws its batches from.
+
+    Raises:
+        InputError: images or points do not fit; see Scenes.
+    """
+    return Scenes(
         images,
         crop=config.crop,
         prior=config.prior,
@@ -121,13 +136,6 @@ def train_synthesis(
         given=config.given,
         seed=config.seed,
     )
-    device = find_device(config.device)
-    with join_world(device) as world, torch_threads(config.threads):
-        run = _Run(scenes, config, run_folder, Gan(config, device, world))
-        run.hooks = hooks or SynthesisHooks()
-        run.prepare(resume)
-        run.optimise()
-        return run.finish(scale)
 
 
 class _Run:

@@ -28,7 +28,7 @@ from sketchscale.reports.training import draw_curve
 from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.model import save_synthesis
-from sketchscale.synthesis.training import Sample, SynthesisHooks, train_synthesis
+from sketchscale.synthesis.training import Sample, SynthesisHooks, make_scenes, train_synthesis
 from sketchscale.training.config import Step, find_device
 from sketchscale.training.distributed import join_world, was_restarted
 from sketchscale.workflow.pointed_images import StoredImage, hold, read_pointed
@@ -77,6 +77,7 @@ def synthesize_train(
     with join_world(find_device(options.device)) as world:
         stored = world.first_does(lambda: _read(options, execution, on_event))
         config = gan_config(options, stored[0].channels)
+        world.first_does(lambda: make_scenes(stored, config))  # refuses what does not fit before anything is written
         images = hold(stored)
         watch = _Watch(join_address(options.out, "run"), on_step)
         with writing_output(options.out):

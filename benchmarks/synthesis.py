@@ -1,0 +1,236 @@
+r"""What do centre points alone reach? Segmenters taught with points, with pairs painted from them, and with strokes.
+
+    python benchmarks/synthesis.py paint --data DATA --set dsb2018_he --runs RUNS
+    python benchmarks/synthesis.py train --data DATA --set dsb2018_he --runs RUNS --out CELLS
+    python benchmarks/synthesis.py table CELLS...
+
+`paint` trains a synthesis on the training images and the centres of their objects, on nothing else; the size of the
+layouts' objects is the one number that a person has to say. `train` trains the same small network from random weights
+with equal steps on
+
+    dots               a disc of the layouts' size around each point, cut halfway to the next; all else is background
+    synthetic          300 painted pairs
+    strokes            twenty objects as a person strokes them: inside, around, and background beside
+    points + strokes   painted pairs and the strokes, half of each batch of either kind
+    dense              every pixel
+
+and segments every test image, with what `calibrate` found on the annotation at hand. Every finished cell is a line of
+JSON in CELLS, and is not run again. `table` prints means over the test images, and over seeds with their standard
+deviation. `--full` is the papers' size, for a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accuracy import add, finished, load_images, mean_and_spread, recipe
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from sketchscale.annotations.simulate import simulate_strokes
+from sketchscale.config import SegmentOptions
+from sketchscale.integration.plan import integrate
+from sketchscale.metrics import score_labels
+from sketchscale.networks.checkpoint import Model
+from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
+from sketchscale.synthesis.layouts import LayoutPrior
+from sketchscale.synthesis.model import load_synthesis, save_synthesis
+from sketchscale.synthesis.pairs import draw_pair
+from sketchscale.synthesis.scenes import PointedImage
+from sketchscale.synthesis.training import SynthesisHooks, train_synthesis
+from sketchscale.training.loop import predict_image, train
+from sketchscale.training.patches import TrainingImage
+from sketchscale.workflow.calibrate import calibrate
+from sketchscale.workflow.segment_job import integration_config
+
+PRIORS = {"dsb2018_he": LayoutPrior(diameter=21, spread=0.7), "monuseg": LayoutPrior(diameter=24, spread=0.6)}
+ROWS = ("dots", "synthetic", "strokes", "points + strokes", "dense")
+PAIRS, SCENE, STROKED = 300, 256, 20
+
+
+def centres_of(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """(n, 2): the pixel of each object nearest to its centre."""
+    ids = np.unique(labels[labels > 0])
+    middle = ndimage.center_of_mass(np.ones_like(labels), labels, ids)
+    found = []
+    for identity, centre in zip(ids, middle, strict=True):
+        pixels = np.argwhere(labels == identity)
+        found.append(pixels[((pixels - centre) ** 2).sum(1).argmin()])
+    return np.array(found, np.float64).reshape(-1, 2)
+
+
+def pointed(images: Sequence[TrainingImage]) -> list[PointedImage]:
+    found = [
+        PointedImage(
+            image=(np.clip(image.image, 0, 1) * 2 - 1).astype(np.float32),
+            points=centres_of(image.labels),
+            name=image.name,
+        )
+        for image in images
+    ]
+    return [image for image in found if len(image.points)]
+
+
+def dotted(image: TrainingImage, diameter: float) -> TrainingImage:
+    """Discs around the points, cut where another point is nearer."""
+    points = centres_of(image.labels)
+    labels = np.zeros(image.labels.shape, np.int32)
+    if len(points):
+        pixels = np.stack(np.mgrid[: labels.shape[0], : labels.shape[1]], -1).reshape(-1, 2)
+        distance, nearest = KDTree(points).query(pixels, k=1)
+        labels = np.where(distance <= diameter / 2, nearest + 1, 0).reshape(labels.shape).astype(np.int32)
+    return replace(image, labels=labels)
+
+
+def stroked(images: Sequence[TrainingImage], seed: int) -> list[TrainingImage]:
+    """Two strokes' objects in each of the first images, until there are twenty; nothing else is known."""
+    order = np.random.default_rng(seed).permutation(len(images))
+    found: list[TrainingImage] = []
+    left = STROKED
+    for i in order:
+        if left == 0:
+            break
+        count = min(left, 4, len(np.unique(images[i].labels)) - 1)
+        if count:
+            raster = simulate_strokes(images[i].labels, n_objects=count, seed=seed).rasterize()
+            found.append(replace(images[i], labels=raster.labels, boundary=raster.boundary))
+            left -= count
+    return found
+
+
+def painted(options: argparse.Namespace, seed: int) -> list[TrainingImage]:
+    synthesis = load_synthesis(str(synthesis_of(options)))
+    pairs = (draw_pair(synthesis, (SCENE, SCENE), seed=(seed, i)) for i in range(PAIRS))
+    return [
+        TrainingImage(image=pair.image, labels=pair.labels.astype(np.int32), name=f"painted {i}")
+        for i, pair in enumerate(pairs)
+    ]
+
+
+def synthesis_of(options: argparse.Namespace) -> Path:
+    return Path(options.runs) / f"synthesis-{options.set}-{'full' if options.full else 'small'}"
+
+
+def run_paint(options: argparse.Namespace) -> None:
+    images = pointed(load_images(options.data / options.set, "train"))
+    base = PAPER_SIZE if options.full else GanConfig()
+    config = replace(
+        base,
+        generator=replace(base.generator, channels=images[0].channels),
+        prior=PRIORS[options.set],
+        steps=options.steps or base.steps,
+        device="cuda" if options.full else "cpu",
+        threads=options.threads,
+    )
+    folder = synthesis_of(options)
+
+    def say(step: Any) -> None:
+        if step.step % 50 == 0:
+            print(step.step, round(step.elapsed_s), {k: round(v, 3) for k, v in step.terms.items()}, flush=True)
+
+    hooks = SynthesisHooks(on_step=say)
+    made = train_synthesis(images, config, run_folder=str(folder / "run"), hooks=hooks, resume=True)
+    save_synthesis(str(folder), made)
+
+
+def annotation(options: argparse.Namespace, row: str, seed: int, images: list[TrainingImage]) -> list[TrainingImage]:
+    if row == "dense":
+        return images
+    if row == "dots":
+        return [dotted(image, PRIORS[options.set].diameter) for image in images]
+    strokes, pairs = stroked(images, seed), painted(options, seed) if row != "strokes" else []
+    if row == "synthetic":
+        return pairs
+    # patches are drawn from all images alike: as many of either kind
+    return [*pairs, *(strokes * max(1, len(pairs) // len(strokes)))]
+
+
+def aji(model: Model, images: Sequence[TrainingImage]) -> dict[str, float]:
+    """By image, and AP at 0.5."""
+    rule = integration_config(model, SegmentOptions())
+    scores = [
+        score_labels(i.labels.astype(np.uint32), integrate(predict_image(model, i.image)[:3], rule), (0.5,))
+        for i in images
+    ]
+    return {
+        "aji": float(np.mean([s.aji for s in scores])),
+        "dice": float(np.mean([s.dice for s in scores])),
+        "ap50": float(np.mean([s.matchings[0].ap for s in scores])),
+    }
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """Train and try every cell that CELLS lacks."""
+    images, test = (load_images(options.data / options.set, split) for split in ("train", "test"))
+    if options.tiny:
+        images, test = images[:4], test[:2]
+    for seed in options.seed:
+        for row in options.rows:
+            config = recipe(options, "sketchpose", images[0].image.shape[0], seed)
+            key = {"set": options.set, "row": row, "seed": seed, "full": options.full, "steps": config.steps}
+            if any(key.items() <= cell.items() for cell in finished(options.out)):
+                continue
+            run = options.runs / f"{options.set}-{row.replace(' + ', '-')}-{seed}-{config.steps}"
+            annotated = annotation(options, row, seed, images)
+            model = calibrate(train(annotated, config, run_folder=run, resume=True), annotated)
+            found = aji(model, test) | {"threshold": model.config.threshold, "min_size": model.config.min_size}
+            add(options.out, key | found | {"seconds": model.provenance["seconds"]})
+
+
+def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """One table per set: a row per annotation, and its share of what dense labels give."""
+    for name in sorted({cell["set"] for cell in cells}):
+        rows = [cell for cell in cells if cell["set"] == name]
+        dense = {cell["seed"]: cell["aji"] for cell in rows if cell["row"] == "dense"}
+        dots = {cell["seed"]: cell["aji"] for cell in rows if cell["row"] == "dots"}
+        yield f"{name}: random weights, steps {sorted({cell['steps'] for cell in rows})}\n"
+        yield "| annotation | seeds | AJI | above dots | of dense | Dice | AP 0.5 |"
+        yield "|---|---|---|---|---|---|---|"
+        for row in ROWS:
+            found = [cell for cell in rows if cell["row"] == row]
+            if not found:
+                continue
+            above = [c["aji"] - dots[c["seed"]] for c in found if c["seed"] in dots and row != "dots"]
+            share = [c["aji"] / dense[c["seed"]] for c in found if c["seed"] in dense and row != "dense"]
+            yield (
+                f"| {row} | {len(found)} | {mean_and_spread([c['aji'] for c in found])} | "
+                f"{mean_and_spread(above) if above else ''} | {mean_and_spread(share) if share else ''} | "
+                f"{mean_and_spread([c['dice'] for c in found])} | {mean_and_spread([c['ap50'] for c in found])} |"
+            )
+        yield ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("paint", "train"):
+        command = commands.add_parser(name)
+        command.add_argument("--data", type=Path, required=True)
+        command.add_argument("--set", choices=sorted(PRIORS), default="dsb2018_he")
+        command.add_argument("--runs", type=Path, required=True, help="folder of syntheses and training states")
+        command.add_argument("--steps", type=int)
+        command.add_argument("--threads", type=int, default=2)
+        command.add_argument("--full", action="store_true", help="the papers' size, on a GPU")
+    cells = commands.choices["train"]
+    cells.add_argument("--out", type=Path, required=True, help="file of finished cells, appended to")
+    cells.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    cells.add_argument("--seed", type=int, nargs="+", default=[0])
+    cells.add_argument("--tiny", action="store_true", help="a few images, to see that it runs")
+    commands.add_parser("table").add_argument("cells", type=Path, nargs="+")
+    options = parser.parse_args()
+    if options.command == "table":
+        print("\n".join(table([cell for path in options.cells for cell in finished(path)])))
+        return
+    torch.set_num_threads(options.threads)
+    run_paint(options) if options.command == "paint" else run_train(options)
+
+
+if __name__ == "__main__":
+    main()
