@@ -16,7 +16,7 @@ split, joined, cut or shifted anywhere shows as soon as one window determines it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ from sketchscale.integration.region import Region, region_of
 from sketchscale.integration.sinks import link_sinks
 from sketchscale.io.arrays import ArrayRef, read_box
 
-__all__ = ["SeamAudit", "audit_seams"]
+__all__ = ["SeamAudit", "audit_seams", "audit_windows", "compare_background", "compare_object"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +85,27 @@ def audit_seams(
     Raises:
         QualityError: a window differs; names the window and the object.
     """
+    return audit_windows(_compare_window, outline, outcome, objects, labels, windows=windows, size=size, seed=seed)
+
+
+def audit_windows(
+    compare: Callable[[Box, OutlineJob, ObjectMap, ArrayRef], int],
+    outline: Plan[BlockTask],
+    outcome: Sequence[Json],
+    objects: ObjectMap,
+    labels: ArrayRef,
+    *,
+    windows: int,
+    size: int,
+    seed: int,
+) -> SeamAudit:
+    """`audit_seams` by any comparison of a window: it returns how many objects the window determines, or raises."""
     if windows < 0 or size < 1:
         found = f"{windows} audit windows of {size} px"
         raise InputError.of(found=found, expected="0 or more, of 1 px or more", fix="other numbers")
     job: OutlineJob = outline.config
     boxes = _seam_windows(outline.tasks, job.shape, windows, size, np.random.default_rng(seed))
-    compared = [_compare_window(box, job, objects, labels) for box in boxes]
+    compared = [compare(box, job, objects, labels) for box in boxes]
     return SeamAudit(
         windows=len(boxes),
         objects=sum(compared),
@@ -126,14 +141,13 @@ def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: Array
     Raises:
         QualityError: one is not.
     """
-    config = job.integration
+    config = job.walk
     region = region_of(box, job.shape, config)
     points = follow_flow(read_fields(job.fields, region.loaded), region, config)
     provisional, found = local_objects(points, region, config)
     merged = join_pieces([found], np.arange(found.area.size), config)
     stored = read_box(labels, box)
-    if stored[provisional == 0].any():
-        raise QualityError(f"seam audit, window {box}: background pixels are labelled; expected: none")
+    compare_background(provisional, stored, box)
     closed = _certain_pieces(_closed_pieces(points, found.area.size, region, config), found)
     determined = np.ones(merged.max(initial=-1) + 1, np.bool_)
     np.logical_and.at(determined, merged, closed)
@@ -141,7 +155,7 @@ def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: Array
     areas = np.bincount(whole_id.ravel(), minlength=determined.size + 1)[1:]
     numbers = np.flatnonzero(determined & (areas > 0))
     for number in numbers:
-        _compare_object(whole_id == number + 1, stored, box, job, objects)
+        compare_object(whole_id == number + 1, stored, box, job, objects)
     return int(numbers.size)
 
 
@@ -172,10 +186,24 @@ def _closed_pieces(points: EndPoints, count: int, region: Region, config: Integr
     return closed
 
 
-def _compare_object(
+def compare_background(provisional: npt.NDArray[np.uint32], stored: npt.NDArray[np.unsignedinteger], box: Box) -> None:
+    """No pixel of a window is labelled that is background in one piece.
+
+    Raises:
+        QualityError: one is.
+    """
+    if stored[provisional == 0].any():
+        raise QualityError(f"seam audit, window {box}: background pixels are labelled; expected: none")
+
+
+def compare_object(
     mask: npt.NDArray[np.bool_], stored: npt.NDArray[np.unsignedinteger], box: Box, job: OutlineJob, objects: ObjectMap
 ) -> None:
-    """The pixels of a determined object carry one label of the right area and first pixel, or none if filtered."""
+    """The pixels of a determined object carry one label of the right area and first pixel, or none if filtered.
+
+    Raises:
+        QualityError: they do not.
+    """
     area = int(mask.sum())
     y, x = np.argwhere(mask)[0]
     first = int((y + box.start[0]) * job.shape[1] + x + box.start[1])

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -265,8 +265,28 @@ def join_pieces(
     return _numbered(parent)[roots]
 
 
+class Counted(Protocol):
+    """The columns of a block's tables that numbering reads; see `BlockObjects`."""
+
+    @property
+    def area(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def first(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def box(self) -> npt.NDArray[np.int64]: ...
+
+
+class Sizes(Protocol):
+    """The part of a rule that says which objects are kept."""
+
+    @property
+    def min_size(self) -> int: ...
+    @property
+    def max_size(self) -> int | None: ...
+
+
 def number_objects(
-    blocks: Iterable[BlockObjects], roots: npt.NDArray[np.int64], size: int, config: IntegrationConfig
+    blocks: Iterable[Counted], roots: npt.NDArray[np.int64], size: int, config: Sizes
 ) -> tuple[ObjectMap, npt.NDArray[np.uint32]]:
     """Step 4: sum over the blocks, filter by size, number by first pixel.
 

@@ -28,6 +28,7 @@ from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.euler import EndPoints, follow_flow
 from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join_pieces, local_objects, number_objects
 from sketchscale.integration.region import Region, region_of
+from sketchscale.integration.watershed.config import WatershedConfig
 from sketchscale.io.ahead import ahead
 from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box, write_box, write_unit
 from sketchscale.io.parts import get_arrays, put_arrays
@@ -48,6 +49,7 @@ __all__ = [
     "put_tables",
     "read_fields",
     "read_objects",
+    "stored_plane",
 ]
 
 
@@ -73,7 +75,13 @@ class OutlineJob:
     scratch: ArrayRef
     blobs: str
     shape: tuple[int, int]
-    integration: IntegrationConfig
+    integration: IntegrationConfig | WatershedConfig
+
+    @property
+    def walk(self) -> IntegrationConfig:
+        """The rule of a plan that follows the flow."""
+        assert isinstance(self.integration, IntegrationConfig)
+        return self.integration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,15 +198,25 @@ def plan_outline(
     Raises:
         InputError: an array has another shape or type, or blocks cut write units.
     """
+    shape = stored_plane(fields, scratch, block)
+    job = OutlineJob(fields=fields, scratch=scratch, blobs=blobs, shape=shape, integration=config)
+    tasks = TileTasks(tile_cover(shape, block), block_task)
+    memory = max((_outline_bytes(t.core, job) for t in tasks), default=0)
+    return Plan(stage="outline", fn=outline_block, tasks=tasks, config=job, task_bytes=memory)
+
+
+def stored_plane(fields: ArrayRef, scratch: ArrayRef, block: Sequence[int]) -> tuple[int, int]:
+    """The image's shape (y, x), where blocks of step 1 can read the fields and write the scratch.
+
+    Raises:
+        InputError: they cannot.
+    """
     array = open_array(fields)
     shape = _plane_shape(array.shape, array.dtype)
     if array.dtype != np.float16:
         raise InputError.of(found=f"{fields} is {array.dtype}", expected="float16", fix="store the fields as float16")
     check_output(scratch, shape, block, ("uint32",))
-    job = OutlineJob(fields=fields, scratch=scratch, blobs=blobs, shape=shape, integration=config)
-    tasks = TileTasks(tile_cover(shape, block), block_task)
-    memory = max((_outline_bytes(t.core, job) for t in tasks), default=0)
-    return Plan(stage="outline", fn=outline_block, tasks=tasks, config=job, task_bytes=memory)
+    return shape
 
 
 def check_output(ref: ArrayRef, shape: tuple[int, int], block: Sequence[int], types: Sequence[str]) -> None:
@@ -225,7 +243,7 @@ def check_output(ref: ArrayRef, shape: tuple[int, int], block: Sequence[int], ty
 
 def _outline_bytes(core: Box, job: OutlineJob) -> int:
     """Fields stored and decoded, packed flow and foreground, sinks and ids, ends and labels; 32 MB for codecs."""
-    region = region_of(core, job.shape, job.integration)
+    region = region_of(core, job.shape, job.walk)
     pixels = 12 * region.loaded.size + 5 * region.padded.size + 9 * region.window.size + 20 * core.size
     return pixels + 32_000_000
 
@@ -241,9 +259,9 @@ def read_fields(fields: ArrayRef, box: Box) -> npt.NDArray[np.float16]:
 
 def outline_block(task: BlockTask, job: OutlineJob) -> Json:
     """One task of step 1."""
-    region = region_of(task.core, job.shape, job.integration)
-    points = follow_flow(read_fields(job.fields, region.loaded), region, job.integration)
-    provisional, objects = local_objects(points, region, job.integration)
+    region = region_of(task.core, job.shape, job.walk)
+    points = follow_flow(read_fields(job.fields, region.loaded), region, job.walk)
+    provisional, objects = local_objects(points, region, job.walk)
     checksum = write_box(job.scratch, task.core, provisional)
     put_arrays(job.blobs, f"outline/{task.key}", objects.arrays())
     return {
@@ -269,11 +287,9 @@ def merge_blocks(outline: Plan[BlockTask]) -> ObjectMap:
         tasks = list(row)
         objects = list(read_objects(job.blobs, tasks))
         counts += [o.area.size for o in objects]
-        unifier.add_row(objects, (tasks[0].core.stop[0] - job.integration.margin) * job.shape[1])
-    roots = join_pieces(read_objects(job.blobs, outline.tasks), unifier.roots(), job.integration)
-    merged, labels = number_objects(
-        read_objects(job.blobs, outline.tasks), roots, whole(job.shape).size, job.integration
-    )
+        unifier.add_row(objects, (tasks[0].core.stop[0] - job.walk.margin) * job.shape[1])
+    roots = join_pieces(read_objects(job.blobs, outline.tasks), unifier.roots(), job.walk)
+    merged, labels = number_objects(read_objects(job.blobs, outline.tasks), roots, whole(job.shape).size, job.walk)
     put_tables(job.blobs, outline.tasks, labels, counts)
     return merged
 

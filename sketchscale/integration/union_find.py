@@ -11,7 +11,7 @@ __all__ = ["find", "flatten", "unite", "unite_equal", "unite_pairs"]
 
 
 @compiled
-def find(parent: npt.NDArray[np.int64], node: int) -> int:
+def find(parent: npt.NDArray[np.signedinteger], node: int) -> int:
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -19,7 +19,7 @@ def find(parent: npt.NDArray[np.int64], node: int) -> int:
 
 
 @compiled
-def unite(parent: npt.NDArray[np.int64], a: int, b: int) -> None:
+def unite(parent: npt.NDArray[np.signedinteger], a: int, b: int) -> None:
     """The smaller root wins, so that a root is its component's first node."""
     a, b = find(parent, a), find(parent, b)
     if a < b:

@@ -1,0 +1,96 @@
+"""How maps become labels: every number of the watershed, with its range and what it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sketchscale.errors import InputError
+
+__all__ = ["WatershedConfig", "watershed_for"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatershedConfig:
+    """How v, h and m become labels.
+
+    Attributes:
+        threshold: foreground is where m, a probability, is at least this.
+        edge: where the maps fall by more than this share of a whole step from 1 to -1, no marker lies. 0.5 is the step
+            from an object to background. Lower parts more objects that touch.
+        window: side of the window that slopes are taken over, px, odd; HoVer-Net's 21 belongs to nuclei of 25 px.
+        holes: holes of markers up to this size are filled, px; larger ones are no noise.
+        opening: radius of the disc by which markers are opened, px; 0 opens nothing. Of 2 (as in HoVer-Net) it has
+            17 px, so that no marker is smaller, but at the image's border.
+        min_size: objects with fewer pixels, over the whole image, become background.
+        max_size: objects with more pixels become background; None keeps them.
+
+    Raises:
+        InputError: a value out of range, on creation.
+
+    >>> WatershedConfig().halo
+    47
+    """
+
+    threshold: float = 0.5
+    edge: float = 0.2
+    window: int = 21
+    holes: int = 32
+    opening: int = 2
+    min_size: int = 20
+    max_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise _bad("threshold", self.threshold, "a probability above 0 and below 1, as the model gives h/v maps")
+        if not -1 <= self.edge <= 1:
+            raise _bad("edge", self.edge, "a share of a whole step, -1 to 1")
+        if not 3 <= self.window <= 63 or self.window % 2 == 0:
+            raise _bad("window", self.window, "an odd number from 3 to 63 px")
+        if not 0 <= self.holes <= 1024 or not 0 <= self.opening <= 16:
+            raise _bad("holes, opening", (self.holes, self.opening), "0 to 1024 px, and 0 to 16 px")
+        if self.min_size < 0:
+            raise _bad("min_size", self.min_size, "0 or more px")
+        if self.max_size is not None and self.max_size < max(1, self.min_size):
+            raise _bad("max_size", self.max_size, f"at least min_size ({self.min_size}), or none")
+
+    @property
+    def reach(self) -> int:
+        """How far a pixel looks for its slope, px along an axis."""
+        return self.window // 2
+
+    @property
+    def margin(self) -> int:
+        """How far around a pixel the slopes are looked at, to know whether it is a marker's, px."""
+        return self.holes + 2 * self.opening
+
+    @property
+    def halo(self) -> int:
+        """What a block reads beyond its core, px."""
+        return 1 + self.margin + self.reach
+
+
+def watershed_for(
+    diameter: float, *, threshold: float = 0.5, min_size: int = 20, max_size: int | None = None
+) -> WatershedConfig:
+    """The rule for objects of a diameter: window and opening in proportion to HoVer-Net's 21 and 2 for 25 px.
+
+    Args:
+        diameter: px of the image; 0 or less where it is not known, for 25.
+
+    >>> rule = watershed_for(12.0)
+    >>> rule.window, rule.opening
+    (11, 1)
+    """
+    size = diameter if diameter > 0 else 25.0
+    window = 2 * round((0.84 * size - 1) / 2) + 1
+    return WatershedConfig(
+        threshold=threshold,
+        window=min(max(window, 5), 41),
+        opening=min(max(round(0.08 * size), 0), 2),
+        min_size=min_size,
+        max_size=max_size,
+    )
+
+
+def _bad(field: str, value: object, expected: str) -> InputError:
+    return InputError.of(found=f"watershed {field} is {value}", expected=expected, fix=f"set {field}")

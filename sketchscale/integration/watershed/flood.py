@@ -1,0 +1,353 @@
+"""Flooding from the markers as a minimum spanning forest, and one block's share of it.
+
+Pixels of the foreground are nodes, 4-neighbours are joined by edges, and edges have a strict total order: by pass
+height (the higher energy of the two pixels), then by the lower energy, then by the place of the edge in the image, row
+by row. The energy of a marker's pixels counts as lowest. Pixels of one marker are joined for free. An object is a tree
+of the minimum spanning forest that is rooted in the markers: a pixel belongs to the marker that it reaches over the
+lowest passes. As the order is strict, there is one such forest: nothing in it depends on how an image is cut, and ties
+are decided by place. Foreground that no marker reaches is a tree without a root: one object.
+
+What a block can know of it, with the edges between the pixels of its core (Kruskal's order, lowest edge first):
+
+    joined     an edge of a tree without marker of which no pixel lies on a face to another block. All that leaves the
+               tree is seen, and this is the lowest of it: it belongs to the forest (cut property).
+    dropped    an edge whose ends are connected already, by lower edges or through the markers, which count as one node.
+               It is the highest of a cycle: it does not belong to the forest (cycle property).
+    open       any other edge: what happens outside decides. Open edges form a forest themselves, so there are fewer of
+               them than markers, and pixels on faces, together.
+
+Trees, open edges and the edges across faces are all that `merge.join_basins` needs. `Basins` is what a block stores.
+
+Source: Cousty et al. 2009 (watersheds as forests), Kruskal 1956; the block's share is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.integration.fixed_point import compiled
+from sketchscale.integration.union_find import find, unite
+from sketchscale.integration.watershed.relief import STEP, Relief, Surroundings
+
+__all__ = ["FREE", "Basins", "flood_block"]
+
+FREE = -1
+"""Order of an edge between two pixels of a marker."""
+
+_MARKED, _OPEN = 1, 2
+_FOREGROUND, _MARKER = 1, 2
+_BITS = 15
+_PLACE = 31
+"""Bits of an edge's place in a block: 2^30 px at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basins:
+    """What a block tells the others about its n trees. Row i of the tables is local id i + 1.
+
+    Attributes:
+        area: int64 (n,), pixels of foreground in the core.
+        first: int64 (n,), smallest raster index in the image of such a pixel; the image's size when area is 0.
+        box: int64 (n, 4), y0, x0, y1, x1 (half open) of these pixels; zeros when area is 0.
+        marked: bool (n,), whether it holds pixels of a marker.
+        closed: bool (n,), whether it is known whole: no pixel on a face to another block, and no open edge.
+        pair: int32 (e, 2), local ids of an open edge. order: int32 (e,), place: int64 (e,): its rank among all edges.
+        across: int32 (a,), local id of the pixel before a face. pixel: int64 (a,), raster index of the one behind it,
+            which is another block's. across_order: int32 (a,), across_place: int64 (a,).
+        face: int64 (f,), raster indices of the nodes in the core's first row and column, ascending. face_id: int32.
+    """
+
+    area: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    box: npt.NDArray[np.int64]
+    marked: npt.NDArray[np.bool_]
+    closed: npt.NDArray[np.bool_]
+    pair: npt.NDArray[np.int32]
+    order: npt.NDArray[np.int32]
+    place: npt.NDArray[np.int64]
+    across: npt.NDArray[np.int32]
+    pixel: npt.NDArray[np.int64]
+    across_order: npt.NDArray[np.int32]
+    across_place: npt.NDArray[np.int64]
+    face: npt.NDArray[np.int64]
+    face_id: npt.NDArray[np.int32]
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """As stored between the steps."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Basins:
+        """From what `arrays` gave."""
+        return cls(**arrays)
+
+
+def flood_block(relief: Relief, around: Surroundings) -> tuple[npt.NDArray[np.uint32], Basins]:
+    """A block's share of the forest.
+
+    Args:
+        relief: from `relief_of`, for the same surroundings.
+
+    Returns:
+        provisional: uint32, shape of the core: the pixel's local id, 0 for background.
+        basins: what the other blocks need to know.
+    """
+    kind = relief.foreground.astype(np.uint8) * np.uint8(_FOREGROUND) + relief.marker * np.uint8(_MARKER)
+    height = np.where(relief.marker, np.int16(-STEP), relief.energy)
+    shape = np.array([*around.core.shape], np.int64)
+    parent = np.arange(around.core.size, dtype=np.int32)
+    flags, link = np.zeros(around.core.size, np.uint8), np.arange(around.core.size + 1, dtype=np.int32)
+    _begin(kind, _open_faces(around), shape, parent, flags, link)
+    edges = np.empty(_count_edges(kind, shape), np.int64)
+    _list_edges(kind, height, shape, edges)
+    edges.sort()
+    held = _join(edges, int(shape[1]), parent, flags, link)
+    ids = np.zeros(around.core.shape, np.int32)
+    count = _number(kind, parent, ids)
+    provisional = ids * relief.foreground[: shape[0], : shape[1]]
+    roots = flags[np.flatnonzero((parent == np.arange(parent.size, dtype=np.int32)) & (ids.reshape(-1) > 0))]
+    assert roots.size == count
+    return provisional.astype(np.uint32), _basins(edges[:held], ids, roots, kind, height, around)
+
+
+def _open_faces(around: Surroundings) -> npt.NDArray[np.bool_]:
+    """Whether another block lies before and behind the core, along y and x: y0, y1, x0, x1."""
+    faces = zip(around.core.start, around.core.stop, around.shape, strict=True)
+    return np.array([side for a, b, n in faces for side in (a > 0, b < n)], np.bool_)
+
+
+def _basins(
+    edges: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int32],
+    flags: npt.NDArray[np.uint8],
+    kind: npt.NDArray[np.uint8],
+    height: npt.NDArray[np.int16],
+    around: Surroundings,
+) -> Basins:
+    """Everything about the trees, once they are numbered; `edges` are the open ones, `flags` those of each tree."""
+    count = flags.size
+    area, box = np.zeros(count, np.int64), np.tile(np.array([*around.shape, 0, 0], np.int64), (count, 1))
+    first = np.full(count, around.shape[0] * around.shape[1], np.int64)
+    start = np.array([*around.core.start, around.shape[1]], np.int64)
+    _count_pixels(ids, kind, start, area, first, box)
+    box[area == 0] = 0
+    order, place, ends = _unpacked(edges, around)
+    pair = ids.reshape(-1)[ends]
+    closed = (flags & _OPEN) == 0
+    closed[pair.reshape(-1) - 1] = False
+    face, face_id = _face(ids, around)
+    return Basins(
+        area=area,
+        first=first,
+        box=box,
+        marked=(flags & _MARKED) > 0,
+        closed=closed,
+        pair=pair,
+        order=order,
+        place=place,
+        face=face,
+        face_id=face_id,
+        **_across(ids, kind, height, around),
+    )
+
+
+def _unpacked(
+    edges: npt.NDArray[np.int64], around: Surroundings
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Order and place of open edges, and their two pixels (e, 2) as flat indices of the core."""
+    local, down = np.divmod(edges & ((1 << _PLACE) - 1), 2)
+    width = around.core.shape[1]
+    y, x = np.divmod(local, width)
+    ends = np.stack([local, local + np.where(down, width, 1)], axis=1)
+    return (edges >> _PLACE).astype(np.int32), _places(y, x, down, around), ends
+
+
+def _places(
+    y: npt.NDArray[np.int64], x: npt.NDArray[np.int64], down: npt.NDArray[np.int64], around: Surroundings
+) -> npt.NDArray[np.int64]:
+    """Place in the image of the edges of pixels of the core."""
+    pixel = (y + around.core.start[0]) * np.int64(around.shape[1]) + x + around.core.start[1]
+    return 2 * pixel + down
+
+
+def _across(
+    ids: npt.NDArray[np.int32], kind: npt.NDArray[np.uint8], height: npt.NDArray[np.int16], around: Surroundings
+) -> dict[str, npt.NDArray[Any]]:
+    """The edges over the faces behind the core."""
+    rows, columns = ids.shape
+    parts = []
+    for down in (0, 1):
+        if kind.shape[1 - down] == ids.shape[1 - down]:
+            continue
+        line = (
+            (np.s_[rows - 1, :columns], np.s_[rows, :columns])
+            if down
+            else (
+                np.s_[:rows, columns - 1],
+                np.s_[:rows, columns],
+            )
+        )
+        free = (kind[line[0]] & kind[line[1]] & _MARKER) > 0
+        at = np.flatnonzero(free | ((kind[line[0]] & kind[line[1]] & _FOREGROUND) > 0))
+        y, x = (np.full(at.size, rows - 1), at) if down else (at, np.full(at.size, columns - 1))
+        a, b = (height[side][at].astype(np.int32) + STEP for side in line)
+        order = np.where(free[at], FREE, (np.maximum(a, b) << _BITS) | np.minimum(a, b))
+        place = _places(y, x, np.full(at.size, down), around)
+        pixel = place // 2 + (around.shape[1] if down else 1)
+        parts.append((ids[line[0]][at], pixel, order.astype(np.int32), place))
+    names = {"across": np.int32, "pixel": np.int64, "across_order": np.int32, "across_place": np.int64}
+    return {
+        name: np.concatenate([np.zeros(0, dtype), *(part[i] for part in parts)]).astype(dtype)
+        for i, (name, dtype) in enumerate(names.items())
+    }
+
+
+def _face(ids: npt.NDArray[np.int32], around: Surroundings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Nodes that an edge from another block may end at."""
+    edge = np.zeros(ids.shape, np.bool_)
+    edge[0] = around.core.start[0] > 0
+    edge[:, 0] |= around.core.start[1] > 0
+    y, x = np.nonzero(edge & (ids > 0))
+    return _places(y, x, np.zeros(y.size, np.int64), around) // 2, ids[y, x]
+
+
+@compiled
+def _begin(
+    kind: npt.NDArray[np.uint8],
+    faces: npt.NDArray[np.bool_],
+    shape: npt.NDArray[np.int64],
+    parent: npt.NDArray[np.int32],
+    flags: npt.NDArray[np.uint8],
+    link: npt.NDArray[np.int32],
+) -> None:
+    """Markers in one piece each, and linked with one another; flags of every tree at its root."""
+    rows, columns = shape
+    for y in range(rows):
+        for x in range(columns):
+            if kind[y, x] & _MARKER:
+                here = y * columns + x
+                link[here + 1] = 0
+                if x > 0 and kind[y, x - 1] & _MARKER:
+                    unite(parent, here, here - 1)
+                if y > 0 and kind[y - 1, x] & _MARKER:
+                    unite(parent, here, here - columns)
+    for y in range(rows):
+        outer = (y == 0 and faces[0]) or (y == rows - 1 and faces[1])
+        for x in range(columns):
+            if kind[y, x]:
+                here = y * columns + x
+                flag = _MARKED if kind[y, x] & _MARKER else 0
+                if outer or (x == 0 and faces[2]) or (x == columns - 1 and faces[3]):
+                    flag |= _OPEN
+                flags[find(parent, here)] |= flag
+
+
+@compiled
+def _wet(a: int, b: int) -> bool:
+    """Whether two neighbours are joined by an edge that has a height."""
+    return (a & b & _FOREGROUND) > 0 and (a & b & _MARKER) == 0
+
+
+@compiled
+def _count_edges(kind: npt.NDArray[np.uint8], shape: npt.NDArray[np.int64]) -> int:
+    count = 0
+    for y in range(shape[0]):
+        for x in range(shape[1]):
+            count += x + 1 < shape[1] and _wet(kind[y, x], kind[y, x + 1])
+            count += y + 1 < shape[0] and _wet(kind[y, x], kind[y + 1, x])
+    return count
+
+
+@compiled
+def _list_edges(
+    kind: npt.NDArray[np.uint8],
+    height: npt.NDArray[np.int16],
+    shape: npt.NDArray[np.int64],
+    edges: npt.NDArray[np.int64],
+) -> None:
+    """Pass height, lower height, place in the block, packed into one number: sorted, they are in order."""
+    rows, columns = shape
+    n = 0
+    for y in range(rows):
+        for x in range(columns):
+            for down in range(2):
+                below, beside = y + down, x + 1 - down
+                if below < rows and beside < columns and _wet(kind[y, x], kind[below, beside]):
+                    a, b = np.int64(height[y, x]) + STEP, np.int64(height[below, beside]) + STEP
+                    order = (max(a, b) << _BITS) | min(a, b)
+                    edges[n] = (order << _PLACE) | (2 * (y * columns + x) + down)
+                    n += 1
+
+
+@compiled
+def _join(
+    edges: npt.NDArray[np.int64],
+    columns: int,
+    parent: npt.NDArray[np.int32],
+    flags: npt.NDArray[np.uint8],
+    link: npt.NDArray[np.int32],
+) -> int:
+    """Join, drop, or move to the front of `edges` as open; how many of these there are."""
+    held = 0
+    for i in range(edges.size):
+        place = edges[i] & ((1 << _PLACE) - 1)
+        low = place >> 1
+        high = low + (columns if place & 1 else 1)
+        a, b = find(parent, low), find(parent, high)
+        if a == b or find(link, a + 1) == find(link, b + 1):
+            continue
+        unite(link, a + 1, b + 1)
+        if flags[a] == 0 or flags[b] == 0:
+            flag = flags[a] | flags[b]
+            unite(parent, a, b)
+            flags[min(a, b)] = flag
+        else:
+            edges[held] = edges[i]
+            held += 1
+    return held
+
+
+@compiled
+def _number(kind: npt.NDArray[np.uint8], parent: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]) -> int:
+    """Local ids from 1 in raster order of each tree's first node; returns how many."""
+    count = 0
+    rows, columns = ids.shape
+    for y in range(rows):
+        for x in range(columns):
+            if kind[y, x]:
+                here = y * columns + x
+                root = find(parent, here)
+                if root == here:
+                    count += 1
+                    ids[y, x] = count
+                else:
+                    ids[y, x] = ids[root // columns, root % columns]
+    return count
+
+
+@compiled
+def _count_pixels(
+    ids: npt.NDArray[np.int32],
+    kind: npt.NDArray[np.uint8],
+    start: npt.NDArray[np.int64],
+    area: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    box: npt.NDArray[np.int64],
+) -> None:
+    """Pixels, first pixel and box of every tree, of the foreground alone."""
+    y0, x0, width = start
+    for y in range(ids.shape[0]):
+        for x in range(ids.shape[1]):
+            if kind[y, x] & _FOREGROUND:
+                row = ids[y, x] - 1
+                area[row] += 1
+                first[row] = min(first[row], (y + y0) * width + x + x0)
+                box[row, 0] = min(box[row, 0], y + y0)
+                box[row, 1] = min(box[row, 1], x + x0)
+                box[row, 2] = max(box[row, 2], y + y0 + 1)
+                box[row, 3] = max(box[row, 3], x + x0 + 1)
