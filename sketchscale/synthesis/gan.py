@@ -5,7 +5,9 @@
 
 Guarantees:
   * a step is a function of the state and the batch; it happens whole, or raises and changes no weight;
-  * processes that train together hold the same weights, to the bit: gradients and running statistics are averaged.
+  * processes that train together hold the same weights, to the bit: gradients are averaged, batch norm is over all
+    crops of the step. Terms that are ratios (points, slopes, Dice) are those of a process's own crops, so several
+    processes teach nearly what one would, not exactly.
 
 Source: "Points to synthetic microscopy" (weights of the terms as released: 5 for both cycles, 1 for both points).
 """
@@ -27,6 +29,7 @@ from sketchscale.synthesis.losses import critic_loss, fooling_loss, map_loss, ma
 from sketchscale.synthesis.networks import MAPS, Critic, Generator, GeneratorConfig
 from sketchscale.synthesis.scenes import SceneBatch
 from sketchscale.training.distributed import World
+from sketchscale.training.learner import join_batch_norm
 
 __all__ = ["PAPER_SIZE", "Gan", "GanConfig", "NotFiniteError"]
 
@@ -126,6 +129,7 @@ class Gan:
 
     def __post_init__(self) -> None:
         self.nets = self._networks().to(self.device).train()
+        self.nets["f"] = join_batch_norm(self.nets["f"], self.device, self.world)
         self.means = nn.ModuleDict({k: self._networks()[k] for k in ("g", "f")}).to(self.device).train()
         self.means.load_state_dict({k: v for k, v in self.nets.state_dict().items() if k[0] in "gf"})
         self.means.requires_grad_(False)

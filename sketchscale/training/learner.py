@@ -26,7 +26,7 @@ from sketchscale.training.config import OPTIMIZERS, TrainingConfig
 from sketchscale.training.distributed import World
 from sketchscale.training.prefetch import Batch
 
-__all__ = ["Learner", "NotANumberError"]
+__all__ = ["Learner", "NotANumberError", "join_batch_norm"]
 
 Weights = dict[str, torch.Tensor]
 
@@ -50,7 +50,7 @@ class Learner:
         self.config, self.device, self.world = config, device, world
         network = network.to(device).train()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network = _together(network, device, world)
+        self.network = network = join_batch_norm(network, device, world)
         self.forward = _compiled(network, config, device)
         self.loss = find_loss(config.loss.name)
         self.optimizer = _optimizer(network, config, device)
@@ -157,8 +157,8 @@ def part(tensors: Mapping[str, torch.Tensor], name: str) -> Weights:
     return {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
 
 
-def _together(network: nn.Module, device: torch.device, world: World) -> nn.Module:
-    """With batch norm over all processes."""
+def join_batch_norm(network: nn.Module, device: torch.device, world: World) -> nn.Module:
+    """The network with batch norm over all processes."""
     if world.size == 1:
         return network
     if device.type == "cuda":

@@ -16,6 +16,7 @@ from sketchscale.synthesis.training import Sample, SynthesisHooks, train_synthes
 from sketchscale.training.config import Step
 from tests.synthesis.test_gan import TINY
 from tests.synthesis.test_scenes import pointed
+from tests.training.several_processes import run_several
 
 QUICK = replace(TINY, steps=4, sheet_every=2, save_every_s=1e9, threads=1)
 
@@ -139,6 +140,15 @@ def test_folders_that_hold_none_or_a_damaged_one_are_refused(whole, tmp_path):
     (tmp_path / "synthesis.json").write_text(json.dumps(settings | {"crop": "large"}))
     with pytest.raises(InputError, match="expected: a folder that `sketchscale synthesize train` wrote"):
         load_synthesis(str(tmp_path))
+
+
+def test_two_processes_end_with_the_same_weights_and_one_log(whole, tmp_path):
+    run_several(tmp_path, 2, "tests.synthesis.several_processes")
+    first, second = (torch.load(tmp_path / f"weights_{rank}.pt", weights_only=True) for rank in range(2))
+    for net, alone in (("g", whole.generator), ("f", whole.masker)):
+        assert first[net].keys() == second[net].keys() == alone.state_dict().keys()
+        assert all(torch.equal(first[net][k], second[net][k]) for k in first[net])
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == QUICK.steps
 
 
 def test_points_drawn_from_a_loaded_synthesis_are_those_of_the_first(whole, tmp_path):

@@ -64,12 +64,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run_several(folder: Path, size: int) -> None:
-    """So many processes that run `main`."""
+def run_several(folder: Path, size: int, module: str = "tests.training.several_processes") -> None:
+    """So many processes that run the `main` of a module."""
     meeting = {"WORLD_SIZE": f"{size}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{free_port()}"}
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.training.several_processes", str(folder)],
+            [sys.executable, "-m", module, str(folder)],
             env={**os.environ, **meeting, "OMP_NUM_THREADS": "1", "RANK": str(r), "LOCAL_RANK": str(r)},
             cwd=ROOT,
             stderr=subprocess.PIPE,
