@@ -1,0 +1,153 @@
+"""Whether generated images are bright where real ones are: the check against inverted colours.
+
+    1. every object differs from the background of its image by d, channel by channel
+    2. the order of a channel is the sign of the mean of d over all objects of all images, if that mean is more than 3
+       of its standard errors from 0; else it is undecided
+    3. kept: orders decided in real and in generated images agree
+
+The standard error is the larger of two: of objects that know nothing of each other, and of images whose objects do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.errors import InputError
+
+__all__ = ["ChannelOrder", "contrast_order", "labels_of_points", "order_kept"]
+
+_ERRORS = 3.0
+_LEAST = 3
+"""Objects that an order takes."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelOrder:
+    """Objects against background, in one channel.
+
+    Attributes:
+        objects, background: means over the objects' means and over the images' backgrounds, each counted once for
+            every object that lies in it.
+        error: standard error of their difference.
+        count: objects.
+        brighter, darker: images in which the objects are so, decided from that image alone.
+        images: all with an object and background.
+    """
+
+    objects: float
+    background: float
+    error: float
+    count: int
+    brighter: int
+    darker: int
+    images: int
+
+    @property
+    def sign(self) -> int:
+        """1 where objects are brighter, -1 where they are darker, 0 where that is undecided."""
+        return _sign(self.objects - self.background, self.error, self.count)
+
+
+def _sign(difference: float, error: float, count: int) -> int:
+    decided = count >= _LEAST and abs(difference) > _ERRORS * error and abs(difference) > 1e-6
+    return int(np.sign(difference)) if decided else 0
+
+
+def labels_of_points(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
+    """A square of 3 x 3 px around each point, cut at the border; where squares meet, the later point has the pixel.
+
+    So objects of which only a point is known have a mean; the rest of each counts as background, which makes the
+    difference smaller, not another.
+
+    Args:
+        points: (n, 2) of (y, x), px.
+
+    >>> labels_of_points(np.array([[0.0, 0.0]]), (3, 3)).tolist()
+    [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    """
+    labels = np.zeros(shape, np.uint32)
+    for number, (y, x) in enumerate(np.floor(np.asarray(points) + 0.5).astype(np.int64), start=1):
+        labels[max(0, y - 1) : max(0, y + 2), max(0, x - 1) : max(0, x + 2)] = number
+    return labels
+
+
+def contrast_order(
+    images: Sequence[npt.NDArray[np.float32]], labels: Sequence[npt.NDArray[np.integer]]
+) -> tuple[ChannelOrder, ...]:
+    """The order of each channel, see the module.
+
+    Args:
+        images: (c, y, x) each, of the same scale of intensities.
+        labels: (y, x) of each image, 0 is background; images without an object, or without background, do not count.
+
+    Returns:
+        One for each channel; undecided where there is no object.
+
+    Raises:
+        InputError: no image, or not one label image for each.
+
+    >>> labels = np.array([[0, 1, 0, 2, 0, 3, 0]])
+    >>> contrast_order([(labels == 0)[None].astype(np.float32)], [labels])[0].sign
+    -1
+    """
+    if not images or len(images) != len(labels):
+        raise InputError.of(
+            found=f"{len(images)} images, {len(labels)} label images", expected="one for each", fix="pass both"
+        )
+    measured = [m for m in (_means(i, j) for i, j in zip(images, labels, strict=True)) if m is not None]
+    return tuple(_order([(m[0][channel], m[1][channel]) for m in measured]) for channel in range(len(images[0])))
+
+
+def _means(image: npt.NDArray[np.float32], labels: npt.NDArray[np.integer]) -> tuple[Floats, Floats] | None:
+    """(c, objects) and (c,): means of the objects and of the background."""
+    names, place = np.unique(labels, return_inverse=True)
+    if len(names) < 2 or names[0] != 0:
+        return None
+    area = np.bincount(place.ravel())
+    means = np.stack([np.bincount(place.ravel(), channel.ravel()) / area for channel in image])
+    return means[:, 1:], means[:, 0]
+
+
+def _order(images: list[tuple[Floats, np.float64]]) -> ChannelOrder:
+    """From the objects' means and the background of each image."""
+    if not images:
+        return ChannelOrder(objects=0.0, background=0.0, error=0.0, count=0, brighter=0, darker=0, images=0)
+    apart = [objects - background for objects, background in images]
+    everything = np.concatenate(apart)
+    signs = [_sign(float(d.mean()), _error([d]), len(d)) for d in apart]
+    objects = float(np.concatenate([objects for objects, _ in images]).mean())
+    return ChannelOrder(
+        objects=objects,
+        background=objects - float(everything.mean()),
+        error=_error(apart),
+        count=len(everything),
+        brighter=signs.count(1),
+        darker=signs.count(-1),
+        images=len(images),
+    )
+
+
+def _error(groups: Sequence[Floats]) -> float:
+    """Standard error of the mean of all values, see the module."""
+    values = np.concatenate(groups)
+    n, k, mean = len(values), len(groups), values.mean()
+    alone = values.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    sums = np.array([(group - mean).sum() for group in groups])
+    together = np.sqrt((sums**2).sum() * k / (k - 1)) / n if k > 1 else 0.0
+    return float(max(alone, together))
+
+
+def order_kept(real: Sequence[ChannelOrder], made: Sequence[ChannelOrder]) -> bool | None:
+    """Whether the orders agree in all channels where both are decided; None where there is no such channel.
+
+    >>> order_kept((), ()) is None
+    True
+    """
+    pairs = [(a.sign, b.sign) for a, b in zip(real, made, strict=True) if a.sign and b.sign]
+    return all(a == b for a, b in pairs) if pairs else None

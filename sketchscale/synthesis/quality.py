@@ -1,0 +1,326 @@
+"""What a synthesis is worth, short of training a segmenter on it, which is what counts (benchmarks/synthesis.py).
+
+    fidelity      distances of painted crops from real ones, beside those of two halves of the real ones: the floor
+    diversity     how much images of one layout differ by their noise; 0 where the generator ignores it
+    consistency   objects are painted, and read back by the mask network: are they the same?
+
+The order of bright and dark is in contrast.py, what crops are compared by in features.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+
+from sketchscale.annotations.hover_maps import maps_from_labels
+from sketchscale.errors import InputError
+from sketchscale.metrics import Overlaps, count_overlaps, join_images, score_overlaps
+from sketchscale.metrics.distributions import frechet_distance, kernel_distance
+from sketchscale.synthesis.features import (
+    colour_features,
+    cut_crops,
+    halves,
+    texture_features,
+)
+from sketchscale.synthesis.losses import maps_of
+from sketchscale.synthesis.model import Synthesis
+from sketchscale.synthesis.pairs import paint
+from sketchscale.synthesis.scenes import PointedSource
+
+__all__ = [
+    "Consistency",
+    "Distances",
+    "Diversity",
+    "Fidelity",
+    "consistency",
+    "diversity",
+    "fidelity",
+    "noise_of",
+    "objects_of_maps",
+    "read_maps",
+]
+
+Image = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distances:
+    """Of made crops from real ones, and of two halves of the real ones from one another, which is the floor.
+
+    Features are divided by their standard deviation over the real crops.
+
+    Attributes:
+        features: how many.
+        frechet, frechet_floor: Fréchet distance divided by the number of features: a set that is shifted by one
+            standard deviation in each feature is 1 away. Too large where crops are few; the floor is as much too large.
+        kernel, kernel_floor: kernel distance, mean over subsets; may be below 0.
+        kernel_deviation, kernel_floor_deviation: standard deviation over subsets.
+    """
+
+    features: int
+    frechet: float
+    frechet_floor: float
+    kernel: float
+    kernel_deviation: float
+    kernel_floor: float
+    kernel_floor_deviation: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """How much made crops look like real ones.
+
+    Attributes:
+        crops: on each side of each distance. crop: px.
+        texture, colour: see features.py.
+    """
+
+    crops: int
+    crop: int
+    texture: Distances
+    colour: Distances
+
+
+def fidelity(
+    real: Sequence[PointedSource], made: Sequence[Image], *, crops: int = 200, crop: int = 128, seed: int = 0
+) -> Fidelity:
+    """Distances of made images from real ones.
+
+    The real images are parted into halves that share no pixel; `crops` / 2 are cut from each half and from the made
+    images, so that all distances are of equally many crops, and the floor has the bias that the others have. Distances
+    of the made crops are means over both halves.
+
+    Args:
+        real: images in [-1, 1]. made: (c, y, x) in [0, 1].
+        crops: of the real images in all, at least 8. crop: side, a multiple of 8 px.
+        seed: of halves, places and subsets.
+
+    Raises:
+        InputError: an image smaller than a crop, too few crops, other channels, or a single real image that cannot be
+            halved.
+    """
+    half = crops // 2
+    _check(real, made, half, crop)
+    sets = [cut_crops(part, half, crop, (seed, i)) for i, part in enumerate(halves(real, crop, seed))]
+    sets.append(_cut_made(made, half, crop, seed))
+    texture, colour = (
+        _distances(*(measure(s) for s in sets), seed=seed) for measure in (texture_features, colour_features)
+    )
+    return Fidelity(crops=half, crop=crop, texture=texture, colour=colour)
+
+
+def _check(real: Sequence[PointedSource], made: Sequence[Image], half: int, crop: int) -> None:
+    if half < 4 or crop < 8 or crop % 8:
+        raise InputError.of(
+            found=f"{2 * half} crops of {crop} px", expected="at least 8, of a multiple of 8 px", fix="the defaults"
+        )
+    channels = {image.channels for image in real} | {len(image) for image in made}
+    if not made or len(channels) > 1 or min(min(image.shape[1:]) for image in made) < crop:
+        raise InputError.of(
+            found=f"{len(made)} made images; channels {', '.join(map(str, sorted(channels)))}",
+            expected=f"at least one, of {crop} px or more, with the channels of the real images",
+            fix="a smaller --crop, or --channel",
+        )
+
+
+def _cut_made(made: Sequence[Image], n: int, crop: int, seed: int) -> list[Image]:
+    rng = np.random.default_rng((seed, 2))
+    found = []
+    for number in range(n):
+        image = made[number % len(made)]
+        y, x = (int(rng.integers(0, side - crop + 1)) for side in image.shape[1:])
+        found.append(image[:, y : y + crop, x : x + crop])
+    return found
+
+
+def _distances(first: Floats, second: Floats, made: Floats, *, seed: int) -> Distances:
+    real = np.concatenate([first, second])
+    deviation = real.std(0)
+    # what does not vary in real crops has a scale all the same, so that it cannot outweigh the rest
+    scale = np.maximum(deviation, max(0.01 * float(deviation.mean()), 1e-9))
+    first, second, made = ((f - real.mean(0)) / scale for f in (first, second, made))
+    features = first.shape[1]
+    floor = kernel_distance(first, second, seed=seed)
+    kernels = [kernel_distance(part, made, seed=seed) for part in (first, second)]
+    return Distances(
+        features=features,
+        frechet=float(np.mean([frechet_distance(part, made) for part in (first, second)])) / features,
+        frechet_floor=frechet_distance(first, second) / features,
+        kernel=float(np.mean([k.mean for k in kernels])),
+        kernel_deviation=float(np.mean([k.deviation for k in kernels])),
+        kernel_floor=floor.mean,
+        kernel_floor_deviation=floor.deviation,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diversity:
+    """How images of the same layout differ by their noise: means over layouts and over pairs of images.
+
+    Attributes:
+        pixels: mean absolute difference, of intensities in [0, 1]; 0 where noise is ignored.
+        features: root mean square difference of the texture features.
+        layouts: the same between images of different layouts with the same noise, to read `features` by.
+    """
+
+    pixels: float
+    features: float
+    layouts: float
+
+
+def diversity(synthesis: Synthesis, layouts: Sequence[npt.NDArray[np.integer]], seeds: Sequence[int]) -> Diversity:
+    """What noise does.
+
+    Args:
+        layouts: label images (y, x), sides multiples of 8; at least 2.
+        seeds: of noises, at least 2; each is drawn from its seed alone.
+
+    Raises:
+        InputError: fewer than two of either.
+    """
+    if min(len(layouts), len(seeds)) < 2:
+        raise InputError.of(
+            found=f"{len(layouts)} layouts, {len(seeds)} seeds", expected="at least 2 of each", fix="more of them"
+        )
+    noises = [noise_of(synthesis, seed) for seed in seeds]
+    images = [[paint(synthesis, labels, noise) for noise in noises] for labels in layouts]
+    seen = np.stack([texture_features(row) for row in images])
+    pixels = [float(np.abs(a - b).mean()) for row in images for a, b in itertools.combinations(row, 2)]
+    return Diversity(
+        pixels=float(np.mean(pixels)),
+        features=_spread(seen),
+        layouts=_spread(seen.transpose(1, 0, 2)),
+    )
+
+
+def _spread(seen: Floats) -> float:
+    """Root mean square difference over the pairs within each group, of (group, member, feature); mean over pairs."""
+    pairs = [a - b for group in seen for a, b in itertools.combinations(group, 2)]
+    return float(np.mean([np.sqrt((d**2).mean()) for d in pairs]))
+
+
+def noise_of(synthesis: Synthesis, seed: int) -> npt.NDArray[np.float32]:
+    """(noise,) float32, normal numbers."""
+    return np.random.default_rng(seed).standard_normal(synthesis.config.generator.noise).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consistency:
+    """Painted objects against those read back from the picture.
+
+    Attributes:
+        dice, iou: of the foreground: m above one half.
+        h_error, v_error: mean absolute errors of h and v inside the painted objects; they go from -1 to 1.
+        f1, aji: of the objects, IoU at least 0.5; all layouts together. See `objects_of_maps`.
+        f1_reading, aji_reading: of the same reading in the exact maps: what it can reach.
+        painted, read: numbers of objects.
+    """
+
+    dice: float
+    iou: float
+    h_error: float
+    v_error: float
+    f1: float
+    aji: float
+    f1_reading: float
+    aji_reading: float
+    painted: int
+    read: int
+
+
+def consistency(synthesis: Synthesis, layouts: Sequence[npt.NDArray[np.integer]], *, seed: int = 0) -> Consistency:
+    """Paint known objects and read them back with the mask network.
+
+    A cycle can be consistent and wrong: networks may hide what they need in pictures of any colour. Read it beside the
+    order of bright and dark.
+
+    Args:
+        layouts: label images (y, x), 0 is background; at least one object in all.
+        seed: of the noises, one for each layout.
+
+    Raises:
+        InputError: no object.
+    """
+    if not any(labels.any() for labels in layouts):
+        raise InputError.of(found="layouts without an object", expected="at least one", fix="draw more layouts")
+    exact, found, overlaps = [], [], []
+    for number, labels in enumerate(layouts):
+        exact.append(maps_from_labels(labels))
+        found.append(read_maps(synthesis, paint(synthesis, labels, noise_of(synthesis, seed + number))))
+        overlaps.append([count_overlaps(labels, objects_of_maps(maps)) for maps in (found[-1], exact[-1])])
+    return _compared(exact, found, [pair[0] for pair in overlaps], [pair[1] for pair in overlaps])
+
+
+def _compared(
+    exact: Sequence[Image], found: Sequence[Image], read: Sequence[Overlaps], best: Sequence[Overlaps]
+) -> Consistency:
+    true, seen = (np.concatenate([m.reshape(3, -1) for m in maps], 1) for maps in (exact, found))
+    inside, above = true[2] > 0.5, seen[2] > 0.5
+    both, either = int((inside & above).sum()), int((inside | above).sum())
+    error = np.abs(true[:2] - seen[:2])[:, inside].mean(1)
+    scores, limit = (score_overlaps(join_images(o), (0.5,)) for o in (read, best))
+    return Consistency(
+        dice=2 * both / (both + either),
+        iou=both / either,
+        h_error=float(error[0]),
+        v_error=float(error[1]),
+        f1=scores.at(0.5).f1,
+        aji=scores.aji,
+        f1_reading=limit.at(0.5).f1,
+        aji_reading=limit.aji,
+        painted=scores.n_true,
+        read=scores.n_pred,
+    )
+
+
+def read_maps(synthesis: Synthesis, image: Image) -> Image:
+    """What the mask network reads.
+
+    Args:
+        image: (c, y, x) in [0, 1]; of any size, as the rest up to a multiple of the stride is mirrored.
+
+    Returns:
+        float32 (3, y, x): h and v in [-1, 1], m in [0, 1].
+    """
+    stride = 1 << (len(synthesis.config.mask_widths) - 1)
+    rest = [(0, 0), *((0, -n % stride) for n in image.shape[1:])]
+    device = next(synthesis.masker.parameters()).device
+    pixels = torch.from_numpy(np.pad(image, rest, mode="symmetric") * np.float32(2) - np.float32(1))
+    with torch.inference_mode():
+        maps = maps_of(synthesis.masker(pixels[None].to(device)))[0].float().cpu().numpy()
+    read: Image = maps[:, : image.shape[1], : image.shape[2]]
+    return read
+
+
+def objects_of_maps(maps: Image) -> npt.NDArray[np.int32]:
+    """A simple reading of maps, for measuring: not what a segmentation is made with.
+
+    Markers are the connected pixels (8 neighbours) with m above 1/2 and |h| and |v| below 1/2, the middles of objects;
+    a pixel with m above 1/2 belongs to the nearest marker, if both are in the same connected foreground (4 neighbours),
+    else to none.
+
+    Args:
+        maps: (3, y, x), see `read_maps`.
+
+    Returns:
+        int32 (y, x), 0 is background.
+
+    >>> objects_of_maps(maps_from_labels(np.array([[0, 1, 1, 1, 2, 2, 2]]))).tolist()
+    [[0, 1, 1, 1, 2, 2, 2]]
+    """
+    inside = maps[2] > 0.5
+    markers, n = ndimage.label(inside & (np.abs(maps[:2]) < 0.5).all(0), np.ones((3, 3)))
+    if not n:
+        return np.zeros(inside.shape, np.int32)
+    pieces, _ = ndimage.label(inside)
+    nearest = ndimage.distance_transform_edt(markers == 0, return_distances=False, return_indices=True)
+    same = pieces[tuple(nearest)] == pieces
+    labels: npt.NDArray[np.int32] = np.where(inside & same, markers[tuple(nearest)], 0).astype(np.int32)
+    return labels
