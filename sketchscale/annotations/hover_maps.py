@@ -4,6 +4,9 @@
     v   the same from top to bottom
     m   1 inside, 0 outside
 
+Of partial annotation, m is known wherever anything is annotated. v and h are known, as 0, in background and on drawn
+boundaries, and in the objects that are visible whole: those without an unknown 4-neighbour, where they could go on.
+
 Source: HoVer-Net (Graham et al. 2019, section III-A), with the centre rounded to a pixel.
 """
 
@@ -11,8 +14,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-__all__ = ["maps_from_labels"]
+from sketchscale.annotations.targets import BEYOND, UNKNOWN
+
+__all__ = ["maps_from_labels", "maps_from_sketch"]
 
 
 def maps_from_labels(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
@@ -39,6 +45,26 @@ def maps_from_labels(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]
         maps[channel, y, x] = offset / _extent(offset, ids, count.size)
     maps[2, y, x] = 1
     return maps
+
+
+def maps_from_sketch(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """v, h, m of an annotation, and where v and h are known.
+
+    Args:
+        codes: (y, x), see targets.region_codes. An object that the image's border cuts is taken as it is.
+
+    Returns:
+        float32 (4, y, x): v, h, m in the order of flow y, flow x, distance, and 1 where v and h are known, else 0. m is
+        known where a pixel is annotated; it is 0 on drawn boundaries.
+
+    >>> maps_from_sketch(np.array([[0, 1, 1, 1, 0, 2, 2, -1]], np.int32))[[1, 3], 0].tolist()
+    [[0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]]
+    """
+    h, v, m = maps_from_labels(np.where(codes > 0, codes, 0))
+    beside = ndimage.binary_dilation(codes == UNKNOWN) & (codes > 0)
+    cut = np.isin(codes, np.unique(codes[beside]))
+    known = ~cut & (codes != UNKNOWN) & (codes != BEYOND)
+    return np.stack([v, h, m, known.astype(np.float32)])
 
 
 def _extent(offset: npt.NDArray[np.int64], ids: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:

@@ -72,6 +72,7 @@ class Targets:
         boundary: (y, x), boundary pixels. boundary_known: where it is certain whether a pixel is one.
         signed: (y, x), px, the signed distance: at least 0.5 inside, at most -0.5 elsewhere; 0 where not known.
         signed_known: (y, x), where `signed` is exact.
+        maps: (4, y, x), see hover_maps.maps_from_sketch; (0, y, x) where they were not asked for.
     """
 
     flow: npt.NDArray[np.float32]
@@ -87,6 +88,7 @@ class Targets:
     boundary_known: npt.NDArray[np.bool_]
     signed: npt.NDArray[np.float32]
     signed_known: npt.NDArray[np.bool_]
+    maps: npt.NDArray[np.float32]
 
 
 def targets_from_sketch(
@@ -147,6 +149,7 @@ def targets_from_sketch(
         boundary_known=(inside & ((to_edge == 1) | (to_unknown > 1))) | drawn | background,
         signed=below,
         signed_known=below_known,
+        maps=np.zeros((0, *codes.shape), np.float32),
     )
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sketchscale.errors import UnknownNameError
-from sketchscale.losses.base import BatchTargets, EikonalConfig, Loss, LossConfig, OmniposeConfig
+from sketchscale.losses.base import BatchTargets, EikonalConfig, HoverConfig, Loss, LossConfig, OmniposeConfig
 from sketchscale.losses.dense import dense
 from sketchscale.losses.eikonal import eikonal
+from sketchscale.losses.hover import hover
 from sketchscale.losses.omnipose import sketchpose_1
 from sketchscale.losses.sketchpose import sketchpose
 
@@ -21,12 +22,14 @@ __all__ = [
     "LOSSES",
     "BatchTargets",
     "EikonalConfig",
+    "HoverConfig",
     "Loss",
     "LossConfig",
     "OmniposeConfig",
     "dense",
     "eikonal",
     "find_loss",
+    "hover",
     "sketchpose",
     "sketchpose_1",
 ]
@@ -36,6 +39,7 @@ LOSSES: Mapping[str, Loss] = {
     "sketchpose-1": Loss(compute=sketchpose_1, outputs=4),
     "eikonal": Loss(compute=eikonal, outputs=3, signed=True),
     "dense": Loss(compute=dense, outputs=3, dense=True),
+    "hover": Loss(compute=hover, outputs=3, target="hover"),
 }
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import distributed
@@ -24,6 +25,7 @@ from sketchscale.errors import InputError
 __all__ = [
     "BatchTargets",
     "EikonalConfig",
+    "HoverConfig",
     "Loss",
     "LossConfig",
     "OmniposeConfig",
@@ -114,6 +116,25 @@ class EikonalConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoverConfig:
+    """Weights of the four terms of `hover`: squares and slopes of the maps, cross-entropy and Dice of m."""
+
+    squares: float = 1.0
+    slopes: float = 1.0
+    entropy: float = 1.0
+    dice: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.squares, self.slopes, self.entropy, self.dice) < 0:
+            raise InputError.of(
+                found=f"loss weights squares {self.squares}, slopes {self.slopes}, entropy {self.entropy}, "
+                f"dice {self.dice}",
+                expected="none below 0",
+                fix="leave them at 1",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
     """Which loss, and its weights.
 
@@ -126,6 +147,7 @@ class LossConfig:
             whose `band` says which background is taught in px.
         rim: px, see `far`.
         omnipose: of `sketchpose-1` only. eikonal: of `eikonal` only.
+        hover: of `hover` only, which has none of the first three weights.
     """
 
     name: str = "sketchpose"
@@ -136,6 +158,7 @@ class LossConfig:
     rim: int = 4
     omnipose: OmniposeConfig = field(default_factory=OmniposeConfig)
     eikonal: EikonalConfig = field(default_factory=EikonalConfig)
+    hover: HoverConfig = field(default_factory=HoverConfig)
 
     def __post_init__(self) -> None:
         if min(self.flow, self.distance, self.bounds) < 0 or not 0 < self.far <= 1 or not 0 <= self.rim <= 64:
@@ -154,6 +177,7 @@ class BatchTargets:
     Attributes:
         flow: (n, 2, y, x). distance, lower, upper, signed: (n, y, x), px.
         known, flow_known, bounded, inside, background, boundary, boundary_known, signed_known: (n, y, x) bool.
+        maps: (n, 4, y, x), v, h, m and where v and h are known; (n, 0, y, x) where the loss does not read them.
     """
 
     flow: torch.Tensor
@@ -169,6 +193,7 @@ class BatchTargets:
     boundary_known: torch.Tensor
     signed: torch.Tensor
     signed_known: torch.Tensor
+    maps: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,14 +203,17 @@ class Loss:
     Attributes:
         compute: the pure function.
         outputs: channels that the network must have: flow y, flow x, distance and, from the fourth on, the loss's own.
+            For the target "hover" v, h and m instead.
         dense: whether every pixel must be annotated.
         signed: whether the distance is negative in proportion in background (else the constant `outside`).
+        target: what the network is taught to give, see networks.model.ModelConfig.
     """
 
     compute: Callable[[torch.Tensor, BatchTargets, LossConfig], torch.Tensor]
     outputs: int = 3
     dense: bool = False
     signed: bool = False
+    target: Literal["flow", "hover"] = "flow"
 
     def __call__(self, prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
         return self.compute(prediction, targets, config)

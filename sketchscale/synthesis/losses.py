@@ -17,10 +17,10 @@ Source: "Points to synthetic microscopy", equations of the loss; HoVer-Net for m
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch.nn import functional
+
+from sketchscale.losses.hover import slope_errors, square_errors
 
 __all__ = ["critic_loss", "fooling_loss", "map_loss", "maps_of", "point_loss"]
 
@@ -59,30 +59,14 @@ def map_loss(outputs: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     >>> bool(map_loss(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)) > 0)
     True
     """
-    hv, inside = torch.tanh(outputs[:, :2]), maps[:, 2:]
-    squares = ((hv - maps[:, :2]) ** 2).mean()
-    slopes = (_slopes(hv) - _slopes(maps[:, :2])) ** 2 * inside
-    slope = slopes.sum() / (2 * inside.sum() + 1e-8)
+    vh, truth, inside = torch.tanh(outputs[:, [1, 0]]), maps[:, [1, 0]], maps[:, 2:]
+    squares = square_errors(vh, truth).mean()
+    slope = (slope_errors(vh, truth) * inside[:, 0]).sum() / (inside.sum() + 1e-8)
     entropy = functional.binary_cross_entropy_with_logits(outputs[:, 2:], inside)
     probability = torch.sigmoid(outputs[:, 2:])
     both = (probability * inside).sum()
     dice = 1 - (2 * both + _SMOOTH) / (probability.sum() + inside.sum() + _SMOOTH)
     return squares + slope + entropy + dice
-
-
-def _slopes(hv: torch.Tensor) -> torch.Tensor:
-    """Slope of h along x and of v along y over 5 x 5 pixels."""
-    along = _slope_kernel().to(hv)
-    h = functional.conv2d(hv[:, :1], along[None, None], padding=2)
-    v = functional.conv2d(hv[:, 1:], along.T[None, None], padding=2)
-    return torch.cat([h, v], 1)
-
-
-@functools.cache
-def _slope_kernel() -> torch.Tensor:
-    x = torch.arange(-2.0, 3.0)
-    square = x[:, None] ** 2 + x[None, :] ** 2
-    return torch.where(square > 0, x[None, :] / square.clamp(min=1e-9), torch.zeros(5, 5))
 
 
 def point_loss(outputs: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sketchscale.annotations.hover_maps import maps_from_sketch
 from sketchscale.annotations.targets import BEYOND, UNKNOWN, Targets, region_codes, targets_from_sketch
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
@@ -33,7 +34,8 @@ from sketchscale.training.augment import AugmentConfig, draw_pose, expose, mirro
 __all__ = ["AnnotatedImage", "PatchSource", "TrainingImage", "check_dense", "patch_targets"]
 
 MARGIN = 16
-_DENSE_MARGIN = 32
+_WIDE_MARGIN = 32
+"""Of dense losses, and for maps, which are known in objects that are visible whole."""
 _DRAWN = -2
 
 
@@ -109,7 +111,7 @@ class PatchSource:
     Args:
         size: of patches, px. outside: px, the distance taught in background.
         dense: for losses that take every pixel as annotated. A drawn boundary pixel counts as background then.
-        signed: whether the signed distance is wanted, which few losses read.
+        signed: whether the signed distance is wanted, which few losses read. maps: and h/v maps.
         keep_bytes: of images with their annotation that are kept between patches; None keeps all. No effect on batches.
 
     Raises:
@@ -125,12 +127,13 @@ class PatchSource:
         outside: float,
         dense: bool = False,
         signed: bool = True,
+        maps: bool = False,
         keep_bytes: int | None = None,
     ) -> None:
         if dense:
             check_dense(images)
         self.images, self.size, self.augment, self.outside, self.dense = tuple(images), size, augment, outside, dense
-        self.signed, self.kept = signed, _Kept(keep_bytes)
+        self.signed, self.maps, self.kept = signed, maps, _Kept(keep_bytes)
         self.useful = [i for i in range(len(self.images)) if self._says_something(i)]
         if not self.useful:
             raise InputError.of(found="no annotated pixel", expected="strokes", fix="draw some, or check the labels")
@@ -161,9 +164,9 @@ class PatchSource:
         drawable = self._drawn_from(position)
         spots = drawable.spots
         pose = draw_pose(rng, self._centre(rng, spots), spots.diameter, self.augment)
-        margin = _DENSE_MARGIN if self.dense else MARGIN
+        margin = _WIDE_MARGIN if self.dense or self.maps else MARGIN
         image, codes = sample_patch(drawable.image, spots.codes, pose, self.size, margin)
-        targets = patch_targets(codes, margin, self.outside, dense=self.dense, signed=self.signed)
+        targets = patch_targets(codes, margin, self.outside, dense=self.dense, signed=self.signed, maps=self.maps)
         beyond = codes[margin:-margin, margin:-margin] == BEYOND
         if self.dense and beyond.any():
             mirrored = mirrored_codes(spots.codes, pose, self.size, margin)
@@ -253,7 +256,13 @@ def _spots(image: AnnotatedImage, dense: bool) -> _Spots:
 
 
 def patch_targets(
-    codes: npt.NDArray[np.int32], margin: int, outside: float, *, dense: bool = False, signed: bool = True
+    codes: npt.NDArray[np.int32],
+    margin: int,
+    outside: float,
+    *,
+    dense: bool = False,
+    signed: bool = True,
+    maps: bool = False,
 ) -> Targets:
     """Targets of the inner part of a crop; what lies beyond the crop counts as unknown.
 
@@ -261,14 +270,15 @@ def patch_targets(
         codes: (y + 2 margin, x + 2 margin), see annotations.targets.region_codes. margin: px, at least 1.
         dense: take the crop for all there is instead. Where it shows no boundary at all, the object's distance is that
             to the crop's border, and its flow 0.
-        signed: see annotations.targets.
+        signed: see annotations.targets. maps: whether h/v maps are wanted, see annotations.hover_maps.
     """
     ring = np.ones(codes.shape, np.bool_)
     ring[1:-1, 1:-1] = False
     hidden = np.where(ring & (codes != BEYOND), UNKNOWN, codes)
     core = np.s_[..., margin:-margin, margin:-margin]
     if not dense:
-        return _cut(hidden, core, outside, signed)
+        targets = _cut(hidden, core, outside, signed)
+        return replace(targets, maps=maps_from_sketch(hidden)[core]) if maps else targets
     whole = _cut(codes, core, outside, signed)
     endless = whole.inside & ~whole.known
     if not endless.any():

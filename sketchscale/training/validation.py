@@ -112,6 +112,7 @@ def source_for(images: Sequence[AnnotatedImage], config: TrainingConfig, augment
         outside=config.outside,
         dense=loss.dense,
         signed=loss.signed,
+        maps=loss.target == "hover",
         keep_bytes=config.keep_bytes,
     )
 

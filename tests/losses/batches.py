@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sketchscale.annotations.hover_maps import maps_from_sketch
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.losses import BatchTargets, EikonalConfig, LossConfig
 from sketchscale.training.patches import stack_targets
@@ -20,8 +21,13 @@ DATA_ONLY = EikonalConfig(length=0, slope=0, coupling=0)
 
 
 def batch(*sketches: Codes) -> BatchTargets:
-    """Targets of sketches of one size, in region codes."""
-    return stack_targets([targets_from_sketch(np.where(s == -2, -1, s), s == -2) for s in sketches])
+    """Targets of sketches of one size, in region codes, with maps."""
+    return stack_targets(
+        [
+            replace(targets_from_sketch(np.where(s == -2, -1, s), s == -2), maps=maps_from_sketch(s.astype(np.int32)))
+            for s in sketches
+        ]
+    )
 
 
 def random_batch(seed: int, shape: tuple[int, int] = (14, 17)) -> BatchTargets:
@@ -43,6 +49,9 @@ def data_only(name: str, config: LossConfig | None = None) -> LossConfig:
 
 def perfect(name: str, t: BatchTargets) -> torch.Tensor:
     """(n, 3 or 4, y, x) without any fault that the data terms of a loss could find."""
+    if name == "hover":
+        signs = torch.where(t.maps[:, 2:3] > 0, 40.0, -40.0)
+        return torch.cat([torch.atanh(t.maps[:, :2]).clamp(-20, 20), signs], dim=1)
     within = (t.lower + t.upper.clamp(max=1e3)) / 2
     if name == "eikonal":
         distance = torch.where(t.signed_known, t.signed, torch.where(t.inside, 1.0, -1.0))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.losses import LOSSES, EikonalConfig, LossConfig, OmniposeConfig, find_loss
+from sketchscale.losses import LOSSES, EikonalConfig, HoverConfig, LossConfig, OmniposeConfig, find_loss
 from sketchscale.networks import NetworkConfig, create_network
 from tests.losses.batches import batch, data_only, full_mask, perfect, random_batch, random_prediction
 
@@ -41,9 +41,12 @@ def test_no_gradient_leaves_the_strokes(name: str, seed: int) -> None:
     drawn = targets.boundary & targets.boundary_known & ~targets.inside
     annotated = targets.inside | targets.background | drawn
     assert (gradient.abs().sum(dim=1)[~annotated] == 0).all()
-    assert (gradient[:, :2].abs().sum(dim=1)[~targets.flow_known] == 0).all()
+    vectors_known = targets.maps[:, 3] > 0 if name == "hover" else targets.flow_known
+    assert (gradient[:, :2].abs().sum(dim=1)[~vectors_known] == 0).all()
     if name == "eikonal":
         exact, taught = targets.signed_known & (targets.signed > -8), targets.inside | targets.background | drawn
+    elif name == "hover":
+        exact = taught = annotated
     else:
         exact, taught = targets.known, targets.known | targets.bounded
     assert (gradient[:, 2][~taught] == 0).all()
@@ -77,7 +80,14 @@ def test_batches_that_know_little_give_numbers_and_no_gradient_from_nothing(name
 @every_loss
 def test_every_term_has_a_weight_that_switches_it_off(name: str) -> None:
     own = EikonalConfig(length=0, slope=0, coupling=0, boundary=0, sides=0)
-    config = LossConfig(flow=0, distance=0, bounds=0, omnipose=OmniposeConfig(boundary=0, norm=0, euler=0), eikonal=own)
+    config = LossConfig(
+        flow=0,
+        distance=0,
+        bounds=0,
+        omnipose=OmniposeConfig(boundary=0, norm=0, euler=0),
+        eikonal=own,
+        hover=HoverConfig(squares=0, slopes=0, entropy=0, dice=0),
+    )
     targets = random_batch(5)
     assert float(LOSSES[name](random_prediction(5, targets, LOSSES[name].outputs), targets, config)) == 0
 
@@ -130,6 +140,7 @@ def test_senseless_weights_and_unknown_names_are_refused() -> None:
         lambda: EikonalConfig(slope=-1.0),
         lambda: EikonalConfig(exponent=3),
         lambda: EikonalConfig(near=0.0),
+        lambda: HoverConfig(slopes=-1.0),
     ):
         with pytest.raises(InputError, match="expected"):
             make()
