@@ -14,7 +14,7 @@ from sketchscale.synthesis.layouts import draw_layout
 from sketchscale.synthesis.model import Synthesis
 from sketchscale.synthesis.scenes import draw_window, margin_of
 
-__all__ = ["Pair", "draw_pair", "paint"]
+__all__ = ["Pair", "draw_pair", "paint", "paint_maps"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +87,23 @@ def paint(
     stride = synthesis.config.generator.stride
     rest = [-n % stride for n in labels.shape]
     grown = np.pad(labels, [(0, n) for n in rest], mode="symmetric") if any(rest) else labels
+    return paint_maps(synthesis, maps_from_labels(grown), noise)[:, : labels.shape[0], : labels.shape[1]]
+
+
+def paint_maps(
+    synthesis: Synthesis, maps: npt.NDArray[np.float32], noise: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """The generator's image of maps.
+
+    Args:
+        maps: (3, y, x), y and x multiples of 32; h and v in [-1, 1], m in [0, 1].
+        noise: (noise,) float32, normal numbers.
+
+    Returns:
+        float32 (c, y, x) in [0, 1].
+    """
     device = synthesis.generator.head.weight.device
-    maps = torch.from_numpy(maps_from_labels(grown))[None].to(device)
+    given = (torch.from_numpy(values)[None].to(device) for values in (maps, noise))
     with torch.inference_mode():
-        image = synthesis.generator(maps, torch.from_numpy(noise)[None].to(device))[0]
-    made: npt.NDArray[np.float32] = image[:, : labels.shape[0], : labels.shape[1]].float().cpu().numpy()
+        made: npt.NDArray[np.float32] = synthesis.generator(*given)[0].float().cpu().numpy()
     return np.clip((made + 1) / 2, 0, 1)
