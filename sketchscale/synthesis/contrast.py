@@ -10,15 +10,17 @@ The standard error is the larger of two: of objects that know nothing of each ot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
+from sketchscale.geometry import Box
+from sketchscale.synthesis.scenes import PointedSource
 
-__all__ = ["ChannelOrder", "contrast_order", "labels_of_points", "order_kept"]
+__all__ = ["ChannelOrder", "contrast_order", "labels_of_points", "order_kept", "real_order"]
 
 _ERRORS = 3.0
 _LEAST = 3
@@ -78,13 +80,16 @@ def labels_of_points(points: npt.NDArray[np.float64], shape: tuple[int, int]) ->
 
 
 def contrast_order(
-    images: Sequence[npt.NDArray[np.float32]], labels: Sequence[npt.NDArray[np.integer]]
+    images: Sequence[npt.NDArray[np.float32]],
+    labels: Sequence[npt.NDArray[np.integer]],
+    sources: Sequence[Hashable] | None = None,
 ) -> tuple[ChannelOrder, ...]:
     """The order of each channel, see the module.
 
     Args:
         images: (c, y, x) each, of the same scale of intensities.
         labels: (y, x) of each image, 0 is background; images without an object, or without background, do not count.
+        sources: what each is a part of: parts of one image count as one; every image is its own when None.
 
     Returns:
         One for each channel; undecided where there is no object.
@@ -100,8 +105,44 @@ def contrast_order(
         raise InputError.of(
             found=f"{len(images)} images, {len(labels)} label images", expected="one for each", fix="pass both"
         )
-    measured = [m for m in (_means(i, j) for i, j in zip(images, labels, strict=True)) if m is not None]
-    return tuple(_order([(m[0][channel], m[1][channel]) for m in measured]) for channel in range(len(images[0])))
+    groups: dict[Hashable, list[tuple[Floats, Floats]]] = {}
+    for image, own, source in zip(images, labels, range(len(images)) if sources is None else sources, strict=True):
+        if (means := _means(image, own)) is not None:
+            groups.setdefault(source, []).append(means)
+    joined = [
+        (np.concatenate([m[0] for m in group], 1), np.concatenate([m[0] - m[1][:, None] for m in group], 1))
+        for group in groups.values()
+    ]
+    return tuple(_order([(m[channel], d[channel]) for m, d in joined]) for channel in range(len(images[0])))
+
+
+def real_order(
+    images: Sequence[PointedSource], *, side: int = 256, windows: int = 200, seed: int = 0
+) -> tuple[ChannelOrder, ...]:
+    """The order of each channel in annotated images, at their points.
+
+    Windows are laid out side by side from each image's first pixel, so that no object counts twice; where there are
+    more of them than asked for, they are drawn at random, of every image as many.
+
+    Args:
+        side: of a window, px; those at the far borders are smaller.
+        windows: to look at in all, at most, but one of every image.
+    """
+    rng = np.random.default_rng(seed)
+    crops, labels, sources = [], [], []
+    for number, image in enumerate(images):
+        for box in _windows(image.shape, side, max(1, windows // len(images)), rng):
+            inside = (image.points >= np.array(box.start) - 0.5) & (image.points < np.array(box.stop) - 0.5)
+            crops.append((image.window(box) + np.float32(1)) / np.float32(2))
+            labels.append(labels_of_points(image.points[inside.all(1)] - box.start, (box.shape[0], box.shape[1])))
+            sources.append(number)
+    return contrast_order(crops, labels, sources)
+
+
+def _windows(shape: tuple[int, int], side: int, most: int, rng: np.random.Generator) -> list[Box]:
+    starts = [(y, x) for y in range(0, shape[0], side) for x in range(0, shape[1], side)]
+    chosen = rng.permutation(len(starts))[:most]
+    return [Box(starts[i], (starts[i][0] + side, starts[i][1] + side)).clip(shape) for i in sorted(chosen)]
 
 
 def _means(image: npt.NDArray[np.float32], labels: npt.NDArray[np.integer]) -> tuple[Floats, Floats] | None:
@@ -114,11 +155,11 @@ def _means(image: npt.NDArray[np.float32], labels: npt.NDArray[np.integer]) -> t
     return means[:, 1:], means[:, 0]
 
 
-def _order(images: list[tuple[Floats, np.float64]]) -> ChannelOrder:
-    """From the objects' means and the background of each image."""
+def _order(images: Sequence[tuple[Floats, Floats]]) -> ChannelOrder:
+    """From the objects' means, and from how much each differs from its background, of each image."""
     if not images:
         return ChannelOrder(objects=0.0, background=0.0, error=0.0, count=0, brighter=0, darker=0, images=0)
-    apart = [objects - background for objects, background in images]
+    apart = [difference for _, difference in images]
     everything = np.concatenate(apart)
     signs = [_sign(float(d.mean()), _error([d]), len(d)) for d in apart]
     objects = float(np.concatenate([objects for objects, _ in images]).mean())

@@ -13,7 +13,7 @@ from torch import nn
 
 from sketchscale.annotations.hover_maps import maps_from_labels
 from sketchscale.errors import InputError
-from sketchscale.synthesis.contrast import contrast_order, labels_of_points, order_kept
+from sketchscale.synthesis.contrast import contrast_order, labels_of_points, order_kept, real_order
 from sketchscale.synthesis.features import colour_features, cut_crops, halves, texture_features
 from sketchscale.synthesis.layouts import LayoutPrior, draw_layout
 from sketchscale.synthesis.model import Synthesis, SynthesisConfig, mask_network
@@ -275,8 +275,7 @@ def made_pairs(painter: Painter, n: int = 6) -> tuple[list[Image], list[Labels]]
     ids=["kept", "inverted", "one channel inverted", "one channel flat", "no contrast"],
 )
 def test_a_painter_that_inverts_is_caught(painter: Painter, kept: bool | None) -> None:
-    images = real()
-    at_points = contrast_order(shown(images), [labels_of_points(i.points, i.shape) for i in images])
+    at_points = real_order(real())
     assert [order.sign for order in at_points] == [1, -1]
     assert order_kept(at_points, contrast_order(*made_pairs(painter))) is kept
 
@@ -310,6 +309,28 @@ def test_images_without_objects_or_background_do_not_count() -> None:
     full, empty = np.ones((8, 8), np.uint32), np.zeros((8, 8), np.uint32)
     order = contrast_order([np.ones((1, 8, 8), np.float32)] * 2, [full, empty])[0]
     assert (order.count, order.images, order.sign) == (0, 0, 0)
+
+
+def test_parts_of_one_image_count_as_one() -> None:
+    labels = labels_of_points(grid(96), (96, 96))
+    bright = (labels > 0)[None].astype(np.float32)
+    images = [bright, bright, bright, 1 - bright]
+    alone, joined = contrast_order(images, [labels] * 4)[0], contrast_order(images, [labels] * 4, [0, 0, 0, 1])[0]
+    assert (alone.images, joined.images) == (4, 2)
+    assert (joined.brighter, joined.darker) == (1, 1)
+    assert joined.error > alone.error
+
+
+def test_real_images_are_looked_at_in_windows_that_hold_every_point_once() -> None:
+    images = real(2, 100)
+    parts, whole = real_order(images, side=40), real_order(images, side=100)
+    assert parts[0].count == whole[0].count == sum(len(i.points) for i in images)
+    assert parts[0].images == 2
+    # squares are cut where windows meet
+    assert parts[0].objects == pytest.approx(whole[0].objects, abs=0.03)
+    few = real_order(images, side=40, windows=4)
+    assert 0 < few[0].count < parts[0].count
+    assert few == real_order(images, side=40, windows=4) != real_order(images, side=40, windows=4, seed=1)
 
 
 def test_as_many_label_images_as_images_are_asked_for() -> None:
