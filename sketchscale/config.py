@@ -103,10 +103,12 @@ class SegmentOptions:
         model: a shipped name or a model folder.
         labels: name of the label image.
         channels: indices or names of the channels the network reads, in its order.
-        threshold: foreground is where distance > threshold, in pixels; 0 is a value.
+        threshold: foreground is where distance > threshold, in pixels; 0 is a value. Of a model that gives h/v maps a
+            probability: foreground is where it is at least that.
         min_size, max_size: objects outside are removed after merging; pixels.
         method: suppressed (default) or euler (as the papers write it).
-        steps, link_radius, saddle: of the integration; the last two belong to the model.
+        steps, link_radius, saddle: of the integration; the last two belong to the model. Not for h/v maps, as `method`,
+            `join_share`, `join_radius` and `flow_error` are not.
         join_share, join_radius: of the integration, too; they belong to the model; a share of 1 joins nothing.
         tile, overlap: of the network's grid, pixels.
         diameter: of this image's objects, px: the network sees it scaled by the model's diameter over this one.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 Model = Annotated[str, typer.Option("--model", help="A shipped model, or a model folder.")]
-Threshold = Annotated[float | None, typer.Option("--threshold", help="Foreground is distance > this, px; 0 counts.")]
+Threshold = Annotated[float | None, typer.Option("--threshold", help="Foreground is distance > this, px; or m >= it.")]
 MinSize = Annotated[int | None, typer.Option("--min-size", help="Remove smaller objects, px.", min=0)]
 MaxSize = Annotated[int | None, typer.Option("--max-size", help="Remove larger objects, px.", min=1)]
 Precision = Annotated[str, typer.Option("--precision", help="float32, bfloat16 or float16.")]

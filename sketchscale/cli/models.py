@@ -40,7 +40,9 @@ def train(
     channel: opt.Channels = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Time to train.", min=0.01)] = 5.0,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps instead of minutes.", min=1)] = None,
-    loss: Annotated[str, typer.Option("--loss", help="sketchpose, sketchpose-1, eikonal or dense.")] = "sketchpose",
+    loss: Annotated[
+        str, typer.Option("--loss", help="sketchpose, sketchpose-1, eikonal, dense or hover.")
+    ] = "sketchpose",
     init: Annotated[str, typer.Option("--init", help="random, a model, or a Cellpose/Omnipose file.")] = "random",
     validate: Annotated[
         list[str] | None, _option("--validate", "Image to score, not to learn from; repeatable.", _HELD)

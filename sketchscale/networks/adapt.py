@@ -9,6 +9,7 @@ What lies between the first and the last convolution is kept as it is; widths, l
     outputs    flow      divided by the model's `flow_scale`: unit length
                distance  kept; drawn anew where the model has a logit of foreground there
                others    kept where the model has them, else drawn anew
+    target     another   the outputs are drawn anew, all else is kept
     style      none to some: linear layers of 0, the same outputs; some to none is refused
     padding    kept weights, another border
 """
@@ -29,10 +30,11 @@ _EPSILON = 1e-5
 Weights = dict[str, torch.Tensor]
 
 
-def adapt_weights(model: Model, wanted: NetworkConfig, *, seed: int = 0) -> Weights:
+def adapt_weights(model: Model, wanted: NetworkConfig, *, target: str = "flow", seed: int = 0) -> Weights:
     """The state dict of a network of shape `wanted` that starts from `model`.
 
     Args:
+        target: what the network is to be taught, see ModelConfig.
         seed: of what has to be drawn anew.
 
     Returns:
@@ -52,13 +54,13 @@ def adapt_weights(model: Model, wanted: NetworkConfig, *, seed: int = 0) -> Weig
     fresh = create_network(wanted, seed=seed).state_dict()
     weights = {k: v.detach().cpu().clone() for k, v in model.network.state_dict().items()}
     _adapt_channels(weights, given.channels, wanted.channels)
-    _adapt_head(weights, fresh, model, wanted)
+    _adapt_head(weights, fresh, model, _kept_outputs(model, wanted, target))
     for key in fresh.keys() - weights.keys():
         weights[key] = torch.zeros_like(fresh[key])  # the style's linear layers
     return weights
 
 
-def adapt_notes(model: Model, wanted: NetworkConfig) -> tuple[str, ...]:
+def adapt_notes(model: Model, wanted: NetworkConfig, *, target: str = "flow") -> tuple[str, ...]:
     """What `adapt_weights` cannot keep, for people; empty when the start computes what the model computed.
 
     >>> from sketchscale.networks.model import ModelConfig
@@ -68,11 +70,16 @@ def adapt_notes(model: Model, wanted: NetworkConfig) -> tuple[str, ...]:
     ('output 3 starts from random weights',)
     """
     given, notes = model.config.network, []
-    if model.config.logit:
+    if model.config.target != target:
+        notes.append(
+            f"the starting model gives {model.config.target}: the outputs, {target}, start from random weights"
+        )
+    elif model.config.logit:
         notes.append(
             "output 2 of the starting model is a logit of foreground, no distance: it starts from random weights"
         )
-    notes += [f"output {row} starts from random weights" for row in range(given.outputs, wanted.outputs)]
+    if model.config.target == target:
+        notes += [f"output {row} starts from random weights" for row in range(given.outputs, wanted.outputs)]
     if wanted.channels < given.channels:
         notes.append(f"the starting model reads {given.channels} channels: the last are taken as 0")
     if wanted.padding != given.padding:
@@ -130,13 +137,19 @@ def _resized(values: torch.Tensor, size: int, *, axis: int, fill: float) -> torc
     return torch.cat([values, torch.full(shape, fill, dtype=values.dtype)], dim=axis)
 
 
-def _adapt_head(weights: Weights, fresh: Weights, model: Model, wanted: NetworkConfig) -> None:
-    """In place, rows of the last convolution."""
-    distance = wanted.dim
+def _kept_outputs(model: Model, wanted: NetworkConfig, target: str) -> list[int]:
+    """Those that mean the same in both."""
+    if model.config.target != target:
+        return []
     both = range(min(wanted.outputs, model.config.network.outputs))
-    kept = [row for row in both if not (row == distance and model.config.logit)]
+    return [row for row in both if not (row == wanted.dim and model.config.logit)]
+
+
+def _adapt_head(weights: Weights, fresh: Weights, model: Model, kept: list[int]) -> None:
+    """In place, rows of the last convolution."""
+    vectors = [row for row in kept if row < model.config.network.dim]
     for name in ("head.2.weight", "head.2.bias"):
         rows = fresh[name].clone()
         rows[kept] = weights[name][kept]
-        rows[:distance] /= model.config.flow_scale
+        rows[vectors] /= model.config.flow_scale
         weights[name] = rows

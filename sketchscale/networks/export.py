@@ -48,7 +48,7 @@ def save_peer(model: Model, path: str | Path, *, kind: str) -> tuple[str, ...]:
     if kind not in PEERS:
         raise UnknownNameError.among("kind of weights", kind, PEERS)
     config = model.config.network
-    _refuse_without_counterpart(config, kind)
+    _refuse_without_counterpart(config, model.config.target, kind)
     target = _target(config, kind)
     weights = {name: value.detach().cpu() for name, value in model.network.state_dict().items()}
     _convert_head(weights, model, target.outputs)
@@ -60,7 +60,11 @@ def save_peer(model: Model, path: str | Path, *, kind: str) -> tuple[str, ...]:
     return _to_set(model, target, kind)
 
 
-def _refuse_without_counterpart(config: NetworkConfig, kind: str) -> None:
+def _refuse_without_counterpart(config: NetworkConfig, target: str, kind: str) -> None:
+    if target != "flow":
+        raise InputError.of(
+            found=f"a model of the target {target}", expected="flow and distance", fix="choose another model"
+        )
     if config.outputs <= config.dim:
         raise InputError.of(
             found=f"a network with {config.outputs} outputs", expected="flow and distance", fix="choose another model"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
+import torch
 from torch import nn
 
 from sketchscale.errors import InputError
 from sketchscale.networks import NetworkConfig
 
-__all__ = ["Model", "ModelConfig"]
+__all__ = ["Model", "ModelConfig", "maps_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +23,11 @@ class ModelConfig:
 
     Attributes:
         network: shape of the network.
+        target: what its first outputs are: "flow" (flow y, flow x, distance), or "hover" (v, h and m before tanh and
+            sigmoid, see annotations.hover_maps), which becomes labels by a watershed.
         low, high: percentiles of the image, per channel, that become 0 and 1.
-        threshold: px; a pixel is foreground where the predicted distance is above it.
+        threshold: px; a pixel is foreground where the predicted distance is above it. Of "hover" a probability: where
+            m is at least that.
         min_size: px; smaller objects are dropped.
         link_radius, saddle: how end points and pieces of objects are joined (integration.IntegrationConfig): 2 and 0.75
             hold out against noisy flow; 1 and 1 part small objects that touch, where the flow is clean.
@@ -41,6 +45,7 @@ class ModelConfig:
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    target: Literal["flow", "hover"] = "flow"
     low: float = 1.0
     high: float = 99.8
     threshold: float = -2.0
@@ -65,6 +70,14 @@ class ModelConfig:
             )
         if not math.isfinite(self.threshold):
             raise InputError.of(found=f"threshold {self.threshold}", expected="a distance in px", fix="-2")
+        fits_maps = 0 < self.threshold < 1 and self.network.dim == 2 and self.network.outputs >= 3
+        if self.target == "hover" and not fits_maps:
+            raise InputError.of(
+                found=f"h/v maps with threshold {self.threshold}, {self.network.dim} dimensions and "
+                f"{self.network.outputs} outputs",
+                expected="a probability above 0 and below 1, 2 dimensions, at least 3 outputs",
+                fix="threshold 0.5, and a network for planes",
+            )
         if self.link_radius < 1 or not 0 <= self.saddle <= 1:
             raise InputError.of(
                 found=f"link_radius {self.link_radius}, saddle {self.saddle}",
@@ -105,3 +118,16 @@ class Model:
     config: ModelConfig
     provenance: Mapping[str, Any]
     sha256: str = ""
+
+    def fields(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The network's outputs (n, 3 or more, ...) as they are stored and used: of a "hover" model as maps."""
+        return outputs if self.config.target == "flow" else maps_of(outputs.float())
+
+
+def maps_of(outputs: torch.Tensor) -> torch.Tensor:
+    """Outputs (n, 3, y, x) as maps: the first two through tanh, the others as probabilities.
+
+    >>> maps_of(torch.zeros(1, 3, 1, 1)).flatten()
+    tensor([0.0000, 0.0000, 0.5000])
+    """
+    return torch.cat([torch.tanh(outputs[:, :2]), torch.sigmoid(outputs[:, 2:])], 1)

@@ -27,7 +27,7 @@ from sketchscale.prediction.rescale import Zoom, fields_of_image, pixels_at_scal
 __all__ = ["FIELDS", "BlendConfig", "PredictConfig", "TileBatch", "needs_of", "plan_blend", "plan_predict"]
 
 FIELDS = 3
-"""Channels of the fields: flow y, flow x, distance."""
+"""Channels of the fields: flow y, flow x, distance; or v, h, m."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,14 +131,14 @@ def run_tiles(
         ranges: (low, high) of each channel over the whole image; see `intensity`.
 
     Returns:
-        (batch, 3, tile, tile) float16: flow y, flow x, distance in px.
+        (batch, 3, tile, tile) float16: flow y, flow x, distance in px; or v, h, m.
     """
     absent = model.config.network.channels - len(ranges)
     pixels = torch.from_numpy(np.stack([normalize(tile, ranges) for tile in tiles]))
     pixels = functional.pad(pixels, (0, 0, 0, 0, 0, absent))
     with running(recipe):
         batch = pixels.to(recipe.device, memory_format=torch.channels_last)
-        output = mean_over_flips(model.network, batch, recipe.flips)
+        output = mean_over_flips(lambda seen: model.fields(model.network(seen)), batch, recipe.flips)
         output[:, :2] /= model.config.flow_scale
         half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
     return half
@@ -160,7 +160,8 @@ def mean_over_flips(network: Callable[[torch.Tensor], torch.Tensor], batch: torc
     """Fields of the mean of mirrored copies, each turned back: vectors change sign along a mirrored axis.
 
     Args:
-        network: (n, c, y, x) to (n, 3 or more, y, x): flow y, flow x, distance; further outputs are left out.
+        network: (n, c, y, x) to (n, 3 or more, y, x): flow y, flow x, distance, or v, h, m, which turn as flow does;
+            further outputs are left out.
         batch: (n, c, side, side).
         flips: 1 (the network's own output), 4 (mirrored along y, x and both) or 8 (the same of the transposed tile).
 

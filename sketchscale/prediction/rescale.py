@@ -42,6 +42,7 @@ class Zoom:
     Attributes:
         shape: of the image's plane, (y, x).
         scale: pixels of the scaled plane per pixel of the image; 2 doubles every object.
+        lengths: whether the last of the fields is a distance, which has to be scaled back, too; a probability has not.
 
     Raises:
         InputError: a scale outside 1/20 .. 20, on creation.
@@ -52,6 +53,7 @@ class Zoom:
 
     shape: tuple[int, int]
     scale: float = 1.0
+    lengths: bool = True
 
     def __post_init__(self) -> None:
         if not 1 / 20 <= self.scale <= 20:
@@ -150,7 +152,7 @@ def fields_of_image(zoom: Zoom, box: Box, blend: Callable[[Box], Float32]) -> Fl
 
     Args:
         box: (y, x), inside the image.
-        blend: blended fields (channel, y, x) of a box of the scaled plane; the last channel is the distance.
+        blend: blended fields (channel, y, x) of a box of the scaled plane; the last channel is the distance, or m.
 
     Returns:
         (channel, y, x) float32, distance in px of the image.
@@ -176,5 +178,6 @@ def _fields_of_part(zoom: Zoom, box: Box, blend: Callable[[Box], Float32]) -> Fl
     )
     needed = Box(*zip(ty.span, tx.span, strict=True))
     fields: Float32 = _interpolate(blend(needed), (ty, tx), needed.start)
-    fields[-1] /= np.float32(zoom.scale)
+    if zoom.lengths:
+        fields[-1] /= np.float32(zoom.scale)
     return fields

@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional
 
 from sketchscale.losses.hover import slope_errors, square_errors
+from sketchscale.networks.model import maps_of
 
 __all__ = ["critic_loss", "fooling_loss", "map_loss", "maps_of", "point_loss"]
 
@@ -43,11 +44,6 @@ def fooling_loss(made: torch.Tensor) -> torch.Tensor:
     0.5
     """
     return 0.5 * ((made - 1) ** 2).mean()
-
-
-def maps_of(outputs: torch.Tensor) -> torch.Tensor:
-    """The mask network's outputs (n, 3, y, x) as maps: h and v through tanh, m as a probability."""
-    return torch.cat([torch.tanh(outputs[:, :2]), torch.sigmoid(outputs[:, 2:])], 1)
 
 
 def map_loss(outputs: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sketchscale.annotations.targets import targets_from_sketch
+from sketchscale.annotations.hover_maps import maps_from_sketch
+from sketchscale.annotations.targets import region_codes, targets_from_sketch
 from sketchscale.errors import InputError
 from sketchscale.losses import find_loss
 from sketchscale.training.config import TrainingConfig
@@ -36,6 +37,9 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig) -> No
         raise InputError.of(
             found="no background stroke", expected="some background", fix="draw thick strokes where no object is"
         )
+    if config.target == "hover":
+        _check_whole_objects(images)
+        return
     targets = (targets_from_sketch(i.labels, i.boundary, outside=config.outside) for i in images)
     if not any((t.known & (t.distance > 0)).any() for t in targets):
         raise InputError.of(
@@ -43,3 +47,20 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig) -> No
             expected="boundary information",
             fix="draw the outlines of a few objects as boundary strokes, or background right up to them",
         )
+
+
+def _check_whole_objects(images: Sequence[AnnotatedImage]) -> None:
+    """Refuse annotation in which no object has an end on all sides: h/v maps would be taught nowhere.
+
+    Raises:
+        InputError: there is none.
+    """
+    for image in images:
+        _, _, m, known = maps_from_sketch(region_codes(image.labels, image.boundary))
+        if (m * known).any():
+            return
+    raise InputError.of(
+        found="no object that is annotated whole",
+        expected="objects with background, boundary or another object on all sides, as h/v maps need",
+        fix="draw the outlines of a few objects and fill them, or use --loss sketchpose",
+    )

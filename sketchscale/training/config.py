@@ -85,6 +85,16 @@ class TrainingConfig:
     threshold: float | None = None
     min_size: int | None = None
 
+    @property
+    def target(self) -> Literal["flow", "hover"]:
+        """What the loss teaches the network to give."""
+        return find_loss(self.loss.name).target
+
+    @property
+    def middle(self) -> float:
+        """The threshold half-way between what is taught inside and outside."""
+        return (0.5 + self.outside) / 2 if self.target == "flow" else 0.5
+
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise UnknownNameError.among("optimizer", self.optimizer, OPTIMIZERS)

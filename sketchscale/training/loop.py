@@ -158,7 +158,7 @@ class _Run:
         self.share = self.world.share(config.batch)
         network = create_network(config.network, seed=config.seed)
         if init is not None:
-            network.load_state_dict(adapt_weights(init, config.network, seed=config.seed))
+            network.load_state_dict(adapt_weights(init, config.network, target=config.target, seed=config.seed))
         self.learner = Learner(network, config, self.device, self.world)
         self.best: dict[str, torch.Tensor] | None = None
         self.step, self.elapsed_s, self.best_score, self.stale = 0, 0.0, -math.inf, 0
@@ -322,10 +322,11 @@ class _Run:
         c = self.config
         config = ModelConfig(
             network=c.network,
+            target=c.target,
             low=c.low,
             high=c.high,
             outside=c.outside,
-            threshold=(0.5 + c.outside) / 2 if c.threshold is None else c.threshold,
+            threshold=c.middle if c.threshold is None else c.threshold,
             min_size=20 if c.min_size is None else c.min_size,
         )
         return Model(network=self.learner.still(weights), config=config, provenance=self._provenance())
@@ -333,7 +334,7 @@ class _Run:
     def finish(self) -> Model:
         model = self._model(self.best or self.learner.average)
         found = replace(model.config, diameter=round(median_diameter(self.images), 2), notes=model.config.notes)
-        if self.config.threshold is None:
+        if self.config.threshold is None and self.config.target == "flow":
             found = replace(found, threshold=choose_threshold(model, self.images))
         if self.config.min_size is None:
             found = replace(found, min_size=smallest_size(self.images))

@@ -30,7 +30,7 @@ class Preview:
         step: how many steps were taken.
         name: of the image. box: the window in it.
         image: (c, y, x), normalised. labels, boundary: (y, x), see TrainingImage.
-        distance: (y, x), predicted, px. threshold: px, foreground is above.
+        distance: (y, x), predicted, px; or m, a probability. threshold: of it, foreground is above.
     """
 
     step: int

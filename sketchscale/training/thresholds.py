@@ -25,7 +25,8 @@ def predict_image(
         where: (y, x), pixels that are needed; tiles without any are left at 0. None for all.
 
     Returns:
-        (outputs, y, x). Computed by tiles with the network's context around them, so that memory stays small.
+        (outputs, y, x), as they are used: see Model.fields. Computed by tiles with the network's context around them,
+        so that memory stays small.
     """
     stride, context = int(model.network.stride), int(model.network.context)  # type: ignore[arg-type]
     halo, (_, h, w) = -(-context // stride) * stride, image.shape
@@ -39,7 +40,8 @@ def predict_image(
         read = Box(read.start, tuple(-(-n // stride) * stride for n in read.stop))
         with torch.inference_mode():
             batch = torch.from_numpy(padded[(slice(None), *read.slices)])[None]
-            fields = model.network(batch.to(device, memory_format=torch.channels_last))[0].float().cpu().numpy()
+            outputs = model.network(batch.to(device, memory_format=torch.channels_last)).float()
+            fields = model.fields(outputs)[0].cpu().numpy()
         core = tile.write.relative_to(read.start)
         out[(slice(None), *tile.write.slices)] = fields[(slice(None), *core.slices)]
     return out

@@ -16,8 +16,8 @@ import xarray
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
-from sketchscale.integration.plan import integrate
 from sketchscale.integration.refine import refine_labels
+from sketchscale.integration.ways import way_of
 from sketchscale.intensity import array_ranges
 from sketchscale.io.arrays import open_array
 from sketchscale.io.image import open_image
@@ -108,7 +108,8 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     model = load_model(options.model)
     refuse_volume_network(model.config, options.model)
     fields = predict_array(_pixels(image, model), model, options)
-    return refine_labels(integrate(fields, integration_config(model, options)), fields, refine_config(options))
+    rule = integration_config(model, options)
+    return refine_labels(way_of(rule).whole(fields, rule), fields, refine_config(options))
 
 
 def predict_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOptions) -> npt.NDArray[np.float16]:

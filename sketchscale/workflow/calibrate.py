@@ -100,8 +100,11 @@ def calibrate(model: Model, images: Sequence[AnnotatedImage], *, most: int = 32,
         sizes: candidates for the smallest size, px, rising.
 
     Returns:
-        The same network with another configuration; the model as it is where fewer than 5 objects are annotated.
+        The same network with another configuration; the model as it is where fewer than 5 objects are annotated, and
+        where it gives h/v maps, whose foreground is a probability.
     """
+    if model.config.target != "flow":
+        return model
     windows = [_predicted(model, image, box) for image, box in _spread(_annotated(images), most)]
     if sum(_telling(window.labels) for window in windows) < _FEWEST:
         return model

@@ -17,7 +17,7 @@ from sketchscale.io.user_files import put_file
 from sketchscale.prediction.places import mean_fields
 from sketchscale.reports.sheet import Crop, contact_sheet
 from sketchscale.workflow.runner import Runner
-from sketchscale.workflow.segment_job import prepare
+from sketchscale.workflow.segment_job import flow_rule, prepare
 from sketchscale.workflow.where_next import NextOptions, NextResult, Place, see, sources_of
 
 __all__ = ["check_extension", "draw_places", "save_places"]
@@ -109,7 +109,7 @@ def draw_places(result: NextResult, options: NextOptions, out: str) -> str:
     jobs = [prepare(image, options.segment, Execution()) for image in images]
     with Runner(Execution()) as runner:
         sources = dict(zip(images, sources_of(jobs, runner), strict=True))
-    rule = {image: job.integration for image, job in zip(images, jobs, strict=True)}
+    rule = {image: flow_rule(job.model, options.segment, "where-next") for image, job in zip(images, jobs, strict=True)}
     crops = []
     for place in result.places:
         pixels, views = see(sources[place.image], place.box, options.size)

@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 from sketchscale import __version__
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.engine.base import Json, Plan
-from sketchscale.integration.audit import SeamAudit, audit_seams
-from sketchscale.integration.plan import BlockTask, merge_blocks, plan_outline, plan_relabel
+from sketchscale.integration.audit import SeamAudit
+from sketchscale.integration.plan import BlockTask, plan_relabel
 from sketchscale.integration.refine_plan import number_refined, plan_finish, plan_inspect
+from sketchscale.integration.ways import way_of
 from sketchscale.intensity import channel_ranges, plan_histogram
 from sketchscale.io.arrays import ArrayRef
 from sketchscale.io.ledger import StoreLedger
@@ -120,7 +121,7 @@ class _Segmentation:
     """The stages of one image, in order."""
 
     def __init__(self, job: SegmentJob, runner: Runner) -> None:
-        self.job, self.runner = job, runner
+        self.job, self.runner, self.way = job, runner, way_of(job.integration)
 
     def dry_run(self) -> tuple[StageLine, ...]:
         """The plans of `run`, made over empty arrays in memory."""
@@ -185,14 +186,14 @@ class _Segmentation:
         self, outline: Plan[BlockTask], outcome: Sequence[Json], target: ArrayRef, ledger: StoreLedger
     ) -> _Labelled:
         """Merged, audited and, where asked for, refined labels in the target."""
-        objects = self._timed("merge", lambda: merge_blocks(outline))
+        objects = self._timed("merge", lambda: self.way.merge(outline))
         if not self.job.refine.active:
             self.runner.run(plan_relabel(outline, target), ledger)
-            audit = self._timed("audit", lambda: audit_seams(outline, outcome, objects, target))
+            audit = self._timed("audit", lambda: self.way.audit(outline, outcome, objects, target))
             return _Labelled(count=objects.count, audit=audit, refined={})
         merged = self._merged_array(ledger.scratch)
         self.runner.run(plan_relabel(outline, merged, stage="join"), ledger)
-        audit = self._timed("audit", lambda: audit_seams(outline, outcome, objects, merged))
+        audit = self._timed("audit", lambda: self.way.audit(outline, outcome, objects, merged))
         inspect = plan_inspect(outline, objects, merged, self.job.refine)
         inspected = self.runner.run(inspect, ledger)
         refined = self._timed("number", lambda: number_refined(inspect, objects))
@@ -293,7 +294,7 @@ class _Segmentation:
         provisional = ensure_array(
             ArrayRef(store=store, path="provisional"), shape=job.plane.shape, chunks=job.block, dtype="uint32"
         )
-        return plan_outline(fields, provisional, store, job.integration, block=job.block)
+        return self.way.outline(fields, provisional, store, job.integration, block=job.block)
 
     def _provenance(self, ranges: tuple[tuple[float, float], ...], n: int, refined: dict[str, Any]) -> dict[str, Any]:
         """What made these labels: everything a result may depend on, and nothing else (no times, no paths)."""

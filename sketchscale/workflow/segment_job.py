@@ -16,6 +16,8 @@ from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import block_shape
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.refine import RefineConfig
+from sketchscale.integration.watershed.config import watershed_for
+from sketchscale.integration.ways import Rule
 from sketchscale.io.arrays import open_array
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
@@ -30,6 +32,7 @@ __all__ = [
     "SegmentJob",
     "check_placement",
     "choose_channels",
+    "flow_rule",
     "integration_config",
     "model_channels",
     "prepare",
@@ -56,7 +59,7 @@ class SegmentJob:
     recipe: Recipe
     zoom: Zoom
     grid: TileGrid
-    integration: IntegrationConfig
+    integration: Rule
     refine: RefineConfig
     block: tuple[int, int]
     chunks: tuple[int, int]
@@ -167,7 +170,7 @@ def scale_of(model: Model, options: SegmentOptions) -> float:
 
 def zoom_of(shape: tuple[int, int], model: Model, options: SegmentOptions) -> Zoom:
     """The scaled plane that the network sees."""
-    return Zoom(shape=shape, scale=scale_of(model, options))
+    return Zoom(shape=shape, scale=scale_of(model, options), lengths=model.config.target == "flow")
 
 
 def tile_grid(shape: tuple[int, int], model: Model, options: SegmentOptions) -> TileGrid:
@@ -180,16 +183,71 @@ def tile_grid(shape: tuple[int, int], model: Model, options: SegmentOptions) -> 
     )
 
 
-def integration_config(model: Model, options: SegmentOptions) -> IntegrationConfig:
+def integration_config(model: Model, options: SegmentOptions) -> Rule:
     """The rule from fields to labels: the model's threshold and sizes unless the options say others.
 
-    Thresholds are on the network's distances, whatever the scale, and so is the model's own minimum size; sizes that
-    the options give are pixels of the image.
+    Thresholds are on the network's distances, whatever the scale, or on its probabilities; the model's own minimum size
+    and diameter are pixels of the network, sizes that the options give are pixels of the image.
+
+    Raises:
+        InputError: an option out of range, or without a meaning for this kind of model.
+    """
+    if model.config.target == "flow":
+        return flow_rule(model, options, "segment")
+    _refuse_options_of_flow(options)
+    scale = scale_of(model, options)
+    return watershed_for(
+        model.config.diameter / scale,
+        threshold=model.config.threshold if options.threshold is None else options.threshold,
+        min_size=_smallest(model, options),
+        max_size=options.max_size,
+    )
+
+
+_OF_FLOW = ("flow_error", "method", "steps", "link_radius", "saddle", "join_share", "join_radius")
+
+
+def _refuse_options_of_flow(options: SegmentOptions) -> None:
+    """Refuse what says how flow is followed, rather than ignore it.
+
+    Raises:
+        InputError: names the option.
+    """
+    for name in _OF_FLOW:
+        value = getattr(options, name)
+        if value != SegmentOptions.__dataclass_fields__[name].default:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError.of(
+                found=f"{option} {value} with model {options.model}, which gives h/v maps",
+                expected="a model that gives flow",
+                fix=f"leave out {option}",
+            )
+
+
+def _smallest(model: Model, options: SegmentOptions) -> int:
+    """Smallest object, px of the image."""
+    if options.min_size is not None:
+        return options.min_size
+    return round(model.config.min_size / scale_of(model, options) ** 2)
+
+
+def flow_rule(model: Model, options: SegmentOptions, use: str) -> IntegrationConfig:
+    """`integration_config` of a model that gives flow.
+
+    Args:
+        use: what it is needed for, for the message.
+
+    Raises:
+        InputError: the model gives h/v maps; or an option is out of range.
     """
     config, scale = model.config, scale_of(model, options)
+    if config.target != "flow":
+        raise InputError.of(
+            found=f"model {options.model} gives h/v maps", expected=f"flow, for {use}", fix="another --model"
+        )
     return IntegrationConfig(
         threshold=(config.threshold if options.threshold is None else options.threshold) / scale,
-        min_size=round(config.min_size / scale**2) if options.min_size is None else options.min_size,
+        min_size=_smallest(model, options),
         max_size=options.max_size,
         method=options.method,
         steps=options.steps,

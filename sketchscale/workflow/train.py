@@ -160,7 +160,12 @@ def _prepare(options: TrainOptions, execution: Execution, ears: _Ears) -> _Ready
 
 def _begin(out: str, watch: Watch, ready: _Ready, *, fresh: bool) -> None:
     probe_output(out)
-    watch.begin(fresh=fresh, notes=adapt_notes(ready.init, ready.config.network) if ready.init else ())
+    watch.begin(fresh=fresh, notes=_notes(ready))
+
+
+def _notes(ready: _Ready) -> tuple[str, ...]:
+    """What cannot be kept of the model to start from."""
+    return adapt_notes(ready.init, ready.config.network, target=ready.config.target) if ready.init else ()
 
 
 def _finish(model: Model, options: TrainOptions, ready: _Ready, watch: Watch, world: World) -> TrainResult:
@@ -370,5 +375,5 @@ def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> Tra
         threshold=config.threshold,
         min_size=config.min_size,
         summary=f"{options.out}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), loss {loss:.4f}, "
-        f"threshold {config.threshold:g} px, objects from {config.min_size} px",
+        f"threshold {config.threshold:g}{' px' if config.target == 'flow' else ''}, objects from {config.min_size} px",
     )

@@ -70,7 +70,7 @@ from sketchscale.workflow.runner import (
 from sketchscale.workflow.segment import SegmentResult
 from sketchscale.workflow.segment_job import (
     check_placement,
-    integration_config,
+    flow_rule,
     model_channels,
     recipe_of,
     shared_model,
@@ -209,7 +209,7 @@ def _grids(shape: tuple[int, int, int], model: Model, options: VolumeOptions, ra
 
 def _integration(model: Model, options: VolumeOptions, ratio: float) -> VolumeConfig:
     """The model's own rule where it has three dimensions; else what the module says."""
-    rule = integration_config(model, options)
+    rule = flow_rule(model, options, "volumes")
     if model.config.network.dim == 2:
         radius = 2 if options.link_radius is None else options.link_radius
         smallest = round(0.75 * model.config.min_size**1.5 / ratio) if options.min_size is None else options.min_size

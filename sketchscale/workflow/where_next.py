@@ -41,7 +41,7 @@ from sketchscale.prediction.places import (
 from sketchscale.prediction.plan import needs_of
 from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.segment_job import SegmentJob, prepare
+from sketchscale.workflow.segment_job import SegmentJob, flow_rule, prepare
 
 __all__ = ["NextOptions", "NextResult", "Place", "Source", "see", "sources_of", "where_next"]
 
@@ -201,7 +201,7 @@ def sources_of(jobs: Sequence[SegmentJob], runner: Runner) -> tuple[Source, ...]
 
 
 def _source(job: SegmentJob, runner: Runner) -> Source:
-    config = job.model.config
+    config, rule = job.model.config, flow_rule(job.model, job.options, "where-next")
     ranges = channel_ranges(runner.run, job.plane, job.block, job.channels, low=config.low, high=config.high)
     return Source(
         image=job.image.address,
@@ -211,7 +211,7 @@ def _source(job: SegmentJob, runner: Runner) -> Source:
         model=job.model_folder,
         model_sha256=job.model.sha256,
         recipe=job.recipe,
-        threshold=job.integration.threshold,
+        threshold=rule.threshold,
     )
 
 

@@ -55,6 +55,11 @@ class WatershedConfig:
 
     @property
     def reach(self) -> int:
+        """How far a pixel is moved, px, as the other rule has it: not at all."""
+        return 0
+
+    @property
+    def radius(self) -> int:
         """How far a pixel looks for its slope, px along an axis."""
         return self.window // 2
 
@@ -66,7 +71,7 @@ class WatershedConfig:
     @property
     def halo(self) -> int:
         """What a block reads beyond its core, px."""
-        return 1 + self.margin + self.reach
+        return 1 + self.margin + self.radius
 
 
 def watershed_for(

@@ -75,7 +75,7 @@ def surroundings_of(core: Box, shape: tuple[int, int], config: WatershedConfig) 
     """The boxes needed to flood a core of an image of this shape (y, x)."""
     kept = Box(core.start, (core.stop[0] + 1, core.stop[1] + 1)).clip(shape)
     seen = kept.grow(config.margin).clip(shape)
-    return Surroundings(shape=shape, core=core, kept=kept, seen=seen, read=seen.grow(config.reach).clip(shape))
+    return Surroundings(shape=shape, core=core, kept=kept, seen=seen, read=seen.grow(config.radius).clip(shape))
 
 
 def relief_of(fields: npt.NDArray[np.float16], around: Surroundings, config: WatershedConfig) -> Relief:
