@@ -138,7 +138,7 @@ class SketchedImages:
     """Pairs of image and sketch.
 
     Args:
-        images, sketches: addresses and files, in order.
+        images, sketches: addresses and files, in order; none at all for a training without them.
         runner: computes the percentiles.
         held_bytes: of what was drawn with its surroundings: up to these it is kept in memory, beyond them it is read
             where patches are drawn. No effect on what is learned.
@@ -156,7 +156,7 @@ class SketchedImages:
         *,
         held_bytes: int = HELD_BYTES,
     ) -> None:
-        if not images or len(images) != len(sketches):
+        if len(images) != len(sketches):
             raise InputError.of(
                 found=f"{len(images)} images and {len(sketches)} sketches",
                 expected="one sketch for each image, in order",
@@ -166,7 +166,7 @@ class SketchedImages:
         self._marks = [_mark(path) for path in self.paths]
         planes = [open_image(address).plane() for address in images]
         self.sketches = [self._open(path, plane) for path, plane in zip(self.paths, planes, strict=True)]
-        if not any(sketch.marks for sketch in self.sketches):
+        if images and not any(sketch.marks for sketch in self.sketches):
             raise InputError.of(
                 found=f"no stroke in {', '.join(self.paths[:3])}",
                 expected="something drawn",
