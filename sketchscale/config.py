@@ -171,6 +171,9 @@ class TrainOptions:
         images, sketches: pairs, in order; used by a study file (the command takes them as arguments).
         validate, validate_sketches: pairs that are not taught but scored; training ends when they stop improving.
         hold_out: share of the annotated objects that is scored instead of taught.
+        synthetic: syntheses, from which scenes are made meanwhile, or folders of pairs that one made; with images or
+            instead of them.
+        synthetic_share: of the patches; 1 where there are no images.
         validate_every, patience: steps between scores; scores without a better one before training ends.
         init: "random", a model folder, a shipped name, or a checkpoint of Cellpose 1-3 or Omnipose.
         minutes: stop after so long; the schedule follows the clock.
@@ -186,6 +189,8 @@ class TrainOptions:
     validate: tuple[str, ...] = ()
     validate_sketches: tuple[str, ...] = ()
     hold_out: float | None = None
+    synthetic: tuple[str, ...] = ()
+    synthetic_share: float = 0.5
     validate_every: int = 25
     patience: int = 10
     out: str = "model"

@@ -34,9 +34,18 @@ _HELD, _HOW, _RUN = "Held-out annotation", "How it learns", "Running"
 
 
 def train(
-    images: opt.Images,
-    sketch: Annotated[list[str], typer.Option("--sketch", help="Sketch of each image, in order.")],
     out: Annotated[str, typer.Option("--out", help="Folder of the model.")],
+    images: Annotated[
+        list[str] | None, typer.Argument(help="OME-Zarr images.", metavar="[IMAGE...]", show_default=False)
+    ] = None,
+    sketch: Annotated[list[str] | None, typer.Option("--sketch", help="Sketch of each image, in order.")] = None,
+    synthetic: Annotated[
+        list[str] | None,
+        typer.Option("--synthetic", help="Synthesis, or folder of pairs, to learn from beside or instead; repeatable."),
+    ] = None,
+    synthetic_share: Annotated[
+        float, typer.Option("--synthetic-share", help="Of the patches; all of them without images.")
+    ] = 0.5,
     channel: opt.Channels = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Time to train.", min=0.01)] = 5.0,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps instead of minutes.", min=1)] = None,
@@ -73,15 +82,18 @@ def train(
     *,
     execution: Execution,
 ) -> None:
-    """Learn from sketches. Ends after `--minutes`, when held-out annotation stops improving, or when OUT/run/stop
-    appears, with a model; Ctrl-C saves the state, and `--resume` goes on. Strokes added meanwhile are taken in."""
+    """Learn from sketches, synthetic scenes, or both. Ends after `--minutes`, when held-out annotation stops improving,
+    or when OUT/run/stop appears, with a model; Ctrl-C saves the state, and `--resume` goes on. Strokes added meanwhile
+    are taken in."""
     from sketchscale.config import TrainOptions, parse
     from sketchscale.training.distributed import is_first_process
     from sketchscale.workflow.train import train as work
 
     given = {
-        "images": tuple(images),
-        "sketches": tuple(sketch),
+        "images": tuple(images or ()),
+        "sketches": tuple(sketch or ()),
+        "synthetic": tuple(synthetic or ()),
+        "synthetic_share": synthetic_share,
         "validate": tuple(validate or ()),
         "validate_sketches": tuple(validate_sketch or ()),
         "hold_out": hold_out,

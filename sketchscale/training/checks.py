@@ -1,7 +1,8 @@
-"""What training refuses before it starts."""
+"""What training refuses before it starts, and what it was taught."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from sketchscale.annotations.hover_maps import maps_from_sketch
@@ -11,15 +12,17 @@ from sketchscale.losses import find_loss
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.patches import AnnotatedImage, check_dense
 
-__all__ = ["check_images"]
+__all__ = ["annotation_sha256", "check_images"]
 
 
 def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig) -> None:
-    """Refuse what cannot be learned from.
+    """Refuse what cannot be learned from. No image at all is fine where synthetic scenes are taught.
 
     Raises:
         InputError: says which kind of stroke is missing, or that the loss needs dense labels.
     """
+    if not images and config.synthetic is not None:
+        return
     if not images:
         raise InputError.of(found="no image", expected="at least one with a sketch", fix="name images to train on")
     for image in images:
@@ -64,3 +67,14 @@ def _check_whole_objects(images: Sequence[AnnotatedImage]) -> None:
         expected="objects with background, boundary or another object on all sides, as h/v maps need",
         fix="draw the outlines of a few objects and fill them, or use --loss sketchpose",
     )
+
+
+def annotation_sha256(images: Sequence[AnnotatedImage]) -> str | None:
+    """Of everything annotated, in order; None without images."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.name} {image.labels.shape}".encode())
+        digest.update(image.labels.tobytes())
+        if image.boundary is not None:
+            digest.update(image.boundary.tobytes())
+    return digest.hexdigest() if images else None

@@ -14,9 +14,28 @@ from sketchscale.losses import LossConfig, find_loss
 from sketchscale.networks import NetworkConfig
 from sketchscale.training.augment import AugmentConfig
 
-__all__ = ["OPTIMIZERS", "Step", "TrainingConfig", "find_device", "rate_at"]
+__all__ = ["OPTIMIZERS", "Step", "SyntheticConfig", "TrainingConfig", "find_device", "rate_at"]
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticConfig:
+    """Synthetic scenes among the images, see training.synthetic.
+
+    Attributes:
+        sha256: of what makes each stream of scenes, in order.
+        share: of a batch's patches that are synthetic; 1 where there are no images.
+    """
+
+    sha256: tuple[str, ...]
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError.of(
+                found=f"a share of {self.share:g} synthetic patches", expected="above 0, at most 1", fix="0.5"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +70,7 @@ class TrainingConfig:
         keep_bytes: of images and annotation that are kept between patches, see PatchSource; None keeps all.
         low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
         threshold: see ModelConfig; None sets it on the annotated pixels.
+        synthetic: scenes that are taught beside the images, or alone; None for none.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -84,6 +104,7 @@ class TrainingConfig:
     outside: float = -5.0
     threshold: float | None = None
     min_size: int | None = None
+    synthetic: SyntheticConfig | None = None
 
     @property
     def target(self) -> Literal["flow", "hover"]:

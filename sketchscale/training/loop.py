@@ -19,7 +19,6 @@ What it guarantees:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -36,17 +35,18 @@ from sketchscale.errors import TaskError
 from sketchscale.networks import create_network
 from sketchscale.networks.adapt import adapt_weights
 from sketchscale.networks.checkpoint import Model, ModelConfig
-from sketchscale.training.checks import check_images
+from sketchscale.training.checks import annotation_sha256, check_images
 from sketchscale.training.config import OPTIMIZERS, Step, TrainingConfig, find_device, rate_at
 from sketchscale.training.distributed import World, join_world
 from sketchscale.training.interrupts import SecondInterrupt, noted_interrupts
 from sketchscale.training.learner import Learner, NotANumberError, part
 from sketchscale.training.patches import AnnotatedImage
-from sketchscale.training.prefetch import Batch, Prefetcher, choose_workers, draw_batch, move_batch, pin_batch
+from sketchscale.training.prefetch import Batch, Prefetcher, choose_workers, move_batch, pin_batch
 from sketchscale.training.previews import Preview, choose_window, make_preview
 from sketchscale.training.state import Log, StopFile, check_identity, identity, read_state, write_bad_batch, write_state
+from sketchscale.training.synthetic import SceneStream, SceneWindow, drawing_of
 from sketchscale.training.thresholds import choose_threshold, median_diameter, predict_image, smallest_size
-from sketchscale.training.validation import score_held_out, source_for
+from sketchscale.training.validation import score_held_out
 
 __all__ = [
     "OPTIMIZERS",
@@ -70,6 +70,7 @@ class Hooks:
         refresh: asked every few seconds for all images anew; None where nothing changed.
         on_preview: given a preview every `preview_every` steps, and one at the end.
         interrupted: asked before every step; an interrupt that came by another way than a signal.
+        scenes: where synthetic scenes come from; with `config.synthetic`.
         validate: larger is better; called every `validate_every` steps where no annotation is held out. For one
             process only.
     """
@@ -77,6 +78,7 @@ class Hooks:
     refresh: Callable[[], Sequence[AnnotatedImage] | None] | None = None
     on_preview: Callable[[Preview], None] | None = None
     interrupted: Callable[[], bool] = lambda: False
+    scenes: SceneStream | None = None
     validate: Callable[[Model], float] | None = None
 
 
@@ -94,7 +96,8 @@ def train(
     """Train a network on sketches or dense labels.
 
     Args:
-        images: with at least one foreground, one background and one boundary (drawn, or between labels) among them.
+        images: with at least one foreground, one background and one boundary (drawn, or between labels) among them;
+            none where synthetic scenes alone are taught, see `config.synthetic` and `hooks.scenes`.
         run_folder: path or address for state and log, see training.state; only the first process uses it. A file named
             `stop` in it ends training as if it were done.
         init: weights to start from, see networks.adapt.
@@ -165,15 +168,18 @@ class _Run:
         self.log, self.stopped = Log(self.folder), "steps"
         self.stop_file = StopFile(self.folder, config.refresh_every_s)
         self.score: Callable[[], float] | None = None
-        self._take_images(images)
+        self.images, self.scenes = tuple(images), SceneWindow(config)
 
     def _take_images(self, images: Sequence[AnnotatedImage]) -> None:
-        self.images, self.new_annotation = tuple(images), _annotation_sha256(images)
-        self.window = choose_window(self.images)
-        self.source = source_for(images, self.config, self.config.augment)
+        self.images, self.new_annotation = tuple(images), annotation_sha256(images)
+        self.shown = self.images or self.scenes.fixed
+        self.window = choose_window(self.shown)
+        self.draw = drawing_of(self.images, self.scenes, self.config)
 
     def listen(self, on_step: Callable[[Step], None], hooks: Hooks) -> None:
         self.on_step, self.hooks = on_step, hooks
+        self.scenes.stream = hooks.scenes
+        self._take_images(self.images)
 
     def prepare(self, validation: Sequence[AnnotatedImage], resume: bool) -> None:
         """Everything that can refuse, before the first file is written."""
@@ -223,7 +229,7 @@ class _Run:
 
     def _draw_ahead(self) -> Prefetcher[Batch]:
         def draw(step: int) -> Batch:
-            batch = draw_batch(self.source, self.config.seed, step, self.share)
+            batch = self.draw(step, self.share)
             return pin_batch(batch) if self.device.type == "cuda" else batch
 
         workers = choose_workers(self.config.workers, self.device)
@@ -315,7 +321,7 @@ class _Run:
         if show is None or not self.world.first or not every or not self.step or (self.step % every == 0) == last:
             return
         position, box = self.window
-        show(make_preview(self._model(self.learner.average), self.images[position], box, self.step))
+        show(make_preview(self._model(self.learner.average), self.shown[position], box, self.step))
 
     def _model(self, weights: Mapping[str, torch.Tensor]) -> Model:
         """On the device."""
@@ -333,11 +339,11 @@ class _Run:
 
     def finish(self) -> Model:
         model = self._model(self.best or self.learner.average)
-        found = replace(model.config, diameter=round(median_diameter(self.images), 2), notes=model.config.notes)
+        found = replace(model.config, diameter=round(median_diameter(self.shown), 2), notes=model.config.notes)
         if self.config.threshold is None and self.config.target == "flow":
-            found = replace(found, threshold=choose_threshold(model, self.images))
+            found = replace(found, threshold=choose_threshold(model, self.shown))
         if self.config.min_size is None:
-            found = replace(found, min_size=smallest_size(self.images))
+            found = replace(found, min_size=smallest_size(self.shown))
         return replace(model, config=found, network=model.network.cpu())
 
     def _provenance(self) -> dict[str, Any]:
@@ -381,14 +387,3 @@ class _Run:
         self.best = {k: v.to(self.device) for k, v in part(tensors, "best").items()} or None
         self.step, self.elapsed_s = about["step"], about["elapsed_s"]
         self.best_score, self.stale = about["best_score"], about["stale"]
-
-
-def _annotation_sha256(images: Sequence[AnnotatedImage]) -> str:
-    """Of everything annotated, in order."""
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(f"{image.name} {image.labels.shape}".encode())
-        digest.update(image.labels.tobytes())
-        if image.boundary is not None:
-            digest.update(image.boundary.tobytes())
-    return digest.hexdigest()

@@ -119,6 +119,7 @@ def _train(options: TrainOptions, base: Path, execution: Execution, say: Callabl
         sketches=tuple(str(base / name) for name in options.sketches),
         validate=tuple(_beside(base, name) for name in options.validate),
         validate_sketches=tuple(str(base / name) for name in options.validate_sketches),
+        synthetic=tuple(_beside(base, name) for name in options.synthetic),
         init=str(base / options.init) if options.init and (base / options.init).exists() else options.init,
     )
     say(train(placed, execution, on_step=say).summary)

@@ -17,7 +17,7 @@ import os
 import platform
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,13 +40,15 @@ from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
 from sketchscale.training.checks import check_images
-from sketchscale.training.config import find_device
-from sketchscale.training.distributed import World, join_world, was_restarted
+from sketchscale.training.config import SyntheticConfig, find_device
+from sketchscale.training.distributed import join_world, was_restarted
 from sketchscale.training.loop import Hooks, TrainingConfig
 from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import AnnotatedImage
+from sketchscale.training.synthetic import SceneStream, fixed_scenes
 from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.runner import Runner, quiet
+from sketchscale.workflow.synthetic_scenes import SceneSource, check_sources, open_sources, stream_of
 from sketchscale.workflow.training_images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.training_watch import Watch
 
@@ -78,7 +80,8 @@ def train(
     on_step: Callable[[str], None] = lambda line: None,
     on_event: Callable[[Event], None] = quiet,
 ) -> TrainResult:
-    """Train on `options.images` with `options.sketches`, pair by pair, and save the model folder `options.out`.
+    """Train on `options.images` with `options.sketches`, pair by pair, on scenes of `options.synthetic`, or on both;
+    save the model folder `options.out`.
 
     Strokes that are added to the sketches meanwhile are learned from within seconds. Started by `torchrun`, the
     processes train together, and the first one writes.
@@ -123,8 +126,12 @@ class _Ready:
 
 def _train_here(options: TrainOptions, execution: Execution, ears: _Ears) -> TrainResult:
     with join_world(find_device(options.device)) as world:
-        ready = world.first_does(lambda: _prepare(options, execution, ears))
+        sources: list[SceneSource] = []
+        world.all_do(lambda: sources.extend(open_sources(options.synthetic, options.channels)))
+        ready = world.first_does(lambda: _prepare(options, execution, ears, sources))
         world.all_do(ready.data.look)
+        world.all_do(lambda: check_sources(sources, ready.config))
+        scenes = stream_of(sources, ready.config)
         watch = Watch(ready.data, ready.config, join_address(options.out, "run"), ears.say if world.first else _unheard)
         with writing_output(options.out):
             world.first_does(lambda: _begin(options.out, watch, ready, fresh=not execution.resume))
@@ -135,25 +142,32 @@ def _train_here(options: TrainOptions, execution: Execution, ears: _Ears) -> Tra
                 init=ready.init,
                 validation=[*ready.held_out, *ready.others],
                 on_step=watch.note,
-                hooks=Hooks(refresh=watch.refresh, on_preview=watch.show, interrupted=ears.interrupted),
+                hooks=Hooks(refresh=watch.refresh, on_preview=watch.show, interrupted=ears.interrupted, scenes=scenes),
                 resume=execution.resume,
             )
             watch.draw()
-        return _finish(model, options, ready, watch, world)
+        if world.first:
+            model = _calibrated(model, ready, scenes)
+        provenance = {"synthetic": [source.about for source in sources]} if sources else {}
+        return _save(replace(model, provenance={**model.provenance, **provenance}), options, watch, world.first)
 
 
 def _unheard(line: str) -> None:
     """What the other processes would say."""
 
 
-def _prepare(options: TrainOptions, execution: Execution, ears: _Ears) -> _Ready:
+def _prepare(options: TrainOptions, execution: Execution, ears: _Ears, sources: Sequence[SceneSource]) -> _Ready:
     _check_token(options.out, ears.token)
     check_output(options.out, execution)
     init = None if options.init in (None, "random") else load_model(options.init)
     with Runner(execution, ears.on_event) as runner:
         data, held_out, others = _read(options, init, runner)
     images = data.training()
-    config = _training_config(options, images[0].channels, init, bool(held_out or others))
+    channels = images[0].channels if images else sources[0].channels
+    config = _training_config(options, channels, init, bool(held_out or others))
+    if sources:
+        share = options.synthetic_share if images else 1.0
+        config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
     check_images(images, config)
     return _Ready(data=data, held_out=held_out, others=others, config=config, init=init)
 
@@ -168,12 +182,13 @@ def _notes(ready: _Ready) -> tuple[str, ...]:
     return adapt_notes(ready.init, ready.config.network, target=ready.config.target) if ready.init else ()
 
 
-def _finish(model: Model, options: TrainOptions, ready: _Ready, watch: Watch, world: World) -> TrainResult:
-    if world.first:
-        calibrated = calibrate(model, ready.others)
-        # other images say more, where enough objects are annotated on them; else calibration leaves the model alone
-        model = calibrate(model, ready.data.training()) if calibrated is model else calibrated
-    return _save(model, options, watch, world.first)
+def _calibrated(model: Model, ready: _Ready, scenes: SceneStream | None) -> Model:
+    """On other images, which say more, where enough objects are annotated on them; else on what was taught."""
+    calibrated = calibrate(model, ready.others)
+    if calibrated is not model:
+        return calibrated
+    taught = ready.data.training()
+    return calibrate(model, fixed_scenes(scenes) if scenes is not None and not taught else taught)
 
 
 # ---- on a Ray cluster
@@ -248,7 +263,7 @@ def _absolute(options: TrainOptions) -> TrainOptions:
     return replace(options, out=place(options.out), init=init, **lists)
 
 
-_ADDRESSES = ("images", "sketches", "validate", "validate_sketches")
+_ADDRESSES = ("images", "sketches", "validate", "validate_sketches", "synthetic")
 
 
 @contextlib.contextmanager
@@ -309,6 +324,12 @@ def _read(
     """What is taught from, held-out annotation, other images; a model to start from says how intensities are scaled."""
     scale = init.config if init else TrainingConfig()
     reading = Reading(channels=options.channels, low=scale.low, high=scale.high, on_conflict=options.on_conflict)
+    if not (options.images or options.sketches or options.synthetic):
+        raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some of them")
+    if options.hold_out is not None and not options.images:
+        raise InputError.of(
+            found="--hold-out without images", expected="sketches to hold some of out", fix="--validate, or neither"
+        )
     if options.hold_out is not None and find_loss(options.loss).dense:
         raise InputError.of(
             found=f"--hold-out with the loss {options.loss}, which needs every pixel",
