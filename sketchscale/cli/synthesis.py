@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     only_here = ("engine", "workers", "address", "gpus_per_worker", "block", "memory_gb", "scratch", "deadline_s")
     group.command()(opt.runs_plans(without=(*only_here, "attempts"))(train))
     group.command()(opt.runs_plans(without=("block",))(generate))
+    group.command()(opt.runs_plans(without=("resume",))(score))
     app.add_typer(group, name="synthesize")
 
 
@@ -135,3 +136,45 @@ def generate(
     with opt.progress() as on_event:
         result = work.generate(settings, execution, on_event)
     opt.show(asdict(result), json, lambda: result.summary)
+
+
+def score(
+    synthesis: Annotated[
+        str, typer.Argument(help="Folder that `synthesize train` wrote.", metavar="SYNTHESIS", show_default=False)
+    ],
+    images: opt.Images,
+    points: Annotated[
+        list[str], typer.Option("--points", help="Centres in each image, in order: CSV (y, x), GeoJSON or a sketch.")
+    ],
+    channel: opt.Channels = None,
+    crops: Annotated[int, typer.Option("--crops", help="Of the real images; half as many are painted.")] = 200,
+    crop: Annotated[int | None, typer.Option("--crop", help="Their side, px; that of training when not given.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of crops, layouts and noise.", min=0)] = 0,
+    out: Annotated[str | None, typer.Option("--out", help="Write every figure to this JSON file.")] = None,
+    picture: Annotated[str | None, typer.Option("--picture", help="PNG of some, painted and read.")] = None,
+    device: opt.Device = "cpu",
+    json: opt.Json = False,
+    *,
+    execution: Execution,
+) -> None:
+    """Painted crops against real ones: distances beside their floor, diversity, objects read back, order of bright and
+    dark. What counts is a model trained on the pairs: `generate`, `train`, `evaluate`."""
+    from sketchscale.config import parse
+    from sketchscale.workflow.synthesize_score import ScoreOptions, score_synthesis
+
+    given_options = {
+        "synthesis": synthesis,
+        "images": tuple(images),
+        "points": tuple(points),
+        "channels": tuple(channel) if channel else None,
+        "crops": crops,
+        "crop": crop,
+        "seed": seed,
+        "device": device,
+        "out": out,
+        "picture": picture,
+    }
+    settings = parse(ScoreOptions, given_options, source="options")
+    with opt.progress() as on_event:
+        result = score_synthesis(settings, execution, on_event)
+    opt.show(result.as_dict(), json, lambda: result.text)

@@ -78,14 +78,16 @@ def paint(
     """The generator's image of a label image.
 
     Args:
-        labels: (y, x), 0 is background; of any size, as the rest up to a multiple of 32 is mirrored and cut off again.
+        labels: (y, x), 0 is background; of any size: the rest up to a multiple of 32, at least 64, is mirrored, and cut
+            off again.
         noise: (noise,) float32, normal numbers.
 
     Returns:
         float32 (c, y, x) in [0, 1].
     """
     stride = synthesis.config.generator.stride
-    rest = [-n % stride for n in labels.shape]
+    # of a single place at the coarsest level there is no deviation to normalise by
+    rest = [max(-n % stride, 2 * stride - n) for n in labels.shape]
     grown = np.pad(labels, [(0, n) for n in rest], mode="symmetric") if any(rest) else labels
     return paint_maps(synthesis, maps_from_labels(grown), noise)[:, : labels.shape[0], : labels.shape[1]]
 
@@ -96,7 +98,7 @@ def paint_maps(
     """The generator's image of maps.
 
     Args:
-        maps: (3, y, x), y and x multiples of 32; h and v in [-1, 1], m in [0, 1].
+        maps: (3, y, x), y and x multiples of 32, not both 32; h and v in [-1, 1], m in [0, 1].
         noise: (noise,) float32, normal numbers.
 
     Returns:

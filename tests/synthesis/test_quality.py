@@ -16,20 +16,18 @@ from sketchscale.errors import InputError
 from sketchscale.synthesis.contrast import contrast_order, labels_of_points, order_kept, real_order
 from sketchscale.synthesis.features import colour_features, cut_crops, halves, texture_features
 from sketchscale.synthesis.layouts import LayoutPrior, draw_layout
-from sketchscale.synthesis.model import Synthesis, SynthesisConfig, mask_network
+from sketchscale.synthesis.model import Synthesis
 from sketchscale.synthesis.networks import Generator, GeneratorConfig
-from sketchscale.synthesis.pairs import draw_pair
-from sketchscale.synthesis.points import fit_points
+from sketchscale.synthesis.pairs import draw_pair, paint
 from sketchscale.synthesis.quality import consistency, diversity, fidelity, read_maps
 from sketchscale.synthesis.scenes import PointedImage
+from tests.synthesis.tiny import tiny_synthesis
 
 Image = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint32]
 
 PRIOR = LayoutPrior(diameter=12)
-SMALL = SynthesisConfig(
-    generator=GeneratorConfig(channels=2, width=2, hidden=4), mask_widths=(4, 8), prior=PRIOR, crop=64
-)
+SMALL = GeneratorConfig(channels=2, width=2, hidden=4)
 
 
 def grid(side: int, step: int = 16, seed: int = 0) -> npt.NDArray[np.float64]:
@@ -39,20 +37,14 @@ def grid(side: int, step: int = 16, seed: int = 0) -> npt.NDArray[np.float64]:
 
 
 def tiny() -> Synthesis:
-    torch.manual_seed(0)
-    return Synthesis(
-        config=SMALL,
-        generator=Generator(SMALL.generator).eval().requires_grad_(False),
-        masker=mask_network(2, SMALL.mask_widths).eval().requires_grad_(False),
-        points=fit_points([grid(96)], [(96, 96)]),
-    )
+    return tiny_synthesis(channels=2)
 
 
 class Painter(Generator):
     """Paints m itself: objects at one intensity in each channel, background at another, with or without noise."""
 
     def __init__(self, inside: tuple[float, float], outside: tuple[float, float], noisy: float = 0.0) -> None:
-        super().__init__(SMALL.generator)
+        super().__init__(SMALL)
         self.inside, self.outside = (torch.tensor(v)[None, :, None, None] for v in (inside, outside))
         self.noisy = noisy
 
@@ -246,6 +238,13 @@ def test_maps_are_read_from_images_of_any_size(shape: tuple[int, int]) -> None:
     assert maps.shape == (3, *shape)
     assert (np.abs(maps) <= 1).all()
     assert (maps[2] >= 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (32, 32), (20, 70)])
+def test_layouts_of_any_size_are_painted(shape: tuple[int, int]) -> None:
+    image = paint(tiny(), np.ones(shape, np.uint32), np.zeros(1, np.float32))
+    assert image.shape == (2, *shape)
+    assert np.isfinite(image).all()
 
 
 def test_maps_of_whole_strides_are_what_the_network_says() -> None:
