@@ -10,8 +10,9 @@ with equal steps on
 
     dots               a disc of the layouts' size around each point, cut halfway to the next; all else is background
     synthetic          300 painted pairs
+    points             the pairs, and the training images with what `synthesize outline` sees around the points
     strokes            twenty objects as a person strokes them: inside, around, and background beside
-    points + strokes   painted pairs and the strokes, half of each batch of either kind
+    points + strokes   what `points` has, and the strokes
     dense              every pixel
 
 and segments every test image, with what `calibrate` found on the annotation at hand. Every finished cell is a line of
@@ -42,6 +43,7 @@ from sketchscale.networks.checkpoint import Model
 from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.model import load_synthesis, save_synthesis
+from sketchscale.synthesis.outlines import outline_image
 from sketchscale.synthesis.pairs import draw_pair
 from sketchscale.synthesis.scenes import PointedImage
 from sketchscale.synthesis.training import SynthesisHooks, train_synthesis
@@ -51,7 +53,7 @@ from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.segment_job import integration_config
 
 PRIORS = {"dsb2018_he": LayoutPrior(diameter=21, spread=0.7), "monuseg": LayoutPrior(diameter=24, spread=0.6)}
-ROWS = ("dots", "synthetic", "strokes", "points + strokes", "dense")
+ROWS = ("dots", "synthetic", "points", "strokes", "points + strokes", "dense")
 PAIRS, SCENE, STROKED = 300, 256, 20
 
 
@@ -140,16 +142,27 @@ def run_paint(options: argparse.Namespace) -> None:
     save_synthesis(str(folder), made)
 
 
+def outlined(options: argparse.Namespace, images: Sequence[TrainingImage]) -> list[TrainingImage]:
+    """What the synthesis sees around the points."""
+    synthesis = load_synthesis(str(synthesis_of(options)))
+    labels = {image.name: outline_image(synthesis, image) for image in pointed(images)}
+    empty = np.zeros((1, 1), np.int32)
+    return [
+        replace(image, labels=labels.get(image.name, np.broadcast_to(empty, image.labels.shape))) for image in images
+    ]
+
+
 def annotation(options: argparse.Namespace, row: str, seed: int, images: list[TrainingImage]) -> list[TrainingImage]:
+    """What a row knows; images are repeated where one kind would drown the others, as patches take all alike."""
     if row == "dense":
         return images
     if row == "dots":
         return [dotted(image, PRIORS[options.set].diameter) for image in images]
-    strokes, pairs = stroked(images, seed), painted(options, seed) if row != "strokes" else []
-    if row == "synthetic":
-        return pairs
-    # patches are drawn from all images alike: as many of either kind
-    return [*pairs, *(strokes * max(1, len(pairs) // len(strokes)))]
+    strokes = stroked(images, seed) if "strokes" in row else []
+    pairs = painted(options, seed) if row != "strokes" else []
+    seen = outlined(options, images) if "points" in row else []
+    most = max(len(part) for part in (pairs, seen, strokes))
+    return [image for part in (pairs, seen, strokes) if part for image in part * max(1, most // len(part))]
 
 
 def aji(model: Model, images: Sequence[TrainingImage]) -> dict[str, float]:

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     group.command()(opt.runs_plans(without=(*only_here, "attempts"))(train))
     group.command()(opt.runs_plans(without=("block",))(generate))
     group.command()(opt.runs_plans(without=("resume",))(score))
+    group.command()(opt.runs_plans(without=("resume",))(outline))
     app.add_typer(group, name="synthesize")
 
 
@@ -178,3 +179,39 @@ def score(
     with opt.progress() as on_event:
         result = score_synthesis(settings, execution, on_event)
     opt.show(result.as_dict(), json, lambda: result.text)
+
+
+def outline(
+    synthesis: Annotated[
+        str, typer.Argument(help="Folder that `synthesize train` wrote.", metavar="SYNTHESIS", show_default=False)
+    ],
+    images: opt.Images,
+    points: Annotated[
+        list[str], typer.Option("--points", help="Centres in each image, in order: CSV (y, x), GeoJSON or a sketch.")
+    ],
+    out: Annotated[str, typer.Option("--out", help="Folder for the sketches, one for each image.")],
+    channel: opt.Channels = None,
+    foreground: Annotated[float, typer.Option("--foreground", help="Least probability of an object's pixel.")] = 0.35,
+    background: Annotated[float, typer.Option("--background", help="Largest probability of background.")] = 0.2,
+    device: opt.Device = "cpu",
+    json: opt.Json = False,
+    *,
+    execution: Execution,
+) -> None:
+    """Sketches from clicks: every clicked object as the synthesis sees it; what it is unsure of stays unknown. For
+    `train IMAGE... --sketch ... --synthetic SYNTHESIS`."""
+    from sketchscale.workflow.synthesize_outline import OutlineOptions, synthesize_outline
+
+    settings = OutlineOptions(
+        synthesis=synthesis,
+        images=tuple(images),
+        points=tuple(points),
+        out=out,
+        channels=tuple(channel) if channel else None,
+        foreground=foreground,
+        background=background,
+        device=device,
+    )
+    with opt.progress() as on_event:
+        found = synthesize_outline(settings, execution, on_event)
+    opt.show([asdict(sketch) for sketch in found], json, lambda: "\n".join(sketch.line for sketch in found))

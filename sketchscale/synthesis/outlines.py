@@ -1,0 +1,148 @@
+"""Clicked objects outlined as a synthesis reads them: partial annotation of real images, from points alone.
+
+    1. reading   the mask network's foreground, mean over the eight ways to lay the image
+    2. objects   foreground that hangs together with a point, no farther from it than 1.5 diameters; where objects meet,
+                 a pixel belongs to the point from which the foreground floods it first
+    3. ground    where the reading is sure that nothing lies, and no object was found
+    4. the rest  unknown: the losses for sketches leave it to the network
+
+The reading was taught without a single outline, so it is unsure about edges and blind to what was not clicked; saying
+"unknown" there is what makes it a good teacher.
+
+Source: ours. Points as markers of pseudo labels: Qu et al. 2019, with a clustering of colours in place of the reading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+from sketchscale.errors import InputError
+from sketchscale.geometry import Box, tile_cover
+from sketchscale.synthesis.layouts import pixels_of_points
+from sketchscale.synthesis.model import Synthesis
+from sketchscale.synthesis.quality import read_maps
+from sketchscale.synthesis.scenes import PointedSource
+
+__all__ = ["OutlineConfig", "label_from_points", "outline_image", "read_foreground"]
+
+TILE, MARGIN = 1024, 96
+"""Px: tiles in which an image is read and outlined, and what is read around them."""
+_DAB, _REACH = 0.1, 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlineConfig:
+    """What counts as seen.
+
+    Attributes:
+        foreground: least probability of an object's pixel.
+        background: largest probability of a pixel that is said to be background.
+    """
+
+    foreground: float = 0.35
+    background: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.background <= self.foreground <= 1:
+            raise InputError.of(
+                found=f"background up to {self.background}, foreground from {self.foreground}",
+                expected="probabilities, the first not above the second",
+                fix="0.2 and 0.35",
+            )
+
+
+def label_from_points(
+    foreground: npt.NDArray[np.float32],
+    points: npt.NDArray[np.float64],
+    diameter: float,
+    config: OutlineConfig | None = None,
+) -> npt.NDArray[np.int32]:
+    """Partial labels of an image whose foreground was read.
+
+    Args:
+        foreground: (y, x), probabilities.
+        points: (n, 2) of (y, x), pixels, one in each object.
+        diameter: px, of an object that stands alone; an object reaches at most 1.5 of it away from its point.
+
+    Returns:
+        int32 (y, x): k > 0 the object of point k - 1, 0 background, -1 unknown. Every point's pixel is its object's.
+
+    Raises:
+        InputError: a point is outside, twice there, or no number.
+
+    >>> seen = np.array([[0.1, 0.9, 0.9, 0.3, 0.1]], np.float32)
+    >>> label_from_points(seen, np.array([[0.0, 1.0]]), 4.0).tolist()
+    [[0, 1, 1, -1, 0]]
+    """
+    config = config or OutlineConfig()
+    pixels = pixels_of_points(points, (foreground.shape[0], foreground.shape[1]))
+    labels = np.where(foreground < config.background, 0, -1).astype(np.int32)
+    if not len(pixels):
+        return labels
+    markers = np.zeros(foreground.shape, np.int32)
+    markers[pixels[:, 0], pixels[:, 1]] = np.arange(1, len(pixels) + 1)
+    distance = ndimage.distance_transform_edt(markers == 0)
+    dab = distance <= max(_DAB * diameter, 0.5)
+    reached = ((foreground > config.foreground) | dab) & (distance <= _REACH * diameter)
+    found: npt.NDArray[np.int32] = watershed(distance, markers, mask=reached)
+    return np.where(found > 0, found, labels).astype(np.int32)
+
+
+def read_foreground(synthesis: Synthesis, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mask network's probability of an object at each pixel, mean over eight ways to lay the image.
+
+    Args:
+        image: (c, y, x) in [0, 1].
+
+    Returns:
+        float32 (y, x).
+    """
+    total = np.zeros(image.shape[1:])
+    for turn in range(4):
+        for mirror in (False, True):
+            laid = np.rot90(image[..., ::-1] if mirror else image, turn, (1, 2))
+            seen = np.rot90(read_maps(synthesis, laid)[2], -turn)
+            total += seen[:, ::-1] if mirror else seen
+    return (total / 8).astype(np.float32)
+
+
+def outline_image(
+    synthesis: Synthesis, image: PointedSource, config: OutlineConfig | None = None
+) -> npt.NDArray[np.int32]:
+    """Partial labels of a whole image, tile by tile of a fixed grid: (y, x) as `label_from_points`.
+
+    The image is read in windows of 1024 px and a margin, so memory beyond the labels does not grow with it.
+
+    Raises:
+        InputError: the image has other channels than the synthesis.
+    """
+    if image.channels != synthesis.config.generator.channels:
+        raise InputError.of(
+            found=f"{image.name} has {image.channels} channels",
+            expected=f"{synthesis.config.generator.channels}, as the synthesis",
+            fix="choose them with --channel",
+        )
+    labels = np.full(image.shape, -1, np.int32)
+    margin = MARGIN + int(_REACH * synthesis.config.prior.diameter)
+    for tile in tile_cover(image.shape, (TILE, TILE), halo=margin):
+        labels[tile.write.slices] = _outline_tile(synthesis, image, tile.read, config)[
+            tile.write.relative_to(tile.read.start).slices
+        ]
+    return labels
+
+
+def _outline_tile(
+    synthesis: Synthesis, image: PointedSource, box: Box, config: OutlineConfig | None
+) -> npt.NDArray[np.int32]:
+    """The labels of a window, under the numbers of the image's points."""
+    pixels = np.floor(image.points + 0.5)
+    near = np.flatnonzero(((pixels >= box.start) & (pixels < box.stop)).all(1))
+    seen = read_foreground(synthesis, (image.window(box) + np.float32(1)) / np.float32(2))
+    own = label_from_points(seen, image.points[near] - box.start, synthesis.config.prior.diameter, config)
+    numbers = np.concatenate([near + 1, [-1, 0]]).astype(np.int32)  # the last two are what -1 and 0 look up
+    return np.where(own > 0, numbers[own - 1], own).astype(np.int32)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sketchscale.annotations.sketch import open_sketch
+from sketchscale.cli import run
+from sketchscale.errors import InputError
+from sketchscale.geometry import Box
+from sketchscale.synthesis import outlines
+from sketchscale.synthesis.model import Synthesis
+from sketchscale.synthesis.outlines import OutlineConfig, label_from_points, outline_image, read_foreground
+from sketchscale.synthesis.scenes import PointedImage
+from tests.synthesis.tiny import stored_synthesis, tiny_synthesis
+from tests.workflow.test_synthesize import image_and_points
+
+
+class Brightness(nn.Module):
+    """Reads white as foreground, pixel by pixel; its h and v are 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bright = self.gain * x.mean(1, keepdim=True)
+        return torch.cat([bright * 0, bright * 0, bright], 1)
+
+
+@pytest.fixture
+def seer() -> Synthesis:
+    made = tiny_synthesis()
+    return replace(made, masker=Brightness())
+
+
+def discs(shape: tuple[int, int], centres: list[tuple[int, int]], radius: float) -> np.ndarray:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return np.any([(y - b) ** 2 + (x - a) ** 2 <= radius**2 for b, a in centres], 0)
+
+
+def pointed(seer: Synthesis, shape: tuple[int, int], centres: list[tuple[int, int]], radius: float) -> PointedImage:
+    image = np.where(discs(shape, centres, radius), 1.0, -1.0).astype(np.float32)
+    channels = seer.config.generator.channels
+    return PointedImage(image=np.repeat(image[None], channels, 0), points=np.array(centres, float))
+
+
+def test_objects_are_found_around_their_points_and_nothing_where_none_was_clicked(seer):
+    image = pointed(seer, (60, 70), [(15, 15), (40, 50), (15, 50)], 5)
+    clicked = replace(image, points=image.points[:2])
+    labels = outline_image(seer, clicked)
+    assert (labels == 1).sum() == discs((60, 70), [(15, 15)], 5).sum()
+    assert (labels[discs((60, 70), [(40, 50)], 5)] == 2).all()
+    assert (labels[discs((60, 70), [(15, 50)], 5)] == -1).all(), "bright and not clicked: unknown, not background"
+    assert (labels[~discs((60, 70), [(15, 15), (40, 50), (15, 50)], 5)] == 0).all()
+
+
+def test_objects_that_meet_are_parted_between_their_points():
+    seen = np.zeros((20, 40), np.float32)
+    seen[5:15, 5:35] = 0.9
+    labels = label_from_points(seen, np.array([[10.0, 10.0], [10.0, 29.0]]), 20.0)
+    assert set(np.unique(labels[5:15, 5:19])) == {1}
+    assert set(np.unique(labels[5:15, 21:35])) == {2}
+
+
+def test_an_object_reaches_no_farther_than_it_may_and_holds_its_point():
+    seen = np.full((9, 60), 0.9, np.float32)
+    seen[4, 5] = 0.0
+    labels = label_from_points(seen, np.array([[4.0, 5.0]]), 10.0)
+    assert labels[4, 5] == 1
+    assert np.flatnonzero(labels[4] == 1).max() == 20
+    assert (labels[:, 25:] == -1).all()
+
+
+def test_what_is_unsure_stays_unknown():
+    seen = np.array([[0.1, 0.25, 0.9, 0.3, 0.05]], np.float32)
+    points = np.array([[0.0, 2.0]])
+    assert label_from_points(seen, points, 4.0).tolist() == [[0, -1, 1, -1, 0]]
+    sure = OutlineConfig(foreground=0.25, background=0.25)
+    assert label_from_points(seen, points, 4.0, sure).tolist() == [[0, -1, 1, 1, 0]]
+    with pytest.raises(InputError, match=r"background up to 0.6, foreground from 0.5"):
+        OutlineConfig(foreground=0.5, background=0.6)
+
+
+def test_tiles_change_nothing(seer, monkeypatch):
+    rng = np.random.default_rng(3)
+    centres = [(int(y), int(x)) for y, x in rng.permutation(np.argwhere(np.ones((11, 13))))[:60] * 11 + 6]
+    image = pointed(seer, (130, 150), centres, 4)
+    whole = outline_image(seer, image)
+    monkeypatch.setattr(outlines, "TILE", 37)
+    assert np.array_equal(outline_image(seer, image), whole)
+    assert len(np.unique(whole)) == 61
+
+
+def test_reading_is_the_same_however_the_image_lies():
+    synthesis = tiny_synthesis()
+    image = np.random.default_rng(0).random((synthesis.config.generator.channels, 40, 40), np.float32)
+    seen = read_foreground(synthesis, image)
+    turned = read_foreground(synthesis, np.ascontiguousarray(np.rot90(image, 1, (1, 2))[..., ::-1]))
+    np.testing.assert_allclose(np.rot90(turned[:, ::-1], -1), seen, atol=1e-5)
+
+
+def test_other_channels_are_refused(seer):
+    image = PointedImage(image=np.zeros((2, 70, 70), np.float32), points=np.array([[5.0, 5.0]]))
+    with pytest.raises(InputError, match="image has 2 channels; expected"):
+        outline_image(seer, image)
+
+
+def test_the_command_writes_sketches_that_train_takes(tmp_path, capsys):
+    image, points = image_and_points(tmp_path)
+    synthesis = stored_synthesis(tmp_path / "synthesis", channels=1)
+    arguments = ["synthesize", "outline", synthesis, image, "--points", points, "--out", str(tmp_path / "sketches")]
+    code = run([*arguments, "--json"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    (told,) = json.loads(said.out)
+    sketch = open_sketch(told["sketch"], shape=(140, 150))
+    labels = sketch.rasterize(Box((0, 0), (140, 150))).labels
+    count = len(Path(points).read_text().splitlines()) - 1
+    assert told["objects"] == count == len(np.unique(labels[labels > 0]))
+    assert run(arguments) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert run([*arguments, "--overwrite"]) == 0
