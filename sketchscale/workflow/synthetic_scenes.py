@@ -38,20 +38,28 @@ from sketchscale.training.synthetic import SceneStream
 from sketchscale.workflow.segment_job import choose_channels
 from sketchscale.workflow.synthesize_generate import PAIRS, read_pairs
 
-__all__ = ["SceneSource", "check_sources", "open_sources", "scene_side", "stream_of"]
+__all__ = ["MadeScenes", "SceneSource", "check_sources", "open_sources", "scale_of", "scene_side", "stream_of"]
 
 _LARGEST = 1024
 """Side of what is cut out of a stored pair, px."""
 
 
 class SceneSource(Protocol):
-    """One of `--synthetic`, opened: what it is, before it is known how it will be used."""
+    """One of `--synthetic`, opened: what it is, before it is known how it will be used.
+
+    Attributes:
+        sha256: of all that its scenes depend on.
+        scale: percentiles of images that are 0 and 1 in its scenes; None where it takes any.
+        about: for provenance.
+    """
 
     address: str
     sha256: str
 
     @property
     def channels(self) -> int: ...
+    @property
+    def scale(self) -> tuple[float, float] | None: ...
     @property
     def about(self) -> dict[str, Any]: ...
     def stream(self, config: TrainingConfig) -> SceneStream: ...
@@ -91,6 +99,12 @@ def stream_of(sources: Sequence[SceneSource], config: TrainingConfig) -> SceneSt
     return _Several(streams=tuple(source.stream(config) for source in sources)) if sources else None
 
 
+def scale_of(sources: Sequence[SceneSource]) -> tuple[float, float]:
+    """The percentiles that intensities are scaled by: those of the first source that has some, else the default."""
+    default = TrainingConfig().low, TrainingConfig().high
+    return next((source.scale for source in sources if source.scale is not None), default)
+
+
 def check_sources(sources: Sequence[SceneSource], config: TrainingConfig) -> None:
     """Refuse what the network cannot learn from, or what another process does not learn from.
 
@@ -103,6 +117,12 @@ def check_sources(sources: Sequence[SceneSource], config: TrainingConfig) -> Non
                 found=f"{source.address} has {source.channels} channels",
                 expected=f"{config.network.channels}, as the network and the images",
                 fix="choose channels with --channel, or another --synthetic",
+            )
+        if source.scale not in (None, (config.low, config.high)):
+            raise InputError.of(
+                found=f"{source.address} learned from images scaled by their percentiles {source.scale}",
+                expected=f"{(config.low, config.high)}, as the model to start from or another --synthetic",
+                fix="--init random, or one --synthetic",
             )
     expected = config.synthetic.sha256 if config.synthetic is not None else ()
     if tuple(source.sha256 for source in sources) != expected:
@@ -156,17 +176,21 @@ class _Made:
     def about(self) -> dict[str, Any]:
         return {"kind": "synthesis", "sha256": self.sha256}
 
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        return self.synthesis.config.low, self.synthesis.config.high
+
     def stream(self, config: TrainingConfig) -> SceneStream:
         device = torch.device(config.device)
         if device.type == "cuda":  # threads that draw ahead have a current device of their own
             device = torch.device("cuda", torch.cuda.current_device())
         self.synthesis.generator.to(device)
         side = scene_side(config.patch, self.synthesis.config.crop)
-        return _MadeScenes(synthesis=self.synthesis, side=side, seed=config.seed)
+        return MadeScenes(synthesis=self.synthesis, side=side, seed=config.seed)
 
 
 @dataclass(frozen=True, slots=True)
-class _MadeScenes:
+class MadeScenes:
     synthesis: Synthesis
     side: int
     seed: int
@@ -197,6 +221,10 @@ class _Stored:
     @property
     def about(self) -> dict[str, Any]:
         return {"kind": "pairs", "sha256": self.sha256, "provenance": self.record.get("provenance", "")}
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        return None
 
     def stream(self, config: TrainingConfig) -> SceneStream:
         return _StoredScenes(

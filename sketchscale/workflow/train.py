@@ -27,14 +27,13 @@ from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import EngineOptions, Event
 from sketchscale.errors import (
     InputError,
-    MissingDataError,
     OutputError,
     OutputExistsError,
     SetupError,
     SketchscaleError,
 )
 from sketchscale.io.blobs import delete_blob, get_blob, list_blobs, put_blob
-from sketchscale.io.store import is_local, join_address
+from sketchscale.io.store import join_address
 from sketchscale.losses import LossConfig, find_loss
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
@@ -48,7 +47,14 @@ from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.synthetic import SceneStream, fixed_scenes
 from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.synthetic_scenes import SceneSource, check_sources, open_sources, stream_of
+from sketchscale.workflow.synthetic_scenes import (
+    SceneSource,
+    check_sources,
+    open_sources,
+    scale_of,
+    stream_of,
+)
+from sketchscale.workflow.train_elsewhere import absolute, read_sketches, with_sketches
 from sketchscale.workflow.training_images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.training_watch import Watch
 
@@ -161,10 +167,11 @@ def _prepare(options: TrainOptions, execution: Execution, ears: _Ears, sources: 
     check_output(options.out, execution)
     init = None if options.init in (None, "random") else load_model(options.init)
     with Runner(execution, ears.on_event) as runner:
-        data, held_out, others = _read(options, init, runner)
+        scale = scale_of(sources) if init is None else (init.config.low, init.config.high)
+        data, held_out, others = _read(options, scale, runner)
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
-    config = _training_config(options, channels, init, bool(held_out or others))
+    config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
     if sources:
         share = options.synthetic_share if images else 1.0
         config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
@@ -198,7 +205,7 @@ def _train_on_ray(options: TrainOptions, execution: Execution, say: Callable[[st
     """The same in the workers of a cluster; see training.ray_train."""
     from sketchscale.training import ray_train  # an optional package
 
-    gpu, options = options.device.partition(":")[0] == "cuda", _absolute(options)
+    gpu, options = options.device.partition(":")[0] == "cuda", absolute(options)
     cluster = EngineOptions(
         workers=execution.workers,
         address=execution.address,
@@ -212,7 +219,7 @@ def _train_on_ray(options: TrainOptions, execution: Execution, say: Callable[[st
     token = uuid.uuid4().hex.encode()
     here = replace(execution, engine="threads", workers=None, address=None, gpus_per_worker=None)
     with _shown(options.out, token):
-        work = partial(_work_on_ray, options, here, token, _read_sketches(options))
+        work = partial(_work_on_ray, options, here, token, read_sketches(options))
         result: TrainResult = ray_train.train_on_ray(work, team, cluster, on_line=say)
     return result
 
@@ -225,45 +232,7 @@ def _work_on_ray(
         execution = replace(execution, resume=True, overwrite=False)
     ears = _Ears(say=voice.say, interrupted=voice.interrupted, token=token)
     with tempfile.TemporaryDirectory(prefix="sketchscale-sketches-") as folder:
-        return _train_here(_with_sketches(options, sketches, Path(folder)), execution, ears)
-
-
-def _read_sketches(options: TrainOptions) -> dict[str, bytes]:
-    """Sketches travel with the work: they are small, and lie on the machine of the person who drew them."""
-    try:
-        return {path: Path(path).read_bytes() for path in (*options.sketches, *options.validate_sketches)}
-    except OSError as error:
-        raise MissingDataError(
-            f"sketch {error.filename} cannot be read: {error.strerror}; expected: a .jsonl log; to fix: check the path"
-        ) from error
-
-
-def _with_sketches(options: TrainOptions, sketches: dict[str, bytes], folder: Path) -> TrainOptions:
-    """The worker's own files where they are the same, as strokes may be added to them; else what travelled here."""
-    here = {}
-    for number, (path, data) in enumerate(sketches.items()):
-        here[path] = path
-        if not Path(path).is_file() or not Path(path).read_bytes().startswith(data):
-            here[path] = str(folder / f"{number}-{Path(path).name}")
-            Path(here[path]).write_bytes(data)
-    lists: dict[str, Any] = {
-        name: tuple(here[path] for path in getattr(options, name)) for name in ("sketches", "validate_sketches")
-    }
-    return replace(options, **lists)
-
-
-def _absolute(options: TrainOptions) -> TrainOptions:
-    """Local paths as they are called from any working folder."""
-
-    def place(address: str) -> str:
-        return os.path.abspath(address) if is_local(address) else address
-
-    lists: dict[str, Any] = {name: tuple(map(place, getattr(options, name))) for name in _ADDRESSES}
-    init = options.init if options.init is None or not os.path.exists(options.init) else place(options.init)
-    return replace(options, out=place(options.out), init=init, **lists)
-
-
-_ADDRESSES = ("images", "sketches", "validate", "validate_sketches", "synthetic")
+        return _train_here(with_sketches(options, sketches, Path(folder)), execution, ears)
 
 
 @contextlib.contextmanager
@@ -319,11 +288,10 @@ def writing_output(folder: str) -> Iterator[None]:
 
 
 def _read(
-    options: TrainOptions, init: Model | None, runner: Runner
+    options: TrainOptions, scale: tuple[float, float], runner: Runner
 ) -> tuple[SketchedImages, list[AnnotatedImage], list[AnnotatedImage]]:
-    """What is taught from, held-out annotation, other images; a model to start from says how intensities are scaled."""
-    scale = init.config if init else TrainingConfig()
-    reading = Reading(channels=options.channels, low=scale.low, high=scale.high, on_conflict=options.on_conflict)
+    """What is taught from, held-out annotation, other images."""
+    reading = Reading(channels=options.channels, low=scale[0], high=scale[1], on_conflict=options.on_conflict)
     if not (options.images or options.sketches or options.synthetic):
         raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some of them")
     if options.hold_out is not None and not options.images:
@@ -348,13 +316,10 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
     outputs = find_loss(options.loss).outputs
     widths = tuple(options.width * 2**level for level in range(4))
     fresh = NetworkConfig(name=options.network, channels=channels, widths=widths, outputs=outputs)
-    scale = init.config if init else TrainingConfig()
     by_steps = options.steps is not None
     return TrainingConfig(
         network=replace(init.config.network, channels=channels, outputs=outputs) if init else fresh,
         loss=LossConfig(name=options.loss),
-        low=scale.low,
-        high=scale.high,
         steps=options.steps if options.steps is not None else 100_000,
         minutes=None if by_steps else options.minutes,
         batch=options.batch,
