@@ -58,14 +58,10 @@ PAIRS, SCENE, STROKED = 300, 256, 20
 
 
 def centres_of(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """(n, 2): the pixel of each object nearest to its centre."""
+    """(n, 2): the centre of mass of each object, to the pixel; of objects that share it, one."""
     ids = np.unique(labels[labels > 0])
-    middle = ndimage.center_of_mass(np.ones_like(labels), labels, ids)
-    found = []
-    for identity, centre in zip(ids, middle, strict=True):
-        pixels = np.argwhere(labels == identity)
-        found.append(pixels[((pixels - centre) ** 2).sum(1).argmin()])
-    return np.array(found, np.float64).reshape(-1, 2)
+    middle = np.array(ndimage.center_of_mass(np.ones_like(labels), labels, ids)).reshape(-1, 2)
+    return np.unique(np.round(middle), axis=0)
 
 
 def pointed(images: Sequence[TrainingImage]) -> list[PointedImage]:
@@ -120,18 +116,22 @@ def synthesis_of(options: argparse.Namespace) -> Path:
     return Path(options.runs) / f"synthesis-{options.set}-{'full' if options.full else 'small'}"
 
 
-def run_paint(options: argparse.Namespace) -> None:
-    images = pointed(load_images(options.data / options.set, "train"))
+def paint_config(options: argparse.Namespace, channels: int) -> GanConfig:
     base = PAPER_SIZE if options.full else GanConfig()
-    config = replace(
+    return replace(
         base,
-        generator=replace(base.generator, channels=images[0].channels),
+        generator=replace(base.generator, channels=channels),
         prior=PRIORS[options.set],
+        given=0.7,
         steps=options.steps or base.steps,
         device="cuda" if options.full else "cpu",
         threads=options.threads,
     )
-    folder = synthesis_of(options)
+
+
+def run_paint(options: argparse.Namespace) -> None:
+    images = pointed(load_images(options.data / options.set, "train"))
+    config, folder = paint_config(options, images[0].channels), synthesis_of(options)
 
     def say(step: Any) -> None:
         if step.step % 50 == 0:

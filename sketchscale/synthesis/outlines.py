@@ -89,7 +89,7 @@ def label_from_points(
     distance = ndimage.distance_transform_edt(markers == 0)
     dab = distance <= max(_DAB * diameter, 0.5)
     reached = ((foreground > config.foreground) | dab) & (distance <= _REACH * diameter)
-    found: npt.NDArray[np.int32] = watershed(distance, markers, mask=reached)
+    found: npt.NDArray[np.int32] = watershed(distance, markers, mask=reached)  # type: ignore[no-untyped-call]
     return np.where(found > 0, found, labels).astype(np.int32)
 
 
