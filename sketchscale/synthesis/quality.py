@@ -95,7 +95,8 @@ def fidelity(
 
     The real images are parted into halves that share no pixel; `crops` / 2 are cut from each half and from the made
     images, so that all distances are of equally many crops, and the floor has the bias that the others have. Distances
-    of the made crops are means over both halves.
+    of the made crops are means over both halves; they can be below the floor, where the halves differ and the made
+    crops show both.
 
     Args:
         real: images in [-1, 1]. made: (c, y, x) in [0, 1].

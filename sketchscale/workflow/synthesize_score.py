@@ -22,7 +22,7 @@ from sketchscale.geometry import Box
 from sketchscale.io.user_files import put_file
 from sketchscale.reports.synthesis import SheetRow, draw_sheet, drawn_row, real_row
 from sketchscale.synthesis.contrast import ChannelOrder, contrast_order, order_kept, real_order
-from sketchscale.synthesis.features import NETWORK
+from sketchscale.synthesis.features import NETWORK, halves
 from sketchscale.synthesis.model import Synthesis, load_synthesis
 from sketchscale.synthesis.pairs import Pair, draw_pair, paint_maps
 from sketchscale.synthesis.quality import (
@@ -127,7 +127,9 @@ class SynthesisScore:
         return "\n".join([*lines, *self._order_lines()])
 
     def _order_lines(self) -> list[str]:
-        kept = {True: "is kept", False: "is NOT kept: colours are inverted", None: "is undecided"}[self.order_kept]
+        turned = [c for c, (a, b) in enumerate(zip(self.real, self.made, strict=True)) if a.sign * b.sign < 0]
+        inverted = f"is NOT kept: inverted in channel {', '.join(map(str, turned))}"
+        kept = {True: "is kept", False: inverted, None: "is undecided"}[self.order_kept]
         words = {1: "brighter", -1: "darker", 0: "undecided"}
         lines = [f"order of objects and background {kept}"]
         for channel, (real, made) in enumerate(zip(self.real, self.made, strict=True)):
@@ -164,6 +166,7 @@ def score_synthesis(
     synthesis = _load(options)
     images = _read(options, synthesis, execution, on_event)
     side = options.crop or max(_LEAST, synthesis.config.crop // _STRIDE * _STRIDE)
+    halves(images, side, options.seed)  # refuses what does not fit before anything is painted
     pairs = [draw_pair(synthesis, (side, side), seed=(options.seed, k)) for k in range(options.crops // 2)]
     score = _score(options, synthesis, images, pairs)
     if options.picture is not None:

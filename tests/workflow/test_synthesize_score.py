@@ -12,6 +12,7 @@ from PIL import Image
 from sketchscale.cli import run
 from sketchscale.config import Execution
 from sketchscale.errors import InputError, OutputExistsError
+from sketchscale.synthesis.contrast import order_kept
 from sketchscale.workflow.synthesize_score import ScoreOptions, score_synthesis
 from tests.synthesis.tiny import stored_synthesis
 from tests.workflow.test_synthesize import image_and_points
@@ -62,6 +63,22 @@ def test_the_command_writes_figures_and_samples(tmp_path: Path, capsys: pytest.C
 def test_images_of_other_channels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1 channels; expected: 3, as .*--channel"):
         score_synthesis(options(tmp_path, channels=3), SERIAL)
+
+
+def test_images_smaller_than_a_crop_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"image[01]\.zarr is 140 x 150 px; expected: at least 160 px"):
+        score_synthesis(replace(options(tmp_path), crop=160), SERIAL)
+
+
+def test_an_inverted_channel_is_named(tmp_path: Path) -> None:
+    score = score_synthesis(options(tmp_path), SERIAL)
+    bright = score.real[0]
+    dark = replace(bright, objects=bright.background, background=bright.objects)
+    said = replace(
+        score, real=(bright, bright), made=(bright, dark), order_kept=order_kept([bright] * 2, [bright, dark])
+    )
+    assert "is NOT kept: inverted in channel 1" in said.text
+    assert "is kept" in replace(score, made=(bright,), order_kept=True).text
 
 
 @pytest.mark.parametrize(("crops", "crop"), [(7, 64), (8, 0), (8, 32), (8, 80)])
