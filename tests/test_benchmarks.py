@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("where_next.py", ["--tiny"], "| where-next |"),
         ("integration.py", ["--tiny", "--noise", "--seeds", "1"], "white"),
         ("training_step.py", ["--tiny"], "cpu_ratio"),
+        ("synthetic_step.py", ["--tiny"], '"share": 1.0'),
         ("volume.py", ["--tiny"], "cut by a block"),
         ("engines.py", ["--tiny"], "ms / trivial task"),
         ("scale.py", ["--tiny"], "a slide of 100,000 px"),
