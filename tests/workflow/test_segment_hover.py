@@ -122,7 +122,7 @@ def test_fields_are_maps_and_a_probability_at_any_scale(hover: str) -> None:
 def test_the_window_follows_the_diameter_in_pixels_of_the_image(hover: str) -> None:
     model = load_model(hover)
     model = replace(model, config=replace(model.config, diameter=25.0))
-    for scale, window in ((1.0, 21), (2.0, 11), (0.6, 35)):
+    for scale, window in ((1.0, 17), (2.0, 9), (0.6, 29)):
         rule = integration_config(model, SegmentOptions(model=hover, rescale=scale))
         assert isinstance(rule, WatershedConfig)
         assert rule.window == window

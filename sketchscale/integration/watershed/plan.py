@@ -6,7 +6,7 @@
     3. relabel   one task per block: provisional labels through the table into the target `integration.plan_relabel`
 
 The stages are those of `integration.plan`, with another first and second step; what comes after them is the same. A
-block reads 47 px beyond its core with the default rule. `hover_labels` is the same code on an array in memory, as one
+block reads 45 px beyond its core with the default rule. `hover_labels` is the same code on an array in memory, as one
 block: the oracle for everything else.
 """
 
