@@ -28,7 +28,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 def test_every_code_block_says_how_it_is_run() -> None:
     marked = len(blocks("bash")) + len(blocks("python"))
-    assert marked == len(re.findall(r"^```(?:bash|python)$", README, re.MULTILINE)) == 7
+    assert marked == len(re.findall(r"^```(?:bash|python)$", README, re.MULTILINE)) == 8
     not_run_here = [comment for comment, _ in blocks("bash") if not comment.startswith("run")]
     assert not_run_here == ["demo command", "test command"], "set-up runs in .ci/run, on a new machine"
 
@@ -51,6 +51,7 @@ def folder_of_a_newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         f"{y},{x},{'large' if (truth == k).sum() > 200 else 'small'}" for k, (y, x) in zip(ids, places, strict=True)
     ]
     (tmp_path / "all_clicks.csv").write_text("\n".join(["y,x,class", *lines]) + "\n")
+    (tmp_path / "centres.csv").write_text("\n".join(["y,x", *(f"{y},{x}" for y, x in places)]) + "\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -62,7 +63,8 @@ def test_commands_run_as_written(folder_of_a_newcomer: Path) -> None:
                 _run_line(line, folder_of_a_newcomer)
     assert (folder_of_a_newcomer / "report.html").stat().st_size > 10_000
     assert (folder_of_a_newcomer / "gallery.html").stat().st_size > 10_000
-    assert (folder_of_a_newcomer / "strokes.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("strokes.png", "outlined.png", "score.png"):
+        assert (folder_of_a_newcomer / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_page_on_clusters_runs_as_written(
@@ -82,6 +84,9 @@ def test_the_page_on_clusters_runs_as_written(
 def _run_line(line: str, folder: Path) -> None:
     arguments = shlex.split(line)
     assert arguments.pop(0) == "sketchscale"
+    if arguments[:2] == ["synthesize", "train"]:
+        limit = arguments.index("--steps")
+        arguments[limit : limit + 2] = ["--steps", "2", "--crop", "64", "--batch", "1"]
     if arguments[0] == "train":
         limit = arguments.index("--minutes")
         arguments[limit : limit + 2] = ["--steps", "40"]  # the same on a busy machine
