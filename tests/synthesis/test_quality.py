@@ -143,7 +143,7 @@ def test_real_images_are_as_near_as_the_floor_and_inverted_ones_far_away() -> No
         assert near.frechet < 3 * near.frechet_floor
         assert far.frechet > 3 * far.frechet_floor
         assert far.kernel > 10 * abs(near.kernel)
-        assert near.frechet_floor == far.frechet_floor
+        assert (near.frechet_floor, near.kernel_floor) == (far.frechet_floor, far.kernel_floor)
     assert same.crops == 12
     assert same.texture.features == 480
 
@@ -224,6 +224,12 @@ def test_a_cycle_that_reads_background_as_foreground_is_inconsistent() -> None:
     found = consistency(painted_by(Painter((0.5, 0.5), (-0.5, -0.5)), Reader(wrong=True)), layouts())
     assert found.dice == found.iou == 0
     assert found.f1 < 0.2
+
+
+def test_exact_maps_part_objects_that_touch() -> None:
+    labels = np.zeros((64, 64), np.uint32)
+    labels[8:22, 8:22], labels[8:22, 22:36], labels[22:36, 8:22] = 1, 2, 3
+    assert consistency(tiny(), [labels]).f1_exact == 1
 
 
 def test_layouts_without_an_object_are_refused() -> None:
