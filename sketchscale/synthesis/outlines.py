@@ -44,15 +44,15 @@ class OutlineConfig:
         background: largest probability of a pixel that is said to be background.
     """
 
-    foreground: float = 0.35
-    background: float = 0.2
+    foreground: float = 0.25
+    background: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 <= self.background <= self.foreground <= 1:
             raise InputError.of(
                 found=f"background up to {self.background}, foreground from {self.foreground}",
                 expected="probabilities, the first not above the second",
-                fix="0.2 and 0.35",
+                fix="0.1 and 0.25",
             )
 
 
@@ -75,7 +75,7 @@ def label_from_points(
     Raises:
         InputError: a point is outside, twice there, or no number.
 
-    >>> seen = np.array([[0.1, 0.9, 0.9, 0.3, 0.1]], np.float32)
+    >>> seen = np.array([[0.05, 0.9, 0.9, 0.2, 0.05]], np.float32)
     >>> label_from_points(seen, np.array([[0.0, 1.0]]), 4.0).tolist()
     [[0, 1, 1, -1, 0]]
     """
