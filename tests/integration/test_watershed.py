@@ -143,6 +143,26 @@ def test_blocks_do_not_show(fields, config, block):
     check(objects, expected)
 
 
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), config=st.sampled_from(RULES), block=st.sampled_from([(9, 9), (40, 7), (6, 40)]))
+def test_a_block_sees_the_markers_of_the_whole_image(seed, config, block):
+    """Full of holes of all lengths up to the longest that is filled, and longer ones."""
+    rng = np.random.default_rng(seed)
+    fields = np.zeros((3, 40, 40), np.float16)
+    fields[2] = 1
+    for _ in range(12):
+        y, x, length = *rng.integers(1, 38, 2), rng.choice([1, config.holes, config.holes + 1])
+        line = (slice(y, min(39, y + length)), x) if rng.random() < 0.5 else (y, slice(x, min(39, x + length)))
+        fields[(2, *line)] = 0
+    everything = surroundings_of(whole((40, 40)), (40, 40), config)
+    expected = relief_of(fields, everything, config)
+    for tile in tile_cover((40, 40), block):
+        around = surroundings_of(tile.write, (40, 40), config)
+        found = relief_of(fields[(slice(None), *around.read.slices)], around, config)
+        for name in ("energy", "foreground", "marker"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name)[around.kept.slices])
+
+
 @pytest.mark.nightly
 @settings(max_examples=1000, deadline=None)
 @given(fields=any_maps(90), config=st.sampled_from(RULES), block=st.sampled_from([*BLOCKS, (31, 17), (8, 45)]))
