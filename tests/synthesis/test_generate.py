@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,11 +59,11 @@ def expected(synthesis: str, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 def test_stored_pairs_are_the_drawn_ones(synthesis: str, tmp_path: Path) -> None:
-    result = generate(small(synthesis, tmp_path / "pairs", size=270, labels="cells", seed=5), SERIAL)
+    result = generate(small(synthesis, tmp_path / "pairs", size=260, labels="cells", seed=5), SERIAL)
     objects = 0
     for number in range(3):
         image = open_image(tmp_path / "pairs" / f"{number:05d}.zarr")
-        pair = draw_pair(load_synthesis(synthesis), (270, 270), seed=(5, number))
+        pair = draw_pair(load_synthesis(synthesis), (260, 260), seed=(5, number))
         pixels, labels = (read_box(ref, whole(n)) for ref, n in zip(*arrays_of(image), strict=True))
         np.testing.assert_array_equal(pixels, np.round(pair.image * 255))
         assert len(np.unique(pixels)) > 10
@@ -74,7 +73,7 @@ def test_stored_pairs_are_the_drawn_ones(synthesis: str, tmp_path: Path) -> None
         objects += len(order)
     about = read_pairs(str(tmp_path / "pairs"))
     assert about is not None
-    assert (about["images"], about["size"], about["seed"], about["labels"]) == (3, 270, 5, "cells")
+    assert (about["images"], about["size"], about["seed"], about["labels"]) == (3, 260, 5, "cells")
     assert about["objects"] == result.objects == objects > 200
     with Image.open(tmp_path / "pairs" / "sheet.png") as sheet:
         assert sheet.width > 2 * 256
@@ -112,7 +111,7 @@ def test_every_engine_writes_the_same_bytes(
     synthesis: str, tmp_path: Path, expected: dict[str, bytes], engine: str
 ) -> None:
     pytest.importorskip({"dask": "distributed", "ray": "ray"}.get(engine, "sketchscale"))
-    generate(small(synthesis, tmp_path / "pairs"), Execution(engine=engine, workers=2))
+    generate(small(synthesis, tmp_path / "pairs"), Execution(engine=engine, workers=1 if engine == "processes" else 2))
     assert stored(tmp_path / "pairs") == expected
 
 
@@ -233,7 +232,7 @@ def stored_labels(out: Path, number: int) -> np.ndarray:
     return read_box(image.label_ref("nuclei"), whole(image.shapes[0][1:]))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.tuples(st.integers(64, 400), st.integers(64, 400)), st.integers(0, 30))
 def test_a_window_holds_all_given_points_in_and_near_it(seed: int, shape: tuple[int, int], margin: int) -> None:
     """There is one place for the window, in the field or around it, at which these points are its points."""
@@ -340,30 +339,20 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_done(
 
 @pytest.mark.parametrize("size", [768, pytest.param(2048, marks=pytest.mark.nightly)])
 def test_a_pair_takes_no_more_memory_than_declared(size: int) -> None:
-    """Measured in a process of its own, above what it held after a small one."""
-    script = [sys.executable, "-c", _PEAK, str(size)]
-    ran = subprocess.run(script, capture_output=True, text=True, check=True, timeout=200, cwd=Path(__file__).parents[2])
-    declared, found = plan.pair_bytes(SYNTHESIS.config, size), int(ran.stdout)
-    assert declared / 30 < found < declared
+    """Measured as what this process holds above what it held after a small pair."""
+    psutil = pytest.importorskip("psutil")
+    process, seen, over = psutil.Process(), [0], threading.Event()
 
+    def watch() -> None:
+        while not over.wait(0.001):
+            seen[0] = max(seen[0], process.memory_info().rss)
 
-_PEAK = """
-import sys, threading, time
-import psutil, torch
-from sketchscale.synthesis.pairs import draw_pair
-from tests.synthesis.tiny import tiny_synthesis
-
-torch.set_num_threads(1)
-size, synthesis, process, seen = int(sys.argv[1]), tiny_synthesis(), psutil.Process(), [0]
-
-def watch():
-    while size:
-        seen[0] = max(seen[0], process.memory_info().rss)
-        time.sleep(0.001)
-
-draw_pair(synthesis, (64, 64), seed=(0,))
-before = process.memory_info().rss
-threading.Thread(target=watch, daemon=True).start()
-draw_pair(synthesis, (size, size), seed=(0,))
-print(seen[0] - before)
-"""
+    draw_pair(SYNTHESIS, (64, 64), seed=(0,))
+    before, watcher = process.memory_info().rss, threading.Thread(target=watch)
+    watcher.start()
+    pair = draw_pair(SYNTHESIS, (size, size), seed=(0,))
+    over.set()
+    watcher.join()
+    held, declared = pair.image.nbytes + pair.labels.nbytes, plan.pair_bytes(SYNTHESIS.config, size)
+    assert seen[0] - before < declared
+    assert 3 * held < declared < 15 * held, "neither forgotten nor a guess far off"
