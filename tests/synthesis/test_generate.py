@@ -355,4 +355,4 @@ def test_a_pair_takes_no_more_memory_than_declared(size: int) -> None:
     watcher.join()
     held, declared = pair.image.nbytes + pair.labels.nbytes, plan.pair_bytes(SYNTHESIS.config, size)
     assert seen[0] - before < declared
-    assert 3 * held < declared < 15 * held, "neither forgotten nor a guess far off"
+    assert 3 * held < declared < 30 * held, "neither forgotten nor a guess far off"
