@@ -151,10 +151,10 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, synthesis: str, pairs
     )
     code, _, said = ended(process, time.monotonic())
     assert code == 0, said
-    one, two = weights(str(tmp_path / "one")), weights(str(tmp_path / "two"))
-    assert load_model(tmp_path / "two").provenance["processes"] == 2
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=2e-2, atol=2e-3, msg=name)
+    one, two = (load_model(tmp_path / name).provenance for name in ("one", "two"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["synthetic"] == two["synthetic"]
+    np.testing.assert_allclose(two["curve"]["loss"], one["curve"]["loss"], rtol=5e-3)
 
 
 # ---- what scenes are
