@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("training_step.py", ["--tiny"], "cpu_ratio"),
         ("synthetic_step.py", ["--tiny"], '"share": 1.0'),
         ("volume.py", ["--tiny"], "cut by a block"),
+        ("watershed.py", ["--tiny"], "same labels"),
         ("engines.py", ["--tiny"], "ms / trivial task"),
         ("scale.py", ["--tiny"], "a slide of 100,000 px"),
     ],

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sketchscale.errors import InputError
 from sketchscale.integration.fixed_point import compiled
 from sketchscale.integration.union_find import find, unite
 from sketchscale.integration.watershed.relief import STEP, Relief, Surroundings
@@ -43,7 +44,8 @@ _MARKED, _OPEN = 1, 2
 _FOREGROUND, _MARKER = 1, 2
 _BITS = 15
 _PLACE = 31
-"""Bits of an edge's place in a block: 2^30 px at most."""
+"""Bits of an edge's place in a block: two edges a pixel."""
+_MOST = 1 << (_PLACE - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,14 @@ def flood_block(relief: Relief, around: Surroundings) -> tuple[npt.NDArray[np.ui
     Returns:
         provisional: uint32, shape of the core: the pixel's local id, 0 for background.
         basins: what the other blocks need to know.
+
+    Raises:
+        InputError: more than 2^30 px at once.
     """
+    if around.core.size > _MOST:
+        raise InputError.of(
+            found=f"{around.core.size} px in one block", expected=f"at most {_MOST}", fix="a smaller --block"
+        )
     kind = relief.foreground.astype(np.uint8) * np.uint8(_FOREGROUND) + relief.marker * np.uint8(_MARKER)
     height = np.where(relief.marker, np.int16(-STEP), relief.energy)
     shape = np.array([*around.core.shape], np.int64)
