@@ -10,7 +10,8 @@ with equal steps on
 
     dots               a disc of the layouts' size around each point, cut halfway to the next; all else is background
     synthetic          300 painted pairs
-    points             the pairs, and the training images with what `synthesize outline` sees around the points
+    points             the training images with what `synthesize outline` sees around the points
+    points, synthetic  both
     strokes            twenty objects as a person strokes them: inside, around, and background beside
     points + strokes   what `points` has, and the strokes
     dense              every pixel
@@ -53,7 +54,7 @@ from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.segment_job import integration_config
 
 PRIORS = {"dsb2018_he": LayoutPrior(diameter=21, spread=0.7), "monuseg": LayoutPrior(diameter=24, spread=0.6)}
-ROWS = ("dots", "synthetic", "points", "strokes", "points + strokes", "dense")
+ROWS = ("dots", "synthetic", "points", "points, synthetic", "strokes", "points + strokes", "dense")
 PAIRS, SCENE, STROKED = 300, 256, 20
 
 
@@ -159,7 +160,7 @@ def annotation(options: argparse.Namespace, row: str, seed: int, images: list[Tr
     if row == "dots":
         return [dotted(image, PRIORS[options.set].diameter) for image in images]
     strokes = stroked(images, seed) if "strokes" in row else []
-    pairs = painted(options, seed) if row != "strokes" else []
+    pairs = painted(options, seed) if "synthetic" in row else []
     seen = outlined(options, images) if "points" in row else []
     most = max(len(part) for part in (pairs, seen, strokes))
     return [image for part in (pairs, seen, strokes) if part for image in part * max(1, most // len(part))]
@@ -190,7 +191,7 @@ def run_train(options: argparse.Namespace) -> None:
             key = {"set": options.set, "row": row, "seed": seed, "full": options.full, "steps": config.steps}
             if any(key.items() <= cell.items() for cell in finished(options.out)):
                 continue
-            run = options.runs / f"{options.set}-{row.replace(' + ', '-')}-{seed}-{config.steps}"
+            run = options.runs / f"{options.set}-{re.sub(r'\W+', '-', row)}-{seed}-{config.steps}"
             annotated = annotation(options, row, seed, images)
             model = calibrate(train(annotated, config, run_folder=run, resume=True), annotated)
             found = aji(model, test) | {"threshold": model.config.threshold, "min_size": model.config.min_size}

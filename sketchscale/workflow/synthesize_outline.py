@@ -40,8 +40,8 @@ class OutlineOptions:
     points: tuple[str, ...]
     out: str
     channels: tuple[int | str, ...] | None = None
-    foreground: float = 0.25
-    background: float = 0.1
+    foreground: float = 0.2
+    background: float = 0.2
     device: str = "cpu"
 
 
