@@ -191,7 +191,8 @@ def run_train(options: argparse.Namespace) -> None:
             key = {"set": options.set, "row": row, "seed": seed, "full": options.full, "steps": config.steps}
             if any(key.items() <= cell.items() for cell in finished(options.out)):
                 continue
-            run = options.runs / f"{options.set}-{re.sub(r'\W+', '-', row)}-{seed}-{config.steps}"
+            name = "-".join(row.replace(",", " ").replace("+", " ").split())
+            run = options.runs / f"{options.set}-{name}-{seed}-{config.steps}"
             annotated = annotation(options, row, seed, images)
             model = calibrate(train(annotated, config, run_folder=run, resume=True), annotated)
             found = aji(model, test) | {"threshold": model.config.threshold, "min_size": model.config.min_size}
