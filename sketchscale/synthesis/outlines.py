@@ -35,7 +35,7 @@ _DAB, _REACH = 0.1, 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlineConfig:
-    """What counts as seen. Between the two nothing is said. With both at 0.2, as the mask network is rather shy, a model
+    """What counts as seen. Between the two nothing is said. With both at 0.2, as the mask network is shy, a model
     taught with the outlines was best (benchmarks/synthesis.py).
 
     Attributes:
