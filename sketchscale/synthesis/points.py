@@ -127,11 +127,14 @@ def draw_points(
         count: how many to draw; of the density, with the spread of a Poisson distribution, when None.
 
     Returns:
-        (n, 2) float64 of (y, x): whole numbers, no two alike; fewer than `count` where no place is left for more.
+        (n, 2) float64 of (y, x): whole numbers, no two alike; fewer than `count` where no place is left for more, none
+        where the image shows a place of the annotated one that has no point anywhere near.
     """
     rng = np.random.default_rng(seed)
     scene = model.scenes[int(rng.integers(len(model.scenes)))]
     density = _fitted(scene, shape, rng)
+    if not density.any():
+        return np.empty((0, 2))
     wanted = int(rng.poisson(scene.per_pixel * shape[0] * shape[1])) if count is None else count
     cells = rng.choice(density.size, (_TRIES, wanted), p=density.ravel() / density.sum())
     places = np.stack(np.divmod(cells, density.shape[1]), -1) * scene.cell + rng.integers(

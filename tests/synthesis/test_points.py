@@ -48,3 +48,11 @@ def test_as_many_as_asked_while_there_is_room():
 def test_too_few_points_are_refused():
     with pytest.raises(InputError, match="9 points in all; expected: at least 10"):
         fit_points([half_full()[:9]], [(400, 400)])
+
+
+def test_a_place_without_points_anywhere_near_has_none():
+    corner = half_full()[:60]
+    model = fit_points([corner], [(4000, 4000)])
+    drawn = [draw_points(model, (200, 200), seed=seed) for seed in range(5)]
+    assert [p.shape for p in drawn].count((0, 2)) >= 4
+    assert draw_points(model, (200, 200), seed=0, count=7).shape[1] == 2
