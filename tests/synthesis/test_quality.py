@@ -253,6 +253,23 @@ def test_layouts_of_any_size_are_painted(shape: tuple[int, int]) -> None:
     assert np.isfinite(image).all()
 
 
+class MapPainter(Generator):
+    """Paints h and v themselves."""
+
+    def __init__(self) -> None:
+        super().__init__(SMALL)
+
+    def forward(self, maps: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return maps[:, :2]
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (70, 101), (20, 33)])
+def test_objects_are_painted_by_their_own_maps_whatever_is_mirrored_behind_them(shape: tuple[int, int]) -> None:
+    labels = draw_layout(grid(max(shape))[(grid(max(shape)) < shape).all(1)], shape, PRIOR)
+    seen = paint(replace(tiny(), generator=MapPainter()), labels, np.zeros(1, np.float32))
+    np.testing.assert_allclose(2 * seen - 1, maps_from_labels(labels)[:2], atol=1e-6)
+
+
 def test_maps_of_whole_strides_are_what_the_network_says() -> None:
     synthesis, image = tiny(), np.random.default_rng(0).random((2, 32, 32), np.float32)
     out = synthesis.masker(torch.from_numpy(image * 2 - 1)[None])[0].numpy()
