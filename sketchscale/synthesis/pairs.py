@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,8 +79,8 @@ def paint(
     """The generator's image of a label image.
 
     Args:
-        labels: (y, x), 0 is background; of any size: the rest up to a multiple of 32, at least 64, is mirrored, and cut
-            off again.
+        labels: (y, x), 0 is background; of any size: the rest up to a multiple of 32, at least 64, is mirrored, as
+            objects of its own, and cut off again.
         noise: (noise,) float32, normal numbers.
 
     Returns:
@@ -88,8 +89,16 @@ def paint(
     stride = synthesis.config.generator.stride
     # of a single place at the coarsest level there is no deviation to normalise by
     rest = [max(-n % stride, 2 * stride - n) for n in labels.shape]
-    grown = np.pad(labels, [(0, n) for n in rest], mode="symmetric") if any(rest) else labels
+    grown = _mirrored(labels, rest) if any(rest) else labels
     return paint_maps(synthesis, maps_from_labels(grown), noise)[:, : labels.shape[0], : labels.shape[1]]
+
+
+def _mirrored(labels: npt.NDArray[np.integer], rest: Sequence[int]) -> npt.NDArray[np.int64]:
+    """With so many mirrored pixels behind; a mirrored object is another one, so that maps of the first stay its own."""
+    grown = np.pad(labels, [(0, n) for n in rest], mode="symmetric").astype(np.int64)
+    y, x = (np.arange(n + more) // n for n, more in zip(labels.shape, rest, strict=True))
+    copy = y[:, None] * (x[-1] + 1) + x
+    return np.where(grown > 0, grown + copy * (int(labels.max()) + 1), 0)
 
 
 def paint_maps(
