@@ -89,6 +89,8 @@ class GanConfig:
                 expected="at least 1 of each, and a share",
                 fix="start from the defaults",
             )
+        if not 0 < self.rate <= 1:
+            raise InputError.of(found=f"a rate of {self.rate:g}", expected="above 0, at most 1", fix="--rate 2e-4")
 
     def weight_of(self, term: str) -> float:
         """Of a term of the makers' loss; 0 for the critics' own."""

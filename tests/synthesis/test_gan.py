@@ -76,3 +76,9 @@ def test_the_papers_size_is_there_and_odd_crops_are_refused():
     assert (PAPER_SIZE.generator.width, PAPER_SIZE.crop, PAPER_SIZE.batch) == (32, 256, 8)
     with pytest.raises(InputError, match="crops of 100 px; expected: a multiple of 32"):
         GanConfig(crop=100)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, 2.0, float("inf"), float("nan")])
+def test_a_rate_that_ruins_the_weights_is_refused(rate):
+    with pytest.raises(InputError, match=r"a rate of .*; expected: above 0, at most 1"):
+        GanConfig(rate=rate)
