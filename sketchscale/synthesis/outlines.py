@@ -3,9 +3,9 @@
     1. reading   the mask network's foreground, mean over the eight ways to lay the image
     2. objects   foreground that hangs together with a point, no farther from it than 1.5 diameters; where objects meet,
                  a pixel belongs to the point from which the foreground floods it first
-    3. ground    where the reading is sure that nothing lies, and no object was found
-    4. the rest  unknown, such as what looks like an object and was not clicked: losses for sketches leave it to the
-                 network
+    3. ground    where foreground is improbable, and no object was found
+    4. the rest  unknown: what looks like an object and was not clicked, and what lies between the two probabilities of
+                 OutlineConfig; losses for sketches leave it to the network
 
 Source: ours. Points as markers of pseudo labels: Qu et al. 2019, with a clustering of colours in place of the reading.
 """
@@ -26,7 +26,7 @@ from sketchscale.synthesis.model import Synthesis
 from sketchscale.synthesis.quality import read_maps
 from sketchscale.synthesis.scenes import PointedSource
 
-__all__ = ["OutlineConfig", "label_from_points", "outline_image", "read_foreground"]
+__all__ = ["OutlineConfig", "check_channels", "label_from_points", "outline_image", "read_foreground"]
 
 TILE, MARGIN = 1024, 96
 """Px: tiles in which an image is read and outlined, and what is read around them."""
@@ -39,8 +39,8 @@ class OutlineConfig:
     taught with the outlines was best (benchmarks/synthesis.py).
 
     Attributes:
-        foreground: least probability of an object's pixel.
-        background: largest probability of a pixel that is said to be background.
+        foreground: an object's pixels are more probable than this.
+        background: pixels that are less probable than this are said to be background.
     """
 
     foreground: float = 0.2
@@ -110,6 +110,20 @@ def read_foreground(synthesis: Synthesis, image: npt.NDArray[np.float32]) -> npt
     return (total / 8).astype(np.float32)
 
 
+def check_channels(synthesis: Synthesis, image: PointedSource) -> None:
+    """Refuse an image that the mask network cannot read.
+
+    Raises:
+        InputError: it has other channels than the synthesis.
+    """
+    if image.channels != synthesis.config.generator.channels:
+        raise InputError.of(
+            found=f"{image.name} has {image.channels} channels",
+            expected=f"{synthesis.config.generator.channels}, as the synthesis",
+            fix="choose them with --channel",
+        )
+
+
 def outline_image(
     synthesis: Synthesis, image: PointedSource, config: OutlineConfig | None = None
 ) -> npt.NDArray[np.int32]:
@@ -120,12 +134,7 @@ def outline_image(
     Raises:
         InputError: the image has other channels than the synthesis.
     """
-    if image.channels != synthesis.config.generator.channels:
-        raise InputError.of(
-            found=f"{image.name} has {image.channels} channels",
-            expected=f"{synthesis.config.generator.channels}, as the synthesis",
-            fix="choose them with --channel",
-        )
+    check_channels(synthesis, image)
     labels = np.full(image.shape, -1, np.int32)
     margin = MARGIN + int(_REACH * synthesis.config.prior.diameter)
     for tile in tile_cover(image.shape, (TILE, TILE), halo=margin):

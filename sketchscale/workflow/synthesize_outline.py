@@ -13,10 +13,10 @@ from sketchscale.annotations.events import append_events
 from sketchscale.annotations.readers import Stamp, events_from_labels
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.errors import InputError
+from sketchscale.errors import InputError, OutputError
 from sketchscale.io.user_files import require_local
 from sketchscale.synthesis.model import load_synthesis
-from sketchscale.synthesis.outlines import OutlineConfig, outline_image
+from sketchscale.synthesis.outlines import OutlineConfig, check_channels, outline_image
 from sketchscale.training.config import find_device
 from sketchscale.workflow.pointed_images import StoredImage, read_pointed
 from sketchscale.workflow.runner import Runner, quiet, refuse_existing
@@ -69,8 +69,10 @@ def synthesize_outline(
     """Write a sketch for each image.
 
     Raises:
-        InputError: no synthesis, other channels, points that do not fit, images of one name; nothing was written.
+        MissingDataError, InputError: no synthesis, other channels, points that do not fit, images of one name; nothing
+            was written. Or pixels that are no numbers, found when their turn comes: sketches before it are kept.
         OutputExistsError: a sketch is there.
+        OutputError: the folder cannot be written.
     """
     execution = execution or Execution()
     require_local(options.out)
@@ -86,11 +88,20 @@ def synthesize_outline(
         images = read_pointed(
             options.images, options.points, channels=options.channels, low=low, high=high, runner=runner
         )
-    Path(options.out).mkdir(parents=True, exist_ok=True)
+    for image in images:
+        check_channels(synthesis, image)
+    _make_folder(options.out)
     return [
         _write(image, outline_image(synthesis, image, config), target)
         for image, target in zip(images, targets, strict=True)
     ]
+
+
+def _make_folder(out: str) -> None:
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: {error.strerror}; expected: a place to write; to fix: another --out") from error
 
 
 def _targets(options: OutlineOptions) -> list[Path]:

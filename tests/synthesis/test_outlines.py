@@ -127,3 +127,16 @@ def test_the_command_writes_sketches_that_train_takes(tmp_path, capsys):
     assert run(arguments) == 2
     assert "is there already" in capsys.readouterr().err
     assert run([*arguments, "--overwrite"]) == 0
+
+
+def test_what_does_not_fit_is_refused_before_a_sketch_is_written(tmp_path, capsys):
+    image, points = image_and_points(tmp_path)
+    arguments = [image, "--points", points, "--out", str(tmp_path / "sketches")]
+    synthesis = stored_synthesis(tmp_path / "three", channels=3)
+    assert run(["synthesize", "outline", synthesis, *arguments]) == 2
+    assert "has 1 channels; expected: 3, as the synthesis" in capsys.readouterr().err
+    assert not (tmp_path / "sketches").exists()
+    (tmp_path / "sketches").touch()
+    synthesis = stored_synthesis(tmp_path / "one", channels=1)
+    assert run(["synthesize", "outline", synthesis, *arguments]) == 2
+    assert "expected: a place to write; to fix: another --out" in capsys.readouterr().err
