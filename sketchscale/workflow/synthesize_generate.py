@@ -114,8 +114,9 @@ class _Job:
 
     @property
     def points(self) -> str:
-        """SHA-256 of the given points."""
-        return hashlib.sha256(b"".join(f.tobytes() for f in self.fields)).hexdigest() if self.fields else ""
+        """SHA-256 of the given points, file by file."""
+        parts = (hashlib.sha256(field.tobytes()).digest() for field in self.fields)
+        return hashlib.sha256(b"".join(parts)).hexdigest() if self.fields else ""
 
     def fingerprint(self) -> dict[str, str]:
         o = self.options
@@ -284,7 +285,8 @@ def read_pairs(folder: str) -> dict[str, Any] | None:
     if data is None:
         return None
     found = parse_json(data, join_address(folder, PAIRS))
-    if not isinstance(found.get("images"), int) or not isinstance(found.get("labels"), str):
+    count = found.get("images")
+    if not isinstance(count, int) or count < 1 or not isinstance(found.get("labels"), str):
         raise InputError.of(
             found=f"{folder}/{PAIRS} does not say how many images there are",
             expected="what synthesize generate wrote",

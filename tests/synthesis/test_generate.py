@@ -227,6 +227,17 @@ def test_objects_stand_on_given_points_in_turn(synthesis: str, tmp_path: Path) -
     assert int(stored_labels(tmp_path / "again", 0).max()) < 12
 
 
+def test_the_same_points_parted_otherwise_into_files_are_other_pairs(synthesis: str, tmp_path: Path) -> None:
+    def parted(at: int) -> GenerateOptions:
+        files = (write_points(tmp_path / "a.csv", FIELD[:at]), write_points(tmp_path / "b.csv", FIELD[at:]))
+        return small(synthesis, tmp_path / "pairs", images=1, points=files)
+
+    generate(parted(50), SERIAL)
+    generate(parted(50), replace(SERIAL, resume=True))
+    with pytest.raises(ResumeError):
+        generate(parted(40), replace(SERIAL, resume=True))
+
+
 def stored_labels(out: Path, number: int) -> np.ndarray:
     image = open_image(out / f"{number:05d}.zarr")
     return read_box(image.label_ref("nuclei"), whole(image.shapes[0][1:]))
