@@ -40,7 +40,7 @@ __all__ = ["SynthesisResult", "synthesize_train"]
 SCALE = (1.0, 99.8)
 """Percentiles of an image that become -1 and 1."""
 
-_CURVE_EVERY_S, _CURVE_POINTS = 10.0, 1000
+_CURVE_EVERY_S, _CURVE_POINTS = 10.0, 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +148,7 @@ class _Watch:
     def __init__(self, run: str, say: Callable[[str], None]) -> None:
         self.run, self.say = run, say
         self.steps: list[Step] = []
+        self.every = 1
         self.drawn = time.monotonic()
 
     def begin(self, *, fresh: bool) -> None:
@@ -158,7 +159,11 @@ class _Watch:
         self.say(f"to end early with a synthesis: make the file {stop}; Ctrl-C saves the state for --resume")
 
     def note(self, step: Step) -> None:
-        self.steps.append(step)
+        if step.step % self.every == 0:
+            self.steps.append(step)
+        if len(self.steps) > 2 * _CURVE_POINTS:
+            self.every *= 2
+            self.steps = [kept for kept in self.steps if kept.step % self.every == 0]
         if step.step == 1 or step.step % 25 == 0:
             terms = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in (step.terms or {}).items())
             self.say(f"step {step.step}  {terms}  {step.elapsed_s:.0f} s")
@@ -168,9 +173,10 @@ class _Watch:
     def draw(self) -> None:
         """The curve of every term; lists begin where this process began."""
         self.drawn = time.monotonic()
-        shown = self.steps[:: 1 + len(self.steps) // _CURVE_POINTS]
-        names = [name for name in (shown[0].terms or {}) if name != "critics"] if shown else []
-        curves = [(name.replace("_", " "), [(float(s.step), (s.terms or {})[name]) for s in shown]) for name in names]
+        names = [name for name in (self.steps[0].terms or {}) if name != "critics"] if self.steps else []
+        curves = [
+            (name.replace("_", " "), [(float(s.step), (s.terms or {})[name]) for s in self.steps]) for name in names
+        ]
         if curves:
             put_blob(self.run, "loss.png", draw_curve(curves))
 

@@ -15,9 +15,10 @@ from sketchscale.config import Execution, SynthesisOptions
 from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import Box
 from sketchscale.synthesis.model import load_synthesis
+from sketchscale.training.config import Step
 from sketchscale.workflow.pointed_images import hold, read_pointed
 from sketchscale.workflow.runner import Runner
-from sketchscale.workflow.synthesize import synthesize_train
+from sketchscale.workflow.synthesize import _Watch, synthesize_train
 from tests.pipeline import draw_nuclei, store_image
 
 SERIAL = Execution(engine="serial")
@@ -133,3 +134,14 @@ def test_the_command_says_what_is_missing_in_one_line(tmp_path, capsys):
     assert "size" in capsys.readouterr().err
     assert run([*arguments, *quick, "--diameter", "12", "--json"]) == 0
     assert '"steps": 1' in capsys.readouterr().out
+
+
+def test_what_the_curve_is_drawn_from_stays_small_however_long_training_is(tmp_path):
+    watch = _Watch(str(tmp_path), lambda line: None)
+    for number in range(1, 9001):
+        watch.note(Step(step=number, loss=1.0, rate=1e-4, elapsed_s=0.0, progress=0.0, terms={"fool_image": 1.0}))
+    kept = [step.step for step in watch.steps]
+    assert 400 < len(kept) < 1200
+    assert len(set(np.diff(kept))) == 1
+    assert kept[0] < 40
+    assert kept[-1] > 8960
