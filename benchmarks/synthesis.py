@@ -153,17 +153,31 @@ def outlined(options: argparse.Namespace, images: Sequence[TrainingImage]) -> li
     ]
 
 
+def corrected(seen: TrainingImage, strokes: TrainingImage) -> TrainingImage:
+    """Strokes over outlines: an outline of which a stroke says anything else is forgotten."""
+    drawn = strokes.labels != -1
+    if strokes.boundary is not None:
+        drawn |= strokes.boundary
+    redrawn = np.isin(seen.labels, np.unique(seen.labels[(strokes.labels > 0) & (seen.labels > 0)]))
+    labels = np.where(redrawn, -1, seen.labels)
+    shifted = np.where(strokes.labels > 0, strokes.labels + seen.labels.max() + 1, strokes.labels)
+    return replace(strokes, labels=np.where(drawn, shifted, labels).astype(np.int32))
+
+
 def annotation(options: argparse.Namespace, row: str, seed: int, images: list[TrainingImage]) -> list[TrainingImage]:
-    """What a row knows; images are repeated where one kind would drown the others, as patches take all alike."""
+    """What a row knows. Patches are drawn from all images alike, so images are repeated where one kind would drown."""
     if row == "dense":
         return images
     if row == "dots":
         return [dotted(image, PRIORS[options.set].diameter) for image in images]
     strokes = stroked(images, seed) if "strokes" in row else []
-    pairs = painted(options, seed) if "synthetic" in row else []
     seen = outlined(options, images) if "points" in row else []
-    most = max(len(part) for part in (pairs, seen, strokes))
-    return [image for part in (pairs, seen, strokes) if part for image in part * max(1, most // len(part))]
+    if seen and strokes:
+        by_name = {image.name: image for image in seen}
+        better = [corrected(by_name[image.name], image) for image in strokes]
+        return [*seen, *better * max(1, len(seen) // (3 * len(better)))]
+    pairs = painted(options, seed) if "synthetic" in row else []
+    return [*seen * max(1, len(pairs) // max(1, len(seen))), *pairs, *strokes]
 
 
 def aji(model: Model, images: Sequence[TrainingImage]) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """Clicked objects outlined as a synthesis reads them: partial annotation of real images, from points alone.
 
     1. reading   the mask network's foreground, mean over the eight ways to lay the image
-    2. objects   foreground that hangs together with a point, no farther from it than 1.5 diameters; where objects meet,
-                 a pixel belongs to the point from which the foreground floods it first
+    2. objects   a disc around each point, 0.6 diameters wide, and foreground that hangs together with it, no farther
+                 from the point than 1.5 diameters; where objects meet, a pixel belongs to the point from which it is
+                 flooded first
     3. ground    where foreground is improbable, and no object was found
     4. the rest  unknown: what looks like an object and was not clicked, and what lies between the two probabilities of
                  OutlineConfig; losses for sketches leave it to the network
@@ -30,7 +31,8 @@ __all__ = ["OutlineConfig", "check_channels", "label_from_points", "outline_imag
 
 TILE, MARGIN = 1024, 96
 """Px: tiles in which an image is read and outlined, and what is read around them."""
-_DAB, _REACH = 0.1, 1.5
+_DAB, _REACH = 0.3, 1.5
+"""Diameters around a point that are its object's whatever was read, and beyond which nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

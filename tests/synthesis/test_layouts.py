@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,3 +98,11 @@ def test_points_that_cannot_be_are_one_line(points, message):
 def test_a_prior_out_of_range_is_refused():
     with pytest.raises(InputError, match="eccentricity of the layouts"):
         LayoutPrior(eccentricity=(0.9, 0.2))
+
+
+def test_fifty_thousand_objects_a_minute():
+    points = np.stack(np.mgrid[12:600:24, 12:600:24], -1).reshape(-1, 2) + 0.0
+    draw_layout(points[:9], (600, 600))  # compiles
+    began = time.process_time()
+    draw_layout(points, (600, 600), LayoutPrior(diameter=21))
+    assert len(points) / (time.process_time() - began) > 50_000 / 60

@@ -81,9 +81,9 @@ def test_what_is_unsure_stays_unknown():
     seen = np.array([[0.05, 0.15, 0.9, 0.2, 0.02]], np.float32)
     points = np.array([[0.0, 2.0]])
     unsure = OutlineConfig(foreground=0.25, background=0.1)
-    assert label_from_points(seen, points, 4.0, unsure).tolist() == [[0, -1, 1, -1, 0]]
+    assert label_from_points(seen, points, 2.0, unsure).tolist() == [[0, -1, 1, -1, 0]]
     sure = OutlineConfig(foreground=0.15, background=0.15)
-    assert label_from_points(seen, points, 4.0, sure).tolist() == [[0, -1, 1, 1, 0]]
+    assert label_from_points(seen, points, 2.0, sure).tolist() == [[0, -1, 1, 1, 0]]
     with pytest.raises(InputError, match=r"background up to 0.6, foreground from 0.5"):
         OutlineConfig(foreground=0.5, background=0.6)
 
