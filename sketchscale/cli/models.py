@@ -44,8 +44,8 @@ def train(
         typer.Option("--synthetic", help="Synthesis, or folder of pairs, to learn from beside or instead; repeatable."),
     ] = None,
     synthetic_share: Annotated[
-        float, typer.Option("--synthetic-share", help="Of the patches; all of them without images.")
-    ] = 0.5,
+        float | None, typer.Option("--synthetic-share", help="Of the patches, 0.5; all of them without images.")
+    ] = None,
     channel: opt.Channels = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Time to train.", min=0.01)] = 5.0,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps instead of minutes.", min=1)] = None,
@@ -89,11 +89,13 @@ def train(
     from sketchscale.training.distributed import is_first_process
     from sketchscale.workflow.train import train as work
 
+    if synthetic_share is not None and not synthetic:
+        raise InputError.of(found="--synthetic-share alone", expected="--synthetic, too", fix="name a synthesis")
     given = {
         "images": tuple(images or ()),
         "sketches": tuple(sketch or ()),
         "synthetic": tuple(synthetic or ()),
-        "synthetic_share": synthetic_share,
+        "synthetic_share": 0.5 if synthetic_share is None else synthetic_share,
         "validate": tuple(validate or ()),
         "validate_sketches": tuple(validate_sketch or ()),
         "hold_out": hold_out,

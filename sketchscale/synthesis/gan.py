@@ -26,7 +26,7 @@ from sketchscale.errors import InputError
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.losses import critic_loss, fooling_loss, map_loss, maps_of, point_loss
-from sketchscale.synthesis.networks import MAPS, Critic, Generator, GeneratorConfig
+from sketchscale.synthesis.networks import MAPS, Critic, Generator, GeneratorConfig, settle_norms
 from sketchscale.synthesis.scenes import SceneBatch
 from sketchscale.training.distributed import World
 from sketchscale.training.learner import join_batch_norm
@@ -232,10 +232,18 @@ class Gan:
         live = self.nets.state_dict()
         with torch.no_grad():
             for name, mean in self.means.state_dict().items():
-                if mean.is_floating_point():
+                # a mean of singular vectors is no singular vector; see settle_norms
+                if mean.is_floating_point() and not name.endswith(("._u", "._v")):
                     mean.lerp_(live[name], 1 - keep)
                 else:
                     mean.copy_(live[name])
+
+    def still(self) -> tuple[Generator, nn.Module]:
+        """The running means of the generator and of the mask network, fit for use as they are now."""
+        g, f = self.means["g"].eval(), self.means["f"].eval()
+        assert isinstance(g, Generator)
+        settle_norms(g)
+        return g, f
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All that is carried from step to step, by name."""

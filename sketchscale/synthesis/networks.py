@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sketchscale.errors import InputError
 
-__all__ = ["MAPS", "Critic", "Generator", "GeneratorConfig"]
+__all__ = ["MAPS", "Critic", "Generator", "GeneratorConfig", "settle_norms"]
 
 MAPS = 3
 """Channels of S: h, v, m."""
@@ -130,6 +130,15 @@ class Critic(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.layers(x))
+
+
+def settle_norms(network: nn.Module) -> None:
+    """Give every spectral norm the singular vectors of its weight, which in training only follow it step by step."""
+    for module in network.modules():
+        for norms in getattr(module, "parametrizations", {}).values():
+            u, _, v = torch.linalg.svd(norms.original.detach().flatten(1), full_matrices=False)
+            norms[0]._u.copy_(u[:, 0])
+            norms[0]._v.copy_(v[0])
 
 
 def _start_small(network: nn.Module) -> None:

@@ -79,21 +79,27 @@ class PairsConfig:
     points: str = ""
 
 
-def plan_pairs(config: PairsConfig, count: int, about: SynthesisConfig, *, weight_bytes: int) -> Plan[PairTask]:
-    """So many pairs, from 0 on."""
+_OBJECT_BYTES = 25_000
+
+
+def plan_pairs(config: PairsConfig, count: int, *, pair: int, weight_bytes: int) -> Plan[PairTask]:
+    """So many pairs, from 0 on; `pair` is what `pair_bytes` says."""
     return Plan(
         stage="pairs",
         fn=write_pair,
         tasks=tuple(PairTask(number=number) for number in range(count)),
         config=config,
-        task_bytes=pair_bytes(about, config.size),
+        task_bytes=pair,
         worker_bytes=weight_bytes,
         needs=Needs(warm=True, gpu=config.recipe.device.partition(":")[0] == "cuda"),
     )
 
 
-def pair_bytes(about: SynthesisConfig, size: int) -> int:
+def pair_bytes(about: SynthesisConfig, size: int, per_pixel: float = 0.0) -> int:
     """The most that one pair takes while it is made: the last levels of the generator, and the layout with its margin.
+
+    Args:
+        per_pixel: objects, where they lie densest; every one is drawn in several shapes to choose from.
 
     >>> pair_bytes(SynthesisConfig(), 512) // 1_000_000
     244
@@ -102,7 +108,7 @@ def pair_bytes(about: SynthesisConfig, size: int) -> int:
     grown, wide = size + 2 * margin_of(about.prior), -(-size // g.stride) * g.stride
     # of the last block: its inputs (2 w) normalised, scaled, shifted, their product and sum; what it reads in S twice
     generator = 4 * wide**2 * (2 * g.hidden + 16 * g.width + 3 * (3 + g.noise) + 2 * g.channels)
-    layout = 60 * grown**2
+    layout = int((60 + _OBJECT_BYTES * per_pixel) * grown**2)
     return generator + layout
 
 

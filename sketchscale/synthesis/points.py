@@ -43,6 +43,11 @@ class PointModel:
 
     scenes: tuple[PointScene, ...]
 
+    @property
+    def densest(self) -> float:
+        """Points per px2 in the most crowded cell of all."""
+        return max(s.per_pixel * s.density.size * float(s.density.max()) for s in self.scenes)
+
     def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
         """All there is to it, by name."""
         found: dict[str, npt.NDArray[np.float64]] = {}
@@ -135,13 +140,20 @@ def draw_points(
     density = _fitted(scene, shape, rng)
     if not density.any():
         return np.empty((0, 2))
-    wanted = int(rng.poisson(scene.per_pixel * shape[0] * shape[1])) if count is None else count
+    wanted = int(rng.poisson(_expected(scene, density, shape))) if count is None else count
     cells = rng.choice(density.size, (_TRIES, wanted), p=density.ravel() / density.sum())
     places = np.stack(np.divmod(cells, density.shape[1]), -1) * scene.cell + rng.integers(
         0, scene.cell, (*cells.shape, 2)
     )
     apart = rng.choice(scene.nearest, wanted) if scene.nearest.size else np.ones(wanted)
     return _spaced(places, np.maximum(apart, 1.0), shape)
+
+
+def _expected(scene: PointScene, density: npt.NDArray[np.float64], shape: tuple[int, int]) -> float:
+    """Points in the image: the annotated one's, by the share of its density that is shown."""
+    shown = shape[0] * shape[1] / (density.size * scene.cell**2)  # cells reach beyond the image
+    points = scene.per_pixel * scene.density.size * scene.cell**2
+    return float(points * density.sum() * shown)
 
 
 def _fitted(scene: PointScene, shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float64]:

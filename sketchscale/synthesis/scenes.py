@@ -151,7 +151,8 @@ class Scenes:
 
     def _given_points(self, rng: np.random.Generator, side: int, margin: int) -> npt.NDArray[np.float64]:
         source, start = self._window(rng)
-        points = source.points - start + margin
+        whole: npt.NDArray[np.float64] = np.floor(source.points + 0.5)  # mirrored, halves would meet others
+        points = whole - start + margin
         if rng.random() < 0.5:
             points = points[:, ::-1]
         for axis in (0, 1):

@@ -27,12 +27,12 @@ import torch
 
 from sketchscale import __version__
 from sketchscale.errors import TaskError
+from sketchscale.geometry import Box
 from sketchscale.io.blobs import put_blob
 from sketchscale.io.store import join_address
 from sketchscale.synthesis.gan import Gan, GanConfig, NotFiniteError
 from sketchscale.synthesis.losses import maps_of
 from sketchscale.synthesis.model import Synthesis, SynthesisConfig
-from sketchscale.synthesis.networks import Generator
 from sketchscale.synthesis.scenes import PointedSource, SceneBatch, Scenes
 from sketchscale.training.config import Step, find_device
 from sketchscale.training.distributed import World, join_world
@@ -43,7 +43,7 @@ from sketchscale.training.state import BAD_BATCH, Log, StopFile, check_same, rea
 
 __all__ = ["Sample", "SynthesisHooks", "make_scenes", "train_synthesis"]
 
-_SAMPLES = 4
+_SAMPLES, _CORNER = 4, 64
 _STOP_EVERY_S = 3.0
 _FREE = ("device", "threads", "sheet_every", "save_every_s")
 """What may differ when training goes on: it changes no result, or only the last digits."""
@@ -147,7 +147,7 @@ class _Run:
         self.share = self.world.share(config.batch)
         self.step, self.elapsed_s, self.stopped = 0, 0.0, "steps"
         self.log, self.stop_file = Log(folder), StopFile(folder, _STOP_EVERY_S)
-        self.hooks = SynthesisHooks()
+        self.hooks, self.taught = SynthesisHooks(), _sha256(scenes.images)
 
     def prepare(self, resume: bool) -> None:
         """Everything that can refuse, before the first file is written."""
@@ -163,7 +163,7 @@ class _Run:
     def _identity(self) -> dict[str, Any]:
         """What resumed training must have in common."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self.config)))
-        return {k: v for k, v in values.items() if k not in _FREE} | {"points": _sha256(self.scenes.images)}
+        return {k: v for k, v in values.items() if k not in _FREE} | {"images": self.taught}
 
     def optimise(self) -> None:
         """Step until it ends; the state is saved however it does, but by a second interrupt within a step."""
@@ -246,7 +246,7 @@ class _Run:
     def _sample(self) -> Sample:
         scenes = self.scenes.batch(self.config.steps, range(_SAMPLES))
         on_device = scenes.to(self.gan.device)
-        g, f = self.gan.means["g"].eval(), self.gan.means["f"].eval()
+        g, f = self.gan.still()
         with torch.no_grad():
             painted = g(on_device.maps, on_device.noise)
             read, found = maps_of(f(painted)), maps_of(f(on_device.image))
@@ -269,12 +269,13 @@ class _Run:
         write_state(self.folder, self.gan.tensors(), about)
 
     def finish(self, scale: tuple[float, float]) -> Synthesis:
-        c, g, f = self.config, self.gan.means["g"].cpu().eval(), self.gan.means["f"].cpu().eval()
-        assert isinstance(g, Generator)
+        c, (g, f) = self.config, self.gan.still()
         config = SynthesisConfig(
             generator=c.generator, mask_widths=c.mask_widths, prior=c.prior, low=scale[0], high=scale[1], crop=c.crop
         )
-        return Synthesis(config=config, generator=g, masker=f, points=self.scenes.model, provenance=self._provenance())
+        return Synthesis(
+            config=config, generator=g.cpu(), masker=f.cpu(), points=self.scenes.model, provenance=self._provenance()
+        )
 
     def _provenance(self) -> dict[str, Any]:
         return {
@@ -283,7 +284,7 @@ class _Run:
             "training": json.loads(json.dumps(asdict(self.config))),
             "images": len(self.scenes.images),
             "objects": sum(len(image.points) for image in self.scenes.images),
-            "points": _sha256(self.scenes.images),
+            "images_sha256": self.taught,
             "processes": self.world.size,
             "steps": self.step,
             "seconds": round(self.elapsed_s, 1),
@@ -293,11 +294,12 @@ class _Run:
 
 
 def _sha256(images: Sequence[PointedSource]) -> str:
-    """Of the images' sizes and points, in order."""
+    """Of the images' sizes, points, and pixels in a corner of the chosen channels, in order."""
     digest = hashlib.sha256()
     for image in images:
         digest.update(json.dumps([image.shape, image.channels]).encode())
         digest.update(image.points.tobytes())
+        digest.update(np.ascontiguousarray(image.window(Box((0, 0), (_CORNER, _CORNER)).clip(image.shape))).tobytes())
     return digest.hexdigest()
 
 

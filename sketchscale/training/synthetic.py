@@ -14,6 +14,7 @@ a function of (images, scenes, configuration, t) alone, whoever draws it and whe
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from sketchscale.errors import InputError
 from sketchscale.losses import BatchTargets
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.patches import AnnotatedImage, PatchSource, TrainingImage
@@ -36,8 +38,8 @@ __all__ = ["REUSE", "SceneStream", "SceneWindow", "drawing_of", "fixed_scenes"]
 REUSE = 16
 """Steps that a place of the batch stays with a scene: less makes more work, more shows the same objects more often."""
 
-_FIXED = 1 << 40
-"""Number of the first scene that no batch is drawn from."""
+_FIXED, _TRIES = 1 << 40, 8
+"""Number of the first scene that no batch is drawn from, and how many are looked at for each that is wanted."""
 
 
 class SceneStream(Protocol):
@@ -54,9 +56,21 @@ class SceneStream(Protocol):
 def fixed_scenes(stream: SceneStream, count: int = 8) -> list[TrainingImage]:
     """Scenes to look at, and to set a threshold on, where no annotation is there for it.
 
-    Their numbers are beyond those of all that are taught; a stream that repeats itself may give the same ones.
+    Their numbers are beyond those of all that are taught; a stream that repeats itself may give the same ones. Empty
+    ones are left out.
+
+    Raises:
+        InputError: there is nothing in any of many.
     """
-    return [stream.scene(_FIXED + number) for number in range(count)]
+    scenes = (stream.scene(_FIXED + number) for number in range(_TRIES * count))
+    found = list(itertools.islice((scene for scene in scenes if (scene.labels > 0).any()), count))
+    if not found:
+        raise InputError.of(
+            found=f"no object in {_TRIES * count} synthetic scenes",
+            expected="some in most of them",
+            fix="a --synthetic that was taught with more points, or a larger --size of its pairs",
+        )
+    return found
 
 
 class SceneWindow:

@@ -142,7 +142,7 @@ class _Job:
             points=self.points,
         )
         weights = sum(4 * p.numel() for net in nets for p in net.parameters())
-        return plan_pairs(config, o.images, self.synthesis.config, weight_bytes=2 * weights)
+        return plan_pairs(config, o.images, pair=_pair_bytes(self.synthesis, o), weight_bytes=2 * weights)
 
 
 def generate(
@@ -193,10 +193,14 @@ def _place(address: str) -> str:
     return os.path.abspath(address) if address and is_local(address) else address.rstrip("/")
 
 
+def _pair_bytes(synthesis: Synthesis, options: GenerateOptions) -> int:
+    return pair_bytes(synthesis.config, options.size, synthesis.points.densest)
+
+
 def _prepare(options: GenerateOptions, execution: Execution) -> _Job:
     check_placement(options.device, execution)
     synthesis = load_synthesis(options.synthesis)
-    need, most = pair_bytes(synthesis.config, options.size), execution.budget_bytes
+    need, most = _pair_bytes(synthesis, options), execution.budget_bytes
     if most is not None and need > most:
         raise BudgetError(
             f"a pair of {options.size} px takes {need / 1e9:.2f} GB; expected: at most {most / 1e9:.2f} GB; "

@@ -82,3 +82,22 @@ def test_the_papers_size_is_there_and_odd_crops_are_refused():
 def test_a_rate_that_ruins_the_weights_is_refused(rate):
     with pytest.raises(InputError, match=r"a rate of .*; expected: above 0, at most 1"):
         GanConfig(rate=rate)
+
+
+def test_the_means_paint_with_norms_of_their_own_weights(scenes):
+    gan = taught(scenes, range(6))
+    g, _ = gan.still()
+    checked = 0
+    for module in g.modules():
+        for norms in getattr(module, "parametrizations", {}).values():
+            weight = norms.original.flatten(1)
+            used = norms[0]._u @ weight @ norms[0]._v
+            assert used == pytest.approx(float(torch.linalg.matrix_norm(weight, 2)), rel=1e-4)
+            checked += 1
+    assert checked > 10
+
+
+def test_going_on_after_a_look_at_the_means_changes_nothing(scenes):
+    looked = taught(scenes, range(2))
+    looked.still()
+    assert same(taught(scenes, range(2, 4), looked).tensors(), taught(scenes, range(4)).tensors())

@@ -56,3 +56,13 @@ def test_a_place_without_points_anywhere_near_has_none():
     drawn = [draw_points(model, (200, 200), seed=seed) for seed in range(5)]
     assert [p.shape for p in drawn].count((0, 2)) >= 4
     assert draw_points(model, (200, 200), seed=0, count=7).shape[1] == 2
+
+
+def test_windows_hold_as_many_points_as_the_place_they_show():
+    """Half of the image is full, half empty: so are windows of it."""
+    points = np.unique(np.random.default_rng(0).integers(0, (1000, 500), (1000, 2)), axis=0).astype(float)
+    model = fit_points([points], [(1000, 1000)])
+    counts = np.array([len(draw_points(model, (200, 200), seed=seed)) for seed in range(200)])
+    assert (counts < 10).mean() > 0.2
+    assert (counts > 60).mean() > 0.2
+    assert counts.mean() == pytest.approx(40, abs=10)

@@ -69,3 +69,12 @@ def test_a_batch_depends_on_seed_step_and_place_alone():
 def test_images_that_do_not_fit_are_one_line(images, message):
     with pytest.raises(InputError, match=message):
         Scenes(images, crop=64, prior=PRIOR)
+
+
+def test_points_between_pixels_do_not_meet_when_they_are_mirrored():
+    image = pointed()
+    inner = image.points[image.points.max(1) < 80]
+    between = PointedImage(image=image.image, points=np.concatenate([inner, inner + 0.5]))
+    scenes = Scenes([between], crop=64, prior=PRIOR, given=1.0)
+    for step in range(8):
+        assert scenes.batch(step, range(4)).map_points.any()

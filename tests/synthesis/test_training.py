@@ -78,7 +78,7 @@ class Spoilt(PointedImage):
     def window(self, box):
         Spoilt.reads += 1
         pixels = super().window(box)
-        return pixels if Spoilt.reads <= 4 else pixels * np.float32(np.nan)
+        return pixels if Spoilt.reads <= 5 else pixels * np.float32(np.nan)
 
 
 def test_nan_keeps_the_last_good_state_and_the_batch(image, tmp_path):
@@ -100,8 +100,16 @@ def test_another_configuration_or_other_points_are_not_gone_on_with(image, tmp_p
     with pytest.raises(ResumeError, match="differs in cycle"):
         train_synthesis([image], replace(QUICK, cycle=10.0), run_folder=str(tmp_path), resume=True)
     fewer = replace(image, points=image.points[1:])
-    with pytest.raises(ResumeError, match="differs in points"):
+    with pytest.raises(ResumeError, match="differs in images"):
         train_synthesis([fewer], QUICK, run_folder=str(tmp_path), resume=True)
+
+
+def test_other_pixels_are_not_gone_on_with(image, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_synthesis([image], QUICK, run_folder=str(tmp_path), hooks=SynthesisHooks(interrupted=lambda: True))
+    other = replace(image, image=-image.image)
+    with pytest.raises(ResumeError, match="differs in images"):
+        train_synthesis([other], QUICK, run_folder=str(tmp_path), resume=True)
 
 
 def test_fewer_than_ten_points_are_refused(image, tmp_path):
