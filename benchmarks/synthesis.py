@@ -13,7 +13,7 @@ with equal steps on
     points             the training images with what `synthesize outline` sees around the points
     points, synthetic  both
     strokes            twenty objects as a person strokes them: inside, around, and background beside
-    points + strokes   what `points` has, and the strokes
+    points + strokes   what `points` has, corrected by the strokes
     dense              every pixel
 
 and segments every test image, with what `calibrate` found on the annotation at hand. Every finished cell is a line of
@@ -165,7 +165,7 @@ def corrected(seen: TrainingImage, strokes: TrainingImage) -> TrainingImage:
 
 
 def annotation(options: argparse.Namespace, row: str, seed: int, images: list[TrainingImage]) -> list[TrainingImage]:
-    """What a row knows. Patches are drawn from all images alike, so images are repeated where one kind would drown."""
+    """What a row knows. Patches are drawn from all images alike, so these are repeated where pairs would drown them."""
     if row == "dense":
         return images
     if row == "dots":
@@ -173,9 +173,8 @@ def annotation(options: argparse.Namespace, row: str, seed: int, images: list[Tr
     strokes = stroked(images, seed) if "strokes" in row else []
     seen = outlined(options, images) if "points" in row else []
     if seen and strokes:
-        by_name = {image.name: image for image in seen}
-        better = [corrected(by_name[image.name], image) for image in strokes]
-        return [*seen, *better * max(1, len(seen) // (3 * len(better)))]
+        drawn = {image.name: image for image in strokes}
+        return [corrected(image, drawn[image.name]) if image.name in drawn else image for image in seen]
     pairs = painted(options, seed) if "synthetic" in row else []
     return [*seen * max(1, len(pairs) // max(1, len(seen))), *pairs, *strokes]
 
