@@ -22,7 +22,7 @@ SMALL = GanConfig(
     steps=140,
     batch=1,
     crop=64,
-    rate=1e-3,
+    rate=2e-3,
     ema=0.9,
     threads=1,
     sheet_every=0,
@@ -44,6 +44,6 @@ def test_objects_are_painted_as_what_the_points_lie_on(dark, tmp_path):
     made = train_synthesis(real, SMALL, run_folder=str(tmp_path))
     pairs = [draw_pair(made, (96, 96), seed=(7, i)) for i in range(6)]
     means = [(p.image[0][p.labels > 0].mean(), p.image[0][p.labels == 0].mean()) for p in pairs]
-    assert all((inside < outside) == dark and abs(inside - outside) > 0.03 for inside, outside in means), means
+    assert all((inside < outside) == dark and abs(inside - outside) > 0.2 for inside, outside in means), means
     painted = contrast_order([p.image for p in pairs], [p.labels for p in pairs])
     assert order_kept(real_order(real, side=128), painted)
