@@ -28,7 +28,6 @@ __all__ = [
     "SegmentOptions",
     "Study",
     "StudyImages",
-    "SynthesisOptions",
     "TrainOptions",
     "VolumeOptions",
     "apply_overrides",
@@ -213,43 +212,6 @@ class TrainOptions:
     seed: int = 0
     device: str = "cpu"
     on_conflict: Literal["refuse", "last"] = "refuse"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SynthesisOptions:
-    """From images with centre points to a synthesis; see synthesis.gan for what each does.
-
-    Attributes:
-        images, points: pairs, in order.
-        diameter, spread, crowding: of the layouts, see synthesis.layouts; points do not say how large objects are.
-        size: "small" for a laptop, "paper" for the published size, on a GPU.
-        steps, batch, crop, width: what `size` says when None.
-        sheet_every: steps between sample sheets in the run folder; 0 for none.
-    """
-
-    __pydantic_config__ = _STRICT
-
-    images: tuple[str, ...] = ()
-    points: tuple[str, ...] = ()
-    out: str = "synthesis"
-    channels: tuple[int | str, ...] | None = None
-    diameter: float = 31.0
-    spread: float = 0.45
-    crowding: float = 1.0
-    size: Literal["small", "paper"] = "small"
-    steps: int | None = None
-    batch: int | None = None
-    crop: int | None = None
-    width: int | None = None
-    noise: int = 1
-    given: float = 0.5
-    rate: float = 2e-4
-    precision: Literal["bfloat16", "float32"] = "float32"
-    threads: int | None = None
-    save_every_s: float = 60.0
-    sheet_every: int = 250
-    seed: int = 0
-    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

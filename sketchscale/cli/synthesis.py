@@ -62,9 +62,9 @@ def train(
 ) -> None:
     """Learn to paint images of any layout of objects, from images with one point in each object. Ends after `--steps`,
     or when OUT/run/stop appears; Ctrl-C saves the state, and `--resume` goes on. Several GPUs: by torchrun."""
-    from sketchscale.config import SynthesisOptions, parse
+    from sketchscale.config import parse
     from sketchscale.training.distributed import is_first_process
-    from sketchscale.workflow.synthesize import synthesize_train
+    from sketchscale.workflow.synthesize import SynthesisOptions, synthesize_train
 
     given_options = {
         "images": tuple(images),

@@ -11,14 +11,14 @@ from PIL import Image
 from scipy import ndimage
 
 from sketchscale.cli import run
-from sketchscale.config import Execution, SynthesisOptions
+from sketchscale.config import Execution
 from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import Box
 from sketchscale.synthesis.model import load_synthesis
 from sketchscale.training.config import Step
 from sketchscale.workflow.pointed_images import hold, read_pointed
 from sketchscale.workflow.runner import Runner
-from sketchscale.workflow.synthesize import _Watch, synthesize_train
+from sketchscale.workflow.synthesize import SynthesisOptions, _Watch, synthesize_train
 from tests.pipeline import draw_nuclei, store_image
 
 SERIAL = Execution(engine="serial")
