@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sketchscale.cli import options as opt
-from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.errors import InputError
 
 if TYPE_CHECKING:
     from sketchscale.config import Execution
@@ -19,7 +19,7 @@ Out = Annotated[str, typer.Option("--out", help="The file to write.")]
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(opt.runs_plans(without=("engine", "block", "memory_gb", "scratch", "deadline_s"))(train))
+    app.command()(opt.runs_plans(without=opt.NOT_TO_TRAIN)(train))
     group = typer.Typer(help="Sketches: strokes, outlines, boxes and points on an image.", no_args_is_help=True)
     for command in (sketch_import, sketch_export, sketch_simulate, sketch_show):
         group.command(command.__name__.removeprefix("sketch_"))(command)
@@ -75,9 +75,7 @@ def train(
     threads: Annotated[int | None, _option("--threads", "Of torch on the CPU.", _RUN, min=1)] = None,
     preview_every: Annotated[int, _option("--preview-every", "Steps between pictures, 0: none.", _RUN, min=0)] = 100,
     save_every: Annotated[float, _option("--save-every", "Seconds between saved states.", _RUN, min=0)] = 180.0,
-    engine: Annotated[
-        str, _option("--engine", "local: this process, or those of torchrun; ray: --workers processes.", _RUN)
-    ] = "local",
+    engine: opt.TrainEngine = "local",
     json: opt.Json = False,
     *,
     execution: Execution,
@@ -122,28 +120,9 @@ def train(
         "on_conflict": on_conflict,
     }
     settings = parse(TrainOptions, given, source="options")
-    result = work(settings, _where(engine, execution), on_step=opt.say)
+    result = work(settings, opt.where_to_train("train", engine, execution), on_step=opt.say)
     if is_first_process():
         opt.show(asdict(result), json, lambda: result.summary)
-
-
-def _where(engine: str, execution: Execution) -> Execution:
-    """Refuses what only a cluster can be asked for."""
-    if engine not in ("local", "ray"):
-        raise UnknownNameError.among("engine to train with", engine, ("local", "ray"))
-    asked = {
-        "--workers": execution.workers,
-        "--address": execution.address,
-        "--gpus-per-worker": execution.gpus_per_worker,
-    }
-    given = [name for name, value in asked.items() if value is not None]
-    if engine == "local" and given:
-        raise InputError.of(
-            found=f"{', '.join(given)} with --engine local",
-            expected="one process, or as many as torchrun starts",
-            fix="--engine ray, or torchrun --nproc-per-node N --no-python sketchscale train ...",
-        )
-    return replace(execution, engine="threads" if engine == "local" else engine)
 
 
 def sketch_import(

@@ -6,13 +6,15 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from sketchscale.errors import SetupError, SketchscaleError
+from sketchscale.errors import InputError, SetupError, SketchscaleError, UnknownNameError
 
 if TYPE_CHECKING:
+    from sketchscale.config import Execution
     from sketchscale.engine.base import Event
 
 Images = Annotated[list[str], typer.Argument(help="OME-Zarr images or plates.", metavar="IMAGE...", show_default=False)]
@@ -29,6 +31,14 @@ Channels = Annotated[
     list[str] | None, typer.Option("--channel", help="Channel to read, name or index; once per channel, in order.")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
+TrainEngine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="local: this process, or those of torchrun; ray: --workers processes.",
+        rich_help_panel="Running",
+    ),
+]
 
 
 class SomeFailedError(Exception):
@@ -101,6 +111,33 @@ EXECUTION: dict[str, tuple[Any, Any]] = {
     "overwrite": (Overwrite, False),
 }
 """Field of `Execution`: its option and default; the same for every command that has it."""
+
+NOT_TO_TRAIN = ("engine", "block", "memory_gb", "scratch", "deadline_s")
+"""What a training is not told: it is no plan of tasks, and has an `--engine` of its own."""
+
+
+def where_to_train(command: str, engine: str, execution: Execution) -> Execution:
+    """Refuses what only a cluster can be asked for.
+
+    Args:
+        command: of `sketchscale`, for the way out.
+        engine: local or ray.
+    """
+    if engine not in ("local", "ray"):
+        raise UnknownNameError.among("engine to train with", engine, ("local", "ray"))
+    asked = {
+        "--workers": execution.workers,
+        "--address": execution.address,
+        "--gpus-per-worker": execution.gpus_per_worker,
+    }
+    given = [name for name, value in asked.items() if value is not None]
+    if engine == "local" and given:
+        raise InputError.of(
+            found=f"{', '.join(given)} with --engine local",
+            expected="one process, or as many as torchrun starts",
+            fix=f"--engine ray, or torchrun --nproc-per-node N --no-python sketchscale {command} ...",
+        )
+    return replace(execution, engine="threads" if engine == "local" else engine)
 
 
 def runs_plans(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -17,8 +17,7 @@ __all__ = ["register"]
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Image and label pairs from centre points.", no_args_is_help=True)
-    only_here = ("engine", "workers", "address", "gpus_per_worker", "block", "memory_gb", "scratch", "deadline_s")
-    group.command()(opt.runs_plans(without=(*only_here, "attempts"))(train))
+    group.command()(opt.runs_plans(without=opt.NOT_TO_TRAIN)(train))
     group.command()(opt.runs_plans(without=("block",))(generate))
     group.command()(opt.runs_plans(without=("resume",))(score))
     group.command()(opt.runs_plans(without=("resume",))(outline))
@@ -56,12 +55,14 @@ def train(
     threads: Annotated[int | None, _option("--threads", "Of torch on the CPU.", _RUN, min=1)] = None,
     sheet_every: Annotated[int, _option("--sheet-every", "Steps between sample sheets, 0: none.", _RUN, min=0)] = 250,
     save_every: Annotated[float, _option("--save-every", "Seconds between saved states.", _RUN, min=0)] = 60.0,
+    engine: opt.TrainEngine = "local",
     json: opt.Json = False,
     *,
     execution: Execution,
 ) -> None:
     """Learn to paint images of any layout of objects, from images with one point in each object. Ends after `--steps`,
-    or when OUT/run/stop appears; Ctrl-C saves the state, and `--resume` goes on. Several GPUs: by torchrun."""
+    or when OUT/run/stop appears; Ctrl-C saves the state, and `--resume` goes on. Several GPUs: by torchrun, or by
+    `--engine ray`."""
     from sketchscale.config import parse
     from sketchscale.training.distributed import is_first_process
     from sketchscale.workflow.synthesize import SynthesisOptions, synthesize_train
@@ -90,7 +91,7 @@ def train(
         "device": device,
     }
     settings = parse(SynthesisOptions, given_options, source="options")
-    result = synthesize_train(settings, execution, on_step=opt.say)
+    result = synthesize_train(settings, opt.where_to_train("synthesize train", engine, execution), on_step=opt.say)
     if is_first_process():
         opt.show(asdict(result), json, lambda: result.summary)
 
@@ -191,6 +192,12 @@ def outline(
     ],
     out: Annotated[str, typer.Option("--out", help="Folder for the sketches, one for each image.")],
     channel: opt.Channels = None,
+    sketch: Annotated[
+        list[str] | None, typer.Option("--sketch", help="Strokes on each image, in order; they overrule what is seen.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Segmentation model that reads along, as one trained with strokes.")
+    ] = None,
     foreground: Annotated[float, typer.Option("--foreground", help="Least probability of an object's pixel.")] = 0.2,
     background: Annotated[float, typer.Option("--background", help="Largest probability of background.")] = 0.2,
     device: opt.Device = "cpu",
@@ -208,6 +215,8 @@ def outline(
         points=tuple(points),
         out=out,
         channels=tuple(channel) if channel else None,
+        sketches=tuple(sketch or ()),
+        model=model,
         foreground=foreground,
         background=background,
         device=device,

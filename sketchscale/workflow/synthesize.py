@@ -5,15 +5,18 @@ OUT/run/                                                                  what t
     state.safetensors, log.jsonl, bad_batch.npz, stop   see synthesis.training
     loss.png, sheet_<step>.png                          see reports.synthesis; replaced whole
 
-OUT and images may be addresses in object storage. Several processes train together where torchrun started them; the
-first one alone writes OUT, all read pixels.
+OUT and images may be addresses in object storage; points are files. Several processes train together where torchrun
+started them, or with the engine "ray". Then the first one alone reads points and writes OUT; all read pixels.
 """
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,12 +32,15 @@ from sketchscale.reports.training import draw_curve
 from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.model import save_synthesis
+from sketchscale.synthesis.scenes import PointedSource
 from sketchscale.synthesis.training import Sample, SynthesisHooks, make_scenes, train_synthesis
 from sketchscale.training.config import Step, find_device
 from sketchscale.training.distributed import join_world, was_restarted
 from sketchscale.workflow.pointed_images import StoredImage, hold, read_pointed
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.train import check_output, probe_output, writing_output
+from sketchscale.workflow.train_elsewhere import absolute_address, place_files, read_files
+from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
+from sketchscale.workflow.training_output import check_output, probe_output, writing_output
 
 __all__ = ["SynthesisOptions", "SynthesisResult", "synthesize_train"]
 
@@ -100,6 +106,8 @@ def synthesize_train(
 ) -> SynthesisResult:
     """Train on `options.images` with `options.points`, pair by pair, and save the folder `options.out`.
 
+    Started by `torchrun`, or with the engine "ray", several processes train together, and the first one writes.
+
     Args:
         on_step: called with a line of text every so often, by the first process.
 
@@ -107,17 +115,25 @@ def synthesize_train(
         InputError: images or points do not fit; nothing was written.
         OutputExistsError: the folder is there; overwrite or resume.
         OutputError: it cannot be written.
-        TaskError: a loss is not a number.
+        TaskError: a loss is not a number; or workers of a cluster died too often.
+        SetupError, UnreachableError: the cluster lacks what is asked for, or does not answer.
     """
     execution = execution or Execution()
+    if execution.engine == "ray":
+        return _train_on_ray(options, execution, on_step)
     if was_restarted():
         execution = replace(execution, resume=True, overwrite=False)
+    return _train_here(options, execution, Ears(say=on_step, on_event=on_event))
+
+
+def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> SynthesisResult:
     with join_world(find_device(options.device)) as world:
-        stored = world.first_does(lambda: _read(options, execution, on_event))
+        stored = world.first_does(lambda: _read(options, execution, ears))
         config = gan_config(options, stored[0].channels)
         world.first_does(lambda: make_scenes(stored, config))  # refuses what does not fit before anything is written
-        images = hold(stored)
-        watch = _Watch(join_address(options.out, "run"), on_step)
+        images: list[PointedSource] = []
+        world.all_do(lambda: images.extend(hold(stored)))
+        watch = _Watch(join_address(options.out, "run"), ears.say)
         with writing_output(options.out):
             world.first_does(lambda: _begin(options.out, watch, fresh=not execution.resume))
             synthesis = train_synthesis(
@@ -125,7 +141,7 @@ def synthesize_train(
                 config,
                 run_folder=watch.run,
                 scale=SCALE,
-                hooks=SynthesisHooks(on_step=watch.note, on_sample=watch.show),
+                hooks=SynthesisHooks(on_step=watch.note, on_sample=watch.show, interrupted=ears.interrupted),
                 resume=execution.resume,
             )
         provenance = {**synthesis.provenance, "options": _recorded(options)}
@@ -162,10 +178,10 @@ def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
     )
 
 
-def _read(options: SynthesisOptions, execution: Execution, on_event: Callable[[Event], None]) -> list[StoredImage]:
-    check_output(options.out, execution)
+def _read(options: SynthesisOptions, execution: Execution, ears: Ears) -> list[StoredImage]:
+    check_output(options.out, execution, ears.token)
     low, high = SCALE
-    with Runner(execution, on_event) as runner:
+    with Runner(execution, ears.on_event) as runner:
         return read_pointed(
             options.images, options.points, channels=options.channels, low=low, high=high, runner=runner
         )
@@ -178,6 +194,34 @@ def _begin(out: str, watch: _Watch, *, fresh: bool) -> None:
 
 def _recorded(options: SynthesisOptions) -> dict[str, Any]:
     return {k: v for k, v in asdict(options).items() if k not in ("out", "images", "points")}
+
+
+# ---- on a Ray cluster
+
+
+def _train_on_ray(options: SynthesisOptions, execution: Execution, say: Callable[[str], None]) -> SynthesisResult:
+    """The same in the workers of a cluster. Points travel there, as those that a restart finds must be the same."""
+    options = replace(
+        options,
+        out=absolute_address(options.out),
+        images=tuple(map(absolute_address, options.images)),
+        points=tuple(map(absolute_address, options.points)),
+    )
+    batch = gan_config(options, channels=1).batch  # whatever the channels are
+    asked = Asked(out=options.out, batch=batch, device=options.device, threads=options.threads)
+    points = read_files(options.points, "points", "a .csv, .geojson or .jsonl file")
+    return train_on_ray(partial(_work_on_ray, options, points), asked, execution, say)
+
+
+def _work_on_ray(
+    options: SynthesisOptions, points: dict[str, bytes], execution: Execution, ears: Ears, folder: Path
+) -> SynthesisResult:
+    """In each worker."""
+    here = place_files(points, folder, operator.eq)
+    return _train_here(replace(options, points=tuple(here[path] for path in options.points)), execution, ears)
+
+
+# ---- what is said and shown
 
 
 class _Watch:

@@ -12,27 +12,15 @@ pixels of the images.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sketchscale.config import Execution, TrainOptions
-from sketchscale.engine.base import EngineOptions, Event
-from sketchscale.errors import (
-    InputError,
-    OutputError,
-    OutputExistsError,
-    SetupError,
-    SketchscaleError,
-)
-from sketchscale.io.blobs import delete_blob, get_blob, list_blobs, put_blob
+from sketchscale.engine.base import Event
+from sketchscale.errors import InputError
 from sketchscale.io.store import join_address
 from sketchscale.losses import LossConfig, find_loss
 from sketchscale.networks import NetworkConfig
@@ -55,15 +43,12 @@ from sketchscale.workflow.synthetic_scenes import (
     stream_of,
 )
 from sketchscale.workflow.train_elsewhere import absolute, read_sketches, with_sketches
+from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
 from sketchscale.workflow.training_images import HELD_BYTES, Reading, SketchedImages
+from sketchscale.workflow.training_output import check_output, probe_output, writing_output
 from sketchscale.workflow.training_watch import Watch
 
-if TYPE_CHECKING:
-    from sketchscale.training.ray_train import Voice
-
-__all__ = ["TrainResult", "check_output", "probe_output", "train", "writing_output"]
-
-_TOKEN = "driver"
+__all__ = ["TrainResult", "train"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,17 +91,7 @@ def train(
         return _train_on_ray(options, execution, on_step)
     if was_restarted():
         execution = replace(execution, resume=True, overwrite=False)
-    return _train_here(options, execution, _Ears(say=on_step, on_event=on_event))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ears:
-    """Who is told, and who may interrupt; `token` proves that a worker sees the driver's output folder."""
-
-    say: Callable[[str], None]
-    on_event: Callable[[Event], None] = quiet
-    interrupted: Callable[[], bool] = lambda: False
-    token: bytes | None = None
+    return _train_here(options, execution, Ears(say=on_step, on_event=on_event))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +105,7 @@ class _Ready:
     init: Model | None
 
 
-def _train_here(options: TrainOptions, execution: Execution, ears: _Ears) -> TrainResult:
+def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> TrainResult:
     with join_world(find_device(options.device)) as world:
         sources: list[SceneSource] = []
         world.all_do(lambda: sources.extend(open_sources(options.synthetic, options.channels)))
@@ -162,9 +137,8 @@ def _unheard(line: str) -> None:
     """What the other processes would say."""
 
 
-def _prepare(options: TrainOptions, execution: Execution, ears: _Ears, sources: Sequence[SceneSource]) -> _Ready:
-    _check_token(options.out, ears.token)
-    check_output(options.out, execution)
+def _prepare(options: TrainOptions, execution: Execution, ears: Ears, sources: Sequence[SceneSource]) -> _Ready:
+    check_output(options.out, execution, ears.token)
     init = None if options.init in (None, "random") else load_model(options.init)
     with Runner(execution, ears.on_event) as runner:
         scale = scale_of(sources) if init is None else (init.config.low, init.config.high)
@@ -202,89 +176,20 @@ def _calibrated(model: Model, ready: _Ready, scenes: SceneStream | None) -> Mode
 
 
 def _train_on_ray(options: TrainOptions, execution: Execution, say: Callable[[str], None]) -> TrainResult:
-    """The same in the workers of a cluster; see training.ray_train."""
-    from sketchscale.training import ray_train  # an optional package
-
-    gpu, options = options.device.partition(":")[0] == "cuda", absolute(options)
-    cluster = EngineOptions(
-        workers=execution.workers,
-        address=execution.address,
-        gpus_per_worker=execution.gpus_per_worker,
-        wait_s=execution.wait_s,
-    )
-    team = ray_train.choose_team(
-        cluster, batch=options.batch, gpu=gpu, cpus=options.threads or 1, attempts=execution.attempts
-    )
-    check_output(options.out, execution)
-    token = uuid.uuid4().hex.encode()
-    here = replace(execution, engine="threads", workers=None, address=None, gpus_per_worker=None)
-    with _shown(options.out, token):
-        work = partial(_work_on_ray, options, here, token, read_sketches(options))
-        result: TrainResult = ray_train.train_on_ray(work, team, cluster, on_line=say)
-    return result
+    """The same in the workers of a cluster."""
+    options = absolute(options)
+    asked = Asked(out=options.out, batch=options.batch, device=options.device, threads=options.threads)
+    return train_on_ray(partial(_work_on_ray, options, read_sketches(options)), asked, execution, say)
 
 
 def _work_on_ray(
-    options: TrainOptions, execution: Execution, token: bytes, sketches: dict[str, bytes], voice: Voice
+    options: TrainOptions, sketches: dict[str, bytes], execution: Execution, ears: Ears, folder: Path
 ) -> TrainResult:
     """In each worker."""
-    if voice.restarted:
-        execution = replace(execution, resume=True, overwrite=False)
-    ears = _Ears(say=voice.say, interrupted=voice.interrupted, token=token)
-    with tempfile.TemporaryDirectory(prefix="sketchscale-sketches-") as folder:
-        return _train_here(with_sketches(options, sketches, Path(folder)), execution, ears)
+    return _train_here(with_sketches(options, sketches, folder), execution, ears)
 
 
-@contextlib.contextmanager
-def _shown(out: str, token: bytes) -> Iterator[None]:
-    """A word in the run folder while workers are at work: who reads it there writes where this process looks."""
-    run = join_address(out, "run")
-    put_blob(run, _TOKEN, token)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(SketchscaleError):
-            delete_blob(run, _TOKEN)
-        with contextlib.suppress(OSError):  # of an empty folder nothing stays; in object storage there is none
-            os.rmdir(out)
-
-
-def _check_token(out: str, token: bytes | None) -> None:
-    if token is None or get_blob(join_address(out, "run"), _TOKEN) == token:
-        return
-    raise SetupError(
-        f"the worker on {platform.node()} does not see the folder {out} of the machine that gave the command; "
-        f"expected: a place that all share; to fix: --out in object storage (s3://...), or in a folder of the network"
-    )
-
-
-def check_output(out: str, execution: Execution) -> None:
-    """A folder with anything in it is not written to by accident; the driver's word does not count."""
-    found = any(key != f"run/{_TOKEN}" for key in list_blobs(out, ""))
-    if found and not (execution.overwrite or execution.resume):
-        raise OutputExistsError(
-            f"{out} is not empty; expected: a new model folder; to fix: another --out, --overwrite or --resume"
-        )
-
-
-def probe_output(out: str) -> None:
-    """Find out that a folder cannot be written before minutes of training, not after."""
-    put_blob(out, "probe", b"?")
-    delete_blob(out, "probe")
-
-
-@contextlib.contextmanager
-def writing_output(folder: str) -> Iterator[None]:
-    """Errors of the system while training saves its state, as ours."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, InputError):
-            raise
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror or error}; expected: a writable place with free space; "
-            f"to fix: free space, then run again with --resume, or another --out"
-        ) from error
+# ---- what is taught, and what is left
 
 
 def _read(

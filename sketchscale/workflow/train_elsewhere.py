@@ -1,8 +1,13 @@
-"""The options of a training as they are where it runs: on the machines of a cluster."""
+"""The options of a training as they are where it runs: on the machines of a cluster.
+
+Images are read there by address. What a person drew or clicked travels with the work: it is small, and lies on the
+machine of that person.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,27 +16,66 @@ from sketchscale.config import TrainOptions
 from sketchscale.errors import MissingDataError
 from sketchscale.io.store import is_local
 
-__all__ = ["absolute", "read_sketches", "with_sketches"]
+__all__ = ["absolute", "absolute_address", "place_files", "read_files", "read_sketches", "with_sketches"]
 
 
-def read_sketches(options: TrainOptions) -> dict[str, bytes]:
-    """Sketches travel with the work: they are small, and lie on the machine of the person who drew them."""
+def absolute_address(address: str) -> str:
+    """A local path as it is called from any working folder; other addresses are so already.
+
+    >>> absolute_address("/data/../image.zarr"), absolute_address("s3://bucket/image.zarr")
+    ('/image.zarr', 's3://bucket/image.zarr')
+    """
+    return os.path.abspath(address) if is_local(address) else address
+
+
+def read_files(paths: Iterable[str], kind: str, expected: str) -> dict[str, bytes]:
+    """What is to travel, by path.
+
+    Args:
+        kind, expected: for words: what such a file is called, and what it is.
+
+    Raises:
+        MissingDataError: one cannot be read.
+    """
     try:
-        return {path: Path(path).read_bytes() for path in (*options.sketches, *options.validate_sketches)}
+        return {path: Path(path).read_bytes() for path in paths}
     except OSError as error:
         raise MissingDataError(
-            f"sketch {error.filename} cannot be read: {error.strerror}; expected: a .jsonl log; to fix: check the path"
+            f"{kind} {error.filename} cannot be read: {error.strerror}; expected: {expected}; to fix: check the path"
         ) from error
 
 
-def with_sketches(options: TrainOptions, sketches: dict[str, bytes], folder: Path) -> TrainOptions:
-    """The worker's own files where they are the same, as strokes may be added to them; else what travelled here."""
+def place_files(files: dict[str, bytes], folder: Path, fits: Callable[[bytes, bytes], bool]) -> dict[str, str]:
+    """Where each of the files is here: at its own path where there is one that fits, else in `folder`.
+
+    Args:
+        files: what `read_files` gave. folder: empty.
+        fits: whether this machine's file may stand for the one that travelled: (here, travelled).
+    """
     here = {}
-    for number, (path, data) in enumerate(sketches.items()):
+    for number, (path, data) in enumerate(files.items()):
         here[path] = path
-        if not Path(path).is_file() or not Path(path).read_bytes().startswith(data):
+        if not Path(path).is_file() or not fits(Path(path).read_bytes(), data):
             here[path] = str(folder / f"{number}-{Path(path).name}")
             Path(here[path]).write_bytes(data)
+    return here
+
+
+# ---- of a model
+
+
+def read_sketches(options: TrainOptions) -> dict[str, bytes]:
+    """Sketches that travel with the work.
+
+    Raises:
+        MissingDataError: one cannot be read.
+    """
+    return read_files((*options.sketches, *options.validate_sketches), "sketch", "a .jsonl log")
+
+
+def with_sketches(options: TrainOptions, sketches: dict[str, bytes], folder: Path) -> TrainOptions:
+    """The worker's own files where they begin the same, as strokes may be added to them; else what travelled here."""
+    here = place_files(sketches, folder, bytes.startswith)
     lists: dict[str, Any] = {
         name: tuple(here[path] for path in getattr(options, name)) for name in ("sketches", "validate_sketches")
     }
@@ -40,13 +84,9 @@ def with_sketches(options: TrainOptions, sketches: dict[str, bytes], folder: Pat
 
 def absolute(options: TrainOptions) -> TrainOptions:
     """Local paths as they are called from any working folder."""
-
-    def place(address: str) -> str:
-        return os.path.abspath(address) if is_local(address) else address
-
-    lists: dict[str, Any] = {name: tuple(map(place, getattr(options, name))) for name in _ADDRESSES}
-    init = options.init if options.init is None or not os.path.exists(options.init) else place(options.init)
-    return replace(options, out=place(options.out), init=init, **lists)
+    lists: dict[str, Any] = {name: tuple(map(absolute_address, getattr(options, name))) for name in _ADDRESSES}
+    init = options.init if options.init is None or not os.path.exists(options.init) else absolute_address(options.init)
+    return replace(options, out=absolute_address(options.out), init=init, **lists)
 
 
 _ADDRESSES = ("images", "sketches", "validate", "validate_sketches", "synthetic")

@@ -1,0 +1,93 @@
+"""The folder that a training writes: refused where it must not be written, found out where it cannot be.
+
+OUT/run/driver    while workers of a cluster train: a word of the process that started them; who reads it there writes
+                  where that process looks
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+
+from sketchscale.config import Execution
+from sketchscale.errors import InputError, OutputError, OutputExistsError, SetupError, SketchscaleError
+from sketchscale.io.blobs import delete_blob, get_blob, list_blobs, put_blob
+from sketchscale.io.store import join_address
+
+__all__ = ["check_output", "probe_output", "showing_token", "writing_output"]
+
+_TOKEN = "driver"
+
+
+def check_output(out: str, execution: Execution, token: bytes | None = None) -> None:
+    """A folder with anything in it is not written to by accident; the driver's word does not count.
+
+    Args:
+        token: what `showing_token` shows there; None where this process gave the command itself.
+
+    Raises:
+        OutputExistsError: it is not empty; overwrite or resume.
+        SetupError: the word is not there, as this machine sees another folder of that name.
+
+    >>> check_output("memory://doc-new", Execution())
+    """
+    if token is not None:
+        _check_token(out, token)
+    found = any(key != f"run/{_TOKEN}" for key in list_blobs(out, ""))
+    if found and not (execution.overwrite or execution.resume):
+        raise OutputExistsError(
+            f"{out} is not empty; expected: a new model folder; to fix: another --out, --overwrite or --resume"
+        )
+
+
+def _check_token(out: str, token: bytes) -> None:
+    if get_blob(join_address(out, "run"), _TOKEN) == token:
+        return
+    raise SetupError(
+        f"the worker on {platform.node()} does not see the folder {out} of the machine that gave the command; "
+        f"expected: a place that all share; to fix: --out in object storage (s3://...), or in a folder of the network"
+    )
+
+
+@contextlib.contextmanager
+def showing_token(out: str, token: bytes) -> Iterator[None]:
+    """A word in the run folder while workers are at work; see `check_output`.
+
+    >>> with showing_token("memory://doc-shown", b"a word"):
+    ...     check_output("memory://doc-shown", Execution(), b"a word")
+    """
+    run = join_address(out, "run")
+    put_blob(run, _TOKEN, token)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(SketchscaleError):
+            delete_blob(run, _TOKEN)
+        with contextlib.suppress(OSError):  # of an empty folder nothing stays; in object storage there is none
+            os.rmdir(out)
+
+
+def probe_output(out: str) -> None:
+    """Find out that a folder cannot be written before minutes of training, not after.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    put_blob(out, "probe", b"?")
+    delete_blob(out, "probe")
+
+
+@contextlib.contextmanager
+def writing_output(folder: str) -> Iterator[None]:
+    """Errors of the system while training saves its state, as ours."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, InputError):
+            raise
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror or error}; expected: a writable place with free space; "
+            f"to fix: free space, then run again with --resume, or another --out"
+        ) from error
