@@ -13,7 +13,7 @@ with equal steps on
     points             the training images with what `synthesize outline` sees around the points
     points, synthetic  both
     strokes            twenty objects as a person strokes them: inside, around, and background beside
-    points + strokes   what `points` has, corrected by the strokes
+    points + strokes   what the synthesis and the model of `strokes` see together around the points, and the strokes
     dense              every pixel
 
 and segments every test image, with what `calibrate` found on the annotation at hand. Every finished cell is a line of
@@ -37,6 +37,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from sketchscale.annotations.simulate import simulate_strokes
+from sketchscale.annotations.sketch import RasterSketch
 from sketchscale.config import SegmentOptions
 from sketchscale.integration.plan import integrate
 from sketchscale.metrics import score_labels
@@ -44,7 +45,7 @@ from sketchscale.networks.checkpoint import Model
 from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.model import load_synthesis, save_synthesis
-from sketchscale.synthesis.outlines import outline_image
+from sketchscale.synthesis.outlines import leave_drawn, outline_image
 from sketchscale.synthesis.pairs import draw_pair
 from sketchscale.synthesis.scenes import PointedImage
 from sketchscale.synthesis.training import SynthesisHooks, train_synthesis
@@ -143,25 +144,24 @@ def run_paint(options: argparse.Namespace) -> None:
     save_synthesis(str(folder), made)
 
 
-def outlined(options: argparse.Namespace, images: Sequence[TrainingImage]) -> list[TrainingImage]:
-    """What the synthesis sees around the points."""
+def outlined(
+    options: argparse.Namespace, images: Sequence[TrainingImage], model: Model | None = None
+) -> list[TrainingImage]:
+    """What the synthesis sees around the points, and the model with it."""
     synthesis = load_synthesis(str(synthesis_of(options)))
-    labels = {image.name: outline_image(synthesis, image) for image in pointed(images)}
+    labels = {image.name: outline_image(synthesis, image, model=model) for image in pointed(images)}
     empty = np.zeros((1, 1), np.int32)
     return [
         replace(image, labels=labels.get(image.name, np.broadcast_to(empty, image.labels.shape))) for image in images
     ]
 
 
-def corrected(seen: TrainingImage, strokes: TrainingImage) -> TrainingImage:
-    """Strokes over outlines: an outline of which a stroke says anything else is forgotten."""
-    drawn = strokes.labels != -1
-    if strokes.boundary is not None:
-        drawn |= strokes.boundary
-    redrawn = np.isin(seen.labels, np.unique(seen.labels[(strokes.labels > 0) & (seen.labels > 0)]))
-    labels = np.where(redrawn, -1, seen.labels)
+def with_strokes(seen: TrainingImage, strokes: TrainingImage) -> TrainingImage:
+    """Strokes, and outlines beside them."""
+    boundary = np.zeros(seen.labels.shape, bool) if strokes.boundary is None else strokes.boundary
+    rest = leave_drawn(seen.labels, RasterSketch(labels=strokes.labels, boundary=boundary))
     shifted = np.where(strokes.labels > 0, strokes.labels + seen.labels.max() + 1, strokes.labels)
-    return replace(strokes, labels=np.where(drawn, shifted, labels).astype(np.int32))
+    return replace(strokes, labels=np.where(strokes.labels >= 0, shifted, rest).astype(np.int32))
 
 
 def annotation(options: argparse.Namespace, row: str, seed: int, images: list[TrainingImage]) -> list[TrainingImage]:
@@ -171,10 +171,11 @@ def annotation(options: argparse.Namespace, row: str, seed: int, images: list[Tr
     if row == "dots":
         return [dotted(image, PRIORS[options.set].diameter) for image in images]
     strokes = stroked(images, seed) if "strokes" in row else []
-    seen = outlined(options, images) if "points" in row else []
-    if seen and strokes:
+    if row == "points + strokes":
         drawn = {image.name: image for image in strokes}
-        return [corrected(image, drawn[image.name]) if image.name in drawn else image for image in seen]
+        seen = outlined(options, images, taught(options, "strokes", seed, strokes))
+        return [with_strokes(image, drawn[image.name]) if image.name in drawn else image for image in seen]
+    seen = outlined(options, images) if "points" in row else []
     pairs = painted(options, seed) if "synthetic" in row else []
     return [*seen * max(1, len(pairs) // max(1, len(seen))), *pairs, *strokes]
 
@@ -193,6 +194,14 @@ def aji(model: Model, images: Sequence[TrainingImage]) -> dict[str, float]:
     }
 
 
+def taught(options: argparse.Namespace, row: str, seed: int, annotated: Sequence[TrainingImage]) -> Model:
+    """A small network trained from random weights, and calibrated, on what a row knows."""
+    config = recipe(options, "sketchpose", annotated[0].image.shape[0], seed)
+    name = "-".join(row.replace(",", " ").replace("+", " ").split())
+    run = options.runs / f"{options.set}-{name}-{seed}-{config.steps}"
+    return calibrate(train(annotated, config, run_folder=run, resume=True), annotated)
+
+
 def run_train(options: argparse.Namespace) -> None:
     """Train and try every cell that CELLS lacks."""
     images, test = (load_images(options.data / options.set, split) for split in ("train", "test"))
@@ -200,14 +209,11 @@ def run_train(options: argparse.Namespace) -> None:
         images, test = images[:4], test[:2]
     for seed in options.seed:
         for row in options.rows:
-            config = recipe(options, "sketchpose", images[0].image.shape[0], seed)
-            key = {"set": options.set, "row": row, "seed": seed, "full": options.full, "steps": config.steps}
+            steps = recipe(options, "sketchpose", 1, seed).steps
+            key = {"set": options.set, "row": row, "seed": seed, "full": options.full, "steps": steps}
             if any(key.items() <= cell.items() for cell in finished(options.out)):
                 continue
-            name = "-".join(row.replace(",", " ").replace("+", " ").split())
-            run = options.runs / f"{options.set}-{name}-{seed}-{config.steps}"
-            annotated = annotation(options, row, seed, images)
-            model = calibrate(train(annotated, config, run_folder=run, resume=True), annotated)
+            model = taught(options, row, seed, annotation(options, row, seed, images))
             found = aji(model, test) | {"threshold": model.config.threshold, "min_size": model.config.min_size}
             add(options.out, key | found | {"seconds": model.provenance["seconds"]})
 

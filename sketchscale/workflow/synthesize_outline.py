@@ -1,22 +1,28 @@
-"""Sketches of clicked images: each object as a synthesis sees it around its point; what it is unsure of, left open."""
+"""Sketches of clicked images: each object as a synthesis sees it around its point; what it is unsure of, left open.
+
+A segmentation model may read along, and strokes on the same images are kept: they overrule what was seen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from sketchscale.annotations.events import append_events
-from sketchscale.annotations.readers import Stamp, events_from_labels
+from sketchscale.annotations.readers import Stamp, events_from_labels, next_object
+from sketchscale.annotations.sketch import Sketch, open_sketch
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError, OutputError
 from sketchscale.io.user_files import require_local
-from sketchscale.synthesis.model import load_synthesis
-from sketchscale.synthesis.outlines import OutlineConfig, check_channels, outline_image
+from sketchscale.networks.checkpoint import Model, load_model
+from sketchscale.synthesis.model import Synthesis, load_synthesis
+from sketchscale.synthesis.outlines import OutlineConfig, check_channels, check_model, leave_drawn, outline_image
 from sketchscale.training.config import find_device
 from sketchscale.workflow.pointed_images import StoredImage, read_pointed
 from sketchscale.workflow.runner import Runner, quiet, refuse_existing
@@ -32,6 +38,8 @@ class OutlineOptions:
         synthesis: folder or address. images, points: pairs, in order.
         out: folder for the sketches, `<name of the image>.jsonl` each.
         channels: of each image, as many as the generator paints; all when None.
+        sketches: drawn on the images, in order, or none; what they draw is what the written sketches say there.
+        model: of a segmentation that reads along; see synthesis.outlines.read_foreground.
         foreground, background: see OutlineConfig.
     """
 
@@ -40,6 +48,8 @@ class OutlineOptions:
     points: tuple[str, ...]
     out: str
     channels: tuple[int | str, ...] | None = None
+    sketches: tuple[str, ...] = ()
+    model: str | None = None
     foreground: float = 0.2
     background: float = 0.2
     device: str = "cpu"
@@ -50,7 +60,7 @@ class Outlined:
     """A sketch that was written.
 
     Attributes:
-        objects: points that got one. unknown: share of the pixels about which nothing is said.
+        objects: that were outlined or drawn. unknown: share of the pixels about which nothing is said.
     """
 
     image: str
@@ -69,8 +79,9 @@ def synthesize_outline(
     """Write a sketch for each image.
 
     Raises:
-        MissingDataError, InputError: no synthesis, other channels, points that do not fit, images of one name; nothing
-            was written. Or pixels that are no numbers, found when their turn comes: sketches before it are kept.
+        MissingDataError, InputError: no synthesis or model, other channels, points or sketches that do not fit, images
+            of one name, a model that reads other images; nothing was written. Or pixels that are no numbers, found when
+            their turn comes: sketches before it are kept.
         OutputExistsError: a sketch is there.
         OutputError: the folder cannot be written.
     """
@@ -90,11 +101,35 @@ def synthesize_outline(
         )
     for image in images:
         check_channels(synthesis, image)
+    model = _model(options, synthesis, device)
+    sketches = _sketches(options, images)
     _make_folder(options.out)
     return [
-        _write(image, outline_image(synthesis, image, config), target)
-        for image, target in zip(images, targets, strict=True)
+        _write(image, outline_image(synthesis, image, config, model), sketch, target)
+        for image, sketch, target in zip(images, sketches, targets, strict=True)
     ]
+
+
+def _model(options: OutlineOptions, synthesis: Synthesis, device: torch.device) -> Model | None:
+    if options.model is None:
+        return None
+    model = load_model(options.model)
+    check_model(synthesis, model)
+    model.network.to(device)
+    return model
+
+
+def _sketches(options: OutlineOptions, images: Sequence[StoredImage]) -> list[Sketch]:
+    """One of each image; an empty one where none was drawn."""
+    if not options.sketches:
+        return [Sketch(shape=image.shape, events=()) for image in images]
+    if len(options.sketches) != len(images):
+        raise InputError.of(
+            found=f"{len(images)} images and {len(options.sketches)} sketches",
+            expected="one sketch for each image, in order, or none",
+            fix="repeat --sketch",
+        )
+    return [open_sketch(path, shape=image.shape) for path, image in zip(options.sketches, images, strict=True)]
 
 
 def _make_folder(out: str) -> None:
@@ -114,10 +149,16 @@ def _targets(options: OutlineOptions) -> list[Path]:
     return [Path(options.out) / f"{name}.jsonl" for name in names]
 
 
-def _write(image: StoredImage, labels: npt.NDArray[np.int32], target: Path) -> Outlined:
+def _write(image: StoredImage, seen: npt.NDArray[np.int32], sketch: Sketch, target: Path) -> Outlined:
+    """The strokes as they are, then what was seen beside them."""
+    drawn = sketch.rasterize()
+    labels = leave_drawn(seen, drawn)
     partial = target.with_name(target.name + ".partial")
     partial.unlink(missing_ok=True)
-    append_events(partial, events_from_labels(labels, Stamp.now(image=target.stem)))
+    stamp = Stamp.now(image=sketch.image or target.stem)
+    beside = events_from_labels(labels, stamp, first_object=next_object(sketch.events))
+    append_events(partial, [*sketch.events, *beside])
     partial.replace(target)
-    objects = len(np.unique(labels[labels > 0]))
-    return Outlined(image=image.name, sketch=str(target), objects=objects, unknown=float((labels < 0).mean()))
+    objects = len(np.unique(labels[labels > 0])) + len(np.unique(drawn.labels[drawn.labels > 0]))
+    unknown = (labels < 0) & (drawn.labels < 0) & ~drawn.boundary
+    return Outlined(image=image.name, sketch=str(target), objects=objects, unknown=float(unknown.mean()))

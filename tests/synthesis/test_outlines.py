@@ -3,20 +3,28 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from sketchscale.annotations.sketch import open_sketch
+from sketchscale.annotations.events import Stroke, append_events
+from sketchscale.annotations.sketch import RasterSketch, open_sketch
 from sketchscale.cli import run
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
+from sketchscale.networks import NetworkConfig
+from sketchscale.networks.checkpoint import Model, ModelConfig, load_model, save_model
 from sketchscale.synthesis import outlines
 from sketchscale.synthesis.model import Synthesis
-from sketchscale.synthesis.outlines import OutlineConfig, label_from_points, outline_image, read_foreground
+from sketchscale.synthesis.outlines import OutlineConfig, label_from_points, leave_drawn, outline_image, read_foreground
 from sketchscale.synthesis.scenes import PointedImage
+from tests.pipeline import make_model
 from tests.synthesis.tiny import stored_synthesis, tiny_synthesis
 from tests.workflow.test_synthesize import image_and_points
 
@@ -106,6 +114,80 @@ def test_reading_is_the_same_however_the_image_lies():
     np.testing.assert_allclose(np.rot90(turned[:, ::-1], -1), seen, atol=1e-5)
 
 
+class Distance(nn.Module):
+    """A segmentation network whose distance is (channel 0 - 0.5) * 20 px; flow 0."""
+
+    stride, context = 1, 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        distance = self.gain * (x[:, :1] - 0.5)
+        return torch.cat([distance * 0, distance * 0, distance], 1)
+
+
+def distance_model(channels: int = 3, **changes: Any) -> Model:
+    shape = NetworkConfig(channels=channels, widths=(4, 8))
+    return Model(network=Distance(), config=ModelConfig(network=shape, **changes), provenance={}, sha256=None)
+
+
+def test_a_model_reads_along_and_both_count_alike(seer):
+    image = np.random.default_rng(5).random((3, 12, 15), np.float32)
+    alone = read_foreground(seer, image).astype(np.float64)
+    joined = read_foreground(seer, image, distance_model(threshold=1.5))
+    for y, x in np.ndindex(joined.shape):  # pixel by pixel, as the docstring says it
+        own = np.clip(np.log(alone[y, x] / (1 - alone[y, x])) - np.log(0.2 / 0.8), -4, 4)
+        other = np.clip(20 * (image[0, y, x] - 0.5) - 1.5, -4, 4)
+        odds = np.exp((own + other) / 2) * 0.2 / 0.8
+        assert joined[y, x] == pytest.approx(odds / (1 + odds), rel=1e-4)
+
+
+def test_a_model_of_maps_reads_along_by_its_probability(seer):
+    image = np.random.default_rng(6).random((3, 9, 8), np.float32)
+    joined = read_foreground(seer, image, distance_model(target="hover", threshold=0.4))
+    own = np.clip(np.log(read_foreground(seer, image) / (1 - read_foreground(seer, image))) + np.log(4), -4, 4)
+    odds = np.exp((own + np.clip(20 * (image[0] - 0.5) - np.log(0.4 / 0.6), -4, 4)) / 2) / 4
+    np.testing.assert_allclose(joined, odds / (1 + odds), rtol=1e-3)
+
+
+def test_where_the_two_agree_nothing_changes_and_what_one_overlooked_is_found(seer):
+    image = pointed(seer, (40, 60), [(20, 15), (20, 45)], 5)
+    assert np.array_equal(outline_image(seer, image, model=distance_model()), outline_image(seer, image))
+    grey = replace(image, image=np.where(discs((40, 60), [(20, 45)], 5), -0.5, image.image))
+    dab = discs((40, 60), [(20, 45)], 3)
+    assert np.array_equal(outline_image(seer, grey) == 2, dab), "the synthesis sees nothing there"
+    grey.image[0][discs((40, 60), [(20, 45)], 5)] = 1.0
+    seen = outline_image(seer, grey, model=distance_model())
+    assert np.array_equal(seen == 2, discs((40, 60), [(20, 45)], 5))
+
+
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        (distance_model(channels=1), "a model of 1 channels; expected: 3 channels, as the synthesis"),
+        (distance_model(low=0.1), r"percentiles 0.1 and 99.8; expected: percentiles 1 and 99.8"),
+    ],
+)
+def test_a_model_of_other_images_is_refused(seer, model, complaint):
+    with pytest.raises(InputError, match=complaint):
+        outline_image(seer, pointed(seer, (40, 40), [(20, 20)], 5), model=model)
+
+
+@given(data=st.data())
+def test_drawn_objects_replace_the_outlines_that_they_touch(data):
+    shape = (6, 7)
+    labels = data.draw(arrays(np.int32, shape, elements=st.integers(-1, 4)))
+    drawn = data.draw(arrays(np.int32, shape, elements=st.integers(-1, 2)))
+    boundary = data.draw(arrays(np.bool_, shape)) & (drawn < 0)
+    left = leave_drawn(labels, RasterSketch(labels=drawn, boundary=boundary))
+    touched = {int(a) for a, b in zip(labels.flat, drawn.flat, strict=True) if a > 0 and b > 0}
+    for at in np.ndindex(shape):
+        gone = drawn[at] >= 0 or boundary[at] or int(labels[at]) in touched
+        assert left[at] == (-1 if gone else labels[at])
+
+
 def test_other_channels_are_refused(seer):
     image = PointedImage(image=np.zeros((2, 70, 70), np.float32), points=np.array([[5.0, 5.0]]))
     with pytest.raises(InputError, match="image has 2 channels; expected"):
@@ -127,6 +209,43 @@ def test_the_command_writes_sketches_that_train_takes(tmp_path, capsys):
     assert run(arguments) == 2
     assert "is there already" in capsys.readouterr().err
     assert run([*arguments, "--overwrite"]) == 0
+
+
+def test_strokes_are_kept_and_a_model_reads_along(tmp_path, capsys):
+    image, points = image_and_points(tmp_path)
+    synthesis = stored_synthesis(tmp_path / "synthesis", channels=1)
+    strokes = tmp_path / "strokes.jsonl"
+    line = ((30.0, 20.0), (30.0, 60.0))
+    append_events(strokes, [Stroke(id="a", points=line, radius_px=4.0, label="foreground", object=3, image="plate")])
+    drawn = open_sketch(strokes, shape=(140, 150)).rasterize().labels > 0
+    arguments = ["synthesize", "outline", synthesis, image, "--points", points, "--sketch", str(strokes), "--json"]
+    model = make_model(tmp_path / "model")
+    eager = load_model(model)
+    save_model(model, eager.network, replace(eager.config, threshold=-50.0), {})  # sees objects everywhere
+    assert run([*arguments, "--out", str(tmp_path / "both"), "--model", model]) == 0, capsys.readouterr().err
+    (told,) = json.loads(capsys.readouterr().out)
+    both = open_sketch(told["sketch"], shape=(140, 150)).rasterize().labels
+    assert len(np.unique(both[drawn])) == 1
+    assert np.array_equal(both == both[drawn][0], drawn), "the stroke is an object of its own, as it was drawn"
+    assert told["objects"] == len(np.unique(both[both > 0]))
+    assert run([*arguments, "--out", str(tmp_path / "alone")]) == 0
+    (alone,) = json.loads(capsys.readouterr().out)
+    alone = open_sketch(alone["sketch"], shape=(140, 150)).rasterize().labels
+    assert (alone > 0).sum() < (both > 0).sum() / 2
+
+
+def test_a_model_and_sketches_that_do_not_fit_are_refused(tmp_path, capsys):
+    image, points = image_and_points(tmp_path)
+    synthesis = stored_synthesis(tmp_path / "synthesis", channels=1)
+    out = tmp_path / "sketches"
+    arguments = ["synthesize", "outline", synthesis, image, "--points", points, "--out", str(out)]
+    assert run([*arguments, "--model", make_model(tmp_path / "two", channels=2)]) == 2
+    assert "a model of 2 channels; expected: 1 channels, as the synthesis" in capsys.readouterr().err
+    (tmp_path / "a.jsonl").touch()
+    assert run([*arguments, "--sketch", str(tmp_path / "a.jsonl"), "--sketch", str(tmp_path / "a.jsonl")]) == 2
+    assert "1 images and 2 sketches; expected: one sketch for each image" in capsys.readouterr().err
+    assert run([*arguments, "--sketch", str(tmp_path / "none.jsonl")]) != 0
+    assert not out.exists()
 
 
 def test_what_does_not_fit_is_refused_before_a_sketch_is_written(tmp_path, capsys):
