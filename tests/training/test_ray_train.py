@@ -38,14 +38,19 @@ def start(command: list[str], folder: Path, pair: tuple[str, str], *more: str) -
     options = ["--width", "4", "--batch", "3", "--patch", "32", "--precision", "float32", "--threads", "1"]
     options += ["--preview-every", "0", "--save-every", "0"]
     what = [pair[0], "--sketch", pair[1], "--out", str(folder), "--steps", str(STEPS), *options, "--json", *more]
+    return launch([*command, *what], folder.parent)
+
+
+def launch(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    """This Python, on loopback, with one thread."""
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     return subprocess.Popen(
-        [sys.executable, *command, *what],
+        [sys.executable, *arguments],
         env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=folder.parent,
+        cwd=folder,
     )
 
 
@@ -60,13 +65,19 @@ def ended(process: subprocess.Popen[str], began: float) -> tuple[int, str, str]:
     return process.returncode, out, said
 
 
+def wait_for_steps(process: subprocess.Popen[str], log: Path, count: int) -> None:
+    """Until the log has so many lines."""
+    began = time.monotonic()
+    while not log.exists() or len(log.read_text().splitlines()) < count:
+        assert process.poll() is None, process.communicate()
+        if time.monotonic() - began > DEADLINE_S:
+            ended(process, began)
+        time.sleep(0.05)
+
+
 def kill_a_worker(process: subprocess.Popen[str], log: Path, *, after: int) -> None:
     """SIGKILL one of the training processes once the log has so many lines."""
-    began = time.monotonic()
-    while not log.exists() or len(log.read_text().splitlines()) < after:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() - began < DEADLINE_S
-        time.sleep(0.05)
+    wait_for_steps(process, log, after)
     below = psutil.Process(process.pid).children(recursive=True)
     ours = [p for p in below if p.name().startswith("ray::") or "sketchscale" in p.cmdline()]
     workers = [p for p in ours if "RayTrainWorker" in " ".join([p.name(), *p.cmdline()]) or "train" in p.cmdline()]
