@@ -45,7 +45,7 @@ from sketchscale.networks.checkpoint import Model
 from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.model import load_synthesis, save_synthesis
-from sketchscale.synthesis.outlines import leave_drawn, outline_image
+from sketchscale.synthesis.outlines import OutlineConfig, leave_drawn, outline_image
 from sketchscale.synthesis.pairs import draw_pair
 from sketchscale.synthesis.scenes import PointedImage
 from sketchscale.synthesis.training import SynthesisHooks, train_synthesis
@@ -147,9 +147,9 @@ def run_paint(options: argparse.Namespace) -> None:
 def outlined(
     options: argparse.Namespace, images: Sequence[TrainingImage], model: Model | None = None
 ) -> list[TrainingImage]:
-    """What the synthesis sees around the points, and the model with it."""
-    synthesis = load_synthesis(str(synthesis_of(options)))
-    labels = {image.name: outline_image(synthesis, image, model=model) for image in pointed(images)}
+    """What the synthesis sees around the points, and the model with it; every object has its point."""
+    synthesis, every = load_synthesis(str(synthesis_of(options))), OutlineConfig(all_clicked=True)
+    labels = {image.name: outline_image(synthesis, image, every, model) for image in pointed(images)}
     empty = np.zeros((1, 1), np.int32)
     return [
         replace(image, labels=labels.get(image.name, np.broadcast_to(empty, image.labels.shape))) for image in images

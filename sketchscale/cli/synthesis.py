@@ -200,6 +200,9 @@ def outline(
     ] = None,
     foreground: Annotated[float, typer.Option("--foreground", help="Least probability of an object's pixel.")] = 0.2,
     background: Annotated[float, typer.Option("--background", help="Largest probability of background.")] = 0.2,
+    all_clicked: Annotated[
+        bool, typer.Option("--all-clicked", help="No object is without a point: all the rest is background.")
+    ] = False,
     device: opt.Device = "cpu",
     json: opt.Json = False,
     *,
@@ -219,6 +222,7 @@ def outline(
         model=model,
         foreground=foreground,
         background=background,
+        all_clicked=all_clicked,
         device=device,
     )
     with opt.progress() as on_event:

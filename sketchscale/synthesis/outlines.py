@@ -3,9 +3,9 @@
     1. reading   the mask network's foreground, mean over the eight ways to lay the image; where a segmentation model
                  is at hand, as one that learned from a few strokes, it reads along, and both count alike
     2. objects   a disc around each point, 0.6 diameters wide, and foreground that hangs together with it, no farther
-                 from the point than 1.5 diameters; where objects meet, a pixel belongs to the point from which it is
-                 flooded first
-    3. ground    where foreground is improbable, and no object was found
+                 from the point than 1.5 diameters; the nearer to the point, the less sure of itself it has to be; where
+                 objects meet, a pixel belongs to the point from which it is flooded first
+    3. ground    where foreground is improbable, and no object was found; where all objects were clicked, all the rest
     4. the rest  unknown: what looks like an object and was not clicked, and what lies between the two probabilities of
                  OutlineConfig; losses for sketches leave it to the network
 
@@ -46,6 +46,8 @@ TILE, MARGIN = 1024, 96
 """Px: tiles in which an image is read and outlined, and what is read around them."""
 _DAB, _REACH = 0.3, 1.5
 """Diameters around a point that are its object's whatever was read, and beyond which nothing is."""
+_LEAN = 0.5
+"""Log-odds by which pixels at the point are more readily its object's; half a diameter away, none; twice that, less."""
 _EVEN, _SURE = 0.2, 4.0
 """What the mask network, which is shy, says where it is undecided; log-odds beyond which nobody is heard."""
 
@@ -58,10 +60,12 @@ class OutlineConfig:
     Attributes:
         foreground: an object's pixels are more probable than this.
         background: pixels that are less probable than this are said to be background.
+        all_clicked: no object is without a point, so that whatever is no clicked object's is background.
     """
 
     foreground: float = 0.2
     background: float = 0.2
+    all_clicked: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.background <= self.foreground <= 1:
@@ -97,14 +101,15 @@ def label_from_points(
     """
     config = config or OutlineConfig()
     pixels = pixels_of_points(points, (foreground.shape[0], foreground.shape[1]))
-    labels = np.where(foreground < config.background, 0, -1).astype(np.int32)
+    labels = np.where(config.all_clicked | (foreground < config.background), 0, -1).astype(np.int32)
     if not len(pixels):
         return labels
     markers = np.zeros(foreground.shape, np.int32)
     markers[pixels[:, 0], pixels[:, 1]] = np.arange(1, len(pixels) + 1)
     distance = ndimage.distance_transform_edt(markers == 0)
     dab = distance <= max(_DAB * diameter, 0.5)
-    reached = ((foreground > config.foreground) | dab) & (distance <= _REACH * diameter)
+    leaned = _log_odds(foreground) + _LEAN * np.clip(1 - 2 * distance / diameter, -2, 1)
+    reached = ((leaned > _log_odds(config.foreground)) | dab) & (distance <= _REACH * diameter)
     found: npt.NDArray[np.int32] = watershed(distance, markers, mask=reached)  # type: ignore[no-untyped-call]
     return np.where(found > 0, found, labels).astype(np.int32)
 

@@ -40,7 +40,7 @@ class OutlineOptions:
         channels: of each image, as many as the generator paints; all when None.
         sketches: drawn on the images, in order, or none; what they draw is what the written sketches say there.
         model: of a segmentation that reads along; see synthesis.outlines.read_foreground.
-        foreground, background: see OutlineConfig.
+        foreground, background, all_clicked: see OutlineConfig.
     """
 
     synthesis: str
@@ -52,6 +52,7 @@ class OutlineOptions:
     model: str | None = None
     foreground: float = 0.2
     background: float = 0.2
+    all_clicked: bool = False
     device: str = "cpu"
 
 
@@ -90,7 +91,9 @@ def synthesize_outline(
     targets = _targets(options)
     for target in targets:
         refuse_existing(str(target), overwrite=execution.overwrite)
-    config = OutlineConfig(foreground=options.foreground, background=options.background)
+    config = OutlineConfig(
+        foreground=options.foreground, background=options.background, all_clicked=options.all_clicked
+    )
     synthesis = load_synthesis(options.synthesis)
     device = find_device(options.device)
     synthesis.masker.to(device)

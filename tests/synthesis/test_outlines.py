@@ -85,12 +85,31 @@ def test_an_object_reaches_no_farther_than_it_may_and_holds_its_point():
     assert (labels[:, 25:] == -1).all()
 
 
+def test_the_nearer_to_the_point_the_less_sure_a_pixel_has_to_be():
+    """Half a diameter away its odds are taken as they were read, nearer they count for more, farther for less."""
+    odds = 0.2 / 0.8
+    for away, wanted in ((0.35, -0.15), (0.5, 0.0), (0.75, 0.25), (1.25, 0.75)):
+        for beyond, inside in ((wanted - 0.02, False), (wanted + 0.02, True)):
+            there = odds * np.exp(beyond)
+            seen = np.full((1, 60), there / (1 + there), np.float32)
+            seen[0, : int(away * 20)] = 0.99
+            labels = label_from_points(seen, np.array([[0.0, 0.0]]), 20.0)
+            assert (labels[0, int(away * 20)] == 1) == inside, (away, beyond)
+
+
+def test_where_all_objects_were_clicked_the_rest_is_background():
+    seen = np.array([[0.05, 0.9, 0.9, 0.2, 0.05, 0.9]], np.float32)
+    clicked = OutlineConfig(all_clicked=True)
+    assert label_from_points(seen, np.array([[0.0, 1.0]]), 2.0, clicked).tolist() == [[0, 1, 1, 0, 0, 0]]
+    assert (label_from_points(seen, np.zeros((0, 2)), 2.0, clicked) == 0).all()
+
+
 def test_what_is_unsure_stays_unknown():
-    seen = np.array([[0.05, 0.15, 0.9, 0.2, 0.02]], np.float32)
+    seen = np.array([[0.05, 0.14, 0.9, 0.2, 0.02]], np.float32)
     points = np.array([[0.0, 2.0]])
     unsure = OutlineConfig(foreground=0.25, background=0.1)
     assert label_from_points(seen, points, 2.0, unsure).tolist() == [[0, -1, 1, -1, 0]]
-    sure = OutlineConfig(foreground=0.15, background=0.15)
+    sure = OutlineConfig(foreground=0.15, background=0.12)
     assert label_from_points(seen, points, 2.0, sure).tolist() == [[0, -1, 1, 1, 0]]
     with pytest.raises(InputError, match=r"background up to 0.6, foreground from 0.5"):
         OutlineConfig(foreground=0.5, background=0.6)
