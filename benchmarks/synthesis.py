@@ -222,8 +222,8 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     """One table per set: a row per annotation, and its share of what dense labels give."""
     for name in sorted({cell["set"] for cell in cells}):
         rows = [cell for cell in cells if cell["set"] == name]
-        dense = {cell["seed"]: cell["aji"] for cell in rows if cell["row"] == "dense"}
-        dots = {cell["seed"]: cell["aji"] for cell in rows if cell["row"] == "dots"}
+        by_row = {row: {cell["seed"]: cell["aji"] for cell in rows if cell["row"] == row} for row in ROWS}
+        dense, dots = by_row["dense"], by_row["dots"]
         yield f"{name}: random weights, steps {sorted({cell['steps'] for cell in rows})}\n"
         yield "| annotation | seeds | AJI | above dots | of dense | Dice | AP 0.5 |"
         yield "|---|---|---|---|---|---|---|"
@@ -239,6 +239,20 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
                 f"{mean_and_spread([c['dice'] for c in found])} | {mean_and_spread([c['ap50'] for c in found])} |"
             )
         yield ""
+        yield from _both(by_row)
+
+
+def _both(by_row: dict[str, dict[int, float]]) -> Iterator[str]:
+    """Do points and strokes together beat the better of the two, seed by seed?"""
+    points, strokes = by_row["points"], by_row["strokes"]
+    gains = [
+        aji - max(points[seed], strokes[seed])
+        for seed, aji in by_row["points + strokes"].items()
+        if seed in points and seed in strokes
+    ]
+    if gains:
+        won = sum(gain > 0 for gain in gains)
+        yield f"points + strokes above the better of either: {mean_and_spread(gains)}, in {won} of {len(gains)} seeds\n"
 
 
 def main() -> None:
