@@ -201,16 +201,17 @@ def _recorded(options: SynthesisOptions) -> dict[str, Any]:
 
 def _train_on_ray(options: SynthesisOptions, execution: Execution, say: Callable[[str], None]) -> SynthesisResult:
     """The same in the workers of a cluster. Points travel there, as those that a restart finds must be the same."""
-    options = replace(
-        options,
-        out=absolute_address(options.out),
-        images=tuple(map(absolute_address, options.images)),
-        points=tuple(map(absolute_address, options.points)),
-    )
+    options = _absolute(options)
     batch = gan_config(options, channels=1).batch  # whatever the channels are
     asked = Asked(out=options.out, batch=batch, device=options.device, threads=options.threads)
     points = read_files(options.points, "points", "a .csv, .geojson or .jsonl file")
     return train_on_ray(partial(_work_on_ray, options, points), asked, execution, say)
+
+
+def _absolute(options: SynthesisOptions) -> SynthesisOptions:
+    """Local paths as they are called from any working folder."""
+    images, points = (tuple(map(absolute_address, paths)) for paths in (options.images, options.points))
+    return replace(options, out=absolute_address(options.out), images=images, points=points)
 
 
 def _work_on_ray(

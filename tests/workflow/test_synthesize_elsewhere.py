@@ -23,8 +23,8 @@ from sketchscale.cli import run
 from sketchscale.config import Execution
 from sketchscale.errors import MissingDataError, OutputExistsError, SetupError
 from sketchscale.synthesis.model import Synthesis, load_synthesis
-from sketchscale.workflow.synthesize import SynthesisOptions, SynthesisResult, _work_on_ray, synthesize_train
-from sketchscale.workflow.train_elsewhere import absolute_address, place_files, read_files
+from sketchscale.workflow.synthesize import SynthesisOptions, SynthesisResult, _absolute, _work_on_ray, synthesize_train
+from sketchscale.workflow.train_elsewhere import place_files, read_files
 from sketchscale.workflow.train_on_ray import Ears
 from sketchscale.workflow.training_output import check_output, showing_token
 from tests.workflow.test_synthesize import SERIAL, image_and_points, small
@@ -116,8 +116,15 @@ def test_a_file_of_the_worker_stands_for_the_one_that_travelled_only_where_it_fi
 
 def test_addresses_are_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert absolute_address("image.zarr") == str(tmp_path / "image.zarr")
-    assert absolute_address("s3://bucket/image.zarr") == "s3://bucket/image.zarr"
+    images = ("image.zarr", "s3://bucket/image.zarr")
+    options = SynthesisOptions(images=images, points=("a.csv", "../b.csv"), out="out", diameter=12, seed=3)
+    assert _absolute(options) == replace(
+        options,
+        images=(str(tmp_path / "image.zarr"), "s3://bucket/image.zarr"),
+        points=(str(tmp_path / "a.csv"), str(tmp_path.parent / "b.csv")),
+        out=str(tmp_path / "out"),
+    )
+    assert _absolute(replace(options, out="s3://bucket/out")).out == "s3://bucket/out"
 
 
 def test_a_worker_that_sees_another_folder_is_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
