@@ -11,6 +11,7 @@ with equal steps on
     dots               a disc of the layouts' size around each point, cut halfway to the next; all else is background
     synthetic          300 painted pairs
     points             the training images with what `synthesize outline` sees around the points
+    points, again      what it sees with the model of `points`
     points, synthetic  both
     strokes            twenty objects as a person strokes them: inside, around, and background beside
     points + strokes   what the synthesis and the model of `strokes` see together around the points, and the strokes
@@ -55,7 +56,7 @@ from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.segment_job import integration_config
 
 PRIORS = {"dsb2018_he": LayoutPrior(diameter=21, spread=0.7), "monuseg": LayoutPrior(diameter=24, spread=0.6)}
-ROWS = ("dots", "synthetic", "points", "points, synthetic", "strokes", "points + strokes", "dense")
+ROWS = ("dots", "synthetic", "points", "points, again", "points, synthetic", "strokes", "points + strokes", "dense")
 PAIRS, SCENE, STROKED = 300, 256, 20
 
 
@@ -176,6 +177,8 @@ def annotation(options: argparse.Namespace, row: str, seed: int, images: list[Tr
         seen = outlined(options, images, taught(options, "strokes", seed, strokes))
         return [with_strokes(image, drawn[image.name]) if image.name in drawn else image for image in seen]
     seen = outlined(options, images) if "points" in row else []
+    if row == "points, again":
+        return outlined(options, images, taught(options, "points", seed, seen))
     pairs = painted(options, seed) if "synthetic" in row else []
     return [*seen * max(1, len(pairs) // max(1, len(seen))), *pairs, *strokes]
 
