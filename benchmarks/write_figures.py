@@ -31,6 +31,7 @@ HEADINGS = {
     "object_accuracy.txt": "Classes from 100 labelled objects (asked: 0.95) | object_accuracy.py",
     "synthesis.txt": "Segmenters taught with one point in each object (asked: AJI 0.10 above dots, 85 % of dense "
     "labels; with 20 strokes better than either) | synthesis.py",
+    "layouts.txt": "Layouts drawn around points (asked: 50,000 objects a minute) | layouts.py",
     "synthetic_step.txt": "What scenes painted while it trains add to a training step | synthetic_step.py",
     "watershed.txt": "h/v maps to labels, beside the flow | watershed.py",
     "engines.txt": "What an engine costs over the serial loop, one worker (asked: 10 % per tile, 15 ms per task) "
