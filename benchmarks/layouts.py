@@ -2,7 +2,7 @@
 
     python benchmarks/layouts.py [--objects 50000]
 
-Points are uniform, about a fifth of the objects' diameter apart at least; the density is their number on a square of one
+Points are uniform, at least about a fifth of a diameter apart; the density is their number on a square of one
 diameter. One thread; compilation is not timed; seconds are those of the processor, so that a busy machine does not
 show. Of three seeds, the slowest.
 """
