@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import AbstractContextManager
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
 from zarr.core.sync import sync
 
-from sketchscale.errors import InputError, MissingDataError
+from sketchscale.errors import InputError, MissingDataError, OutputError
 from sketchscale.io.blobs import get_blob, put_blob, writing_blob
 from sketchscale.io.store import is_local, open_store
 
-__all__ = ["get_file", "has_file", "list_names", "put_file", "require_local", "split_file", "writing_file"]
+__all__ = [
+    "get_file",
+    "has_file",
+    "list_names",
+    "put_file",
+    "replacing_file",
+    "require_local",
+    "split_file",
+    "writing_file",
+    "writing_place",
+]
 
 
 def split_file(address: str | Path) -> tuple[str, str]:
@@ -120,3 +132,44 @@ def require_local(address: str | Path, what: str = "--out") -> Path:
             found=f"{what} {address}", expected="a path on this machine", fix="write it here, then copy it there"
         )
     return Path(address)
+
+
+@contextmanager
+def writing_place(place: str, *, fix: str = "free space, or another --out") -> Iterator[None]:
+    """Errors of the system while `place` is written, as ours.
+
+    Raises:
+        OutputError: it cannot be written.
+
+    >>> try:
+    ...     with writing_place("a.csv", fix="free space"):
+    ...         raise PermissionError(13, "Permission denied")
+    ... except OutputError as error:
+    ...     print(error)
+    cannot write a.csv: Permission denied; expected: a writable place with free space; to fix: free space
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, InputError):
+            raise
+        raise OutputError(
+            f"cannot write {place}: {error.strerror or error}; expected: a writable place with free space; "
+            f"to fix: {fix}"
+        ) from error
+
+
+@contextmanager
+def replacing_file(out: str) -> Iterator[Path]:
+    """A file beside the local `out` to write to; it becomes `out` when the block ends, and goes when the block raises.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    partial = Path(out).with_name(f"{uuid.uuid4().hex}.partial.{Path(out).name}")
+    with writing_place(out):
+        try:
+            yield partial
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,9 +12,9 @@ from sketchscale.annotations.events import CLASSES, Event, append_events, read_e
 from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
 from sketchscale.annotations.sketch import Sketch, open_sketch
-from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
+from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.image import open_image
-from sketchscale.io.user_files import require_local
+from sketchscale.io.user_files import replacing_file, require_local, writing_place
 from sketchscale.workflow.report import draw_sketch
 from sketchscale.workflow.runner import refuse_existing
 
@@ -147,7 +145,7 @@ def export_sketch(path: str, out: str, *, image: str | None = None, overwrite: b
     require_local(out)
     refuse_existing(out, overwrite=overwrite)
     sketch = _open(path, image)
-    with _replacing(out) as partial:
+    with replacing_file(out) as partial:
         geojson.write_geojson(partial, geojson.geojson_from_sketch(sketch))
     return f"{out}: {len(sketch.marks)} features"
 
@@ -205,7 +203,7 @@ def repair_sketch(path: str) -> str:
     """
     if not Path(path).is_file():
         raise MissingDataError(f"sketch {path} does not exist; expected: a .jsonl log; to fix: check the path")
-    with _writing(path):
+    with writing_place(path):
         torn = repair_log(path)
     return f"{path}: whole, nothing to repair" if torn is None else f"{path}: the torn last line is in {torn} now"
 
@@ -224,36 +222,10 @@ def _extent(events: Sequence[Event]) -> tuple[int, int]:
     return max(1, int(max(c[0] for c in corners)) + 2), max(1, int(max(c[1] for c in corners)) + 2)
 
 
-@contextmanager
-def _writing(out: str) -> Iterator[None]:
-    """Errors of the system while a file is written, as ours."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, InputError):
-            raise
-        raise OutputError(
-            f"cannot write {out}: {error.strerror or error}; expected: a writable place with free space; "
-            f"to fix: free space, or another --out"
-        ) from error
-
-
-@contextmanager
-def _replacing(out: str) -> Iterator[Path]:
-    """A file beside `out` to write to; it becomes `out` when the block ends, and goes when the block raises."""
-    partial = Path(out).with_name(f"{uuid.uuid4().hex}.partial.{Path(out).name}")
-    with _writing(out):
-        try:
-            yield partial
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
 def _write(sketch: Sketch, out: str) -> str:
     """A new log; one that is there is replaced when the new one is complete."""
     summary = sketch.summary()
-    with _replacing(out) as partial:
+    with replacing_file(out) as partial:
         append_events(partial, sketch.events)
     pixels = ", ".join(f"{n} {name}" for name, n in summary.pixels.items())
     return f"{out}: {len(sketch.events)} events, {summary.objects} objects, px: {pixels}"

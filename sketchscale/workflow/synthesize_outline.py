@@ -18,8 +18,8 @@ from sketchscale.annotations.readers import Stamp, events_from_labels, next_obje
 from sketchscale.annotations.sketch import Sketch, open_sketch
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.errors import InputError, OutputError
-from sketchscale.io.user_files import require_local
+from sketchscale.errors import InputError
+from sketchscale.io.user_files import replacing_file, require_local, writing_place
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.synthesis.model import Synthesis, load_synthesis
 from sketchscale.synthesis.outlines import OutlineConfig, check_channels, check_model, leave_drawn, outline_image
@@ -106,7 +106,8 @@ def synthesize_outline(
         check_channels(synthesis, image)
     model = _model(options, synthesis, device)
     sketches = _sketches(options, images)
-    _make_folder(options.out)
+    with writing_place(options.out):
+        Path(options.out).mkdir(parents=True, exist_ok=True)
     return [
         _write(image, outline_image(synthesis, image, config, model), sketch, target)
         for image, sketch, target in zip(images, sketches, targets, strict=True)
@@ -135,13 +136,6 @@ def _sketches(options: OutlineOptions, images: Sequence[StoredImage]) -> list[Sk
     return [open_sketch(path, shape=image.shape) for path, image in zip(options.sketches, images, strict=True)]
 
 
-def _make_folder(out: str) -> None:
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: {error.strerror}; expected: a place to write; to fix: another --out") from error
-
-
 def _targets(options: OutlineOptions) -> list[Path]:
     names = [PurePosixPath(address.rstrip("/")).name.split(".")[0] for address in options.images]
     for name in names:
@@ -156,12 +150,10 @@ def _write(image: StoredImage, seen: npt.NDArray[np.int32], sketch: Sketch, targ
     """The strokes as they are, then what was seen beside them."""
     drawn = sketch.rasterize()
     labels = leave_drawn(seen, drawn)
-    partial = target.with_name(target.name + ".partial")
-    partial.unlink(missing_ok=True)
     stamp = Stamp.now(image=sketch.image or target.stem)
     beside = events_from_labels(labels, stamp, first_object=next_object(sketch.events))
-    append_events(partial, [*sketch.events, *beside])
-    partial.replace(target)
+    with replacing_file(str(target)) as partial:
+        append_events(partial, [*sketch.events, *beside])
     objects = len(np.unique(labels[labels > 0])) + len(np.unique(drawn.labels[drawn.labels > 0]))
     unknown = (labels < 0) & (drawn.labels < 0) & ~drawn.boundary
     return Outlined(image=image.name, sketch=str(target), objects=objects, unknown=float(unknown.mean()))

@@ -10,11 +10,13 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from sketchscale.config import Execution
-from sketchscale.errors import InputError, OutputError, OutputExistsError, SetupError, SketchscaleError
+from sketchscale.errors import OutputExistsError, SetupError, SketchscaleError
 from sketchscale.io.blobs import delete_blob, get_blob, list_blobs, put_blob
 from sketchscale.io.store import join_address
+from sketchscale.io.user_files import writing_place
 
 __all__ = ["check_output", "probe_output", "showing_token", "writing_output"]
 
@@ -79,15 +81,6 @@ def probe_output(out: str) -> None:
     delete_blob(out, "probe")
 
 
-@contextlib.contextmanager
-def writing_output(folder: str) -> Iterator[None]:
+def writing_output(folder: str) -> AbstractContextManager[None]:
     """Errors of the system while training saves its state, as ours."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, InputError):
-            raise
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror or error}; expected: a writable place with free space; "
-            f"to fix: free space, then run again with --resume, or another --out"
-        ) from error
+    return writing_place(folder, fix="free space, then run again with --resume, or another --out")

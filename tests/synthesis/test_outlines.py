@@ -277,4 +277,4 @@ def test_what_does_not_fit_is_refused_before_a_sketch_is_written(tmp_path, capsy
     (tmp_path / "sketches").touch()
     synthesis = stored_synthesis(tmp_path / "one", channels=1)
     assert run(["synthesize", "outline", synthesis, *arguments]) == 2
-    assert "expected: a place to write; to fix: another --out" in capsys.readouterr().err
+    assert "expected: a writable place with free space; to fix: free space, or another --out" in capsys.readouterr().err
