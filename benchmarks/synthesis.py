@@ -58,6 +58,11 @@ from sketchscale.workflow.segment_job import integration_config
 PRIORS = {"dsb2018_he": LayoutPrior(diameter=21, spread=0.7), "monuseg": LayoutPrior(diameter=24, spread=0.6)}
 ROWS = ("dots", "synthetic", "points", "points, again", "points, synthetic", "strokes", "points + strokes", "dense")
 PAIRS, SCENE, STROKED = 300, 256, 20
+NOTES = (
+    "dots: discs of the layouts' diameter, cut halfway to the next point, which is much for round nuclei of one size",
+    "points + strokes: two small networks are trained, that of the strokes reads along when the points are outlined;",
+    "points, again: the control, two networks without strokes",
+)
 
 
 def centres_of(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
@@ -243,6 +248,7 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
             )
         yield ""
         yield from _both(by_row)
+    yield from NOTES
 
 
 def _both(by_row: dict[str, dict[int, float]]) -> Iterator[str]:
