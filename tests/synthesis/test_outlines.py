@@ -16,14 +16,17 @@ from torch import nn
 from sketchscale.annotations.events import Stroke, append_events
 from sketchscale.annotations.sketch import RasterSketch, open_sketch
 from sketchscale.cli import run
+from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import Model, ModelConfig, load_model, save_model
 from sketchscale.synthesis import outlines
-from sketchscale.synthesis.model import Synthesis
+from sketchscale.synthesis.model import Synthesis, load_synthesis
 from sketchscale.synthesis.outlines import OutlineConfig, label_from_points, leave_drawn, outline_image, read_foreground
 from sketchscale.synthesis.scenes import PointedImage
+from sketchscale.workflow.pointed_images import read_pointed
+from sketchscale.workflow.runner import Runner
 from tests.pipeline import make_model
 from tests.synthesis.tiny import stored_synthesis, tiny_synthesis
 from tests.workflow.test_synthesize import image_and_points
@@ -251,6 +254,27 @@ def test_strokes_are_kept_and_a_model_reads_along(tmp_path, capsys):
     (alone,) = json.loads(capsys.readouterr().out)
     alone = open_sketch(alone["sketch"], shape=(140, 150)).rasterize().labels
     assert (alone > 0).sum() < (both > 0).sum() / 2
+
+
+def test_a_model_from_a_folder_reads_as_one_in_evaluation_mode(tmp_path):
+    image, points = image_and_points(tmp_path)
+    synthesis = stored_synthesis(tmp_path / "synthesis", channels=1)
+    model = load_model(make_model(tmp_path / "model"))
+    model.network.train()(torch.rand(4, 1, 32, 32) * 3)  # batch norm has seen something else than this image
+    save_model(str(tmp_path / "model"), model.network, replace(model.config, threshold=-4.2), {})
+    out = tmp_path / "sketches"
+    arguments = ["synthesize", "outline", synthesis, image, "--points", points, "--out", str(out)]
+    assert run([*arguments, "--model", str(tmp_path / "model")]) == 0
+    (sketch,) = out.iterdir()
+    read = open_sketch(sketch, shape=(140, 150)).rasterize().labels
+    with Runner(Execution()) as runner:
+        (stored,) = read_pointed([image], [points], channels=None, low=1.0, high=99.8, runner=runner)
+    still = load_model(tmp_path / "model")
+    still.network.eval()
+    expected = outline_image(load_synthesis(synthesis), stored, model=still)
+    assert np.array_equal(read > 0, expected > 0)
+    still.network.train()
+    assert not np.array_equal(outline_image(load_synthesis(synthesis), stored, model=still) > 0, expected > 0)
 
 
 def test_a_model_and_sketches_that_do_not_fit_are_refused(tmp_path, capsys):
