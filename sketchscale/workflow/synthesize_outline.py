@@ -119,7 +119,7 @@ def _model(options: OutlineOptions, synthesis: Synthesis, device: torch.device) 
         return None
     model = load_model(options.model)
     check_model(synthesis, model)
-    model.network.to(device).eval()
+    model.network.to(device)
     return model
 
 
