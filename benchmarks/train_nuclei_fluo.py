@@ -26,16 +26,18 @@ from sketchscale.training.patches import TrainingImage
 
 
 def load_split(folder: Path, split: str) -> list[TrainingImage]:
-    """Images of a split, scaled by their 1 and 99.8 percentiles, with dense labels."""
+    """Images of a split, each channel scaled by its 1 and 99.8 percentiles, with dense labels."""
     with (folder / "manifest.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == split]
     images = []
     for row in sorted(rows, key=lambda row: row["file"]):
         image = imread(folder / row["file"]).astype(np.float32)
-        low, high = np.percentile(image, (1.0, 99.8))
-        scaled = ((image - low) / max(high - low, 1e-6)).astype(np.float32)
+        channels = np.moveaxis(image if image.ndim == 3 else image[..., None], -1, 0)
+        ranges = [np.percentile(channel, (1.0, 99.8)) for channel in channels]
+        pairs = zip(channels, ranges, strict=True)
+        scaled = np.stack([(c - low) / max(high - low, 1e-6) for c, (low, high) in pairs]).astype(np.float32)
         labels = imread(folder / row["mask"]).astype(np.int32)
-        images.append(TrainingImage(image=scaled[None], labels=labels, name=Path(row["file"]).stem))
+        images.append(TrainingImage(image=scaled, labels=labels, name=Path(row["file"]).stem))
     return images
 
 
