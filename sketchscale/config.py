@@ -175,8 +175,10 @@ class TrainOptions:
         synthetic_share: of the patches; 1 where there are no images.
         validate_every, patience: steps between scores; scores without a better one before training ends.
         init: "random", a model folder, a shipped name, or a checkpoint of Cellpose 1-3 or Omnipose.
-        minutes: stop after so long; the schedule follows the clock.
+        minutes: of the whole training: reading, steps, calibration, saving; the schedule follows the clock.
         width: channels of the first level, 8 (quarter) to 32 (full); `init` has its own.
+        batch, patch: patches a step, and their side in px.
+            "auto" of these three depends on `minutes` alone, see training.sizes.
         save_every_s: seconds between saved states, which a killed training goes on from.
         preview_every: steps between pictures in the run folder; 0 for no pictures.
     """
@@ -196,13 +198,13 @@ class TrainOptions:
     channels: tuple[int | str, ...] | None = None
     loss: str = "sketchpose"
     network: str = "unet"
-    width: int = 16
+    width: int | Literal["auto"] = "auto"
     init: str | None = None
     minutes: float | None = 5.0
     steps: int | None = None
     rate: float = 3e-3
-    batch: int = 8
-    patch: int = 160
+    batch: int | Literal["auto"] = "auto"
+    patch: int | Literal["auto"] = "auto"
     optimizer: str = "adamw"
     precision: Literal["bfloat16", "float32", "float16"] = "bfloat16"
     compile: Literal["auto", "on", "off"] = "auto"

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, overload
 
 from sketchscale.errors import InputError
 
-__all__ = ["Box", "Tile", "TileCover", "TileTasks", "block_shape", "tile_cover", "whole"]
+__all__ = ["Box", "Tile", "TileCover", "TileTasks", "block_shape", "joined_boxes", "tile_cover", "whole"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -200,3 +200,22 @@ def block_shape(shape: Sequence[int], write_unit: Sequence[int], target: int, *,
         needed = max(1, -(-n // unit))
         blocks.append(unit * min(wanted, needed))
     return tuple(blocks)
+
+
+def joined_boxes(boxes: Iterable[Box]) -> list[Box]:
+    """The smallest boxes that hold all these and do not overlap: those that overlap become the box around them.
+
+    >>> joined_boxes([Box((0,), (4,)), Box((8,), (9,)), Box((3,), (6,))])
+    [Box(start=(8,), stop=(9,)), Box(start=(0,), stop=(6,))]
+    """
+    apart: list[Box] = []
+    for box in boxes:
+        while meeting := [other for other in apart if other.intersect(box).size]:
+            apart = [other for other in apart if other not in meeting]
+            corners = [box, *meeting]
+            box = Box(
+                tuple(map(min, *(b.start for b in corners))),
+                tuple(map(max, *(b.stop for b in corners))),
+            )
+        apart.append(box)
+    return apart

@@ -47,7 +47,9 @@ def train(
         float | None, typer.Option("--synthetic-share", help="Of the patches, 0.5; all of them without images.")
     ] = None,
     channel: opt.Channels = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Time to train.", min=0.01)] = 5.0,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="Of the whole: reading, steps, calibration, saving.", min=0.01)
+    ] = 5.0,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps instead of minutes.", min=1)] = None,
     loss: Annotated[
         str, typer.Option("--loss", help="sketchpose, sketchpose-1, eikonal, dense or hover.")
@@ -62,10 +64,12 @@ def train(
     hold_out: Annotated[float | None, _option("--hold-out", "Share of objects to score instead: 0.2.", _HELD)] = None,
     patience: Annotated[int, _option("--patience", "Scores without a better one before it ends.", _HELD, min=1)] = 10,
     validate_every: Annotated[int, _option("--validate-every", "Steps between scores.", _HELD, min=1)] = 25,
-    width: Annotated[int, _option("--width", "Channels of the first level: 8, 16 or 32.", _HOW, min=2)] = 16,
+    width: Annotated[
+        str, _option("--width", "Channels of the first level: 8, 16 or 32; auto: by --minutes.", _HOW)
+    ] = "auto",
     rate: Annotated[float, _option("--rate", "Peak of the learning rate.", _HOW)] = 3e-3,
-    batch: Annotated[int, _option("--batch", "Patches a step.", _HOW, min=1)] = 8,
-    patch: Annotated[int, _option("--patch", "Side of a patch, px.", _HOW, min=1)] = 160,
+    batch: Annotated[str, _option("--batch", "Patches a step; auto: by --minutes.", _HOW)] = "auto",
+    patch: Annotated[str, _option("--patch", "Side of a patch, px; auto: by --minutes.", _HOW)] = "auto",
     optimizer: Annotated[str, _option("--optimizer", "adamw or radam.", _HOW)] = "adamw",
     seed: Annotated[int, _option("--seed", "Of weights and patches.", _HOW, min=0)] = 0,
     on_conflict: Annotated[str, _option("--on-conflict", "refuse, or last: the later wins.", _HOW)] = "refuse",

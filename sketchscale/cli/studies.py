@@ -27,7 +27,7 @@ def demo(
     from sketchscale.workflow.demo import demo as work
 
     result = work(out, minutes=minutes, overwrite=overwrite, say=opt.say)
-    opt.show(result, json, lambda: f"report: {result['report']}")
+    opt.show(result, json, lambda: f"open {result['report']} in a browser: every image with its outlines, counts, AP")
 
 
 def doctor(json: opt.Json = False) -> None:

@@ -14,7 +14,7 @@ What it guarantees:
   * an interrupt (Ctrl-C, SIGTERM) is acted on between two steps, after the state was saved;
   * the learning rate follows the schedule, and the log says which rate was applied;
   * a loss that is not a number ends training with the last good state and the offending batch on disk;
-  * the threshold that comes with the model is set on the annotated pixels (see `choose_threshold`).
+  * the threshold that comes with the model is set on the annotated pixels, by default by `choose_threshold`.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Hooks:
         on_preview: given a preview every `preview_every` steps, and one at the end.
         interrupted: asked before every step; an interrupt that came by another way than a signal.
         scenes: where synthetic scenes come from; with `config.synthetic`.
+        settle: sets the threshold, and what else it likes, of a trained model that gives flow, where the configuration
+            does not say the threshold. Given the model and the images it was trained on.
         validate: larger is better; called every `validate_every` steps where no annotation is held out. For one
             process only.
     """
@@ -79,6 +81,7 @@ class Hooks:
     on_preview: Callable[[Preview], None] | None = None
     interrupted: Callable[[], bool] = lambda: False
     scenes: SceneStream | None = None
+    settle: Callable[[Model, Sequence[AnnotatedImage]], Model] | None = None
     validate: Callable[[Model], float] | None = None
 
 
@@ -145,6 +148,10 @@ class _Place:
     folder: str
     device: torch.device
     world: World
+
+
+def _with_threshold(model: Model, images: Sequence[AnnotatedImage]) -> Model:
+    return replace(model, config=replace(model.config, threshold=choose_threshold(model, images)))
 
 
 _ENDS = ("", "steps", "minutes", "no better validation", "stop file", "interrupt")
@@ -340,11 +347,12 @@ class _Run:
     def finish(self) -> Model:
         model = self._model(self.best or self.learner.average)
         found = replace(model.config, diameter=round(median_diameter(self.shown), 2), notes=model.config.notes)
-        if self.config.threshold is None and self.config.target == "flow":
-            found = replace(found, threshold=choose_threshold(model, self.shown))
         if self.config.min_size is None:
             found = replace(found, min_size=smallest_size(self.shown))
-        return replace(model, config=found, network=model.network.cpu())
+        model = replace(model, config=found, network=model.network.cpu())
+        if self.config.threshold is None and self.config.target == "flow" and self.world.first:
+            return (self.hooks.settle or _with_threshold)(model, self.shown)
+        return model
 
     def _provenance(self) -> dict[str, Any]:
         return {

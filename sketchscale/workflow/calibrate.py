@@ -11,19 +11,25 @@ drew; but at most half of the 5th percentile of the matched objects: nothing muc
 object. Pieces are joined by their ends only where that is better by more than 0.003; among thresholds within 0.003 of
 the best, the middle one is taken. Pieces with fewer than 8 annotated pixels are left out: they say too little.
 
+Only crops around annotated objects are predicted, so the cost follows the annotation and not the image. Windows are
+taken one by one, in an order that is spread over the images, until the time that is given is over; without a time limit
+all of them count, and the result is a function of model and annotation alone.
+
 `train` looks at the images that it was given to validate, or, where these have too few annotated objects, at those that
 the model was trained on, where fields are a little better than elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from sketchscale.geometry import Box, tile_cover
+from sketchscale.geometry import Box, joined_boxes, tile_cover
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate_each
 from sketchscale.metrics import count_overlaps
@@ -38,6 +44,10 @@ THRESHOLDS = (-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0,
 SIZES = (10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960)
 
 _WINDOW = 512
+_MARGIN = 24
+"""Pixels around an annotated object that are compared, too: what touches it, and background drawn near it."""
+_HALO = 64
+"""Pixels around a window that the network sees; beyond them next to nothing reaches its output."""
 _TELLING = 8
 _TIE = 0.003
 _FEWEST = 5
@@ -90,14 +100,24 @@ class _Evidence:
     objects: int
 
 
-def calibrate(model: Model, images: Sequence[AnnotatedImage], *, most: int = 32, sizes: Sequence[int] = SIZES) -> Model:
+def calibrate(
+    model: Model,
+    images: Sequence[AnnotatedImage],
+    *,
+    most: int = 32,
+    sizes: Sequence[int] = SIZES,
+    until: float | None = None,
+    on_window: Callable[[int, int], None] = lambda done, total: None,
+) -> Model:
     """The model with the threshold, the way of joining and the smallest size that suit the annotation best.
 
     Args:
         model: in evaluation mode; its fields are those of `images` as they are, at scale 1.
         images: annotated, densely or in part.
-        most: windows of 512 px that are looked at, spread evenly over all that have annotated foreground.
+        most: windows that are looked at, each of at most 512 x 512 px around annotated objects, spread evenly.
         sizes: candidates for the smallest size, px, rising.
+        until: no further window is begun at this time (`time.monotonic`) once 5 objects were seen; None for no limit.
+        on_window: called before each window with the number of windows done, and of all.
 
     Returns:
         The same network with another configuration; the model as it is where fewer than 5 objects are annotated, and
@@ -105,10 +125,20 @@ def calibrate(model: Model, images: Sequence[AnnotatedImage], *, most: int = 32,
     """
     if model.config.target != "flow":
         return model
-    windows = [_predicted(model, image, box) for image, box in _spread(_annotated(images), most)]
-    if sum(_telling(window.labels) for window in windows) < _FEWEST:
+    found: dict[tuple[float, Joining], list[_Evidence]] = {}
+    windows, objects = _spread(_annotated(images), most), 0
+    for seen, (image, box) in enumerate(windows):
+        if until is not None and objects >= _FEWEST and time.monotonic() > until:
+            windows = windows[:seen]
+            break
+        on_window(seen, len(windows))
+        window = _predicted(model, image, box)
+        objects += _telling(window.labels)
+        for rule, evidence in _compared(window):
+            found.setdefault(rule, []).append(evidence)
+    if objects < _FEWEST:
         return model
-    chosen = _best([trial for threshold in THRESHOLDS for trial in _trials(windows, threshold, sizes)])
+    chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in found.items()])
     return replace(
         model,
         provenance={**model.provenance, "calibrated": {"windows": len(windows), "score": round(chosen.score, 4)}},
@@ -126,28 +156,38 @@ def _best(trials: Sequence[_Trial]) -> _Trial:
 
 def _annotated(images: Sequence[AnnotatedImage]) -> list[tuple[AnnotatedImage, Box]]:
     """Every window with annotated foreground, image by image in raster order."""
-    return [
-        (image, tile.write)
-        for image in images
-        for tile in tile_cover(image.labels.shape, (_WINDOW, _WINDOW))
-        if (image.labels[tile.write.slices] > 0).any()
-    ]
+    return [(image, box) for image in images for box in _boxes_around_objects(image.labels)]
+
+
+def _boxes_around_objects(labels: npt.NDArray[np.int32]) -> list[Box]:
+    """Boxes that hold all annotated objects with a margin, apart from one another, of at most 512 x 512 px."""
+    slices = ndimage.find_objects(np.maximum(labels, 0))
+    boxes = [Box(tuple(s.start for s in found), tuple(s.stop for s in found)) for found in slices if found is not None]
+    joined = sorted(joined_boxes(box.grow(_MARGIN).clip(labels.shape) for box in boxes))
+    return [box for one in joined for box in _evenly_cut(one) if (labels[box.slices] > 0).any()]
+
+
+def _evenly_cut(box: Box) -> list[Box]:
+    """The box in equal parts of at most 512 x 512 px."""
+    origin = tuple(-n for n in box.start)
+    sides = [-(-n // -(-n // _WINDOW)) for n in box.shape]
+    return [tile.write.relative_to(origin) for tile in tile_cover(box.shape, sides)]
 
 
 def _spread(items: list[tuple[AnnotatedImage, Box]], most: int) -> list[tuple[AnnotatedImage, Box]]:
-    if not items:
-        return []
-    return [items[int(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items)))]
+    """At most so many, spread evenly, in an order whose every beginning is spread, too."""
+    chosen = [items[int(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items)))]
+    return [chosen[i] for i in np.random.default_rng(0).permutation(len(chosen))]
 
 
 def _predicted(model: Model, image: AnnotatedImage, box: Box) -> _Window:
-    context = int(model.network.context)  # type: ignore[arg-type]
-    near = box.grow(context).clip(image.labels.shape)
+    labels, boundary = image.labels, image.boundary
+    near = box.grow(min(_HALO, int(model.network.context))).clip(labels.shape)  # type: ignore[arg-type]
     inner = box.relative_to(near.start).slices
     fields = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(0, 3), *inner)]
-    labels = image.labels[box.slices].copy()
-    if image.boundary is not None:
-        labels[image.boundary[box.slices]] = 0  # a drawn line is outside of every object
+    labels = labels[box.slices].copy()
+    if boundary is not None:
+        labels[boundary[box.slices]] = 0  # a drawn line is outside of every object
     return _Window(fields.astype(np.float16), labels)
 
 
@@ -156,19 +196,24 @@ def _telling(labels: npt.NDArray[np.int32]) -> int:
     return int((np.bincount(labels[labels > 0]) >= _TELLING).sum())
 
 
-def _trials(windows: Sequence[_Window], threshold: float, sizes: Sequence[int]) -> Iterator[_Trial]:
-    """Every joining at a threshold, with its best smallest size."""
-    rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in JOININGS]
-    by_window = [[_compare(labels, w.labels) for labels in integrate_each(w.fields, rules)] for w in windows]
-    for joining, evidence in zip(JOININGS, zip(*by_window, strict=True), strict=True):
-        areas = np.concatenate([e.areas for e in evidence])
-        shares = np.concatenate([e.shares for e in evidence])
-        objects = sum(e.objects for e in evidence)
-        most = _half_of_the_smallest(areas, np.concatenate([e.said for e in evidence]) * (shares > 0.5))
-        allowed = [*(size for size in sizes if size < most), most]
-        scores = [_precision(shares[areas >= size], objects) for size in allowed]
-        size = max(i for i, score in enumerate(scores) if score >= max(scores) - _TIE / 3)
-        yield _Trial(scores[size], threshold, allowed[size], joining)
+def _compared(window: _Window) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
+    """Every threshold with every joining, and what the annotation of the window says of the objects that they make."""
+    for threshold in THRESHOLDS:
+        rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in JOININGS]
+        for joining, labels in zip(JOININGS, integrate_each(window.fields, rules), strict=True):
+            yield (threshold, joining), _compare(labels, window.labels)
+
+
+def _trial(threshold: float, joining: Joining, evidence: Sequence[_Evidence], sizes: Sequence[int]) -> _Trial:
+    """A candidate with its best smallest size."""
+    areas = np.concatenate([e.areas for e in evidence])
+    shares = np.concatenate([e.shares for e in evidence])
+    objects = sum(e.objects for e in evidence)
+    most = _half_of_the_smallest(areas, np.concatenate([e.said for e in evidence]) * (shares > 0.5))
+    allowed = [*(size for size in sizes if size < most), most]
+    scores = [_precision(shares[areas >= size], objects) for size in allowed]
+    size = max(i for i, score in enumerate(scores) if score >= max(scores) - _TIE / 3)
+    return _Trial(scores[size], threshold, allowed[size], joining)
 
 
 def _half_of_the_smallest(areas: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]) -> int:

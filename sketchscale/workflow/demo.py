@@ -16,7 +16,7 @@ from typing import Any
 
 from sketchscale.annotations.sketch import open_sketch
 from sketchscale.config import Execution, SegmentOptions, TrainOptions
-from sketchscale.errors import OutputExistsError
+from sketchscale.errors import OutputExistsError, QualityError
 from sketchscale.io.image import open_image
 from sketchscale.objects.annotation.examples import hit_labels
 from sketchscale.objects.annotation.mark_files import read_marks
@@ -53,6 +53,7 @@ def demo(
 
     Raises:
         OutputExistsError: the folder is there.
+        QualityError: not one nucleus was found on the five images; the report is there all the same.
     """
     folder = Path(out)
     if folder.exists():
@@ -114,7 +115,9 @@ class _Demo:
             model=model,
             truths=truths,
         )
-        self.step(f"report: {report}")
+        if not any(row["count"] for row in rows):
+            raise QualityError(self._nothing_found(report))
+        self.step("done")
         return {"report": report, "model": model, "classes": classes, "counts": rows, "accuracy": accuracy}
 
     def _train(self, image: str, sketch: str) -> str:
@@ -125,8 +128,17 @@ class _Demo:
         self.step(f"train: {self.minutes:g} minutes from random weights")
         model = str(self.folder / "model")
         options = TrainOptions(images=(image,), sketches=(sketch,), out=model, minutes=self.minutes)
-        self.step(train(options, on_step=lambda line: self.say(f"          {line}")).summary)
+        self.trained = train(options, on_step=lambda line: self.say(f"          {line}"))
+        self.step(self.trained.summary)
         return model
+
+    def _nothing_found(self, report: str) -> str:
+        steps = self.trained.steps
+        why = self.trained.warning or f"the training made {steps} steps, which were enough on other machines"
+        return (
+            f"no nucleus was found on five images, see {report}; expected: about 120; {why}; to fix: more --minutes "
+            f"(now {self.minutes:g}), --precision float32, and `sketchscale doctor`"
+        )
 
     def _classify(self, images: list[str], clicks: str) -> str | None:
         """The classifier's folder; None where a model of a few steps found too little of what was clicked."""

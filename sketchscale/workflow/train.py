@@ -12,6 +12,7 @@ pixels of the images.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -32,7 +33,8 @@ from sketchscale.training.distributed import join_world, was_restarted
 from sketchscale.training.loop import Hooks, TrainingConfig
 from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import AnnotatedImage
-from sketchscale.training.synthetic import SceneStream, fixed_scenes
+from sketchscale.training.sizes import QUICK, Sizes, choose_sizes
+from sketchscale.training.thresholds import choose_threshold
 from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthetic_scenes import (
@@ -46,14 +48,27 @@ from sketchscale.workflow.train_elsewhere import absolute, read_sketches, with_s
 from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
 from sketchscale.workflow.training_images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.training_output import check_output, probe_output, writing_output
-from sketchscale.workflow.training_watch import Watch
+from sketchscale.workflow.training_watch import Paced, Watch
 
 __all__ = ["TrainResult", "train"]
+
+_CALIBRATION_SHARE = 0.1
+"""Of the time that a training may take."""
+
+_SAVING_S = 1.0
+"""Kept for what comes after calibration."""
+
+_FEW_STEPS = 100
+"""From random weights, a model of fewer steps is not to be trusted (benchmarks/minutes.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """Where the model is, and how its training ended."""
+    """Where the model is, and how its training ended.
+
+    Attributes:
+        warning: why the model is not to be trusted, and what would help; empty where nothing is known.
+    """
 
     model: str
     sha256: str
@@ -63,6 +78,7 @@ class TrainResult:
     threshold: float
     min_size: int
     summary: str
+    warning: str = ""
 
 
 def train(
@@ -74,19 +90,21 @@ def train(
     """Train on `options.images` with `options.sketches`, pair by pair, on scenes of `options.synthetic`, or on both;
     save the model folder `options.out`.
 
-    Strokes that are added to the sketches meanwhile are learned from within seconds. Started by `torchrun`, the
-    processes train together, and the first one writes.
+    `options.minutes` is the time of all this: what reading took is taken from the steps, and a tenth is kept for
+    calibration. Strokes that are added to the sketches meanwhile are learned from within seconds. Started by
+    `torchrun`, the processes train together, and the first one writes.
 
     Args:
-        on_step: called with a line of text every so often, by the first process.
+        on_step: called with a line of text every few seconds, by the first process.
 
     Raises:
-        InputError: a sketch does not fit its image, or lacks what training needs; nothing was written.
+        InputError: a sketch does not fit its image, or lacks what training needs; or the minutes are over before the
+            first step; nothing was written.
         OutputExistsError: the model folder is there; overwrite or resume.
         OutputError: the model folder cannot be written.
         TaskError: the loss is not a number; see training.loop.
     """
-    execution = execution or Execution()
+    execution, options = execution or Execution(), _with_sizes(options)
     if execution.engine == "ray":
         return _train_on_ray(options, execution, on_step)
     if was_restarted():
@@ -105,15 +123,25 @@ class _Ready:
     init: Model | None
 
 
+def _with_sizes(options: TrainOptions) -> TrainOptions:
+    """With numbers in the place of "auto"."""
+    minutes = None if options.steps is not None else options.minutes
+    chosen = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch)
+    return replace(options, width=chosen.width, batch=chosen.batch, patch=chosen.patch)
+
+
 def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> TrainResult:
+    began = time.monotonic()
+    until = None if options.minutes is None or options.steps is not None else began + 60 * options.minutes
     with join_world(find_device(options.device)) as world:
         sources: list[SceneSource] = []
         world.all_do(lambda: sources.extend(open_sources(options.synthetic, options.channels)))
-        ready = world.first_does(lambda: _prepare(options, execution, ears, sources))
+        ready = world.first_does(lambda: _prepare(options, execution, ears, sources, began))
         world.all_do(ready.data.look)
         world.all_do(lambda: check_sources(sources, ready.config))
         scenes = stream_of(sources, ready.config)
-        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), ears.say if world.first else _unheard)
+        say = ears.say if world.first else _unheard
+        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), say, until)
         with writing_output(options.out):
             world.first_does(lambda: _begin(options.out, watch, ready, fresh=not execution.resume))
             model = train_network(
@@ -123,12 +151,16 @@ def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> Trai
                 init=ready.init,
                 validation=[*ready.held_out, *ready.others],
                 on_step=watch.note,
-                hooks=Hooks(refresh=watch.refresh, on_preview=watch.show, interrupted=ears.interrupted, scenes=scenes),
+                hooks=Hooks(
+                    refresh=watch.refresh,
+                    on_preview=watch.show,
+                    interrupted=ears.interrupted,
+                    scenes=scenes,
+                    settle=lambda model, images: _calibrated(model, ready.others, images, until, say),
+                ),
                 resume=execution.resume,
             )
             watch.draw()
-        if world.first:
-            model = _calibrated(model, ready, scenes)
         provenance = {"synthetic": [source.about for source in sources]} if sources else {}
         return _save(replace(model, provenance={**model.provenance, **provenance}), options, watch, world.first)
 
@@ -137,10 +169,12 @@ def _unheard(line: str) -> None:
     """What the other processes would say."""
 
 
-def _prepare(options: TrainOptions, execution: Execution, ears: Ears, sources: Sequence[SceneSource]) -> _Ready:
+def _prepare(
+    options: TrainOptions, execution: Execution, ears: Ears, sources: Sequence[SceneSource], began: float
+) -> _Ready:
     check_output(options.out, execution, ears.token)
     init = None if options.init in (None, "random") else load_model(options.init)
-    with Runner(execution, ears.on_event) as runner:
+    with Runner(execution, _reading_aloud(ears)) as runner:
         scale = scale_of(sources) if init is None else (init.config.low, init.config.high)
         data, held_out, others = _read(options, scale, runner)
     images = data.training()
@@ -150,6 +184,8 @@ def _prepare(options: TrainOptions, execution: Execution, ears: Ears, sources: S
         share = options.synthetic_share if images else 1.0
         config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
     check_images(images, config)
+    config = _with_time_left(config, began)
+    ears.say(f"network of {len(config.network.widths)} levels, {_sizes_of(config)}, {config.precision}")
     return _Ready(data=data, held_out=held_out, others=others, config=config, init=init)
 
 
@@ -163,13 +199,59 @@ def _notes(ready: _Ready) -> tuple[str, ...]:
     return adapt_notes(ready.init, ready.config.network, target=ready.config.target) if ready.init else ()
 
 
-def _calibrated(model: Model, ready: _Ready, scenes: SceneStream | None) -> Model:
+def _reading_aloud(ears: Ears) -> Callable[[Event], None]:
+    """A line every few seconds while images are read."""
+    pace = Paced(ears.say)
+
+    def on_event(event: Event) -> None:
+        ears.on_event(event)
+        pace(f"reading images, {event.stage}: {event.done} of {event.total}")
+
+    return on_event
+
+
+def _sizes_of(config: TrainingConfig) -> Sizes:
+    return Sizes(width=config.network.widths[0], batch=config.batch, patch=config.patch)
+
+
+def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
+    """With the minutes that are left for steps.
+
+    Raises:
+        InputError: none are.
+    """
+    if config.minutes is None:
+        return config
+    spent = time.monotonic() - began
+    left = (1 - _CALIBRATION_SHARE) * 60 * config.minutes - _SAVING_S - spent
+    if left <= 0:
+        raise InputError.of(
+            found=f"--minutes {config.minutes:g}, of which reading the images and sketches took {spent / 60:.2g}",
+            expected="time for at least one step",
+            fix=f"--minutes {max(2.0, 3 * spent / 60):.2g}, or --steps",
+        )
+    return replace(config, minutes=left / 60)
+
+
+def _calibrated(
+    model: Model,
+    others: Sequence[AnnotatedImage],
+    taught: Sequence[AnnotatedImage],
+    until: float | None,
+    say: Callable[[str], None],
+) -> Model:
     """On other images, which say more, where enough objects are annotated on them; else on what was taught."""
-    calibrated = calibrate(model, ready.others)
-    if calibrated is not model:
-        return calibrated
-    taught = ready.data.training()
-    return calibrate(model, fixed_scenes(scenes) if scenes is not None and not taught else taught)
+    pace = Paced(say)
+
+    def on_window(done: int, total: int) -> None:
+        pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
+
+    for images in (others, taught):
+        end = None if until is None else until - _SAVING_S
+        calibrated = calibrate(model, images, until=end, on_window=on_window)
+        if calibrated is not model:
+            return calibrated
+    return replace(model, config=replace(model.config, threshold=choose_threshold(model, taught)))
 
 
 # ---- on a Ray cluster
@@ -178,7 +260,7 @@ def _calibrated(model: Model, ready: _Ready, scenes: SceneStream | None) -> Mode
 def _train_on_ray(options: TrainOptions, execution: Execution, say: Callable[[str], None]) -> TrainResult:
     """The same in the workers of a cluster."""
     options = absolute(options)
-    asked = Asked(out=options.out, batch=options.batch, device=options.device, threads=options.threads)
+    asked = Asked(out=options.out, batch=int(options.batch), device=options.device, threads=options.threads)
     return train_on_ray(partial(_work_on_ray, options, read_sketches(options)), asked, execution, say)
 
 
@@ -219,7 +301,7 @@ def _read(
 
 def _training_config(options: TrainOptions, channels: int, init: Model | None, validated: bool) -> TrainingConfig:
     outputs = find_loss(options.loss).outputs
-    widths = tuple(options.width * 2**level for level in range(4))
+    widths = tuple(int(options.width) * 2**level for level in range(4))
     fresh = NetworkConfig(name=options.network, channels=channels, widths=widths, outputs=outputs)
     by_steps = options.steps is not None
     return TrainingConfig(
@@ -227,8 +309,8 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
         loss=LossConfig(name=options.loss),
         steps=options.steps if options.steps is not None else 100_000,
         minutes=None if by_steps else options.minutes,
-        batch=options.batch,
-        patch=options.patch,
+        batch=int(options.batch),
+        patch=int(options.patch),
         rate=options.rate,
         optimizer=options.optimizer,
         precision=options.precision,
@@ -245,9 +327,10 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
 
 
 def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> TrainResult:
-    sketches = watch.data.sketches
+    sketches, warning = watch.data.sketches, _doubt(model, options)
     provenance: dict[str, Any] = {
         **model.provenance,
+        **({"warning": warning} if warning else {}),
         "options": {k: v for k, v in asdict(options).items() if k not in ("out", "images", "sketches")},
         "sketches": [sketch.sha256 for sketch in sketches],
         "annotated": [asdict(sketch.summary()) for sketch in sketches],
@@ -257,6 +340,8 @@ def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> Tra
     config, steps, seconds = model.config, int(provenance["steps"]), float(provenance["seconds"])
     losses = provenance["curve"]["loss"]
     loss = losses[-1][1] if losses else float("nan")
+    if warning:
+        watch.say(f"warning: {warning}")
     return TrainResult(
         model=options.out,
         sha256=sha256,
@@ -267,4 +352,22 @@ def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> Tra
         min_size=config.min_size,
         summary=f"{options.out}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), loss {loss:.4f}, "
         f"threshold {config.threshold:g}{' px' if config.target == 'flow' else ''}, objects from {config.min_size} px",
+        warning=warning,
+    )
+
+
+def _doubt(model: Model, options: TrainOptions) -> str:
+    """Why a model of few steps from random weights is not to be trusted, and what would help; else empty."""
+    steps, seconds = int(model.provenance["steps"]), float(model.provenance["seconds"])
+    if steps >= _FEW_STEPS or options.init not in (None, "random"):
+        return ""
+    if options.steps is not None:
+        return f"{steps} steps from random weights are too few for a model to trust; --steps {_FEW_STEPS} or more"
+    minutes = -(-1.3 * seconds / max(1, steps) * _FEW_STEPS // 60)
+    smaller = (
+        f", --width {QUICK.width} --batch {QUICK.batch} --patch {QUICK.patch}" if options.batch != QUICK.batch else ""
+    )
+    return (
+        f"{steps} steps from random weights are too few for a model to trust, expected {_FEW_STEPS} or more; what "
+        f"helps: --minutes {max(minutes, 2):.0f} or more{smaller}, --init with a model of such images"
     )

@@ -16,11 +16,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.annotations.events import Stroke
+from sketchscale.annotations.events import Event, Stroke
 from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.sketch import Sketch, open_sketch
 from sketchscale.errors import InputError, MissingDataError
-from sketchscale.geometry import Box, block_shape
+from sketchscale.geometry import Box, block_shape, joined_boxes
 from sketchscale.intensity import channel_ranges, normalize
 from sketchscale.io.image import open_image
 from sketchscale.io.planes import PlaneRef, read_plane
@@ -300,31 +300,19 @@ def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN, largest: int = _LARGES
     more than `largest` pixels (a line across a slide, strokes in a long row) is cut into the tiles of a fixed grid that
     hold something drawn, each with its margin.
     """
-    boxes: list[Box] = []
-    for event in sketch.marks:
-        low, high = extent_of(event)
-        reach = margin + (int(event.radius_px) + 1 if isinstance(event, Stroke) else 0)
-        box = Box((int(low[0]), int(low[1])), (int(high[0]) + 1, int(high[1]) + 1)).grow(reach).clip(sketch.shape)
-        boxes = _joined(boxes, box)
     found: list[DrawnBox] = []
-    for box in sorted(boxes):
+    for box in sorted(joined_boxes(_around(event, margin).clip(sketch.shape) for event in sketch.marks)):
         found += [DrawnBox(box=box)] if box.size <= largest else _cut(sketch, box, margin)
     return found
+
+
+def _around(event: Event, margin: int) -> Box:
+    """What an event drew, with a margin."""
+    low, high = extent_of(event)
+    reach = margin + (int(event.radius_px) + 1 if isinstance(event, Stroke) else 0)
+    return Box((int(low[0]), int(low[1])), (int(high[0]) + 1, int(high[1]) + 1)).grow(reach)
 
 
 def _cut(sketch: Sketch, box: Box, margin: int) -> list[DrawnBox]:
     cores = (tile.intersect(box) for tile in sketch.said_tiles())
     return [DrawnBox(box=core.grow(margin).clip(sketch.shape), core=core) for core in cores if core.size]
-
-
-def _joined(boxes: Sequence[Box], box: Box) -> list[Box]:
-    """The boxes and one more, joined with all it overlaps."""
-    apart = list(boxes)
-    while meeting := [other for other in apart if other.intersect(box).size]:
-        apart = [other for other in apart if other not in meeting]
-        corners = [box, *meeting]
-        box = Box(
-            (min(b.start[0] for b in corners), min(b.start[1] for b in corners)),
-            (max(b.stop[0] for b in corners), max(b.stop[1] for b in corners)),
-        )
-    return [*apart, box]

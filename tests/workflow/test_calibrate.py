@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -131,3 +132,36 @@ def test_objects_that_the_annotation_covers_less_weigh_more_in_the_smallest_size
     labels = np.where((truth == 8) | ((truth > 0) & (np.hypot(y % 24 - 12, x % 24 - 12) < 4)), truth, -1)
     found = calibrate(model(), [replace(shown(truth), labels=labels.astype(np.int32))]).config
     assert 0 < found.min_size <= (truth == 8).sum() // 2
+
+
+class _Counted(_Shown):
+    """Counts the pixels that it is shown."""
+
+    seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += x[0, 0].numel()
+        return super().forward(x)
+
+
+def test_the_cost_follows_the_annotation_and_not_the_image() -> None:
+    """The same objects in a wide image: not a pixel more, and the same choice."""
+    truth = discs()
+    wide = np.full((3000, 3000), -1, np.int32)
+    wide[: truth.shape[0], : truth.shape[1]] = truth
+    image = np.zeros((3, *wide.shape), np.float32)
+    image[:, : truth.shape[0], : truth.shape[1]] = shown(truth).image
+    networks = [_Counted(), _Counted()]
+    given = [shown(truth), TrainingImage(image=image, labels=wide)]
+    small, large = (calibrate(replace(model(), network=n), [g]) for n, g in zip(networks, given, strict=True))
+    assert networks[1].seen < 1.5 * networks[0].seen
+    assert small.config == large.config
+
+
+def test_no_window_begins_when_the_time_is_over_and_enough_was_seen() -> None:
+    images = [shown(discs(rows=3)) for _ in range(8)]
+    windows: list[tuple[int, int]] = []
+    found = calibrate(model(), images, until=time.monotonic() - 1, on_window=lambda *at: windows.append(at))
+    assert windows == [(0, 8)]
+    assert found.provenance["calibrated"]["windows"] == 1
+    assert calibrate(model(), images).provenance["calibrated"]["windows"] == 8
