@@ -58,14 +58,19 @@ def store_image(address: Path, pixels: npt.NDArray[np.generic], *, chunk: int = 
     return str(address)
 
 
-def make_model(folder: Path, *, channels: int = 1) -> str:
-    """A model folder: two small levels, random weights, tiles of 64 px, a fifth of a drawn image foreground."""
+def make_model(folder: Path, *, channels: int = 1, threshold: float | None = None) -> str:
+    """A model folder: two small levels, random weights, tiles of 64 px.
+
+    Args:
+        threshold: px; None makes a fifth of a drawn image foreground.
+    """
     shape = NetworkConfig(channels=channels, widths=(4, 8))
     config = ModelConfig(network=shape, threshold=0.0, min_size=8, tile=64, overlap=16)
     network, provenance = create_network(shape, seed=3).eval(), {"made": "for tests"}
     save_model(folder, network, config, provenance)
     pixels = np.stack([draw_nuclei((130, 200), seed) for seed in range(channels)])
     distance = predict_array(pixels, load_model(folder), SegmentOptions(model=str(folder)))[2]
-    threshold = round(float(np.quantile(distance.astype(np.float64), 0.8)), 4)
+    if threshold is None:
+        threshold = round(float(np.quantile(distance.astype(np.float64), 0.8)), 4)
     save_model(folder, network, replace(config, threshold=threshold), provenance)
     return str(folder)

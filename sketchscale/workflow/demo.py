@@ -115,7 +115,7 @@ class _Demo:
             model=model,
             truths=truths,
         )
-        if not any(row["count"] for row in rows):
+        if not any(row["n"] for row in rows):
             raise QualityError(self._nothing_found(report))
         self.step("done")
         return {"report": report, "model": model, "classes": classes, "counts": rows, "accuracy": accuracy}
@@ -136,8 +136,8 @@ class _Demo:
         steps = self.trained.steps
         why = self.trained.warning or f"the training made {steps} steps, which were enough on other machines"
         return (
-            f"no nucleus was found on five images, see {report}; expected: about 120; {why}; to fix: more --minutes "
-            f"(now {self.minutes:g}), --precision float32, and `sketchscale doctor`"
+            f"no nucleus was found on five images, see {report}; expected: those that the sketch outlines, at least; "
+            f"{why}; to fix: more --minutes (now {self.minutes:g}), --precision float32, or see `sketchscale doctor`"
         )
 
     def _classify(self, images: list[str], clicks: str) -> str | None:
