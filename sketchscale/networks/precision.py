@@ -87,9 +87,9 @@ def choose_precision(wanted: str, device: str, use: Use = "inference") -> Chosen
     kind = device.partition(":")[0]
     if kind != "cpu" and not (kind == "cuda" and _gpu_has_bfloat16()):
         return Chosen(name="float32" if wanted == "auto" else "bfloat16")
-    rates = measure_rates(device, use)
     if wanted == "auto":
-        return Chosen(name=rates.faster, rates=rates)
+        return _faster(device, use)
+    rates = measure_rates(device, use)
     return Chosen(name="bfloat16", rates=rates, warning=_warning(rates, kind))
 
 
@@ -109,6 +109,15 @@ def autocast(device: str, precision: str) -> torch.autocast:
     """Inside, networks run in this precision; float32 means as they are."""
     kind = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
     return torch.autocast(device.partition(":")[0], dtype=kind, enabled=kind is not None)
+
+
+def _faster(device: str, use: Use) -> Chosen:
+    """The faster one; float32 where a layer cannot be run in both, or no memory is left on the device to try it."""
+    try:
+        rates = measure_rates(device, use)
+    except RuntimeError:
+        return Chosen(name="float32")
+    return Chosen(name=rates.faster, rates=rates)
 
 
 def _gpu_has_bfloat16() -> bool:

@@ -160,11 +160,11 @@ def _settled(wanted: str, trained: Classifier, kept: Callable[[], str | None]) -
     """The precision of the classifier's network; float32 where it has none.
 
     Raises:
-        InputError: one was asked for, and it has none.
+        InputError: another one was asked for, and it has none.
     """
     if trained.needs_patches:
         return settle_precision(wanted, "cpu", kept=kept)
-    if wanted != "auto":
+    if wanted not in ("auto", "float32"):
         raise InputError.of(
             found=f"precision {wanted} for {trained.config.kind}, which reads the table alone",
             expected="a classifier with a network",

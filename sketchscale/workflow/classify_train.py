@@ -143,7 +143,7 @@ def _refuse_idle(options: ClassifyOptions) -> None:
         return
     default = ClassifyOptions()
     for name in _OF_NETWORKS:
-        if getattr(options, name) != getattr(default, name):
+        if getattr(options, name) not in (getattr(default, name), "float32"):  # which is no other precision than theirs
             raise InputError.of(
                 found=f"{name} {getattr(options, name)} for {options.kind}, which reads the table alone",
                 expected="an option of forests",
