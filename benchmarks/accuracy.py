@@ -87,6 +87,7 @@ def recipe(options: argparse.Namespace, loss: str, channels: int, seed: int) -> 
         patch=224 if full else 160,
         device="cuda" if full else "cpu",
         average=0.995 if full else 0.98,
+        precision="bfloat16" if full else "float32",
         threads=None if full else options.threads,
         seed=seed,
     )

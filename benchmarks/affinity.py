@@ -178,7 +178,7 @@ def nuclei(
     data: Path, model_name: str, split: str, sample: int | None, every: int
 ) -> Iterator[tuple[Fields, Labels, IntegrationConfig]]:
     """Images of dsb2018_fluo under the model; a sample is drawn with seed 0."""
-    model, settings = load_model(model_name), SegmentOptions(model=model_name)
+    model, settings = load_model(model_name), SegmentOptions(model=model_name, precision="float32")
     with (data / "manifest.csv").open(newline="") as stream:
         rows = sorted((r for r in csv.DictReader(stream) if r["split"] == split), key=lambda r: r["file"])
     if sample is not None:

@@ -61,7 +61,7 @@ def network_plan(folder: Path, tiles: int) -> Plan[TileBatch]:
     level = create_image(address, pixels.shape, "yx", "uint8", (512, 512), levels=1)[0]
     write_box(level, Box((0, 0), pixels.shape), pixels)
     commit_image(address)
-    job = prepare(address, SegmentOptions(), Execution())
+    job = prepare(address, SegmentOptions(precision="float32"), Execution())
     edge = job.grid.tile
     target = ArrayRef(store=str(folder / "scratch"), path="tiles")
     create_array(target, shape=(len(job.grid), FIELDS, edge, edge), chunks=(1, FIELDS, edge, edge), dtype="float16")

@@ -104,9 +104,11 @@ def one(folder: Path, objects: int) -> dict[str, float]:
     measured = time.process_time() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     classifier = str(folder / f"{objects}.clf")
-    train_classes(address, LABELS, mark(folder / "marks.csv", objects), classifier, ClassifyOptions(side=24))
+    train_classes(
+        address, LABELS, mark(folder / "marks.csv", objects), classifier, ClassifyOptions(side=24, precision="float32")
+    )
     started = time.process_time()
-    apply_classes(address, LABELS, classifier, SERIAL)
+    apply_classes(address, LABELS, classifier, SERIAL, precision="float32")
     classified = time.process_time() - started
     return {
         "objects": objects,

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
-    settings = SegmentOptions(model=options.model)
+    settings = SegmentOptions(model=options.model, precision="float32")
     model = load_model(options.model)
     own = integration_config(model, settings)
     ways = {

@@ -159,10 +159,10 @@ def tried(
     file = write_marks(folder / f"{seed}.csv", marks)
     out, started = str(folder / f"{kind}-{seed}.clf"), time.perf_counter()
     images = sorted({address for address, *_ in marks})
-    train_classes(images, LABELS, file, out, ClassifyOptions(kind=kind, seed=seed), overwrite=True)
+    train_classes(images, LABELS, file, out, ClassifyOptions(kind=kind, seed=seed, precision="float32"), overwrite=True)
     seconds = time.perf_counter() - started
     for known in test:
-        apply_classes(known.address, LABELS, out, Execution(workers=2, overwrite=True))
+        apply_classes(known.address, LABELS, out, Execution(workers=2, overwrite=True), precision="float32")
     accuracy, balanced = scores(confusion(test, {(address, label) for address, label, _ in marks}))
     return accuracy, balanced, seconds
 

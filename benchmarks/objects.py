@@ -41,6 +41,7 @@ from sketchscale.objects.measurement.plan import measure_config
 from sketchscale.objects.measurement.stream import measure_objects
 
 CELL, LABELS = 61, "cells"
+FLOAT32 = ("--precision", "float32")
 PERCENTS = (5, 25, 50, 75, 95)
 WATCHED = """
 import pathlib, re, sys
@@ -144,8 +145,8 @@ def classified(address: str, truth: dict[int, str], examples: int, steps: str) -
         writer.writerows((int(label), truth[int(label)]) for label in chosen)
     steps_of = {
         "measure": command("measure", *where, "--workers", "2"),
-        "train": command("classify", "train", *where, "--annotations", marks, "--out", out, "--steps", steps),
-        "apply": command("classify", "apply", *where, "--classifier", out, "--workers", "2"),
+        "train": command("classify", "train", *where, "--annotations", marks, "--out", out, "--steps", steps, *FLOAT32),
+        "apply": command("classify", "apply", *where, "--classifier", out, "--workers", "2", *FLOAT32),
     }
     record = {
         f"{name}_{unit}": value

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
-    model, plain = load_model(options.model), SegmentOptions(model=options.model)
+    model, plain = load_model(options.model), SegmentOptions(model=options.model, precision="float32")
     with (options.data / "manifest.csv").open(newline="") as stream:
         rows = sorted((r for r in csv.DictReader(stream) if r["split"] == options.split), key=lambda r: r["file"])
     ways: dict[str, Way] = {}

@@ -88,8 +88,8 @@ def blocks(folder: Path, side: int) -> dict[str, float]:
     write_box(level, Box((0, 0), pixels.shape), pixels)
     commit_image(address)
     how = Execution(engine="serial")
-    segment(address, SegmentOptions(labels="warm"), how)  # compiles
-    result = segment(address, SegmentOptions(), how)
+    segment(address, SegmentOptions(labels="warm", precision="float32"), how)  # compiles
+    result = segment(address, SegmentOptions(precision="float32"), how)
     megapixels = side**2 / 1e6
     costs = {line.stage: line.seconds / megapixels for line in result.stages if line.stage != "audit"}
     predict = next(line for line in result.stages if line.stage == "predict")

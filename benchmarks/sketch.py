@@ -110,7 +110,11 @@ def main() -> None:
         started = time.monotonic()
         strokes = sketched(image, options.objects, options.seed + position)
         config = TrainingConfig(
-            steps=options.steps, minutes=options.minutes, threads=options.threads, seed=options.seed + position
+            steps=options.steps,
+            minutes=options.minutes,
+            precision="float32",
+            threads=options.threads,
+            seed=options.seed + position,
         )
         with tempfile.TemporaryDirectory() as folder:
             model = train([strokes], config, run_folder=folder)

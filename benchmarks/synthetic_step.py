@@ -88,6 +88,7 @@ def main() -> None:
         steps=options.steps,
         batch=options.batch,
         patch=options.patch,
+        precision="float32",
         threads=1,
         threshold=-2.0,
         min_size=20,

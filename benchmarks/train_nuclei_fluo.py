@@ -54,6 +54,7 @@ def recipe(options: argparse.Namespace) -> TrainingConfig:
         patch=224,
         warmup=0.05,
         average=0.995,
+        precision="bfloat16",  # as the shipped model was made
         threads=options.threads,
         threshold=-2.0,
         min_size=20,

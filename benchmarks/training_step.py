@@ -66,8 +66,7 @@ class BareStep:
         image, targets = self.batches[self.next % len(self.batches)]
         self.next += 1
         began, spent = time.perf_counter(), time.process_time()
-        with torch.autocast("cpu", torch.bfloat16):
-            prediction = self.network(image)
+        prediction = self.network(image)
         loss = self.loss(prediction, targets, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -133,6 +132,7 @@ def main() -> None:
             steps=options.pairs + WARM,
             batch=options.batch,
             patch=options.patch,
+            precision="float32",
             threads=1,
             threshold=-2.0,
         )

@@ -94,6 +94,7 @@ def transferred(start: Model, image: TrainingImage, seed: int, options: argparse
         steps=STEPS,
         rate=options.rate,
         average=0.9,
+        precision="float32",
         threads=options.threads,
         seed=seed,
     )

@@ -143,7 +143,7 @@ def planes(shape: tuple[int, int, int], count: int, seeds: int) -> None:
         bright = np.concatenate([[0.05], rng.uniform(0.5, 1, truth.max())])[truth]
         seen = rng.poisson(ndimage.gaussian_filter(bright, (1.5, 0.7, 0.7)) * 120).clip(0, 255).astype(np.uint8)
         for step in (1, 2):
-            labels = segment_volume_array(seen[::step], VolumeOptions(anisotropy=float(step)))
+            labels = segment_volume_array(seen[::step], VolumeOptions(anisotropy=float(step), precision="float32"))
             scores = score_labels(truth[::step], labels).as_dict()
             number = len(np.unique(truth[::step])) - 1
             figures = f"{number} | {labels.max()} | {scores['ap']['0.5']:.3f} | {scores['ap']['0.75']:.3f}"

@@ -115,7 +115,8 @@ class SegmentOptions:
         fill_holes: holes of at most this share of an object's area are filled; None is off, 0 fills none.
         flow_error: objects whose flow differs by more from that of their own shape are removed; None is off.
         flips: the mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower.
-        device, precision, batch: how the network runs; part of the provenance.
+        device, precision, batch: how the network runs; part of the provenance. Precision auto is the faster one of
+            float32 and bfloat16, by measurement; a resumed run keeps its own.
         t, z: which plane, where the image has several.
         shard: side of a shard of the labels, pixels, whole chunks: fewer, larger objects; as the image when None.
     """
@@ -142,7 +143,7 @@ class SegmentOptions:
     fill_holes: float | None = None
     flow_error: float | None = None
     device: str = "cpu"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: int | None = None
     t: int | None = None
     z: int | None = None
@@ -179,6 +180,8 @@ class TrainOptions:
         width: channels of the first level, 8 (quarter) to 32 (full); `init` has its own.
         batch, patch: patches a step, and their side in px.
             "auto" of these three depends on `minutes` alone, see training.sizes.
+        precision: of a step; auto is the faster one of float32 and bfloat16, by measurement; a resumed training keeps
+            its own. float16 is for CUDA alone.
         save_every_s: seconds between saved states, which a killed training goes on from.
         preview_every: steps between pictures in the run folder; 0 for no pictures.
     """
@@ -206,7 +209,7 @@ class TrainOptions:
     batch: int | Literal["auto"] = "auto"
     patch: int | Literal["auto"] = "auto"
     optimizer: str = "adamw"
-    precision: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    precision: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     threads: int | None = None
     save_every_s: float = 180.0
@@ -236,6 +239,7 @@ class ClassifyOptions:
         on_conflict: what two classes for one object mean.
         masks: also write one label image per class.
         device: where the network runs.
+        precision: of the network, where it is trained and applied; auto is the faster one, by measurement.
     """
 
     __pydantic_config__ = _STRICT
@@ -261,6 +265,7 @@ class ClassifyOptions:
     masks: bool = False
     seed: int = 0
     device: str = "cpu"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

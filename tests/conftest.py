@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from sketchscale.networks import precision
 from tests.object_store import s3, s3_server  # noqa: F401  fixtures
 from tests.pipeline import draw_nuclei, make_model, store_image
 from tests.workflow.finished import finish
@@ -21,6 +23,15 @@ settings.load_profile("untimed")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SKETCHSCALE_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _float32() -> Iterator[None]:
+    """`--precision auto` is float32 in every test that does not say otherwise, so that no result depends on how fast
+    the machine is at the moment. Tests that start processes of their own name a precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "measure_rates", lambda device, use: precision.Rates(float32=2.0, bfloat16=1.0))
+        yield
 
 
 @pytest.fixture(scope="session")

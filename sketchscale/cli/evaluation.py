@@ -104,7 +104,7 @@ def where_next(
     t: Annotated[int | None, typer.Option("--t", help="Time point, where there are several.", min=0)] = None,
     z: Annotated[int | None, typer.Option("--z", help="Section, where there are several.", min=0)] = None,
     device: opt.Device = "cpu",
-    precision: Annotated[str, typer.Option("--precision", help="float32, bfloat16 or float16.")] = "float32",
+    precision: opt.Precision = "auto",
     *,
     execution: Execution,
     json: opt.Json = False,

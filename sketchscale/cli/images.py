@@ -18,7 +18,6 @@ Model = Annotated[str, typer.Option("--model", help="A shipped model, or a model
 Threshold = Annotated[float | None, typer.Option("--threshold", help="Foreground is distance > this, px; or m >= it.")]
 MinSize = Annotated[int | None, typer.Option("--min-size", help="Remove smaller objects, px.", min=0)]
 MaxSize = Annotated[int | None, typer.Option("--max-size", help="Remove larger objects, px.", min=1)]
-Precision = Annotated[str, typer.Option("--precision", help="float32, bfloat16 or float16.")]
 Tile = Annotated[int | None, typer.Option("--tile", help="Side of a network tile, px.", min=16)]
 Time = Annotated[int | None, typer.Option("--t", help="Time point, where there are several.", min=0)]
 Overlap = Annotated[int | None, typer.Option("--overlap", help="What neighbouring tiles share, px.", min=0)]
@@ -121,7 +120,7 @@ def segment(
     anisotropy: Anisotropy = None,
     crowd: Crowd = None,
     device: opt.Device = "cpu",
-    precision: Precision = "float32",
+    precision: opt.Precision = "auto",
     shard: Shard = None,
     *,
     execution: Execution,

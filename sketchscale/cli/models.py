@@ -74,7 +74,9 @@ def train(
     seed: Annotated[int, _option("--seed", "Of weights and patches.", _HOW, min=0)] = 0,
     on_conflict: Annotated[str, _option("--on-conflict", "refuse, or last: the later wins.", _HOW)] = "refuse",
     device: opt.Device = "cpu",
-    precision: Annotated[str, _option("--precision", "bfloat16, float32, or float16 (CUDA).", _RUN)] = "bfloat16",
+    precision: Annotated[
+        str, _option("--precision", "auto (measured), float32, bfloat16, or float16 (CUDA).", _RUN)
+    ] = "auto",
     compile: Annotated[str, _option("--compile", "on, off, or auto: on CUDA.", _RUN)] = "auto",
     threads: Annotated[int | None, _option("--threads", "Of torch on the CPU.", _RUN, min=1)] = None,
     preview_every: Annotated[int, _option("--preview-every", "Steps between pictures, 0: none.", _RUN, min=0)] = 100,

@@ -80,6 +80,7 @@ def classify_train(
     on_conflict: OnConflict = "refuse",
     seed: Annotated[int, typer.Option("--seed")] = 0,
     device: opt.Device = "cpu",
+    precision: opt.NetworkPrecision = "auto",
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
@@ -107,6 +108,7 @@ def classify_train(
         "on_conflict": on_conflict,
         "seed": seed,
         "device": device,
+        "precision": precision,
     }
     settings = parse(ClassifyOptions, given, source="options")
     result = train_classes(images, labels, annotations, out, settings, overwrite=overwrite)
@@ -121,15 +123,18 @@ def classify_apply(
     masks: Masks = False,
     gallery: Gallery = None,
     attention: Attention = False,
+    precision: opt.NetworkPrecision = "auto",
     *,
     execution: Execution,
     json: opt.Json = False,
 ) -> None:
     """Class and probability of every object into the table, and a class image beside the labels."""
+    from sketchscale.config import ClassifyOptions, parse
     from sketchscale.workflow.classify import apply_classes
     from sketchscale.workflow.classify_gallery import check_gallery, write_gallery
     from sketchscale.workflow.images import expand
 
+    settings = parse(ClassifyOptions, {"precision": precision}, source="options")
     check_gallery(gallery, classifier, attention=attention, overwrite=execution.overwrite or execution.resume)
 
     def report(results: list[Any]) -> None:
@@ -149,6 +154,8 @@ def classify_apply(
     with opt.progress() as on_event:
         opt.each(
             expand(images),
-            lambda image: apply_classes(image, labels, classifier, execution, on_event, masks=masks),
+            lambda image: apply_classes(
+                image, labels, classifier, execution, on_event, masks=masks, precision=settings.precision
+            ),
             report,
         )

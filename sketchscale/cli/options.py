@@ -31,6 +31,12 @@ Channels = Annotated[
     list[str] | None, typer.Option("--channel", help="Channel to read, name or index; once per channel, in order.")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="auto (the faster one, measured), float32, bfloat16 or float16.")
+]
+NetworkPrecision = Annotated[
+    str, typer.Option("--precision", help="auto (the faster one, measured), float32 or bfloat16.")
+]
 TrainEngine = Annotated[
     str,
     typer.Option(

@@ -20,13 +20,17 @@ def register(app: typer.Typer) -> None:
 def demo(
     out: Annotated[str, typer.Option("--out", help="Folder for everything the demo makes.")] = "sketchscale-demo",
     minutes: Annotated[float, typer.Option("--minutes", help="Training time.", min=0.01)] = 1.25,
+    precision: opt.NetworkPrecision = "auto",
+    seed: Annotated[int, typer.Option("--seed", help="Of the model and of the classifier.", min=0)] = 0,
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
     """The whole main job on shipped images: sketch, train, segment, measure, classify, report."""
+    from sketchscale.config import ClassifyOptions, parse
     from sketchscale.workflow.demo import demo as work
 
-    result = work(out, minutes=minutes, overwrite=overwrite, say=opt.say)
+    networks = parse(ClassifyOptions, {"precision": precision, "seed": seed}, source="options")
+    result = work(out, minutes=minutes, precision=networks.precision, seed=seed, overwrite=overwrite, say=opt.say)
     opt.show(result, json, lambda: f"open {result['report']} in a browser: every image with its outlines, counts, AP")
 
 

@@ -51,7 +51,7 @@ def train(
     rate: Annotated[float, _option("--rate", "Of Adam.", _HOW)] = 2e-4,
     seed: Annotated[int, _option("--seed", "Of weights, crops and layouts.", _HOW, min=0)] = 0,
     device: opt.Device = "cpu",
-    precision: Annotated[str, _option("--precision", "float32 or bfloat16.", _RUN)] = "float32",
+    precision: Annotated[str, _option("--precision", "auto (measured), float32 or bfloat16.", _RUN)] = "auto",
     threads: Annotated[int | None, _option("--threads", "Of torch on the CPU.", _RUN, min=1)] = None,
     sheet_every: Annotated[int, _option("--sheet-every", "Steps between sample sheets, 0: none.", _RUN, min=0)] = 250,
     save_every: Annotated[float, _option("--save-every", "Seconds between saved states.", _RUN, min=0)] = 60.0,
@@ -110,6 +110,7 @@ def generate(
     ] = None,
     labels: opt.Labels = "nuclei",
     device: opt.Device = "cpu",
+    precision: opt.NetworkPrecision = "auto",
     json: opt.Json = False,
     dry_run: opt.DryRun = False,
     *,
@@ -129,6 +130,7 @@ def generate(
         "points": tuple(points or ()),
         "labels": labels,
         "device": device,
+        "precision": precision,
     }
     settings = parse(work.GenerateOptions, given_options, source="options")
     if dry_run:
@@ -155,6 +157,7 @@ def score(
     out: Annotated[str | None, typer.Option("--out", help="Write every figure to this JSON file.")] = None,
     picture: Annotated[str | None, typer.Option("--picture", help="PNG of some, painted and read.")] = None,
     device: opt.Device = "cpu",
+    precision: opt.NetworkPrecision = "auto",
     json: opt.Json = False,
     *,
     execution: Execution,
@@ -173,6 +176,7 @@ def score(
         "crop": crop,
         "seed": seed,
         "device": device,
+        "precision": precision,
         "out": out,
         "picture": picture,
     }
@@ -204,27 +208,31 @@ def outline(
         bool, typer.Option("--all-clicked", help="No object is without a point: all the rest is background.")
     ] = False,
     device: opt.Device = "cpu",
+    precision: opt.NetworkPrecision = "auto",
     json: opt.Json = False,
     *,
     execution: Execution,
 ) -> None:
     """Sketches from clicks: every clicked object as the synthesis sees it; what it is unsure of stays unknown. For
     `train IMAGE... --sketch ... --synthetic SYNTHESIS`."""
+    from sketchscale.config import parse
     from sketchscale.workflow.synthesize_outline import OutlineOptions, synthesize_outline
 
-    settings = OutlineOptions(
-        synthesis=synthesis,
-        images=tuple(images),
-        points=tuple(points),
-        out=out,
-        channels=tuple(channel) if channel else None,
-        sketches=tuple(sketch or ()),
-        model=model,
-        foreground=foreground,
-        background=background,
-        all_clicked=all_clicked,
-        device=device,
-    )
+    given_options = {
+        "synthesis": synthesis,
+        "images": tuple(images),
+        "points": tuple(points),
+        "out": out,
+        "channels": tuple(channel) if channel else None,
+        "sketches": tuple(sketch or ()),
+        "model": model,
+        "foreground": foreground,
+        "background": background,
+        "all_clicked": all_clicked,
+        "device": device,
+        "precision": precision,
+    }
+    settings = parse(OutlineOptions, given_options, source="options")
     with opt.progress() as on_event:
         found = synthesize_outline(settings, execution, on_event)
     opt.show([asdict(sketch) for sketch in found], json, lambda: "\n".join(sketch.line for sketch in found))

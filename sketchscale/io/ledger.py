@@ -47,7 +47,7 @@ from sketchscale.io.owner import Claim, Owner, check_owner, claim_of, current_ow
 from sketchscale.io.stages import StageParts, read_many
 from sketchscale.io.store import is_local, join_address
 
-__all__ = ["FINAL", "StoreLedger", "open_ledger", "reopen_ledger"]
+__all__ = ["FINAL", "StoreLedger", "open_ledger", "reopen_ledger", "stored_fingerprint"]
 
 FINAL = ("result", "image")
 """Commits that end a run: of results on an image, and of the image itself."""
@@ -324,6 +324,18 @@ def reopen_ledger(store: str, run: str) -> StoreLedger:
             f"{store} has no run {run!r}; expected: one that was started; to fix: sketchscale status"
         )
     return StoreLedger(store=store, run=run, identity=hashlib.sha256(data).hexdigest())
+
+
+def stored_fingerprint(store: str, run: str) -> dict[str, str] | None:
+    """What a run that is there was made of; None where there is none.
+
+    Raises:
+        InputError: its record is damaged.
+    """
+    record = f"{_root(run)}/run.json"
+    data = get_blob(store, record)
+    found = None if data is None else parse_json(data, f"{store}/{record}").get("fingerprint")
+    return found if isinstance(found, dict) else None
 
 
 def _forget(store: str, run: str) -> None:

@@ -48,6 +48,7 @@ class _ClassifyJob:
     labels: LabelSource
     plane: PlaneRef | VolumeRef
     classifier: Classifier
+    precision: str
     ranges: tuple[tuple[float, float], ...]
     block: tuple[int, ...]
     store: str
@@ -77,6 +78,7 @@ def plan_classify(
     block: tuple[int, ...],
     ranges: Sequence[tuple[float, float]] | None = None,
     prefix: str = "classify",
+    precision: str = "float32",
 ) -> Plan[Tile]:
     """Class probabilities of all objects; run `deal_objects` before it and `collect_classes` after it.
 
@@ -85,6 +87,7 @@ def plan_classify(
         store, prefix: where objects and probabilities of each block are kept.
         block: one length for each axis, in pixels.
         ranges: (low, high) of each channel that become 0 and 1; the classifier's own when None.
+        precision: in which the classifier's network runs.
 
     Raises:
         InputError: channels differ from the classifier's, or labels and plane in shape.
@@ -95,6 +98,7 @@ def plan_classify(
         labels=labels,
         plane=plane,
         classifier=classifier,
+        precision=precision,
         ranges=tuple(ranges) if ranges is not None else classifier.config.ranges,
         block=block,
         store=store,
@@ -162,7 +166,7 @@ def _classify_block(tile: Tile, job: _ClassifyJob) -> Json:
     looks = job.classifier.needs_patches
     windows = Windows(**arrays, side=job.classifier.config.side)
     batches = _batches_of(tile, job, windows) if len(windows.label) and looks else iter(())
-    probabilities = job.classifier.predict(batches, rows)
+    probabilities = job.classifier.predict(batches, rows, precision=job.precision)
     found = {"label": windows.label, "cropped": windows.cropped & looks, "probabilities": probabilities}
     put_arrays(job.store, _key(job, "classes", tile), found)
     return {"objects": len(windows.label), "cropped": int(found["cropped"].sum())}

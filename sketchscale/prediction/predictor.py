@@ -26,12 +26,13 @@ from sketchscale.engine.turns import turn
 from sketchscale.errors import InputError, SetupError
 from sketchscale.intensity import normalize
 from sketchscale.networks.checkpoint import Model, load_model
+from sketchscale.networks.precision import autocast
 
 __all__ = ["Recipe", "load_network", "pad_tile", "run_tiles", "running"]
 
 Float32 = npt.NDArray[np.float32]
 
-_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Recipe:
 
     Attributes:
         device: cpu, cuda or mps.
-        precision: float32; bfloat16 is about twice as fast on processors and GPUs that have it.
+        precision: float32, bfloat16 or float16; which of the first two is faster here, see networks.precision.
         batch: tiles per call; 1 is fastest on a CPU (the working set stays in the cache).
         threads: of one call on a CPU; 1, because workers share the cores.
         flips: the mean over this many mirrored copies of a tile: 1, 4 (both axes) or 8 (and transposed).
@@ -147,12 +148,10 @@ def run_tiles(
 @contextmanager
 def running(recipe: Recipe) -> Iterator[None]:
     """Torch as the recipe says, in this task's turn: threads, precision, and no gradients."""
-    kind = _PRECISIONS[recipe.precision]
     with turn():
         if recipe.device == "cpu" and torch.get_num_threads() != recipe.threads:
             torch.set_num_threads(recipe.threads)
-        device = recipe.device.partition(":")[0]
-        with torch.inference_mode(), torch.autocast(device, dtype=kind, enabled=kind is not None):
+        with torch.inference_mode(), autocast(recipe.device, recipe.precision):
             yield
 
 

@@ -22,6 +22,7 @@ import torch
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.networks.checkpoint import load_model
+from sketchscale.networks.precision import autocast
 from sketchscale.networks.unet import UNet
 from sketchscale.synthesis.scenes import PointedSource
 
@@ -55,7 +56,7 @@ def texture_features(crops: Sequence[Image]) -> Floats:
 
 
 def _seen(crop: Image) -> Floats:
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast("cpu", "float32"):
         levels = _network().encode(torch.from_numpy(np.ascontiguousarray(crop, np.float32))[:, None])
         means = torch.cat([level.mean((2, 3)) for level in levels], 1)
     seen: Floats = means.flatten().double().numpy()

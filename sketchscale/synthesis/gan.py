@@ -24,6 +24,7 @@ from torch import nn
 
 from sketchscale.errors import InputError
 from sketchscale.networks import NetworkConfig, create_network
+from sketchscale.networks.precision import autocast
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.losses import critic_loss, fooling_loss, map_loss, maps_of, point_loss
 from sketchscale.synthesis.networks import MAPS, Critic, Generator, GeneratorConfig, settle_norms
@@ -188,7 +189,7 @@ class Gan:
         g, f = self.nets["g"], self.nets["f"]
         for name in ("dx", "ds"):
             self.nets[name].requires_grad_(False)
-        with self._precision():
+        with autocast(self.device.type, self.config.precision):
             image = g(batch.maps, batch.noise)
             back = f(image).float()
             outputs = f(batch.image).float()
@@ -208,7 +209,7 @@ class Gan:
 
     def _judge(self, batch: SceneBatch, image: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         dx, ds = self.nets["dx"], self.nets["ds"]
-        with self._precision():
+        with autocast(self.device.type, self.config.precision):
             of_images = critic_loss(dx(batch.image).float(), dx(image).float())
             return of_images + critic_loss(ds(batch.maps).float(), ds(maps).float())
 
@@ -223,9 +224,6 @@ class Gan:
         if not bool(torch.isfinite(sizes).all()):
             told = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in terms.items())
             raise NotFiniteError(f"loss {float(shared):.3g} ({told})")
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def _update_means(self, step: int) -> None:
         keep = min(self.config.ema, (step + 1) / (step + 10))

@@ -181,6 +181,7 @@ def _store(pair: Pair, address: str, task: PairTask, config: PairsConfig) -> Jso
         "number": task.number,
         "seed": config.seed,
         "synthesis": config.sha256,
+        "precision": config.recipe.precision,
     }
     commit_labels(image, config.labels, attributes={"sketchscale": provenance})
     return {"objects": count, "image": image_sum, "labels": label_sum}

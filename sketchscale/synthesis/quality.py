@@ -302,6 +302,6 @@ def read_maps(synthesis: Synthesis, image: Image) -> Image:
     device = next(synthesis.masker.parameters()).device
     pixels = torch.from_numpy(np.pad(image, rest, mode="symmetric") * np.float32(2) - np.float32(1))
     with torch.inference_mode():
-        maps = maps_of(synthesis.masker(pixels[None].to(device)))[0].float().cpu().numpy()
+        maps = maps_of(synthesis.masker(pixels[None].to(device)).float())[0].cpu().numpy()
     read: Image = maps[:, : image.shape[1], : image.shape[2]]
     return read

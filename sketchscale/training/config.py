@@ -52,8 +52,9 @@ class TrainingConfig:
         weight_decay: of the optimiser, decoupled.
         clip: largest norm of a step's gradient.
         average: the model is the running mean of the weights with this decay per step; 0 for the last weights.
-        precision: "bfloat16" halves the time of a step on most CPUs; "float32"; "float16" (CUDA only, its loss is
-            scaled so that small gradients survive) for GPUs without bfloat16.
+        precision: of a step: "float32"; "bfloat16", which halves its time on processors and GPUs that compute in it and
+            takes ten times as long on all others; "float16" (CUDA only, its loss is scaled so that small gradients
+            survive) for GPUs without bfloat16. Scores of held-out annotation and thresholds are always of float32.
         compile: "on" runs the network through torch.compile, whose first step takes a minute or so; "auto" does on
             CUDA alone. Compiled and plain steps differ in the last digits.
         device: "cpu", "cuda", "mps".
@@ -86,7 +87,7 @@ class TrainingConfig:
     warmup: float = 0.05
     clip: float = 5.0
     average: float = 0.99
-    precision: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    precision: Literal["bfloat16", "float32", "float16"] = "float32"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "cpu"
     threads: int | None = None

@@ -21,6 +21,7 @@ from torch import nn
 
 from sketchscale.losses import find_loss
 from sketchscale.networks import create_network
+from sketchscale.networks.precision import autocast
 from sketchscale.training.batch_norm import share_batch_norm
 from sketchscale.training.config import OPTIMIZERS, TrainingConfig
 from sketchscale.training.distributed import World
@@ -77,7 +78,7 @@ class Learner:
         """
         image, targets = batch
         torch._foreach_copy_(self._before, self._buffers)
-        with self._precision():
+        with autocast(self.device.type, self.config.precision):
             prediction = self.forward(image)
         loss = self.loss(prediction, targets, self.config.loss)
         self.optimizer.zero_grad(set_to_none=True)
@@ -91,10 +92,6 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return value
-
-    def _precision(self) -> torch.autocast:
-        kind = torch.float16 if self.config.precision == "float16" else torch.bfloat16
-        return torch.autocast(self.device.type, kind, enabled=self.config.precision != "float32")
 
     def _clip(self, loss: torch.Tensor) -> tuple[float, float]:
         """Loss and norm of the gradient over all processes; with one wait for the device."""

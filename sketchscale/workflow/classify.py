@@ -30,6 +30,7 @@ from sketchscale.io.ledger import StoreLedger, reopen_ledger
 from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.table import read_batches, require_table, table_digest, write_table
+from sketchscale.networks.precision import Precision
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
 from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
 from sketchscale.objects.classifiers import Classifier, load_classifier
@@ -38,6 +39,7 @@ from sketchscale.objects.patches import object_windows
 from sketchscale.reports.pictures import color_of
 from sketchscale.workflow.classify_train import ClassifierResult, plane_percentiles, train_classes
 from sketchscale.workflow.measure import LabelSetting, label_provenance, label_setting
+from sketchscale.workflow.precision import kept_by_run, settle_precision
 from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
 
 __all__ = ["ClassifierResult", "ClassifyResult", "apply_classes", "class_colors_of", "train_classes"]
@@ -69,6 +71,7 @@ class _Work:
     setting: LabelSetting
     labels: str
     trained: Classifier
+    precision: Precision
     runner: Runner
     ledger: StoreLedger
 
@@ -84,6 +87,7 @@ class _Work:
             "stage": "classify",
             "version": __version__,
             "classifier": self.trained.sha256,
+            "precision": self.precision,
             "classes": list(self.trained.config.classes),
             "held_out": known.get("held_out"),
             "labels": self.setting.provenance,
@@ -98,14 +102,17 @@ def apply_classes(
     on_event: Callable[[Event], None] = quiet,
     *,
     masks: bool = False,
+    precision: str = "auto",
 ) -> ClassifyResult:
     """Give every measured object a class.
 
     Args:
         masks: also write `labels/<labels>_<class>` for every class, its objects with their ids.
+        precision: of the classifier's network: auto, float32 or bfloat16; a resumed run keeps its own.
 
     Raises:
-        InputError: the image's channels are not those of the classifier, or the table lacks what it reads.
+        InputError: the image's channels are not those of the classifier, or the table lacks what it reads; or a
+            precision for a classifier without a network.
         MissingDataError: the labels were not measured.
         OutputExistsError: classes are there; overwrite or resume.
     """
@@ -116,6 +123,8 @@ def apply_classes(
     require_table(setting.image.address, labels)
     _check_columns(setting, labels, trained)
     names = _mask_names(setting.image, labels, trained.config.classes, execution) if masks else {}
+    run = f"classify-{labels}"
+    settled = _settled(precision, trained, kept_by_run(setting.image.address, run, resume=execution.resume))
     fingerprint = {
         "code": __version__,
         "input": setting.image.identity(),
@@ -124,14 +133,17 @@ def apply_classes(
         "classifier": trained.sha256,
         "colors": json.dumps(class_colors_of(trained.config.classes, trained.provenance)),
         "masks": json.dumps(list(names.values())),
+        "recipe": json.dumps({"precision": settled}),
         "block": json.dumps(setting.block),
     }
     outputs = (f"tables/{labels}", f"labels/{labels}_class", *(f"labels/{name}" for name in names.values()))
-    with open_run(setting.image, f"classify-{labels}", fingerprint, execution, outputs=outputs) as ledger:
+    with open_run(setting.image, run, fingerprint, execution, outputs=outputs) as ledger:
         committed = ledger.committed("result")
         if committed is None:
             with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
-                work = _Work(setting=setting, labels=labels, trained=trained, runner=runner, ledger=ledger)
+                work = _Work(
+                    setting=setting, labels=labels, trained=trained, precision=settled, runner=runner, ledger=ledger
+                )
                 committed = _classify(work, names)
         ledger.clear_scratch()
     return ClassifyResult(
@@ -142,6 +154,23 @@ def apply_classes(
         side=trained.config.side,
         masks=tuple(committed["masks"].values()),
     )
+
+
+def _settled(wanted: str, trained: Classifier, kept: Callable[[], str | None]) -> Precision:
+    """The precision of the classifier's network; float32 where it has none.
+
+    Raises:
+        InputError: another one was asked for, and it has none.
+    """
+    if trained.needs_patches:
+        return settle_precision(wanted, "cpu", kept=kept)
+    if wanted not in ("auto", "float32"):
+        raise InputError.of(
+            found=f"precision {wanted} for {trained.config.kind}, which reads the table alone",
+            expected="a classifier with a network",
+            fix="leave out --precision",
+        )
+    return "float32"
 
 
 def _columns(setting: LabelSetting, trained: Classifier) -> list[str]:
@@ -208,7 +237,15 @@ def class_colors_of(classes: Sequence[str], provenance: Mapping[str, Any]) -> di
 def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
     setting, trained, ledger = work.setting, work.trained, work.ledger
     ranges = _ranges(work)
-    plan = plan_classify(work.source, setting.plane, trained, store=ledger.scratch, block=setting.block, ranges=ranges)
+    plan = plan_classify(
+        work.source,
+        setting.plane,
+        trained,
+        store=ledger.scratch,
+        block=setting.block,
+        ranges=ranges,
+        precision=work.precision,
+    )
     dealt = _dealt(plan, work)
     work.runner.run(plan, ledger)
     said = trained.provenance.get("annotated", {}).get(setting.labels.identity(), {})

@@ -44,6 +44,7 @@ from sketchscale.objects.patches import estimate_side, object_windows, read_patc
 from sketchscale.reports.confusion import confusion_svg, confusion_text
 from sketchscale.workflow.images import expand
 from sketchscale.workflow.measure import LabelSetting, label_setting
+from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, refuse_existing
 
 __all__ = ["ClassifierResult", "plane_percentiles", "train_classes"]
@@ -51,7 +52,8 @@ __all__ = ["ClassifierResult", "plane_percentiles", "train_classes"]
 _LOW, _HIGH = 1.0, 99.8
 _UNSCALED = (0.0, 1.0)
 _OF_NETWORKS = (
-    "side", "depth", "kernel", "width", "steps", "rate", "loss", "normalize", "context_radius", "mask", "device"
+    "side", "depth", "kernel", "width", "steps", "rate", "loss", "normalize", "context_radius", "mask", "device",
+    "precision",
 )  # fmt: skip
 """Options that a forest on the table has no use for."""
 _MOST_PIXELS = 2**20
@@ -141,7 +143,7 @@ def _refuse_idle(options: ClassifyOptions) -> None:
         return
     default = ClassifyOptions()
     for name in _OF_NETWORKS:
-        if getattr(options, name) != getattr(default, name):
+        if getattr(options, name) not in (getattr(default, name), "float32"):  # which is no other precision than theirs
             raise InputError.of(
                 found=f"{name} {getattr(options, name)} for {options.kind}, which reads the table alone",
                 expected="an option of forests",
@@ -150,6 +152,7 @@ def _refuse_idle(options: ClassifyOptions) -> None:
 
 
 def _training_options(options: ClassifyOptions) -> TrainingOptions:
+    network = find_classifier(options.kind).network is not None
     given = {"steps": options.steps, "learning_rate": options.rate, "loss": options.loss}
     fit: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return TrainingOptions(
@@ -159,6 +162,7 @@ def _training_options(options: ClassifyOptions) -> TrainingOptions:
         held_out=options.hold_out,
         seed=options.seed,
         device=options.device,
+        precision=settle_precision(options.precision, options.device, "training") if network else "float32",
         **fit,
     )
 

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sketchscale.annotations.sketch import open_sketch
-from sketchscale.config import Execution, SegmentOptions, TrainOptions
+from sketchscale.config import ClassifyOptions, Execution, SegmentOptions, TrainOptions
 from sketchscale.errors import OutputExistsError, QualityError
 from sketchscale.io.image import open_image
 from sketchscale.objects.annotation.examples import hit_labels
@@ -38,6 +38,8 @@ def demo(
     out: str,
     *,
     minutes: float = 1.25,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    seed: int = 0,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def demo(
 
     Args:
         minutes: of training.
+        precision: of every network; auto is the faster one here, by measurement.
+        seed: of weights and patches, of the model and of the classifier.
         say: hears what happens, a line at a time.
 
     Returns:
@@ -63,7 +67,7 @@ def demo(
     folder.mkdir(parents=True)
     with as_file(files("sketchscale") / "samples" / "fluorescence") as samples:
         shutil.copytree(samples, folder / "samples")
-    return _Demo(folder, minutes, say).run()
+    return _Demo(folder, minutes, precision, seed, say).run()
 
 
 def keep_hits(image: str, labels: str, clicks: str, out: str) -> int:
@@ -86,8 +90,16 @@ def keep_hits(image: str, labels: str, clicks: str, out: str) -> int:
 class _Demo:
     """The steps, each said before it is done."""
 
-    def __init__(self, folder: Path, minutes: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float,
+        precision: Literal["auto", "float32", "bfloat16"],
+        seed: int,
+        say: Callable[[str], None],
+    ) -> None:
         self.folder, self.minutes, self.say = folder, minutes, say
+        self.precision, self.seed = precision, seed
         self.started = time.perf_counter()
 
     def step(self, line: str) -> None:
@@ -100,7 +112,7 @@ class _Demo:
         truths = [str(path) for path in sorted((samples / "masks").glob("*.png"))]
         model = self._train(images[0], str(samples / "sketch.jsonl"))
         self.step("segment and measure: every nucleus on all five images, with the model just trained")
-        options = SegmentOptions(model=model, labels=_LABELS)
+        options = SegmentOptions(model=model, labels=_LABELS, precision=self.precision)
         for image in images:
             segment(image, options)
             measure(image, _LABELS)
@@ -127,7 +139,14 @@ class _Demo:
         self.step(f"sketch: {summary.objects} objects outlined on one image, see {picture}")
         self.step(f"train: {self.minutes:g} minutes from random weights")
         model = str(self.folder / "model")
-        options = TrainOptions(images=(image,), sketches=(sketch,), out=model, minutes=self.minutes)
+        options = TrainOptions(
+            images=(image,),
+            sketches=(sketch,),
+            out=model,
+            minutes=self.minutes,
+            precision=self.precision,
+            seed=self.seed,
+        )
         self.trained = train(options, on_step=lambda line: self.say(f"          {line}"))
         self.step(self.trained.summary)
         return model
@@ -146,16 +165,18 @@ class _Demo:
         if keep_hits(images[0], _LABELS, clicks, found) < 2:
             self.step("classify: left out, the model found too few of the annotated nuclei; --minutes trains longer")
             return None
-        result = train_classes(images[0], _LABELS, found, classifier)
+        result = train_classes(
+            images[0], _LABELS, found, classifier, ClassifyOptions(precision=self.precision, seed=self.seed)
+        )
         self.step(f"classify: {result.summary}")
         for image in images:
-            apply_classes(image, _LABELS, classifier)
+            apply_classes(image, _LABELS, classifier, precision=self.precision)
         return classifier
 
     def _compare(self, images: list[str], truths: list[str]) -> dict[str, dict[str, float]]:
         """AP at IoU 0.5 against the shipped truth: from the sketch alone, and with the shipped model beside it."""
         self.step("evaluate: against the true outlines; the shipped model nuclei-fluo beside it")
-        shipped = SegmentOptions(model="nuclei-fluo", labels="nuclei-fluo")
+        shipped = SegmentOptions(model="nuclei-fluo", labels="nuclei-fluo", precision=self.precision)
         scores: dict[str, dict[str, float]] = {}
         for image, truth in zip(images[1:], truths[1:], strict=True):
             segment(image, shipped, Execution())

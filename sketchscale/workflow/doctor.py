@@ -9,9 +9,13 @@ import platform
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["examine"]
+if TYPE_CHECKING:
+    from sketchscale.networks.precision import Rates
+
+__all__ = ["examine", "instruction_sets"]
 
 _OPTIONAL = {
     "distributed": "dask",
@@ -36,8 +40,19 @@ class Check:
 
 
 def examine() -> list[dict[str, Any]]:
-    """Python, packages, processor, memory, GPU, disk, codecs, shipped model and extras."""
-    checks = [_python(), _torch(), _device(), _memory(), _disk(), _codecs(), _model(), *_extras()]
+    """Python, packages, processor, precision, memory, GPU, disk, codecs, shipped model and extras."""
+    checks = [
+        _python(),
+        _torch(),
+        _processor(),
+        *_precisions(),
+        _device(),
+        _memory(),
+        _disk(),
+        _codecs(),
+        _model(),
+        *_extras(),
+    ]
     return [asdict(check) for check in checks]
 
 
@@ -60,6 +75,68 @@ def _device() -> Check:
     if torch.backends.mps.is_available():
         return Check(name="gpu", ok=True, found="Apple GPU (mps)")
     return Check(name="gpu", ok=False, found="none; everything runs on the processor, slower")
+
+
+_INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 bf16",
+    "amx_tile": "AMX",
+    "amx_bf16": "AMX bf16",
+    "asimd": "NEON",
+    "sve": "SVE",
+    "bf16": "Arm bf16",
+}
+"""Flag of /proc/cpuinfo to the name of an instruction set that networks run faster with."""
+
+_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Variables that keep torch, and the library of its convolutions, from instructions that the processor has."""
+
+
+def instruction_sets(cpuinfo: str) -> list[str]:
+    """Names of those that matter here, from the text of /proc/cpuinfo; of the first processor listed there.
+
+    >>> instruction_sets("flags : fpu avx2 avx512f")
+    ['AVX2', 'AVX-512']
+    """
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    flags = next((words.split() for name, _, words in lines if name.strip().lower() in ("flags", "features")), [])
+    return [name for flag, name in _INSTRUCTIONS.items() if flag in flags]
+
+
+def _processor() -> Check:
+    import torch  # heavy: only when asked
+
+    path = Path("/proc/cpuinfo")
+    sets = instruction_sets(path.read_text("utf-8", "replace")) if path.is_file() else []
+    known = ", ".join(sets) if sets else "instruction sets unknown on this system"
+    uses = torch.backends.cpu.get_cpu_capability()
+    limits = [f"{name}={os.environ[name]}" for name in _LIMITS if os.environ.get(name)]
+    limited = f", limited by {', '.join(limits)}" if limits else ""
+    fix = f"unset {' '.join(limit.partition('=')[0] for limit in limits)}" if limits else ""
+    return Check(name="processor", ok=not limits, found=f"{known}; torch uses {uses}{limited}", fix=fix)
+
+
+def _precisions() -> list[Check]:
+    """What `--precision auto` takes here, with the rates that say so."""
+    import torch  # heavy: only when asked
+
+    from sketchscale.networks.precision import Use, choose_precision
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    uses: tuple[Use, ...] = ("inference", "training")
+    found = [(device, use, choose_precision("auto", device, use)) for device in devices for use in uses]
+    return [
+        Check(name=f"precision of {use} on {device}", ok=True, found=f"auto is {chosen.name}{_rates(chosen.rates)}")
+        for device, use, chosen in found
+    ]
+
+
+def _rates(rates: Rates | None) -> str:
+    if rates is None:
+        return ""
+    return f" (float32 {rates.float32:.3g} GFLOP/s, bfloat16 {rates.bfloat16:.3g} GFLOP/s)"
 
 
 def _memory() -> Check:

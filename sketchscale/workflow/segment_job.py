@@ -7,7 +7,7 @@ images (`workflow.segment`) cannot decide differently.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from sketchscale import __version__
@@ -27,6 +27,7 @@ from sketchscale.networks.checkpoint import Model, ModelConfig, copy_model, is_s
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.predictor import Recipe, check_device
 from sketchscale.prediction.rescale import Zoom
+from sketchscale.workflow.precision import kept_by_run, settle_precision
 
 __all__ = [
     "SegmentJob",
@@ -39,6 +40,7 @@ __all__ = [
     "recipe_of",
     "refine_config",
     "refuse_volume_network",
+    "run_name",
     "scale_of",
     "shared_model",
     "tile_grid",
@@ -67,7 +69,7 @@ class SegmentJob:
 
     @property
     def run(self) -> str:
-        return f"segment-{self.options.labels}"
+        return run_name(self.options)
 
     def fingerprint(self) -> dict[str, str]:
         """What the labels depend on; two runs with the same fingerprint write the same bytes."""
@@ -127,7 +129,7 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
         model=model,
         model_folder=options.model,
         options=options,
-        recipe=recipe_of(options),
+        recipe=recipe_of(options, kept_by_run(image.address, run_name(options), resume=execution.resume)),
         zoom=zoom,
         grid=tile_grid(zoom.scaled_shape, model, options),
         integration=integration_config(model, options),
@@ -143,10 +145,20 @@ def shared_model(address: str, ledger: StoreLedger) -> str:
     return address if is_shipped(address) else copy_model(address, join_address(ledger.scratch, "model"))
 
 
-def recipe_of(options: SegmentOptions) -> Recipe:
-    """How the network runs; on a GPU eight tiles at once."""
+def run_name(options: SegmentOptions) -> str:
+    """Of the ledger, beside the image."""
+    return f"segment-{options.labels}"
+
+
+def recipe_of(options: SegmentOptions, kept: Callable[[], str | None] = lambda: None) -> Recipe:
+    """How the network runs; on a GPU eight tiles at once.
+
+    Args:
+        kept: the precision of the run that goes on, see `settle_precision`.
+    """
     batch = options.batch or (1 if options.device == "cpu" else 8)
-    return Recipe(device=options.device, precision=options.precision, batch=batch, flips=options.flips)
+    precision = settle_precision(options.precision, options.device, kept=kept)
+    return Recipe(device=options.device, precision=precision, batch=batch, flips=options.flips)
 
 
 def scale_of(model: Model, options: SegmentOptions) -> float:

@@ -151,7 +151,9 @@ def _classify(
         say(result.summary)
     with keep_engines():
         for image in images:
-            apply_classes(image, labels, str(folder), execution, on_event, masks=options.masks)
+            apply_classes(
+                image, labels, str(folder), execution, on_event, masks=options.masks, precision=options.precision
+            )
 
 
 def _placed(options: ClassifyOptions, base: Path) -> ClassifyOptions:

@@ -37,6 +37,7 @@ from sketchscale.synthesis.training import Sample, SynthesisHooks, make_scenes, 
 from sketchscale.training.config import Step, find_device
 from sketchscale.training.distributed import join_world, was_restarted
 from sketchscale.workflow.pointed_images import StoredImage, hold, read_pointed
+from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.train_elsewhere import absolute_address, place_files, read_files
 from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
@@ -59,6 +60,7 @@ class SynthesisOptions:
         diameter, spread, crowding: of the layouts, see synthesis.layouts; points do not say how large objects are.
         size: "small" for a laptop, "paper" for the published size, on a GPU.
         steps, batch, crop, width: what `size` says when None.
+        precision: of a step; auto is the faster one here, by measurement; a resumed training keeps its own.
         sheet_every: steps between sample sheets in the run folder; 0 for none.
     """
 
@@ -79,7 +81,7 @@ class SynthesisOptions:
     noise: int = 1
     given: float = 0.5
     rate: float = 2e-4
-    precision: Literal["bfloat16", "float32"] = "float32"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
     threads: int | None = None
     save_every_s: float = 60.0
     sheet_every: int = 250
@@ -129,7 +131,10 @@ def synthesize_train(
 def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> SynthesisResult:
     with join_world(find_device(options.device)) as world:
         stored = world.first_does(lambda: _read(options, execution, ears))
-        config = gan_config(options, stored[0].channels)
+        config = replace(
+            gan_config(options, stored[0].channels),
+            precision=world.first_does(lambda: _precision(options, execution, ears)),
+        )
         world.first_does(lambda: make_scenes(stored, config))  # refuses what does not fit before anything is written
         images: list[PointedSource] = []
         world.all_do(lambda: images.extend(hold(stored)))
@@ -158,7 +163,8 @@ def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> 
 
 
 def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
-    """What the options say; where they do not, what the size says."""
+    """What the options say, but for the precision, which is settled by the first process; where they do not, what the
+    size says."""
     base = PAPER_SIZE if options.size == "paper" else GanConfig()
     given = {name: getattr(options, name) for name in ("steps", "batch", "crop")}
     width = base.generator.width if options.width is None else options.width
@@ -169,13 +175,19 @@ def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
         prior=LayoutPrior(diameter=options.diameter, spread=options.spread, crowding=options.crowding),
         given=options.given,
         rate=options.rate,
-        precision=options.precision,
         threads=options.threads,
         save_every_s=options.save_every_s,
         sheet_every=options.sheet_every,
         seed=options.seed,
         device=options.device,
     )
+
+
+def _precision(options: SynthesisOptions, execution: Execution, ears: Ears) -> Literal["float32", "bfloat16"]:
+    """Of the steps; layouts, and the samples that are shown, are of float32."""
+    kept = kept_by_training(options.out, resume=execution.resume)
+    settled = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
+    return "bfloat16" if settled == "bfloat16" else "float32"
 
 
 def _read(options: SynthesisOptions, execution: Execution, ears: Ears) -> list[StoredImage]:

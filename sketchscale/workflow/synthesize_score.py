@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from sketchscale.engine.base import Event
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.io.user_files import put_file
+from sketchscale.networks.precision import autocast
 from sketchscale.reports.synthesis import SheetRow, draw_sheet, drawn_row, real_row
 from sketchscale.synthesis.contrast import ChannelOrder, contrast_order, order_kept, real_order
 from sketchscale.synthesis.features import NETWORK, halves
@@ -39,6 +40,7 @@ from sketchscale.synthesis.quality import (
 from sketchscale.synthesis.scenes import PointedSource
 from sketchscale.training.config import find_device
 from sketchscale.workflow.pointed_images import hold, read_pointed
+from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet, refuse_existing
 
 __all__ = ["ScoreOptions", "SynthesisScore", "score_synthesis"]
@@ -58,6 +60,7 @@ class ScoreOptions:
         crop: side of both, px; that of the training, cut to a multiple of 32, when None.
         seed: of crops, scenes and subsets.
         device: where both networks of the synthesis run.
+        precision: of both; auto is the faster one here, by measurement.
         out: JSON file for the result. picture: PNG file for samples.
     """
 
@@ -69,6 +72,7 @@ class ScoreOptions:
     crop: int | None = None
     seed: int = 0
     device: str = "cpu"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     out: str | None = None
     picture: str | None = None
 
@@ -88,6 +92,7 @@ class SynthesisScore:
 
     Attributes:
         sha256: of the synthesis' weights.
+        precision: in which its networks ran. The network whose features are compared runs in float32.
         network: whose features are compared.
         real, made: order of each channel. order_kept: see contrast.order_kept.
     """
@@ -102,6 +107,7 @@ class SynthesisScore:
     real: tuple[ChannelOrder, ...]
     made: tuple[ChannelOrder, ...]
     order_kept: bool | None
+    precision: str = "float32"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the order of each channel has its `sign`."""
@@ -167,10 +173,12 @@ def score_synthesis(
     images = _read(options, synthesis, execution, on_event)
     side = options.crop or max(_LEAST, synthesis.config.crop // _STRIDE * _STRIDE)
     halves(images, side, options.seed)  # refuses what does not fit before anything is painted
-    pairs = [draw_pair(synthesis, (side, side), seed=(options.seed, k)) for k in range(options.crops // 2)]
-    score = _score(options, synthesis, images, pairs)
-    if options.picture is not None:
-        put_file(options.picture, draw_sheet(_rows(synthesis, images, pairs, side)))
+    precision = settle_precision(options.precision, options.device)
+    with autocast(options.device, precision):
+        pairs = [draw_pair(synthesis, (side, side), seed=(options.seed, k)) for k in range(options.crops // 2)]
+        score = replace(_score(options, synthesis, images, pairs), precision=precision)
+        if options.picture is not None:
+            put_file(options.picture, draw_sheet(_rows(synthesis, images, pairs, side)))
     if options.out is not None:
         put_file(options.out, (json.dumps(score.as_dict(), indent=1) + "\n").encode())
     return score

@@ -36,6 +36,7 @@ from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.sizes import QUICK, Sizes, choose_sizes
 from sketchscale.training.thresholds import choose_threshold
 from sketchscale.workflow.calibrate import calibrate
+from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthetic_scenes import (
     SceneSource,
@@ -180,6 +181,9 @@ def _prepare(
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
     config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
+    kept = kept_by_training(options.out, resume=execution.resume)
+    precision = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
+    config = replace(config, precision=precision)
     if sources:
         share = options.synthetic_share if images else 1.0
         config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
@@ -313,7 +317,6 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
         patch=int(options.patch),
         rate=options.rate,
         optimizer=options.optimizer,
-        precision=options.precision,
         compile=options.compile,
         device=options.device,
         threads=options.threads,

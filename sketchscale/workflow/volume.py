@@ -58,6 +58,7 @@ from sketchscale.prediction.volume import (
     volume_grids,
     write_box_of,
 )
+from sketchscale.workflow.precision import kept_by_run
 from sketchscale.workflow.runner import (
     Runner,
     StageLine,
@@ -73,6 +74,7 @@ from sketchscale.workflow.segment_job import (
     flow_rule,
     model_channels,
     recipe_of,
+    run_name,
     shared_model,
 )
 
@@ -105,7 +107,7 @@ class _Job:
 
     @property
     def run(self) -> str:
-        return f"segment-{self.options.labels}"
+        return run_name(self.options)
 
     def fingerprint(self) -> dict[str, str]:
         """What the labels depend on; two runs with the same fingerprint write the same bytes."""
@@ -176,7 +178,7 @@ def _prepare(address: str, options: VolumeOptions, execution: Execution) -> _Job
         model=model,
         options=options,
         ratio=ratio,
-        recipe=recipe_of(options),
+        recipe=recipe_of(options, kept_by_run(image.address, run_name(options), resume=execution.resume)),
         grids=_grids(volume.shape, model, options, ratio),
         integration=_integration(model, options, ratio),
         block=block_shape(volume.shape, chunks, max(1, round(execution.block ** (2 / 3)))),

@@ -18,6 +18,7 @@ def commands(folder: Path, model: str, what: str) -> list[list[str]]:
         return [["convert", str(folder / "a.npy"), image, *options]]
     store_image(folder / "pristine.zarr", draw_nuclei((70, 100)))
     segment = ["segment", image, "--model", model, "--max-size", "80", "--block", "64", *options]
+    segment += ["--precision", "float32"]
     refine = ["--fill-holes", "0.2", "--flow-error", "2.0"] if what == "refine" else []
     return [[*segment, *refine], *([["measure", image, "--block", "64", *options]] if what == "measure" else [])]
 

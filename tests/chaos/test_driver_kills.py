@@ -31,7 +31,7 @@ def copied(pristine: Path, name: str) -> Path:
 
 
 def command(image: Path, model: str, engine: str) -> list[str]:
-    options = ["--model", model, "--block", "64", "--engine", engine, "--resume"]
+    options = ["--model", model, "--block", "64", "--engine", engine, "--precision", "float32", "--resume"]
     return ["segment", str(image), *options, *(["--workers", "2"] if engine != "serial" else [])]
 
 

@@ -174,7 +174,7 @@ def test_a_dry_run_lists_the_stages_and_writes_nothing(image: str, model: str) -
 
 def segmented(image: Path, model: str, operations: int = NEVER) -> subprocess.CompletedProcess[str]:
     """Segment with resume, killed before so many renames."""
-    options = ["--model", model, "--engine", "serial", "--block", "128", "--resume"]
+    options = ["--model", model, "--engine", "serial", "--block", "128", "--precision", "float32", "--resume"]
     return run_killed([["segment", str(image), *options]], operations)
 
 

@@ -30,6 +30,7 @@ RAY = ["-m", "sketchscale", "synthesize", "train", "--engine", "ray", "--workers
 def start(command: list[str], folder: Path, pair: tuple[str, str], *more: str) -> subprocess.Popen[str]:
     what = [pair[0], "--points", pair[1], "--diameter", "12", "--out", str(folder), "--steps", str(STEPS)]
     options = ["--batch", "3", "--crop", "64", "--width", "1", "--threads", "1", "--save-every", "0"]
+    options += ["--precision", "float32"]
     return launch([*command, *what, *options, "--sheet-every", "4", "--json", *more], folder.parent)
 
 

@@ -186,7 +186,8 @@ def _write_ones(task, job):  # type: ignore[no-untyped-def]
 
 def segmented(image: Path, model: str, operations: int = NEVER) -> subprocess.CompletedProcess[str]:
     """Segment with resume, killed before so many renames."""
-    options = ["--volume", "--model", model, "--engine", "serial", "--block", "128", "--resume"]
+    options = ["--volume", "--model", model, "--engine", "serial", "--block", "128"]
+    options += ["--precision", "float32", "--resume"]
     return run_killed([["segment", str(image), *options]], operations)
 
 

@@ -25,6 +25,7 @@ from torch import nn
 
 from sketchscale.engine.turns import turn
 from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.networks.precision import autocast
 from sketchscale.objects.classifiers.ensemble import mean_probabilities
 from sketchscale.objects.classifiers.forests import forest_probabilities
 from sketchscale.objects.classifiers.light import LightNet, smallest_side
@@ -269,6 +270,7 @@ class Classifier:
         rows: npt.NDArray[np.float64] | None = None,
         *,
         device: str = "cpu",
+        precision: str = "float32",
     ) -> npt.NDArray[np.float32]:
         """Class probabilities of objects.
 
@@ -277,6 +279,7 @@ class Classifier:
             rows: (N, F) of the same objects in the same order, columns `config.features`, NaN where missing; None
                 where no table is needed.
             device: of torch, where the network runs; results are the same to the bit on the same processor only.
+            precision: of the network: float32 or bfloat16.
 
         Returns:
             (N, L) probabilities, rows sum to 1.
@@ -286,7 +289,7 @@ class Classifier:
         """
         parts: list[npt.NDArray[np.floating]] = []
         if self.needs_patches:
-            parts.append(self._seen(batches, device))
+            parts.append(self._seen(batches, device, precision))
         if self.needs_table:
             parts.append(forest_probabilities(self.weights, self._checked(rows)))
         if len({len(part) for part in parts}) > 1:
@@ -308,7 +311,7 @@ class Classifier:
             )
         return rows
 
-    def _seen(self, batches: Iterable[Patches], device: str) -> npt.NDArray[np.float32]:
+    def _seen(self, batches: Iterable[Patches], device: str, precision: str) -> npt.NDArray[np.float32]:
         """(N, L) probabilities of the network."""
         network = create_network(self.config, self.weights).to(device)
         shape = self.batch_shape()
@@ -318,8 +321,9 @@ class Classifier:
                 padded = np.zeros(shape, np.float32)
                 padded[: len(patches)] = patches
                 tensor = channels_last(prepare_patches(padded, self.config.patches))
-                with turn():
-                    scores = torch.softmax(network(tensor.to(device)), dim=1).cpu().numpy()
+                with turn(), autocast(device, precision):
+                    logits = network(tensor.to(device)).float()
+                scores = torch.softmax(logits, dim=1).cpu().numpy()
                 found.append(scores[: len(patches)])
         return np.concatenate(found)
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from sketchscale.networks.precision import autocast
 from sketchscale.objects.classifiers.augmentation import augmented
 from sketchscale.objects.classifiers.base import (
     BATCH_PIXELS,
@@ -56,7 +57,8 @@ def fit_network(
         schedule = _schedule(optimiser, options.schedule, steps)
         for rows in _batches(len(targets), batch, steps, rng):
             seen = augmented(data[rows], options.augment, rng, len(config.channels)).to(options.device)
-            logits = network(seen)
+            with autocast(options.device, options.precision):
+                logits = network(seen).float()
             loss = class_loss(options.loss, logits, wanted[rows].to(logits.device), weights.to(logits.device))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

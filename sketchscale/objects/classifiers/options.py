@@ -14,10 +14,11 @@ from sketchscale.objects.classifiers.forests import ForestOptions
 from sketchscale.objects.classifiers.losses import CLASS_LOSSES
 from sketchscale.objects.classifiers.preparation import PatchOptions
 
-__all__ = ["CLASS_WEIGHTS", "SCHEDULES", "TrainingOptions"]
+__all__ = ["CLASS_WEIGHTS", "PRECISIONS", "SCHEDULES", "TrainingOptions"]
 
 SCHEDULES = ("cosine", "step", "constant")
 CLASS_WEIGHTS = ("balanced", "none")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class TrainingOptions:
         held_out: share of each class that a first training does not see, for an honest score, up to a half; the
             classifier itself is then trained on everything. 0 leaves the score out.
         seed: of weights, batches and the held-out choice.
+        precision: of the network: "float32" or "bfloat16".
         device: of torch, such as "cuda"; the same weights to the bit are promised on the CPU only.
     """
 
@@ -61,6 +63,7 @@ class TrainingOptions:
     held_out: float = 0.2
     seed: int = 0
     device: str = "cpu"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         numbers = (
@@ -77,7 +80,11 @@ class TrainingOptions:
             )
         if not 0 <= self.network_share <= 1:
             raise InputError.of(found=f"network share {self.network_share}", expected="0 to 1", fix="leave it at 0.5")
-        names = (("loss", self.loss, CLASS_LOSSES), ("schedule", self.schedule, SCHEDULES))
+        names = (
+            ("loss", self.loss, CLASS_LOSSES),
+            ("schedule", self.schedule, SCHEDULES),
+            ("precision", self.precision, PRECISIONS),
+        )
         for kind, name, known in names:
             if name not in known:
                 raise UnknownNameError.among(kind, name, known)

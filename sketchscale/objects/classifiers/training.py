@@ -208,7 +208,7 @@ def _held_out_score(
         judge = Classifier(config=config, weights=_fit(examples.take(~part), config, options, start))
         seen = examples.take(part)
         batches = [] if seen.patches is None else [seen.patches]
-        found.append(judge.predict(batches, seen.rows, device=options.device))
+        found.append(judge.predict(batches, seen.rows, device=options.device, precision=options.precision))
         true.append(seen.targets)
     if not found:
         return None

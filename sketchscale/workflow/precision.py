@@ -1,0 +1,80 @@
+"""The precision of a piece of work, settled once by the process that starts it.
+
+    asked for a precision ─────────────────────────────▶ that one; a warning where bfloat16 is the slower one here
+    auto ─┬─ a run goes on, and its record says one ───▶ the recorded one, whatever this machine would choose
+          └─ else ─────────────────────────────────────▶ measured here, see networks.precision
+
+Configurations, ledgers and provenance hold what was settled, never "auto"; so workers, other processes of a training
+and resumed runs compute the same digits.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from sketchscale.io.ledger import stored_fingerprint
+from sketchscale.io.store import join_address
+from sketchscale.networks.precision import Precision, Use, choose_precision
+from sketchscale.training.state import read_state
+
+__all__ = ["kept_by_run", "kept_by_training", "settle_precision"]
+
+
+@functools.cache
+def _warn(line: str) -> None:
+    """On stderr, where the program that uses this package sets up no log of its own; each line once."""
+    logging.getLogger("sketchscale").warning("%s", line)
+
+
+def settle_precision(
+    wanted: str,
+    device: str,
+    use: Use = "inference",
+    *,
+    kept: Callable[[], str | None] = lambda: None,
+    say: Callable[[str], None] = _warn,
+) -> Precision:
+    """The precision to run in.
+
+    Args:
+        wanted: auto or a precision.
+        kept: what the run that goes on began with, or None; asked for auto alone.
+        say: called with the warning, if there is one.
+    """
+    known = kept() if wanted == "auto" else None
+    if known is not None:
+        return cast(Precision, known)
+    chosen = choose_precision(wanted, device, use)
+    if chosen.warning:
+        say(chosen.warning)
+    return chosen.name
+
+
+def kept_by_run(store: str, run: str, *, resume: bool) -> Callable[[], str | None]:
+    """What the ledger of a run on an image, or on a folder of pairs, says; None where there is none to go on with."""
+    return lambda: _of_fingerprint(stored_fingerprint(store, run)) if resume else None
+
+
+def _of_fingerprint(fingerprint: Any) -> str | None:
+    try:
+        return str(json.loads(fingerprint["recipe"])["precision"])
+    except (KeyError, TypeError, ValueError):
+        return None  # no run, or one of another version, which is refused when it is opened
+
+
+def kept_by_training(out: str, *, resume: bool) -> Callable[[], str | None]:
+    """What the saved state of a training says, of a model or of a synthesis; None where there is none to go on with.
+
+    Raises:
+        InputError: the state does not read; when the returned function is called.
+    """
+
+    def kept() -> str | None:
+        found = read_state(join_address(out, "run")) if resume else None
+        return None if found is None else found[1].get("config", {}).get("precision")
+
+    return kept
