@@ -33,7 +33,7 @@ from sketchscale.training.distributed import join_world, was_restarted
 from sketchscale.training.loop import Hooks, TrainingConfig
 from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import AnnotatedImage
-from sketchscale.training.sizes import QUICK, Sizes, choose_sizes
+from sketchscale.training.sizes import Sizes, choose_sizes
 from sketchscale.training.thresholds import choose_threshold
 from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.precision import kept_by_training, settle_precision
@@ -47,6 +47,7 @@ from sketchscale.workflow.synthetic_scenes import (
 )
 from sketchscale.workflow.train_elsewhere import absolute, read_sketches, with_sketches
 from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
+from sketchscale.workflow.training_doubts import find_doubts
 from sketchscale.workflow.training_images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.training_output import check_output, probe_output, writing_output
 from sketchscale.workflow.training_watch import Paced, Watch
@@ -58,9 +59,6 @@ _CALIBRATION_SHARE = 0.1
 
 _SAVING_S = 1.0
 """Kept for what comes after calibration."""
-
-_FEW_STEPS = 100
-"""From random weights, a model of fewer steps is not to be trusted (benchmarks/minutes.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,7 +328,7 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
 
 
 def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> TrainResult:
-    sketches, warning = watch.data.sketches, _doubt(model, options)
+    sketches, warning = watch.data.sketches, find_doubts(model.provenance, options)
     provenance: dict[str, Any] = {
         **model.provenance,
         **({"warning": warning} if warning else {}),
@@ -356,21 +354,4 @@ def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> Tra
         summary=f"{options.out}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), loss {loss:.4f}, "
         f"threshold {config.threshold:g}{' px' if config.target == 'flow' else ''}, objects from {config.min_size} px",
         warning=warning,
-    )
-
-
-def _doubt(model: Model, options: TrainOptions) -> str:
-    """Why a model of few steps from random weights is not to be trusted, and what would help; else empty."""
-    steps, seconds = int(model.provenance["steps"]), float(model.provenance["seconds"])
-    if steps >= _FEW_STEPS or options.init not in (None, "random"):
-        return ""
-    if options.steps is not None:
-        return f"{steps} steps from random weights are too few for a model to trust; --steps {_FEW_STEPS} or more"
-    minutes = -(-1.3 * seconds / max(1, steps) * _FEW_STEPS // 60)
-    smaller = (
-        f", --width {QUICK.width} --batch {QUICK.batch} --patch {QUICK.patch}" if options.batch != QUICK.batch else ""
-    )
-    return (
-        f"{steps} steps from random weights are too few for a model to trust, expected {_FEW_STEPS} or more; what "
-        f"helps: --minutes {max(minutes, 2):.0f} or more{smaller}, --init with a model of such images"
     )

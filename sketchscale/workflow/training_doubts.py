@@ -1,0 +1,55 @@
+"""Why a trained model should not be trusted: too few steps, or none of the annotated objects found again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sketchscale.config import TrainOptions
+from sketchscale.training.sizes import QUICK
+
+__all__ = ["FEW_STEPS", "find_doubts"]
+
+FEW_STEPS = 100
+"""From random weights, a model of fewer steps is not to be trusted (benchmarks/minutes.py)."""
+
+_FOUND_AGAIN = 0.05
+"""Mean of the average precisions at 0.5 and 0.75 on annotated objects; see workflow.calibrate."""
+
+
+def find_doubts(provenance: Mapping[str, Any], options: TrainOptions) -> str:
+    """What speaks against a model, and what would help; empty where nothing does.
+
+    Args:
+        provenance: of the trained model: `steps`, `seconds`, and `calibrated` where enough objects were annotated.
+        options: of the training, without "auto".
+
+    >>> find_doubts({"steps": 4, "seconds": 60.0, "calibrated": {"score": 0.0}}, TrainOptions(steps=4))
+    '4 steps from random weights are too few, and next to none of the annotated objects are found again; expected: 100 \
+steps or more; to fix: --steps 100 or more'
+    >>> find_doubts({"steps": 400, "seconds": 60.0, "calibrated": {"score": 0.7}}, TrainOptions())
+    ''
+    """
+    few = int(provenance["steps"]) < FEW_STEPS and options.init in (None, "random")
+    score = provenance.get("calibrated", {}).get("score")
+    found = [f"{provenance['steps']} steps from random weights are too few"] if few else []
+    if score is not None and score < _FOUND_AGAIN:
+        found.append("next to none of the annotated objects are found again")
+    if not found:
+        return ""
+    expected = f"{FEW_STEPS} steps or more" if few else "most of them"
+    return f"{', and '.join(found)}; expected: {expected}; to fix: {_help(provenance, options, few)}"
+
+
+def _help(provenance: Mapping[str, Any], options: TrainOptions, few: bool) -> str:
+    if options.steps is not None:
+        return f"--steps {max(FEW_STEPS, 0 if few else 2 * options.steps)} or more"
+    minutes = options.minutes or 0
+    if few:
+        needed = 1.3 * float(provenance["seconds"]) / max(1, int(provenance["steps"])) * FEW_STEPS / 60
+        smaller = options.batch != QUICK.batch or options.patch != QUICK.patch or options.width != QUICK.width
+        sizes = f", --width {QUICK.width} --batch {QUICK.batch} --patch {QUICK.patch}" if smaller else ""
+        return f"--minutes {max(2, round(needed + 0.5))} or more{sizes}, or --init with a model of such images"
+    return (
+        f"--minutes {2 * minutes:g}, strokes on more objects, or see the pictures in the run folder for what is learned"
+    )
