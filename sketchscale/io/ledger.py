@@ -42,6 +42,7 @@ from sketchscale.io.blobs import (
     sweep_dead,
 )
 from sketchscale.io.blobs import sweep_partials as _sweep
+from sketchscale.io.differences import differences
 from sketchscale.io.documents import parse_json
 from sketchscale.io.owner import Claim, Owner, check_owner, claim_of, current_owner, take
 from sketchscale.io.stages import StageParts, read_many
@@ -353,18 +354,12 @@ def _check_same(store: str, run: str, record: Mapping[str, Json], fingerprint: M
         )
     old = record.get("fingerprint")
     old = old if isinstance(old, dict) else {}
-    differing = [n for n in sorted({*old, *fingerprint}) if old.get(n) != fingerprint.get(n)]
-    if differing:
-        told = ", ".join(f"{n} ({_short(old.get(n))} -> {_short(fingerprint.get(n))})" for n in differing)
+    if dict(old) != dict(fingerprint):
+        found = differences(old, fingerprint) or "the order or writing of its record"
         raise ResumeError(
-            f"{store}: the run {run!r} was made from something else: {told}; expected: the same; "
+            f"{store}: the run {run!r} was made from something else: {found}; expected: the same; "
             f"to fix: restore what changed, or --overwrite to start again"
         )
-
-
-def _short(value: object) -> str:
-    text = "absent" if value is None else str(value)
-    return text if len(text) <= 16 else f"{text[:12]}..."
 
 
 def _by(store: str, run: str) -> str:
