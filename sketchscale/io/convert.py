@@ -29,7 +29,7 @@ from sketchscale.io.arrays import ArrayRef, write_box
 from sketchscale.io.blobs import delete_blob, delete_blobs, list_blobs
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import Image, open_image
-from sketchscale.io.ledger import StoreLedger, open_ledger
+from sketchscale.io.ledger import MARKS, StoreLedger, open_ledger
 from sketchscale.io.metadata import Version, ome_attributes
 from sketchscale.io.new_images import commit_image, create_image, level_shapes
 from sketchscale.io.pyramid import plan_level
@@ -328,7 +328,7 @@ def _clear(store: str) -> None:
         delete_blob(store, name)
     for name in sorted({key.partition("/")[0] for key in list_blobs(store, "")} - {".sketchscale"}):
         delete_blobs(store, name)
-    for run in sorted({key.split("/")[1] for key in list_blobs(store, ".sketchscale")} - {RUN}):
+    for run in sorted({key.split("/")[1] for key in list_blobs(store, ".sketchscale")} - {RUN, *MARKS}):
         delete_blobs(store, f".sketchscale/{run}")
 
 
