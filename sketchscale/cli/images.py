@@ -176,7 +176,7 @@ def segment(
         opt.each(
             addresses,
             lambda image: work(image, settings, execution, on_event),
-            lambda results: opt.show([asdict(r) for r in results], json, lambda: "\n".join(map(_segmented, results))),
+            lambda results: _show_segmented(results, json),
         )
 
 
@@ -191,6 +191,15 @@ def _segment_work(volume: bool) -> tuple[Any, Any, Any]:
     from sketchscale.workflow.segment import plan_segment, segment
 
     return SegmentOptions, plan_segment, segment
+
+
+def _show_segmented(results: list[Any], json: bool) -> None:
+    from sketchscale.workflow.empty_results import why_empty
+
+    for r in results:
+        if r.n == 0:
+            opt.say(f"{r.image}: {why_empty(r.empty)}")
+    opt.show([asdict(r) for r in results], json, lambda: "\n".join(map(_segmented, results)))
 
 
 def _segmented(r: Any) -> str:
