@@ -172,7 +172,8 @@ def segment(
         stages = [s for image in addresses for s in plan_work(image, settings, execution)]
         opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
         return
-    with opt.progress() as on_event:
+    with opt.progress() as on_progress:
+        on_event = opt.announcing_compilation(on_progress, "sketchscale.integration", "outline", 12)
         opt.each(
             addresses,
             lambda image: work(image, settings, execution, on_event),
@@ -228,7 +229,8 @@ def measure(
         lines = [f"{r.image}: {r.n} rows, {r.columns} columns in tables/{r.table}" for r in results]
         opt.show([asdict(r) for r in results], json, lambda: "\n".join(lines))
 
-    with opt.progress() as on_event:
+    with opt.progress() as on_progress:
+        on_event = opt.announcing_compilation(on_progress, "sketchscale.objects.measurement", "measure", 20)
         opt.each(
             expand(images),
             lambda image: work(
