@@ -280,8 +280,8 @@ def conversion_notes(conversions: Sequence[Conversion]) -> list[str]:
     plated = [n for n in (Path(c.source.path) for c in conversions) if _PLATE_NAMES.search(n.stem)]
     if len(plated) > 1:
         lines.append(
-            f"{_of_files([path.name for path in plated])}: named like wells, sites and channels of a plate; each becomes "
-            f"an image of its own, as plates are not put together from names"
+            f"{_of_files([path.name for path in plated])}: named like wells, sites and channels of a plate; each "
+            "becomes an image of its own, as plates are not put together from names"
         )
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from sketchscale.cli.options import announcing_compilation
 from sketchscale.engine.base import Event
-from sketchscale.workflow.compiling import is_uncompiled
+from sketchscale.workflow.compiling import _kernels, is_uncompiled
 
 SOURCE = """
 import numba
@@ -72,9 +73,6 @@ def test_it_is_said_once_before_the_stage_and_only_where_it_is_true(
 
 
 def test_the_kernels_of_both_commands_are_found() -> None:
-    import sketchscale.workflow.measure
-    import sketchscale.workflow.segment
-    from sketchscale.workflow.compiling import _kernels
-
-    for package in ("sketchscale.integration", "sketchscale.objects.measurement"):
-        assert len(list(_kernels(package))) > 5
+    for command, package in (("segment", "integration"), ("measure", "objects.measurement")):
+        importlib.import_module(f"sketchscale.workflow.{command}")
+        assert len(list(_kernels(f"sketchscale.{package}"))) > 5
