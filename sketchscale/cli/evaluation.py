@@ -74,10 +74,12 @@ def _thresholds(text: str | None) -> tuple[float, ...]:
 
 def _table(summary: dict[str, Any]) -> str:
     """A line for each image; with several, their mean and the pooled figures below."""
-    shown = [t for t in summary["pooled"]["ap"] if t in ("0.5", "0.75")] or list(summary["pooled"]["ap"])[:2]
+    records = summary.get("images", [summary])
+    thresholds = list(records[0]["ap"])
+    shown = [t for t in thresholds if t in ("0.5", "0.75")] or thresholds[:2]
     names = [f"AP {t}" for t in shown] + ["AP mean", f"F1 {shown[0]}", f"PQ {shown[0]}", "AJI", "Dice"]
     lines = ["".join(f"{name:>9}" for name in [*names, "true", "found"]) + "  image"]
-    rows = [(record, record["image"]) for record in summary["images"]]
+    rows = [(record, record["image"]) for record in records]
     if len(rows) > 1:
         rows += [(summary["by_image"], f"mean of {len(rows)} images"), (summary["pooled"], "all objects together")]
     for record, name in rows:

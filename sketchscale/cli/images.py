@@ -69,8 +69,13 @@ def register(app: typer.Typer) -> None:
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="TIFF, OME-TIFF, PNG, JPEG, NPY, or a folder of them.")],
     target: Annotated[str, typer.Argument(metavar="DST", help="The OME-Zarr to write.")],
-    axes: Annotated[str | None, typer.Option("--axes", help="Stored axes, such as zyx, if not in the file.")] = None,
-    spacing: Annotated[float | None, typer.Option("--spacing", help="um per pixel, if the file does not say.")] = None,
+    axes: Annotated[
+        str | None, typer.Option("--axes", help="What the file's axes are, in order: zyx sections, cyx channels, tyx.")
+    ] = None,
+    spacing: Annotated[float | None, typer.Option("--spacing", help="um per pixel; else what the file says.")] = None,
+    z_spacing: Annotated[
+        float | None, typer.Option("--z-spacing", help="um from section to section; else what the file says.")
+    ] = None,
     ngff: Annotated[str, typer.Option("--ngff", help="OME-Zarr version to write: 0.4 or 0.5.")] = "0.5",
     chunk: Annotated[int, typer.Option("--chunk", help="Side of a chunk, px.", min=16)] = 512,
     shard: Shard = None,
@@ -84,15 +89,15 @@ def convert(
     from sketchscale.io.convert import ConvertConfig
     from sketchscale.workflow import convert as work
 
-    given: dict[str, Any] = {"axes": axes, "spacing": (spacing, spacing) if spacing else None}
-    given |= {"version": ngff, "chunk": chunk, "shard": shard}
+    given: dict[str, Any] = {"axes": axes, "spacing": (spacing, spacing) if spacing is not None else None}
+    given |= {"depth": z_spacing, "version": ngff, "chunk": chunk, "shard": shard}
     settings = parse(ConvertConfig, given, source="options")
     if dry_run:
-        stages = work.plan_images(source, target, settings, execution)
+        stages = work.plan_images(source, target, settings, execution, say=opt.say)
         opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
         return
     with opt.progress() as on_event:
-        results = work.convert_images(source, target, settings, execution, on_event)
+        results = work.convert_images(source, target, settings, execution, on_event, say=opt.say)
     opt.show(results, json, lambda: "\n".join(f"{r['address']}: {r['summary']}" for r in results))
 
 
@@ -167,11 +172,12 @@ def segment(
         stages = [s for image in addresses for s in plan_work(image, settings, execution)]
         opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
         return
-    with opt.progress() as on_event:
+    with opt.progress() as on_progress:
+        on_event = opt.announcing_compilation(on_progress, "sketchscale.integration", "outline", 12)
         opt.each(
             addresses,
             lambda image: work(image, settings, execution, on_event),
-            lambda results: opt.show([asdict(r) for r in results], json, lambda: "\n".join(map(_segmented, results))),
+            lambda results: _show_segmented(results, json),
         )
 
 
@@ -186,6 +192,15 @@ def _segment_work(volume: bool) -> tuple[Any, Any, Any]:
     from sketchscale.workflow.segment import plan_segment, segment
 
     return SegmentOptions, plan_segment, segment
+
+
+def _show_segmented(results: list[Any], json: bool) -> None:
+    from sketchscale.workflow.empty_results import why_empty
+
+    for r in results:
+        if r.n == 0:
+            opt.say(f"{r.image}: {why_empty(r.empty)}")
+    opt.show([asdict(r) for r in results], json, lambda: "\n".join(map(_segmented, results)))
 
 
 def _segmented(r: Any) -> str:
@@ -214,7 +229,8 @@ def measure(
         lines = [f"{r.image}: {r.n} rows, {r.columns} columns in tables/{r.table}" for r in results]
         opt.show([asdict(r) for r in results], json, lambda: "\n".join(lines))
 
-    with opt.progress() as on_event:
+    with opt.progress() as on_progress:
+        on_event = opt.announcing_compilation(on_progress, "sketchscale.objects.measurement", "measure", 20)
         opt.each(
             expand(images),
             lambda image: work(

@@ -47,7 +47,7 @@ def labels_export(
     labels: opt.Labels = "nuclei",
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Labels as a tiled 32-bit TIFF, for programs that do not read OME-Zarr."""
+    """Labels as a tiled 32-bit OME-TIFF with their pixel size, for programs that do not read OME-Zarr."""
     from sketchscale.workflow.labels import export_labels
 
     typer.echo(export_labels(image, labels, out, overwrite=overwrite))

@@ -232,6 +232,29 @@ def progress(title: str = "") -> Iterator[Callable[[Event], None]]:
         yield on_event
 
 
+def announcing_compilation(
+    on_event: Callable[[Event], None], package: str, stage: str, seconds: int
+) -> Callable[[Event], None]:
+    """Progress that says, before the first task of a stage, that its kernels are compiled: only where none is yet.
+
+    Args:
+        package: with the kernels of that stage.
+        seconds: about how long it takes.
+    """
+    from sketchscale.workflow.compiling import is_uncompiled
+
+    looked: list[bool] = []
+
+    def heard(event: Event) -> None:
+        if event.stage == stage and event.kind == "start" and event.done < event.total and not looked:
+            looked.append(True)
+            if is_uncompiled(package):
+                say(f"compiling kernels for this machine, once (about {seconds} s)")
+        on_event(event)
+
+    return heard
+
+
 def each(images: Sequence[str], work: Callable[[str], Any], report: Callable[[list[Any]], None]) -> None:
     """Do one thing for every image and report what came out; one of several that fails does not stop the others.
 

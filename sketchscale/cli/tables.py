@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 @opt.reads_stores
 def table_export(
-    image: opt.Image,
+    image: Annotated[str, typer.Argument(help="An OME-Zarr image or plate.", metavar="IMAGE", show_default=False)],
     out: Annotated[str, typer.Option("--out", help="File to write: .csv, .parquet or .h5ad.")],
     labels: opt.Labels = "nuclei",
     format: Format = "csv",
@@ -34,8 +34,11 @@ def table_export(
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
-    """Write a measured table as CSV, Parquet, AnnData, or under pycytominer's names."""
+    """Write a measured table as CSV, Parquet, AnnData, or under pycytominer's names; of a plate, all its images."""
     from sketchscale.workflow.export_table import export_table
 
     result = export_table(image, labels, out, format=format, compartment=compartment, overwrite=overwrite)
-    opt.show(asdict(result), json, lambda: f"{result.path}: {result.n} rows")
+    for line in result.missing:
+        opt.say(f"left out: {line}")
+    of = f" of {result.images} images" if result.images > 1 else ""
+    opt.show(asdict(result), json, lambda: f"{result.path}: {result.n} rows{of}")

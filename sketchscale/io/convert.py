@@ -10,11 +10,11 @@ image. A file is read region by region: memory is that of one block per worker, 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from sketchscale.io.arrays import ArrayRef, write_box
 from sketchscale.io.blobs import delete_blob, delete_blobs, list_blobs
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import Image, open_image
-from sketchscale.io.ledger import StoreLedger, open_ledger
+from sketchscale.io.ledger import MARKS, StoreLedger, open_ledger
 from sketchscale.io.metadata import Version, ome_attributes
 from sketchscale.io.new_images import commit_image, create_image, level_shapes
 from sketchscale.io.pyramid import plan_level
@@ -45,8 +45,10 @@ from sketchscale.io.store import is_local, split_address
 __all__ = [
     "Conversion",
     "ConvertConfig",
+    "conversion_notes",
     "convert",
     "plan_convert",
+    "run_conversions",
 ]
 
 RUN = "convert"
@@ -60,6 +62,7 @@ class ConvertConfig:
         axes: names of the stored axes where a file does not say or is wrong, as in "zyx"; None believes the file.
         channels: names for the channels; empty takes the file's.
         spacing: um per pixel (y, x); None takes the file's.
+        depth: um from section to section; None takes the file's.
         version: of OME-Zarr.
         chunk: edge of a chunk in px; smaller reads small regions faster, larger makes fewer files.
         shard: edge of a shard in px (a multiple of chunk), version 0.5 only; None writes a file for each chunk.
@@ -70,6 +73,7 @@ class ConvertConfig:
     axes: str | None = None
     channels: tuple[str, ...] = ()
     spacing: tuple[float, float] | None = None
+    depth: float | None = None
     version: Version = "0.5"
     chunk: int = 512
     shard: int | None = None
@@ -85,6 +89,7 @@ class ConvertConfig:
         _expect(self.shard is None or self.version == "0.5", "shards in version 0.4", "version 0.5")
         sizes = self.spacing or (1.0, 1.0)
         _expect(len(sizes) == 2 and all(0 < s < math.inf for s in sizes), f"spacing {sizes}", "(y, x) above 0")
+        _expect(self.depth is None or 0 < self.depth < math.inf, f"depth {self.depth}", "um, above 0")
 
 
 def _expect(good: bool, found: str, expected: str) -> None:
@@ -147,7 +152,8 @@ class Conversion:
         """The plan that writes level 0."""
         blocks = _block(self.source, self.config)
         itemsize = np.dtype(self.source.dtype).itemsize
-        channels = self.source.shape[self.source.axes.index("c")] if self.source.interleaved else 1
+        stored = dict(zip(self.source.stored, self.source.stored_shape, strict=True))
+        channels = max(stored.get("c", 1), stored.get("s", 1)) if self.source.interleaved else 1
         held = 3 * math.prod(blocks) + 2 * math.prod(self.source.grain) * channels
         return Plan(
             stage="pixels",
@@ -165,10 +171,9 @@ class Conversion:
     @property
     def fingerprint(self) -> dict[str, str]:
         """What the result depends on, for the ledger."""
-        config = json.dumps(asdict(self.config), sort_keys=True)
         return {
             "source": self.identity,
-            "config": hashlib.sha256(config.encode()).hexdigest(),
+            "config": json.dumps(asdict(self.config), sort_keys=True),
             "version": sketchscale.__version__,
         }
 
@@ -219,14 +224,70 @@ def _conversion(path: Path, dst: str, config: ConvertConfig) -> Conversion:
         raise InputError.of(
             found=f"{path}: {count} channels, {len(config.channels)} names", expected="as many", fix="name all of them"
         )
-    spacing = config.spacing or source.spacing
+    spacing, depth = config.spacing or source.spacing, config.depth or source.depth
+    if config.depth is not None and (spacing is None or "z" not in source.axes):
+        lacks = "no sections" if "z" not in source.axes else "no pixel size"
+        raise InputError.of(
+            found=f"{path}: {lacks}, and a distance of sections",
+            expected="a stack of sections with a pixel size",
+            fix="give --spacing as well" if spacing is None else "drop --z-spacing, or name the axes with --axes",
+        )
     return Conversion(
-        source=replace(source, channels=config.channels or source.channels, spacing=spacing),
+        source=replace(
+            source,
+            channels=config.channels or source.channels,
+            spacing=spacing,
+            depth=depth if spacing is not None and "z" in source.axes else None,
+            notes=_notes(source, config),
+        ),
         dst=dst,
         config=config,
         shapes=level_shapes(source.shape, config.levels),
         identity=source_identity(path),
     )
+
+
+def _notes(source: PixelSource, config: ConvertConfig) -> tuple[str, ...]:
+    """What the reader noted, less what an option answers, and which sizes are not known."""
+    told = [note for note in source.notes if config.spacing is None or "--spacing" not in note]
+    if config.spacing is None and source.spacing is None:
+        told.append("it gives no pixel size, so sizes stay in pixels; --spacing gives it in um")
+    elif "z" in source.axes and config.depth is None and source.depth is None:
+        told.append("it does not give the distance of its sections; --z-spacing gives it in um")
+    return tuple(told)
+
+
+_PLATE_NAMES = re.compile(
+    r"(^|[_\-. ])[A-P](0?[1-9]|1\d|2[0-4])[_\-. ]?(s|f|site|field)?\d*([_\-. ]|$).*[_\-. ]?(w|ch?|z|t)\d+"
+    r"|^r\d\d?c\d\d?f\d+p\d+-?ch\d+"
+    r"|[A-P]\d\d_T\d+F\d+L\d+A\d+Z\d+C\d+",
+    re.IGNORECASE,
+)
+"""Names as ImageXpress, Opera and Operetta, CellVoyager give them: well, site and channel of one plane."""
+
+
+def conversion_notes(conversions: Sequence[Conversion]) -> list[str]:
+    """What people should know of these conversions, a line each: the same of many files is said once.
+
+    >>> conversion_notes(())
+    []
+    """
+    files: dict[str, list[str]] = {}
+    for conversion in conversions:
+        for note in conversion.source.notes:
+            files.setdefault(note, []).append(Path(conversion.source.path).name)
+    lines = [f"{_of_files(names)}: {note}" for note, names in files.items()]
+    plated = [n for n in (Path(c.source.path) for c in conversions) if _PLATE_NAMES.search(n.stem)]
+    if len(plated) > 1:
+        lines.append(
+            f"{_of_files([path.name for path in plated])}: named like wells, sites and channels of a plate; each "
+            "becomes an image of its own, as plates are not put together from names"
+        )
+    return lines
+
+
+def _of_files(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} files ({names[0]}, {names[1]}{' ...' * (len(names) > 2)})"
 
 
 def _ignore(event: Event) -> None:
@@ -260,7 +321,26 @@ def convert(
         OutputExistsError: something is at `dst` and neither flag was given, or it is not ours to replace.
         InputError: see `plan_convert`; also damage met while reading, and then the rest can be resumed.
     """
-    conversions = plan_convert(src, dst, config)
+    return run_conversions(
+        plan_convert(src, dst, config),
+        engine=engine,
+        on_event=on_event,
+        resume=resume,
+        overwrite=overwrite,
+        budget_bytes=budget_bytes,
+    )
+
+
+def run_conversions(
+    conversions: Sequence[Conversion],
+    *,
+    engine: Engine | None = None,
+    on_event: Callable[[Event], None] = _ignore,
+    resume: bool = False,
+    overwrite: bool = False,
+    budget_bytes: int | None = None,
+) -> tuple[Image, ...]:
+    """Do what `plan_convert` planned; see `convert`."""
     for conversion in conversions:
         _check_target(conversion.dst, resume=resume, overwrite=overwrite)
     own = engine or open_engine("threads")
@@ -328,7 +408,7 @@ def _clear(store: str) -> None:
         delete_blob(store, name)
     for name in sorted({key.partition("/")[0] for key in list_blobs(store, "")} - {".sketchscale"}):
         delete_blobs(store, name)
-    for run in sorted({key.split("/")[1] for key in list_blobs(store, ".sketchscale")} - {RUN}):
+    for run in sorted({key.split("/")[1] for key in list_blobs(store, ".sketchscale")} - {RUN, *MARKS}):
         delete_blobs(store, f".sketchscale/{run}")
 
 
@@ -345,6 +425,7 @@ def _make_arrays(conversion: Conversion, ledger: StoreLedger) -> None:
         source.dtype,
         (*leading, config.chunk, config.chunk),
         spacing=source.spacing or (1.0, 1.0),
+        depth=source.depth,
         unit="pixel" if source.spacing is None else "micrometer",
         channels=source.channels,
         version=config.version,

@@ -111,7 +111,7 @@ def _file_truth(path: str) -> FileTruth:
     source = open_source(path)
     if source.kind == "raster" and Path(path).suffix.lower() == ".png" and _has_palette(path):
         return FileTruth(source=source, shape=_plane_shape(source))
-    _check_labels(path, math.prod(source.shape[:-2]), source.dtype)
+    _check_labels(path, math.prod(source.stored_shape) // math.prod(source.shape[-2:]), source.dtype)
     return FileTruth(source=source, shape=_plane_shape(source))
 
 

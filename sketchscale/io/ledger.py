@@ -1,5 +1,6 @@
 """The ledger: which tasks of a run are done, what they returned, and what was committed. In storage, beside the output.
 
+    <store>/.sketchscale/zarr.json, .zarray                empty arrays, for readers of Zarr: see MARKS
     <store>/.sketchscale/<run>/run.json                    what the run is made of: the fingerprint
     <store>/.sketchscale/<run>/owner/...                   which process writes to it: `io.owner`
     <store>/.sketchscale/<run>/ledger/<stage>/<key>.json   one finished task and its result
@@ -42,15 +43,36 @@ from sketchscale.io.blobs import (
     sweep_dead,
 )
 from sketchscale.io.blobs import sweep_partials as _sweep
+from sketchscale.io.differences import differences
 from sketchscale.io.documents import parse_json
 from sketchscale.io.owner import Claim, Owner, check_owner, claim_of, current_owner, take
 from sketchscale.io.stages import StageParts, read_many
 from sketchscale.io.store import is_local, join_address
 
-__all__ = ["FINAL", "StoreLedger", "open_ledger", "reopen_ledger", "stored_fingerprint"]
+__all__ = ["FINAL", "MARKS", "StoreLedger", "open_ledger", "reopen_ledger", "stored_fingerprint"]
 
 FINAL = ("result", "image")
 """Commits that end a run: of results on an image, and of the image itself."""
+
+
+_ABOUT = {"about": "Records of the runs of sketchscale, no image data"}
+MARKS: dict[str, bytes] = {
+    "zarr.json": json.dumps({
+        "zarr_format": 3, "node_type": "array", "attributes": _ABOUT, "shape": [0], "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0, "codecs": [{"name": "bytes"}],
+    }).encode(),
+    ".zarray": json.dumps({
+        "zarr_format": 2, "shape": [0], "chunks": [1], "dtype": "|u1", "compressor": None, "fill_value": 0,
+        "order": "C", "filters": None,
+    }).encode(),
+}  # fmt: skip
+"""What makes `.sketchscale` an empty array of either format, by name.
+
+Readers of Zarr look at all that lies in a group, and warn of what they do not know; they do not look into arrays. A
+group would not do: they would look into it, and version 2 has no group that says it is empty.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +179,7 @@ class StoreLedger:
         claim = claim_of(self.store, self.run)
         if claim is not None:
             claim.forget()
+        _unmark(self.store)
 
     def clear_scratch(self) -> None:
         """Remove the arrays between stages; those of the result stay."""
@@ -295,12 +318,26 @@ def open_ledger(
         if clear is not None and (overwrite or (not there and claim.owner.epoch > 1)):
             clear()
         _sweep_strays(store, run, outputs)
+        if overwrite or not there:  # before the run's record: a run that is known is marked
+            _mark(store)
         claim.fresh = put_blob_if_absent(store, record, text.encode())
     except BaseException as error:
         claim.release(silently=isinstance(error, UnreachableError))
         raise
     identity = hashlib.sha256(text.encode()).hexdigest()
     return StoreLedger(store=store, run=run, identity=identity, scratch_root=scratch, owner=claim.owner)
+
+
+def _mark(store: str) -> None:
+    for name, document in MARKS.items():
+        put_blob_if_absent(store, f".sketchscale/{name}", document)
+
+
+def _unmark(store: str) -> None:
+    """Without runs there is nothing to mark."""
+    if not {key.split("/")[1] for key in list_blobs(store, ".sketchscale")} - MARKS.keys():
+        for name in MARKS:
+            delete_blob(store, f".sketchscale/{name}")
 
 
 def _sweep_strays(store: str, run: str, outputs: Sequence[str]) -> None:
@@ -353,18 +390,12 @@ def _check_same(store: str, run: str, record: Mapping[str, Json], fingerprint: M
         )
     old = record.get("fingerprint")
     old = old if isinstance(old, dict) else {}
-    differing = [n for n in sorted({*old, *fingerprint}) if old.get(n) != fingerprint.get(n)]
-    if differing:
-        told = ", ".join(f"{n} ({_short(old.get(n))} -> {_short(fingerprint.get(n))})" for n in differing)
+    if dict(old) != dict(fingerprint):
+        found = differences(old, fingerprint) or "the order or writing of its record"
         raise ResumeError(
-            f"{store}: the run {run!r} was made from something else: {told}; expected: the same; "
+            f"{store}: the run {run!r} was made from something else: {found}; expected: the same; "
             f"to fix: restore what changed, or --overwrite to start again"
         )
-
-
-def _short(value: object) -> str:
-    text = "absent" if value is None else str(value)
-    return text if len(text) <= 16 else f"{text[:12]}..."
 
 
 def _by(store: str, run: str) -> str:

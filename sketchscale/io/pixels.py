@@ -31,8 +31,10 @@ class PixelSource:
         dtype: numpy's name, native byte order; bool is read as uint8.
         channels: names; "red", "green", "blue" for colour images; empty when unknown.
         spacing: um per pixel (y, x); None when the file does not say.
+        depth: um from section to section; None when the file does not say.
         grain: (y, x) of what is decoded at once.
         interleaved: whether one read gives all channels, so that they should be read together.
+        notes: what the file does not say and was assumed, or what of it is left out: a line each.
     """
 
     path: str
@@ -44,8 +46,10 @@ class PixelSource:
     dtype: str
     channels: tuple[str, ...] = ()
     spacing: tuple[float, float] | None = None
+    depth: float | None = None
     grain: tuple[int, int] = (1, 1)
     interleaved: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def refuse(path: str, found: str, expected: str, fix: str) -> InputError:
@@ -75,13 +79,16 @@ def reading(path: str, where: str = "") -> Iterator[None]:
         raise _damaged(path + where, error) from error
 
 
-def describe(path: str, kind: str, stored: str, shape: Sequence[int], dtype: Any, **more: Any) -> PixelSource:
+def describe(
+    path: str, kind: str, stored: str, shape: Sequence[int], dtype: Any, *, alpha: bool = False, **more: Any
+) -> PixelSource:
     """A source from axes as stored; checks what every kind has to fulfil.
 
     Args:
         path: of the file. kind: key of its reader.
         stored, shape: axes as stored, and lengths along them.
         dtype: of the stored pixels.
+        alpha: the last sample of a pixel says how opaque it is: it is left out, and a note says so.
         more: further attributes of `PixelSource`.
 
     Raises:
@@ -102,7 +109,10 @@ def describe(path: str, kind: str, stored: str, shape: Sequence[int], dtype: Any
     kind_of = np.dtype(dtype)
     if kind_of.kind not in "biuf":
         raise refuse(path, f"pixels of type {kind_of}", "whole or floating point numbers", "convert the pixels")
-    channels = max(sizes.get("c", 1), sizes.get("s", 1))
+    alpha = alpha and sizes.get("s", 1) > 1
+    channels = max(sizes.get("c", 1), sizes.get("s", 1) - alpha)
+    if alpha:
+        more["notes"] = (*more.get("notes", ()), f"its alpha channel is left out{_how_to_keep(stored)}")
     axes = "".join(a for a in "tczyx" if a in "cyx" or sizes.get(a, 1) > 1)
     named = {**sizes, "c": channels}
     color = {3: ("red", "green", "blue"), 4: ("red", "green", "blue", "alpha")}
@@ -119,6 +129,11 @@ def describe(path: str, kind: str, stored: str, shape: Sequence[int], dtype: Any
     )
 
 
+def _how_to_keep(stored: str) -> str:
+    """With axes in which the samples of a pixel are channels like all others."""
+    return "" if "c" in stored else f"; --axes {stored.replace('s', 'c')} keeps it"
+
+
 def samples(stored: str) -> str:
     """Samples are channels; where both axes are there, one of them has length 1."""
     return stored.replace("s", "c") if "c" not in stored else stored
@@ -132,7 +147,7 @@ def stored_order(stored: str) -> tuple[int, ...]:
 def stored_box(source: PixelSource, box: Box) -> Box:
     """A box of `source.axes` as one of the stored axes."""
     wanted = dict(zip(source.axes, zip(box.start, box.stop, strict=True), strict=True))
-    if "s" in source.stored and dict(zip(source.stored, source.stored_shape, strict=True))["s"] > 1:
+    if dict(zip(source.stored, source.stored_shape, strict=True)).get("s", 1) > 1:
         wanted = {**wanted, "s": wanted["c"], "c": (0, 1)}
     pairs = [wanted.get(name, (0, 1)) for name in source.stored]
     return Box(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))

@@ -16,7 +16,7 @@ from zarr.core.sync import sync
 
 from sketchscale.errors import MissingDataError
 from sketchscale.io.blobs import get_blob, list_blobs
-from sketchscale.io.ledger import FINAL
+from sketchscale.io.ledger import FINAL, MARKS
 from sketchscale.io.owner import Owner, current_owner, lives, read_beat
 from sketchscale.io.store import open_store
 
@@ -61,7 +61,8 @@ def run_states(store: str) -> list[RunState]:
     [('stopped', {'predict': 1}, {'predict': 2})]
     """
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="status") as pool:
-        return list(pool.map(lambda run: _state(store, run), _children(store, _ROOT)))
+        runs = [name for name in _children(store, _ROOT) if name not in {*MARKS, "image.json"}]
+        return list(pool.map(lambda run: _state(store, run), runs))
 
 
 def _children(store: str, folder: str) -> list[str]:

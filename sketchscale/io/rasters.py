@@ -6,7 +6,6 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,8 @@ def open_npy(path: str, axes: str | None) -> PixelSource:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise refuse(path, "an archive of arrays", "one array (.npy)", "save the array with numpy.save")
-    return describe(path, "npy", axes or _plain_axes(path, array.shape), array.shape, array.dtype)
+    stored = axes or _plain_axes(path, array.shape)
+    return describe(path, "npy", stored, array.shape, array.dtype, notes=() if axes else _guessed(stored))
 
 
 def _plain_axes(path: str, shape: Sequence[int]) -> str:
@@ -38,6 +38,13 @@ def _plain_axes(path: str, shape: Sequence[int]) -> str:
     if len(shape) not in known:
         raise refuse(path, f"an array of {len(shape)} dimensions", "2 or 3", "name them with --axes, as in tczyx")
     return known[len(shape)]
+
+
+def _guessed(stored: str) -> tuple[str, ...]:
+    """What was assumed of an array with three axes."""
+    if stored == "cyx":
+        return ("its first axis is taken as channels; --axes zyx makes it sections, tyx time points",)
+    return ("its last axis is taken as colours; --axes zyx makes the first one sections",) if stored == "yxs" else ()
 
 
 def read_npy(source: PixelSource, box: Box) -> npt.NDArray[Any]:
@@ -85,9 +92,8 @@ def open_raster(path: str, axes: str | None) -> PixelSource:
     if math.prod(shape) * np.dtype(dtype).itemsize > _RASTER_BYTES:
         raise refuse(path, f"{shape[1]} x {shape[0]} px in one piece", "at most 8 GiB of pixels", "save a tiled TIFF")
     grain = (shape[0], shape[1])
-    names = ("grey", "alpha") if mode == "LA" else None
-    source = describe(path, "raster", axes or stored, shape, dtype, grain=grain, interleaved=True)
-    return source if names is None else replace(source, channels=names)
+    alpha = mode in ("LA", "RGBA")
+    return describe(path, "raster", axes or stored, shape, dtype, alpha=alpha, grain=grain, interleaved=True)
 
 
 def _raster_mode(image: PIL.Image.Image) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -79,6 +79,7 @@ def open_tiff(path: str, axes: str | None) -> PixelSource:
         series = tiff.series[0]
         page = series.keyframe
         stored = axes or _tiff_axes(series.axes)
+        said = [] if axes else _page_notes(series)
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             raise refuse(path, "a TIFF with a palette", "grey or RGB", "export it as RGB")
         source = describe(
@@ -89,18 +90,54 @@ def open_tiff(path: str, axes: str | None) -> PixelSource:
             series.dtype,
             grain=_grain(page, series),
             interleaved=page.samplesperpixel > 1 and int(page.planarconfig) == 1,
+            alpha=bool(page.extrasamples) and int(page.extrasamples[-1]) in _ALPHA,
         )
         _check_layout(path, series, source)
         root = _check_xml(path, tiff.pages.first.description)
-        spacing, names = _ome(root) if root is not None else (_tiff_spacing(tiff), ())
-    channels = names if names and len(names) == source.shape[source.axes.index("c")] else source.channels
-    return replace(source, spacing=spacing, channels=channels)
+        found = _ome(root) if root is not None else _tiff_sizes(tiff)
+        if len(tiff.series) > 1:
+            said.append(f"it holds {len(tiff.series)} images; the first is converted")
+    count = source.shape[source.axes.index("c")]
+    return replace(
+        source,
+        spacing=found.spacing,
+        depth=found.depth,
+        channels=found.channels if len(found.channels) == count else source.channels,
+        notes=(*source.notes, *said, *found.notes),
+    )
+
+
+_ALPHA = (1, 2)
+"""Values of the tag ExtraSamples for opacity, multiplied into the colours or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What the metadata say: sizes in um, names of the channels, and what about it has to be told."""
+
+    spacing: tuple[float, float] | None = None
+    depth: float | None = None
+    channels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _page_notes(series: Any) -> list[str]:
+    """That pages were taken as sections, where the file says nothing about them."""
+    unknown = [n for axis, n in zip(series.axes.lower(), series.shape, strict=True) if axis in _UNKNOWN and n > 1]
+    if len(unknown) != 1 or "z" in series.axes.lower():
+        return []
+    rest = "yxs" if "s" in series.axes.lower() else "yx"
+    others = f"t{rest} makes them time points" if "s" in rest else f"c{rest} makes them channels, t{rest} time points"
+    return [f"its {unknown[0]} pages are taken as sections (z), as it does not say what they are; --axes {others}"]
+
+
+_UNKNOWN = "qihrea"
 
 
 def _tiff_axes(found: str) -> str:
     """Ours: pages of an unnamed kind are slices (z) unless that name is taken."""
     axes = found.lower()
-    for unknown in "qihrea":
+    for unknown in _UNKNOWN:
         free = next((name for name in "zct" if name not in axes), None)
         if unknown in axes and free is not None:
             axes = axes.replace(unknown, free)
@@ -145,16 +182,16 @@ def _check_page(path: str, page: Any, segments: int, size: int) -> None:
         raise refuse(path, "the file ends before its pixels do", "a complete file", "copy it again")
 
 
-def _ome(root: ElementTree.Element) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """Spacing and channel names of the first image."""
+def _ome(root: ElementTree.Element) -> _Said:
+    """Sizes and channel names of the first image."""
     space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
     pixels = root.find(f"{space}Image/{space}Pixels")
     if pixels is None:
-        return None, ()
-    spacing = [_length(pixels.get(f"PhysicalSize{a}"), pixels.get(f"PhysicalSize{a}Unit", "µm")) for a in "YX"]
+        return _Said()
+    z, y, x = (_length(pixels.get(f"PhysicalSize{a}"), pixels.get(f"PhysicalSize{a}Unit", "µm")) for a in "ZYX")
     names = tuple(channel.get("Name") or "" for channel in pixels.findall(f"{space}Channel"))
-    y, x = spacing
-    return (y, x) if y is not None and x is not None else None, names if all(names) else ()
+    spacing = (y, x) if y is not None and x is not None else None
+    return _Said(spacing=spacing, depth=z, channels=names if all(names) else ())
 
 
 def _length(value: str | None, unit: str) -> float | None:
@@ -166,20 +203,29 @@ def _length(value: str | None, unit: str) -> float | None:
     return length if math.isfinite(length) and length > 0 else None
 
 
-def _tiff_spacing(tiff: Any) -> tuple[float, float] | None:
+_SMALLEST_UM, _LARGEST_UM = 1e-3, 50.0
+
+
+def _tiff_sizes(tiff: Any) -> _Said:
     """From ImageJ's unit, else from the resolution in cm or inches where that is a microscope's, not a printer's.
 
     72, 96 or 300 dots per inch (85 um and more) are what image editors write into every file.
     """
-    page = tiff.pages.first
-    unit = str((tiff.imagej_metadata or {}).get("unit", "")) if tiff.is_imagej else ""
-    if not unit:
-        unit = {2: "inch", 3: "cm"}.get(int(page.resolutionunit or 1), "")
-    sizes = [_per_pixel(page, tag, unit) for tag in ("YResolution", "XResolution")]
-    y, x = sizes
-    if y is None or x is None or (not tiff.is_imagej and max(y, x) > 50):
-        return None
-    return (y, x)
+    page, imagej = tiff.pages.first, (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+    unit = str(imagej.get("unit", ""))
+    if _length("1", unit) is not None:
+        y, x = (_per_pixel(page, tag, unit) for tag in ("YResolution", "XResolution"))
+        depth = _length(str(imagej.get("spacing", "")), str(imagej.get("zunit", unit)))
+        return _Said(spacing=(y, x) if y is not None and x is not None else None, depth=depth)
+    unit = {2: "inch", 3: "cm"}.get(int(page.resolutionunit or 1), "")
+    y, x = (_per_pixel(page, tag, unit) for tag in ("YResolution", "XResolution"))
+    if y is None or x is None:
+        return _Said()
+    size = f"{x:g} x {y:g} um" if x != y else f"{x:g} um"
+    if max(y, x) > _LARGEST_UM or min(y, x) < _SMALLEST_UM:
+        return _Said(notes=(f"its resolution, {size} per pixel, is a printer's or a screen's and is not used",))
+    note = f"its pixel size, {size}, is taken from the TIFF's resolution; --spacing corrects it"
+    return _Said(spacing=(y, x), notes=(note,))
 
 
 def _per_pixel(page: Any, tag: str, unit: str) -> float | None:

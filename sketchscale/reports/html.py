@@ -104,6 +104,7 @@ class ReportData:
         confusion: classes of the classifier, and how many held-out objects of each it took for each.
         overviews: whole images; the first is shown large (make it 1400 px wide), the others half as wide (700 px).
         crops: enlarged pieces, square (480 px).
+        not_shown: names of images of which there is no picture.
         provenance: versions, hashes, device, by name. command: as typed. config: the resolved configuration, as text.
     """
 
@@ -120,6 +121,7 @@ class ReportData:
     confusion: tuple[tuple[str, ...], tuple[tuple[int, ...], ...]] | None = None
     overviews: tuple[Picture, ...] = ()
     crops: tuple[Picture, ...] = ()
+    not_shown: tuple[str, ...] = ()
     seams: SeamCheck | None = None
     training: TrainingLog | None = None
     accuracy: tuple[AccuracyRow, ...] = ()
@@ -154,7 +156,7 @@ def render(data: ReportData) -> str:
         held_out_section(data.confusion),
         _pictures(data),
         _accuracy(data.accuracy),
-        _seams(data.seams),
+        _seams(data.seams, data.total),
         _training(data.training),
         _provenance(data),
     ]
@@ -285,9 +287,20 @@ def _pictures(data: ReportData) -> Markup:
     others = element("div", *map(picture_figure, data.overviews[1:]), class_="others") if data.overviews[1:] else ""
     crops = element("div", *map(picture_figure, data.crops), class_="crops") if data.crops else ""
     key = color_key(data.classes)
+    rest = _not_shown(data)
     return section(
-        "Pictures", "Outlines lie inside their objects", switch, large, others, crops, key, class_="pictures"
+        "Pictures", "Outlines lie inside their objects", switch, large, others, crops, rest, key, class_="pictures"
     )
+
+
+def _not_shown(data: ReportData) -> Markup:
+    if not data.not_shown:
+        return Markup("")
+    names = ", ".join(data.not_shown)
+    said = f"{number(len(data.not_shown))} of {number(len(data.rows))} images have no picture here"
+    if len(data.not_shown) <= _FEW_ROWS:
+        return element("p", f"{said}: {names}.", class_="explained")
+    return element("details", element("summary", said), element("p", names))
 
 
 def _accuracy(rows: Sequence[AccuracyRow]) -> Markup:
@@ -319,9 +332,11 @@ def _accuracy_row(row: AccuracyRow, thresholds: Sequence[float]) -> Markup:
     return element("tr", element("td", row.image), *(element("td", value) for value in values))
 
 
-def _seams(seams: SeamCheck | None) -> Markup:
+def _seams(seams: SeamCheck | None, objects: int) -> Markup:
     if seams is None:
         return Markup("")
+    if seams.passed and not objects:
+        return section("Seams", "", element("p", "No object was found that a seam could cut.", class_="explained"))
     verdict = "No object is cut at a seam" if seams.passed else "The seam audit failed"
     state = "verdict" if seams.passed else "verdict failure"
     return section(

@@ -25,6 +25,7 @@ import torch
 
 from sketchscale.errors import InputError, MissingDataError, ResumeError
 from sketchscale.io.blobs import delete_blob, get_blob, put_blob
+from sketchscale.io.differences import differences
 from sketchscale.io.store import is_local, join_address, local_path
 from sketchscale.losses import BatchTargets
 from sketchscale.training.config import Step, TrainingConfig
@@ -222,9 +223,11 @@ def check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Seque
     Raises:
         ResumeError: names what differs.
     """
+    # A stored state of an earlier version lacks the newer settings, which then count as None.
     differing = sorted(k for k in {*stored, *wanted} if k not in free and stored.get(k) != wanted.get(k))
     if differing:
+        found = differences(*({k: one.get(k) for k in differing} for one in (stored, wanted)))
         raise ResumeError(
-            f"the training to resume differs in {', '.join(differing)}; expected: the same configuration; "
+            f"the training to resume differs in {found}; expected: the same configuration; "
             f"to fix: set it back, or start again with --overwrite"
         )

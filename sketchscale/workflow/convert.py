@@ -7,7 +7,7 @@ from typing import Any
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.io.convert import ConvertConfig, convert, plan_convert
+from sketchscale.io.convert import Conversion, ConvertConfig, conversion_notes, plan_convert, run_conversions
 from sketchscale.io.image import Image
 from sketchscale.workflow.runner import Runner, StageLine, quiet
 
@@ -20,34 +20,50 @@ def convert_images(
     config: ConvertConfig | None = None,
     execution: Execution | None = None,
     on_event: Callable[[Event], None] = quiet,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
-    """Write the images; one record each: address, shape, axes, dtype, levels, summary. See `io.convert.convert`."""
+    """Write the images; one record each: address, shape, axes, dtype, levels, spacing_um, notes, summary.
+
+    Args:
+        say: gets a line of what a file does not say and was assumed, or what of it is left out, before anything is
+            written; also in the records' `notes`.
+
+    See `io.convert.convert` for the rest.
+    """
     execution = execution or Execution()
+    conversions = plan_convert(source, target, config)
+    for line in conversion_notes(conversions):
+        say(line)
     with Runner(execution, on_event) as runner:
-        images = convert(
-            source,
-            target,
-            config=config,
+        images = run_conversions(
+            conversions,
             engine=runner.engine,
             on_event=on_event,
             resume=execution.resume,
             overwrite=execution.overwrite,
             budget_bytes=execution.budget_bytes,
         )
-    return [_record(image) for image in images]
+    return [_record(image, conversion) for image, conversion in zip(images, conversions, strict=True)]
 
 
 def plan_images(
-    source: str, target: str, config: ConvertConfig | None = None, execution: Execution | None = None
+    source: str,
+    target: str,
+    config: ConvertConfig | None = None,
+    execution: Execution | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[StageLine, ...]:
     """What `convert_images` would do; nothing is written."""
+    conversions = plan_convert(source, target, config)
+    for line in conversion_notes(conversions):
+        say(line)
     with Runner(execution or Execution()) as runner:
-        for conversion in plan_convert(source, target, config):
+        for conversion in conversions:
             runner.dry(conversion.pixels)
         return tuple(runner.stages)
 
 
-def _record(image: Image) -> dict[str, Any]:
+def _record(image: Image, conversion: Conversion) -> dict[str, Any]:
     plane_shape, axes = image.shapes[0], image.metadata.order
     dtype = image.plane(t=0 if "t" in axes else None, z=0 if "z" in axes else None).dtype
     size = " x ".join(map(str, plane_shape))
@@ -57,5 +73,14 @@ def _record(image: Image) -> dict[str, Any]:
         "axes": axes,
         "dtype": dtype,
         "levels": len(image.shapes),
+        "spacing_um": _spacing_um(conversion),
+        "notes": list(conversion.source.notes),
         "summary": f"{size} ({axes}) {dtype}, {len(image.shapes)} levels, OME-Zarr {image.metadata.version}",
     }
+
+
+def _spacing_um(conversion: Conversion) -> dict[str, float]:
+    """um per pixel along each axis that has one; empty when unknown."""
+    source = conversion.source
+    found = {} if source.spacing is None else dict(zip("yx", source.spacing, strict=True))
+    return found if source.depth is None else {"z": source.depth, **found}

@@ -136,14 +136,15 @@ def summarize(compared: Sequence[Compared], thresholds: Sequence[float] = THRESH
         compared: at least one.
 
     Returns:
-        JSON: `images` (the figures of each, as `evaluate` gives them), `by_image` and `pooled`. Of a single image, its
-        figures stand at the top level too.
+        JSON. Of several images: `images` (the figures of each, as `evaluate` gives them), `by_image` and `pooled`. Of
+        a single image its figures alone, as `evaluate` gives them: mean and pool would repeat them.
     """
     records = [_record(one, thresholds) for one in compared]
+    if len(records) == 1:
+        return records[0]
     scores = [score_overlaps(one.overlaps, thresholds) for one in compared]
     pooled = score_overlaps(join_images(one.overlaps for one in compared), thresholds)
-    top = records[0] if len(records) == 1 else {}
-    return {**top, "images": records, "by_image": mean_figures(scores), "pooled": pooled.as_dict()}
+    return {"images": records, "by_image": mean_figures(scores), "pooled": pooled.as_dict()}
 
 
 def _record(compared: Compared, thresholds: Sequence[float]) -> dict[str, Any]:
@@ -152,13 +153,13 @@ def _record(compared: Compared, thresholds: Sequence[float]) -> dict[str, Any]:
 
 
 def write_scores(summary: dict[str, Any], out: str) -> str:
-    """The summary as CSV: a row for each image, then `by_image` and `pooled`; curves are columns such as ap_0.5.
+    """Write the summary as CSV: a row for each image, of several also `by_image` and `pooled`; columns as ap_0.5.
 
     Raises:
         OutputError: it cannot be written.
     """
-    rows = [_flat(record) for record in summary["images"]]
-    rows += [{"image": name, **_flat(summary[name])} for name in ("by_image", "pooled")]
+    rows = [_flat(record) for record in summary.get("images", [summary])]
+    rows += [{"image": name, **_flat(summary[name])} for name in ("by_image", "pooled") if name in summary]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -3,13 +3,13 @@
     tables/<labels> ──rows, a group at a time──▶ csv, parquet, pycytominer     memory: one group
                     ──all rows──────────────────▶ anndata (.h5ad)              memory: the table
 
-The file appears whole or not at all. Every format says which image, plate, well and field its rows are of, so tables of
-several images can be put together.
+The file appears whole or not at all. Every format says which image, plate, well and field its rows are of. A plate
+becomes one table of all its images; a column that only some of them have is empty for the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,13 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 
-from sketchscale.errors import InputError, SetupError, UnknownNameError
+from sketchscale.errors import InputError, MissingDataError, SetupError, UnknownNameError
 from sketchscale.io.image import open_image
 from sketchscale.io.table import read_batches, require_table, write_table
 from sketchscale.io.user_files import require_local, writing_file
 from sketchscale.objects.measurement.profiles import compartment_of, pycytominer_batches
-from sketchscale.workflow.count import well_of
+from sketchscale.workflow.count import missing_wells, well_of
+from sketchscale.workflow.images import expand
 from sketchscale.workflow.runner import refuse_existing
 
 __all__ = ["FORMATS", "PROFILES", "ExportResult", "check_profile", "export_table", "write_profile"]
@@ -37,11 +38,20 @@ _POSITIONS = ("label", "y", "x", "z", "y_um", "x_um", "z_um")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """What was written."""
+    """What was written.
+
+    Attributes:
+        image: the image or plate.
+        n: rows.
+        images: how many images they are of.
+        missing: what has no rows and why: images that were not measured, wells of the plate without an image.
+    """
 
     image: str
     path: str
     n: int
+    images: int = 1
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +99,37 @@ def _writer(file: IO[bytes], path: str, schema: pyarrow.Schema) -> Iterator[Call
             yield text.write_batch
 
 
+def _joined(streams: Sequence[Callable[[], Batches]], path: str) -> Batches:
+    """Rows of one table after those of the other, all with the columns of all.
+
+    Raises:
+        InputError: columns of one name that hold text in one table and numbers in another.
+    """
+    if len(streams) == 1:
+        return streams[0]()
+    firsts = [next(iter(stream())) for stream in streams]
+    schemas = [first.schema.remove_metadata() for first in firsts]
+    try:
+        schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
+    except pyarrow.ArrowException as error:
+        raise InputError.of(
+            found=f"{path}: tables that do not fit together ({str(error).splitlines()[0][:120]})",
+            expected="tables of one kind",
+            fix="measure all images with the same options, or export them one by one",
+        ) from error
+    return (_with_columns(batch, schema) for stream in streams for batch in stream())
+
+
+def _with_columns(batch: pyarrow.RecordBatch, schema: pyarrow.Schema) -> pyarrow.RecordBatch:
+    columns = [
+        batch.column(field.name).cast(field.type)
+        if field.name in batch.schema.names
+        else pyarrow.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
+
+
 def _write_rows(batches: Batches, path: str) -> int:
     """Rows into a file of the kind that its name says, one batch in memory."""
     rows = 0
@@ -101,16 +142,19 @@ def _write_rows(batches: Batches, path: str) -> int:
     return rows
 
 
-def _plain(source: _Source, path: str) -> int:
-    return _write_rows(source.batches(), path)
+def _plain(sources: Sequence[_Source], path: str) -> int:
+    return _write_rows(_joined([source.batches for source in sources], path), path)
 
 
-def _pycytominer(source: _Source, path: str) -> int:
-    return _write_rows(source.profile(), path)
+def _pycytominer(sources: Sequence[_Source], path: str) -> int:
+    return _write_rows(_joined([source.profile for source in sources], path), path)
 
 
-def _anndata(source: _Source, path: str) -> int:
-    """X: numbers; obs: label, position, class and the like; obsm["spatial"]: (x, y) in px, as squidpy wants them."""
+def _anndata(sources: Sequence[_Source], path: str) -> int:
+    """X: numbers; obs: label, position, class and the like; obsm["spatial"]: (x, y) in px, as squidpy wants them.
+
+    Rows are named after their labels, of several images after image and label, which are the regions then.
+    """
     try:
         import anndata
     except ImportError as error:
@@ -118,17 +162,24 @@ def _anndata(source: _Source, path: str) -> int:
             "--format anndata needs the package anndata; expected: it is installed; "
             "to fix: pip install 'sketchscale[anndata]'"
         ) from error
-    table = pyarrow.Table.from_batches(list(source.batches()))
+    several = len(sources) > 1
+    table = pyarrow.Table.from_batches(list(_joined([source.batches for source in sources], path)))
     names = [name for name in table.column_names if _is_measured(table.schema.field(name))]
     numbers = [np.asarray(table.column(name).to_numpy(), np.float64) for name in names]
     frame = table.drop_columns(names).to_pandas()
-    frame.index = frame["label"].astype(str).to_numpy()
-    frame["region"] = source.labels
+    for name in frame.columns[frame.isna().any()]:  # of images without this column: HDF5 has no mixed types
+        if frame[name].dtype.kind != "f":
+            is_flag = pyarrow.types.is_boolean(table.field(name).type)
+            frame[name] = frame[name].astype("boolean" if is_flag else "category")
+    label = frame["label"].astype(str)
+    frame.index = (frame["image"] + ":" + label if several else label).to_numpy()
+    frame["region"] = frame["image"] if several else sources[0].labels
     data = anndata.AnnData(X=np.stack(numbers, axis=1) if names else np.zeros((len(frame), 0)), obs=frame)
     data.var_names = names
     data.obsm["spatial"] = np.stack([table.column(name).to_numpy() for name in ("x", "y")], axis=1)
     data.obs["region"] = data.obs["region"].astype("category")
-    data.uns["spatialdata_attrs"] = {"region": source.labels, "region_key": "region", "instance_key": "label"}
+    region = [source.image for source in sources] if several else sources[0].labels
+    data.uns["spatialdata_attrs"] = {"region": region, "region_key": "region", "instance_key": "label"}
     with writing_file(require_local(path)) as file:
         data.write_h5ad(Path(file.name))
     return int(data.n_obs)
@@ -141,7 +192,7 @@ def _is_measured(field: pyarrow.Field) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Format:
-    write: Callable[[_Source, str], int]
+    write: Callable[[Sequence[_Source], str], int]
     suffixes: tuple[str, ...]
 
 
@@ -166,18 +217,19 @@ def export_table(
     compartment: str | None = None,
     overwrite: bool = False,
 ) -> ExportResult:
-    """Write the table of an image's objects as a file.
+    """Write the table of an image's objects as a file, of a plate one table of all its images.
 
     Args:
+        address: of an image or a plate; or a glob pattern.
         labels: name of the labels that were measured.
         out: file; its ending has to be one of the format's.
         format: one of FORMATS.
         compartment: prefix of pycytominer's names; from the name of the labels when None.
 
     Raises:
-        MissingDataError: the labels were not measured.
+        MissingDataError: the labels were not measured, of a plate in no image.
         UnknownNameError: no such format or compartment.
-        InputError: another ending.
+        InputError: another ending, or tables that do not fit together.
         OutputExistsError: the file is there.
         SetupError: the format needs a package that is not installed.
     """
@@ -190,8 +242,29 @@ def export_table(
             fix="rename --out, or choose another --format",
         )  # fmt: skip
     refuse_existing(out, overwrite=overwrite)
-    source = _source(address, labels, compartment)
-    return ExportResult(image=source.image, path=out, n=chosen.write(source, out))
+    sources, missing = _sources(address, labels, compartment)
+    n = chosen.write(sources, out)
+    return ExportResult(image=address, path=out, n=n, images=len(sources), missing=missing)
+
+
+def _sources(address: str, labels: str, compartment: str | None) -> tuple[list[_Source], tuple[str, ...]]:
+    """Tables of the images behind an address, and what has none.
+
+    Raises:
+        MissingDataError: no image has one.
+    """
+    addresses = expand([address])
+    sources: list[_Source] = []
+    missing: list[str] = []
+    for one in addresses:
+        try:
+            sources.append(_source(one, labels, compartment))
+        except MissingDataError:
+            if one == addresses[-1] and not sources:
+                raise
+            missing.append(f"{one}: no table {labels!r}")
+    missing += [f"{plate}: well {well} has no image" for plate, well in missing_wells([address])]
+    return sources, tuple(missing)
 
 
 def check_profile(profile: str | None) -> None:

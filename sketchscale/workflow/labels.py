@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sketchscale.errors import InputError, OutputError
 from sketchscale.geometry import block_shape, tile_cover
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
+from sketchscale.io.metadata import UNITS_UM
 from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.sources import SUFFIXES, source_identity
@@ -116,7 +118,10 @@ def _import(
 
 
 def export_labels(address: str, labels: str, out: str, *, overwrite: bool = False) -> str:
-    """Write a label image as a tiled TIFF of 32 bits, tile by tile.
+    """Write a label image as a tiled OME-TIFF of 32 bits, tile by tile.
+
+    Pixel size and distance of sections stand in its OME-XML, which Fiji (Bio-Formats) and QuPath read, and the pixel
+    size in the resolution tags as well. (ImageJ's own TIFF has no whole numbers of 32 bits.)
 
     Args:
         out: the file to write; it appears when it is complete.
@@ -133,8 +138,10 @@ def export_labels(address: str, labels: str, out: str, *, overwrite: bool = Fals
 
     target = require_local(out)
     refuse_existing(out, overwrite=overwrite)
-    source = stored_labels(open_image(address).label_image(labels))
+    image = open_image(address).label_image(labels)
+    source = stored_labels(image)
     shape = source_shape(source)
+    axes, sizes = "ZYX"[-len(shape) :], _sizes_um(image)
     part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -146,8 +153,15 @@ def export_labels(address: str, labels: str, out: str, *, overwrite: bool = Fals
             tile=(_TILE, _TILE),
             compression="zlib",
             bigtiff=True,
-            metadata={"axes": "ZYX"[-len(shape) :]},
             photometric="minisblack",
+            ome=True,
+            metadata={
+                "axes": axes,
+                "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, image.identity())),  # else one of this machine and time
+                **_physical({a: um for a, um in sizes.items() if a in axes}),
+            },
+            resolution=(1e4 / sizes["X"], 1e4 / sizes["Y"]) if sizes else None,
+            resolutionunit="CENTIMETER" if sizes else None,
         )
         part.replace(target)
     except OSError as error:
@@ -155,6 +169,20 @@ def export_labels(address: str, labels: str, out: str, *, overwrite: bool = Fals
     finally:
         part.unlink(missing_ok=True)
     return f"{out}: {' x '.join(map(str, shape))} labels"
+
+
+def _sizes_um(labels: Image) -> dict[str, float]:
+    """um per pixel along Y and X, and along Z where it is known; empty when the pixel size is unknown."""
+    metadata = labels.metadata
+    if metadata.unit == "pixel":
+        return {}
+    scale = zip(metadata.axes, metadata.levels[0].scale, strict=True)
+    return {a.name.upper(): s * UNITS_UM[a.unit] for a, s in scale if a.name in "zyx" and a.unit in UNITS_UM}
+
+
+def _physical(sizes: Mapping[str, float]) -> dict[str, float | str]:
+    """As OME names them."""
+    return {f"PhysicalSize{a}": um for a, um in sizes.items()} | {f"PhysicalSize{a}Unit": "µm" for a in sizes}
 
 
 def _tiles(source: LabelSource, shape: tuple[int, ...]) -> Iterator[npt.NDArray[Any]]:

@@ -34,20 +34,23 @@ from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import open_image
 from sketchscale.io.ledger import reopen_ledger
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.plate import Plate, open_plate
 from sketchscale.io.store import split_address
 from sketchscale.io.table import read_table, require_table
 from sketchscale.io.user_files import put_file
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
-from sketchscale.reports.plate import FieldTable, class_names, count_fields
+from sketchscale.reports.plate import CountRow, FieldTable, class_names, count_fields, count_wells
 from sketchscale.reports.strokes import StrokeRow
+from sketchscale.workflow.count import well_of
+from sketchscale.workflow.empty_results import why_empty
 from sketchscale.workflow.evaluate import evaluate
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.runner import Runner, refuse_existing
 
 __all__ = ["draw_sketch", "write_report"]
 
-_OVERVIEWS, _CROPS, _SCREEN = 4, 6, 2048
+_OVERVIEWS, _CROPS, _SCREEN, _NAMES = 4, 6, 2048, 24
 _PLATE = 16384
 _LOW, _HIGH = 0.5, 99.8
 _SIZE_COLUMNS = (
@@ -139,7 +142,8 @@ def _committed(setting: LabelSetting, labels: str) -> dict[str, Any]:
 
 
 def _data(shown: Sequence[_Shown], labels: str, *, title: str, model: str | None, truths: Sequence[str]) -> ReportData:
-    rows = count_fields(FieldTable(image=one.name, table=one.table) for one in shown)
+    rows = count_fields(_field_table(one) for one in shown)
+    plates = _plates(shown)
     classes = class_names(rows)
     return ReportData(
         title=title or f"{labels} in {len(shown)} images" if len(shown) != 1 else title or shown[0].name,
@@ -147,11 +151,13 @@ def _data(shown: Sequence[_Shown], labels: str, *, title: str, model: str | None
         thing=labels,
         rows=rows,
         classes=classes,
-        notes=tuple(_notes(shown)),
+        wells=_wells(rows, plates),
+        notes=(*_notes(shown), *_left_out(shown, plates)),
         sizes=_sizes(shown, classes),
         confusion=_confusion(shown, labels),
         overviews=tuple(_overview(one, classes, 1400 if i == 0 else 700) for i, one in enumerate(shown[:_OVERVIEWS])),
         crops=tuple(_crops(shown, classes)),
+        not_shown=tuple(one.name for one in shown[_OVERVIEWS:]),
         seams=_seams(shown),
         training=_training(shown, model),
         accuracy=tuple(_accuracy(shown, labels, truths)),
@@ -164,9 +170,54 @@ def _data(shown: Sequence[_Shown], labels: str, *, title: str, model: str | None
 def _notes(shown: Sequence[_Shown]) -> Iterable[Note]:
     for one in shown:
         if one.table.num_rows == 0:
-            yield Note(level="warning", text=f"{one.name}: no object was found.")
+            yield Note(level="warning", text=f"{one.name}: {_why_empty(one)}.")
         if absent := one.result.get("absent_chunks", 0):
             yield Note(level="warning", text=f"{one.name}: {absent} chunks are not stored and were read as zeros.")
+
+
+def _field_table(one: _Shown) -> FieldTable:
+    plate, well = well_of(one.setting.image.address)
+    return FieldTable(image=one.name, table=one.table, plate=Path(plate).name, well=well)
+
+
+def _why_empty(one: _Shown) -> str:
+    """As far as the segmentation noted it; "no object was found" alone for labels of another tool."""
+    known = one.result.get("empty", {})
+    if one.result.get("n"):
+        return f"no object was measured, of {one.result['n']} that segmentation found"
+    return why_empty(known)
+
+
+def _plates(shown: Sequence[_Shown]) -> list[Plate]:
+    """The plates that the images are fields of."""
+    return [open_plate(plate) for plate in sorted({well_of(one.setting.image.address)[0] for one in shown} - {""})]
+
+
+def _wells(rows: Sequence[CountRow], plates: Sequence[Plate]) -> tuple[CountRow, ...]:
+    """Counts of the wells that are shown, and those where no image is."""
+    in_wells = [row for row in rows if row.well]
+    empty = {(Path(plate.address).name, well) for plate in plates for well in plate.missing}
+    planned: dict[str, list[str]] = {}
+    for plate, well in sorted({(row.plate, row.well) for row in in_wells} | empty):
+        planned.setdefault(plate, []).append(well)
+    return count_wells(in_wells, planned) if in_wells else ()
+
+
+def _left_out(shown: Sequence[_Shown], plates: Sequence[Plate]) -> Iterable[Note]:
+    """Fields and wells of the plates that this report does not have."""
+    addresses = {one.setting.image.address.rstrip("/") for one in shown}
+    for plate in plates:
+        name = Path(plate.address).name
+        absent = [_name(one.address) for one in plate.fields if one.address.rstrip("/") not in addresses]
+        if absent:
+            yield Note(level="info", text=f"{name}: not in this report: {_listed(absent)}.")
+        if plate.missing:
+            yield Note(level="info", text=f"{name}: wells without an image: {_listed(plate.missing)}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ", ".join(names[:_NAMES]) + more
 
 
 def _sizes(shown: Sequence[_Shown], classes: Sequence[str]) -> Sizes:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from sketchscale import __version__
@@ -33,6 +33,7 @@ from sketchscale.io.new_images import commit_labels, create_labels, delete_label
 from sketchscale.io.planes import count_absent
 from sketchscale.io.pyramid import plan_level
 from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
+from sketchscale.workflow.empty_results import empty_facts
 from sketchscale.workflow.runner import (
     Runner,
     StageLine,
@@ -64,6 +65,7 @@ class SegmentResult:
         audit: what the seam audit looked at and found.
         stages: tasks, declared memory and seconds of each stage.
         absent_chunks: input chunks that a sparse image does not store; read as zeros.
+        empty: what is known of why nothing was found, see `workflow.empty_results`; empty when something was.
     """
 
     image: str
@@ -72,6 +74,7 @@ class SegmentResult:
     audit: SeamAudit
     stages: tuple[StageLine, ...]
     absent_chunks: int
+    empty: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +166,7 @@ class _Segmentation:
             audit=SeamAudit(**committed["audit"]),
             stages=tuple(self.runner.stages),
             absent_chunks=committed["absent_chunks"],
+            empty=committed.get("empty", {}),
         )
 
     def _outline_everything(self, ledger: StoreLedger) -> dict[str, Any]:
@@ -179,6 +183,8 @@ class _Segmentation:
         provenance = self._provenance(ranges, found.count, found.refined)
         commit_labels(job.image, job.options.labels, attributes={"sketchscale": provenance})
         result = {"n": found.count, "audit": asdict(found.audit), "absent_chunks": absent, "block": list(job.block)}
+        if not result["n"]:
+            result["empty"] = empty_facts(fields, job.integration, job.model.provenance)
         ledger.commit("result", {**result, "metadata": job.image.metadata_digest()})
         return result
 

@@ -58,6 +58,7 @@ from sketchscale.prediction.volume import (
     volume_grids,
     write_box_of,
 )
+from sketchscale.workflow.empty_results import empty_facts
 from sketchscale.workflow.precision import kept_by_run
 from sketchscale.workflow.runner import (
     Runner,
@@ -319,6 +320,7 @@ class _VolumeSegmentation:
             audit=SeamAudit(**committed["audit"]),
             stages=tuple(self.runner.stages),
             absent_chunks=committed["absent_chunks"],
+            empty=committed.get("empty", {}),
         )
 
     def _outline_everything(self, ledger: StoreLedger) -> dict[str, Any]:
@@ -341,6 +343,8 @@ class _VolumeSegmentation:
         provenance = self._provenance(ranges, objects.count)
         commit_labels(job.image, job.options.labels, attributes={"sketchscale": provenance})
         result = {"n": objects.count, "audit": asdict(audit), "absent_chunks": absent, "block": list(job.block)}
+        if not result["n"]:
+            result["empty"] = empty_facts(stored, job.integration, job.model.provenance)
         ledger.commit("result", result)
         return result
 

@@ -43,7 +43,7 @@ def test_a_run_that_is_there_needs_a_decision(store):
     opened(store).record("a", "0", 1)
     with pytest.raises(OutputExistsError, match="--resume to continue it, --overwrite"):
         opened(store)
-    with pytest.raises(ResumeError, match=r"config \(def -> xyz\), device \(absent -> gpu\);"):
+    with pytest.raises(ResumeError, match=r": config: def -> xyz, device: absent -> gpu;"):
         opened(store, "run", {**_MADE_OF, "config": "xyz", "device": "gpu"}, resume=True)
     with pytest.raises(InputError, match="one of them"):
         opened(store, resume=True, overwrite=True)

@@ -110,7 +110,7 @@ def test_one_of_several_that_fails_is_named_and_the_others_are_scored(
     images = [p[0] for p in pair]
     assert run(["evaluate", *images, "--truth", str(tmp_path / "*.tif"), "--engine", "serial", "--json"]) == 3
     out, err = capsys.readouterr()
-    assert len(json.loads(out)["images"]) == 1
+    assert json.loads(out)["image"] == images[0]
     assert "1 of 2 images failed" in err
 
 
@@ -165,10 +165,21 @@ def test_a_truth_with_a_single_section_is_a_plane(tmp_path: Path, pair: list[tup
         assert scores["ap"] == score_labels(truth, predicted).as_dict()["ap"]
 
 
-def test_a_single_image_shows_its_figures_at_the_top(pair: list[tuple[str, Any, Any]]) -> None:
+def test_a_single_image_shows_each_figure_once(
+    tmp_path: Path, pair: list[tuple[str, Any, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
     address = pair[0][0]
-    summary = summarize([compare(address, "nuclei", f"{address}/labels/truth", SERIAL)])
-    assert summary["ap"] == summary["images"][0]["ap"] == summary["pooled"]["ap"] == summary["by_image"]["ap"]
+    compared = compare(address, "nuclei", f"{address}/labels/truth", SERIAL)
+    figures = evaluate(address, "nuclei", f"{address}/labels/truth", SERIAL)
+    assert summarize([compared]) == figures
+    options = ["--truth-labels", "truth", "--engine", "serial"]
+    assert run(["evaluate", address, *options, "--json", "--csv", str(tmp_path / "scores.csv")]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out) == figures
+    assert [out.count(f'"{name}":') for name in ("ap", "aji", "n_true")] == [1, 1, 1]
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 2
+    assert run(["evaluate", address, *options]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_truths_by_name_or_by_place() -> None:

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 
 from sketchscale.cli import run
 from sketchscale.errors import InputError, MissingDataError, OutputExistsError, SetupError, UnknownNameError
-from sketchscale.io.table import list_tables, read_table
+from sketchscale.io.groups import write_attributes
+from sketchscale.io.table import list_tables, read_table, write_table
 from sketchscale.workflow.export_table import export_table, write_profile
+from tests.pipeline import store_image
 from tests.workflow.finished import copy_of
+from tests.workflow.test_count import plate
+from tests.workflow.test_propose import stored
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +93,63 @@ def test_what_cannot_be_exported_is_said_in_one_line(image: str, tmp_path: Path)
     with pytest.raises(UnknownNameError, match="unknown compartment"):
         export_table(image, "nuclei", str(tmp_path / "u.csv"), format="pycytominer", compartment="Organoids")
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A plate: A01 with two fields, B11 with one that has no classes and one that was not measured, C02 empty."""
+    address = plate(tmp_path_factory.mktemp("screen"))
+    stored(Path(address) / "B/11", "0", 12, classified=False)
+    store_image(Path(address) / "B/11/1", np.zeros((20, 20), np.uint8))
+    well = {"ome": {"version": "0.5", "well": {"images": [{"path": "0"}, {"path": "1"}]}}}
+    write_attributes(f"{address}/B/11", "", well, "0.5")
+    return address
+
+
+def test_a_plate_becomes_one_table_that_says_what_it_lacks(
+    screen: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "plate.csv")
+    assert run(["table", "export", screen, "--out", out]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{out}: 33 rows of 3 images\n"
+    assert shown.err.splitlines() == [
+        f"left out: {screen}/B/11/1: no table 'nuclei'",
+        f"left out: {screen}: well C02 has no image",
+    ]
+    found = pd.read_csv(out)
+    assert found.groupby(["well", "field"]).size().to_dict() == {("A01", 0): 10, ("A01", 1): 11, ("B11", 0): 12}
+    assert set(found["plate"]) == {"p.zarr"}
+    assert found["class"].isna().tolist() == [well == "B11" for well in found["well"]]
+    table = read_table(f"{screen}/A/1/1", "nuclei").to_pandas()
+    rows = found[found["image"] == f"{screen}/A/1/1"]
+    np.testing.assert_allclose(rows["mean"], table["mean"])
+
+
+def test_every_format_takes_a_plate(screen: str, tmp_path: Path) -> None:
+    anndata = pytest.importorskip("anndata")
+    for name in ("t.parquet", "p.parquet", "t.h5ad"):
+        kind = {"t.parquet": "parquet", "p.parquet": "pycytominer", "t.h5ad": "anndata"}[name]
+        assert export_table(screen, "nuclei", str(tmp_path / name), format=kind).n == 33
+    profile = pd.read_parquet(tmp_path / "p.parquet")
+    assert sorted(set(profile["Metadata_Well"])) == ["A01", "B11"]
+    data = anndata.read_h5ad(tmp_path / "t.h5ad")
+    assert data.obs_names.is_unique
+    assert set(data.obs["region"]) == set(data.uns["spatialdata_attrs"]["region"])
+    assert len(set(data.obs["region"])) == 3
+    assert data.obs["well"].value_counts().to_dict() == {"A01": 21, "B11": 12}
+
+
+def test_a_plate_without_any_table_is_refused(screen: str, tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="sketchscale measure"):
+        export_table(screen, "cells", str(tmp_path / "t.csv"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_of_other_kinds_are_not_mixed(tmp_path: Path) -> None:
+    address = plate(tmp_path)
+    table = pyarrow.table({"label": [1], "y": [0.5], "x": [0.5], "area": ["large"]})
+    write_table(f"{address}/A/1/1", "nuclei", table, region="nuclei")
+    with pytest.raises(InputError, match="do not fit together"):
+        export_table(address, "nuclei", str(tmp_path / "t.csv"))
+    assert not (tmp_path / "t.csv").exists()

@@ -16,9 +16,10 @@ from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import open_array, write_box
-from sketchscale.io.convert import convert
+from sketchscale.io.convert import ConvertConfig, convert
 from sketchscale.io.image import open_image
 from sketchscale.io.new_images import commit_labels, create_labels
+from sketchscale.io.sources import open_source
 from sketchscale.workflow.labels import export_labels, import_labels
 from sketchscale.workflow.measure import measure
 from sketchscale.workflow.verify import verify
@@ -46,6 +47,42 @@ def test_ids_survive_import_and_export(
     assert np.array_equal(open_array(stored.array(0))[...], mask)
     export_labels(image, "cells", str(folder / "out.tif"))
     assert np.array_equal(tifffile.imread(folder / "out.tif").reshape(mask.shape), mask)
+
+
+@pytest.mark.parametrize(("shape", "depth"), [((40, 50), None), ((3, 40, 50), 1.5), ((3, 40, 50), None)])
+def test_pixel_size_and_section_distance_survive_export(
+    tmp_path: Path, shape: tuple[int, ...], depth: float | None
+) -> None:
+    tifffile.imwrite(tmp_path / "image.tif", np.zeros(shape, np.uint8), metadata=None, photometric="minisblack")
+    config = ConvertConfig(spacing=(0.25, 0.5), depth=depth)
+    convert(tmp_path / "image.tif", tmp_path / "image.ome.zarr", config=config)
+    mask = np.arange(np.prod(shape), dtype=np.uint32).reshape(shape)
+    np.save(tmp_path / "mask.npy", mask)
+    import_labels(str(tmp_path / "mask.npy"), str(tmp_path / "image.ome.zarr"), "cells")
+    for name in ("out.tif", "twin.tif"):
+        export_labels(str(tmp_path / "image.ome.zarr"), "cells", str(tmp_path / name))
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "twin.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
+        assert (tiff.series[0].axes, tiff.series[0].dtype) == ("ZYX"[-len(shape) :], np.uint32)
+        assert tiff.pages.first.get_resolution("MICROMETER") == pytest.approx((2.0, 4.0))
+    (image,) = convert(tmp_path / "out.tif", tmp_path / "back.zarr")
+    wanted = (0.25, 0.5) if len(shape) == 2 else (depth or 1.0, 0.25, 0.5)
+    assert image.metadata.levels[0].scale[1:] == wanted
+    assert {axis.unit for axis in image.metadata.axes if axis.name in "yx"} == {"micrometer"}
+    assert (open_source(tmp_path / "out.tif").depth, open_source(tmp_path / "out.tif").notes) == (depth, ())
+    np.testing.assert_array_equal(open_array(image.array(0))[...].reshape(shape), mask)
+    import_labels(str(tmp_path / "out.tif"), str(tmp_path / "image.ome.zarr"), "again")
+
+
+def test_without_a_pixel_size_none_is_written(tmp_path: Path) -> None:
+    image = make_image(tmp_path, (20, 30))
+    np.save(tmp_path / "mask.npy", np.ones((20, 30), np.uint32))
+    import_labels(str(tmp_path / "mask.npy"), image, "cells")
+    export_labels(image, "cells", str(tmp_path / "out.tif"))
+    assert open_source(tmp_path / "out.tif").spacing is None
+    with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
+        assert "PhysicalSize" not in tiff.ome_metadata
+        assert tiff.pages.first.resolutionunit == 1
 
 
 def test_ids_that_the_file_does_not_hold_are_refused_and_leave_no_file(tmp_path: Path) -> None:

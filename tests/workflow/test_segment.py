@@ -152,7 +152,7 @@ def test_existing_labels_need_overwrite_or_resume(image: str, model: str) -> Non
 
 def test_resume_with_other_options_names_what_differs(image: str, model: str) -> None:
     segment(image, SegmentOptions(model=model))
-    with pytest.raises(ResumeError, match="integration"):
+    with pytest.raises(ResumeError, match=r"something else: integration\.\S*min_size: \d+ -> 30; expected"):
         segment(image, SegmentOptions(model=model, min_size=30), Execution(resume=True))
 
 
