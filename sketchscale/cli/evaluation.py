@@ -95,6 +95,8 @@ def where_next(
     sketch: Annotated[
         list[str] | None, typer.Option("--sketch", help="Sketch of the first, second ... image; the rest has none.")
     ] = None,
+    kind: opt.SketchKind = None,
+    classes: opt.SketchClasses = None,
     n: Annotated[int, typer.Option("--n", help="Boxes to propose.", min=1)] = 10,
     size: Annotated[int, typer.Option("--size", help="Side of a box, px.", min=32)] = 256,
     sample: Annotated[int, typer.Option("--sample", help="Boxes to look at in an image, at most.", min=1)] = 256,
@@ -114,6 +116,7 @@ def where_next(
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.next_files import check_extension, draw_places, save_places
     from sketchscale.workflow.runner import refuse_existing
+    from sketchscale.workflow.sketches import sketch_reading
     from sketchscale.workflow.where_next import NextOptions
     from sketchscale.workflow.where_next import where_next as work
 
@@ -126,7 +129,8 @@ def where_next(
         "precision": precision,
     }
     segment = parse(SegmentOptions, given, source="options")
-    options = NextOptions(segment=segment, sketches=tuple(sketch or ()), n=n, size=size, sample=sample)
+    reading = sketch_reading(kind, classes)
+    options = NextOptions(segment=segment, sketches=tuple(sketch or ()), reading=reading, n=n, size=size, sample=sample)
     for option, file in (("--out", out), ("--picture", picture)):
         if file is not None:
             refuse_existing(file, overwrite=execution.overwrite, option=option)
