@@ -111,7 +111,7 @@ def test_every_kind_is_opened_and_says_so_in_one_line(tmp_path: Path, name: str)
 def test_unclassified_annotations_of_qupath_are_what_the_user_says(tmp_path: Path) -> None:
     path = make(tmp_path, "a.geojson")
     classes = {"Tumor": "foreground"}
-    with pytest.raises(UnknownNameError, match="has no class; .* --class none=foreground"):
+    with pytest.raises(UnknownNameError, match=r"has no class; .* --class none=foreground"):
         open_sketch_file(path, shape=SHAPE, reading=SketchReading(classes=classes))
     opened = open_sketch_file(path, shape=SHAPE, reading=SketchReading(classes=classes | {"none": "foreground"}))
     raster = opened.sketch.rasterize()
