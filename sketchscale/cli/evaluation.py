@@ -33,6 +33,7 @@ def evaluate(
     labels: opt.Labels = "nuclei",
     iou: Annotated[str | None, typer.Option("--iou", help="Thresholds, as in 0.5,0.75; else 0.5 to 0.95.")] = None,
     csv: Annotated[str | None, typer.Option("--csv", help="Write every figure to this table.")] = None,
+    components: opt.Components = "auto",
     *,
     execution: Execution,
     json: opt.Json = False,
@@ -48,13 +49,20 @@ def evaluate(
         refuse_existing(csv, overwrite=execution.overwrite, option="--csv")
 
     def report(found: list[Any]) -> None:
+        for one in found:
+            if one.note:
+                opt.say(f"{one.truth}: {one.note}")
         summary = summarize(found, thresholds)
         if csv is not None:
             write_scores(summary, csv)
         opt.show(summary, json, lambda: _table(summary))
 
     with opt.progress() as on_event:
-        opt.each(addresses, lambda image: compare(image, labels, truth_of[image], execution, on_event), report)
+        opt.each(
+            addresses,
+            lambda image: compare(image, labels, truth_of[image], execution, on_event, components=components),
+            report,
+        )
 
 
 def _thresholds(text: str | None) -> tuple[float, ...]:

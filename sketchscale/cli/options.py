@@ -30,6 +30,14 @@ Memory = Annotated[float | None, typer.Option("--memory", help="Refuse a plan th
 Channels = Annotated[
     list[str] | None, typer.Option("--channel", help="Channel to read, name or index; once per channel, in order.")
 ]
+Components = Annotated[
+    str,
+    typer.Option(
+        "--components",
+        help="auto: where a mask has exactly one value above 0, each connected piece is an object; always: each "
+        "piece of every id; never.",
+    ),
+]
 SketchKind = Annotated[
     str | None,
     typer.Option(
