@@ -169,6 +169,8 @@ class TrainOptions:
 
     Attributes:
         images, sketches: pairs, in order; used by a study file (the command takes them as arguments).
+        sketch_kind, sketch_classes: how the sketches are to be read where their contents do not show it: a kind such as
+            labels, and what the classes in them mean, such as {"Tumor": "foreground"}; see annotations.opening.
         validate, validate_sketches: pairs that are not taught but scored; training ends when they stop improving.
         hold_out: share of the annotated objects that is scored instead of taught.
         synthetic: syntheses, from which scenes are made meanwhile, or folders of pairs that one made; with images or
@@ -190,6 +192,8 @@ class TrainOptions:
 
     images: tuple[str, ...] = ()
     sketches: tuple[str, ...] = ()
+    sketch_kind: str | None = None
+    sketch_classes: dict[str, str] = field(default_factory=dict)
     validate: tuple[str, ...] = ()
     validate_sketches: tuple[str, ...] = ()
     hold_out: float | None = None

@@ -226,6 +226,46 @@ def test_a_sketch_that_nothing_can_be_learned_from(tmp_path: Path, refused: Call
     assert not (tmp_path / "model").exists()
 
 
+def two_values(path: Path) -> None:
+    Image.fromarray(np.where(draw_nuclei(SMALL) > 90, 255, 128).astype(np.uint8)).save(path)
+
+
+FOREIGN_SKETCHES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "unknown kind": ("s.docx", lambda path: path.write_bytes(b"PK"), "no kind of sketch that is known"),
+    "JPEG": ("s.jpg", lambda path: path.write_bytes(b"\xff\xd8\xff"), "JPEG"),
+    "two values, no 0": ("s.png", two_values, "two values, 128 and 255, and no 0"),
+    "cut PNG": ("s.png", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0"), "cannot be read"),
+    "no class": (
+        "s.geojson",
+        lambda path: path.write_text(
+            '{"type":"FeatureCollection","features":[{"type":"Feature","properties":{"objectType":"annotation"},'
+            '"geometry":{"type":"LineString","coordinates":[[1,1],[4,4]]}}]}'
+        ),
+        "--class none=foreground",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_SKETCHES)
+def test_a_sketch_of_another_program_that_cannot_be_read(
+    tmp_path: Path, model: str, refused: Callable[..., str], name: str
+) -> None:
+    file, make, words = FOREIGN_SKETCHES[name]
+    make(tmp_path / file)
+    image, sketch = drawn(tmp_path), tmp_path / file
+    for command in (
+        ("train", image, "--sketch", sketch, "--out", tmp_path / "model", "--steps", 1),
+        ("where-next", image, "--model", model, "--sketch", sketch, *ENGINE[:2]),
+        ("sketch", "import", sketch, "--image", image, "--out", tmp_path / "s.jsonl"),
+        ("sketch", "export", sketch, "--image", image, "--out", tmp_path / "out.geojson"),
+        ("sketch", "show", sketch, "--image", image),
+    ):
+        line = refused(*command)
+        assert words in line
+        assert "--repair" not in line
+    assert "expected: a stroke log" in refused("sketch", "show", sketch, "--repair")
+
+
 def test_images_and_sketches_come_in_pairs(tmp_path: Path, refused: Callable[..., str]) -> None:
     image = drawn(tmp_path)
     says(refused("train", image, image, "--sketch", "s.jsonl", "--out", tmp_path / "m"), "2 images and 1 sketches")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tifffile
 from PIL import Image
@@ -38,6 +41,18 @@ def test_python_blocks_run() -> None:
         exec(compile(code, "README.md", "exec"), {})
 
 
+def qupath_annotations(places: list[npt.NDArray[np.int64]]) -> dict[str, Any]:
+    """Squares around places as QuPath exports them, every second one with a class."""
+    features = []
+    for number, (y, x) in enumerate(np.clip(places, 3, 300).tolist()):
+        ring = [[x - 2, y - 2], [x + 2, y - 2], [x + 2, y + 2], [x - 2, y + 2], [x - 2, y - 2]]
+        classification = {"classification": {"name": "Tumor", "color": [200, 0, 0]}} if number % 2 else {}
+        properties = {"objectType": "annotation", **classification}
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    return {"type": "FeatureCollection", "features": features}
+
+
 @pytest.fixture
 def folder_of_a_newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An image, its true labels and some clicks, under the names README uses."""
@@ -51,6 +66,7 @@ def folder_of_a_newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         f"{y},{x},{'large' if (truth == k).sum() > 200 else 'small'}" for k, (y, x) in zip(ids, places, strict=True)
     ]
     (tmp_path / "all_clicks.csv").write_text("\n".join(["y,x,class", *lines]) + "\n")
+    (tmp_path / "qupath.geojson").write_text(json.dumps(qupath_annotations(places[:6])))
     (tmp_path / "centres.csv").write_text("\n".join(["y,x", *(f"{y},{x}" for y, x in places)]) + "\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path

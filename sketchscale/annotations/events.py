@@ -21,6 +21,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sketchscale.annotations.kinds import holds_strokes, kind_of, unlike
 from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
 from sketchscale.geometry import Box
 from sketchscale.io.store import local_path
@@ -326,6 +327,9 @@ def _require_whole_last_line(path: Path) -> None:
 
 
 def _torn(path: Path, number: int) -> InputError:
+    """The error for a last line without an end; only a stroke log is sent to --repair."""
+    if not holds_strokes(path):
+        return unlike(path, "strokes")
     return InputError.of(
         found=f"line {number}, the last one of sketch {path}, is torn (no end of line: a writer was stopped there)",
         expected="whole lines",
@@ -334,9 +338,15 @@ def _torn(path: Path, number: int) -> InputError:
 
 
 def repair_log(path: str | os.PathLike[str]) -> Path | None:
-    """Move a torn last line into `<path>.torn`; None when the log is whole."""
+    """Move a torn last line into `<path>.torn`; None when the log is whole.
+
+    Raises:
+        InputError: not a stroke log by its first line; it is left as it is.
+    """
     path = Path(path)
     data = path.read_bytes()
+    if data and not holds_strokes(path):
+        raise unlike(path, "strokes")
     keep = data.rfind(b"\n") + 1
     if keep == len(data):
         return None
@@ -360,6 +370,8 @@ def read_events(path: str | os.PathLike[str]) -> tuple[Event, ...]:
         raise MissingDataError(f"sketch {path} cannot be read: {error.strerror}; expected: a .jsonl log") from error
     if lines[-1]:
         raise _torn(path, len(lines))
+    if kind_of(path) not in ("strokes", ""):
+        raise unlike(path, "strokes")
     return tuple(_read_line(path, number, line) for number, line in enumerate(lines[:-1], start=1) if line.strip())
 
 

@@ -49,6 +49,8 @@ Json: TypeAlias = dict[str, Any]
 
 _BOX = "labelled box"
 _DAB_RADIUS_PX = 1.5
+_NO_CLASS = "none"
+"""Stands in --class for annotations without a class."""
 _COLORS = {
     "background": [66, 106, 214],
     "foreground": [230, 120, 40],
@@ -59,7 +61,7 @@ _COLORS = {
 
 
 def read_geojson(path: str | Path) -> Json:
-    """The parsed file; `.gz` is unpacked, a bare list of features is a collection.
+    """The parsed file; `.gz` is unpacked, a bare feature or a list of features is a collection.
 
     Raises:
         MissingDataError, InputError: absent, or not GeoJSON.
@@ -72,7 +74,9 @@ def read_geojson(path: str | Path) -> Json:
         parsed = json.loads(data)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is not GeoJSON: {error}; expected: a FeatureCollection") from error
-    return parsed if isinstance(parsed, dict) else {"type": "FeatureCollection", "features": parsed}
+    if isinstance(parsed, dict) and parsed.get("type") != "Feature":
+        return parsed
+    return {"type": "FeatureCollection", "features": [parsed] if isinstance(parsed, dict) else parsed}
 
 
 def write_geojson(path: str | Path, collection: Json) -> None:
@@ -122,11 +126,12 @@ def events_from_geojson(
         collection: a FeatureCollection.
         shape: (y, x) of the image, which outlines must not leave.
         classes: other class names and what they mean here, such as {"Tumor": "foreground", "Ignore*": "unknown"};
-            case does not matter. QuPath's detections and cells are foreground, whatever their class.
+            case does not matter, and "none" stands for annotations without a class. QuPath's detections and cells are
+            foreground, whatever their class.
         radius_px: of lines that carry no radius.
 
     Raises:
-        UnknownNameError: the class of a line or polygon is none of ours and not in `classes`.
+        UnknownNameError: the class of a line or polygon is none of ours and not in `classes`, or there is none.
         InputError: a geometry that cannot be read; names the feature by its number.
 
     >>> ring = [[2, 1], [6, 1], [6, 4], [2, 4], [2, 1]]
@@ -190,13 +195,16 @@ def _single(kind: str, coordinates: Any) -> Iterator[tuple[str, Any]]:
 def _class_name(properties: Json) -> str:
     if properties.get("objectType") in ("detection", "cell"):
         return "foreground"
-    return str((properties.get("classification") or {}).get("name", ""))
+    classification = properties.get("classification") or {}
+    return str(classification.get("name") or ": ".join(classification.get("names") or ()))
 
 
 def _read_geometry(
     kind: str, coordinates: Any, name: str, said: Mapping[str, str], known: Mapping[str, str], radius_px: float
 ) -> Event:
     who = {"user": said.get("user", ""), "time": said.get("time", "")}
+    if not name and said.get("kind") != "class":
+        name = _unclassified(known)
     label = known.get(name.lower(), name)
     if kind == "Point" and (said.get("kind") == "class" or name.lower() not in known):
         return ClassPoint(point=_point(coordinates), name=name, **who)
@@ -213,6 +221,17 @@ def _read_geometry(
     points = tuple(_point(p) for p in (coordinates if kind == "LineString" else [coordinates]))
     radius = float(said.get("radius_px", radius_px if kind == "LineString" else _DAB_RADIUS_PX))
     return Stroke(points=points, radius_px=radius, label=label, object=numbered, **who)
+
+
+def _unclassified(known: Mapping[str, str]) -> str:
+    """The name that annotations without a class go by, where a meaning was given for them."""
+    if _NO_CLASS not in known:
+        raise UnknownNameError.of(
+            found="GeoJSON with an annotation that has no class",
+            expected="background, foreground or boundary for each",
+            fix=f"say what such annotations are, as in --class {_NO_CLASS}=foreground, or give them a class in QuPath",
+        )
+    return _NO_CLASS
 
 
 def _point(xy: Sequence[float]) -> Point:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy import ndimage
 
 from sketchscale.annotations.events import (
@@ -61,6 +61,8 @@ __all__ = [
 
 _RASTER_TILE = 1024
 _DAB_RADIUS_PX = 1.5
+_PAINTED = {"background": 0, "foreground": FREE, "boundary": BOUNDARY, "unknown": UNKNOWN}
+"""Classes as pixel values of a raster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,7 @@ def read_label_image(path: str | Path) -> npt.NDArray[np.integer[Any]]:
         raise MissingDataError(f"label image {path} does not exist; expected: TIFF, PNG or NPY; to fix: check the path")
     try:
         values = np.squeeze(_read_any(path))
-    except (OSError, ValueError, UnidentifiedImageError, tifffile.TiffFileError) as error:
+    except Exception as error:  # image libraries raise a dozen types for a damaged or half-written file
         raise InputError(f"label image {path} cannot be read: {error}; expected: TIFF, PNG or NPY") from error
     if values.ndim != 2 or values.dtype.kind not in "iub":
         raise InputError.of(
@@ -144,6 +146,7 @@ def events_from_labels(
     *,
     zero: Literal["background", "unknown"] = "background",
     first_object: int = 1,
+    meanings: Mapping[int, str] | None = None,
 ) -> tuple[Event, ...]:
     """A label image as raster events, one for each tile of 1024 px that says something.
 
@@ -152,11 +155,14 @@ def events_from_labels(
         zero: what 0 means: "background" for a full annotation, "unknown" where only some objects are labelled (then
             their outlines are added as boundary, since a labelled object is a whole one).
         first_object: object k becomes number k - 1 + first_object; see `next_object`.
+        meanings: classes of single values, which are no objects then, such as {255: "background"}.
     """
     values = np.where(labels > 0, labels.astype(np.int64) + (first_object - 1), np.minimum(labels, 0).astype(np.int64))
     values[labels < 0] = UNKNOWN
     if zero == "unknown":
         values[labels == 0] = UNKNOWN
+    for value, meaning in (meanings or {}).items():
+        values[labels == value] = _PAINTED[meaning]
     if values.size and values.max() >= 2**31:
         raise InputError.of(found=f"object id {values.max()}", expected="ids below 2^31", fix="renumber the labels")
     events = _raster_events(values, stamp)

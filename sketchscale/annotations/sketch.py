@@ -179,6 +179,10 @@ class Sketch:
 
     def summary(self) -> SketchSummary:
         """Count what the sketch says; in tiles, so large sketches do not sit in memory at once."""
+        return self._summary
+
+    @cached_property
+    def _summary(self) -> SketchSummary:
         pixels = dict.fromkeys(("background", "foreground", "boundary"), 0)
         boundary_known = False
         for tile in self.said_tiles():

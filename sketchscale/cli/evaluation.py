@@ -33,6 +33,7 @@ def evaluate(
     labels: opt.Labels = "nuclei",
     iou: Annotated[str | None, typer.Option("--iou", help="Thresholds, as in 0.5,0.75; else 0.5 to 0.95.")] = None,
     csv: Annotated[str | None, typer.Option("--csv", help="Write every figure to this table.")] = None,
+    components: opt.Components = "auto",
     *,
     execution: Execution,
     json: opt.Json = False,
@@ -48,13 +49,20 @@ def evaluate(
         refuse_existing(csv, overwrite=execution.overwrite, option="--csv")
 
     def report(found: list[Any]) -> None:
+        for one in found:
+            if one.note:
+                opt.say(f"{one.truth}: {one.note}")
         summary = summarize(found, thresholds)
         if csv is not None:
             write_scores(summary, csv)
         opt.show(summary, json, lambda: _table(summary))
 
     with opt.progress() as on_event:
-        opt.each(addresses, lambda image: compare(image, labels, truth_of[image], execution, on_event), report)
+        opt.each(
+            addresses,
+            lambda image: compare(image, labels, truth_of[image], execution, on_event, components=components),
+            report,
+        )
 
 
 def _thresholds(text: str | None) -> tuple[float, ...]:
@@ -97,6 +105,8 @@ def where_next(
     sketch: Annotated[
         list[str] | None, typer.Option("--sketch", help="Sketch of the first, second ... image; the rest has none.")
     ] = None,
+    kind: opt.SketchKind = None,
+    classes: opt.SketchClasses = None,
     n: Annotated[int, typer.Option("--n", help="Boxes to propose.", min=1)] = 10,
     size: Annotated[int, typer.Option("--size", help="Side of a box, px.", min=32)] = 256,
     sample: Annotated[int, typer.Option("--sample", help="Boxes to look at in an image, at most.", min=1)] = 256,
@@ -116,6 +126,7 @@ def where_next(
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.next_files import check_extension, draw_places, save_places
     from sketchscale.workflow.runner import refuse_existing
+    from sketchscale.workflow.sketches import sketch_reading
     from sketchscale.workflow.where_next import NextOptions
     from sketchscale.workflow.where_next import where_next as work
 
@@ -128,7 +139,8 @@ def where_next(
         "precision": precision,
     }
     segment = parse(SegmentOptions, given, source="options")
-    options = NextOptions(segment=segment, sketches=tuple(sketch or ()), n=n, size=size, sample=sample)
+    reading = sketch_reading(kind, classes)
+    options = NextOptions(segment=segment, sketches=tuple(sketch or ()), reading=reading, n=n, size=size, sample=sample)
     for option, file in (("--out", out), ("--picture", picture)):
         if file is not None:
             refuse_existing(file, overwrite=execution.overwrite, option=option)

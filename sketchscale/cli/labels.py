@@ -27,17 +27,21 @@ def labels_import(
     source: Annotated[str, typer.Argument(metavar="MASK", help="TIFF, PNG or NPY, or a label image of a store.")],
     image: opt.Image,
     labels: opt.Labels = "nuclei",
+    components: opt.Components = "auto",
     *,
     execution: Execution,
     json: opt.Json = False,
 ) -> None:
-    """A mask of another program beside its image, to be measured and classified; its ids stay as they are."""
+    """A mask of another program beside its image, to be measured and classified; ids stay as they are, and a mask of
+    one value is split into its connected pieces."""
     from sketchscale.workflow.labels import import_labels
 
     with opt.progress() as on_event:
-        result = import_labels(source, image, labels, execution, on_event)
+        result = import_labels(source, image, labels, execution, on_event, components=components)
     size = " x ".join(map(str, result.shape))
-    opt.show(asdict(result), json, lambda: f"{result.image}: labels {labels}, {size}, ids up to {result.largest}")
+    note = f"; {source}: {result.note}" if result.note else ""
+    line = f"{result.image}: labels {labels}, {size}, ids up to {result.largest}{note}"
+    opt.show(asdict(result), json, lambda: line)
 
 
 @opt.reads_stores

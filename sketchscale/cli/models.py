@@ -38,7 +38,12 @@ def train(
     images: Annotated[
         list[str] | None, typer.Argument(help="OME-Zarr images.", metavar="[IMAGE...]", show_default=False)
     ] = None,
-    sketch: Annotated[list[str] | None, typer.Option("--sketch", help="Sketch of each image, in order.")] = None,
+    sketch: Annotated[
+        list[str] | None,
+        typer.Option("--sketch", help="Sketch of each image, in order: any file that `sketch import` reads."),
+    ] = None,
+    kind: opt.SketchKind = None,
+    classes: opt.SketchClasses = None,
     synthetic: Annotated[
         list[str] | None,
         typer.Option("--synthetic", help="Synthesis, or folder of pairs, to learn from beside or instead; repeatable."),
@@ -91,6 +96,7 @@ def train(
     are taken in."""
     from sketchscale.config import TrainOptions, parse
     from sketchscale.training.distributed import is_first_process
+    from sketchscale.workflow.sketches import parse_classes
     from sketchscale.workflow.train import train as work
 
     if synthetic_share is not None and not synthetic:
@@ -98,6 +104,8 @@ def train(
     given = {
         "images": tuple(images or ()),
         "sketches": tuple(sketch or ()),
+        "sketch_kind": kind,
+        "sketch_classes": parse_classes(classes or ()),
         "synthetic": tuple(synthetic or ()),
         "synthetic_share": 0.5 if synthetic_share is None else synthetic_share,
         "validate": tuple(validate or ()),
@@ -132,30 +140,34 @@ def train(
 
 
 def sketch_import(
-    source: Annotated[str, typer.Argument(help="Label image, GeoJSON, points or boxes (CSV), Sketchpose's files.")],
+    source: Annotated[
+        str, typer.Argument(help="GeoJSON, painted label image (TIFF, PNG, NPY), points or boxes (CSV), Sketchpose's.")
+    ],
     out: Out,
     image: Annotated[str | None, typer.Option("--image", help="The image it belongs to.")] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option("--kind", help="labels, objects, geojson, points, boxes, sketchpose; else by extension."),
-    ] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option("--class", help="What a GeoJSON class means: Tumor=foreground; repeatable.")
-    ] = None,
+    kind: opt.SketchKind = None,
+    classes: opt.SketchClasses = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Other tools' annotations into a sketch."""
-    from sketchscale.workflow.sketches import import_sketch, parse_classes
+    """Bring other tools' annotations into a stroke log, and say how they were understood. Training, and everything else
+    that takes a sketch, reads the same files directly."""
+    from sketchscale.workflow.sketches import import_sketch, sketch_reading
 
-    meanings = parse_classes(classes or ())
-    typer.echo(import_sketch(source, out, image=image, kind=kind, classes=meanings, overwrite=overwrite))
+    typer.echo(import_sketch(source, out, image=image, reading=sketch_reading(kind, classes), overwrite=overwrite))
 
 
-def sketch_export(sketch: Annotated[str, typer.Argument()], out: Out, overwrite: opt.Overwrite = False) -> None:
+def sketch_export(
+    sketch: Annotated[str, typer.Argument(help="Stroke log, or any file that `sketch import` reads.")],
+    out: Out,
+    image: Annotated[str | None, typer.Option("--image", help="The image it belongs to.")] = None,
+    kind: opt.SketchKind = None,
+    classes: opt.SketchClasses = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
     """A sketch as GeoJSON."""
-    from sketchscale.workflow.sketches import export_sketch
+    from sketchscale.workflow.sketches import export_sketch, sketch_reading
 
-    typer.echo(export_sketch(sketch, out, overwrite=overwrite))
+    typer.echo(export_sketch(sketch, out, image=image, reading=sketch_reading(kind, classes), overwrite=overwrite))
 
 
 def sketch_simulate(
@@ -177,17 +189,23 @@ def sketch_simulate(
 
 @opt.reads_stores
 def sketch_show(
-    sketch: Annotated[str, typer.Argument()],
-    image: Annotated[str | None, typer.Option("--image", help="Draw over this image.")] = None,
+    sketch: Annotated[str, typer.Argument(help="Stroke log, or any file that `sketch import` reads.")],
+    image: Annotated[
+        str | None, typer.Option("--image", help="The image it belongs to: cut brushes at its edge, draw over it.")
+    ] = None,
     out: Annotated[str | None, typer.Option("--out", help="PNG to write; without it, a summary.")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="First move a torn last line to SKETCH.torn.")] = False,
+    kind: opt.SketchKind = None,
+    classes: opt.SketchClasses = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First move the torn last line of a stroke log to SKETCH.torn.")
+    ] = False,
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
     """What a sketch holds: pixels per class, objects, whether it has boundaries; or a picture of it."""
-    from sketchscale.workflow.sketches import repair_sketch, show_sketch
+    from sketchscale.workflow.sketches import repair_sketch, show_sketch, sketch_reading
 
     if repair:
         opt.say(repair_sketch(sketch))
-    summary = show_sketch(sketch, image=image, out=out, overwrite=overwrite)
+    summary = show_sketch(sketch, image=image, out=out, reading=sketch_reading(kind, classes), overwrite=overwrite)
     opt.show(summary, json, lambda: "\n".join(f"{key}: {value}" for key, value in summary.items()))

@@ -30,6 +30,31 @@ Memory = Annotated[float | None, typer.Option("--memory", help="Refuse a plan th
 Channels = Annotated[
     list[str] | None, typer.Option("--channel", help="Channel to read, name or index; once per channel, in order.")
 ]
+Components = Annotated[
+    str,
+    typer.Option(
+        "--components",
+        help="auto: where a mask has exactly one value above 0, each connected piece is an object; always: each "
+        "piece of every id; never.",
+    ),
+]
+SketchKind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        help="Of the sketch: strokes, geojson, points, boxes, sketchpose, objects or labels. Recognised by contents if "
+        "not given; a painted image counts as objects: where it is 0, nothing is known. labels: every object is "
+        "painted, and 0 is background.",
+    ),
+]
+SketchClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        help="What a class of GeoJSON means, or a value of a painted image: Tumor=foreground, none=foreground (without "
+        "a class), 255=background; repeatable.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 Precision = Annotated[
     str, typer.Option("--precision", help="auto (the faster one, measured), float32, bfloat16 or float16.")

@@ -199,6 +199,8 @@ def outline(
     sketch: Annotated[
         list[str] | None, typer.Option("--sketch", help="Strokes on each image, in order; they overrule what is seen.")
     ] = None,
+    kind: opt.SketchKind = None,
+    classes: opt.SketchClasses = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Segmentation model that reads along, as one trained with strokes.")
     ] = None,
@@ -216,6 +218,7 @@ def outline(
     """Sketches from clicks: every clicked object as the synthesis sees it; what it is unsure of stays unknown. For
     `train IMAGE... --sketch ... --synthetic SYNTHESIS`."""
     from sketchscale.config import parse
+    from sketchscale.workflow.sketches import sketch_reading
     from sketchscale.workflow.synthesize_outline import OutlineOptions, synthesize_outline
 
     given_options = {
@@ -225,6 +228,7 @@ def outline(
         "out": out,
         "channels": tuple(channel) if channel else None,
         "sketches": tuple(sketch or ()),
+        "reading": sketch_reading(kind, classes),
         "model": model,
         "foreground": foreground,
         "background": background,

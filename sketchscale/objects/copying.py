@@ -13,6 +13,8 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.arrays import ArrayRef, open_array, write_box
+from sketchscale.io.masks import few_values
+from sketchscale.objects.pieces import PIXEL_BYTES, Pieces
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
 __all__ = ["plan_check_labels", "plan_copy_labels"]
@@ -40,7 +42,7 @@ def plan_check_labels(source: LabelSource, shape: tuple[int, ...], dtype: str, b
         block: pixels of a task.
 
     Returns:
-        A plan whose tasks return `{"largest": id}`.
+        A plan whose tasks return `{"largest": id, "few": values}`, the latter as `io.masks.few_values` gives them.
 
     Raises:
         InputError: the shapes differ; while it runs, an id that `dtype` does not hold, or that is negative.
@@ -86,12 +88,13 @@ def plan_copy_labels(source: LabelSource, target: ArrayRef, block: tuple[int, ..
         fn=_copy_block,
         tasks=tile_cover(shape, block),
         config=_CopyJob(source=source, target=target),
-        task_bytes=20 * math.prod(block),
+        task_bytes=(20 + (PIXEL_BYTES if isinstance(source, Pieces) else 0)) * math.prod(block),
     )
 
 
 def _check_block(tile: Tile, job: _CheckJob) -> Json:
-    return {"largest": _largest(read_labels(job.source, tile.write), np.dtype(job.dtype), tile)}
+    labels = read_labels(job.source, tile.write)
+    return {"largest": _largest(labels, np.dtype(job.dtype), tile), "few": few_values(labels)}
 
 
 def _copy_block(tile: Tile, job: _CopyJob) -> Json:

@@ -24,7 +24,7 @@ from sketchscale.geometry import Tile, tile_cover
 from sketchscale.metrics import Overlaps, combine_overlaps, count_overlaps
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
-__all__ = ["collect_overlaps", "plan_contingency"]
+__all__ = ["collect_overlaps", "packed", "plan_contingency", "unpacked"]
 
 _FOLD_ROWS = 1 << 18
 """Rows of partials held before they are combined: memory stays near that of the result."""
@@ -64,21 +64,26 @@ def plan_contingency(predicted: LabelSource, truth: LabelSource, *, block: tuple
 
 def _overlaps_of_block(tile: Tile, job: _EvaluateJob) -> Json:
     part = count_overlaps(read_labels(job.truth, tile.write), read_labels(job.predicted, tile.write))
-    return {name: _packed(getattr(part, name)) for name in _COLUMNS}
+    return {name: packed(getattr(part, name)) for name in _COLUMNS}
 
 
 _COLUMNS = ("truth", "predicted", "pixels")
 
 
-def _packed(values: npt.NDArray[Any]) -> list[str]:
-    """The type and the values, as text."""
+def packed(values: npt.NDArray[Any]) -> list[str]:
+    """The type and the values of an array as text, for the result of a task; `unpacked` gives them back in one row."""
     little = values.astype(values.dtype.newbyteorder("<"))
     return [little.dtype.str, base64.b85encode(zlib.compress(little.tobytes(), 1)).decode("ascii")]
 
 
-def _unpacked(packed: Sequence[str]) -> npt.NDArray[Any]:
-    kind, text = packed
-    return np.frombuffer(zlib.decompress(base64.b85decode(text)), kind).astype(np.dtype(kind).newbyteorder("="))
+def unpacked(text: Sequence[str]) -> npt.NDArray[Any]:
+    """The values that `packed` made text of, (n,).
+
+    >>> unpacked(packed(np.array([3, 4], np.uint8))).tolist()
+    [3, 4]
+    """
+    kind, data = text
+    return np.frombuffer(zlib.decompress(base64.b85decode(data)), kind).astype(np.dtype(kind).newbyteorder("="))
 
 
 def collect_overlaps(results: Iterable[Json]) -> Overlaps:
@@ -89,7 +94,7 @@ def collect_overlaps(results: Iterable[Json]) -> Overlaps:
     """
     waiting, rows = [combine_overlaps([])], 0
     for result in results:
-        waiting.append(Overlaps(**{name: _unpacked(result[name]) for name in _COLUMNS}))
+        waiting.append(Overlaps(**{name: unpacked(result[name]) for name in _COLUMNS}))
         rows += len(waiting[-1].pixels)
         if rows > max(_FOLD_ROWS, len(waiting[0].pixels)):
             waiting, rows = [combine_overlaps(waiting)], 0

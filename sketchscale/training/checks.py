@@ -38,7 +38,10 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig) -> No
         raise InputError.of(found="no foreground stroke", expected="some objects", fix="draw inside a few objects")
     if not any((image.labels == 0).any() for image in images):
         raise InputError.of(
-            found="no background stroke", expected="some background", fix="draw thick strokes where no object is"
+            found="no background: no stroke and no painted pixel is background",
+            expected="some background",
+            fix="draw thick background strokes where no object is; of a painted image in which every object is painted "
+            "say --kind labels, of one with a value for background --class VALUE=background",
         )
     if config.target == "hover":
         _check_whole_objects(images)

@@ -22,12 +22,13 @@ from sketchscale.io.image import Image, open_image
 from sketchscale.io.user_files import put_file
 from sketchscale.metrics import THRESHOLDS, Overlaps, join_images, mean_figures, score_overlaps
 from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
-from sketchscale.objects.sources import source_shape
+from sketchscale.objects.sources import LabelSource, source_shape
 from sketchscale.objects.truth import open_true_labels, stored_labels
+from sketchscale.workflow.components import Split, check_components, find_few, split_components
 from sketchscale.workflow.images import matches
 from sketchscale.workflow.runner import Runner, quiet
 
-__all__ = ["Compared", "compare", "evaluate", "overlaps_of", "pair_truths", "summarize", "write_scores"]
+__all__ = ["Compared", "compare", "evaluate", "pair_truths", "summarize", "write_scores"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Compared:
     labels: str
     truth: str
     overlaps: Overlaps
+    note: str = ""
 
 
 def evaluate(
@@ -48,6 +50,7 @@ def evaluate(
     on_event: Callable[[Event], None] = quiet,
     *,
     thresholds: Sequence[float] = THRESHOLDS,
+    components: str = "auto",
 ) -> dict[str, Any]:
     """Scores of an image's labels; see metrics.Scores for each.
 
@@ -55,15 +58,18 @@ def evaluate(
         labels: name of the label image; (y, x), or (z, y, x) of a volume.
         truth: address of the true label image: TIFF, PNG, NPY, or an OME-Zarr label image; of the same shape.
         thresholds: of the IoU.
+        components: auto takes each connected piece of a truth with a single value above 0 as an object; see
+            workflow.components.
 
     Returns:
         JSON: `ap` and `f1` keyed by IoU threshold "0.5" to "0.95", `n_true`, `n_pred`, and the rest of the figures.
 
     Raises:
         UnknownNameError: no labels of that name.
-        InputError: truth and labels differ in shape, the truth is no label image, or a threshold is outside (0, 1].
+        InputError: truth and labels differ in shape, the truth is no label image or has no 0, or a threshold is outside
+            (0, 1].
     """
-    compared = compare(address, labels, truth, execution, on_event)
+    compared = compare(address, labels, truth, execution, on_event, components=components)
     return _record(compared, thresholds)
 
 
@@ -73,26 +79,26 @@ def compare(
     truth: str,
     execution: Execution | None = None,
     on_event: Callable[[Event], None] = quiet,
+    *,
+    components: str = "auto",
 ) -> Compared:
-    """Count what labels and truth share; `summarize` makes scores of one or many."""
-    overlaps = overlaps_of(address, labels, truth, execution, on_event)
-    return Compared(image=address, labels=labels, truth=truth, overlaps=overlaps)
-
-
-def overlaps_of(
-    address: str,
-    labels: str,
-    truth: str,
-    execution: Execution | None = None,
-    on_event: Callable[[Event], None] = quiet,
-) -> Overlaps:
-    """The overlaps that scores are made of; those of several images can be joined."""
+    """Count what labels and truth share; `summarize` makes scores of one or many. `note` says if a mask was split."""
     execution = execution or Execution()
     image = open_image(address).label_image(labels)
     predicted, true = stored_labels(image), open_true_labels(truth)
     block = _block(image, len(source_shape(predicted)), execution.block)
     with Runner(execution, on_event) as runner:
-        return collect_overlaps(runner.run(plan_contingency(predicted, true, block=block)))
+        plan_contingency(predicted, true, block=block)  # refuses another shape before anything is read
+        split = _split(true, components, block, truth, runner)
+        overlaps = collect_overlaps(runner.run(plan_contingency(predicted, split.labels, block=block)))
+    return Compared(image=address, labels=labels, truth=truth, overlaps=overlaps, note=split.note)
+
+
+def _split(true: LabelSource, components: str, block: tuple[int, ...], truth: str, runner: Runner) -> Split:
+    check_components(components, None, truth)
+    few = find_few(true, block, runner) if components == "auto" else None
+    check_components(components, few, truth)
+    return split_components(true, components, few, block, runner)
 
 
 def _block(labels: Image, axes: int, side: int) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ What is measured and classified need not have been outlined here: a mask of any 
 from __future__ import annotations
 
 import itertools
-import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ import numpy.typing as npt
 
 from sketchscale import __version__
 from sketchscale.config import Execution
-from sketchscale.engine.base import Event
+from sketchscale.engine.base import Event, Plan
 from sketchscale.errors import InputError, OutputError
-from sketchscale.geometry import block_shape, tile_cover
+from sketchscale.geometry import Tile, block_shape, tile_cover
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
+from sketchscale.io.masks import Few, join_few
 from sketchscale.io.metadata import UNITS_UM
 from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.pyramid import plan_level
@@ -31,6 +31,7 @@ from sketchscale.io.user_files import require_local
 from sketchscale.objects.copying import plan_check_labels, plan_copy_labels
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 from sketchscale.objects.truth import open_true_labels, stored_labels
+from sketchscale.workflow.components import Split, check_components, split_components
 from sketchscale.workflow.runner import (
     Runner,
     forgotten_if_unfit,
@@ -48,12 +49,20 @@ _LARGEST = 2**32 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportResult:
-    """What was imported; `largest` is the highest id."""
+    """What was imported.
+
+    Attributes:
+        largest: the highest id.
+        pieces: objects that a mask was split into; None where the ids are those of the source.
+        note: for people, what was done about a mask; empty otherwise.
+    """
 
     image: str
     labels: str
     shape: tuple[int, ...]
     largest: int
+    pieces: int | None = None
+    note: str = ""
 
 
 def import_labels(
@@ -62,17 +71,23 @@ def import_labels(
     labels: str = "nuclei",
     execution: Execution | None = None,
     on_event: Callable[[Event], None] = quiet,
+    *,
+    components: str = "auto",
 ) -> ImportResult:
-    """Copy a label image beside its image, with a pyramid; ids stay as they are.
+    """Copy a label image beside its image, with a pyramid; ids stay as they are, unless a mask is split.
 
     All of it is looked through first: labels that are there are replaced only by ones that fit.
 
     Args:
         source: TIFF, PNG or NPY of whole numbers, or a label image of another store; (y, x), or (z, y, x) for volumes.
         address: the image that the labels outline.
+        components: auto makes an object of each connected piece where there is exactly one value above 0, always
+            splits every id into its pieces, never splits nothing. Pieces share a side or a corner, and are numbered by
+            their first pixel.
 
     Raises:
-        InputError: another shape than the image's, fractions, negative ids, or ids beyond 32 bits.
+        InputError: another shape than the image's, fractions, negative ids, ids beyond 32 bits, or two values of which
+            neither is 0.
         OutputExistsError: labels of that name are there.
     """
     execution = execution or Execution()
@@ -81,17 +96,36 @@ def import_labels(
     refuse_foreign_labels(image, run, labels, execution)
     shape = source_shape(truth)
     chunks = tuple(min(_CHUNK if len(shape) == 2 else 64, n) for n in shape)
-    fingerprint = {"code": __version__, "input": image.identity(), "source": _identity(source), "shape": f"{shape}"}
+    fingerprint = {
+        "code": __version__,
+        "input": image.identity(),
+        "source": _identity(source),
+        "shape": f"{shape}",
+        "components": components,
+    }
+    block = block_shape(shape, chunks, execution.block)
+    check = plan_check_labels(truth, image.shapes[0], "uint32", block)
+    check_components(components, None, source)
+    few: Few = None
     with Runner(execution, on_event) as runner:
         if not execution.resume:
-            check = plan_check_labels(truth, image.shapes[0], "uint32", block_shape(shape, chunks, execution.block))
-            runner.run(check)
+            few = _values(check, components, source, runner)
         with open_run(image, run, fingerprint, execution, outputs=(f"labels/{labels}",)) as ledger:
             committed = ledger.committed("result")
             if committed is None:
                 with forgotten_if_unfit(ledger):
-                    committed = _import(image, truth, labels, chunks, runner, ledger)
-    return ImportResult(image=image.address, labels=labels, shape=shape, largest=committed["largest"])
+                    if execution.resume:
+                        few = _values(check, components, source, runner)
+                    split = split_components(truth, components, few, block, runner)
+                    committed = _import(image, split, labels, chunks, runner, ledger)
+    return ImportResult(image=image.address, labels=labels, shape=shape, **committed)
+
+
+def _values(check: Plan[Tile], components: str, source: str, runner: Runner) -> Few:
+    """Look through the labels before anything is replaced; their values, where there are at most two."""
+    few = join_few(result["few"] for result in runner.run(check))
+    check_components(components, few, source)
+    return few
 
 
 def _identity(source: str) -> str:
@@ -100,19 +134,20 @@ def _identity(source: str) -> str:
 
 
 def _import(
-    image: Image, truth: LabelSource, labels: str, chunks: tuple[int, ...], runner: Runner, ledger: StoreLedger
+    image: Image, split: Split, labels: str, chunks: tuple[int, ...], runner: Runner, ledger: StoreLedger
 ) -> dict[str, Any]:
     if ledger.committed("arrays") is None:
         delete_labels(image, labels)
         create_labels(image, labels, chunks=chunks)
         ledger.commit("arrays", {})
     levels = label_arrays(image, labels)
-    block = block_shape(source_shape(truth), chunks, runner.execution.block)
-    copied = runner.run(plan_copy_labels(truth, levels[0], block), ledger)
+    block = block_shape(source_shape(split.labels), chunks, runner.execution.block)
+    copied = runner.run(plan_copy_labels(split.labels, levels[0], block), ledger)
     for finer, coarser in itertools.pairwise(levels):
         runner.run(plan_level(finer, coarser, "nearest"), ledger)
     commit_labels(image, labels, attributes={"sketchscale": {"stage": "import", "version": __version__}})
-    result = {"largest": max((done["largest"] for done in copied), default=0), "chunks": json.dumps(chunks)}
+    largest = max((done["largest"] for done in copied), default=0)
+    result = {"largest": largest, "pieces": split.pieces, "note": split.note}
     ledger.commit("result", result)
     return result
 

@@ -1,27 +1,33 @@
-"""Sketches as files: import, export, simulate, show. A sketch file is a log of events, one JSON line each."""
+"""Sketches as files: import, export, simulate, show, repair."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from sketchscale.annotations import geojson, readers
-from sketchscale.annotations.events import CLASSES, Event, append_events, read_events, repair_log
-from sketchscale.annotations.painting import extent_of
+from sketchscale.annotations.events import CLASSES, append_events, repair_log
+from sketchscale.annotations.opening import SketchFile, SketchReading, open_sketch_file
 from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
-from sketchscale.annotations.sketch import Sketch, open_sketch
+from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.image import open_image
+from sketchscale.io.masks import few_values, is_mask, label_pieces, require_background
 from sketchscale.io.user_files import replacing_file, require_local, writing_place
 from sketchscale.workflow.report import draw_sketch
 from sketchscale.workflow.runner import refuse_existing
 
-__all__ = ["export_sketch", "import_sketch", "parse_classes", "repair_sketch", "show_sketch", "simulate_sketch"]
-
-KINDS = {".geojson": "geojson", ".gz": "geojson", ".json": "geojson", ".csv": "points"}
-"""What an extension means where --kind does not say; everything else is a label image."""
+__all__ = [
+    "export_sketch",
+    "import_sketch",
+    "parse_classes",
+    "repair_sketch",
+    "show_sketch",
+    "simulate_sketch",
+    "sketch_reading",
+]
 
 
 def import_sketch(
@@ -29,16 +35,13 @@ def import_sketch(
     out: str,
     *,
     image: str | None = None,
-    kind: str | None = None,
-    classes: Mapping[str, str] | None = None,
+    reading: SketchReading | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Another tool's annotation into a sketch file; returns a line that says what came in.
+    """Bring another tool's annotation into a stroke log; returns a line that says how it was understood.
 
     Args:
-        kind: labels (zero is background), objects (zero is unknown), geojson, points, boxes, or sketchpose (its
-            `<stem>_labels.png`, with boundaries and boxes beside it); by extension when None.
-        classes: what the classes of a GeoJSON file mean here, such as {"Tumor": "foreground"}.
+        reading: the kind of file and what its classes mean; see annotations.opening.
         image: address of the image it belongs to; needed for geojson, points and boxes, which do not say its size.
 
     Raises:
@@ -47,15 +50,9 @@ def import_sketch(
     """
     require_local(out)
     refuse_existing(out, overwrite=overwrite)
-    if not Path(source).is_file():
-        raise MissingDataError(f"{source} does not exist; expected: an annotation file; to fix: check the path")
-    kind = kind or KINDS.get(Path(source).suffix.lower(), "labels")
-    if kind not in _READERS:
-        raise UnknownNameError.among("kind of annotation", kind, _READERS)
-    if classes and kind != "geojson":
-        raise InputError.of(found=f"--class for {kind}", expected="--class with GeoJSON only", fix="leave --class out")
-    shape = open_image(image).plane().shape if image else None
-    return _write(_READERS[kind](_Source(path=source, shape=shape, classes=classes or {})), out)
+    opened = _open(source, image, reading)
+    _write(opened.sketch, out)
+    return f"{out}: {len(opened.sketch.events)} events from {opened.line}"
 
 
 def parse_classes(meanings: Sequence[str]) -> dict[str, str]:
@@ -78,73 +75,28 @@ def parse_classes(meanings: Sequence[str]) -> dict[str, str]:
     return table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """A file to import, the (y, x) of its image when one was named, and what its classes mean."""
+def sketch_reading(kind: str | None, classes: Sequence[str] | None) -> SketchReading:
+    """How to read sketch files, as `--kind` and `--class` say it.
 
-    path: str
-    shape: tuple[int, int] | None
-    classes: Mapping[str, str]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        if self.shape is None:
-            raise InputError.of(found="no --image", expected="the image that was annotated", fix="name it with --image")
-        return self.shape
+    Raises:
+        InputError: see `parse_classes`.
+        UnknownNameError: no such kind.
+    """
+    return SketchReading(kind=kind, classes=parse_classes(classes or ()))
 
 
-def _from_labels(source: _Source, zero: Literal["background", "unknown"]) -> Sketch:
-    labels = readers.read_label_image(source.path)
-    own = (labels.shape[0], labels.shape[1])
-    _require_shape(source, own)
-    return Sketch(shape=own, events=readers.events_from_labels(labels, readers.Stamp.now(), zero=zero))
-
-
-def _from_sketchpose(source: _Source) -> Sketch:
-    events = readers.events_from_sketchpose(source.path, readers.Stamp.now())
-    height, width = readers.read_label_image(source.path).shape
-    _require_shape(source, (height, width))
-    return Sketch(shape=(height, width), events=events)
-
-
-def _require_shape(source: _Source, own: tuple[int, int]) -> None:
-    if source.shape is not None and source.shape != own:
-        raise InputError.of(
-            found=f"{source.path} of {own}", expected=f"{source.shape}, as the image", fix="check that they belong"
-        )
-
-
-def _from_geojson(source: _Source) -> Sketch:
-    collection = geojson.read_geojson(source.path)
-    events = geojson.events_from_geojson(
-        collection, readers.Stamp.now(), shape=source.size, classes=dict(source.classes)
-    )
-    return Sketch(shape=source.size, events=events)
-
-
-def _from_points(source: _Source) -> Sketch:
-    return Sketch(shape=source.size, events=readers.events_from_points(source.path, readers.Stamp.now()))
-
-
-def _from_boxes(source: _Source) -> Sketch:
-    return Sketch(shape=source.size, events=readers.events_from_boxes(source.path, readers.Stamp.now()))
-
-
-_READERS: dict[str, Callable[[_Source], Sketch]] = {
-    "labels": lambda source: _from_labels(source, "background"),
-    "objects": lambda source: _from_labels(source, "unknown"),
-    "geojson": _from_geojson,
-    "points": _from_points,
-    "boxes": _from_boxes,
-    "sketchpose": _from_sketchpose,
-}
-
-
-def export_sketch(path: str, out: str, *, image: str | None = None, overwrite: bool = False) -> str:
-    """A sketch as GeoJSON (packed when `out` ends in .gz); returns a line about it."""
+def export_sketch(
+    path: str,
+    out: str,
+    *,
+    image: str | None = None,
+    reading: SketchReading | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Write a sketch as GeoJSON (packed when `out` ends in .gz); returns a line about it."""
     require_local(out)
     refuse_existing(out, overwrite=overwrite)
-    sketch = _open(path, image)
+    sketch = _open(path, image, reading).sketch
     with replacing_file(out) as partial:
         geojson.write_geojson(partial, geojson.geojson_from_sketch(sketch))
     return f"{out}: {len(sketch.marks)} features"
@@ -163,6 +115,7 @@ def simulate_sketch(
     """Partial annotation from a full label image; returns a line about it.
 
     Args:
+        truth: ids of all objects; of a mask with a single value, the connected pieces are the objects.
         style: gp for a Gaussian-process mask of `percent`, else strokes on `n_objects` objects as a person draws them.
     """
     require_local(out)
@@ -170,6 +123,9 @@ def simulate_sketch(
     if style not in ("gp", *STYLES):
         raise UnknownNameError.among("style", style, ("gp", *STYLES))
     labels = readers.read_label_image(truth)
+    few = few_values(labels)
+    require_background(few, f"label image {truth}", "write 0 where no object is")
+    labels = label_pieces(labels) if is_mask(few) else labels
     if style == "gp":
         sketch = simulate_mask(labels, percent, seed=seed)
     else:
@@ -178,19 +134,29 @@ def simulate_sketch(
 
 
 def show_sketch(
-    path: str, *, image: str | None = None, out: str | None = None, overwrite: bool = False
+    path: str,
+    *,
+    image: str | None = None,
+    out: str | None = None,
+    reading: SketchReading | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Counts of a sketch, and a picture of it over its image when `out` is given.
+    """Count what a sketch holds, and draw it over its image when `out` is given.
+
+    Without an image every brush counts whole, so that the figures are those with it, unless a brush hangs over the
+    edge of the image. `shape` is None where neither an image nor the file says it.
 
     Raises:
         OutputExistsError: the picture is there.
     """
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
-    sketch = _open(path, image)
-    summary = asdict(sketch.summary())
+    opened = _open(path, image, reading)
+    summary = {"kind": opened.kind, **asdict(opened.sketch.summary())}
+    if not opened.sized:
+        summary["shape"] = None
     if out is not None:
-        summary["picture"] = draw_sketch(sketch, image, out)
+        summary["picture"] = draw_sketch(opened.sketch, image, out)
     return summary
 
 
@@ -199,6 +165,7 @@ def repair_sketch(path: str) -> str:
 
     Raises:
         MissingDataError: no such sketch.
+        InputError: not a stroke log by its first line; the file is left as it is.
         OutputError: it cannot be written.
     """
     if not Path(path).is_file():
@@ -208,18 +175,9 @@ def repair_sketch(path: str) -> str:
     return f"{path}: whole, nothing to repair" if torn is None else f"{path}: the torn last line is in {torn} now"
 
 
-def _open(path: str, image: str | None) -> Sketch:
-    if image is not None:
-        return open_sketch(path, shape=open_image(image).plane().shape)
-    return open_sketch(path, shape=_extent(read_events(path)))
-
-
-def _extent(events: Sequence[Event]) -> tuple[int, int]:
-    """The smallest image that holds the events: enough to count and to export."""
-    if not events:
-        return 1, 1
-    corners = [extent_of(event)[1] for event in events]
-    return max(1, int(max(c[0] for c in corners)) + 2), max(1, int(max(c[1] for c in corners)) + 2)
+def _open(path: str, image: str | None, reading: SketchReading | None = None) -> SketchFile:
+    shape = open_image(image).plane().shape if image is not None else None
+    return open_sketch_file(path, shape=shape, reading=reading)
 
 
 def _write(sketch: Sketch, out: str) -> str:

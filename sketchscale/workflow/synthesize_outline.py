@@ -6,7 +6,7 @@ A segmentation model may read along, and strokes on the same images are kept: th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 
 from sketchscale.annotations.events import append_events
+from sketchscale.annotations.opening import SketchReading, open_sketch_file
 from sketchscale.annotations.readers import Stamp, events_from_labels, next_object
-from sketchscale.annotations.sketch import Sketch, open_sketch
+from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError
@@ -42,6 +43,7 @@ class OutlineOptions:
         out: folder for the sketches, `<name of the image>.jsonl` each.
         channels: of each image, as many as the generator paints; all when None.
         sketches: drawn on the images, in order, or none; what they draw is what the written sketches say there.
+        reading: how the sketches are to be read; see annotations.opening.
         model: of a segmentation that reads along; see synthesis.outlines.read_foreground.
         foreground, background, all_clicked: see OutlineConfig.
         precision: of both networks; auto is the faster one here, by measurement.
@@ -53,6 +55,7 @@ class OutlineOptions:
     out: str
     channels: tuple[int | str, ...] | None = None
     sketches: tuple[str, ...] = ()
+    reading: SketchReading = field(default_factory=SketchReading)
     model: str | None = None
     foreground: float = 0.2
     background: float = 0.2
@@ -139,7 +142,10 @@ def _sketches(options: OutlineOptions, images: Sequence[StoredImage]) -> list[Sk
             expected="one sketch for each image, in order, or none",
             fix="repeat --sketch",
         )
-    return [open_sketch(path, shape=image.shape) for path, image in zip(options.sketches, images, strict=True)]
+    return [
+        open_sketch_file(path, shape=image.shape, reading=options.reading).sketch
+        for path, image in zip(options.sketches, images, strict=True)
+    ]
 
 
 def _targets(options: OutlineOptions) -> list[Path]:

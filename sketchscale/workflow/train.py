@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sketchscale.annotations.opening import SketchReading
 from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError
@@ -175,7 +176,7 @@ def _prepare(
     init = None if options.init in (None, "random") else load_model(options.init)
     with Runner(execution, _reading_aloud(ears)) as runner:
         scale = scale_of(sources) if init is None else (init.config.low, init.config.high)
-        data, held_out, others = _read(options, scale, runner)
+        data, held_out, others = _read(options, scale, runner, ears.say)
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
     config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
@@ -267,7 +268,7 @@ def _train_on_ray(options: TrainOptions, execution: Execution, say: Callable[[st
 
 
 def _work_on_ray(
-    options: TrainOptions, sketches: dict[str, bytes], execution: Execution, ears: Ears, folder: Path
+    options: TrainOptions, sketches: dict[str, dict[str, bytes]], execution: Execution, ears: Ears, folder: Path
 ) -> TrainResult:
     """In each worker."""
     return _train_here(with_sketches(options, sketches, folder), execution, ears)
@@ -277,10 +278,13 @@ def _work_on_ray(
 
 
 def _read(
-    options: TrainOptions, scale: tuple[float, float], runner: Runner
+    options: TrainOptions, scale: tuple[float, float], runner: Runner, say: Callable[[str], None]
 ) -> tuple[SketchedImages, list[AnnotatedImage], list[AnnotatedImage]]:
     """What is taught from, held-out annotation, other images."""
-    reading = Reading(channels=options.channels, low=scale[0], high=scale[1], on_conflict=options.on_conflict)
+    sketch = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
+    reading = Reading(
+        channels=options.channels, low=scale[0], high=scale[1], on_conflict=options.on_conflict, sketch=sketch
+    )
     if not (options.images or options.sketches or options.synthetic):
         raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some of them")
     if options.hold_out is not None and not options.images:
@@ -293,11 +297,11 @@ def _read(
             expected="other images to score",
             fix="name them with --validate",
         )
-    data = SketchedImages(options.images, options.sketches, reading, runner)
+    data = SketchedImages(options.images, options.sketches, reading, runner, say=say)
     held_out = [] if options.hold_out is None else data.hold_out(options.hold_out, options.seed)
     others: list[AnnotatedImage] = []
     if options.validate or options.validate_sketches:
-        others = SketchedImages(options.validate, options.validate_sketches, reading, runner).training()
+        others = SketchedImages(options.validate, options.validate_sketches, reading, runner, say=say).training()
     return data, held_out, others
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sketchscale.annotations.opening import sketch_files
 from sketchscale.config import TrainOptions
 from sketchscale.errors import MissingDataError
 from sketchscale.io.store import is_local
@@ -64,22 +65,34 @@ def place_files(files: dict[str, bytes], folder: Path, fits: Callable[[bytes, by
 # ---- of a model
 
 
-def read_sketches(options: TrainOptions) -> dict[str, bytes]:
-    """Sketches that travel with the work.
+def read_sketches(options: TrainOptions) -> dict[str, dict[str, bytes]]:
+    """Read the sketches that travel with the work: for each its own file and those that are read with it, by path.
 
     Raises:
         MissingDataError: one cannot be read.
     """
-    return read_files((*options.sketches, *options.validate_sketches), "sketch", "a .jsonl log")
+    paths = (*options.sketches, *options.validate_sketches)
+    expected = "a file with an annotation"
+    return {path: read_files((path, *map(str, sketch_files(path)[1:])), "sketch", expected) for path in paths}
 
 
-def with_sketches(options: TrainOptions, sketches: dict[str, bytes], folder: Path) -> TrainOptions:
+def with_sketches(options: TrainOptions, sketches: dict[str, dict[str, bytes]], folder: Path) -> TrainOptions:
     """The worker's own files where they begin the same, as strokes may be added to them; else what travelled here."""
-    here = place_files(sketches, folder, bytes.startswith)
+    here = {path: _placed(path, files, folder / str(n)) for n, (path, files) in enumerate(sketches.items())}
     lists: dict[str, Any] = {
         name: tuple(here[path] for path in getattr(options, name)) for name in ("sketches", "validate_sketches")
     }
     return replace(options, **lists)
+
+
+def _placed(path: str, files: dict[str, bytes], folder: Path) -> str:
+    """Where a sketch is here; files that are read together stay together, under their own names."""
+    if all(Path(name).is_file() and Path(name).read_bytes().startswith(data) for name, data in files.items()):
+        return path
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / Path(name).name).write_bytes(data)
+    return str(folder / Path(path).name)
 
 
 def absolute(options: TrainOptions) -> TrainOptions:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from sketchscale.annotations.events import Event, Stroke
+from sketchscale.annotations.opening import SketchFile, SketchReading, open_sketch_file, sketch_files
 from sketchscale.annotations.painting import extent_of
-from sketchscale.annotations.sketch import Sketch, open_sketch
+from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, block_shape, joined_boxes
 from sketchscale.intensity import channel_ranges, normalize
@@ -46,12 +47,18 @@ _PIXEL_BYTES = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How images are read: `channels` as in TrainOptions, percentiles `low` and `high`, what a conflict means."""
+    """How images and sketches are read.
+
+    Attributes:
+        channels: as in TrainOptions. low, high: percentiles. on_conflict: what overlapping classes mean.
+        sketch: the kind of the sketch files and what their classes mean.
+    """
 
     channels: tuple[int | str, ...] | None
     low: float
     high: float
     on_conflict: Literal["refuse", "last"]
+    sketch: SketchReading = field(default_factory=SketchReading)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +147,7 @@ class SketchedImages:
     Args:
         images, sketches: addresses and files, in order; none at all for a training without them.
         runner: computes the percentiles.
+        say: called with one line for each sketch: how its file was understood.
         held_bytes: of what was drawn with its surroundings: up to these it is kept in memory, beyond them it is read
             where patches are drawn. No effect on what is learned.
 
@@ -154,6 +162,7 @@ class SketchedImages:
         reading: Reading,
         runner: Runner,
         *,
+        say: Callable[[str], None] = lambda line: None,
         held_bytes: int = HELD_BYTES,
     ) -> None:
         if len(images) != len(sketches):
@@ -165,7 +174,11 @@ class SketchedImages:
         self.paths, self.reading = tuple(sketches), reading
         self._marks = [_mark(path) for path in self.paths]
         planes = [open_image(address).plane() for address in images]
-        self.sketches = [self._open(path, plane) for path, plane in zip(self.paths, planes, strict=True)]
+        self.sketches = []
+        for path, plane in zip(self.paths, planes, strict=True):
+            opened = self._open(path, plane)
+            say(opened.line)
+            self.sketches.append(self._checked(opened.sketch))
         if images and not any(sketch.marks for sketch in self.sketches):
             raise InputError.of(
                 found=f"no stroke in {', '.join(self.paths[:3])}",
@@ -178,9 +191,11 @@ class SketchedImages:
         self._pixels: dict[tuple[int, Box], npt.NDArray[np.float32]] = {}
         self._held_out: dict[int, list[_Hidden]] = {}
 
-    def _open(self, path: str, plane: PlaneRef) -> Sketch:
+    def _open(self, path: str, plane: PlaneRef) -> SketchFile:
+        return open_sketch_file(path, shape=plane.shape, reading=self.reading.sketch)
+
+    def _checked(self, sketch: Sketch) -> Sketch:
         """Of several sketches one may lack boundaries, as long as they have some together."""
-        sketch = open_sketch(path, shape=plane.shape)
         if (len(self.paths) == 1 and sketch.marks) or (self.reading.on_conflict == "refuse" and sketch.conflicts()):
             sketch.check(self.reading.on_conflict)
         return sketch
@@ -260,7 +275,7 @@ class SketchedImages:
         marks = [_mark(path) for path in self.paths]
         changed = [i for i, (old, new) in enumerate(zip(self._marks, marks, strict=True)) if old != new]
         self._marks = marks
-        fresh = {i: self._open(self.paths[i], self._opened[i].plane) for i in changed}
+        fresh = {i: self._checked(self._open(self.paths[i], self._opened[i].plane).sketch) for i in changed}
         before = list(self.sketches)
         for i, sketch in fresh.items():
             self.sketches[i] = sketch
@@ -276,13 +291,15 @@ class SketchedImages:
         return bool(changed)
 
 
-def _mark(path: str) -> tuple[int, int]:
-    """Size and time of change of a file."""
+def _mark(path: str) -> tuple[tuple[int, int], ...]:
+    """Size and time of change of a sketch's file, and of those that are read with it."""
     try:
-        status = os.stat(path)
+        found = [os.stat(file) for file in sketch_files(path)]
     except OSError as error:
-        raise MissingDataError(f"sketch {path} cannot be read: {error.strerror}; expected: a .jsonl log") from error
-    return status.st_size, status.st_mtime_ns
+        raise MissingDataError(
+            f"sketch {path} cannot be read: {error.strerror}; expected: a file with an annotation"
+        ) from error
+    return tuple((status.st_size, status.st_mtime_ns) for status in found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

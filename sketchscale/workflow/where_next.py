@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.annotations.events import Stroke
+from sketchscale.annotations.opening import SketchReading, open_sketch_file
 from sketchscale.annotations.painting import extent_of
-from sketchscale.annotations.sketch import Sketch, open_sketch
+from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.engine.base import Event, Json, Needs, Plan
 from sketchscale.errors import InputError
@@ -59,6 +60,7 @@ class NextOptions:
     Attributes:
         segment: model, channels, plane and device; best the model that the sketches trained. Neither scale nor flips.
         sketches: of the first images, in order; the images after them count as not annotated.
+        reading: how the sketches are to be read; see annotations.opening.
         n: boxes to propose.
         size: side of a box, px; about what a person draws on in one go.
         sample: boxes looked at in each image, at most, of the annotated and of the other ones.
@@ -66,6 +68,7 @@ class NextOptions:
 
     segment: SegmentOptions = field(default_factory=SegmentOptions)
     sketches: tuple[str, ...] = ()
+    reading: SketchReading = field(default_factory=SketchReading)
     n: int = 10
     size: int = 256
     sample: int = 256
@@ -227,7 +230,11 @@ def _grid(plane: PlaneRef, sketch: str | None, options: NextOptions) -> _Grid:
     sides = [min(options.size, n) for n in plane.shape]
     tiles = (tile.write for tile in tile_cover(plane.shape, sides))
     boxes = [box for box in tiles if all(2 * n >= side for n, side in zip(box.shape, sides, strict=True))]
-    drawn = set(_drawn(open_sketch(sketch, shape=plane.shape), boxes)) if sketch is not None else set()
+    drawn = (
+        set(_drawn(open_sketch_file(sketch, shape=plane.shape, reading=options.reading).sketch, boxes))
+        if sketch is not None
+        else set()
+    )
     return _Grid(annotated=tuple(b for b in boxes if b in drawn), free=tuple(b for b in boxes if b not in drawn))
 
 

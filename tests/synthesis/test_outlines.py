@@ -256,6 +256,21 @@ def test_strokes_are_kept_and_a_model_reads_along(tmp_path, capsys):
     assert (alone > 0).sum() < (both > 0).sum() / 2
 
 
+def test_a_painted_image_is_kept_like_strokes(tmp_path, capsys):
+    image, points = image_and_points(tmp_path)
+    synthesis = stored_synthesis(tmp_path / "synthesis", channels=1)
+    painted = np.zeros((140, 150), np.uint8)
+    painted[26:35, 20:60], painted[100:] = 7, 255
+    np.save(tmp_path / "painted.npy", painted)
+    arguments = ["synthesize", "outline", synthesis, image, "--points", points, "--out", str(tmp_path / "out")]
+    arguments += ["--sketch", str(tmp_path / "painted.npy"), "--class", "255=background", "--json"]
+    assert run(arguments) == 0, capsys.readouterr().err
+    (told,) = json.loads(capsys.readouterr().out)
+    labels = open_sketch(told["sketch"], shape=(140, 150)).rasterize().labels
+    assert np.array_equal(labels == labels[30, 40], painted == 7)
+    assert (labels[100:] == 0).all()
+
+
 def test_a_model_from_a_folder_reads_as_one_in_evaluation_mode(tmp_path):
     image, points = image_and_points(tmp_path)
     synthesis = stored_synthesis(tmp_path / "synthesis", channels=1)

@@ -188,7 +188,7 @@ def sketch(change: Callable[[npt.NDArray[np.int32]], npt.NDArray[np.int32]]) -> 
 @pytest.mark.parametrize(
     ("change", "missing"),
     [
-        (lambda a: np.where(a > 0, a, -1), "no background stroke"),
+        (lambda a: np.where(a > 0, a, -1), "no background"),
         (lambda a: np.where(a > 0, -1, 0), "no foreground stroke"),
         (lambda a: np.full_like(a, -1), "no foreground stroke"),
         (

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
+from scipy import ndimage
 
 from sketchscale.cli import run
 from sketchscale.config import Execution
@@ -65,6 +66,28 @@ def test_blocks_do_not_matter(tmp_path: Path, pair: list[tuple[str, Any, Any]]) 
     for block in (32, 64, 2048):
         scores = evaluate(address, "nuclei", str(tmp_path / "a.tif"), Execution(engine="threads", block=block))
         assert {k: scores[k] for k in whole_image} == whole_image
+
+
+def test_each_piece_of_a_true_mask_with_one_value_is_an_object(
+    tmp_path: Path, pair: list[tuple[str, Any, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    address, truth, predicted = pair[0]
+    mask = (truth > 1000).astype(np.uint8) * 255
+    pieces, count = ndimage.label(mask, np.ones((3, 3)))
+    assert count > 3
+    np.save(tmp_path / "mask.npy", mask)
+    command = ["evaluate", address, "--truth", str(tmp_path / "mask.npy"), "--engine", "serial", "--json"]
+    for block in (32, 2048):
+        assert run([*command, "--block", str(block)]) == 0
+        out, err = capsys.readouterr()
+        scores, expected = json.loads(out), score_labels(pieces, predicted).as_dict()
+        assert {name: scores[name] for name in expected} == expected
+        assert f"its only value is 255; its {count} connected pieces are the objects" in err
+    assert run([*command, "--components", "never"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_true"] == 1
+    np.save(tmp_path / "two.npy", np.where(mask > 0, 2, 1))
+    assert run(["evaluate", address, "--truth", str(tmp_path / "two.npy"), "--engine", "serial"]) == 2
+    assert "two values, 1 and 2, and no 0" in capsys.readouterr().err
 
 
 def test_several_images_give_each_their_mean_and_the_pool(

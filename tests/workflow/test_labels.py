@@ -2,27 +2,67 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sketchscale.cli import run
 from sketchscale.config import Execution
 from sketchscale.errors import InputError
-from sketchscale.geometry import whole
+from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import open_array, write_box
 from sketchscale.io.convert import ConvertConfig, convert
 from sketchscale.io.image import open_image
+from sketchscale.io.masks import few_values
 from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.sources import open_source
+from sketchscale.objects.sources import read_labels
+from sketchscale.workflow.components import split_components
 from sketchscale.workflow.labels import export_labels, import_labels
 from sketchscale.workflow.measure import measure
+from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.verify import verify
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    labels: np.ndarray[Any, Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.labels.shape
+
+    def read(self, box: Box) -> np.ndarray[Any, Any]:
+        return self.labels[box.slices]
+
+
+def pieces_by_hand(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Pieces of equal pixels that touch by a side or a corner, found by walking, in the order of their first pixels."""
+    found, count = np.zeros(labels.shape, np.int64), 0
+    steps = [step for step in itertools.product((-1, 0, 1), repeat=labels.ndim) if any(step)]
+    for start in map(tuple, np.argwhere(labels > 0).tolist()):
+        if found[start]:
+            continue
+        count += 1
+        found[start], waiting = count, [start]
+        while waiting:
+            here = waiting.pop()
+            for step in steps:
+                there = tuple(a + b for a, b in zip(here, step, strict=True))
+                inside = all(0 <= a < n for a, n in zip(there, labels.shape, strict=True))
+                if inside and not found[there] and labels[there] == labels[here]:
+                    found[there] = count
+                    waiting.append(there)
+    return found
 
 
 def make_image(folder: Path, shape: tuple[int, ...]) -> str:
@@ -41,7 +81,8 @@ def test_ids_survive_import_and_export(
     mask = np.random.default_rng(seed).choice(np.array([0, 3, 70_000, 2**32 - 1], np.uint32), (height, width))
     np.save(folder / "mask.npy", mask)
     image = make_image(folder, (height, width))
-    result = import_labels(str(folder / "mask.npy"), image, "cells", Execution(engine="serial", block=block))
+    serial = Execution(engine="serial", block=block)
+    result = import_labels(str(folder / "mask.npy"), image, "cells", serial, components="never")
     assert result.largest == mask.max()
     stored = open_image(image).label_image("cells")
     assert np.array_equal(open_array(stored.array(0))[...], mask)
@@ -83,6 +124,112 @@ def test_without_a_pixel_size_none_is_written(tmp_path: Path) -> None:
     with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
         assert "PhysicalSize" not in tiff.ome_metadata
         assert tiff.pages.first.resolutionunit == 1
+
+
+@settings(max_examples=15)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 30), st.integers(1, 30)),
+    flat=st.booleans(),
+    block=st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20)),
+    share=st.sampled_from([0.05, 0.3, 0.5, 0.9]),
+    ids=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_pieces_do_not_depend_on_the_blocks_they_are_found_in(
+    shape: tuple[int, ...], flat: bool, block: tuple[int, ...], share: float, ids: int, seed: int
+) -> None:
+    shape, block = (shape[1:], block[1:]) if flat else (shape, block)
+    random = np.random.default_rng(seed)
+    labels = np.where(random.random(shape) < share, random.integers(1, ids + 1, shape), 0)
+    with Runner(Execution(engine="serial")) as runner:
+        split = split_components(InMemory(labels), "always", few_values(labels), block, runner)
+    found = read_labels(split.labels, whole(shape))
+    assert np.array_equal(found, pieces_by_hand(labels))
+    assert split.pieces == found.max()
+    stop = tuple(int(n) for n in random.integers(1, np.array(shape) + 1))
+    start = tuple(int(n) for n in random.integers(0, stop))
+    part = Box(start, stop)
+    assert np.array_equal(read_labels(split.labels, part), found[part.slices])
+
+
+@pytest.mark.parametrize("block", [16, 4096])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_mask_of_one_value_becomes_an_object_for_each_piece(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, block: int
+) -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[2:6, 30:50], mask[4:38, 3:9], mask[38, 9], mask[20:30, 20:55] = 255, 255, 255, 255
+    path, image = tmp_path / f"mask.{suffix}", make_image(tmp_path, (40, 60))
+    Image.fromarray(mask).save(path)
+    command = ["labels", "import", str(path), image, "--labels", "cells", "--engine", "serial", "--block", str(block)]
+    assert run(command) == 0
+    assert "its only value is 255; its 3 connected pieces are the objects" in capsys.readouterr().out
+    stored = open_array(open_image(image).label_image("cells").array(0))[...]
+    assert np.array_equal(stored, pieces_by_hand(mask))
+    assert [stored[2, 30], stored[4, 3], stored[38, 9], stored[20, 20]] == [1, 2, 2, 3]
+    assert run([*command, "--overwrite", "--components", "never"]) == 0
+    assert "pieces" not in capsys.readouterr().out
+    assert np.array_equal(open_array(open_image(image).label_image("cells").array(0))[...], mask)
+
+
+def test_labels_of_several_ids_and_masks_in_one_piece_keep_their_ids(tmp_path: Path) -> None:
+    image = make_image(tmp_path, (20, 20))
+    for name, where in (("one", [(2, 2)]), ("two", [(2, 2), (9, 9)])):
+        labels = np.zeros((20, 20), np.uint16)
+        for number, (y, x) in enumerate(where, start=7):
+            labels[y : y + 3, x] = labels[y : y + 3, x + 4] = number
+            labels[y, x : x + 5] = number
+        labels[15, 15] = 8 if name == "two" else 0
+        np.save(tmp_path / f"{name}.npy", labels)
+        assert import_labels(str(tmp_path / f"{name}.npy"), image, name).pieces is None
+        assert np.array_equal(open_array(open_image(image).label_image(name).array(0))[...], labels)
+    always = import_labels(str(tmp_path / "two.npy"), image, "always", components="always")
+    assert (always.pieces, always.largest) == (3, 3)
+
+
+def test_a_killed_import_of_a_mask_goes_on_with_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.random.default_rng(3).random((70, 80)) < 0.3
+    np.save(tmp_path / "mask.npy", mask.astype(np.uint8) * 255)
+    image = make_image(tmp_path, (70, 80))
+    monkeypatch.setattr("sketchscale.workflow.labels._CHUNK", 16)
+    serial = Execution(engine="serial", block=32)
+    writes: list[int] = []
+
+    def failing(*arguments: Any) -> str:
+        writes.append(1)
+        if len(writes) == 3:
+            raise KeyboardInterrupt
+        return write_box(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sketchscale.objects.copying.write_box", failing)
+        with pytest.raises(KeyboardInterrupt):
+            import_labels(str(tmp_path / "mask.npy"), image, "cells", serial)
+    result = import_labels(str(tmp_path / "mask.npy"), image, "cells", replace(serial, resume=True))
+    stored = open_array(open_image(image).label_image("cells").array(0))[...]
+    assert np.array_equal(stored, pieces_by_hand(mask))
+    assert result.pieces == stored.max()
+    again = import_labels(str(tmp_path / "mask.npy"), image, "cells", replace(serial, resume=True))
+    assert again == result
+
+
+@pytest.mark.parametrize("values", [(1, 2), (128, 255)])
+def test_two_values_without_a_zero_are_one_line_and_leave_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: tuple[int, int]
+) -> None:
+    mask = np.full((30, 20), values[0], np.uint8)
+    mask[5:9, 5:9] = values[1]
+    np.save(tmp_path / "mask.npy", mask)
+    image = make_image(tmp_path, (30, 20))
+    command = ["labels", "import", str(tmp_path / "mask.npy"), image, "--labels", "cells"]
+    assert run(command) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert f"two values, {values[0]} and {values[1]}, and no 0; expected: 0 for the background" in error
+    assert "--components never" in error
+    assert open_image(image).labels == ()
+    assert run([*command, "--components", "sometimes"]) == 2
+    assert "known: always, auto, never" in capsys.readouterr().err
+    assert run([*command, "--components", "never"]) == 0
 
 
 def test_ids_that_the_file_does_not_hold_are_refused_and_leave_no_file(tmp_path: Path) -> None:

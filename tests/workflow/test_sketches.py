@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sketchscale.annotations.events import Stroke, append_events
+from sketchscale.annotations.opening import SketchReading
 from sketchscale.annotations.sketch import open_sketch
+from sketchscale.cli import run
 from sketchscale.errors import InputError, MissingDataError, OutputExistsError, UnknownNameError
 from sketchscale.workflow.sketches import (
     export_sketch,
@@ -22,6 +25,7 @@ from sketchscale.workflow.sketches import (
 from tests.pipeline import draw_nuclei, store_image
 
 SHAPE = (40, 60)
+EVERY = SketchReading(kind="labels")
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def polygon(name: str) -> dict[str, object]:
 
 def test_a_label_image_is_imported_shown_and_exported(truth: str, image: str, tmp_path: Path) -> None:
     sketch = str(tmp_path / "s.jsonl")
-    assert "2 objects" in import_sketch(truth, sketch, image=image)
+    assert "2 objects" in import_sketch(truth, sketch, image=image, reading=EVERY)
     summary = show_sketch(sketch, image=image, out=str(tmp_path / "s.png"))
     assert summary["pixels"] == {"background": 40 * 60 - 268, "foreground": 268, "boundary": 0}
     assert summary["has_boundary_information"]
@@ -62,7 +66,7 @@ def test_a_label_image_is_imported_shown_and_exported(truth: str, image: str, tm
 
 
 def test_objects_alone_leave_the_rest_unknown(truth: str, tmp_path: Path) -> None:
-    import_sketch(truth, str(tmp_path / "s.jsonl"), kind="objects")
+    import_sketch(truth, str(tmp_path / "s.jsonl"), reading=SketchReading(kind="objects"))
     pixels = show_sketch(str(tmp_path / "s.jsonl"))["pixels"]
     assert pixels["background"] == 0
     assert pixels["foreground"] == 268
@@ -76,7 +80,7 @@ def test_sketchpose_files_are_found_from_the_label_file(tmp_path: Path) -> None:
     boundary[19, 20:30] = 255
     Image.fromarray(drawn).save(tmp_path / "a_labels.png")
     Image.fromarray(boundary).save(tmp_path / "a_boundaries.png")
-    import_sketch(str(tmp_path / "a_labels.png"), str(tmp_path / "s.jsonl"), kind="sketchpose")
+    import_sketch(str(tmp_path / "a_labels.png"), str(tmp_path / "s.jsonl"), reading=SketchReading(kind="sketchpose"))
     pixels = show_sketch(str(tmp_path / "s.jsonl"))["pixels"]
     assert pixels == {"background": 36, "foreground": 60, "boundary": 10}
 
@@ -88,7 +92,7 @@ def test_a_class_of_geojson_means_what_the_user_says(image: str, tmp_path: Path)
     with pytest.raises(UnknownNameError, match="--class NAME=CLASS"):
         import_sketch(str(path), out, image=image)
     assert not Path(out).exists()
-    import_sketch(str(path), out, image=image, classes=parse_classes(["Tumor=foreground"]))
+    import_sketch(str(path), out, image=image, reading=SketchReading(classes=parse_classes(["Tumor=foreground"])))
     assert show_sketch(out, image=image)["pixels"]["foreground"] == 60
 
 
@@ -151,3 +155,59 @@ def test_a_failed_import_keeps_the_sketch_it_was_to_replace(truth: str, tmp_path
         import_sketch(str(tmp_path / "p.csv"), out, overwrite=True)
     assert Path(out).read_bytes() == before
     assert not list(tmp_path.glob("*partial*"))
+
+
+def test_a_painted_image_does_not_make_background_of_what_was_not_painted(truth: str, tmp_path: Path) -> None:
+    line = import_sketch(truth, str(tmp_path / "s.jsonl"))
+    unknown = 40 * 60 - 268 - 92
+    assert f"2 objects, px: 0 background, 268 foreground, 92 boundary, {unknown} unknown; 0 means unknown" in line
+    line = import_sketch(truth, str(tmp_path / "all.jsonl"), reading=EVERY)
+    assert "px: 2132 background, 268 foreground, 0 boundary, 0 unknown; 0 means background" in line
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.png", "a.csv", "empty.geojson"])
+def test_repair_leaves_every_file_alone_that_is_no_stroke_log(
+    tmp_path: Path, truth: str, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(
+        {
+            "a.geojson": json.dumps({"type": "FeatureCollection", "features": [polygon("foreground")]}).encode(),
+            "a.png": Path(truth).read_bytes(),
+            "a.csv": b"y,x,class\n1,2,foreground",
+            "empty.geojson": b"[]",
+        }[name]
+    )
+    before = path.read_bytes()
+    assert run(["sketch", "show", str(path), "--repair"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "expected: a stroke log" in line
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".torn"] == []
+
+
+def test_figures_are_the_same_with_and_without_the_image(image: str, tmp_path: Path) -> None:
+    """A thick brush at the last vertex counts whole; only what is wider than the image needs the image."""
+    sketch = str(tmp_path / "s.jsonl")
+    thick = Stroke(points=((12.0, 10.0), (20.0, 30.0)), radius_px=9, label="foreground", id="a")
+    append_events(sketch, [thick, Stroke(points=((35.0, 50.0),), radius_px=4, label="background", id="b")])
+    bare, placed = show_sketch(sketch), show_sketch(sketch, image=image)
+    assert bare.pop("shape") is None
+    assert placed.pop("shape") == SHAPE
+    assert bare == placed
+
+
+def test_whatever_is_read_directly_can_be_shown_and_exported(truth: str, image: str, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("y0,x0,y1,x1\n2,3,12,13\n")
+    shown = show_sketch(str(boxes), image=image, out=str(tmp_path / "boxes.png"))
+    assert (shown["kind"], shown["pixels"]["background"]) == ("boxes", 100)
+    assert show_sketch(truth)["shape"] == SHAPE
+    assert "features" in export_sketch(truth, str(tmp_path / "truth.geojson"))
+    assert show_sketch(str(tmp_path / "truth.geojson"), image=image)["pixels"] == show_sketch(truth)["pixels"]
+
+
+def test_objects_of_a_mask_are_simulated_one_by_one(truth: str, tmp_path: Path) -> None:
+    mask = (np.asarray(Image.open(truth)) > 0).astype(np.uint8) * 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert "2 objects" in simulate_sketch(str(tmp_path / "mask.png"), str(tmp_path / "s.jsonl"), n_objects=2)

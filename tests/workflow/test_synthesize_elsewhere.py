@@ -19,12 +19,13 @@ import torch
 from sketchscale.annotations.centres import read_centres
 from sketchscale.annotations.events import ClassPoint, append_events
 from sketchscale.annotations.geojson import write_geojson
+from sketchscale.annotations.opening import sketch_files
 from sketchscale.cli import run
-from sketchscale.config import Execution
+from sketchscale.config import Execution, TrainOptions
 from sketchscale.errors import MissingDataError, OutputExistsError, SetupError
 from sketchscale.synthesis.model import Synthesis, load_synthesis
 from sketchscale.workflow.synthesize import SynthesisOptions, SynthesisResult, _absolute, _work_on_ray, synthesize_train
-from sketchscale.workflow.train_elsewhere import place_files, read_files
+from sketchscale.workflow.train_elsewhere import place_files, read_files, read_sketches, with_sketches
 from sketchscale.workflow.train_on_ray import Ears
 from sketchscale.workflow.training_output import check_output, showing_token
 from tests.workflow.test_synthesize import SERIAL, image_and_points, small
@@ -112,6 +113,26 @@ def test_a_file_of_the_worker_stands_for_the_one_that_travelled_only_where_it_fi
         assert [path.suffix for path in travelled] == [".csv"] * len(travelled)
         assert {path.read_bytes() for path in travelled} == {b"y,x\n1,2\n"}
         assert {path.parent for path in travelled} == {folder}
+
+
+def test_sketches_travel_with_the_files_that_are_read_with_them(tmp_path: Path) -> None:
+    home, worker = tmp_path / "home", tmp_path / "worker"
+    home.mkdir()
+    for name in ("a_labels.png", "a_boundaries.png", "b.jsonl"):
+        (home / name).write_bytes(name.encode())
+    paths = (str(home / "a_labels.png"), str(home / "b.jsonl"))
+    options = TrainOptions(sketches=paths[:1], validate_sketches=paths[1:])
+    sketches = read_sketches(options)
+    for gone in ("", "a_boundaries.png", "b.jsonl"):
+        (worker / gone).mkdir(parents=True)
+        if gone:
+            (home / gone).unlink()
+        here = with_sketches(options, sketches, worker / gone)
+        (painted,), (log,) = here.sketches, here.validate_sketches
+        assert (painted == paths[0]) == (gone == "")
+        assert (log == paths[1]) == (gone != "b.jsonl")
+        assert [path.name for path in sketch_files(painted)] == ["a_labels.png", "a_boundaries.png"]
+        assert Path(log).read_bytes() == b"b.jsonl"
 
 
 def test_addresses_are_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

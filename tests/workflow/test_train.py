@@ -80,6 +80,7 @@ def test_a_study_of_images_leaves_a_model_pictures_and_its_curve(tmp_path: Path)
     assert len(provenance["curve"]["score"]) == 2
     assert [len(one["sketches"]) for one in provenance["taken_in"]] == [2]
     assert any("stop" in line for line in said)
+    assert sum(": a stroke log, " in line for line in said) == 2
     assert any("held out" in line for line in said)
 
 
@@ -166,6 +167,65 @@ def test_every_phase_says_something_every_few_seconds(tmp_path: Path, monkeypatc
     for start in ("reading images", "step 1 ", "step 2 ", "step 3 ", "calibrating"):
         assert any(line.startswith(start) for line in said), start
     assert all(" left" in line for line in said if line.startswith("step 2"))
+
+
+def painted(folder: Path, seed: int = 0) -> tuple[str, str]:
+    """An image, and a PNG in which every object is painted."""
+    pixels = draw_nuclei(SHAPE, seed)
+    labels, _ = ndimage.label(ndimage.gaussian_filter(pixels.astype(float), 1) > 130)
+    Image.fromarray(labels.astype(np.uint8)).save(folder / "painted.png")
+    return store_image(folder / f"image{seed}.zarr", pixels), str(folder / "painted.png")
+
+
+@pytest.mark.parametrize("kind", ["png", "geojson"])
+def test_training_reads_what_sketch_import_reads_in_the_same_way(tmp_path: Path, kind: str) -> None:
+    image, sketch = painted(tmp_path)
+    if kind == "geojson":
+        assert run(["sketch", "export", sketch, "--kind", "labels", "--out", str(tmp_path / "s.geojson")]) == 0
+        sketch = str(tmp_path / "s.geojson")
+    how = ["--kind", "labels"] if kind == "png" else []
+    log = str(tmp_path / "s.jsonl")
+    assert run(["sketch", "import", sketch, "--image", image, "--out", log, *how]) == 0
+    said: list[str] = []
+    sketch_kind = "labels" if kind == "png" else None
+    direct = small(tmp_path, (image, sketch), steps=2, sketch_kind=sketch_kind)
+    through = small(tmp_path, (image, log), steps=2, out=str(tmp_path / "through"))
+    losses = [train(options, on_step=said.append).loss for options in (direct, through)]
+    assert losses[0] == losses[1]
+    assert "background" in next(line for line in said if line.startswith(f"{sketch}: "))
+    first, second = (load_model(str(tmp_path / name)).provenance["annotated"] for name in ("model", "through"))
+    assert first[0]["pixels"] == second[0]["pixels"]
+
+
+def test_a_painted_image_of_some_objects_lacks_background_and_the_line_says_what_to_do(tmp_path: Path) -> None:
+    line = refused(tmp_path, small(tmp_path, painted(tmp_path)))
+    for words in ("no background", "draw thick background strokes", "--kind labels", "--class VALUE=background"):
+        assert words in line
+
+
+def test_a_fully_painted_image_is_enough_for_the_dense_loss(tmp_path: Path) -> None:
+    assert train(small(tmp_path, painted(tmp_path), loss="dense", sketch_kind="labels", steps=1)).steps == 1
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_is_painted_meanwhile_is_taken_in_once_it_is_saved_whole(tmp_path: Path, whole: bool) -> None:
+    image, sketch = painted(tmp_path)
+    labels = np.asarray(Image.open(sketch)).copy()
+    fewer = np.where(labels == labels.max(), 0, labels).astype(np.uint8)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith("step 1 "):
+            Image.fromarray(fewer).save(sketch)
+            if not whole:
+                Path(sketch).write_bytes(Path(sketch).read_bytes()[:-40])
+
+    train(small(tmp_path, (image, sketch), sketch_kind="labels"), on_step=say)
+    taken = [line["annotation"] is not None for line in lines(tmp_path)]
+    assert taken == [True, whole, False, False]
+    assert any("changed strokes are not used" in line for line in said) != whole
 
 
 def append_later(sketch: str, text: str | None = None) -> Callable[[str], None]:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sketchscale.annotations.events import LabelledBox, Stroke, append_events
+from sketchscale.annotations.opening import SketchReading
 from sketchscale.annotations.sketch import open_sketch
 from sketchscale.cli import run
 from sketchscale.config import Execution, SegmentOptions
@@ -60,6 +61,16 @@ def test_chunks_do_not_matter(tmp_path: Path, study: list[str], model: str) -> N
     assert without_names(where_next(other, options(model), SERIAL)) == without_names(
         where_next(study, options(model), SERIAL)
     )
+
+
+def test_a_painted_image_counts_as_drawn(tmp_path: Path, study: list[str], model: str) -> None:
+    painted = np.zeros(SHAPES[0], np.uint8)
+    painted[5:30, 40:60] = 3
+    np.save(tmp_path / "painted.npy", painted)
+    objects = where_next(study, options(model, sketches=(str(tmp_path / "painted.npy"),)), SERIAL)
+    assert objects.annotated == 1
+    every = options(model, sketches=(str(tmp_path / "painted.npy"),), reading=SketchReading(kind="labels"))
+    assert where_next(study, every, SERIAL).annotated == 15
 
 
 def test_nothing_is_proposed_where_something_is_drawn(study: list[str], model: str, sketch: str) -> None:

@@ -1,0 +1,88 @@
+"""Masks: label images with a single value for all objects, as most programs save them.
+
+In a mask the objects are its connected pieces. Two values of which neither is 0 show no background at all, so such an
+image is refused rather than read as two huge objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from skimage import measure
+
+from sketchscale.errors import InputError
+
+__all__ = ["Few", "few_values", "is_mask", "join_few", "label_pieces", "require_background"]
+
+Few: TypeAlias = tuple[int, ...] | None
+"""The distinct values of an image, ascending, where there are at most two; None where there are more."""
+
+
+def few_values(values: npt.NDArray[Any]) -> Few:
+    """The distinct values of whole numbers of any shape.
+
+    >>> few_values(np.array([[0, 255], [255, 0]])), few_values(np.arange(3)), few_values(np.zeros((0, 4), int))
+    ((0, 255), None, ())
+    """
+    if not values.size:
+        return ()
+    low, high = values.min(), values.max()
+    return tuple(sorted({int(low), int(high)})) if bool(((values == low) | (values == high)).all()) else None
+
+
+def join_few(parts: Iterable[Few]) -> Few:
+    """The values of several parts of one image.
+
+    >>> join_few([(0,), (0, 7)]), join_few([(0, 3), (0, 7)]), join_few([(0,), None])
+    ((0, 7), None, None)
+    """
+    found: set[int] = set()
+    for part in parts:
+        if part is None:
+            return None
+        found.update(part)
+    return tuple(sorted(found)) if len(found) <= 2 else None
+
+
+def is_mask(few: Few) -> bool:
+    """Whether there is exactly one value above 0.
+
+    >>> is_mask((0, 255)), is_mask((0,)), is_mask((1, 2)), is_mask(None)
+    (True, False, False, False)
+    """
+    return few is not None and sum(value > 0 for value in few) == 1
+
+
+def require_background(few: Few, where: str, fix: str) -> None:
+    """Refuse two values of which neither is 0.
+
+    Args:
+        where: the file, for the message. fix: what to do.
+
+    Raises:
+        InputError: it is so.
+    """
+    if few is not None and len(few) == 2 and few[0] > 0:
+        raise InputError.of(
+            found=f"{where} has two values, {few[0]} and {few[1]}, and no 0", expected="0 for the background", fix=fix
+        )
+
+
+def label_pieces(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Number the connected pieces of each value above 0; neighbours share a side or a corner.
+
+    Args:
+        labels: whole numbers (y, x) or (z, y, x), 0 background; pieces of different values are never one.
+
+    Returns:
+        Ids from 1, in raster order of each piece's first pixel.
+
+    >>> label_pieces(np.array([[0, 9, 0, 9], [9, 0, 0, 0], [0, 0, 0, 4]])).tolist()
+    [[0, 1, 0, 2], [1, 0, 0, 0], [0, 0, 0, 3]]
+    """
+    positive = np.where(labels > 0, labels, 0)
+    found: npt.NDArray[np.int64] = measure.label(positive, connectivity=labels.ndim).astype(np.int64)  # type: ignore[no-untyped-call]
+    return found
