@@ -1,4 +1,4 @@
-"""What is offered is used: each extra has code behind it, and what a user installs beside us does not stop the tests."""
+"""What is offered is used: each extra has code behind it, and other packages of a user do not stop the tests."""
 
 from __future__ import annotations
 

@@ -125,7 +125,10 @@ def _try_lock(lock: Path) -> int | None:
 
 
 def _unlock(lock: Path, descriptor: int) -> None:
-    """Remove the file while it is locked, so that nobody takes a lock that has no name; Windows removes no open file."""
+    """Remove the file while it is locked, so that no other writer locks a file without a name.
+
+    Windows removes no open file: there the file goes after it was closed.
+    """
     if os.name != "nt":
         lock.unlink(missing_ok=True)
     os.close(descriptor)

@@ -13,8 +13,10 @@ chunk).
 
 from __future__ import annotations
 
+import contextlib
+import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -34,6 +36,7 @@ __all__ = [
     "is_storage_error",
     "join_address",
     "local_path",
+    "memory_store",
     "open_store",
     "split_address",
 ]
@@ -113,6 +116,23 @@ def open_store(address: str | Path, *, read_only: bool = True) -> Store:
     if scheme not in STORES:
         raise UnknownNameError.among("address scheme", scheme, [s for s in STORES if s])
     return STORES[scheme](text, read_only)
+
+
+@contextlib.contextmanager
+def memory_store() -> Iterator[str]:
+    """The address of a new store in memory, which is emptied and forgotten in the end, with its scratch.
+
+    >>> with memory_store() as address:
+    ...     opened = open_store(address, read_only=False)
+    >>> address.removeprefix("memory://") in _MEMORY
+    False
+    """
+    name = f"temporary-{uuid.uuid4().hex}"
+    try:
+        yield f"memory://{name}"
+    finally:
+        for found in [found for found in _MEMORY if found.startswith(name)]:
+            sync(_MEMORY.pop(found).clear())  # open arrays are cached, and hold their store
 
 
 def is_storage_error(error: BaseException) -> bool:
