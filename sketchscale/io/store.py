@@ -79,7 +79,7 @@ def _open_memory(address: str, read_only: bool) -> Store:
 def _in_fsspec_memory(name: str) -> bool:
     """Whether fsspec's memory holds it; there is nothing in there unless somebody loaded it."""
     module = sys.modules.get("fsspec.implementations.memory")
-    return module is not None and bool(module.MemoryFileSystem().exists(f"/{name}"))
+    return module is not None and bool(name) and bool(module.MemoryFileSystem().exists(f"/{name}"))
 
 
 def _open_object(address: str, read_only: bool) -> Store:

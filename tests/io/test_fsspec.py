@@ -1,4 +1,4 @@
-"""Every scheme that fsspec knows is read without a prefix: stores, patterns and image files. Nothing is written there."""
+"""Every scheme that fsspec knows is read without a prefix: stores, patterns and image files. Nothing is written so."""
 
 from __future__ import annotations
 
