@@ -4,10 +4,13 @@ The names below are all there is to use; they load when first used, so `import s
 
     open(address)             a lazy view of an image or of its labels (xarray over dask)
     segment(image, ...)       labels of an array in memory, or of an image in storage (written beside it)
-    convert, train, measure, classify, count, evaluate, report, run
-                              the use cases of the command line, as functions
+    measure, evaluate         figures of the objects of arrays in memory, or of an image in storage
+    convert, train, classify, count, report, run
+                              the other use cases of the command line, as functions
     Sketch, Model             an image's annotation; a trained network with its configuration
     SketchscaleError          the base of every error raised on purpose
+
+Options are keyword arguments, as in segment(image, min_size=20); their classes are in `sketchscale.options`.
 """
 
 from __future__ import annotations
@@ -21,16 +24,16 @@ _PUBLIC = {
     "Model": "sketchscale.networks.checkpoint:Model",
     "Sketch": "sketchscale.annotations.sketch:Sketch",
     "SketchscaleError": "sketchscale.errors:SketchscaleError",
-    "classify": "sketchscale.workflow.classify:apply_classes",
-    "convert": "sketchscale.workflow.convert:convert_images",
+    "classify": "sketchscale.api.classes:classify",
+    "convert": "sketchscale.api.stores:convert",
     "count": "sketchscale.workflow.count:count",
-    "evaluate": "sketchscale.workflow.evaluate:evaluate",
-    "measure": "sketchscale.workflow.measure:measure",
+    "evaluate": "sketchscale.api.objects:evaluate",
+    "measure": "sketchscale.api.objects:measure",
     "open": "sketchscale.workflow.arrays:open_view",
-    "report": "sketchscale.workflow.report:write_report",
+    "report": "sketchscale.api.stores:report",
     "run": "sketchscale.workflow.study:run_study",
-    "segment": "sketchscale.workflow.arrays:segment_anything",
-    "train": "sketchscale.workflow.train:train",
+    "segment": "sketchscale.api.labels:segment",
+    "train": "sketchscale.api.labels:train",
 }
 """Public name to where it lives."""
 

@@ -32,15 +32,18 @@ from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import MARKS, StoreLedger, open_ledger
 from sketchscale.io.metadata import Version, ome_attributes
 from sketchscale.io.new_images import commit_image, create_image, level_shapes
+from sketchscale.io.patterns import matches
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.sources import (
     SUFFIXES,
     PixelSource,
+    file_suffix,
     open_source,
     read_source,
     source_identity,
 )
-from sketchscale.io.store import is_local, split_address
+from sketchscale.io.store import address_parts, is_local, join_address, split_address
+from sketchscale.io.user_files import list_names
 
 __all__ = [
     "Conversion",
@@ -195,8 +198,9 @@ def plan_convert(src: str | Path, dst: str | Path, config: ConvertConfig | None 
     """What `convert` would do; opens the sources, writes nothing.
 
     Args:
-        src: an image file, or a folder of them (one image each; other files are left alone).
-        dst: the new image; for a folder, the folder of the new images, named like their files plus `.zarr`.
+        src: an image file, or a folder of them or a pattern (one image each; other files are left alone); an address
+            too, from which files are copied to where they are read.
+        dst: the new image; for a folder or a pattern, the folder of new images, named like their files plus `.zarr`.
         config: the defaults when None.
 
     Raises:
@@ -204,20 +208,35 @@ def plan_convert(src: str | Path, dst: str | Path, config: ConvertConfig | None 
         InputError: a file that cannot be read, a folder without images, or two files that would become one image.
     """
     config = config or ConvertConfig()
-    if not is_local(src):
-        raise InputError.of(found=f"{src}", expected="a file or folder of this machine", fix="copy it here first")
-    if not Path(src).is_dir():
-        return (_conversion(Path(src), str(dst), config),)
-    files = sorted(p for p in Path(src).iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
-    names = [f"{path.name.removesuffix(path.suffix).removesuffix('.ome')}.zarr" for path in files]
+    found = _files_of(str(src))
+    if found is None:
+        return (_conversion(str(src), str(dst), config),)
+    files = sorted(path for path in found if file_suffix(path) in SUFFIXES)
+    names = [f"{_stem(path)}.zarr" for path in files]
     if not files or len(set(names)) != len(names):
         twice = next((n for n in names if names.count(n) > 1), "")
-        found = f"{src}: two files named like {twice!r}" if twice else f"{src}: no image files"
-        raise InputError.of(found=found, expected=f"files of {', '.join(SUFFIXES)}", fix="convert them one by one")
+        wrong = f"{src}: two files named like {twice!r}" if twice else f"{src}: no image files"
+        raise InputError.of(found=wrong, expected=f"files of {', '.join(SUFFIXES)}", fix="convert them one by one")
     return tuple(_conversion(p, f"{str(dst).rstrip('/')}/{n}", config) for p, n in zip(files, names, strict=True))
 
 
-def _conversion(path: Path, dst: str, config: ConvertConfig) -> Conversion:
+def _files_of(source: str) -> list[str] | None:
+    """The files of a folder or a pattern; None for a single file."""
+    if matches(source) != [source]:
+        return [path for path in matches(source) if not is_local(path) or Path(path).is_file()]
+    if is_local(source):
+        return [str(path) for path in Path(source).iterdir() if path.is_file()] if Path(source).is_dir() else None
+    if file_suffix(source):
+        return None
+    return [join_address(source, name) for name in list_names(source)]
+
+
+def _stem(address: str) -> str:
+    name = Path(address_parts(address)[1]).name
+    return name.removesuffix(Path(name).suffix).removesuffix(".ome")
+
+
+def _conversion(path: str, dst: str, config: ConvertConfig) -> Conversion:
     source = open_source(path, axes=config.axes)
     count = source.shape[source.axes.index("c")]
     if config.channels and len(config.channels) != count:

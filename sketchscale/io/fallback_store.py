@@ -1,17 +1,20 @@
 """What obstore does not speak, or should not, through fsspec: to read, with the same patience.
 
+fsspec names the packages that its file systems need; where one is missing, the error says its words.
+
 There is no put-if-absent that all of fsspec's file systems agree on, so nothing is written this way.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, WrapperStore
 
-from sketchscale.errors import SetupError
+from sketchscale.errors import InputError, MissingDataError, SetupError
 from sketchscale.io.buckets import split_bucket
 from sketchscale.io.patience import persist, within
 
@@ -40,18 +43,51 @@ class FallbackStore(WrapperStore[Store]):
         name = f"{self.address}/{key}"
         return await persist(name, ask) or await persist(name, ask)
 
+    async def stamp(self, key: str) -> str:
+        """What changes when a file is written, as far as its file system says: size, time, checksum."""
+        store: Any = self._store
+        return str(await store.fs._info(f"{store.path}/{key}" if store.path else key))
+
 
 def open_fallback(address: str) -> FallbackStore:
-    """The store behind fsspec+<scheme>://...
+    """The store behind fsspec+<scheme>://..., and behind every other scheme that fsspec alone knows.
 
     Raises:
+        InputError: a password in the address.
+        MissingDataError: the file that a chain reads from is not there.
         SetupError: the package for this scheme is missing, or refuses to start.
     """
     url = address.removeprefix("fsspec+")
-    split_bucket(url)  # no credentials in it
+    _refuse_secrets(url)
     try:
         store: Any = FsspecStore.from_url(url, read_only=True)
-    except (ImportError, ValueError) as error:
-        words = " ".join(str(error).split())[:120]
-        raise SetupError(f"{address} cannot be opened ({words}); to fix: pip install 'sketchscale[s3]'") from error
+    except ImportError as error:
+        fix = _EXTRAS.get(url.partition("://")[0]) or _words(error)
+        raise SetupError(f"{address} needs a package that is not installed; to fix: {fix}") from error
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{address} does not exist ({_words(error)}); to fix: check the path") from error
+    except Exception as error:  # every file system has its own types; all mean the same here
+        fix = "see its name, the network and credentials"
+        raise SetupError(f"{address} cannot be opened ({_words(error)}); to fix: {fix}") from error
     return FallbackStore(store, address)
+
+
+_EXTRAS = {"s3": "pip install 'sketchscale[s3]'"}
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _refuse_secrets(url: str) -> None:
+    """No credentials in an address, which is written into results; `github://owner:name@branch` has none."""
+    for part in url.split("::"):
+        scheme, _, rest = part.partition("://")
+        if scheme in ("s3", "gs", "az"):
+            split_bucket(part)
+        elif scheme != "github" and re.match(r"[^/@]*:[^/@]*@", rest):
+            raise InputError.of(
+                found=f"an address of {scheme}:// with a password",
+                expected=f"{scheme}://[user@]host/path",
+                fix="take it out; credentials come from the environment or from fsspec's configuration",
+            )

@@ -15,7 +15,15 @@ from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box
 from sketchscale.io.image import open_image
 from sketchscale.io.planes import PlaneRef, read_plane
-from sketchscale.io.sources import SUFFIXES, PixelSource, open_source, read_indices, read_source, source_identity
+from sketchscale.io.sources import (
+    SUFFIXES,
+    PixelSource,
+    file_suffix,
+    open_source,
+    read_indices,
+    read_source,
+    source_identity,
+)
 from sketchscale.io.store import is_local, split_address
 
 __all__ = ["Truth", "open_truth"]
@@ -98,7 +106,7 @@ def open_truth(address: str | Path) -> Truth:
         MissingDataError: nothing is there.
         InputError: not one plane of whole numbers.
     """
-    if is_local(address) and Path(address).is_file() and Path(address).suffix.lower() in SUFFIXES:
+    if file_suffix(address) in SUFFIXES and (not is_local(address) or Path(address).is_file()):
         return _file_truth(str(address))
     if is_local(address) and not Path(address).exists() and split_address(address)[1] == "":
         raise MissingDataError(f"{address} does not exist; expected: a label image; to fix: check the path")
@@ -109,7 +117,7 @@ def open_truth(address: str | Path) -> Truth:
 
 def _file_truth(path: str) -> FileTruth:
     source = open_source(path)
-    if source.kind == "raster" and Path(path).suffix.lower() == ".png" and _has_palette(path):
+    if source.kind == "raster" and file_suffix(path) == ".png" and _has_palette(path):
         return FileTruth(source=source, shape=_plane_shape(source))
     _check_labels(path, math.prod(source.stored_shape) // math.prod(source.shape[-2:]), source.dtype)
     return FileTruth(source=source, shape=_plane_shape(source))

@@ -2,14 +2,14 @@
 
 A file is written under a temporary name, synced, renamed or linked, and then its folder is synced, so that it outlives
 a power cut. The temporary name tells machine and process, so that what a killed writer left can be told from what a
-living one is writing. A lock is the system's (`flock`): it goes with its process, however that ends.
+living one is writing. A lock is the system's, taken by `filelock` (`flock`, or `LockFileEx` on Windows): it goes with
+its process, however that ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import platform
 import re
@@ -17,6 +17,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from sketchscale.errors import UnreachableError
 from sketchscale.io.patience import wait_seconds
@@ -52,7 +54,9 @@ def temporary_file(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder outlive a power cut."""
+    """Make renames in a folder outlive a power cut; on Windows, where no folder can be opened, do nothing."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -67,6 +71,8 @@ def is_dead_writers(path: Path) -> bool:
 
 
 def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there, `os.kill(pid, 0)` sends Ctrl-C; what cannot be asked counts as alive
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -97,19 +103,17 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        _unlock(lock, descriptor)
 
 
 def _try_lock(lock: Path) -> int | None:
     """A descriptor that holds the lock, None while another one does, or did until just now."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = os.fstat(descriptor).st_ino
-        if lock.stat().st_ino == held:  # the last holder may have removed the file that we opened
+        # The last holder may have removed the file that we opened; on NFS its link count does not show that.
+        if lock_descriptor(descriptor, blocking=False) and os.fstat(descriptor).st_ino == lock.stat().st_ino:
             return descriptor
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         pass
     except OSError as error:
         if error.errno in _NO_LOCKS:
@@ -118,3 +122,16 @@ def _try_lock(lock: Path) -> int | None:
         raise
     os.close(descriptor)
     return None
+
+
+def _unlock(lock: Path, descriptor: int) -> None:
+    """Remove the file while it is locked, so that no other writer locks a file without a name.
+
+    Windows removes no open file: there the file goes after it was closed.
+    """
+    if os.name != "nt":
+        lock.unlink(missing_ok=True)
+    os.close(descriptor)
+    if os.name == "nt":
+        with contextlib.suppress(PermissionError):  # the next writer has it open, and removes it
+            lock.unlink(missing_ok=True)

@@ -123,13 +123,17 @@ def lives(store: str, run: str, owner: Owner) -> bool:
 def _machine() -> str:
     """The same for two processes that can look one another up by number, and for no others."""
     parts = [platform.node()]
+    if os.name == "nt":  # no look-up without harm: `os.kill(pid, 0)` sends Ctrl-C there, so beats are watched instead
+        parts.append(str(os.getpid()))
     with contextlib.suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _born(pid: int) -> str | None:
-    """When a process of this machine began; None when it is no more."""
+    """When a process of this machine began; None when it is no more, "" where the system does not say."""
+    if os.name == "nt":
+        return ""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,21 @@ import numpy.typing as npt
 
 from sketchscale.errors import MissingDataError
 from sketchscale.geometry import Box
+from sketchscale.io.fetched import at_hand
 from sketchscale.io.pixels import PixelSource, reading, refuse, stored_box, stored_order
-from sketchscale.io.rasters import open_npy, open_raster, read_indices, read_npy, read_raster
-from sketchscale.io.store import local_path
+from sketchscale.io.rasters import open_npy, open_raster, read_npy, read_raster
+from sketchscale.io.rasters import read_indices as indices_of
+from sketchscale.io.store import address_parts, is_local
 from sketchscale.io.tiff import open_tiff, read_tiff
 
-__all__ = ["SUFFIXES", "PixelSource", "open_source", "read_indices", "read_source", "source_identity"]
+__all__ = ["SUFFIXES", "PixelSource", "file_suffix", "open_source", "read_indices", "read_source", "source_identity"]
 
 
 def open_source(path: str | Path, *, axes: str | None = None) -> PixelSource:
     """Describe an image file; no pixel is decoded.
 
     Args:
-        path: a file with a suffix of SUFFIXES.
+        path: a file with a suffix of SUFFIXES, or the address of one.
         axes: names of the stored axes where the file does not say or is wrong, as in "zyx" or "yxc".
 
     Raises:
@@ -45,13 +48,28 @@ def open_source(path: str | Path, *, axes: str | None = None) -> PixelSource:
         InputError: not one of the known formats, damaged, or claiming what cannot be.
     """
     text = str(path)
-    if not local_path(text).is_file():
+    if is_local(text) and not Path(text).is_file():
         raise MissingDataError(f"{text} does not exist; expected: an image file; to fix: check the path")
-    suffix = Path(path).suffix.lower()
+    suffix = file_suffix(text)
     if suffix not in SUFFIXES:
         raise refuse(text, f"suffix {suffix!r}", f"one of {', '.join(SUFFIXES)}", "export it as OME-TIFF")
-    with reading(text):
-        return _READERS[SUFFIXES[suffix]][0](text, axes)
+    with at_hand(text, look=True) as here, reading(text):
+        return replace(_READERS[SUFFIXES[suffix]][0](here, axes), path=text)
+
+
+def file_suffix(address: str | Path) -> str:
+    """The suffix of a file by its address, in small letters.
+
+    >>> file_suffix("a.TIF"), file_suffix("zip://b.png::ftp://host/b.zip")
+    ('.tif', '.png')
+    """
+    return Path(address_parts(address)[1]).suffix.lower()
+
+
+def read_indices(path: str) -> npt.NDArray[Any]:
+    """A PNG as stored: palette entries as numbers, not as colours. For label images."""
+    with at_hand(path) as here:
+        return indices_of(here)
 
 
 def read_source(source: PixelSource, box: Box) -> npt.NDArray[Any]:
@@ -61,20 +79,24 @@ def read_source(source: PixelSource, box: Box) -> npt.NDArray[Any]:
         MissingDataError: the file is gone.
         InputError: it is damaged there, or it changed since it was opened.
     """
-    with reading(source.path, f", box {box}"):
-        values = _READERS[source.kind][1](source, stored_box(source, box))
+    with at_hand(source.path) as here, reading(source.path, f", box {box}"):
+        values = _READERS[source.kind][1](replace(source, path=here), stored_box(source, box))
     order = stored_order(source.stored)
     values = np.transpose(values, order).reshape(box.shape)
     return np.ascontiguousarray(values, dtype=np.dtype(source.dtype))
 
 
 def source_identity(path: str | Path) -> str:
-    """SHA-256 of a file's size, time of change, first and last 64 KiB: cheap, and different once it is rewritten."""
-    with reading(str(path)), Path(path).open("rb") as file:
-        stat = Path(path).stat()
+    """SHA-256 of a file's size, time of change, first and last 64 KiB: cheap, and different once it is rewritten.
+
+    Of a file in storage without the time: that of the copy says nothing.
+    """
+    with at_hand(str(path)) as here, reading(str(path)), Path(here).open("rb") as file:
+        stat = Path(here).stat()
         head = file.read(65536)
         file.seek(max(0, stat.st_size - 65536))
-        text = f"{stat.st_size} {stat.st_mtime_ns} ".encode()
+        time = stat.st_mtime_ns if is_local(path) else ""
+        text = f"{stat.st_size} {time} ".encode()
         return hashlib.sha256(text + head + file.read(65536)).hexdigest()
 
 

@@ -6,6 +6,9 @@
     s3:// gs:// az://                 object storage     PatientStore (obstore)
     http:// https://                  a web server       PatientStore (obstore), read only
     fsspec+s3:// fsspec+gs:// ...     the same by fsspec FallbackStore, read only
+    ftp:// github:// hf:// zip:// ... what else fsspec knows, chains (`zip://a.zarr::ftp://host/a.zip`) too: as above
+
+`memory://` is also read from fsspec's own memory, where nothing of ours has that name.
 
 `file://` is refused for a folder path, because the fsspec store for it is not atomic (a killed write leaves half a
 chunk).
@@ -13,8 +16,11 @@ chunk).
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -29,11 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STORES",
+    "address_parts",
     "is_local",
     "is_object_store",
     "is_storage_error",
     "join_address",
     "local_path",
+    "memory_store",
     "open_store",
     "split_address",
 ]
@@ -61,9 +69,17 @@ def _open_zip(path: Path) -> Store:
 
 def _open_memory(address: str, read_only: bool) -> Store:
     name = address.removeprefix("memory://")
+    if name not in _MEMORY and _in_fsspec_memory(name):
+        return _open_fsspec(address, read_only)
     if read_only and name not in _MEMORY:
         raise MissingDataError(f"{address} does not exist in this process")
     return _MEMORY.setdefault(name, MemoryStore())
+
+
+def _in_fsspec_memory(name: str) -> bool:
+    """Whether fsspec's memory holds it; there is nothing in there unless somebody loaded it."""
+    module = sys.modules.get("fsspec.implementations.memory")
+    return module is not None and bool(name) and bool(module.MemoryFileSystem().exists(f"/{name}"))
 
 
 def _open_object(address: str, read_only: bool) -> Store:
@@ -80,7 +96,10 @@ def _open_web(address: str, read_only: bool) -> Store:
 
 def _open_fsspec(address: str, read_only: bool) -> Store:
     if not read_only:
-        raise OutputError(f"{address} is read only; expected: storage that can be written; to fix: without fsspec+")
+        raise OutputError(
+            f"{address} is read only: fsspec is used to read alone; expected: a folder, s3://, gs:// or az://; "
+            f"to fix: write there"
+        )
     from sketchscale.io.fallback_store import open_fallback  # keeps local work free of its import time
 
     return open_fallback(address)
@@ -106,13 +125,40 @@ def open_store(address: str | Path, *, read_only: bool = True) -> Store:
 
     Raises:
         MissingDataError: a folder opened for reading is not there.
-        UnknownNameError: a scheme that is not in STORES.
+        UnknownNameError: a scheme that is not in STORES, and that fsspec does not know either.
     """
     text = str(address)
     scheme = text.partition("://")[0] if "://" in text else ""
-    if scheme not in STORES:
-        raise UnknownNameError.among("address scheme", scheme, [s for s in STORES if s])
-    return STORES[scheme](text, read_only)
+    opener = STORES.get(scheme) or (_open_fsspec if _fsspec_reads(scheme) else None)
+    if opener is None:
+        known = [s for s in STORES if s]
+        raise UnknownNameError.among("address scheme (neither ours nor fsspec's)", scheme, known)
+    return opener(text, read_only)
+
+
+def _fsspec_reads(scheme: str) -> bool:
+    """Whether fsspec knows a scheme, or all of a chain such as simplecache::ftp; files have paths, and no scheme."""
+    from fsspec.registry import known_implementations, registry  # keeps local work free of its import time
+
+    names = scheme.removeprefix("fsspec+").split("::")
+    return names[0] not in ("file", "local") and all(n in known_implementations or n in registry for n in names)
+
+
+@contextlib.contextmanager
+def memory_store() -> Iterator[str]:
+    """The address of a new store in memory, which is emptied and forgotten in the end, with its scratch.
+
+    >>> with memory_store() as address:
+    ...     opened = open_store(address, read_only=False)
+    >>> address.removeprefix("memory://") in _MEMORY
+    False
+    """
+    name = f"temporary-{uuid.uuid4().hex}"
+    try:
+        yield f"memory://{name}"
+    finally:
+        for found in [found for found in _MEMORY if found.startswith(name)]:
+            sync(_MEMORY.pop(found).clear())  # open arrays are cached, and hold their store
 
 
 def is_storage_error(error: BaseException) -> bool:
@@ -170,5 +216,25 @@ def _split_memory(text: str) -> tuple[str, str]:
 
 
 def join_address(address: str | Path, path: str) -> str:
-    """The address of something inside an address; the inverse of what `split_address` takes apart."""
-    return f"{str(address).rstrip('/')}/{path}" if path else str(address)
+    """The address of something inside an address; the inverse of what `split_address` takes apart.
+
+    >>> join_address("s3://bucket/a.zarr", "labels"), join_address("zip://a.zarr::ftp://host/a.zip", "labels")
+    ('s3://bucket/a.zarr/labels', 'zip://a.zarr/labels::ftp://host/a.zip')
+    """
+    if not path:
+        return str(address)
+    head, inside, tail = address_parts(address)
+    return f"{head}{inside.rstrip('/')}/{path}{tail}" if inside or not tail else f"{head}{path}{tail}"
+
+
+def address_parts(address: str | Path) -> tuple[str, str, str]:
+    """What stands before the path of an address, the path, and the rest of a chain of fsspec's.
+
+    >>> address_parts("s3://bucket/a.zarr"), address_parts("zip://a.zarr::ftp://host/a.zip")
+    (('s3://', 'bucket/a.zarr', ''), ('zip://', 'a.zarr', '::ftp://host/a.zip'))
+    """
+    scheme, separator, rest = str(address).partition("://")
+    if not separator:
+        return "", scheme, ""
+    path, chain, outer = rest.partition("::")
+    return (f"{scheme}://", path, f"{chain}{outer}") if "://" in outer else (f"{scheme}://", rest, "")

@@ -18,7 +18,7 @@ from zarr.core.sync import sync
 
 from sketchscale.errors import InputError, MissingDataError, OutputError
 from sketchscale.io.blobs import get_blob, put_blob, writing_blob
-from sketchscale.io.store import is_local, open_store
+from sketchscale.io.store import address_parts, is_local, open_store
 
 __all__ = [
     "get_file",
@@ -46,10 +46,11 @@ def split_file(address: str | Path) -> tuple[str, str]:
     if is_local(text):
         path = Path(text).absolute()
         return str(path.parent), path.name
-    store, _, name = text.rpartition("/")
-    if not name or store.endswith(("/", ":")):
+    head, inside, tail = address_parts(text)
+    folder, _, name = inside.rpartition("/")
+    if not name or not (folder or tail):
         raise InputError.of(found=text, expected="the name of a file", fix="write s3://bucket/name.csv")
-    return store, name
+    return f"{head}{folder}{tail}", name
 
 
 def put_file(address: str | Path, data: bytes) -> str:
@@ -113,7 +114,8 @@ def list_names(folder: str) -> list[str]:
         return []
 
     async def collect() -> list[str]:
-        return sorted({name async for name in store.list_dir("")})
+        names = {name.strip("/").rpartition("/")[2] async for name in store.list_dir("")}
+        return sorted(names - {""})
 
     return sync(collect())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, open_array, read_box
 from sketchscale.io.planes import PlaneRef, read_plane
 
-__all__ = ["LabelReader", "LabelSource", "label_shape", "read_labels", "read_windows", "source_shape"]
+__all__ = ["ArrayLabels", "LabelReader", "LabelSource", "label_shape", "read_labels", "read_windows", "source_shape"]
 
 
 class LabelReader(Protocol):
@@ -26,6 +27,22 @@ class LabelReader(Protocol):
     def read(self, box: Box) -> npt.NDArray[Any]:
         """Whole numbers of a box of that shape, 0 background."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayLabels:
+    """Labels in memory, (y, x) or (z, y, x)."""
+
+    pixels: npt.NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(y, x) or (z, y, x)."""
+        return self.pixels.shape
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """Ids of a box."""
+        return self.pixels[box.slices]
 
 
 LabelSource = ArrayRef | PlaneRef | LabelReader

@@ -18,7 +18,7 @@ from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, read_box
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.label_files import open_truth
-from sketchscale.io.sources import SUFFIXES, PixelSource, open_source, read_source
+from sketchscale.io.sources import SUFFIXES, PixelSource, file_suffix, open_source, read_source
 from sketchscale.io.store import is_local
 from sketchscale.objects.sources import LabelSource
 
@@ -73,7 +73,7 @@ def open_true_labels(address: str | Path) -> LabelSource:
         InputError: not one plane or one stack of whole numbers.
     """
     here = not is_local(address) or Path(address).exists()
-    if here and Path(address).suffix.lower() in SUFFIXES:
+    if here and file_suffix(address) in SUFFIXES:
         return _labels_of_file(address)
     if here and _depth(open_image(address).shapes[0]) > 1:
         return stored_labels(_checked(open_image(address)))

@@ -25,6 +25,7 @@ from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.blend import blend_box
 from sketchscale.prediction.predictor import load_network, pad_tile, run_tiles
 from sketchscale.prediction.rescale import fields_of_image, pixels_at_scale
+from sketchscale.workflow.named_axes import named_labels, plane_by_name
 from sketchscale.workflow.segment import segment
 from sketchscale.workflow.segment_job import (
     integration_config,
@@ -47,7 +48,8 @@ def open_view(address: str | Path, labels: str | None = None, *, level: int = 0)
         level: of the pyramid, 0 is the finest.
 
     Returns:
-        An xarray over dask chunks; dims are the image's axes, coordinates are positions in um where known.
+        An xarray over dask chunks; dims are the image's axes, coordinates are positions, with their unit in the
+        attribute `units` where the image names one.
 
     Raises:
         UnknownNameError: no labels of that name.
@@ -56,13 +58,14 @@ def open_view(address: str | Path, labels: str | None = None, *, level: int = 0)
     image = image.label_image(labels) if labels is not None else image
     array = open_array(image.array(level))
     found, axes = image.metadata.levels[level], image.metadata.order
-    coordinates = {
-        axis: found.translation[i] + found.scale[i] * np.arange(array.shape[i])
-        for i, axis in enumerate(axes)
-        if axis in "zyx"
-    }
+    coordinates: dict[str, xarray.Variable] = {}
+    for i, axis in enumerate(axes):
+        if axis in "zyx":
+            positions = found.translation[i] + found.scale[i] * np.arange(array.shape[i])
+            unit = image.metadata.axes[i].unit
+            coordinates[axis] = xarray.Variable(axis, positions, {"units": unit} if unit else {})
     if "c" in axes:
-        coordinates["c"] = np.asarray(image.channels)
+        coordinates["c"] = xarray.Variable("c", np.asarray(image.channels))
     lazy = dask.array.from_zarr(array)
     return xarray.DataArray(lazy, dims=tuple(axes), coords=coordinates, name=labels or image.metadata.name or None)
 
@@ -73,16 +76,24 @@ def segment_anything(
     """Labels of an array (in memory), or of an image in storage (written beside it; a lazy view comes back).
 
     Args:
-        image: an address of an OME-Zarr image, or (y, x) or (c, y, x) pixels: numpy, dask or xarray.
+        image: an address of an OME-Zarr image, or (y, x) or (c, y, x) pixels: numpy or dask, or xarray, whose axes are
+            found by name.
         options: model, labels, sizes; see SegmentOptions.
         execution: how stored images are run.
 
+    Returns:
+        Of numpy and dask arrays uint32 (y, x); of xarray the same with the axes' names, their coordinates, and the name
+        of the labels.
+
     Raises:
-        InputError: see `segment_array` and `workflow.segment.segment`.
+        InputError: see `segment_array`, `plane_by_name` and `workflow.segment.segment`.
     """
+    options = options or SegmentOptions()
+    if isinstance(image, xarray.DataArray):
+        plane = plane_by_name(image)
+        return named_labels(segment_array(plane, options), plane, options.labels)
     if not isinstance(image, str | Path):
         return segment_array(image, options)
-    options = options or SegmentOptions()
     segment(str(image), options, execution)
     return open_view(image, options.labels)
 

@@ -20,10 +20,9 @@ __all__ = ["examine", "instruction_sets"]
 _OPTIONAL = {
     "distributed": "dask",
     "ray": "ray",
+    "boto3": "s3",
     "s3fs": "s3",
-    "napari": "napari",
-    "starlette": "web",
-    "openvino": "fast",
+    "anndata": "anndata",
 }
 """Import name to the extra that installs it."""
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,7 @@ from sketchscale.errors import OutputExistsError
 from sketchscale.io import owner as module
 from sketchscale.io.blobs import list_blobs, put_blob
 from sketchscale.io.ledger import open_ledger
-from sketchscale.io.owner import Owner, current_owner, read_beat, take
+from sketchscale.io.owner import Owner, _born, _machine, current_owner, read_beat, take
 from sketchscale.io.progress import run_states
 
 _FOLDER = ".sketchscale/run/owner"
@@ -151,3 +152,15 @@ def test_status_shows_how_far_a_living_owner_is_without_counting(store: str, qui
         assert state.rate
     (state,) = run_states(store)
     assert (state.state, state.stages) == ("stopped", {"predict": 0})  # no worker recorded anything
+
+
+def test_on_windows_no_process_is_asked_by_a_signal_and_owners_are_told_apart_by_their_beats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`os.kill(pid, 0)` asks whether a process is there, but on Windows it sends Ctrl-C."""
+    system = SimpleNamespace(name="nt", getpid=lambda: 7)
+    monkeypatch.setattr("sketchscale.io.owner.os", system)
+    assert _born(7) == ""
+    first = _machine()
+    system.getpid = lambda: 8
+    assert _machine() != first

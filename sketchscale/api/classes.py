@@ -1,0 +1,42 @@
+"""Give objects classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sketchscale.api.fields import execution_of
+from sketchscale.config import Execution
+from sketchscale.engine.base import Event
+from sketchscale.workflow.classify import ClassifyResult, apply_classes
+from sketchscale.workflow.runner import quiet
+
+__all__ = ["classify"]
+
+
+def classify(
+    address: str | Path,
+    labels: str,
+    classifier: str | Path,
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+    *,
+    masks: bool = False,
+    **fields: Any,
+) -> ClassifyResult:
+    """Give every measured object of an image a class.
+
+    Args:
+        address: of the image.
+        labels: name of its label image, which was measured.
+        classifier: folder of a trained classifier.
+        masks: also write a label image for every class.
+        fields: fields of Execution as keyword arguments.
+
+    Raises:
+        UnknownNameError: no labels of that name, or a keyword argument that is no option.
+        InputError, MissingDataError, OutputExistsError: see `workflow.classify.apply_classes`.
+    """
+    how = execution_of("classify", execution, fields, known=("masks",))
+    return apply_classes(str(address), labels, str(classifier), how, on_event, masks=masks)

@@ -1,0 +1,80 @@
+"""Train a model, and outline objects with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray
+
+from sketchscale.api.fields import options_and_execution
+from sketchscale.config import Execution, SegmentOptions, TrainOptions
+from sketchscale.engine.base import Event
+from sketchscale.errors import InputError
+from sketchscale.workflow import train as training
+from sketchscale.workflow.arrays import segment_anything
+from sketchscale.workflow.runner import quiet
+
+__all__ = ["segment", "train"]
+
+
+def segment(
+    image: str | Path | npt.ArrayLike,
+    options: SegmentOptions | None = None,
+    execution: Execution | None = None,
+    **fields: Any,
+) -> npt.NDArray[np.uint32] | xarray.DataArray:
+    """Labels of an array in memory, or of an image in storage (written beside it; a lazy view comes back).
+
+    Args:
+        image: an address of an OME-Zarr image, or (y, x) or (c, y, x) pixels: numpy or dask, or xarray, whose axes are
+            found by name.
+        options: model, labels, sizes; see SegmentOptions.
+        execution: how stored images are run; see Execution.
+        fields: fields of both as keyword arguments, as in `segment(image, model="my-model", min_size=20)`.
+
+    Returns:
+        Of numpy and dask arrays uint32 (y, x), 0 background; of xarray a DataArray with axes, coordinates and a name.
+
+    Raises:
+        UnknownNameError: a keyword argument that is no option.
+        InputError: an option out of range, or pixels that the model does not read.
+
+    >>> import numpy as np
+    >>> blobs = np.random.default_rng(0).poisson(9, (64, 64)).astype(np.uint8)
+    >>> segment(blobs, min_size=20).shape
+    (64, 64)
+    """
+    return segment_anything(image, *options_and_execution("segment", SegmentOptions, options, execution, fields))
+
+
+def train(
+    options: TrainOptions | None = None,
+    execution: Execution | None = None,
+    on_step: Callable[[str], None] = lambda line: None,
+    on_event: Callable[[Event], None] = quiet,
+    **fields: Any,
+) -> training.TrainResult:
+    """Train a model on images with sketches, as in `train(images="a.zarr", sketches="a.jsonl", out="my-model")`.
+
+    Args:
+        options: images, sketches, where to write and how to train; see TrainOptions.
+        execution: see Execution.
+        on_step: called with a line of text every so often.
+        fields: fields of both as keyword arguments.
+
+    Raises:
+        UnknownNameError: a keyword argument that is no option.
+        InputError: nothing to train on, or a sketch that does not fit its image; see `workflow.train.train`.
+    """
+    chosen, how = options_and_execution("train", TrainOptions, options, execution, fields)
+    if len(chosen.images) != len(chosen.sketches) or not (chosen.images or chosen.synthetic):
+        raise InputError.of(
+            found=f"train(): {len(chosen.images)} images and {len(chosen.sketches)} sketches",
+            expected="a sketch for each image, or a synthesis",
+            fix='train(images="image.zarr", sketches="strokes.jsonl")',
+        )
+    return training.train(chosen, how, on_step, on_event)

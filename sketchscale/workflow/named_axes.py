@@ -1,0 +1,71 @@
+"""Arrays that name their axes (xarray): found by name, whatever their order; and labels that name them in turn."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy.typing as npt
+import xarray
+
+from sketchscale.errors import InputError
+from sketchscale.io.metadata import UNITS_UM
+
+__all__ = ["named_labels", "plane_by_name", "spacing_by_name"]
+
+_ALIASES = {"channel": "c", "channels": "c", "band": "c"}
+_UNNAMED = re.compile(r"dim_\d+")
+
+
+def plane_by_name(image: xarray.DataArray) -> xarray.DataArray:
+    """The pixels as (y, x), or as (c, y, x) where there is an axis c; of a dask array, nothing is computed.
+
+    Args:
+        image: axes named y, x and perhaps c (or channel), t and z, in any case and order; t and z of length 1. Axes
+            that xarray numbered because nothing named them are taken as they stand.
+
+    Raises:
+        InputError: another name, no y or x, or several slices or time points.
+
+    >>> plane_by_name(xarray.DataArray([[[7], [8], [9]]], dims=("X", "Y", "z"))).dims
+    ('y', 'x')
+    """
+    if all(_UNNAMED.fullmatch(str(name)) for name in image.dims):
+        return (
+            image.rename(dict(zip(image.dims, "cyx"[3 - image.ndim :], strict=True))) if image.ndim in (2, 3) else image
+        )
+    names = {dim: _ALIASES.get(str(dim).lower(), str(dim).lower()) for dim in image.dims}
+    found = ", ".join(map(str, image.dims))
+    if not {"y", "x"} <= set(names.values()) <= set("tczyx") or len(set(names.values())) < len(names):
+        raise InputError.of(
+            found=f"a DataArray with the axes {found}",
+            expected="y and x, and perhaps c, t and z",
+            fix="name them with .rename(...)",
+        )
+    for dim, name in names.items():
+        if name in "tz" and image.sizes[dim] != 1:
+            raise InputError.of(
+                found=f"a DataArray with {image.sizes[dim]} positions along {dim}",
+                expected="one plane",
+                fix=f"choose one with .isel({dim}=0)",
+            )
+    chosen = image.isel({dim: 0 for dim, name in names.items() if name in "tz"}, drop=True)
+    named = chosen.rename({dim: names[dim] for dim in chosen.dims if dim != names[dim]})
+    return named.transpose(*(name for name in "cyx" if name in named.dims))
+
+
+def named_labels(labels: npt.NDArray[Any], plane: xarray.DataArray, name: str) -> xarray.DataArray:
+    """Labels (y, x) with the coordinates of the plane that they lie on, where those belong to y, to x or to neither."""
+    coordinates = {key: value for key, value in plane.coords.items() if set(value.dims) <= {"y", "x"}}
+    return xarray.DataArray(labels, dims=("y", "x"), coords=coordinates, name=name)
+
+
+def spacing_by_name(plane: xarray.DataArray) -> tuple[float, float] | None:
+    """um per pixel (y, x), from coordinates whose attribute `units` is one of length; None when they do not say so."""
+    steps = []
+    for axis in "yx":
+        coordinate = plane.coords.get(axis)
+        if coordinate is None or coordinate.attrs.get("units") not in UNITS_UM or coordinate.size < 2:
+            return None
+        steps.append(float(coordinate[1] - coordinate[0]) * UNITS_UM[coordinate.attrs["units"]])
+    return (steps[0], steps[1]) if min(steps) > 0 else None
