@@ -189,9 +189,7 @@ def array_ranges(values: npt.NDArray[Any], *, low: float, high: float, name: str
     return tuple(levels.range for levels in array_levels(values, low=low, high=high, name=name))
 
 
-def array_levels(
-    values: npt.NDArray[Any], *, low: float, high: float, name: str = "the image"
-) -> tuple[Levels, ...]:
+def array_levels(values: npt.NDArray[Any], *, low: float, high: float, name: str = "the image") -> tuple[Levels, ...]:
     """`channel_levels` of an array in memory, (c, y, x) or (c, z, y, x)."""
 
     def count(prefixes: Prefixes, position: int) -> dict[str, Any]:

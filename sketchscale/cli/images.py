@@ -171,7 +171,7 @@ def segment(
     with opt.progress() as on_event:
         opt.each(
             addresses,
-            lambda image: work(image, settings, execution, on_event),
+            lambda image: _warned(work(image, settings, execution, on_event)),
             lambda results: opt.show([asdict(r) for r in results], json, lambda: "\n".join(map(_segmented, results))),
         )
 
@@ -187,6 +187,13 @@ def _segment_work(volume: bool) -> tuple[Any, Any, Any]:
     from sketchscale.workflow.segment import plan_segment, segment
 
     return SegmentOptions, plan_segment, segment
+
+
+def _warned(r: Any) -> Any:
+    """The result of an image, after its warning was said."""
+    if r.warning:
+        opt.say(f"warning: {r.warning}")
+    return r
 
 
 def _segmented(r: Any) -> str:

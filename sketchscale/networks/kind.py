@@ -12,7 +12,7 @@ Rule: an image is of an unknown kind where at least two of the three lie outside
 an unusual image of a known kind: crowded cells raise the brightness, a blurred image shortens the flow.
 
 The median comes from the histogram that every segmentation counts anyway. The others are quotients of four counts of
-pixels, which blending adds up block by block: sums of integers, the same however the image was cut, and on every engine.
+pixels, which blending adds up block by block: sums of integers, the same however the image was cut and on every engine.
 The intervals are those of example images, made wider (`kind_of`), and belong to the model's configuration.
 
 Source: ours. Figures: benchmarks/unknown_kinds.py.
@@ -63,7 +63,9 @@ class Kind:
     def __post_init__(self) -> None:
         for low, high in (*self.brightness, self.undecided, self.short_flow):
             if not 0 <= low <= high <= 1:
-                raise InputError.of(found=f"the interval {low} to {high}", expected="shares from 0 to 1", fix="check it")
+                raise InputError.of(
+                    found=f"the interval {low} to {high}", expected="shares from 0 to 1", fix="check it"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldLevels:
-    """Distances in stored fields, px of the image: foreground is above `threshold`, decided background up to `decided`."""
+    """Distances in stored fields, px: foreground is above `threshold`, decided background up to `decided`."""
 
     threshold: float
     decided: float
