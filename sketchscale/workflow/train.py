@@ -34,6 +34,7 @@ from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.synthetic import SceneStream, fixed_scenes
 from sketchscale.workflow.calibrate import calibrate
+from sketchscale.workflow.learn_kind import learn_kind
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthetic_scenes import (
     SceneSource,
@@ -128,7 +129,7 @@ def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> Trai
             )
             watch.draw()
         if world.first:
-            model = _calibrated(model, ready, scenes)
+            model = _with_kind(_calibrated(model, ready, scenes), ready, scenes)
         provenance = {"synthetic": [source.about for source in sources]} if sources else {}
         return _save(replace(model, provenance={**model.provenance, **provenance}), options, watch, world.first)
 
@@ -170,6 +171,12 @@ def _calibrated(model: Model, ready: _Ready, scenes: SceneStream | None) -> Mode
         return calibrated
     taught = ready.data.training()
     return calibrate(model, fixed_scenes(scenes) if scenes is not None and not taught else taught)
+
+
+def _with_kind(model: Model, ready: _Ready, scenes: SceneStream | None) -> Model:
+    """With what the images look like that were taught and scored."""
+    images = [*ready.data.training(), *ready.others] or (fixed_scenes(scenes) if scenes is not None else [])
+    return learn_kind(model, images, ready.data.brightness)
 
 
 # ---- on a Ray cluster
