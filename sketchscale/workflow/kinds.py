@@ -79,6 +79,6 @@ def kind_warning(image: str, model: str, found: Mapping[str, Any], *, objects: i
         return ""
     return (
         f"{image} is not like the images that model {model} knows: {found['unknown']}; its {objects} objects cannot be "
-        f"trusted; to fix: draw a few strokes on it and `sketchscale train {image} --sketch SKETCH --out MODEL`, or "
-        f"choose another --model"
+        f"trusted; to fix: draw a few strokes on such an image and `sketchscale train IMAGE --sketch SKETCH --out "
+        f"MODEL`, or choose another --model"
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from skimage.io import imread
 
+from sketchscale.cli import run
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.errors import UnknownKindWarning
 from sketchscale.io.groups import read_attributes
@@ -18,14 +19,13 @@ from sketchscale.networks.checkpoint import load_model, save_model
 from sketchscale.networks.kind import Kind
 from sketchscale.workflow.arrays import predict_array, segment_anything, segment_array
 from sketchscale.workflow.kinds import array_statistics, kind_warning
-from sketchscale.workflow.measure import measure
 from sketchscale.workflow.report import write_report
 from sketchscale.workflow.segment import segment
 from tests.pipeline import draw_nuclei, store_image
+from tests.workflow.finished import SERIAL, SHAPE, copy_of
 
 ANY = Kind(brightness=((0.0, 1.0),), undecided=(0.0, 1.0), short_flow=(0.0, 1.0), images=1)
 NONE = Kind(brightness=((1.0, 1.0),), undecided=(0.0, 0.0), short_flow=(0.0, 0.0), images=1)
-SHAPE = (130, 200)
 
 
 def that_knows(model: str, folder: Path, kind: Kind) -> str:
@@ -71,16 +71,25 @@ def _brightness(pixels: np.ndarray[Any, Any]) -> float:
     return float((middle - low) / (high - low))
 
 
-def test_a_finished_run_and_its_report_say_it_again(tmp_path: Path, model: str) -> None:
+def test_a_finished_run_and_its_report_say_it_again(tmp_path: Path, model: str, done: Path) -> None:
     options = SegmentOptions(model=that_knows(model, tmp_path / "model", NONE))
-    address = store_image(tmp_path / "image.zarr", draw_nuclei(SHAPE))
-    serial = Execution(engine="serial", block=128)
-    first = segment(address, options, serial).warning
-    assert first == segment(address, options, replace(serial, resume=True)).warning != ""
+    address = str(copy_of(done, tmp_path))
+    first = segment(address, options, replace(SERIAL, overwrite=True)).warning
+    assert first == segment(address, options, replace(SERIAL, resume=True)).warning != ""
     assert "\n" not in first
-    measure(address, "nuclei", serial)
     page = Path(write_report([address], "nuclei", str(tmp_path / "report.html"))).read_text("utf-8")
     assert "is not like the images that model model knows" in page
+
+
+def test_the_command_says_it_in_one_line_on_stderr(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = that_knows(model, tmp_path / "model", NONE)
+    address = store_image(tmp_path / "image.zarr", draw_nuclei(SHAPE))
+    assert run(["segment", address, "--model", known, "--engine", "serial"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if line.startswith(f"warning: {address} is not like")]) == 1
+    assert len([line for line in lines if "not like" in line or "trusted" in line]) == 1
 
 
 def test_an_image_in_memory_warns_in_python(tmp_path: Path, model: str) -> None:
