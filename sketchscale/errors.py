@@ -16,6 +16,8 @@ line prints that line and leaves with `exit_code`; the Python API raises the sam
     ├── QualityError (RuntimeError)        4  a gate failed: seam audit, verification
     └── SetupError (RuntimeError)          5  something is missing in the environment; names the fix
         └── UnreachableError (ConnectionError) 5  a store or a cluster does not answer; names key or address
+
+One thing is a warning of Python, because the work is done all the same: UnknownKindWarning.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ __all__ = [
     "SketchscaleError",
     "TaskError",
     "TaskTimeoutError",
+    "UnknownKindWarning",
     "UnknownNameError",
     "UnreachableError",
 ]
@@ -145,3 +148,7 @@ class UnreachableError(SetupError, ConnectionError):
             f"{what} does not answer: {words} ({attempts} attempt{'s' * (attempts != 1)} in {seconds:.0f} s); "
             f"to fix: see that it runs and can be reached, then give the same command again with --resume"
         )
+
+
+class UnknownKindWarning(UserWarning):
+    """An image in memory is of a kind that the model does not know, so that its labels cannot be trusted."""

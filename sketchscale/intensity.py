@@ -33,7 +33,10 @@ from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 __all__ = [
     "HistogramConfig",
     "HistogramTask",
+    "Levels",
+    "array_levels",
     "array_ranges",
+    "channel_levels",
     "channel_ranges",
     "combine_histograms",
     "normalize",
@@ -44,9 +47,32 @@ __all__ = [
 Ranges = tuple[tuple[float, float], ...]
 _DIGIT = 16
 _BINS = 1 << _DIGIT
+_MIDDLE = 50.0
 
 Prefixes = tuple[tuple[int, ...], ...]
 """Per channel, the leading digits of the keys that are looked at; ((0,), ...) at the first pass: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levels:
+    """Of one channel over the whole plane: the percentiles that become 0 and 1, low < high, and the median."""
+
+    low: float
+    high: float
+    median: float
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    @property
+    def brightness(self) -> float:
+        """Where the median lies between the two, from 0 to 1.
+
+        >>> Levels(low=10, high=30, median=15).brightness
+        0.25
+        """
+        return min(1.0, max(0.0, (self.median - self.low) / (self.high - self.low)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +154,19 @@ def channel_ranges(
     Raises:
         InputError: NaN or Inf pixels (how many, and the first block), a constant channel, an empty plane.
     """
+    return tuple(levels.range for levels in channel_levels(run, plane, block, channels, low=low, high=high))
+
+
+def channel_levels(
+    run: Callable[[Plan[HistogramTask]], Sequence[Json]],
+    plane: PlaneRef | VolumeRef,
+    block: Sequence[int],
+    channels: Sequence[int] | None = None,
+    *,
+    low: float,
+    high: float,
+) -> tuple[Levels, ...]:
+    """`channel_ranges` with the median of every channel, from the same passes."""
     chosen = tuple(range(len(plane.channels))) if channels is None else tuple(channels)
     boxes = TileTasks(tile_cover(plane.shape, tuple(block)), lambda tile: tile.write)
 
@@ -138,7 +177,7 @@ def channel_ranges(
         return combine_histograms(parts)
 
     names = [f"channel {plane.channels[c]!r} of {plane.array}" for c in chosen]
-    return _ranges(count, np.dtype(plane.dtype), names, low, high)
+    return _levels(count, np.dtype(plane.dtype), names, low, high)
 
 
 def array_ranges(values: npt.NDArray[Any], *, low: float, high: float, name: str = "the image") -> Ranges:
@@ -147,13 +186,18 @@ def array_ranges(values: npt.NDArray[Any], *, low: float, high: float, name: str
     >>> array_ranges(np.arange(101, dtype=np.uint8).reshape(1, 1, 101), low=1, high=99)
     ((1.0, 99.0),)
     """
+    return tuple(levels.range for levels in array_levels(values, low=low, high=high, name=name))
+
+
+def array_levels(values: npt.NDArray[Any], *, low: float, high: float, name: str = "the image") -> tuple[Levels, ...]:
+    """`channel_levels` of an array in memory, (c, y, x) or (c, z, y, x)."""
 
     def count(prefixes: Prefixes, position: int) -> dict[str, Any]:
         part = partial_histogram(values, prefixes, position)
         _refuse_bad([part], [whole(values.shape[1:])], name)
         return combine_histograms([part])
 
-    return _ranges(count, values.dtype, [f"channel {c} of {name}" for c in range(values.shape[0])], low, high)
+    return _levels(count, values.dtype, [f"channel {c} of {name}" for c in range(values.shape[0])], low, high)
 
 
 def partial_histogram(values: npt.NDArray[Any], prefixes: Prefixes, position: int) -> dict[str, Any]:
@@ -240,20 +284,20 @@ def _refuse_bad(parts: Sequence[Mapping[str, Any]], boxes: Sequence[Box], name: 
         )
 
 
-def _ranges(
+def _levels(
     count: Callable[[Prefixes, int], dict[str, Any]],
     dtype: np.dtype[Any],
     names: Sequence[str],
     low: float,
     high: float,
-) -> Ranges:
+) -> tuple[Levels, ...]:
     """Passes over the digits until the wanted ranks are single values, then the percentiles."""
     passes = max(2, dtype.itemsize) * 8 // _DIGIT
     histograms = count(((0,),) * len(names), 0)["counts"]
     if not histograms or not int(histograms[0][0].sum()):
         raise InputError.of(found=f"{names[0] if names else 'no channel'}: no pixels", expected="some", fix="check it")
     totals = [int(channel[0].sum()) for channel in histograms]
-    wanted = [_wanted_ranks(n, (low, high)) for n in totals]
+    wanted = [_wanted_ranks(n, (low, high, _MIDDLE)) for n in totals]
     found = [{rank: (0, rank) for rank in ranks} for ranks in wanted]
     for position in range(passes):
         if position:
@@ -263,7 +307,7 @@ def _ranges(
             for rank, (prefix, rest) in ranks.items():
                 ranks[rank] = _descend(channel[prefix], prefix, rest)
     values = [{rank: _unsorted(key, dtype) for rank, (key, _) in ranks.items()} for ranks in found]
-    return tuple(_range(v, n, low, high, name) for v, n, name in zip(values, totals, names, strict=True))
+    return tuple(_levels_of(v, n, low, high, name) for v, n, name in zip(values, totals, names, strict=True))
 
 
 def _wanted_ranks(n: int, percentiles: Sequence[float]) -> set[int]:
@@ -278,7 +322,7 @@ def _descend(counts: npt.NDArray[np.int64], prefix: int, rank: int) -> tuple[int
     return prefix * _BINS + digit, rank - (int(ends[digit - 1]) if digit else 0)
 
 
-def _range(values: Mapping[int, Any], n: int, low: float, high: float, name: str) -> tuple[float, float]:
+def _levels_of(values: Mapping[int, Any], n: int, low: float, high: float, name: str) -> Levels:
     if values[0] == values[n - 1]:
         raise InputError.of(
             found=f"{name} is constant ({values[0]})",
@@ -286,7 +330,8 @@ def _range(values: Mapping[int, Any], n: int, low: float, high: float, name: str
             fix="leave it out, or choose another channel",
         )
     bounds = _percentile(values, n, low), _percentile(values, n, high)
-    return bounds if bounds[0] < bounds[1] else (float(values[0]), float(values[n - 1]))
+    bounds = bounds if bounds[0] < bounds[1] else (float(values[0]), float(values[n - 1]))
+    return Levels(low=bounds[0], high=bounds[1], median=_percentile(values, n, _MIDDLE))
 
 
 def _percentile(values: Mapping[int, Any], n: int, q: float) -> float:

@@ -176,7 +176,7 @@ def segment(
         on_event = opt.announcing_compilation(on_progress, "sketchscale.integration", "outline", 12)
         opt.each(
             addresses,
-            lambda image: work(image, settings, execution, on_event),
+            lambda image: _warned(work(image, settings, execution, on_event)),
             lambda results: _show_segmented(results, json),
         )
 
@@ -201,6 +201,13 @@ def _show_segmented(results: list[Any], json: bool) -> None:
         if r.n == 0:
             opt.say(f"{r.image}: {why_empty(r.empty)}")
     opt.show([asdict(r) for r in results], json, lambda: "\n".join(map(_segmented, results)))
+
+
+def _warned(r: Any) -> Any:
+    """The result of an image, after its warning was said."""
+    if r.warning:
+        opt.say(f"warning: {r.warning}")
+    return r
 
 
 def _segmented(r: Any) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 
 from sketchscale.errors import InputError
 from sketchscale.networks import NetworkConfig
+from sketchscale.networks.kind import Kind
 
 __all__ = ["Model", "ModelConfig", "maps_of"]
 
@@ -39,6 +40,7 @@ class ModelConfig:
         flow_scale: length of the flow that the network gives inside objects; fields are stored with length 1.
         logit: the third output is the logit of foreground, as Cellpose has it, and no distance in px.
         absent_channels: so many of the last channels an image may lack; they are fed as 0.
+        kind: what images that the model knows look like; images that do not are warned of. None warns of none.
         notes: for people.
     """
 
@@ -61,6 +63,7 @@ class ModelConfig:
     flow_scale: float = 1.0
     logit: bool = False
     absent_channels: int = 0
+    kind: Kind | None = None
     notes: str = ""
 
     def __post_init__(self) -> None:

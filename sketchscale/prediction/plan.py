@@ -20,6 +20,7 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover
 from sketchscale.io.arrays import ArrayRef, read_box, write_box
 from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.networks.kind import FieldLevels, count_fields
 from sketchscale.prediction.blend import TileGrid, blend_box
 from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
 from sketchscale.prediction.rescale import Zoom, fields_of_image, pixels_at_scale
@@ -59,12 +60,17 @@ class PredictConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlendConfig:
-    """What every blend task needs."""
+    """What every blend task needs.
+
+    Attributes:
+        levels: what is counted of the fields, for the test of the image's kind; None counts nothing.
+    """
 
     grid: TileGrid
     zoom: Zoom
     tiles: ArrayRef
     fields: ArrayRef
+    levels: FieldLevels | None = None
 
 
 def plan_predict(config: PredictConfig, *, activation_bytes: int = 0, weight_bytes: int = 0) -> Plan[TileBatch]:
@@ -132,7 +138,7 @@ def plan_blend(config: BlendConfig, block: tuple[int, int]) -> Plan[Tile]:
 
 
 def blend_tiles(task: Tile, config: BlendConfig) -> Json:
-    """Blend one block."""
+    """Blend one block, and note the counts of its fields."""
 
     def read_tile(position: int) -> npt.NDArray[np.float16]:
         side = config.grid.tile
@@ -142,4 +148,5 @@ def blend_tiles(task: Tile, config: BlendConfig) -> Json:
     blend = partial(blend_box, config.grid, read_tile=read_tile)
     blended = fields_of_image(config.zoom, task.write, blend).astype(np.float16)
     box = Box((0, *task.write.start), (FIELDS, *task.write.stop))
-    return {"checksum": write_box(config.fields, box, blended)}
+    counts = {} if config.levels is None else {"counts": count_fields(blended, config.levels)}
+    return {**counts, "checksum": write_box(config.fields, box, blended)}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import xarray
 
 from sketchscale.config import Execution, SegmentOptions
-from sketchscale.errors import InputError
+from sketchscale.errors import InputError, UnknownKindWarning
 from sketchscale.geometry import whole
 from sketchscale.integration.refine import refine_labels
 from sketchscale.integration.ways import way_of
@@ -25,6 +26,7 @@ from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.prediction.blend import blend_box
 from sketchscale.prediction.predictor import load_network, pad_tile, run_tiles
 from sketchscale.prediction.rescale import fields_of_image, pixels_at_scale
+from sketchscale.workflow.kinds import array_statistics, is_tested, judged, kind_warning
 from sketchscale.workflow.named_axes import named_labels, plane_by_name
 from sketchscale.workflow.segment import segment
 from sketchscale.workflow.segment_job import (
@@ -32,6 +34,7 @@ from sketchscale.workflow.segment_job import (
     recipe_of,
     refine_config,
     refuse_volume_network,
+    scale_of,
     tile_grid,
     zoom_of,
 )
@@ -94,7 +97,7 @@ def segment_anything(
         return named_labels(segment_array(plane, options), plane, options.labels)
     if not isinstance(image, str | Path):
         return segment_array(image, options)
-    segment(str(image), options, execution)
+    _warn(segment(str(image), options, execution).warning)
     return open_view(image, options.labels)
 
 
@@ -105,7 +108,8 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
         image: (y, x) or (c, y, x); numpy, dask or xarray. Channels as the model reads them.
 
     Returns:
-        uint32 (y, x), 0 background, objects numbered in raster order of their first pixel.
+        uint32 (y, x), 0 background, objects numbered in raster order of their first pixel. Warns with
+        `UnknownKindWarning` where the model does not know the kind of image.
 
     Raises:
         InputError: another shape, NaN or Inf pixels, a constant channel, or channels that the model does not read.
@@ -118,9 +122,20 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     options = options or SegmentOptions()
     model = load_model(options.model)
     refuse_volume_network(model.config, options.model)
-    fields = predict_array(_pixels(image, model), model, options)
+    pixels = _pixels(image, model)
+    fields = predict_array(pixels, model, options)
     rule = integration_config(model, options)
-    return refine_labels(way_of(rule).whole(fields, rule), fields, refine_config(options))
+    labels = refine_labels(way_of(rule).whole(fields, rule), fields, refine_config(options))
+    if is_tested(model.config):
+        found = array_statistics(pixels, fields, model.config, scale_of(model, options))
+        _warn(kind_warning("the image", options.model, judged(found, model.config), objects=int(labels.max())))
+    return labels
+
+
+def _warn(line: str) -> None:
+    """To the caller of `segment_anything` or `segment_array`."""
+    if line:
+        warnings.warn(line, UnknownKindWarning, stacklevel=3)
 
 
 def predict_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOptions) -> npt.NDArray[np.float16]:

@@ -45,6 +45,7 @@ from sketchscale.reports.strokes import StrokeRow
 from sketchscale.workflow.count import well_of
 from sketchscale.workflow.empty_results import why_empty
 from sketchscale.workflow.evaluate import evaluate
+from sketchscale.workflow.kinds import kind_warning
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.runner import Runner, refuse_existing
 
@@ -171,6 +172,10 @@ def _notes(shown: Sequence[_Shown]) -> Iterable[Note]:
     for one in shown:
         if one.table.num_rows == 0:
             yield Note(level="warning", text=f"{one.name}: {_why_empty(one)}.")
+        model = one.setting.provenance.get("model", {}).get("name", "")
+        kind = one.result.get("kind", {})
+        if unknown := kind_warning(one.name, model, kind, objects=one.table.num_rows):
+            yield Note(level="warning", text=unknown)
         if absent := one.result.get("absent_chunks", 0):
             yield Note(level="warning", text=f"{one.name}: {absent} chunks are not stored and were read as zeros.")
 

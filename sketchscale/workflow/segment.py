@@ -22,11 +22,12 @@ from typing import Any, TypeVar
 from sketchscale import __version__
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.engine.base import Json, Plan
+from sketchscale.geometry import Tile
 from sketchscale.integration.audit import SeamAudit
 from sketchscale.integration.plan import BlockTask, plan_relabel
 from sketchscale.integration.refine_plan import number_refined, plan_finish, plan_inspect
 from sketchscale.integration.ways import way_of
-from sketchscale.intensity import channel_ranges, plan_histogram
+from sketchscale.intensity import Levels, channel_levels, plan_histogram
 from sketchscale.io.arrays import ArrayRef
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
@@ -34,6 +35,7 @@ from sketchscale.io.planes import count_absent
 from sketchscale.io.pyramid import plan_level
 from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
 from sketchscale.workflow.empty_results import empty_facts
+from sketchscale.workflow.kinds import is_tested, judged, kind_warning, levels_of, stored_statistics
 from sketchscale.workflow.runner import (
     Runner,
     StageLine,
@@ -66,6 +68,7 @@ class SegmentResult:
         stages: tasks, declared memory and seconds of each stage.
         absent_chunks: input chunks that a sparse image does not store; read as zeros.
         empty: what is known of why nothing was found, see `workflow.empty_results`; empty when something was.
+        warning: that the image is of a kind which the model does not know; empty where it is not.
     """
 
     image: str
@@ -75,6 +78,7 @@ class SegmentResult:
     stages: tuple[StageLine, ...]
     absent_chunks: int
     empty: Mapping[str, Any] = field(default_factory=dict)
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +144,7 @@ class _Segmentation:
                 self._predict_config(tiles, ((0.0, 1.0),) * len(job.channels), job.model_folder),
                 **self._network_bytes(),
             ),
-            plan_blend(BlendConfig(grid=job.grid, zoom=job.zoom, tiles=tiles, fields=fields), job.block),
+            self._blend_plan(tiles, fields),
             outline,
         ]
         if job.refine.active:
@@ -167,22 +171,29 @@ class _Segmentation:
             stages=tuple(self.runner.stages),
             absent_chunks=committed["absent_chunks"],
             empty=committed.get("empty", {}),
+            warning=kind_warning(
+                job.image.address, job.model_folder, committed.get("kind", {}), objects=committed["n"]
+            ),
         )
 
     def _outline_everything(self, ledger: StoreLedger) -> dict[str, Any]:
         job = self.job
         with forgotten_if_unfit(ledger):
-            ranges, absent = self._ranges(ledger)
-        fields = self._fields(ledger, ranges, shared_model(job.model_folder, ledger))
-        levels = self._label_levels(ledger)
+            levels, absent = self._channel_levels(ledger)
+        ranges = tuple(one.range for one in levels)
+        fields, blended = self._fields(ledger, ranges, shared_model(job.model_folder, ledger))
+        config = job.model.config
+        kind = judged(stored_statistics(levels, blended), config) if is_tested(config) else {}
+        pyramid = self._label_levels(ledger)
         outline = self._outline_plan(fields, ledger.scratch)
         outcome = self.runner.run(outline, ledger)
-        found = self._labels(outline, outcome, levels[0], ledger)
-        for source, target in itertools.pairwise(levels):
+        found = self._labels(outline, outcome, pyramid[0], ledger)
+        for source, target in itertools.pairwise(pyramid):
             self.runner.run(plan_level(source, target, "nearest"), ledger)
-        provenance = self._provenance(ranges, found.count, found.refined)
+        provenance = self._provenance(ranges, found.count, found.refined) | ({"kind": kind} if kind else {})
         commit_labels(job.image, job.options.labels, attributes={"sketchscale": provenance})
         result = {"n": found.count, "audit": asdict(found.audit), "absent_chunks": absent, "block": list(job.block)}
+        result["kind"] = kind
         if not result["n"]:
             result["empty"] = empty_facts(fields, job.integration, job.model.provenance)
         ledger.commit("result", {**result, "metadata": job.image.metadata_digest()})
@@ -225,10 +236,11 @@ class _Segmentation:
             ledger.commit("arrays", {"levels": len(label_arrays(image, name))})
         return label_arrays(image, name)
 
-    def _ranges(self, ledger: StoreLedger) -> tuple[tuple[tuple[float, float], ...], int]:
+    def _channel_levels(self, ledger: StoreLedger) -> tuple[tuple[Levels, ...], int]:
+        """Of each channel; and how many chunks of the image are not stored."""
         job = self.job
         config = job.model.config
-        ranges = channel_ranges(
+        levels = channel_levels(
             lambda plan: self.runner.run(plan, ledger),
             job.plane,
             job.block,
@@ -236,16 +248,22 @@ class _Segmentation:
             low=config.low,
             high=config.high,
         )
-        return ranges, count_absent(job.plane)
+        return levels, count_absent(job.plane)
 
-    def _fields(self, ledger: StoreLedger, ranges: tuple[tuple[float, float], ...], model: str) -> ArrayRef:
-        job = self.job
+    def _fields(
+        self, ledger: StoreLedger, ranges: tuple[tuple[float, float], ...], model: str
+    ) -> tuple[ArrayRef, Sequence[Json]]:
+        """The blended fields, and what the tasks of blending noted."""
         tiles, fields = self._scratch_arrays(ledger.scratch)
         self.runner.run(plan_predict(self._predict_config(tiles, ranges, model), **self._network_bytes()), ledger)
-        self.runner.run(
-            plan_blend(BlendConfig(grid=job.grid, zoom=job.zoom, tiles=tiles, fields=fields), job.block), ledger
+        return fields, self.runner.run(self._blend_plan(tiles, fields), ledger)
+
+    def _blend_plan(self, tiles: ArrayRef, fields: ArrayRef) -> Plan[Tile]:
+        job = self.job
+        levels = levels_of(job.model.config, job.zoom.scale) if is_tested(job.model.config) else None
+        return plan_blend(
+            BlendConfig(grid=job.grid, zoom=job.zoom, tiles=tiles, fields=fields, levels=levels), job.block
         )
-        return fields
 
     def _scratch_arrays(self, store: str) -> tuple[ArrayRef, ArrayRef]:
         """Raw tiles, one chunk per batch, and blended fields; uncompressed, because they are noise to a codec."""

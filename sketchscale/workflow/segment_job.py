@@ -74,18 +74,23 @@ class SegmentJob:
     def fingerprint(self) -> dict[str, str]:
         """What the labels depend on; two runs with the same fingerprint write the same bytes."""
         layout = {} if self.shards is None else {"shards": json.dumps(self.shards)}
-        return layout | {
-            "code": __version__,
-            "input": self.image.identity(),
-            "model": self.model.sha256,
-            "plane": json.dumps([self.plane.index, self.channels]),
-            "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
-            "grid": json.dumps([asdict(self.grid), self.zoom.scale], sort_keys=True),
-            "integration": as_json(self.integration),
-            "refine": as_json(self.refine),
-            # not a matter of the result: blocks of another size are other tasks
-            "block": json.dumps(self.block),
-        }
+        known = {} if self.model.config.kind is None else {"kind": as_json(self.model.config.kind)}
+        return (
+            layout
+            | known
+            | {
+                "code": __version__,
+                "input": self.image.identity(),
+                "model": self.model.sha256,
+                "plane": json.dumps([self.plane.index, self.channels]),
+                "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
+                "grid": json.dumps([asdict(self.grid), self.zoom.scale], sort_keys=True),
+                "integration": as_json(self.integration),
+                "refine": as_json(self.refine),
+                # not a matter of the result: blocks of another size are other tasks
+                "block": json.dumps(self.block),
+            }
+        )
 
 
 def check_placement(device: str, execution: Execution) -> None:

@@ -71,7 +71,8 @@ def run_study(
         for i, image in enumerate(images):
             say(f"{i + 1} of {len(images)}: {image}")
             try:
-                segment(image, options, execution, on_event)
+                if unknown := segment(image, options, execution, on_event).warning:
+                    say(f"warning: {unknown}")
                 measure(image, options.labels, execution, on_event)
                 done.append(image)
             except SetupError:  # store or cluster: so it would be with every other image

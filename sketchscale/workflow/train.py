@@ -37,6 +37,7 @@ from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.sizes import Sizes, choose_sizes
 from sketchscale.training.thresholds import choose_threshold
 from sketchscale.workflow.calibrate import calibrate
+from sketchscale.workflow.learn_kind import learn_kind
 from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthetic_scenes import (
@@ -58,8 +59,8 @@ __all__ = ["TrainResult", "train"]
 _CALIBRATION_SHARE = 0.1
 """Of the time that a training may take."""
 
-_SAVING_S = 1.0
-"""Kept for what comes after calibration."""
+_SAVING_S = 2.0
+"""Kept for what comes after calibration: what the images look like, and saving."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +157,7 @@ def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> Trai
                     on_preview=watch.show,
                     interrupted=ears.interrupted,
                     scenes=scenes,
-                    settle=lambda model, images: _calibrated(model, ready.others, images, until, say),
+                    settle=lambda model, images: _settled(model, ready, images, until, say),
                 ),
                 resume=execution.resume,
             )
@@ -234,6 +235,14 @@ def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
             fix=f"--minutes {max(2.0, 3 * spent / 60):.2g}, or --steps",
         )
     return replace(config, minutes=left / 60)
+
+
+def _settled(
+    model: Model, ready: _Ready, taught: Sequence[AnnotatedImage], until: float | None, say: Callable[[str], None]
+) -> Model:
+    """With all that is set on annotation once the steps are done, and with what such images look like."""
+    model = _calibrated(model, ready.others, taught, until, say)
+    return learn_kind(model, [*taught, *ready.others], ready.data.brightness)
 
 
 def _calibrated(

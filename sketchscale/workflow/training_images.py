@@ -22,7 +22,7 @@ from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, block_shape, joined_boxes
-from sketchscale.intensity import channel_ranges, normalize
+from sketchscale.intensity import Levels, channel_levels, normalize
 from sketchscale.io.image import open_image
 from sketchscale.io.planes import PlaneRef, read_plane
 from sketchscale.training.patches import AnnotatedImage, TrainingImage
@@ -67,7 +67,11 @@ class _Opened:
 
     plane: PlaneRef
     channels: tuple[int, ...]
-    ranges: tuple[tuple[float, float], ...]
+    levels: tuple[Levels, ...]
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        return tuple(one.range for one in self.levels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,8 +208,8 @@ class SketchedImages:
         wanted = self.reading.channels if self.reading.channels is not None else tuple(range(len(plane.channels)))
         channels = choose_channels(plane, wanted)
         y, x = block_shape(plane.shape, plane.chunks, runner.execution.block)
-        ranges = channel_ranges(runner.run, plane, (y, x), channels, low=self.reading.low, high=self.reading.high)
-        return _Opened(plane=plane, channels=tuple(channels), ranges=tuple(ranges))
+        levels = channel_levels(runner.run, plane, (y, x), channels, low=self.reading.low, high=self.reading.high)
+        return _Opened(plane=plane, channels=tuple(channels), levels=levels)
 
     def _find(self, position: int) -> list[SketchedPart]:
         sketch, opened = self.sketches[position], self._opened[position]
@@ -224,6 +228,11 @@ class SketchedImages:
                 read_plane(opened.plane, Box((0, 0), (1, 1)), opened.channels)
             except InputError as error:
                 raise type(error)(f"on {platform.node()}: {error}") from error
+
+    @property
+    def brightness(self) -> list[tuple[float, ...]]:
+        """Of each channel of each whole image; see networks/kind.py."""
+        return [tuple(one.brightness for one in opened.levels) for opened in self._opened]
 
     @property
     def parts(self) -> list[SketchedPart]:
