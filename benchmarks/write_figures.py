@@ -22,6 +22,8 @@ HEADINGS = {
     "pixels, at most 0.02 less with 10 % of them, 0.06 less with 1 %) | accuracy.py",
     "transfer.txt": "Twelve strokes on a kind of image the model never saw (asked: +0.15) | transfer.py",
     "training_step.txt": "A training step beside its bare network (asked: at most 1.15 times) | training_step.py",
+    "precision.txt": "The precision that auto chooses beside the better of both (asked: at most 1.05 times) "
+    "| precision.py",
     "noise.txt": "Integration of exact flows with noise 0.5, 10 seeds (asked: AP 0.5 of 0.97) | integration.py --noise",
     "integration.txt": "Fields to labels, and a peer (asked: 5 times, half memory) | integration.py --peer",
     "objects.txt": "Measuring and classifying 17,000 objects on 8000 x 8000 px (asked: 5 times as fast as "

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("where_next.py", ["--tiny"], "| where-next |"),
         ("integration.py", ["--tiny", "--noise", "--seeds", "1"], "white"),
         ("training_step.py", ["--tiny"], "cpu_ratio"),
+        ("precision.py", ["--tiny"], "settle_s"),
         ("synthetic_step.py", ["--tiny"], '"share": 1.0'),
         ("volume.py", ["--tiny"], "cut by a block"),
         ("watershed.py", ["--tiny"], "same labels"),
