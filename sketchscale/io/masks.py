@@ -83,6 +83,8 @@ def label_pieces(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     >>> label_pieces(np.array([[0, 9, 0, 9], [9, 0, 0, 0], [0, 0, 0, 4]])).tolist()
     [[0, 1, 0, 2], [1, 0, 0, 0], [0, 0, 0, 3]]
     """
-    positive = np.where(labels > 0, labels, 0)
-    found: npt.NDArray[np.int64] = measure.label(positive, connectivity=labels.ndim).astype(np.int64)  # type: ignore[no-untyped-call]
-    return found
+    # scikit-image's walk in 3-D joins wrong pixels where an axis has length 1, so such axes are left out
+    shape = [n for n in labels.shape if n != 1] or [1]
+    positive = np.where(labels > 0, labels, 0).reshape(shape)
+    found: npt.NDArray[np.int64] = measure.label(positive, connectivity=len(shape))  # type: ignore[no-untyped-call]
+    return found.reshape(labels.shape).astype(np.int64)

@@ -22,7 +22,7 @@ from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import open_array, write_box
 from sketchscale.io.convert import ConvertConfig, convert
 from sketchscale.io.image import open_image
-from sketchscale.io.masks import few_values
+from sketchscale.io.masks import few_values, label_pieces
 from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.sources import open_source
 from sketchscale.objects.sources import read_labels
@@ -150,6 +150,14 @@ def test_pieces_do_not_depend_on_the_blocks_they_are_found_in(
     start = tuple(int(n) for n in random.integers(0, stop))
     part = Box(start, stop)
     assert np.array_equal(read_labels(split.labels, part), found[part.slices])
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (4, 1, 4), (1, 4, 4), (4, 1), (1, 1)])
+def test_an_axis_of_length_1_joins_no_other_pixels(shape: tuple[int, ...]) -> None:
+    """The control: scikit-image's label joins wrong pixels in a volume one voxel wide."""
+    for seed in range(100):
+        labels = np.random.default_rng(seed).integers(0, 4, shape)
+        assert np.array_equal(label_pieces(labels), pieces_by_hand(labels))
 
 
 @pytest.mark.parametrize("block", [16, 4096])
