@@ -189,7 +189,7 @@ def measure(data: Path, out: Path, part: Sequence[int]) -> None:
 
 def settings_for(given: Given) -> SegmentOptions:
     """The model's own; but one tile just large enough for a small image, which takes less time."""
-    return SegmentOptions(tile=min(CUT, -(-max(given.pixels.shape) // 64) * 64))
+    return SegmentOptions(tile=min(CUT, max(128, -(-max(given.pixels.shape) // 64) * 64)))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
