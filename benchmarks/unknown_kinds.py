@@ -189,7 +189,7 @@ def measure(data: Path, out: Path, part: Sequence[int]) -> None:
 
 def settings_for(given: Given) -> SegmentOptions:
     """The model's own; but one tile just large enough for a small image, which takes less time."""
-    return SegmentOptions(tile=min(CUT, -(-max(given.pixels.shape) // 64) * 64))
+    return SegmentOptions(tile=min(CUT, max(128, -(-max(given.pixels.shape) // 64) * 64)))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -259,12 +259,12 @@ TAUGHT = {
 
 
 def taught_images(data: Path, kind: str, count: int) -> list[Given]:
-    """The first so many with at least 10 objects, as grey and cut to 256 px."""
+    """The first so many with at least 4 objects, as grey and cut to 256 px."""
     folder, split = data / TAUGHT[kind][0], TAUGHT[kind][1]
     rows = [row for row in read_rows(folder) if row["split"] == split]
     views = (given for row in rows for given in views_of(kind, folder, row, channels=False))
     cut = (replace(g, pixels=g.pixels[:256, :256], truth=g.truth[:256, :256]) for g in views if g.truth is not None)
-    return list(itertools.islice((given for given in cut if len(np.unique(given.truth)) > 10), count))
+    return list(itertools.islice((given for given in cut if len(np.unique(given.truth)) > 4), count))
 
 
 def trained(given: Given, folder: Path, steps: int, seed: int) -> str:

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 HEADINGS = {
     "nuclei_fluo.txt": "The shipped model on 50 test images it never saw (asked: AP 0.5 of 0.85) | nuclei_fluo.py",
+    "unknown_kinds.txt": "Does `segment` warn of kinds of images that the model does not know (asked: of 90 % of "
+    "them, of at most 2 % of its own kind) | unknown_kinds.py",
     "plate_8000.txt": "The whole job on a plate (asked: 2 GB, AP 0.5 of 0.85) | plate.py",
     "plate_16000.txt": "The same on four times the pixels (asked: at most 10 % more memory) | plate.py --size 16000",
     "sketch.txt": "Strokes on about 20 objects, random weights, 5 minutes (asked: mean AP 0.5 of 0.75) | sketch.py",

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("watershed.py", ["--tiny"], "same labels"),
         ("engines.py", ["--tiny"], "ms / trivial task"),
         ("scale.py", ["--tiny"], "a slide of 100,000 px"),
+        ("unknown_kinds.py", ["--tiny"], "| stained (samples) | 3 | 3 (100.0%)"),
     ],
 )
 def test_a_benchmark_runs_at_its_smallest_size(

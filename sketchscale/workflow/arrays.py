@@ -115,8 +115,9 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
         InputError: another shape, NaN or Inf pixels, a constant channel, or channels that the model does not read.
 
     >>> import numpy as np
-    >>> blobs = np.random.default_rng(0).poisson(9, (64, 64)).astype(np.uint8)
-    >>> segment_array(blobs).shape
+    >>> y, x = np.mgrid[:64, :64]
+    >>> blob = (200 * np.exp(-((y - 30) ** 2 + (x - 30) ** 2) / 60)).astype(np.uint8)
+    >>> segment_array(blob).shape
     (64, 64)
     """
     options = options or SegmentOptions()

@@ -95,7 +95,7 @@ def test_the_command_says_it_in_one_line_on_stderr(
 def test_an_image_in_memory_warns_in_python(tmp_path: Path, model: str) -> None:
     unknown = SegmentOptions(model=that_knows(model, tmp_path / "unknown", NONE))
     pixels = draw_nuclei((70, 70))
-    with pytest.warns(UnknownKindWarning, match=r"the image is not like .* sketchscale train"):
+    with pytest.warns(UnknownKindWarning, match=r"the image is not like .*`sketchscale train IMAGE"):
         segment_array(pixels, unknown)
     with pytest.warns(UnknownKindWarning, match=r"stored\.zarr is not like"):
         segment_anything(store_image(tmp_path / "stored.zarr", pixels), unknown, Execution(engine="serial"))
