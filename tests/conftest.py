@@ -18,8 +18,10 @@ from tests.workflow.finished import finish
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs hand it down to all they start
 
-settings.register_profile("untimed", deadline=None)  # speed is for benchmarks; machines are noisy
-settings.load_profile("untimed")
+QUICK = settings(deadline=None, max_examples=10)  # speed is for benchmarks; machines are noisy
+settings.register_profile("quick", QUICK)
+settings.register_profile("thorough", deadline=None)  # chosen with --hypothesis-profile thorough
+settings.load_profile("quick")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SKETCHSCALE_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -59,3 +61,16 @@ def image(tmp_path: Path) -> str:
 def done(tmp_path_factory: pytest.TempPathFactory, model: str) -> Path:
     """A folder with `image.zarr`, segmented, measured and classified; read only: work on a copy."""
     return finish(tmp_path_factory.mktemp("done"), model)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Draw at most as many examples as the quick profile says, unless a test is slow or another profile is chosen."""
+    if settings.default != QUICK:
+        return
+    for item in items:
+        test = getattr(getattr(item, "obj", None), "__func__", getattr(item, "obj", None))
+        own = getattr(test, "_hypothesis_internal_use_settings", None)  # what @settings leaves; no public way
+        chosen = item.get_closest_marker("slow") or item.get_closest_marker("nightly")
+        if own is not None and not chosen and own.max_examples > QUICK.max_examples:
+            test._hypothesis_internal_use_settings = settings(own, max_examples=QUICK.max_examples)

@@ -30,6 +30,8 @@ from tests.engine.dask_processes import scheduler_process, worker_process
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.finished import files_of
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed")
 
 

@@ -10,6 +10,8 @@ import pytest
 from tests.chaos.kill_loop import Loop, run_loop
 from tests.pipeline import draw_nuclei, store_image
 
+pytestmark = pytest.mark.slow
+
 
 def commands(folder: Path, model: str, what: str) -> list[list[str]]:
     image, options = str(folder / "image.zarr"), ["--engine", "serial"]

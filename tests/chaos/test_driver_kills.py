@@ -17,6 +17,8 @@ from tests.chaos.driver import records, start, wait_until
 from tests.chaos.kill_loop import tree
 from tests.pipeline import draw_nuclei, store_image
 
+pytestmark = pytest.mark.slow
+
 _PER_START_S = 60
 """What one start of a driver, with all it imports, may take on a busy machine of two cores."""
 

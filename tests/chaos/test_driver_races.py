@@ -14,6 +14,8 @@ from sketchscale.io.blobs import get_blob, list_blobs
 from sketchscale.io.ledger import reopen_ledger
 from tests.chaos.racers import TASKS
 
+pytestmark = pytest.mark.slow
+
 NAMED = re.compile(r"run id ([0-9a-f]{12}) \(host \S+, process \d+, since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)")
 
 

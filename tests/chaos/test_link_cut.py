@@ -25,6 +25,8 @@ pytest.importorskip("ray")
 
 from tests.chaos.copying import in_series, written
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 120
 
 _SETTINGS = {

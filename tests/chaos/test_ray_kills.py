@@ -26,6 +26,8 @@ from sketchscale.engine.base import Engine, Event, Needs, run_plan
 from sketchscale.errors import UnreachableError
 from tests.chaos.copying import copying, in_series, written
 
+pytestmark = pytest.mark.slow
+
 
 def children(*names: str) -> list[psutil.Process]:
     """Living processes below this one with such names."""

@@ -23,6 +23,8 @@ from sketchscale.engine import open_engine
 from sketchscale.engine.base import Event, Needs, run_plan
 from tests.chaos.copying import copying, in_series, written
 
+pytestmark = pytest.mark.slow
+
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}

@@ -13,6 +13,8 @@ from sketchscale.errors import MissingDataError
 from sketchscale.networks.checkpoint import copy_model, load_model
 from sketchscale.workflow.segment import segment
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_model_is_read_from_any_store(model: str) -> None:
     copy = copy_model(model, "memory://models-travel/mine")

@@ -25,6 +25,8 @@ from tests.object_store import ENVIRONMENT, ObjectServer
 from tests.pipeline import draw_nuclei
 from tests.workflow.finished import annotate
 
+pytestmark = pytest.mark.slow
+
 FIELDS = {"A/1/0": (150, 200), "B/2/0": (64, 130)}
 MODEL = ("--model", "nuclei-fluo", "--tile", "128", "--overlap", "32", "--min-size", "5")
 

@@ -18,6 +18,8 @@ from sketchscale.workflow.segment import segment
 from tests.cluster.results import results_of
 from tests.pipeline import draw_nuclei, store_image
 
+pytestmark = pytest.mark.slow
+
 
 def stop_after(stage: str) -> Callable[[Event], None]:
     """Progress that ends the run, as Ctrl-C does, when this stage has ended."""

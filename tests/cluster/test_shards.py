@@ -22,6 +22,8 @@ from tests.cluster.results import results_of
 from tests.object_store import s3, s3_server
 from tests.pipeline import draw_nuclei
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["s3", "s3_server"]
 
 CUTS = (

@@ -92,6 +92,7 @@ def counts(results: Path) -> list[int]:
     return [json.loads(path.read_text())[0]["n"] for path in (segment, measure)]
 
 
+@pytest.mark.slow
 def test_the_rule_does_the_job_and_the_process_finds_nothing_left_to_do(image: str, model: str, tmp_path: Path) -> None:
     there = Path(image).rename(tmp_path / "plate 1.zarr")
     ruled, processed = tmp_path / "rule", tmp_path / "process"

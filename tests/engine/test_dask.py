@@ -21,6 +21,8 @@ from sketchscale.errors import InputError, SetupError, UnreachableError
 from tests.conformance.engines import ClusterSuite, napped, plan_of, squared, wait_for_file
 from tests.engine.dask_processes import is_running, shared_cluster
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed")
 
 

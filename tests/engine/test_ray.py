@@ -28,6 +28,8 @@ from sketchscale.engine.turns import turn  # noqa: E402
 from sketchscale.errors import SetupError  # noqa: E402
 from tests.conformance.engines import ClusterSuite, ProcessSuite  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:

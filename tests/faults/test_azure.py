@@ -11,6 +11,8 @@ from sketchscale.io.arrays import ArrayRef, create_array, read_box, write_box
 from sketchscale.io.blobs import change_blob, delete_blobs, get_blob, list_blobs, put_blob, put_blob_if_absent
 from tests.faults.azurite import azure  # noqa: F401  a fixture
 
+pytestmark = pytest.mark.slow
+
 
 def test_arrays_records_and_changes_work_on_azure(azure: str) -> None:  # noqa: F811
     ref = ArrayRef(store=f"{azure}/image.zarr", path="0")

@@ -20,9 +20,10 @@ _SHORT_WAIT_S = 1.5
 _SLACK_S = 20.0
 """Of a busy machine: beside the wait, an operation also does its work."""
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:coroutine .* was never awaited:RuntimeWarning"
-)  # zarr's, when one fails
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),  # zarr's, when one fails
+]
 
 
 @pytest.fixture

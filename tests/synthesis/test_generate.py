@@ -102,7 +102,7 @@ def test_ids_are_renumbered_by_their_first_pixels(shape: tuple[int, int], seed: 
     "engine",
     [
         "threads",
-        "processes",
+        pytest.param("processes", marks=pytest.mark.slow),
         pytest.param("dask", marks=pytest.mark.nightly),
         pytest.param("ray", marks=pytest.mark.nightly),
     ],

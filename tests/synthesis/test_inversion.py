@@ -13,6 +13,8 @@ from sketchscale.synthesis.pairs import draw_pair
 from sketchscale.synthesis.scenes import PointedImage
 from sketchscale.synthesis.training import train_synthesis
 
+pytestmark = pytest.mark.slow
+
 PRIOR = LayoutPrior(diameter=14, spread=0.3)
 SMALL = GanConfig(
     generator=GeneratorConfig(channels=1, width=2, hidden=8),

@@ -150,6 +150,7 @@ def test_folders_that_hold_none_or_a_damaged_one_are_refused(whole, tmp_path):
         load_synthesis(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_same_weights_and_one_log(whole, tmp_path):
     run_several(tmp_path, 2, "tests.synthesis.several_processes")
     first, second = (torch.load(tmp_path / f"weights_{rank}.pt", weights_only=True) for rank in range(2))

@@ -38,7 +38,7 @@ def refuse() -> int:
     raise InputError("no sketch")
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """So many processes, and the folder where they left what they found; see several_processes."""
     folder = tmp_path_factory.mktemp(f"processes_{request.param}")

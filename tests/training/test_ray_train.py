@@ -21,6 +21,8 @@ from sketchscale.networks.checkpoint import load_model
 from tests.training.several_processes import ROOT, free_port
 from tests.workflow.test_train import image_and_sketch
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ray")
 
 DEADLINE_S = 240.0

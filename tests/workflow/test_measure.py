@@ -67,13 +67,16 @@ def test_blocks_and_engines_do_not_change_a_byte_of_table_or_class_image(
     assert len(expected) >= 7
 
 
-def test_killed_while_measuring_or_classifying_and_resumed_the_bytes_are_the_same(done: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [(13,), pytest.param((13, 15, 40), marks=pytest.mark.slow)])
+def test_killed_while_measuring_or_classifying_and_resumed_the_bytes_are_the_same(
+    done: Path, tmp_path: Path, kills: tuple[int, ...]
+) -> None:
     image = copy_of(done, tmp_path)
     expected = results(image)
     forget(image)
     serial = [str(image), "--engine", "serial", "--block", "64", "--resume"]
     commands = [["measure", *serial], ["classify", "apply", *serial, "--classifier", str(done / "classes")]]
-    for operations in (13, 15, 40):
+    for operations in kills:
         result = run_killed(commands, operations)
         assert result.returncode == -9, result.stderr
         assert list(image.rglob("*.partial"))

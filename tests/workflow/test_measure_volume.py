@@ -89,7 +89,7 @@ def test_the_table_of_a_volume_is_that_of_scikit_image(balls: str) -> None:
     [
         Execution(engine="serial", block=4096),
         Execution(engine="threads", workers=3, block=128),
-        Execution(engine="processes", workers=2, block=256),
+        pytest.param(Execution(engine="processes", workers=2, block=256), marks=pytest.mark.slow),
     ],
     ids=lambda e: f"{e.engine}-{e.block}",
 )
@@ -117,6 +117,7 @@ def test_floats_are_measured_and_the_table_has_only_what_was_chosen(tmp_path: Pa
         measure(address, "nuclei", Execution(engine="serial", overwrite=True), without=["texture"])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_the_bytes_are_the_same(balls: str, tmp_path: Path) -> None:
     killed = tmp_path / "killed.zarr"
     shutil.copytree(balls, killed, copy_function=shutil.copy2)

@@ -49,7 +49,7 @@ def hover(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         Execution(engine="serial", block=128),
         Execution(engine="serial", block=4096),
         Execution(engine="threads", workers=3, block=192),
-        Execution(engine="processes", workers=2, block=128),
+        pytest.param(Execution(engine="processes", workers=2, block=128), marks=pytest.mark.slow),
     ],
     ids=lambda e: f"{e.engine}-{e.block}",
 )
@@ -79,6 +79,7 @@ def test_every_option_gives_the_labels_of_the_whole_image(tmp_path: Path, hover:
     assert not np.array_equal(expected, segment_array(pixels, SegmentOptions(model=hover)))
 
 
+@pytest.mark.slow
 def test_killed_on_the_way_and_resumed_the_bytes_are_the_same(tmp_path: Path, hover: str) -> None:
     pristine = Path(store_image(tmp_path / "image.zarr", draw_nuclei((130, 200))))
     whole_run, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sketchscale.cli import run
 from sketchscale.config import load_study
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.workflow.images import expand
@@ -49,7 +51,9 @@ def results_of(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in files_of(folder).items() if "/owner/" not in name}
 
 
-def test_a_study_runs_resumes_and_lists_what_failed(study: str, tmp_path: Path) -> None:
+def test_a_study_runs_resumes_and_lists_what_failed(
+    study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     said: list[str] = []
     result = run_study(load_study(study), study, say=said.append)
     bad = str(tmp_path / "images/b.zarr")
@@ -59,7 +63,8 @@ def test_a_study_runs_resumes_and_lists_what_failed(study: str, tmp_path: Path) 
     assert "two images" in Path(result["report"]).read_text("utf-8")
     assert not list(Path(bad).rglob(".sketchscale/*/*"))
     before = results_of(tmp_path / "images")
-    assert run_study(load_study(study), study, resume=True)["counts"] == result["counts"]
+    assert run(["run", study, "--resume", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["counts"] == result["counts"]
     assert results_of(tmp_path / "images") == before
 
 

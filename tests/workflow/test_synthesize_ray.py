@@ -21,6 +21,8 @@ from tests.training.test_ray_train import ended, kill_a_worker, launch, torchrun
 from tests.workflow.test_synthesize import image_and_points
 from tests.workflow.test_synthesize_elsewhere import weights
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ray")
 
 STEPS = 8

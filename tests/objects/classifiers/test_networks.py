@@ -53,6 +53,19 @@ def test_the_residual_network_has_the_published_size():
     assert size(ResNet18(3, 10, stem="small")) == 11173962
 
 
+def test_shortcuts_are_strided_convolutions_without_a_stride_and_keep_torchvisions_names():
+    """Torch's own 1 x 1 convolution with a stride writes beyond its memory, see resnet.py."""
+    network = ResNet18(2, 2, width=4).eval()
+    assert not [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1) != m.stride]
+    for side in (5, 8):
+        x, block = torch.randn(3, 4, side, side), network.layer2[0]
+        shortcut = block.downsample[1](
+            torch.nn.functional.conv2d(x, network.state_dict()["layer2.0.downsample.0.weight"], stride=2)
+        )
+        straight = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
+        torch.testing.assert_close(block(x), torch.relu(straight + shortcut))
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(2, 3), st.sampled_from([3, 5]), st.integers(0, 8), st.integers(0, 2**16))
 def test_a_light_network_is_convolution_relu_norm_pooling_in_this_order(depth, kernel, more, seed):
