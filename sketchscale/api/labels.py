@@ -44,9 +44,10 @@ def segment(
         InputError: an option out of range, or pixels that the model does not read.
 
     >>> import numpy as np
-    >>> blobs = np.random.default_rng(0).poisson(9, (64, 64)).astype(np.uint8)
-    >>> segment(blobs, min_size=20).shape
-    (64, 64)
+    >>> y, x = np.mgrid[:96, :96]
+    >>> disc = np.uint8(20 + 150 * (np.hypot(y - 48, x - 40) < 10))
+    >>> segment(disc, min_size=20).max()
+    np.uint32(1)
     """
     return segment_anything(image, *options_and_execution("segment", SegmentOptions, options, execution, fields))
 
