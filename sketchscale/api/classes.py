@@ -23,6 +23,7 @@ def classify(
     on_event: Callable[[Event], None] = quiet,
     *,
     masks: bool = False,
+    precision: str = "auto",
     **fields: Any,
 ) -> ClassifyResult:
     """Give every measured object of an image a class.
@@ -32,11 +33,12 @@ def classify(
         labels: name of its label image, which was measured.
         classifier: folder of a trained classifier.
         masks: also write a label image for every class.
+        precision: of the classifier's network: auto (the faster one, measured), float32 or bfloat16.
         fields: fields of Execution as keyword arguments.
 
     Raises:
         UnknownNameError: no labels of that name, or a keyword argument that is no option.
         InputError, MissingDataError, OutputExistsError: see `workflow.classify.apply_classes`.
     """
-    how = execution_of("classify", execution, fields, known=("masks",))
-    return apply_classes(str(address), labels, str(classifier), how, on_event, masks=masks)
+    how = execution_of("classify", execution, fields, known=("masks", "precision"))
+    return apply_classes(str(address), labels, str(classifier), how, on_event, masks=masks, precision=precision)
