@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.deploy.artefacts import DEPLOY
 from tests.workflow.finished import files_of
 
