@@ -189,7 +189,6 @@ def _prepare(
         config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
     check_images(images, config)
     config = _with_time_left(config, began)
-    ears.say(f"network of {len(config.network.widths)} levels, {_sizes_of(config)}, {config.precision}")
     return _Ready(data=data, held_out=held_out, others=others, config=config, init=init)
 
 
@@ -199,8 +198,10 @@ def _begin(out: str, watch: Watch, ready: _Ready, *, fresh: bool) -> None:
 
 
 def _notes(ready: _Ready) -> tuple[str, ...]:
-    """What cannot be kept of the model to start from."""
-    return adapt_notes(ready.init, ready.config.network, target=ready.config.target) if ready.init else ()
+    """What is trained, and what cannot be kept of the model to start from."""
+    network, init = ready.config.network, ready.init
+    chosen = f"network of {len(network.widths)} levels, {_sizes_of(ready.config)}, {ready.config.precision}"
+    return chosen, *(adapt_notes(init, network, target=ready.config.target) if init else ())
 
 
 def _reading_aloud(ears: Ears) -> Callable[[Event], None]:

@@ -117,7 +117,7 @@ def test_other_images_are_scored_and_calibrated_on_while_scenes_alone_are_taught
     options = small(tmp_path, synthetic=(synthesis,), validate=(image,), validate_sketches=(sketch,), validate_every=4)
     train(options, SERIAL)
     assert lines(tmp_path)[-1]["score"] < 0
-    assert load_model(options.out).provenance["calibrated"]["windows"] == 1
+    assert load_model(options.out).provenance["calibrated"]["windows"] == 2, "boxes around the image's six objects"
 
 
 def test_scenes_and_model_may_be_in_a_bucket(tmp_path: Path, s3: str, synthesis: str, pairs: str) -> None:
@@ -227,8 +227,10 @@ def test_what_cannot_be_learned_from_is_one_line(
         command = ["train", *image_options(tmp_path), *command[1:]]
     assert run([*command, "--patch", "32", "--width", "4", "--batch", "2"]) == 2
     said = capsys.readouterr().err
-    assert message.removeprefix("found ") in said
-    assert said.count("\n") == 1
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert message.removeprefix("found ") in error
+    assert said.endswith(f"{error}\n")
+    assert "network of" not in said, "nothing was begun"
     assert not (tmp_path / "model").exists()
 
 
