@@ -16,8 +16,8 @@ left = arguments["operations"]
 def dying(function):
     def call(*args, **kwargs):
         global left
-        left -= 1
-        if left == 0:
+        left -= "__pycache__" not in str(args[1])  # numba keeps what it compiled, in a new checkout
+        if left == 0 and "__pycache__" not in str(args[1]):
             os.kill(os.getpid(), 9)
         return function(*args, **kwargs)
     return call
