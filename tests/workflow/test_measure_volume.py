@@ -123,7 +123,7 @@ def test_killed_and_resumed_the_bytes_are_the_same(balls: str, tmp_path: Path) -
     shutil.copytree(balls, killed, copy_function=shutil.copy2)
     measure(balls, "nuclei", Execution(engine="serial", block=64))
     command = ["measure", str(killed), "--engine", "serial", "--block", "64", "--resume"]
-    assert run_killed([command], 6).returncode == -9
+    assert run_killed([command], 9).returncode == -9
     assert list(killed.rglob("measure/*.npz"))
     assert not list(killed.rglob("table.parquet"))
     result = run_killed([command])
