@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,7 +52,9 @@ def predict_image(
     return out
 
 
-def choose_threshold(model: Model, images: Sequence[AnnotatedImage], *, most: int = 40) -> float:
+def choose_threshold(
+    model: Model, images: Sequence[AnnotatedImage], *, most: int = 40, until: float | None = None
+) -> float:
     """The distance that best separates annotated foreground from annotated background.
 
     Rule: among -4, -3.75, ..., 0 the one with the largest mean of two shares on their right side: of foreground pixels,
@@ -61,11 +64,16 @@ def choose_threshold(model: Model, images: Sequence[AnnotatedImage], *, most: in
 
     Args:
         most: images that are looked at, spread evenly over the sequence.
+        until: no further image is begun at this time (`time.monotonic`) once one shows both; None for no limit.
     """
     candidates = np.arange(-4, 0.01, 0.25)
     chosen = [images[int(i)] for i in np.linspace(0, len(images) - 1, min(most, len(images)))]
-    inside, background = [], []
+    inside: list[npt.NDArray[np.float32]] = []
+    background: list[npt.NDArray[np.float32]] = []
     for image in chosen:
+        enough = any(part.size for part in inside) and any(part.size for part in background)
+        if until is not None and enough and time.monotonic() > until:
+            break
         line = np.zeros(image.labels.shape, bool) if image.boundary is None else image.boundary
         distance = predict_image(model, image.image, (image.labels >= 0) | line)[2]
         inside.append(distance[(image.labels > 0) & ~line])

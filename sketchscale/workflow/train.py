@@ -259,12 +259,12 @@ def _calibrated(
     def on_window(done: int, total: int) -> None:
         pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
 
+    end = None if until is None else until - _SAVING_S
     for images in (others, taught):
-        end = None if until is None else until - _SAVING_S
         calibrated = calibrate(model, images, until=end, on_window=on_window)
         if calibrated is not model:
             return calibrated
-    return replace(model, config=replace(model.config, threshold=choose_threshold(model, taught)))
+    return replace(model, config=replace(model.config, threshold=choose_threshold(model, taught, until=end)))
 
 
 # ---- on a Ray cluster

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -250,7 +251,13 @@ def test_the_threshold_is_set_on_annotated_pixels_alone(monkeypatch: pytest.Monk
     distance = np.full((4, 100), 99.0, np.float32)
     distance[0, :50] = np.linspace(-0.4, 5, 50)
     distance[1, :50] = np.linspace(-5, -1.1, 50)
-    monkeypatch.setattr(thresholds, "predict_image", lambda model, pixels, where: np.stack([distance] * 3))
+    seen: list[int] = []
+
+    def predicted(model: Model, pixels: Any, where: Any) -> Any:
+        seen.append(1)
+        return np.stack([distance] * 3)
+
+    monkeypatch.setattr(thresholds, "predict_image", predicted)
     network = create_network(TINY.network)
     model = Model(network=network, config=ModelConfig(network=TINY.network), provenance={})
     assert -1.1 <= choose_threshold(model, [image]) <= -0.4
@@ -258,7 +265,11 @@ def test_the_threshold_is_set_on_annotated_pixels_alone(monkeypatch: pytest.Monk
     assert choose_threshold(model, [replace(image, labels=labels)]) < -2
     boundary = np.zeros(labels.shape, bool)
     boundary[1, 40:50] = True
-    assert -1.1 <= choose_threshold(model, [replace(image, labels=labels, boundary=boundary)]) <= -0.4
+    drawn = replace(image, labels=labels, boundary=boundary)
+    assert -1.1 <= choose_threshold(model, [drawn]) <= -0.4
+    seen.clear()
+    assert -1.1 <= choose_threshold(model, [drawn] * 3, until=0.0) <= -0.4
+    assert len(seen) == 1, "the time is over after the first image"
 
 
 def test_prediction_by_tiles_is_prediction_in_one_piece() -> None:
