@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 SAMPLES = ROOT / "sketchscale" / "samples" / "fluorescence"
 
-LONGER = ["--steps", "40"]
+LONGER = ["--steps", "40", "--width", "8", "--batch", "4", "--patch", "128"]
 """In place of the minutes, which do more on a machine that is not busy."""
 QUICK = ["--steps", "2", "--batch", "2", "--patch", "64", "--init", "nuclei-fluo"]
 """Two steps of the shipped model, which finds nuclei all the same."""

@@ -75,7 +75,8 @@ def test_killed_while_measuring_or_classifying_and_resumed_the_bytes_are_the_sam
     expected = results(image)
     forget(image)
     serial = [str(image), "--engine", "serial", "--block", "64", "--resume"]
-    commands = [["measure", *serial], ["classify", "apply", *serial, "--classifier", str(done / "classes")]]
+    classify = ["classify", "apply", *serial, "--classifier", str(done / "classes"), "--precision", "float32"]
+    commands = [["measure", *serial], classify]
     for operations in kills:
         result = run_killed(commands, operations)
         assert result.returncode == -9, result.stderr
