@@ -114,8 +114,9 @@ class _Demo:
         self.step("segment and measure: every nucleus on all five images, with the model just trained")
         options = SegmentOptions(model=model, labels=_LABELS, precision=self.precision)
         for image in images:
-            segment(image, options)
+            found = segment(image, options)
             measure(image, _LABELS)
+            self.step(f"  {Path(image).name}: {found.n} nuclei")
         classes = self._classify(images, str(samples / "classes.csv"))
         rows = [row for image in images for row in count(image, _LABELS)]
         accuracy = self._compare(images, truths)
