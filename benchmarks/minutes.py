@@ -12,8 +12,8 @@ once for each of `--sizes` (channels of the first level, patches of a step, side
 
 A row goes to `--rows` as soon as it is there; rows that are there already are not computed again. `--step-seconds`
 gives, in the order of `--sizes`, what a step takes on an idle machine: then a training makes the steps that fit into
-nine tenths of the budget, and other work on the machine changes nothing. Prints AP at IoU 0.5 over picks: mean, spread
-(standard deviation), worst image.
+nine tenths of the budget, and other work on the machine changes nothing. Prints AP at IoU 0.5: the mean over picks with
+their spread (standard deviation), that of the worst pick, and the worst single image.
 """
 
 from __future__ import annotations
@@ -109,17 +109,16 @@ def tries(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Mean, spread over picks and worst image, for each kind, budget and size."""
-    lines = [
-        "| kind | minutes | width, batch, patch | picks | steps | near: AP 0.5 | worst | drawn: AP 0.5 | worst |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Mean and spread over picks, worst pick and worst image, for each kind, budget and size."""
+    columns = "near: AP 0.5 | worst pick | image | drawn: AP 0.5 | worst pick | image"
+    lines = [f"| kind | minutes | width, batch, patch | picks | steps | {columns} |", "|" + "---|" * 11]
     for kind, minutes, size in sorted({(r["kind"], r["minutes"], tuple(r["size"])) for r in rows}):
         mine = [r for r in rows if (r["kind"], r["minutes"], tuple(r["size"])) == (kind, minutes, size)]
         cells = []
         for name in ("near", "drawn"):
             means = [float(np.mean(r[name])) for r in mine]
-            cells += [f"{np.mean(means):.3f} ± {np.std(means):.3f}", f"{min(min(r[name]) for r in mine):.3f}"]
+            worst = f"{min(means):.3f}", f"{min(min(r[name]) for r in mine):.3f}"
+            cells += [f"{np.mean(means):.3f} ± {np.std(means):.3f}", *worst]
         steps = int(np.median([r["steps"] for r in mine]))
         name = ", ".join(map(str, size))
         lines.append(f"| {kind} | {minutes:g} | {name} | {len(mine)} | {steps} | {' | '.join(cells)} |")
