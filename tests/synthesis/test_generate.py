@@ -155,6 +155,7 @@ def test_a_killed_run_goes_on_wherever_it_was(
 ) -> None:
     out = tmp_path / "pairs"
     command = ["synthesize", "generate", synthesis, "--out", str(out), "--images", "3", "--size", "80"]
+    command += ["--precision", "float32"]
     assert run_killed([[*command, "--engine", "serial"]], operations).returncode == -9
     assert not (out / "pairs.json").exists()
     generate(small(synthesis, out), Execution(engine="serial", resume=True))
