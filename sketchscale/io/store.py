@@ -77,7 +77,7 @@ def _open_memory(address: str, read_only: bool) -> Store:
 
 
 def _in_fsspec_memory(name: str) -> bool:
-    """Whether fsspec's memory holds it; there is nothing in there unless somebody loaded it."""
+    """Whether fsspec's memory holds it; empty unless this process wrote to it."""
     module = sys.modules.get("fsspec.implementations.memory")
     return module is not None and bool(name) and bool(module.MemoryFileSystem().exists(f"/{name}"))
 

@@ -6,7 +6,7 @@
     other side that are at most one pixel away, in the blocks around it too.
  3. Ids count from 1 in the order of the first pixel of each whole piece, so they do not depend on blocks or workers.
 
-The result is a reader: whoever asks for a box gets the blocks it meets, numbered again and renamed.
+The result is a reader: a box that is asked for is put together from the blocks it meets, with their final ids.
 """
 
 from __future__ import annotations

@@ -16,13 +16,12 @@ from sketchscale.geometry import block_shape, tile_cover
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.watershed.config import WatershedConfig
 from sketchscale.io.arrays import ArrayRef, open_array, read_box
+from sketchscale.workflow.training_doubts import FEW_STEPS
 
 __all__ = ["empty_facts", "why_empty"]
 
 _LOOK_AT_MOST = 2**28
 """px of fields that are read again for their largest value: a few seconds."""
-
-_FEW_STEPS = 100
 
 
 def empty_facts(
@@ -69,7 +68,7 @@ the model was trained for 6 steps only'
     if "threshold" in facts:
         parts.append(_of_values(facts))
     if "steps" in facts:
-        only = " only" if facts["steps"] < _FEW_STEPS else ""
+        only = " only" if facts["steps"] < FEW_STEPS else ""
         parts.append(f"the model was trained for {facts['steps']} steps{only}")
     return ": ".join(["no object was found", "; ".join(parts)] if parts else ["no object was found"])
 

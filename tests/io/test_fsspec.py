@@ -35,7 +35,7 @@ _PIXELS = draw_nuclei((50, 40))
 
 
 class DrawerFileSystem(MemoryFileSystem):
-    """A file system that somebody's package registers with fsspec."""
+    """A file system that another package registers with fsspec."""
 
     protocol = "drawer"
     store: dict = {}  # noqa: RUF012  as fsspec's own

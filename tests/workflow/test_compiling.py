@@ -29,7 +29,7 @@ def never_called(x):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A package with kernels that nobody called yet; its cache is a folder of its own."""
+    """A package with kernels that were never called; its cache is a folder of its own."""
     (tmp_path / "kernels_of_a_test").mkdir()
     (tmp_path / "kernels_of_a_test/__init__.py").write_text("")
     (tmp_path / "kernels_of_a_test/sums.py").write_text(SOURCE)
