@@ -27,6 +27,7 @@ from sketchscale.workflow import training_watch
 from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.train import train
+from sketchscale.workflow.training_doubts import FEW_STEPS
 from sketchscale.workflow.training_images import Reading, SketchedImages
 from tests.pipeline import draw_nuclei, store_image
 
@@ -147,7 +148,7 @@ def test_the_minutes_are_of_the_whole_training(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(workflow, "_read", slow)
     result = train(small(tmp_path, pair, steps=None, minutes=minutes))
     assert 0 < result.seconds < 0.4 * 60 * minutes
-    assert "--minutes" in result.warning or result.steps >= 100
+    assert "--minutes" in result.warning or result.steps >= FEW_STEPS
 
 
 def test_minutes_too_short_for_a_step_are_refused_and_leave_nothing(
