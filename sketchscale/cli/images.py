@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sketchscale.cli import options as opt
+from sketchscale.workflow.compiling import INTEGRATION, MEASUREMENT
 
 if TYPE_CHECKING:
     from sketchscale.config import Execution
@@ -173,7 +174,7 @@ def segment(
         opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
         return
     with opt.progress() as on_progress:
-        on_event = opt.announcing_compilation(on_progress, "sketchscale.integration", "outline", 12)
+        on_event = opt.announcing_compilation(on_progress, "outline", *INTEGRATION)
         opt.each(
             addresses,
             lambda image: _warned(work(image, settings, execution, on_event)),
@@ -237,7 +238,7 @@ def measure(
         opt.show([asdict(r) for r in results], json, lambda: "\n".join(lines))
 
     with opt.progress() as on_progress:
-        on_event = opt.announcing_compilation(on_progress, "sketchscale.objects.measurement", "measure", 20)
+        on_event = opt.announcing_compilation(on_progress, "measure", *MEASUREMENT)
         opt.each(
             expand(images),
             lambda image: work(

@@ -258,23 +258,22 @@ def progress(title: str = "") -> Iterator[Callable[[Event], None]]:
 
 
 def announcing_compilation(
-    on_event: Callable[[Event], None], package: str, stage: str, seconds: int
+    on_event: Callable[[Event], None], stage: str, package: str, seconds: int
 ) -> Callable[[Event], None]:
     """Progress that says, before the first task of a stage, that its kernels are compiled: only where none is yet.
 
     Args:
-        package: with the kernels of that stage.
-        seconds: about how long it takes.
+        package, seconds: see workflow.compiling.
     """
-    from sketchscale.workflow.compiling import is_uncompiled
+    from sketchscale.workflow.compiling import compiling_line
 
     looked: list[bool] = []
 
     def heard(event: Event) -> None:
         if event.stage == stage and event.kind == "start" and event.done < event.total and not looked:
             looked.append(True)
-            if is_uncompiled(package):
-                say(f"compiling kernels for this machine, once (about {seconds} s)")
+            if line := compiling_line(package, seconds):
+                say(line)
         on_event(event)
 
     return heard

@@ -11,7 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_uncompiled"]
+__all__ = ["INTEGRATION", "MEASUREMENT", "compiling_line", "is_uncompiled"]
+
+INTEGRATION = ("sketchscale.integration", 12)
+MEASUREMENT = ("sketchscale.objects.measurement", 20)
+"""A package with kernels, and about how many seconds it takes to compile them."""
+
+
+def compiling_line(package: str, seconds: int) -> str:
+    """What to say before the first task of a package whose kernels have to be compiled; empty where they need not."""
+    return f"compiling kernels for this machine, once (about {seconds} s)" if is_uncompiled(package) else ""
 
 
 def is_uncompiled(package: str) -> bool:

@@ -21,6 +21,7 @@ from sketchscale.io.image import open_image
 from sketchscale.objects.annotation.examples import hit_labels
 from sketchscale.objects.annotation.mark_files import read_marks
 from sketchscale.workflow.classify import apply_classes, train_classes
+from sketchscale.workflow.compiling import MEASUREMENT, compiling_line
 from sketchscale.workflow.convert import convert_images
 from sketchscale.workflow.count import count
 from sketchscale.workflow.evaluate import evaluate
@@ -115,6 +116,8 @@ class _Demo:
         options = SegmentOptions(model=model, labels=_LABELS, precision=self.precision)
         for image in images:
             found = segment(image, options)
+            if line := compiling_line(*MEASUREMENT):
+                self.step(line)
             measure(image, _LABELS)
             self.step(f"  {Path(image).name}: {found.n} nuclei")
         classes = self._classify(images, str(samples / "classes.csv"))

@@ -37,6 +37,7 @@ from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.sizes import Sizes, choose_sizes
 from sketchscale.training.thresholds import choose_threshold
 from sketchscale.workflow.calibrate import calibrate
+from sketchscale.workflow.compiling import INTEGRATION, compiling_line
 from sketchscale.workflow.learn_kind import learn_kind
 from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
@@ -257,6 +258,8 @@ def _calibrated(
     pace = Paced(say)
 
     def on_window(done: int, total: int) -> None:
+        if not done and (line := compiling_line(*INTEGRATION)):
+            say(line)
         pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
 
     end = None if until is None else until - _SAVING_S

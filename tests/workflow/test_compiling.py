@@ -59,7 +59,7 @@ def test_it_is_said_once_before_the_stage_and_only_where_it_is_true(
     passed: list[Event] = []
 
     def heard() -> list[str]:
-        on_event = announcing_compilation(passed.append, "kernels_of_a_test", "outline", 12)
+        on_event = announcing_compilation(passed.append, "outline", "kernels_of_a_test", 12)
         on_event(Event(kind="start", stage="predict", total=2))
         assert capsys.readouterr().err == ""
         for done, total in ((2, 2), (0, 2), (0, 2)):  # the first one has all its tasks behind it
