@@ -262,7 +262,7 @@ def _calibrated(
             say(line)
         pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
 
-    end = None if until is None else until - _SAVING_S
+    end = None if until is None else until - 2 * _SAVING_S  # a window that was begun is finished
     for images in (others, taught):
         calibrated = calibrate(model, images, until=end, on_window=on_window)
         if calibrated is not model:

@@ -117,7 +117,7 @@ def test_other_images_are_scored_and_calibrated_on_while_scenes_alone_are_taught
     options = small(tmp_path, synthetic=(synthesis,), validate=(image,), validate_sketches=(sketch,), validate_every=4)
     train(options, SERIAL)
     assert lines(tmp_path)[-1]["score"] < 0
-    assert load_model(options.out).provenance["calibrated"]["windows"] == 2, "boxes around the image's six objects"
+    assert load_model(options.out).provenance["calibrated"]["windows"] == 1, "the image's, not the scenes'"
 
 
 def test_scenes_and_model_may_be_in_a_bucket(tmp_path: Path, s3: str, synthesis: str, pairs: str) -> None:
