@@ -1,10 +1,13 @@
-"""Fields to objects: follow the flow, join the end points, number the objects; exact for any blocks.
+"""Fields to objects: follow the flow, join the end points, number the objects; exact for any blocks and any axes.
 
-euler.py   where every foreground pixel of one box ends                follow_flow, IntegrationConfig
-merge.py   end points to objects, in a block and across blocks         link_sinks, Unifier, number_objects
+region.py  the nested boxes of a block                                 Region, region_of
+follow.py  where every foreground pixel of a block ends                follow_flow, EndPoints
+           walk_plane.py, walk_space.py: the two inner kernels, the only code that knows a number of axes
+links.py, sinks.py, borders.py   end points to pieces; what borders say of two pieces
+merge.py   pieces to objects, in a block and across blocks             local_objects, Unifier, number_objects
 plan.py    the tasks, from stored fields to a stored label image       integrate, plan_outline, merge_blocks
-refine.py  holes filled, and objects filtered by their flow              refine_labels, RefineConfig
-refine_plan.py  the same for stored labels                           plan_inspect, number_refined
-volume.py, volume_merge.py, volume_plan.py, volume_audit.py   the same for volumes (z, y, x)
+refine.py  holes filled, and objects filtered by their flow            refine_labels, RefineConfig
+refine_plan.py  the same for stored labels                             plan_inspect, number_refined
 audit.py   windows on the seams recomputed in one piece and compared   audit_seams
+watershed/ another rule, for models that give h/v maps of planes       hover_labels, plan_flood
 """

@@ -26,14 +26,17 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError, QualityError
 from sketchscale.geometry import Box
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.euler import EndPoints, follow_flow
+from sketchscale.integration.follow import EndPoints, follow_flow
+from sketchscale.integration.links import link_ends
 from sketchscale.integration.merge import BlockObjects, ObjectMap, join_pieces, local_objects
 from sketchscale.integration.plan import BlockTask, OutlineJob, read_fields
 from sketchscale.integration.region import Region, region_of
-from sketchscale.integration.sinks import link_sinks
 from sketchscale.io.arrays import ArrayRef, read_box
 
 __all__ = ["SeamAudit", "audit_seams", "audit_windows", "compare_background", "compare_object"]
+
+_USUAL = {2: (8, 256), 3: (6, 64)}
+"""By number of axes: windows, and their side in px."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +70,8 @@ def audit_seams(
     objects: ObjectMap,
     labels: ArrayRef,
     *,
-    windows: int = 8,
-    size: int = 256,
+    windows: int | None = None,
+    size: int | None = None,
     seed: int = 0,
 ) -> SeamAudit:
     """Recompute random windows on the seams and compare them with the stored labels.
@@ -78,8 +81,8 @@ def audit_seams(
         outcome: what its tasks returned.
         objects: from `merge_blocks`.
         labels: the target of step 3.
-        windows: how many; 0 only collects the figures.
-        size: side of a window, px; smaller images are audited whole.
+        windows: how many; 0 only collects the figures. 8 when None, 6 of a volume.
+        size: side of a window, px; shorter axes are audited whole. 256 when None, 64 of a volume.
         seed: of the positions.
 
     Raises:
@@ -95,15 +98,17 @@ def audit_windows(
     objects: ObjectMap,
     labels: ArrayRef,
     *,
-    windows: int,
-    size: int,
+    windows: int | None,
+    size: int | None,
     seed: int,
 ) -> SeamAudit:
     """`audit_seams` by any comparison of a window: it returns how many objects the window determines, or raises."""
+    job: OutlineJob = outline.config
+    usual = _USUAL[len(job.shape)]
+    windows, size = usual[0] if windows is None else windows, usual[1] if size is None else size
     if windows < 0 or size < 1:
         found = f"{windows} audit windows of {size} px"
         raise InputError.of(found=found, expected="0 or more, of 1 px or more", fix="other numbers")
-    job: OutlineJob = outline.config
     boxes = _seam_windows(outline.tasks, job.shape, windows, size, np.random.default_rng(seed))
     compared = [compare(box, job, objects, labels) for box in boxes]
     return SeamAudit(
@@ -119,14 +124,14 @@ def audit_windows(
 
 
 def _seam_windows(
-    tasks: Sequence[BlockTask], shape: tuple[int, int], count: int, size: int, rng: np.random.Generator
+    tasks: Sequence[BlockTask], shape: tuple[int, ...], count: int, size: int, rng: np.random.Generator
 ) -> list[Box]:
-    """Boxes of `size`, centred on a random point of a random block's upper or left face, moved into the image."""
+    """Boxes of `size`, centred on a random point of a random block's near face, moved into the image."""
     boxes = []
     for _ in range(count if tasks else 0):
         core = tasks[int(rng.integers(len(tasks)))].core
         centre = [int(rng.integers(a, b)) for a, b in zip(core.start, core.stop, strict=True)]
-        faces = [axis for axis in (0, 1) if core.start[axis] > 0]
+        faces = [axis for axis in range(len(shape)) if core.start[axis] > 0]
         if faces:
             axis = faces[int(rng.integers(len(faces)))]
             centre[axis] = core.start[axis]
@@ -173,17 +178,17 @@ def _certain_pieces(closed: npt.NDArray[np.bool_], found: BlockObjects) -> npt.N
 
 
 def _closed_pieces(points: EndPoints, count: int, region: Region, config: IntegrationConfig) -> npt.NDArray[np.bool_]:
-    """Pieces all of whose end points lie so deep in the window that nothing outside belongs to them."""
-    depth = max(config.reach + 1, config.link_radius)
+    """Pieces all of whose end points lie so deep in the window that nothing outside belongs to them.
+
+    So deep that pixels ending there lie inside, and that no end point farther out can be linked or climb to them.
+    """
     faces = zip(region.core.start, region.core.stop, region.shape, strict=True)
-    deep = Box(*zip(*[(a + depth * (a > 0), b - depth * (b < n)) for a, b, n in faces], strict=True))
-    shallow = points.sinks.astype(np.bool_)
-    inner = deep.intersect(region.window).relative_to(region.window.start)
-    shallow[inner.slices] = False
-    closed = np.ones(count, np.bool_)
-    ids, _ = link_sinks(points.sinks, config.link_radius)
-    closed[ids[shallow] - 1] = False
-    return closed
+    deep = Box(*zip(*[(a + config.margin * (a > 0), b - config.margin * (b < n)) for a, b, n in faces], strict=True))
+    ids, _ = link_ends(points, region, config)
+    ids[deep.intersect(region.window).relative_to(region.window.start).slices] = 0
+    closed = np.ones(count + 1, np.bool_)
+    closed[ids] = False
+    return closed[1:]
 
 
 def compare_background(provisional: npt.NDArray[np.uint32], stored: npt.NDArray[np.unsignedinteger], box: Box) -> None:
@@ -205,8 +210,8 @@ def compare_object(
         QualityError: they do not.
     """
     area = int(mask.sum())
-    y, x = np.argwhere(mask)[0]
-    first = int((y + box.start[0]) * job.shape[1] + x + box.start[1])
+    place = np.argwhere(mask)[0]
+    first = int(np.ravel_multi_index(tuple(place + box.start), job.shape))
     ids = np.unique(stored[mask])
     config = job.integration
     kept = config.min_size <= area and (config.max_size is None or area <= config.max_size)
@@ -218,7 +223,7 @@ def compare_object(
         if objects.area[row] == area and objects.first[row] == first:
             return
     raise QualityError(
-        f"seam audit, window {box}: the object of {area} px with first pixel {(int(y), int(x))} in it is stored "
+        f"seam audit, window {box}: the object of {area} px with first pixel {tuple(place.tolist())} in it is stored "
         f"as labels {ids[:5].tolist()}; expected: one label of that area and first pixel{'' if kept else ', or none'}; "
         f"to fix: run again with --overwrite, and report this: labels depend on the blocks"
     )

@@ -1,7 +1,7 @@
 """Common borders of touching pieces: what the pairs of facing pixels say for and against one object.
 
-A pair is a pixel and its neighbour to the right or below, in different pieces; the block whose core holds the first of
-the two sees it. Each pair says three things, and a border the sum, or the maximum, over its pairs:
+A pair is a pixel and the next one along an axis, in different pieces; the block whose core holds the first of the two
+sees it. Each pair says three things, and a border the sum, or the maximum, over its pairs:
 
     saddle   the lower distance of the two, px                               maximum
     flow     scalar product of their flows - `agreement`                     sum, 24 fractional bits
@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.euler import EndPoints
-from sketchscale.integration.fixed_point import compiled, half_values
+from sketchscale.integration.fixed_point import compiled, half_values, sections
+from sketchscale.integration.follow import EndPoints
 from sketchscale.integration.region import Region
 
-__all__ = ["Borders", "plane_borders", "tolls"]
+__all__ = ["Borders", "borders_of"]
 
 _FLOW_BITS = 12
 _VOTE_BITS = 24
@@ -95,7 +95,7 @@ class Borders:
         )
 
 
-def tolls(config: IntegrationConfig) -> npt.NDArray[np.int64]:
+def _tolls(config: IntegrationConfig) -> npt.NDArray[np.int64]:
     """What each pair costs: of the flow's vote, of the ends' vote; and the square of the radius for ends, px.
 
     Without a `join_share` a pair costs all that it can say, so that no border's ends speak for joining.
@@ -105,7 +105,7 @@ def tolls(config: IntegrationConfig) -> npt.NDArray[np.int64]:
     return np.array([*costs, config.join_radius**2], np.int64)
 
 
-def plane_borders(
+def borders_of(
     found: npt.NDArray[np.uint32], points: EndPoints, region: Region, config: IntegrationConfig
 ) -> Borders:
     """Borders of a block's pieces, over the pairs whose first pixel is in the core.
@@ -114,25 +114,32 @@ def plane_borders(
         found: shape of `region.kept`: the pixel's local id, 0 for background.
         points: of the same region.
     """
-    rows, columns = region.core.shape
-    borders = Borders.empty(_count_pairs(found, rows, columns))
-    width = region.window.shape[1]
-    _find_pairs(found, points.ends, width, points.bits, half_values(), rows, columns, tolls(config), *borders.arrays)
+    ids, core = sections(found), sections(found[tuple(map(slice, region.core.shape))]).shape
+    borders = Borders.empty(_count_pairs(ids, *core))
+    if borders.vote.size:
+        bits = sections(points.bits, leading=1)
+        rows, columns = region.window.shape[-2:]
+        sizes = np.array([*core, rows, columns], np.int64)
+        _find_pairs(ids, sections(points.ends), bits, half_values(), sizes, _tolls(config), *borders.arrays)
     return borders.merged()
 
 
 @compiled
-def _count_pairs(found: npt.NDArray[np.uint32], rows: int, columns: int) -> int:
-    """Pairs of neighbouring pixels of different objects: right and below, the first pixel within rows and columns."""
+def _count_pairs(found: npt.NDArray[np.uint32], depth: int, rows: int, columns: int) -> int:
+    """Pairs of neighbouring pixels of different objects along every axis, the first pixel within the core."""
     count = 0
-    for y in range(rows):
-        for x in range(columns):
-            here = found[y, x]
-            if here:
-                if x + 1 < found.shape[1] and found[y, x + 1] and found[y, x + 1] != here:
-                    count += 1
-                if y + 1 < found.shape[0] and found[y + 1, x] and found[y + 1, x] != here:
-                    count += 1
+    deep, high, wide = found.shape
+    for z in range(depth):
+        for y in range(rows):
+            for x in range(columns):
+                here = found[z, y, x]
+                if here:
+                    if x + 1 < wide and found[z, y, x + 1] and found[z, y, x + 1] != here:
+                        count += 1
+                    if y + 1 < high and found[z, y + 1, x] and found[z, y + 1, x] != here:
+                        count += 1
+                    if z + 1 < deep and found[z + 1, y, x] and found[z + 1, y, x] != here:
+                        count += 1
     return count
 
 
@@ -140,45 +147,55 @@ def _count_pairs(found: npt.NDArray[np.uint32], rows: int, columns: int) -> int:
 def _find_pairs(
     found: npt.NDArray[np.uint32],
     ends: npt.NDArray[np.int32],
-    width: int,
     bits: npt.NDArray[np.uint16],
     value: npt.NDArray[np.float32],
-    rows: int,
-    columns: int,
+    sizes: npt.NDArray[np.int64],
     toll: npt.NDArray[np.int64],
     pair: npt.NDArray[np.int64],
     saddle: npt.NDArray[np.float32],
     vote: npt.NDArray[np.int64],
     near: npt.NDArray[np.int64],
 ) -> None:
-    """What every pair of pixels that `_count_pairs` counts says; ends are indices into rows of `width`."""
-    n = 0
-    for y in range(rows):
-        for x in range(columns):
-            here = found[y, x]
-            if here:
-                for dy, dx in ((0, 1), (1, 0)):
-                    v, u = y + dy, x + dx
-                    if v < found.shape[0] and u < found.shape[1] and found[v, u] and found[v, u] != here:
-                        pair[n, 0], pair[n, 1] = min(here, found[v, u]), max(here, found[v, u])
-                        saddle[n] = min(value[bits[2, y, x]], value[bits[2, v, u]])
-                        vote[n] = -toll[0]
-                        for axis in range(2):
-                            vote[n] += fixed(value[bits[axis, y, x]]) * fixed(value[bits[axis, v, u]])
-                        down = ends[y, x] // width - ends[v, u] // width
-                        right = ends[y, x] % width - ends[v, u] % width
-                        near[n] = near_vote(down * down + right * right, toll)
-                        n += 1
+    """What every pair that `_count_pairs` counts says; `sizes`: the core's three, the window's rows and columns."""
+    n, last = 0, bits.shape[0] - 1
+    for z in range(sizes[0]):
+        for y in range(sizes[1]):
+            for x in range(sizes[2]):
+                here = found[z, y, x]
+                if here:
+                    for axis in range(3):
+                        w, v, u = z + (axis == 0), y + (axis == 1), x + (axis == 2)
+                        if w >= found.shape[0] or v >= found.shape[1] or u >= found.shape[2]:
+                            continue
+                        there = found[w, v, u]
+                        if there and there != here:
+                            pair[n, 0], pair[n, 1] = min(here, there), max(here, there)
+                            saddle[n] = min(value[bits[last, z, y, x]], value[bits[last, w, v, u]])
+                            vote[n] = -toll[0]
+                            for a in range(last):
+                                vote[n] += _fixed(value[bits[a, z, y, x]]) * _fixed(value[bits[a, w, v, u]])
+                            near[n] = _near_vote(_square(ends[z, y, x], ends[w, v, u], sizes[3], sizes[4]), toll)
+                            n += 1
 
 
 @compiled
-def near_vote(square: int, toll: npt.NDArray[np.int64]) -> int:
+def _square(a: int, b: int, rows: int, columns: int) -> int:
+    """Of the distance of two end points in a straight line, from their flat indices into the window."""
+    section = rows * columns
+    deep = a // section - b // section
+    down = a // columns % rows - b // columns % rows
+    right = a % columns - b % columns
+    return int(deep * deep + down * down + right * right)
+
+
+@compiled
+def _near_vote(square: int, toll: npt.NDArray[np.int64]) -> int:
     """A pair's vote on ends the square root of `square` apart."""
     gain = 1 << _VOTE_BITS if square <= toll[2] else 0
     return int(gain - toll[1])
 
 
 @compiled
-def fixed(flow: np.float32) -> int:
+def _fixed(flow: np.float32) -> int:
     """A flow component with 12 fractional bits; lengths above 8 count as 8, so that sums stay within 64 bits."""
     return int(np.rint(min(max(flow, np.float32(-8)), np.float32(8)) * np.float32(1 << _FLOW_BITS)))

@@ -40,15 +40,20 @@ class IntegrationConfig:
             nothing. Source: ours.
         join_radius: in a straight line, px. Suppressed ends are less than 6 px along an axis from where they start, so
             the ends of two pixels that flee from one another are up to 12 px apart.
-        method: "suppressed", or "euler" as the papers write it, with a halo of 400 px and more.
+        method: "suppressed", or "euler" as the papers write it, for planes, with a halo of 400 px and more.
+        crowd: end points where at least so many trajectories end are linked when they are `link_radius` apart; others
+            climb (see links.py). 1 links all, which suits planes; in volumes neighbours come together under little
+            noise then. Where objects are much larger than 6 px in radius, a large crowd splits them, and most pieces
+            are joined again at their borders.
+        climb: an end point with fewer joins the most crowded one at most so far away along each axis, px.
 
     Raises:
         InputError, UnknownNameError: a value out of range, on creation.
 
     >>> IntegrationConfig(threshold=-2.0).reach
     6
-    >>> IntegrationConfig(threshold=-2.0).halo
-    14
+    >>> IntegrationConfig(threshold=-2.0).halo, IntegrationConfig(threshold=-2.0, crowd=8).halo
+    (14, 15)
     """
 
     threshold: float
@@ -61,6 +66,8 @@ class IntegrationConfig:
     join_share: float | None = None
     join_radius: int = 5
     method: Literal["suppressed", "euler"] = "suppressed"
+    crowd: int = 1
+    climb: int = 3
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS:
@@ -83,6 +90,21 @@ class IntegrationConfig:
             raise _bad("join_share", self.join_share, "a share, 0 to 1, or none")
         if not 0 <= self.join_radius <= 64:
             raise _bad("join_radius", self.join_radius, "0 to 64 px")
+        if not 1 <= self.crowd <= 60_000:
+            raise _bad("crowd", self.crowd, "1 to 60000 trajectories")
+        if not 1 <= self.climb <= 16:
+            raise _bad("climb", self.climb, "1 to 16 px")
+
+    def check_axes(self, axes: int) -> None:
+        """Refuse a number of axes that the rule is not for.
+
+        Raises:
+            InputError: the walk of the papers is for planes.
+        """
+        if axes != 2 and self.method != "suppressed":
+            raise InputError.of(
+                found=f"method {self.method!r} for {axes} axes", expected="suppressed", fix="leave out --method"
+            )
 
     @property
     def gains(self) -> npt.NDArray[np.int32]:
@@ -100,14 +122,19 @@ class IntegrationConfig:
         return self.steps + 1
 
     @property
+    def link(self) -> int:
+        """How far apart linked end points may be, px."""
+        return self.link_radius if self.crowd == 1 else max(self.link_radius, self.climb)
+
+    @property
     def margin(self) -> int:
         """How far the window extends beyond the core, px."""
-        return max(self.reach + 1, self.link_radius)
+        return max(self.reach + 1, self.link)
 
     @property
     def halo(self) -> int:
         """What a block reads beyond its core, px."""
-        return self.link_radius + 2 * self.reach
+        return self.link + 2 * self.reach
 
 
 def _bad(field: str, value: object, expected: str) -> InputError:

@@ -1,4 +1,7 @@
-"""What the integer kernels share: how they are compiled, their fractional bits, and float16 by its bit patterns."""
+"""What the integer kernels share: how they are compiled, their fractional bits, and float16 by its bit patterns.
+
+The kernels that link, count and compare are written for (z, y, x): a plane is a volume of one section.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,29 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["FLOW_BITS", "SUPPRESSED_BITS", "above", "compiled", "half_values"]
+__all__ = ["FLOW_BITS", "SUPPRESSED_BITS", "above", "compiled", "half_values", "sections"]
 
 FLOW_BITS = 14
 """Fractional bits of the flow, and of the displacement of `euler`."""
 SUPPRESSED_BITS = 28
 """Fractional bits of the displacement of `suppressed`."""
 
+_Value = TypeVar("_Value", bound=np.generic)
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
 
 def compiled(kernel: _Kernel) -> _Kernel:
     """Compile with numba: cached on disk, without the interpreter lock, without any relaxed arithmetic."""
     return cast(_Kernel, njit(cache=True, nogil=True, error_model="numpy")(kernel))
+
+
+def sections(array: npt.NDArray[_Value], *, leading: int = 0) -> npt.NDArray[_Value]:
+    """A view as (z, y, x), after so many other axes.
+
+    >>> sections(np.zeros((3, 4, 5)), leading=1).shape, sections(np.zeros((3, 4, 5))).shape
+    ((3, 1, 4, 5), (3, 4, 5))
+    """
+    return array.reshape(array.shape[:leading] + (1,) * (3 + leading - array.ndim) + array.shape[leading:])
 
 
 @functools.cache

@@ -31,6 +31,9 @@ components are the same sets of sinks; borders, area, first pixel and number are
 ends. No overlap threshold and no centroid distance enters; objects larger than a block, spirals, and objects over four
 blocks need no case of their own.
 
+Which end points are linked is the rule of links.py; with crowds (volumes) the same proof holds, with counts that are
+exact up to `link` from the core.
+
 Why borders: without step 3, R = 2 splits long objects even on exact flow, and more so under noise; R = 3 helps less and
 joins small neighbours. Both conditions are needed: on the output of a real network the flow alone joins objects whose
 border the network blurs, while the distance alone joins more under noisy flow (benchmarks/integration.py --noise).
@@ -38,6 +41,7 @@ border the network blurs, while the distance alone joins more under noisy flow (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -46,12 +50,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
-from sketchscale.integration.borders import Borders, plane_borders
+from sketchscale.integration.borders import Borders, borders_of
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.euler import EndPoints
-from sketchscale.integration.fixed_point import compiled, half_values
+from sketchscale.integration.fixed_point import compiled, half_values, sections
+from sketchscale.integration.follow import EndPoints
+from sketchscale.integration.links import link_ends
 from sketchscale.integration.region import Region
-from sketchscale.integration.sinks import link_sinks
 from sketchscale.integration.union_find import flatten, unite_equal, unite_pairs
 
 __all__ = [
@@ -60,7 +64,6 @@ __all__ = [
     "Unifier",
     "join_pieces",
     "local_objects",
-    "look_up",
     "number_objects",
 ]
 
@@ -75,7 +78,7 @@ class BlockObjects:
     Attributes:
         area: int64 (n,), pixels of the core.
         first: int64 (n,), smallest raster index in the image of a pixel of the core; the image's size when area is 0.
-        box: int64 (n, 4), y0, x0, y1, x1 (half open) of the pixels of the core; empty when area is 0.
+        box: int64 (n, 2 * axes), start and stop of the pixels of the core; empty when area is 0.
         shared: int64 (k,), raster indices of the window's sinks that may lie in another block's window, ascending.
         shared_id: int32 (k,), their local ids.
         peak: float32 (n,), largest distance of the pixels of the core, px; -inf when area is 0.
@@ -113,7 +116,7 @@ class ObjectMap:
     Attributes:
         area: int64 (n,), pixels.
         first: int64 (n,), raster index of the first pixel, strictly ascending.
-        box: int64 (n, 4), y0, x0, y1, x1 (half open).
+        box: int64 (n, 2 * axes), start and stop.
         blocks: int32 (n,), how many blocks hold pixels of the object.
         dropped_small, dropped_large: objects that the size filters made background.
     """
@@ -148,24 +151,22 @@ def local_objects(
         provisional: uint32, shape of the core: the pixel's local id, 0 for background.
         objects: what the other blocks need to know.
     """
-    ids, n = link_sinks(points.sinks, config.link_radius)
+    ids, n = link_ends(points, region, config)
     found = np.zeros(region.kept.shape, np.uint32)
-    look_up(points.ends, ids.reshape(-1), found)
-    rows, columns = region.core.shape
-    provisional = found[:rows, :columns]
-    area = np.zeros(n, np.int64)
-    first = np.full(n, region.shape[0] * region.shape[1], np.int64)
-    box = np.tile(np.array([*region.shape, 0, 0], np.int64), (n, 1))
-    peak = np.full(n, -np.inf, np.float32)
-    y0, x0 = region.core.start
-    _count_pixels(provisional, points.bits[2], half_values(), y0, x0, region.shape[1], area, first, box, peak)
+    _look_up(points.ends.reshape(-1), ids.reshape(-1), found.reshape(-1))
+    provisional = found[tuple(map(slice, region.core.shape))]
+    area, first, box, peak = _tables(n, region)
+    _count_pixels(
+        sections(provisional), sections(points.bits[-1]), half_values(), _place(region), area, first, box, peak
+    )
     box[area == 0] = 0
+    axes = len(region.shape)
     shared, shared_id = _shared_sinks(ids, region, config.margin)
-    borders = plane_borders(found, points, region, config)
+    borders = borders_of(found, points, region, config)
     objects = BlockObjects(
         area=area,
         first=first,
-        box=box,
+        box=np.concatenate([box[:, 3 - axes : 3], box[:, 6 - axes :]], axis=1),
         shared=shared,
         shared_id=shared_id,
         peak=peak,
@@ -177,25 +178,36 @@ def local_objects(
     return provisional, objects
 
 
+def _tables(n: int, region: Region) -> tuple[Any, Any, Any, Any]:
+    """Area, first pixel, box (z0, y0, x0, z1, y1, x1) and peak of n objects of which nothing was seen yet."""
+    size = math.prod(region.shape)
+    box = np.tile(np.array([size] * 3 + [0] * 3, np.int64), (n, 1))
+    return np.zeros(n, np.int64), np.full(n, size, np.int64), box, np.full(n, -np.inf, np.float32)
+
+
+def _place(region: Region) -> npt.NDArray[np.int64]:
+    """The core's start and the image's shape, each as z, y, x."""
+    missing = 3 - len(region.shape)
+    return np.array([*(0,) * missing, *region.core.start, *(1,) * missing, *region.shape], np.int64)
+
+
 def _shared_sinks(
     ids: npt.NDArray[np.int32], region: Region, margin: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Sinks outside the part of the window that no other window reaches."""
-    faces = zip(region.core.start, region.core.stop, region.shape, strict=True)
-    private = [(a + margin * (a > 0), b - margin * (b < n)) for a, b, n in faces]
+    faces = zip(region.core.start, region.core.stop, region.shape, region.window.start, strict=True)
+    private = [(a + margin * (a > 0) - o, b - margin * (b < n) - o) for a, b, n, o in faces]
     outside = np.array(ids, copy=True)
-    low = tuple(a - o for (a, _), o in zip(private, region.window.start, strict=True))
-    high = tuple(max(a, b) - o for (a, b), o in zip(private, region.window.start, strict=True))
-    outside[low[0] : high[0], low[1] : high[1]] = 0
-    y, x = np.nonzero(outside)
-    pixel = (y + region.window.start[0]) * np.int64(region.shape[1]) + (x + region.window.start[1])
-    return pixel, outside[y, x]
+    outside[tuple(slice(a, max(a, b)) for a, b in private)] = 0
+    at = np.nonzero(outside)
+    inside = tuple(i + o for i, o in zip(at, region.window.start, strict=True))
+    return np.ravel_multi_index(inside, region.shape).astype(np.int64), outside[at]
 
 
 class Unifier:
     """Step 2: takes the blocks in raster order, forgets what no later block can share.
 
-    Holds 8 bytes per local object and the shared sinks of one row of blocks.
+    Holds 8 bytes per local object and the shared sinks of one row of blocks (all those of one place along axis 0).
     """
 
     def __init__(self) -> None:
@@ -303,17 +315,19 @@ def number_objects(
     """
     total = int(roots.max(initial=-1)) + 1
     area, first = np.zeros(total, np.int64), np.full(total, size, np.int64)
-    low, high = np.full((total, 2), size, np.int64), np.zeros((total, 2), np.int64)
-    held = np.zeros(total, np.int32)
+    box, held = np.zeros((total, 0), np.int64), np.zeros(total, np.int32)
     done = 0
     for block in blocks:
+        axes = block.box.shape[1] // 2
+        if not box.size:
+            box = np.tile(np.repeat(np.array([size, 0], np.int64), axes), (total, 1))
         there = block.area > 0
         root = roots[done : done + block.area.size][there]
         done += block.area.size
         np.add.at(area, root, block.area[there])
         np.minimum.at(first, root, block.first[there])
-        np.minimum.at(low, root, block.box[there, :2])
-        np.maximum.at(high, root, block.box[there, 2:])
+        np.minimum.at(box[:, :axes], root, block.box[there, :axes])
+        np.maximum.at(box[:, axes:], root, block.box[there, axes:])
         held[np.unique(root)] += 1
     small = (area > 0) & (area < config.min_size)
     large = area > config.max_size if config.max_size is not None else np.zeros(total, bool)
@@ -326,7 +340,7 @@ def number_objects(
     objects = ObjectMap(
         area=area[kept],
         first=first[kept],
-        box=np.concatenate([low[kept], high[kept]], axis=1),
+        box=box[kept],
         blocks=held[kept],
         dropped_small=int(small.sum()),
         dropped_large=int(large.sum()),
@@ -335,12 +349,11 @@ def number_objects(
 
 
 @compiled
-def look_up(ends: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], found: npt.NDArray[np.uint32]) -> None:
+def _look_up(ends: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], found: npt.NDArray[np.uint32]) -> None:
     """Local id of every foreground pixel."""
-    for y in range(ends.shape[0]):
-        for x in range(ends.shape[1]):
-            if ends[y, x] >= 0:
-                found[y, x] = ids[ends[y, x]]
+    for i in range(ends.size):
+        if ends[i] >= 0:
+            found[i] = ids[ends[i]]
 
 
 @compiled
@@ -348,23 +361,25 @@ def _count_pixels(
     provisional: npt.NDArray[np.uint32],
     distance: npt.NDArray[np.uint16],
     value: npt.NDArray[np.float32],
-    y0: int,
-    x0: int,
-    width: int,
+    place: npt.NDArray[np.int64],
     area: npt.NDArray[np.int64],
     first: npt.NDArray[np.int64],
     box: npt.NDArray[np.int64],
     peak: npt.NDArray[np.float32],
 ) -> None:
-    """Pixels, first pixel, box and largest distance of every local object."""
-    for y in range(provisional.shape[0]):
-        for x in range(provisional.shape[1]):
-            if provisional[y, x]:
-                row = provisional[y, x] - 1
-                area[row] += 1
-                peak[row] = max(peak[row], value[distance[y, x]])
-                first[row] = min(first[row], (y + y0) * width + x + x0)
-                box[row, 0] = min(box[row, 0], y + y0)
-                box[row, 1] = min(box[row, 1], x + x0)
-                box[row, 2] = max(box[row, 2], y + y0 + 1)
-                box[row, 3] = max(box[row, 3], x + x0 + 1)
+    """Pixels, first pixel, box and largest distance of every local object; `place`: core's start, image's shape."""
+    for k in range(provisional.shape[0]):
+        for j in range(provisional.shape[1]):
+            for i in range(provisional.shape[2]):
+                if provisional[k, j, i]:
+                    row = provisional[k, j, i] - 1
+                    z, y, x = k + place[0], j + place[1], i + place[2]
+                    area[row] += 1
+                    peak[row] = max(peak[row], value[distance[k, j, i]])
+                    first[row] = min(first[row], (z * place[4] + y) * place[5] + x)
+                    box[row, 0] = min(box[row, 0], z)
+                    box[row, 1] = min(box[row, 1], y)
+                    box[row, 2] = min(box[row, 2], x)
+                    box[row, 3] = max(box[row, 3], z + 1)
+                    box[row, 4] = max(box[row, 4], y + 1)
+                    box[row, 5] = max(box[row, 5], x + 1)

@@ -5,11 +5,12 @@
 Both are functions of one object's pixels and their surroundings of 3 px, cropped by the object's box; so blocks cannot
 show, and an object of any size is exact (its flow depends on its whole outline, as deep as it is thick).
 
-  hole         a 4-connected set of background pixels all of whose other 4-neighbours belong to one object, not at the
-               image's border. Filled when its area is at most `fill_holes` times the object's. A hole that holds
+  hole         a set of background pixels that touch along the axes, all of whose other neighbours along the axes belong
+               to one object, not at the image's border. Filled when its area is at most `fill_holes` times the object's. A hole that holds
                another object, or touches one, is none: nobody's pixels are taken.
   flow error   the mean squared difference (0 to 4) between the predicted unit flow and the flow that the object's final
-               mask would be taught, by the solver of the training targets, over the pixels that have a direction.
+               mask would be taught, by the solver of the training targets, over the pixels that have a direction. In
+               a volume within each section (y, x), as it was imaged, whatever the distance between sections.
 
 Source: the filter is Cellpose's (Stringer et al. 2021), there with its own diffusion flow; here with this system's
 targets, because another kind of flow rejects good masks.
@@ -17,6 +18,7 @@ targets, because another kind of flow rejects good masks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,12 +71,12 @@ def holes_of(labels: Labels, label: int, largest: float) -> Mask:
     """Holes of one object.
 
     Args:
-        labels: (y, x), the object's box and at least one pixel around it, or up to the image's border.
+        labels: of any number of axes, the object's box and at least one pixel around it, or up to the image's border.
         label: of the object.
         largest: px; larger holes stay.
 
     Returns:
-        (y, x), True in holes.
+        True in holes.
 
     >>> ring = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]], np.uint32)
     >>> holes_of(np.pad(ring, 1), 1, largest=2).sum(), holes_of(ring[1:], 1, largest=2).sum()
@@ -86,8 +88,8 @@ def holes_of(labels: Labels, label: int, largest: float) -> Mask:
         return background
     hole: Mask = np.bincount(parts.ravel(), minlength=count + 1) <= largest
     hole[0] = False
-    for edge in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
-        hole[edge] = False
+    for axis in range(labels.ndim):
+        hole[parts.take([0, -1], axis=axis)] = False
     others = ndimage.binary_dilation(~background & (labels != label))
     hole[parts[others & background]] = False
     return np.asarray(hole[parts], np.bool_)
@@ -97,21 +99,30 @@ def flow_error(mask: Mask, flow: npt.NDArray[np.floating]) -> float:
     """How far the predicted flow is from the one that a mask would be taught.
 
     Args:
-        mask: (y, x) of one object, with `MARGIN` px around its box or up to the image's border.
-        flow: (2, y, x), predicted, of any length.
+        mask: (y, x) or (z, y, x) of one object, with `MARGIN` px around its box or up to the image's border.
+        flow: (2, y, x) or (3, z, y, x), predicted, of any length.
 
     Returns:
         Mean squared difference of unit vectors, 0 to 4; 0 where no pixel has a direction (an object of one pixel, or
         one that fills the image).
     """
+    predicted = flow[-2:].astype(np.float32)
+    differences = [_differences(part, predicted[:, z]) for z, part in enumerate(mask)] if mask.ndim == 3 else []
+    if mask.ndim == 2:
+        differences = [_differences(mask, predicted)]
+    compared = np.concatenate(differences, axis=1)
+    return float((compared**2).sum(axis=0).mean(dtype=np.float64)) if compared.size else 0.0
+
+
+def _differences(mask: Mask, predicted: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Predicted minus taught unit flow (2, n) of the n pixels of a section that have a direction."""
+    if not mask.any():
+        return np.empty((2, 0), np.float32)
     taught = targets_from_sketch(mask.astype(np.int32))
-    predicted = flow.astype(np.float32)
     length = np.sqrt((predicted**2).sum(axis=0))
     compared = mask & taught.flow_known & taught.flow.any(axis=0) & np.isfinite(length)
-    if not compared.any():
-        return 0.0
     unit = predicted[:, compared] / np.maximum(length[compared], np.float32(1e-6))
-    return float(((unit - taught.flow[:, compared]) ** 2).sum(axis=0).mean(dtype=np.float64))
+    return np.asarray(unit - taught.flow[:, compared], np.float32)
 
 
 def refine_object(
@@ -120,7 +131,7 @@ def refine_object(
     """The holes to fill of one object, and its flow error.
 
     Args:
-        labels, flow: (y, x) and (2, y, x) of `crop_of` the object.
+        labels, flow: labels and the flow channels of `crop_of` the object.
 
     Returns:
         (holes, error): None when there are none; 0 when errors are not asked for.
@@ -134,7 +145,7 @@ def refine_object(
     return (holes if holes is not None and holes.any() else None), error
 
 
-def crop_of(box: Box, shape: tuple[int, int]) -> Box:
+def crop_of(box: Box, shape: Sequence[int]) -> Box:
     """What is looked at of an object with this box."""
     return box.grow(MARGIN).clip(shape)
 
@@ -145,8 +156,8 @@ def refine_labels(
     """Labels of an image in memory, refined; those that are dropped leave no gap in the numbers.
 
     Args:
-        labels: (y, x), numbered in raster order of first pixels, as `integrate` gives them.
-        fields: (3, y, x), those the labels were made of.
+        labels: numbered in raster order of first pixels, as `integrate` gives them.
+        fields: those the labels were made of.
 
     >>> labels = np.zeros((9, 9), np.uint32)
     >>> labels[2:7, 2:7], labels[4, 4] = 1, 0
@@ -158,14 +169,14 @@ def refine_labels(
     """
     if not config.active:
         return labels
-    flow = np.asarray(fields[:2], np.float16)
+    flow = np.asarray(fields[:-1], np.float16)
     filled, kept = labels.copy(), [True]
     for number, found in enumerate(ndimage.find_objects(labels.astype(np.int64)), start=1):
         if found is None:
             kept.append(False)
             continue
-        rows, columns = found
-        crop = crop_of(Box((rows.start, columns.start), (rows.stop, columns.stop)), labels.shape).slices
+        box = Box(tuple(part.start for part in found), tuple(part.stop for part in found))
+        crop = crop_of(box, labels.shape).slices
         holes, error = refine_object(labels[crop], flow[(slice(None), *crop)], number, config)
         kept.append(keeps(error, config))
         if holes is not None:

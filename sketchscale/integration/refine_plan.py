@@ -12,7 +12,7 @@
                             │   7777777│7777      │
                             └────A─────┴────B─────┘
 
-A block reads once what its own objects need within 256 px of it; an object that reaches farther is read by itself, so
+A block reads once what its own objects need within 256 px of it (32 in a volume); an object that reaches farther is read by itself, so
 memory is bounded by the block and by the largest object. Every step writes the same bytes when it is run twice.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
-from sketchscale.geometry import Box
+from sketchscale.geometry import Box, tile_cover
 from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import BlockTask, OutlineJob, check_output, read_fields
 from sketchscale.integration.refine import MARGIN, RefineConfig, crop_of, final_numbers, keeps, refine_object
@@ -35,8 +35,11 @@ from sketchscale.io.parts import get_arrays, put_arrays
 
 __all__ = ["Refined", "number_refined", "plan_finish", "plan_inspect"]
 
-_NEAR = 256
-"""px beyond the block within which its objects are read at once."""
+
+
+def _near(shape: Sequence[int]) -> int:
+    """px beyond the block within which its objects are read at once."""
+    return 256 if len(shape) == 2 else 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +49,16 @@ class InspectJob:
     fields: ArrayRef
     merged: ArrayRef
     blobs: str
-    shape: tuple[int, int]
-    block: tuple[int, int]
+    shape: tuple[int, ...]
+    block: tuple[int, ...]
     refine: RefineConfig
+
+    def owner(self, pixel: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Place in raster order of the block that pixels lie in, by their raster indices."""
+        counts = tuple(-(-n // b) for n, b in zip(self.shape, self.block, strict=True))
+        at = np.unravel_index(pixel, self.shape)
+        blocks = tuple(i // b for i, b in zip(at, self.block, strict=True))
+        return np.ravel_multi_index(blocks, counts).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +103,16 @@ def plan_inspect(
         merged=merged,
         blobs=job.blobs,
         shape=job.shape,
-        block=(block[0], block[1]),
+        block=tuple(block),
         refine=config,
     )
     largest = 0
     if objects is not None:
         _share_objects(inspect, outline.tasks, objects)
-        largest = int(np.prod(objects.box[:, 2:] - objects.box[:, :2] + 2 * MARGIN, axis=1).max(initial=0))
-    near = max((task.core.grow(_NEAR).size for task in outline.tasks), default=0)
+        axes = len(job.shape)
+        sides = objects.box[:, axes:] - objects.box[:, :axes] + 2 * MARGIN
+        largest = int(np.prod(sides, axis=1).max(initial=0))
+    near = max((task.core.grow(_near(job.shape)).size for task in outline.tasks), default=0)
     return Plan(
         stage="inspect",
         fn=inspect_block,
@@ -112,9 +124,7 @@ def plan_inspect(
 
 def _share_objects(job: InspectJob, tasks: Sequence[BlockTask], objects: ObjectMap) -> None:
     """To every block the labels and boxes of the objects whose first pixel lies in it."""
-    columns = -(-job.shape[1] // job.block[1])
-    row, column = np.divmod(objects.first, job.shape[1])
-    owner = row // job.block[0] * columns + column // job.block[1]
+    owner = job.owner(objects.first)
     order = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[order], np.arange(len(tasks) + 1))
     for task, start, stop in zip(tasks, bounds[:-1], bounds[1:], strict=True):
@@ -125,29 +135,29 @@ def _share_objects(job: InspectJob, tasks: Sequence[BlockTask], objects: ObjectM
 def inspect_block(task: BlockTask, job: InspectJob) -> Json:
     """One task of step 2."""
     owned = get_arrays(job.blobs, f"owned/{task.key}")
-    boxes = [Box((y0, x0), (y1, x1)) for y0, x0, y1, x1 in owned["box"].tolist()]
+    axes = len(job.shape)
+    boxes = [Box(tuple(row[:axes]), tuple(row[axes:])) for row in owned["box"].tolist()]
     errors = np.zeros(len(boxes), np.float64)
     pixels: list[npt.NDArray[np.int64]] = []
     owners: list[npt.NDArray[np.int64]] = []
-    for region, members in _regions(task.core, [crop_of(box, job.shape) for box in boxes]):
-        labels, flow = read_box(job.merged, region), read_fields(job.fields, region)[:2]
+    for region, members in _regions(task.core.grow(_near(job.shape)), [crop_of(box, job.shape) for box in boxes]):
+        labels, flow = read_box(job.merged, region), read_fields(job.fields, region)[:-1]
         for i in members:
             crop = crop_of(boxes[i], job.shape)
-            at = crop.relative_to(region.start).slices
+            here = crop.relative_to(region.start).slices
             label = int(owned["label"][i])
-            holes, errors[i] = refine_object(labels[at], flow[(slice(None), *at)], label, job.refine)
+            holes, errors[i] = refine_object(labels[here], flow[(slice(None), *here)], label, job.refine)
             if holes is not None and keeps(errors[i], job.refine):
-                y, x = np.nonzero(holes)
-                pixels.append((y + crop.start[0]) * np.int64(job.shape[1]) + x + crop.start[1])
-                owners.append(np.full(y.size, label, np.int64))
+                at = np.argwhere(holes) + crop.start
+                pixels.append(np.ravel_multi_index(tuple(at.T), job.shape).astype(np.int64))
+                owners.append(np.full(len(at), label, np.int64))
     put_arrays(job.blobs, f"error/{task.key}", {"error": errors})
     filled = _put_holes(task, job, pixels, owners)
     return {"objects": len(boxes), "filled": filled}
 
 
-def _regions(core: Box, crops: Sequence[Box]) -> Iterator[tuple[Box, list[int]]]:
-    """Boxes to read and the objects in each: all near ones at once, each far one alone."""
-    reach = core.grow(_NEAR)
+def _regions(reach: Box, crops: Sequence[Box]) -> Iterator[tuple[Box, list[int]]]:
+    """Boxes to read and the objects in each: all within reach at once, each far one alone."""
     near = [i for i, crop in enumerate(crops) if reach.contains(crop)]
     if near:
         starts, stops = zip(*[(crops[i].start, crops[i].stop) for i in near], strict=True)
@@ -164,11 +174,11 @@ def _put_holes(
     if not pixels:
         return 0
     pixel, owner = np.concatenate(pixels), np.concatenate(owners)
-    y, x = np.divmod(pixel, job.shape[1])
-    by, bx = y // job.block[0], x // job.block[1]
-    for row, column in sorted(set(zip(by.tolist(), bx.tolist(), strict=True))):
-        here = (by == row) & (bx == column)
-        put_arrays(job.blobs, f"holes/{row:06d}.{column:06d}/{task.key}", {"pixel": pixel[here], "label": owner[here]})
+    tiles, place = tile_cover(job.shape, job.block), job.owner(pixel)
+    for block in np.unique(place).tolist():
+        here = place == block
+        key = f"holes/{tiles[block].key}/{task.key}"
+        put_arrays(job.blobs, key, {"pixel": pixel[here], "label": owner[here]})
     return int(pixel.size)
 
 
@@ -196,7 +206,7 @@ def plan_finish(outline: Plan[BlockTask], target: ArrayRef) -> Plan[BlockTask]:
     """Step 4; its stage is "relabel", as without refinement: the stage that writes the labels.
 
     Args:
-        target: uint32 or uint64 (y, x).
+        target: uint32 or uint64, of the image's shape.
 
     Returns:
         A plan; a task gives checksum, objects (labels present) and pixels (labelled).
@@ -220,9 +230,9 @@ def finish_block(task: BlockTask, job: FinishJob) -> Json:
     for key in list_blobs(job.blobs, f"holes/{task.key}"):
         holes = get_arrays(job.blobs, key)
         numbers = get_arrays(job.blobs, f"numbers/{key.rpartition('/')[2]}")
-        y, x = np.divmod(holes["pixel"], array.shape[1])
+        at = np.unravel_index(holes["pixel"], array.shape)
         number = numbers["final"][np.searchsorted(numbers["label"], holes["label"])]
-        labels[y - task.core.start[0], x - task.core.start[1]] = number
+        labels[tuple(i - a for i, a in zip(at, task.core.start, strict=True))] = number
     return {
         "checksum": write_box(job.target, task.core, labels),
         "objects": int(np.unique(labels[labels > 0]).size),

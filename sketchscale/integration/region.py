@@ -2,10 +2,10 @@
 
 loaded   ┌──────────────────────────┐  = walked grown by reach; beyond the image its edge pixels are repeated,
          │ walked ┌────────────────┐│    so a look-up beyond the edge sees the edge pixel
-         │        │ window ┌──────┐││  = core grown by link radius + reach, in the image: pixels that are followed,
-         │        │        │ core │││    so the set of end points is exact up to link radius from the core
-         │        │        └──────┘││  = core grown by margin = max(reach + 1, link radius), in the image: holds
-         │        └────────────────┘│    the ends of the core's pixels and of the pixels next to it
+         │        │ window ┌──────┐││  = core grown by link + reach, in the image: pixels that are followed, so that
+         │        │        │ core │││    end points and their counts are exact up to `link` from the core (the zone)
+         │        │        └──────┘││  = core grown by margin = max(reach + 1, link), in the image: holds the ends of
+         │        └────────────────┘│    the core's pixels and of the pixels next to it
          └──────────────────────────┘
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.integration.config import IntegrationConfig
 
@@ -23,13 +24,15 @@ __all__ = ["Region", "region_of"]
 class Region:
     """The nested boxes of one block, in image coordinates; see the drawing above.
 
-    `kept` is the core and the next row and column after it, in the image: the pixels whose end points are kept, so that
-    each pair of neighbouring pixels is seen by exactly one block. `padded` may leave the image, `loaded` is the rest.
+    `kept` is the core and the next pixel after it along each axis, in the image: the pixels whose end points are kept,
+    so that each pair of neighbouring pixels is seen by exactly one block. `padded` may leave the image, `loaded` is the
+    rest.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     core: Box
     kept: Box
+    zone: Box
     window: Box
     walked: Box
     padded: Box
@@ -40,14 +43,27 @@ class Region:
         return self.padded.clip(self.shape)
 
 
-def region_of(core: Box, shape: tuple[int, int], config: IntegrationConfig) -> Region:
-    """The boxes needed to integrate a core of an image of this shape (y, x)."""
-    walked = core.grow(config.link_radius + config.reach).clip(shape)
-    return Region(
+def region_of(core: Box, shape: tuple[int, ...], config: IntegrationConfig) -> Region:
+    """The boxes needed to integrate a core of an image of this shape, (y, x) or (z, y, x).
+
+    Raises:
+        InputError: the block holds 2^31 pixels or more.
+
+    >>> region_of(Box((0, 0, 0), (8, 8, 8)), (8, 8, 50), IntegrationConfig(threshold=0.0, crowd=8)).loaded.shape
+    (8, 8, 23)
+    """
+    walked = core.grow(config.halo - config.reach).clip(shape)
+    region = Region(
         shape=shape,
         core=core,
-        kept=Box(core.start, (core.stop[0] + 1, core.stop[1] + 1)).clip(shape),
+        kept=Box(core.start, tuple(b + 1 for b in core.stop)).clip(shape),
+        zone=core.grow(config.link).clip(shape),
         window=core.grow(config.margin).clip(shape),
         walked=walked,
         padded=walked.grow(config.reach),
     )
+    if region.padded.size >= 1 << 31:
+        raise InputError.of(
+            found=f"a block of {region.padded.size} pixels", expected="less than 2^31", fix="a smaller --block"
+        )
+    return region

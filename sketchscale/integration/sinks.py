@@ -1,46 +1,49 @@
-"""Components of the end points: runs of pixels per row, linked across rows; volumes link rows of sections, too."""
+"""Components of the end points: runs of pixels per row, linked across rows and sections."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.integration.fixed_point import compiled
+from sketchscale.integration.fixed_point import compiled, sections
 from sketchscale.integration.union_find import find, unite
 
-__all__ = ["count_runs", "find_runs", "link_rows", "link_sinks", "number_runs", "paint_runs"]
+__all__ = ["link_sinks"]
 
 
-def link_sinks(sinks: npt.NDArray[np.uint8], radius: int) -> tuple[npt.NDArray[np.int32], int]:
-    """Components of the set pixels under "at most `radius` apart along both axes".
+def link_sinks(sinks: npt.NDArray[np.uint16], radius: int) -> tuple[npt.NDArray[np.int32], int]:
+    """Components of the set pixels under "at most `radius` apart along every axis".
 
     Works on runs: pixels of a row with gaps up to `radius` are one run, and two runs of rows at most `radius` apart are
     linked when they overlap after growing one by `radius`. That is exact: where intervals overlap, an end of one lies
     between two pixels of the other that are at most `radius` apart, so it is within `radius` of one of them.
 
     Args:
-        sinks: (y, x), non-zero where a trajectory ends.
-        radius: px, at least 1 (1 is 8-connectivity).
+        sinks: (y, x) or (z, y, x) integers or bool, non-zero where a trajectory ends.
+        radius: px, at least 1 (1 links pixels that touch at a corner, too).
 
     Returns:
-        (ids, n): ids int32 (y, x), 0 where there is no sink, else 1 .. n in raster order of the component's first sink.
+        (ids, n): ids int32, shape of `sinks`, 0 where there is no sink, else 1 .. n in raster order of the component's
+        first sink.
 
-    >>> link_sinks(np.array([[1, 0, 1, 0, 0, 1]], np.uint8), 2)
+    >>> link_sinks(np.array([[1, 0, 1, 0, 0, 1]], np.uint16), 2)
     (array([[1, 0, 1, 0, 0, 2]], dtype=int32), 2)
     """
-    rows = np.zeros(sinks.shape[0] + 1, np.int64)
-    total = count_runs(sinks, radius, rows)
+    height = sections(sinks).shape[1]
+    flat = np.ascontiguousarray(sinks).reshape(-1, sinks.shape[-1])
+    rows = np.zeros(flat.shape[0] + 1, np.int64)
+    total = _count_runs(flat, radius, rows)
     start, stop = np.empty(total, np.int32), np.empty(total, np.int32)
-    find_runs(sinks, radius, rows, start, stop)
+    _find_runs(flat, radius, rows, start, stop)
     identity = np.empty(total, np.int32)
-    count = _link_runs(rows, start, stop, radius, identity)
-    ids = np.zeros(sinks.shape, np.int32)
-    paint_runs(sinks, rows, start, stop, identity, ids)
-    return ids, int(count)
+    count = _link_runs(rows, height, start, stop, radius, identity)
+    ids = np.zeros(flat.shape, np.int32)
+    _paint_runs(flat, rows, start, stop, identity, ids)
+    return ids.reshape(sinks.shape), int(count)
 
 
 @compiled
-def count_runs(sinks: npt.NDArray[np.uint8], radius: int, rows: npt.NDArray[np.int64]) -> int:
+def _count_runs(sinks: npt.NDArray[np.uint16], radius: int, rows: npt.NDArray[np.int64]) -> int:
     """Runs per row, as offsets: the runs of row y are rows[y] .. rows[y + 1]."""
     total = 0
     for y in range(sinks.shape[0]):
@@ -55,8 +58,8 @@ def count_runs(sinks: npt.NDArray[np.uint8], radius: int, rows: npt.NDArray[np.i
 
 
 @compiled
-def find_runs(
-    sinks: npt.NDArray[np.uint8],
+def _find_runs(
+    sinks: npt.NDArray[np.uint16],
     radius: int,
     rows: npt.NDArray[np.int64],
     start: npt.NDArray[np.int32],
@@ -78,21 +81,35 @@ def find_runs(
 @compiled
 def _link_runs(
     rows: npt.NDArray[np.int64],
+    height: int,
     start: npt.NDArray[np.int32],
     stop: npt.NDArray[np.int32],
     radius: int,
     identity: npt.NDArray[np.int32],
 ) -> int:
-    """Union-find over runs at most `radius` rows apart; then ids from 1 in order of each component's first run."""
+    """Union-find over runs of rows at most `radius` apart in z and y; then ids from 1 by each component's first run."""
     parent = np.arange(start.size)
-    for y in range(rows.size - 1):
-        for above in range(max(0, y - radius), y):
-            link_rows(rows, y, above, start, stop, radius, parent)
-    return int(number_runs(parent, identity))
+    for row in range(rows.size - 1):
+        if rows[row] == rows[row + 1]:
+            continue
+        z, y = row // height, row % height
+        for other_z in range(max(0, z - radius), z + 1):
+            last = y if other_z == z else min(height, y + radius + 1)
+            for other_y in range(max(0, y - radius), last):
+                _link_rows(rows, row, other_z * height + other_y, start, stop, radius, parent)
+    count = 0
+    for run in range(parent.size):
+        root = find(parent, run)
+        if root == run:
+            count += 1
+            identity[run] = count
+        else:
+            identity[run] = identity[root]
+    return count
 
 
 @compiled
-def link_rows(
+def _link_rows(
     rows: npt.NDArray[np.int64],
     row: int,
     above: int,
@@ -113,22 +130,8 @@ def link_rows(
 
 
 @compiled
-def number_runs(parent: npt.NDArray[np.int64], identity: npt.NDArray[np.int32]) -> int:
-    """Ids from 1 by each component's first run; returns how many."""
-    count = 0
-    for run in range(parent.size):
-        root = find(parent, run)
-        if root == run:
-            count += 1
-            identity[run] = count
-        else:
-            identity[run] = identity[root]
-    return count
-
-
-@compiled
-def paint_runs(
-    sinks: npt.NDArray[np.uint8],
+def _paint_runs(
+    sinks: npt.NDArray[np.uint16],
     rows: npt.NDArray[np.int64],
     start: npt.NDArray[np.int32],
     stop: npt.NDArray[np.int32],

@@ -10,9 +10,9 @@ from hypothesis.extra import numpy as hnp
 
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
-from sketchscale.integration.borders import Borders, plane_borders
+from sketchscale.integration.borders import Borders, borders_of
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.euler import EndPoints
+from sketchscale.integration.follow import EndPoints
 from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, number_objects
 from sketchscale.integration.plan import integrate
 from sketchscale.integration.region import region_of
@@ -30,7 +30,7 @@ ENDS = (
 
 @settings(max_examples=50, deadline=None)
 @given(
-    sinks=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 1)),
+    sinks=hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 1)),
     keep=st.floats(0.1, 1),
     radius=st.integers(1, 4),
 )
@@ -47,7 +47,7 @@ def test_linked_sinks_are_the_components_of_all_pairs_within_the_radius(sinks, k
 def test_sinks_just_within_the_radius_are_linked_and_just_beyond_are_not():
     for gap, objects in ((3, 1), (4, 2)):
         for step in ((0, gap), (gap, 0), (gap, gap), (gap, -gap)):
-            sinks = np.zeros((12, 12), np.uint8)
+            sinks = np.zeros((12, 12), np.uint16)
             sinks[5, 5] = sinks[5 + step[0], 5 + step[1]] = 1
             assert link_sinks(sinks, 3)[1] == objects
 
@@ -186,8 +186,8 @@ def _border_of(apart: list[tuple[int, int]], config: IntegrationConfig) -> Borde
     region = region_of(whole(shape), (99, 99), config)
     width = region.window.shape[1]
     ends = np.array([[0, abs(y) * width + abs(x)] for y, x in apart], np.int32)
-    points = EndPoints(ends=ends, bits=np.zeros((3, *shape), np.uint16), sinks=np.empty(0, np.uint8), farthest=0)
-    return plane_borders(np.tile(np.array([1, 2], np.uint32), (shape[0], 1)), points, region, config)
+    points = EndPoints(ends=ends, bits=np.zeros((3, *shape), np.uint16), counts=np.empty(0, np.uint16), farthest=0)
+    return borders_of(np.tile(np.array([1, 2], np.uint32), (shape[0], 1)), points, region, config)
 
 
 def test_a_border_is_for_joining_when_more_than_the_share_of_it_ends_within_the_radius():

@@ -236,7 +236,7 @@ def test_plans_refuse_wrong_arrays_before_the_first_task():
     with pytest.raises(InputError, match="float32"):
         plan_outline(FIELDS, SCRATCH, STORE, config, block=(8, 8))
     create_array(FIELDS, shape=(2, 16, 16), chunks=(2, 8, 8), dtype=np.float16)
-    with pytest.raises(InputError, match="flow y, flow x, distance"):
+    with pytest.raises(InputError, match="flow along each axis, distance"):
         plan_outline(FIELDS, SCRATCH, STORE, config, block=(8, 8))
-    with pytest.raises(InputError, match="flow y, flow x, distance"):
+    with pytest.raises(InputError, match="flow along each axis, distance"):
         integrate(np.zeros((3, 4, 4), np.int16), config)  # type: ignore[arg-type]

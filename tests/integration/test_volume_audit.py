@@ -13,28 +13,27 @@ from hypothesis import strategies as st
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Json, Plan, run_plan
 from sketchscale.errors import InputError, QualityError
+from sketchscale.integration.audit import audit_seams
+from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.merge import ObjectMap
-from sketchscale.integration.plan import BlockTask, create_scratch, plan_relabel
-from sketchscale.integration.volume import VolumeConfig
-from sketchscale.integration.volume_audit import audit_volume_seams
-from sketchscale.integration.volume_plan import merge_volume_blocks, plan_volume_outline
+from sketchscale.integration.plan import BlockTask, create_scratch, merge_blocks, plan_outline, plan_relabel
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from tests.integration.volumes import Fields, any_volume, ellipsoid_labels, volume_fields_of
+from tests.integration.volumes import Fields, any_volume, ellipsoid_labels, space_rule, volume_fields_of
 
 STORE = "memory://integration-volume-audit"
 TARGET = ArrayRef(store=STORE, path="labels")
 
 
 def finished_run(
-    fields: Fields, block: tuple[int, int, int], config: VolumeConfig
+    fields: Fields, block: tuple[int, int, int], config: IntegrationConfig
 ) -> tuple[Plan[BlockTask], list[Json], ObjectMap]:
     source, scratch = ArrayRef(store=STORE, path="fields"), ArrayRef(store=STORE, path="scratch")
     create_array(source, shape=fields.shape, chunks=(4, *block), dtype=np.float16)[:] = fields
     create_array(TARGET, shape=fields.shape[1:], chunks=block, dtype=np.uint32)
     create_scratch(scratch, fields.shape[1:], block)
-    outline = plan_volume_outline(source, scratch, STORE, config, block=block)
+    outline = plan_outline(source, scratch, STORE, config, block=block)
     outcome = run_plan(outline, open_engine("serial"))
-    objects = merge_volume_blocks(outline)
+    objects = merge_blocks(outline)
     run_plan(plan_relabel(outline, TARGET), open_engine("serial"))
     return outline, outcome, objects
 
@@ -47,8 +46,8 @@ def finished_run(
     seed=st.integers(0, 99),
 )
 def test_a_window_of_any_run_agrees_with_what_was_stored(fields, block, crowd, seed):
-    outline, outcome, objects = finished_run(fields, block, VolumeConfig(threshold=-2.0, min_size=9, crowd=crowd))
-    record = audit_volume_seams(outline, outcome, objects, TARGET, windows=3, size=20, seed=seed)
+    outline, outcome, objects = finished_run(fields, block, space_rule(threshold=-2.0, min_size=9, crowd=crowd))
+    record = audit_seams(outline, outcome, objects, TARGET, windows=3, size=20, seed=seed)
     assert (record.crossing, record.windows) == (objects.crossing, 3)
     assert record.farthest <= record.reach
 
@@ -58,14 +57,14 @@ def drawn() -> Fields:
 
 
 def test_the_record_says_what_was_compared():
-    outline, outcome, objects = finished_run(drawn(), (24, 24, 24), VolumeConfig(threshold=-2.0))
-    record = audit_volume_seams(outline, outcome, objects, TARGET, windows=3, size=40)
+    outline, outcome, objects = finished_run(drawn(), (24, 24, 24), space_rule(threshold=-2.0))
+    record = audit_seams(outline, outcome, objects, TARGET, windows=3, size=40)
     assert (record.blocks, record.halo, record.pixels) == (8, 15, 3 * 40**3)
     assert record.objects > 10
     assert record.crossing > 5
-    assert audit_volume_seams(outline, outcome, objects, TARGET, windows=0).pixels == 0
+    assert audit_seams(outline, outcome, objects, TARGET, windows=0).pixels == 0
     with pytest.raises(InputError, match="audit windows"):
-        audit_volume_seams(outline, outcome, objects, TARGET, windows=-1)
+        audit_seams(outline, outcome, objects, TARGET, windows=-1)
 
 
 def joined(labels: npt.NDArray[np.uint32]) -> None:
@@ -82,9 +81,9 @@ def grown(labels: npt.NDArray[np.uint32]) -> None:
 
 @pytest.mark.parametrize("damage", [joined, cut, grown])
 def test_damaged_labels_fail_the_audit(damage: Callable[[npt.NDArray[np.uint32]], None]):
-    outline, outcome, objects = finished_run(drawn(), (24, 24, 24), VolumeConfig(threshold=-2.0))
+    outline, outcome, objects = finished_run(drawn(), (24, 24, 24), space_rule(threshold=-2.0))
     labels = np.asarray(open_array(TARGET)[:])
     damage(labels)
     open_array(TARGET, read_only=False)[:] = labels
     with pytest.raises(QualityError, match="seam audit, window"):
-        audit_volume_seams(outline, outcome, objects, TARGET, windows=2, size=48)
+        audit_seams(outline, outcome, objects, TARGET, windows=2, size=48)

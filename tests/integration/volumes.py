@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from sketchscale.integration.config import IntegrationConfig
+
 Fields = npt.NDArray[np.float16]
+
+space_rule = functools.partial(IntegrationConfig, crowd=8)
+"""Volumes have crowds."""
 
 
 def volume_fields_of(labels: npt.NDArray[np.integer], spacing: tuple[float, float, float] = (1, 1, 1)) -> Fields:

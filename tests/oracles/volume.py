@@ -9,13 +9,13 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.integration.volume import VolumeConfig
+from sketchscale.integration.config import IntegrationConfig
 from tests.oracles.integration import ends_say_one, nearest, towards_zero
 
 Voxel = tuple[int, ...]
 
 
-def unit_flow(fields: npt.NDArray[np.float16], config: VolumeConfig) -> dict[Voxel, Voxel]:
+def unit_flow(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[Voxel, Voxel]:
     """Flow of every foreground voxel, unit length, in 1/16384; the two smaller squares are added first."""
     flow = {}
     for q in np.ndindex(*fields.shape[1:]):
@@ -27,7 +27,7 @@ def unit_flow(fields: npt.NDArray[np.float16], config: VolumeConfig) -> dict[Vox
     return flow
 
 
-def end_points(fields: npt.NDArray[np.float16], config: VolumeConfig) -> dict[Voxel, Voxel]:
+def end_points(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[Voxel, Voxel]:
     """The end voxel of every foreground voxel."""
     flow = unit_flow(fields, config)
     shape = fields.shape[1:]
@@ -46,7 +46,7 @@ def end_points(fields: npt.NDArray[np.float16], config: VolumeConfig) -> dict[Vo
     return ends
 
 
-def components(counts: dict[Voxel, int], config: VolumeConfig) -> dict[Voxel, int]:
+def components(counts: dict[Voxel, int], config: IntegrationConfig) -> dict[Voxel, int]:
     """Every pair compared; a number per component."""
     nodes = sorted(counts)
 
@@ -66,7 +66,7 @@ def components(counts: dict[Voxel, int], config: VolumeConfig) -> dict[Voxel, in
 
 
 def joined(
-    piece: dict[Voxel, int], ends: dict[Voxel, Voxel], fields: npt.NDArray[np.float16], config: VolumeConfig
+    piece: dict[Voxel, int], ends: dict[Voxel, Voxel], fields: npt.NDArray[np.float16], config: IntegrationConfig
 ) -> dict[int, int]:
     """The object of every piece, after looking at all common borders."""
 
@@ -96,7 +96,7 @@ def joined(
     return merged
 
 
-def integrate(fields: npt.NDArray[np.float16], config: VolumeConfig) -> npt.NDArray[np.uint32]:
+def integrate(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> npt.NDArray[np.uint32]:
     """Final labels of a whole volume."""
     ends = end_points(fields, config)
     group = components(Counter(ends.values()), config)

@@ -30,8 +30,8 @@ def audit_floods(
     objects: ObjectMap,
     labels: ArrayRef,
     *,
-    windows: int = 8,
-    size: int = 256,
+    windows: int | None = None,
+    size: int | None = None,
     seed: int = 0,
 ) -> SeamAudit:
     """Recompute random windows on the seams and compare them with the stored labels.

@@ -54,6 +54,17 @@ class WatershedConfig:
         if self.max_size is not None and self.max_size < max(1, self.min_size):
             raise _bad("max_size", self.max_size, f"at least min_size ({self.min_size}), or none")
 
+    def check_axes(self, axes: int) -> None:
+        """Refuse a number of axes that the rule is not for.
+
+        Raises:
+            InputError: not a plane.
+        """
+        if axes != 2:
+            raise InputError.of(
+                found=f"a model that gives h/v maps, for {axes} axes", expected="flow", fix="another --model"
+            )
+
     @property
     def reach(self) -> int:
         """How far a pixel is moved, px, as the other rule has it: not at all."""

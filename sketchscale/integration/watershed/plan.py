@@ -27,7 +27,7 @@ from sketchscale.integration.plan import (
     block_task,
     put_tables,
     read_fields,
-    stored_plane,
+    stored_shape,
 )
 from sketchscale.integration.watershed.config import WatershedConfig
 from sketchscale.integration.watershed.flood import Basins, flood_block
@@ -96,7 +96,8 @@ def plan_flood(
     Raises:
         InputError: an array has another shape or type, or blocks cut write units.
     """
-    shape = stored_plane(fields, scratch, block)
+    shape = stored_shape(fields, scratch, block)
+    config.check_axes(len(shape))
     job = OutlineJob(fields=fields, scratch=scratch, blobs=blobs, shape=shape, integration=config)
     tasks = TileTasks(tile_cover(shape, block), block_task)
     memory = max((_flood_bytes(task.core, job) for task in tasks), default=0)

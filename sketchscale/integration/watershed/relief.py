@@ -50,7 +50,7 @@ Mask = npt.NDArray[np.bool_]
 class Surroundings:
     """The nested boxes of one block, in image coordinates; see the drawing above."""
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     core: Box
     kept: Box
     seen: Box
@@ -71,7 +71,7 @@ class Relief:
     marker: Mask
 
 
-def surroundings_of(core: Box, shape: tuple[int, int], config: WatershedConfig) -> Surroundings:
+def surroundings_of(core: Box, shape: tuple[int, ...], config: WatershedConfig) -> Surroundings:
     """The boxes needed to flood a core of an image of this shape (y, x)."""
     kept = Box(core.start, (core.stop[0] + 1, core.stop[1] + 1)).clip(shape)
     seen = kept.grow(config.margin).clip(shape)

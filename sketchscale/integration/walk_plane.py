@@ -1,4 +1,4 @@
-"""Follow the flow: where every foreground pixel of one box ends, in integer arithmetic.
+"""The inner kernel of planes: follow the flow of one block, in integer arithmetic.
 
 Each foreground pixel q starts a trajectory with displacement u = 0 and walks along the flow v, which is normalised to
 unit length inside the foreground (distance > threshold) and 0 outside. Two rules:
@@ -24,19 +24,15 @@ of the interpolated flow upwards, so a mirrored image may differ in the last of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.errors import InputError, TaskError
-from sketchscale.geometry import Box
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, above, compiled, half_values
-from sketchscale.integration.region import Region
 
-__all__ = ["EndPoints", "follow_flow"]
+__all__ = ["walk_plane"]
 
 _LANES = 512
 """Pixels advanced together: 0.84 ns a step and pixel on one Zen 4 core; 64 and 4096 are 34 % and 5 % slower."""
@@ -44,83 +40,34 @@ _LANES = 512
 _i4 = np.int32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndPoints:
-    """Where the pixels of a block end.
-
-    Attributes:
-        ends: int32, shape of `region.kept`: the end pixel as a flat index into the window; -1 outside the foreground.
-            An end beyond the image is moved to its edge.
-        bits: uint16 (3, y, x) of `region.kept`: the float16 fields as read, bit by bit.
-        sinks: uint8, shape of the window: 1 where a followed trajectory ends; up to link radius from the core, where
-            any trajectory of the image ends.
-        farthest: the largest displacement of a followed pixel along an axis, px; below `reach`.
-    """
-
-    ends: npt.NDArray[np.int32]
-    bits: npt.NDArray[np.uint16]
-    sinks: npt.NDArray[np.uint8]
-    farthest: float
-
-
-def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: IntegrationConfig) -> EndPoints:
-    """End points of the pixels of a block.
+def walk_plane(
+    bits: npt.NDArray[np.uint16],
+    offset: npt.NDArray[np.int64],
+    padded: tuple[int, ...],
+    boxes: npt.NDArray[np.int64],
+    config: IntegrationConfig,
+    ends: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.uint16],
+) -> tuple[int, int, float]:
+    """Follow the foreground pixels of a block of a plane; fills `ends` and `counts` (see `follow.EndPoints`).
 
     Args:
-        fields: (3, y, x) of `region.loaded`: flow y, flow x (any length; NaN only outside the foreground), distance px.
-        region: from `region_of`.
-        config: thresholds and the rule.
+        bits: (3, y, x), float16 flow y, flow x, distance as they are stored, bit by bit.
+        offset: where they begin in the padded box; beyond them the edge pixels are repeated.
+        padded: shape of the padded box.
+        boxes: walked, kept, window and image in the padded box, rows of y0, x0, y1, x1.
 
     Returns:
-        The end points; an image without foreground has none.
-
-    Raises:
-        InputError: flow in the foreground is not finite; counts the pixels.
-        TaskError: a look-up left the loaded box, so `reach` is wrong.
-
-    Source: suppressed Euler as in Omnipose (Cutler et al. 2022, supplement); nearest look-ups in fixed point: ours.
-
-    >>> flat = np.zeros((3, 1, 2), np.float16)
-    >>> from sketchscale.integration.region import region_of
-    >>> box = Box((0, 0), (1, 2))
-    >>> follow_flow(flat, region_of(box, (1, 2), c := IntegrationConfig(threshold=-1.0)), c).ends
-    array([[0, 1]], dtype=int32)
+        Foreground pixels whose flow is not finite (nothing is followed then), look-ups that left the reach, and the
+        largest displacement along an axis, px.
     """
-    stored = np.ascontiguousarray(fields).view(np.uint16)
-    packed, inside = _packed(stored, region, config)
-    ends = np.full(region.kept.shape, -1, np.int32)
-    sinks = np.zeros(region.window.shape, np.uint8)
-    boxes, bilinear = _relative_boxes(region), config.method == "euler"
-    escaped, farthest = _follow(packed.reshape(-1), inside, boxes, config.gains, config.reach, bilinear, ends, sinks)
-    if escaped:
-        raise TaskError(f"block {region.core}: {escaped} look-ups left the halo of {config.halo} px; expected: none")
-    fraction = FLOW_BITS if bilinear else SUPPRESSED_BITS
-    bits = stored[:, *region.kept.relative_to(region.loaded.start).slices]
-    return EndPoints(ends=ends, bits=bits, sinks=sinks, farthest=farthest / 2**fraction)
-
-
-def _packed(
-    bits: npt.NDArray[np.uint16], region: Region, config: IntegrationConfig
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-    """Unit flow of the padded box as int16 pairs (y high, x low), and the foreground there."""
-    packed = np.zeros(region.padded.shape, np.int32)
-    inside = np.zeros(region.padded.shape, np.uint8)
-    dy, dx = (a - b for a, b in zip(region.loaded.start, region.padded.start, strict=True))
-    broken = _pack(bits, half_values(), above(config.threshold), dy, dx, packed, inside)
+    packed, inside = np.zeros(padded, np.int32), np.zeros(padded, np.uint8)
+    broken = _pack(bits, half_values(), above(config.threshold), offset[0], offset[1], packed, inside)
     if broken:
-        raise InputError.of(
-            found=f"the flow of block {region.core} is not finite at {broken} foreground pixels",
-            expected="finite numbers",
-            fix="run the prediction again; check the image and the model",
-        )
-    return packed, inside
-
-
-def _relative_boxes(region: Region) -> npt.NDArray[np.int64]:
-    """walked, kept, window and image relative to the padded box: rows of y0, x0, y1, x1."""
-    image = Box((0, 0), region.shape)
-    boxes = [b.relative_to(region.padded.start) for b in (region.walked, region.kept, region.window, image)]
-    return np.array([(*b.start, *b.stop) for b in boxes], np.int64)
+        return broken, 0, 0.0
+    bilinear = config.method == "euler"
+    escaped, farthest = _follow(packed.reshape(-1), inside, boxes, config.gains, config.reach, bilinear, ends, counts)
+    return 0, escaped, farthest / 2 ** (FLOW_BITS if bilinear else SUPPRESSED_BITS)
 
 
 @compiled
@@ -166,7 +113,7 @@ def _follow(
     reach: int,
     bilinear: bool,
     ends: npt.NDArray[np.int32],
-    sinks: npt.NDArray[np.uint8],
+    counts: npt.NDArray[np.uint16],
 ) -> tuple[int, int]:
     """Collect foreground pixels of the walked box into batches, advance them, write down where they end."""
     width = inside.shape[1]
@@ -184,11 +131,11 @@ def _follow(
                 n += 1
                 if n == _LANES:
                     escaped += _advance(packed, width, gains, reach, bilinear, state)
-                    farthest = max(farthest, _settle(ys, xs, state, boxes, bilinear, ends, sinks))
+                    farthest = max(farthest, _settle(ys, xs, state, boxes, bilinear, ends, counts))
                     n = 0
     if n > 0:
         escaped += _advance(packed, width, gains, reach, bilinear, state[:, :n])
-        farthest = max(farthest, _settle(ys[:n], xs[:n], state[:, :n], boxes, bilinear, ends, sinks))
+        farthest = max(farthest, _settle(ys[:n], xs[:n], state[:, :n], boxes, bilinear, ends, counts))
     return escaped, farthest
 
 
@@ -328,9 +275,9 @@ def _settle(
     boxes: npt.NDArray[np.int64],
     bilinear: bool,
     ends: npt.NDArray[np.int32],
-    sinks: npt.NDArray[np.uint8],
+    counts: npt.NDArray[np.uint16],
 ) -> int:
-    """Mark the end pixel of every lane, keep it for the kept box; returns the largest displacement."""
+    """Count every lane at its end pixel, up to 65,535; keep it for the kept box. Returns the largest displacement."""
     bits = FLOW_BITS if bilinear else SUPPRESSED_BITS
     half = 1 << (bits - 1)
     farthest = np.int64(0)
@@ -341,8 +288,8 @@ def _settle(
         ey = min(max(ys[i] + ((uy + (uy >> 63) + half) >> bits), image[0]), image[2] - 1)
         ex = min(max(xs[i] + ((ux + (ux >> 63) + half) >> bits), image[1]), image[3] - 1)
         if window[0] <= ey < window[2] and window[1] <= ex < window[3]:
-            sinks[ey - window[0], ex - window[1]] = 1
+            v, u = ey - window[0], ex - window[1]
+            counts[v, u] = min(65535, counts[v, u] + 1)
             if kept[0] <= ys[i] < kept[2] and kept[1] <= xs[i] < kept[3]:
-                end = (ey - window[0]) * (window[3] - window[1]) + ex - window[1]
-                ends[ys[i] - kept[0], xs[i] - kept[1]] = end
+                ends[ys[i] - kept[0], xs[i] - kept[1]] = v * (window[3] - window[1]) + u
     return int(farthest)

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from sketchscale.errors import InputError, TaskError, UnknownNameError
 from sketchscale.geometry import Box, whole
-from sketchscale.integration import euler
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.euler import EndPoints, follow_flow
+from sketchscale.integration.follow import EndPoints, follow_flow
 from sketchscale.integration.region import region_of
 from tests.integration.fields import Fields, any_fields
 from tests.oracles import integration as oracle
@@ -48,8 +47,8 @@ def test_a_block_sees_the_ends_and_sinks_of_the_whole_image(fields, where, rule)
     points = follow_flow(fields[:, *region.loaded.slices], region, config)
     expected = follow(fields, config)
     near = core.grow(config.link_radius).clip(shape).relative_to(region.window.start).slices
-    assert np.array_equal(points.sinks[near], expected.sinks[region.window.slices][near])
-    assert not (points.sinks & ~expected.sinks[region.window.slices]).any()
+    assert np.array_equal(points.counts[near], expected.counts[region.window.slices][near])
+    assert not ((points.counts > 0) & (expected.counts[region.window.slices] == 0)).any()
     y, x = np.divmod(points.ends, region.window.shape[1])
     moved = np.where(points.ends < 0, -1, (y + region.window.start[0]) * shape[1] + x + region.window.start[1])
     assert np.array_equal(moved, expected.ends[region.kept.slices])
@@ -59,12 +58,12 @@ def test_a_block_sees_the_ends_and_sinks_of_the_whole_image(fields, where, rule)
 @given(fields=any_fields())
 def test_flips_and_transposes_commute_exactly_with_the_suppressed_walk(fields):
     config = IntegrationConfig(threshold=-2.0)
-    sinks = follow(fields, config).sinks
+    sinks = follow(fields, config).counts
     flipped = fields[:, ::-1].copy()
     flipped[0] *= -1
-    assert np.array_equal(follow(flipped, config).sinks, sinks[::-1])
+    assert np.array_equal(follow(flipped, config).counts, sinks[::-1])
     turned = fields.transpose(0, 2, 1)[[1, 0, 2]]
-    assert np.array_equal(follow(turned, config).sinks, sinks.T)
+    assert np.array_equal(follow(turned, config).counts, sinks.T)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -126,7 +125,7 @@ def test_a_distance_that_is_no_number_is_background():
 def test_a_look_up_outside_the_reach_is_an_error_not_a_clipped_answer(monkeypatch, rule):
     config = IntegrationConfig(threshold=0.0, **rule)
     fields = np.ones((3, 20, 20), np.float16)
-    monkeypatch.setattr(euler.IntegrationConfig, "reach", property(lambda self: 2))
+    monkeypatch.setattr(IntegrationConfig, "reach", property(lambda self: 2))
     with pytest.raises(TaskError, match="left the halo"):
         follow(fields, config)
 
