@@ -40,6 +40,7 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from sketchscale.integration.follow import follow_flow
 from skimage.io import imread
 from sklearn.cluster import DBSCAN
 
@@ -47,12 +48,11 @@ from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.config import SegmentOptions
 from sketchscale.geometry import whole
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.euler import follow_flow
 from sketchscale.integration.plan import integrate
 from sketchscale.integration.region import region_of
 from sketchscale.metrics import Scores, score_labels
 from sketchscale.networks.checkpoint import load_model
-from sketchscale.workflow.arrays import predict_array
+from sketchscale.workflow.arrays import fields_of_array
 from sketchscale.workflow.segment_job import integration_config
 
 Fields = npt.NDArray[np.float16]
@@ -184,7 +184,7 @@ def nuclei(
     if sample is not None:
         rows = [rows[i] for i in sorted(np.random.default_rng(0).choice(len(rows), sample, replace=False))]
     for row in rows[::every]:
-        fields = predict_array(imread(data / row["file"])[None], model, settings)
+        fields = fields_of_array(imread(data / row["file"])[None], model, settings)
         yield fields, imread(data / row["mask"]).astype(np.int64), integration_config(model, settings)
 
 

@@ -34,7 +34,8 @@ from sketchscale.engine.base import Engine, Plan, run_plan
 from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, create_array, write_box
 from sketchscale.io.new_images import commit_image, create_image
-from sketchscale.prediction.plan import FIELDS, PredictConfig, TileBatch, plan_predict
+from sketchscale.prediction.plan import PredictConfig, plan_predict
+from sketchscale.prediction.views import TileTask
 from sketchscale.workflow.segment_job import prepare
 
 ENGINES = ("serial", "processes", "dask", "ray")
@@ -53,7 +54,7 @@ def add_one(task: Count, config: None) -> int:
     return task.number + 1
 
 
-def network_plan(folder: Path, tiles: int) -> Plan[TileBatch]:
+def network_plan(folder: Path, tiles: int) -> Plan[TileTask]:
     """So many tiles of an image of noise, one a task."""
     address = str(folder / "image.zarr")
     side = 448 * int(np.ceil(tiles**0.5)) + 64
@@ -62,20 +63,19 @@ def network_plan(folder: Path, tiles: int) -> Plan[TileBatch]:
     write_box(level, Box((0, 0), pixels.shape), pixels)
     commit_image(address)
     job = prepare(address, SegmentOptions(precision="float32"), Execution())
-    edge = job.grid.tile
+    (view,) = job.views
     target = ArrayRef(store=str(folder / "scratch"), path="tiles")
-    create_array(target, shape=(len(job.grid), FIELDS, edge, edge), chunks=(1, FIELDS, edge, edge), dtype="float16")
+    create_array(target, shape=view.tiles_shape, chunks=view.tiles_chunks(1), dtype="float16")
     plan = plan_predict(
         PredictConfig(
-            plane=job.plane,
+            image=job.pixels,
             channels=job.channels,
             ranges=((0.0, 255.0),),
             model=job.model_folder,
             model_sha256=job.model.sha256,
             recipe=job.recipe,
-            grid=job.grid,
-            zoom=job.zoom,
-            tiles=target,
+            views=job.views,
+            tiles=(target,),
         )
     )
     return replace(plan, tasks=plan.tasks[:tiles])
@@ -88,7 +88,7 @@ def seconds_per_task(plan: Plan[Any], engine: Engine) -> float:
 
 
 def measure(
-    names: Sequence[str], network: Plan[TileBatch], trivial: Plan[Count], rounds: int
+    names: Sequence[str], network: Plan[TileTask], trivial: Plan[Count], rounds: int
 ) -> tuple[Mapping[str, list[float]], Mapping[str, list[float]]]:
     """Seconds per task of each engine, round by round: of the network, and of nothing."""
     engines = {name: open_engine(name, 1) for name in names}

@@ -24,7 +24,7 @@ from sketchscale.config import SegmentOptions
 from sketchscale.integration.plan import integrate
 from sketchscale.metrics import Scores, score_labels
 from sketchscale.networks.checkpoint import load_model
-from sketchscale.workflow.arrays import predict_array
+from sketchscale.workflow.arrays import fields_of_array
 from sketchscale.workflow.segment_job import integration_config
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     for row in rows:
         image = imread(options.data / row["file"])
         truth = imread(options.data / row["mask"]).astype(np.int64)
-        fields = predict_array(image[None], model, settings)
+        fields = fields_of_array(image[None], model, settings)
         for name, config in ways.items():
             scores[name].append(score_labels(truth, integrate(fields, config)))
     print(

@@ -27,7 +27,7 @@ from sketchscale.losses import find_loss
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.networks.precision import Use, choose_precision, measure_rates
-from sketchscale.prediction.predictor import Recipe, run_tiles
+from sketchscale.prediction.backend import Recipe, TorchBackend, run_tiles
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.distributed import World
 from sketchscale.training.learner import Learner
@@ -47,7 +47,7 @@ def inference(side: int) -> dict[str, Work]:
     tile = np.random.default_rng(0).integers(0, 255, (1, side, side), dtype=np.uint8)
 
     def run(name: str) -> None:
-        run_tiles(model, Recipe(precision=name), [tile], ((0.0, 255.0),))
+        run_tiles(TorchBackend(model=model, recipe=Recipe(precision=name)), [tile], ((0.0, 255.0),))
 
     return {name: lambda name=name: run(name) for name in NAMES}  # type: ignore[misc]
 

@@ -29,7 +29,7 @@ from sketchscale.integration.plan import integrate
 from sketchscale.integration.refine import refine_labels
 from sketchscale.metrics import Scores, score_labels
 from sketchscale.networks.checkpoint import Model, load_model
-from sketchscale.workflow.arrays import predict_array
+from sketchscale.workflow.arrays import fields_of_array
 from sketchscale.workflow.segment_job import integration_config, refine_config
 
 LIMITS = (12, 16, 20)
@@ -58,7 +58,7 @@ class Case:
         key = (options.rescale, options.flips)
         if key not in self._fields:
             started = time.perf_counter()
-            fields = predict_array(self.image, self.model, options)
+            fields = fields_of_array(self.image, self.model, options)
             self._fields[key] = fields, time.perf_counter() - started
         fields, seconds = self._fields[key]
         started = time.perf_counter()

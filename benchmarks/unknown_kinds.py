@@ -46,7 +46,7 @@ from sketchscale.integration.plan import integrate
 from sketchscale.metrics import score_labels
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.networks.kind import Kind, Statistics, kind_of, unfamiliar
-from sketchscale.workflow.arrays import predict_array
+from sketchscale.workflow.arrays import fields_of_array
 from sketchscale.workflow.convert import convert_images
 from sketchscale.workflow.kinds import array_statistics, judged
 from sketchscale.workflow.segment_job import integration_config
@@ -170,7 +170,7 @@ def samples(cut: int | None) -> Iterator[Given]:
 def measured(given: Given, settings: SegmentOptions) -> dict[str, Any]:
     """A line of the file: statistics, objects, AP."""
     model = load_model(settings.model)
-    fields = predict_array(given.pixels[None], model, settings)
+    fields = fields_of_array(given.pixels[None], model, settings)
     labels = integrate(fields, integration_config(model, settings))
     statistics = asdict(array_statistics(given.pixels[None], fields, model.config))
     ap = None if given.truth is None else round(score_labels(given.truth, labels).at(0.5).ap, 4)
@@ -304,7 +304,7 @@ def warned_of(folder: str, images: Sequence[Given]) -> str:
     model, settings = load_model(folder), SegmentOptions(model=folder, tile=256)
     count = 0
     for given in images:
-        fields = predict_array(given.pixels[None], model, settings)
+        fields = fields_of_array(given.pixels[None], model, settings)
         found = array_statistics(given.pixels[None], fields, model.config)
         count += bool(judged(found, model.config)["unknown"])
     return f"{count} of {len(images)}"

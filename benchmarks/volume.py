@@ -26,13 +26,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from sketchscale.config import VolumeOptions
+from sketchscale.config import SegmentOptions
 from sketchscale.engine import open_engine
-from sketchscale.integration.volume import VolumeConfig
-from sketchscale.integration.volume_plan import integrate_stored_volume, integrate_volume
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.plan import integrate, integrate_stored
 from sketchscale.io.arrays import ArrayRef, create_array
 from sketchscale.metrics import score_labels
-from sketchscale.workflow.volume import segment_volume_array
+from sketchscale.workflow.arrays import segment_array
 
 Fields = npt.NDArray[np.float16]
 
@@ -79,7 +79,7 @@ def memory_mb(name: str) -> float:
 
 def run_one(side: int, tile: int) -> dict[str, Any]:
     """Store the fields of one size, integrate them in blocks, measure."""
-    config = VolumeConfig(threshold=-2.0)
+    config = IntegrationConfig(threshold=-2.0, crowd=8)
     with tempfile.TemporaryDirectory() as folder:
         source, target = (ArrayRef(store=folder, path=name) for name in ("fields", "labels"))
         chunk, block = min(64, side), min(128, side)
@@ -93,7 +93,7 @@ def run_one(side: int, tile: int) -> dict[str, Any]:
         serial, seconds, before = open_engine("serial"), [], 0.0
         for attempt in range(2):
             before, started = memory_mb("VmRSS") if attempt == 0 else before, time.perf_counter()
-            objects = integrate_stored_volume(
+            objects = integrate_stored(
                 source, target, config, serial, block=(block,) * 3, scratch=f"{folder}/scratch-{attempt}"
             )
             seconds.append(time.perf_counter() - started)
@@ -128,7 +128,7 @@ def noise(seeds: int, side: int, count: int) -> None:
                 fields = exact_fields(truth)
                 fields[:3] += (np.random.default_rng(seed).normal(size=fields[:3].shape) * sigma).astype(np.float16)
                 for entry, crowd in zip(scores, crowds, strict=True):
-                    labels = integrate_volume(fields, VolumeConfig(threshold=-2.0, crowd=crowd, min_size=67))
+                    labels = integrate(fields, IntegrationConfig(threshold=-2.0, crowd=crowd, min_size=67))
                     entry.append(ap(truth, labels))
             row = " | ".join(f"{np.mean(entry):.3f}" for entry in scores)
             print(f"| {radius[0]:g} to {radius[1]:g} | {sigma} | {row} |", flush=True)
@@ -143,7 +143,9 @@ def planes(shape: tuple[int, int, int], count: int, seeds: int) -> None:
         bright = np.concatenate([[0.05], rng.uniform(0.5, 1, truth.max())])[truth]
         seen = rng.poisson(ndimage.gaussian_filter(bright, (1.5, 0.7, 0.7)) * 120).clip(0, 255).astype(np.uint8)
         for step in (1, 2):
-            labels = segment_volume_array(seen[::step], VolumeOptions(anisotropy=float(step), precision="float32"))
+            labels = segment_array(
+                seen[::step], SegmentOptions(volume=True, anisotropy=float(step), precision="float32")
+            )
             scores = score_labels(truth[::step], labels).as_dict()
             number = len(np.unique(truth[::step])) - 1
             figures = f"{number} | {labels.max()} | {scores['ap']['0.5']:.3f} | {scores['ap']['0.75']:.3f}"

@@ -29,7 +29,6 @@ __all__ = [
     "Study",
     "StudyImages",
     "TrainOptions",
-    "VolumeOptions",
     "apply_overrides",
     "load_study",
     "schema",
@@ -118,6 +117,10 @@ class SegmentOptions:
         device, precision, batch: how the network runs; part of the provenance. Precision auto is the faster one of
             float32 and bfloat16, by measurement; a resumed run keeps its own.
         t, z: which plane, where the image has several.
+        volume: the whole depth, as one volume. Sizes are voxels then.
+        anisotropy: of a volume, spacing z / spacing y; None reads it from the image, 1 where that does not say.
+        crowd: of a volume, how many trajectories have to end in a voxel before it is linked with others; see
+            integration.links.
         shard: side of a shard of the labels, pixels, whole chunks: fewer, larger objects; as the image when None.
     """
 
@@ -147,20 +150,10 @@ class SegmentOptions:
     batch: int | None = None
     t: int | None = None
     z: int | None = None
-    shard: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeOptions(SegmentOptions):
-    """From a whole volume to label volumes; what the others mean in three dimensions is in workflow.volume.
-
-    Attributes:
-        anisotropy: spacing z / spacing y; None reads it from the image, 1 where that does not say.
-        crowd: how many trajectories have to end in a voxel before it is linked with others; see integration.volume.
-    """
-
+    volume: bool = False
     anisotropy: float | None = None
     crowd: int | None = None
+    shard: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sketchscale.config import ClassifyOptions, Execution, ReportOptions, SegmentOptions, TrainOptions, VolumeOptions
+from sketchscale.config import ClassifyOptions, Execution, ReportOptions, SegmentOptions, TrainOptions
 from sketchscale.io.convert import ConvertConfig
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "ReportOptions",
     "SegmentOptions",
     "TrainOptions",
-    "VolumeOptions",
 ]

@@ -6,6 +6,7 @@ merging than good ones, and quick.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from sketchscale.io.arrays import write_box
 from sketchscale.io.new_images import commit_image, create_image
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import ModelConfig, load_model, save_model
-from sketchscale.workflow.arrays import predict_array
+from sketchscale.workflow.arrays import fields_of_array
+
+volume_options = functools.partial(SegmentOptions, volume=True)
 
 
 def draw_nuclei(shape: tuple[int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -69,7 +72,7 @@ def make_model(folder: Path, *, channels: int = 1, threshold: float | None = Non
     network, provenance = create_network(shape, seed=3).eval(), {"made": "for tests"}
     save_model(folder, network, config, provenance)
     pixels = np.stack([draw_nuclei((130, 200), seed) for seed in range(channels)])
-    distance = predict_array(pixels, load_model(folder), SegmentOptions(model=str(folder)))[2]
+    distance = fields_of_array(pixels, load_model(folder), SegmentOptions(model=str(folder)))[2]
     if threshold is None:
         threshold = round(float(np.quantile(distance.astype(np.float64), 0.8)), 4)
     save_model(folder, network, replace(config, threshold=threshold), provenance)

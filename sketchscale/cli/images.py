@@ -134,14 +134,11 @@ def segment(
     json: opt.Json = False,
 ) -> None:
     """Outline every object: the network's fields, exact integration, labels and pyramid beside the image."""
-    from sketchscale.config import parse
-    from sketchscale.errors import InputError
+    from sketchscale.config import SegmentOptions, parse
     from sketchscale.workflow.images import expand
+    from sketchscale.workflow.segment import plan_segment
+    from sketchscale.workflow.segment import segment as work
 
-    kind, plan_work, work = _segment_work(volume)
-    deep = {"anisotropy": anisotropy, "crowd": crowd}
-    if not volume and any(value is not None for value in deep.values()):
-        raise InputError.of(found="--anisotropy or --crowd without --volume", expected="a volume", fix="add --volume")
     given: dict[str, Any] = {
         "model": model,
         "labels": labels,
@@ -153,6 +150,9 @@ def segment(
         "overlap": overlap,
         "t": t,
         "z": z,
+        "volume": volume,
+        "anisotropy": anisotropy,
+        "crowd": crowd,
         "device": device,
         "precision": precision,
     }
@@ -167,10 +167,10 @@ def segment(
         "shard": shard,
     }
     given |= {name: value for name, value in extras.items() if value is not None}
-    settings = parse(kind, given | (deep if volume else {}), source="options")
+    settings = parse(SegmentOptions, given, source="options")
     addresses = expand(images)
     if dry_run:
-        stages = [s for image in addresses for s in plan_work(image, settings, execution)]
+        stages = [s for image in addresses for s in plan_segment(image, settings, execution)]
         opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
         return
     with opt.progress() as on_progress:
@@ -180,19 +180,6 @@ def segment(
             lambda image: _warned(work(image, settings, execution, on_event)),
             lambda results: _show_segmented(results, json),
         )
-
-
-def _segment_work(volume: bool) -> tuple[Any, Any, Any]:
-    """Options, plan and work of planes or of volumes."""
-    if volume:
-        from sketchscale.config import VolumeOptions
-        from sketchscale.workflow.volume import plan_volume, segment_volume
-
-        return VolumeOptions, plan_volume, segment_volume
-    from sketchscale.config import SegmentOptions
-    from sketchscale.workflow.segment import plan_segment, segment
-
-    return SegmentOptions, plan_segment, segment
 
 
 def _show_segmented(results: list[Any], json: bool) -> None:

@@ -105,9 +105,7 @@ def _tolls(config: IntegrationConfig) -> npt.NDArray[np.int64]:
     return np.array([*costs, config.join_radius**2], np.int64)
 
 
-def borders_of(
-    found: npt.NDArray[np.uint32], points: EndPoints, region: Region, config: IntegrationConfig
-) -> Borders:
+def borders_of(found: npt.NDArray[np.uint32], points: EndPoints, region: Region, config: IntegrationConfig) -> Borders:
     """Borders of a block's pieces, over the pairs whose first pixel is in the core.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError, TaskError
-from sketchscale.geometry import Box, whole
+from sketchscale.geometry import whole
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.region import Region
 from sketchscale.integration.walk_plane import walk_plane
@@ -70,9 +70,7 @@ def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: Integra
     counts = np.zeros(region.window.shape, np.uint16)
     walk = walk_plane if len(region.shape) == 2 else walk_space
     offset = np.subtract(region.loaded.start, region.padded.start)
-    broken, escaped, farthest = walk(
-        stored, offset, region.padded.shape, _relative_boxes(region), config, ends, counts
-    )
+    broken, escaped, farthest = walk(stored, offset, region.padded.shape, _relative_boxes(region), config, ends, counts)
     if broken:
         raise InputError.of(
             found=f"the flow of block {region.core} is not finite at {broken} foreground pixels",

@@ -104,8 +104,8 @@ def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> np
         config: the rule.
 
     Returns:
-        uint32 (y, x) or (z, y, x): 0 background, objects 1, 2, ... in raster order of their first pixel. An object cut by the
-        image's border is an object like any other.
+        uint32 (y, x) or (z, y, x): 0 background, objects 1, 2, ... in raster order of their first pixel. An object cut
+        by the image's border is an object like any other.
 
     Raises:
         InputError: another shape, integers, or flow that is not finite in the foreground.

@@ -6,8 +6,8 @@ Both are functions of one object's pixels and their surroundings of 3 px, croppe
 show, and an object of any size is exact (its flow depends on its whole outline, as deep as it is thick).
 
   hole         a set of background pixels that touch along the axes, all of whose other neighbours along the axes belong
-               to one object, not at the image's border. Filled when its area is at most `fill_holes` times the object's. A hole that holds
-               another object, or touches one, is none: nobody's pixels are taken.
+               to one object, not at the image's border. Filled when its area is at most `fill_holes` times the
+               object's. A hole that holds another object, or touches one, is none: no object's pixels are taken.
   flow error   the mean squared difference (0 to 4) between the predicted unit flow and the flow that the object's final
                mask would be taught, by the solver of the training targets, over the pixels that have a direction. In
                a volume within each section (y, x), as it was imaged, whatever the distance between sections.

@@ -12,8 +12,9 @@
                             │   7777777│7777      │
                             └────A─────┴────B─────┘
 
-A block reads once what its own objects need within 256 px of it (32 in a volume); an object that reaches farther is read by itself, so
-memory is bounded by the block and by the largest object. Every step writes the same bytes when it is run twice.
+A block reads once what its own objects need within 256 px of it (32 in a volume); an object that reaches farther is
+read by itself, so memory is bounded by the block and by the largest object. Every step writes the same bytes when it is
+run twice.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from sketchscale.io.blobs import list_blobs
 from sketchscale.io.parts import get_arrays, put_arrays
 
 __all__ = ["Refined", "number_refined", "plan_finish", "plan_inspect"]
-
 
 
 def _near(shape: Sequence[int]) -> int:

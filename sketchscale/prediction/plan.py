@@ -1,61 +1,48 @@
-"""The two plans that write the fields.
+"""From pixels to fields: the two plans that write them, and the same for an array in memory.
 
-    predict   a batch of tiles: image pixels -> network -> `tiles` scratch array, each tile its own chunk, run once
-    blend     a block: every tile that covers it, in raster order, weighted -> `fields` array (3, y, x) float16
+    predict   some tiles: image pixels -> network -> a `tiles` scratch array per view, each tile run once
+    blend     a block: every tile that covers it, in raster order, weighted -> `fields` array (axes + 1, ...) float16
 
-Storing raw tiles between the two costs 1.3 times the fields in scratch space and buys two things: no tile is ever run
-twice for the sake of a block's border, and blending is exact at any block (see blend.py).
+Storing raw tiles between the two costs 1.3 times the fields in scratch space (of three views 3.9 times) and buys two
+things: no tile is ever run twice for the sake of a block's border, and blending is exact at any block (see grid.py).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Needs, Plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, Tile, tile_cover
+from sketchscale.geometry import Box, Tile, tile_cover, whole
 from sketchscale.io.arrays import ArrayRef, read_box, write_box
-from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.networks.kind import FieldLevels, count_fields
-from sketchscale.prediction.blend import TileGrid, blend_box
-from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
-from sketchscale.prediction.rescale import Zoom, fields_of_image, pixels_at_scale
+from sketchscale.prediction.backend import Backend, Recipe, load_backend, run_tiles
+from sketchscale.prediction.views import ReadPixels, TileTask, View, fields_of_box
 
-__all__ = ["FIELDS", "BlendConfig", "PredictConfig", "TileBatch", "needs_of", "plan_blend", "plan_predict"]
+__all__ = ["BlendConfig", "PredictConfig", "needs_of", "plan_blend", "plan_predict", "predict_array"]
 
-FIELDS = 3
-"""Channels of the fields: flow y, flow x, distance; or v, h, m."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TileBatch:
-    """Consecutive tiles in raster order, run in one call."""
-
-    first: int
-    count: int
-
-    @property
-    def key(self) -> str:
-        return f"{self.first:08d}"
+_CODECS = 32_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictConfig:
-    """What every predict task needs; the grid covers the scaled plane."""
+    """What every predict task needs; `tiles` has an array per view."""
 
-    plane: PlaneRef
+    image: PlaneRef | VolumeRef
     channels: tuple[int, ...]
     ranges: tuple[tuple[float, float], ...]
     model: str
     model_sha256: str
     recipe: Recipe
-    grid: TileGrid
-    zoom: Zoom
-    tiles: ArrayRef
+    views: tuple[View, ...]
+    tiles: tuple[ArrayRef, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,34 +53,42 @@ class BlendConfig:
         levels: what is counted of the fields, for the test of the image's kind; None counts nothing.
     """
 
-    grid: TileGrid
-    zoom: Zoom
-    tiles: ArrayRef
+    views: tuple[View, ...]
+    tiles: tuple[ArrayRef, ...]
     fields: ArrayRef
     levels: FieldLevels | None = None
 
 
-def plan_predict(config: PredictConfig, *, activation_bytes: int = 0, weight_bytes: int = 0) -> Plan[TileBatch]:
+def plan_predict(config: PredictConfig, *, activation_bytes: int = 0, weight_bytes: int = 0) -> Plan[TileTask]:
     """Tiles through the network.
 
     Args:
-        activation_bytes: what the network holds for one tile while it runs.
+        activation_bytes: what the network holds for a pixel while it runs.
         weight_bytes: of the network's weights.
     """
-    total, batch = len(config.grid), config.recipe.batch
-    tasks = tuple(TileBatch(first=i, count=min(batch, total - i)) for i in range(0, total, batch))
-    pixels = config.grid.tile**2
-    read_bytes = 0 if config.zoom.scale == 1 else int((config.grid.tile / config.zoom.scale + 4) ** 2) * 12
-    tile_bytes = pixels * (len(config.channels) * 8 + FIELDS * 6) + activation_bytes + len(config.channels) * read_bytes
+    batch = config.recipe.batch
+    tasks = [task for number, view in enumerate(config.views) for task in view.tasks(number, batch)]
+    memory = max(_task_bytes(view, len(config.channels), batch, activation_bytes) for view in config.views)
     return Plan(
         stage="predict",
         fn=predict_tiles,
         tasks=tasks,
         config=config,
-        task_bytes=batch * tile_bytes,
+        task_bytes=memory,
         worker_bytes=weight_bytes,
         needs=needs_of(config.recipe),
     )
+
+
+def _task_bytes(view: View, channels: int, batch: int, activation_bytes: int) -> int:
+    """Tiles as read and as the network gives them; a batch of them as it sees them, and what it holds meanwhile."""
+    first = view.tasks(0, batch)[0]
+    count, tile = first.positions * first.planes, math.prod(view.grid.tile)
+    read = 0
+    if any(scale != 1 for scale in view.scales):
+        read = int(math.prod(t / s + 4 for t, s in zip(view.grid.tile, view.scales, strict=True))) * 12 * channels
+    fields = 6 * (len(view.axes) + 1)
+    return count * (tile * (8 * channels + fields) + read) + batch * tile * (8 * channels + activation_bytes)
 
 
 def needs_of(recipe: Recipe) -> Needs:
@@ -105,48 +100,90 @@ def needs_of(recipe: Recipe) -> Needs:
     return Needs(warm=True, gpu=recipe.device.partition(":")[0] == "cuda")
 
 
-def predict_tiles(task: TileBatch, config: PredictConfig) -> Json:
-    """Run one batch and store it; a batch that the image's end cuts is filled with its last tile."""
-    model = load_network(config.model, config.model_sha256, config.recipe)
-    positions = range(task.first, task.first + task.count)
-    tiles = [_read_tile(config, position) for position in positions]
-    tiles += [tiles[-1]] * (config.recipe.batch - len(tiles))
-    fields = run_tiles(model, config.recipe, tiles, config.ranges)[: task.count]
-    if not np.isfinite(fields).all():
-        raise InputError.of(
-            found=f"the network's output for tile {task.first} is not finite",
-            expected="finite fields",
-            fix="use another model, or --precision float32",
-        )
-    box = Box((task.first, 0, 0, 0), (task.first + task.count, *fields.shape[1:]))
-    return {"tiles": task.count, "checksum": write_box(config.tiles, box, fields)}
+def predict_tiles(task: TileTask, config: PredictConfig) -> Json:
+    """Run the tiles of one task and store them."""
+    backend = load_backend(config.model, config.model_sha256, config.recipe)
+    view = config.views[task.view]
+
+    def read(box: Box) -> npt.NDArray[Any]:
+        return read_plane(config.image, box, config.channels)
+
+    fields = _run(backend, view, task, read, config.ranges)
+    return {"tiles": len(fields), "checksum": write_box(config.tiles[task.view], task.box(view.tiles_shape), fields)}
 
 
-def _read_tile(config: PredictConfig, position: int) -> npt.NDArray[np.generic]:
-    box = config.grid.box(position).clip(config.grid.shape)
-    pixels = pixels_at_scale(config.zoom, box, lambda source: read_plane(config.plane, source, config.channels))
-    return pad_tile(pixels, config.grid.tile)
+def _run(
+    backend: Backend, view: View, task: TileTask, read: ReadPixels, ranges: Sequence[tuple[float, float]]
+) -> npt.NDArray[np.float16]:
+    """Raw fields (place, channel, plane, *tile) of one task."""
+    try:
+        fields = run_tiles(backend, view.tiles(task, read), ranges)
+    except InputError as error:
+        raise InputError(f"tile {task.key}: {error}") from error
+    return fields.reshape(task.positions, task.planes, *fields.shape[1:]).swapaxes(1, 2)
 
 
-def plan_blend(config: BlendConfig, block: tuple[int, int]) -> Plan[Tile]:
+def plan_blend(config: BlendConfig, block: Sequence[int]) -> Plan[Tile]:
     """Blend the stored tiles into the fields array, block by block (whole write units)."""
-    tasks = tile_cover(config.zoom.shape, block)
-    # float32 sum and one weighted part, the float16 result, and one decoded tile; at scale, 3 parts of 1024 px each
-    task_bytes = block[0] * block[1] * FIELDS * (4 + 2) + config.grid.tile**2 * FIELDS * (2 + 4 + 4)
-    task_bytes += 0 if config.zoom.scale == 1 else 3 * 1026**2 * FIELDS * 4
-    return Plan(stage="blend", fn=blend_tiles, tasks=tasks, config=config, task_bytes=task_bytes)
+    shape = config.views[0].shape
+    tasks = tile_cover(shape, block)
+    return Plan(
+        stage="blend", fn=blend_tiles, tasks=tasks, config=config, task_bytes=_blend_bytes(config.views, shape, block)
+    )
+
+
+def _blend_bytes(views: Sequence[View], shape: Sequence[int], block: Sequence[int]) -> int:
+    """The float32 sum and the result; of a view the scaled part with a weighted tile; 32 MB for codecs."""
+    pixels, channels = math.prod(min(b, n) for b, n in zip(block, shape, strict=True)), len(shape) + 1
+    if len(views) == 1 and views[0].zoom == 1:
+        return pixels * channels * 6 + math.prod(views[0].grid.tile) * channels * 10
+    largest = max(math.prod(view.scales) for view in views)
+    part = min(pixels * largest, float(1026 ** len(shape)))
+    return int(pixels * channels * 10 + part * channels * 14) + _CODECS
 
 
 def blend_tiles(task: Tile, config: BlendConfig) -> Json:
     """Blend one block, and note the counts of its fields."""
 
-    def read_tile(position: int) -> npt.NDArray[np.float16]:
-        side = config.grid.tile
-        box = Box((position, 0, 0, 0), (position + 1, FIELDS, side, side))
-        return np.asarray(read_box(config.tiles, box)[0])
+    def read(view: int, box: Box) -> npt.NDArray[np.float16]:
+        return np.asarray(read_box(config.tiles[view], box)[0])
 
-    blend = partial(blend_box, config.grid, read_tile=read_tile)
-    blended = fields_of_image(config.zoom, task.write, blend).astype(np.float16)
-    box = Box((0, *task.write.start), (FIELDS, *task.write.stop))
+    blended = fields_of_box(config.views, task.write, read).astype(np.float16)
+    box = Box((0, *task.write.start), (len(blended), *task.write.stop))
     counts = {} if config.levels is None else {"counts": count_fields(blended, config.levels)}
     return {**counts, "checksum": write_box(config.fields, box, blended)}
+
+
+def predict_array(
+    pixels: npt.NDArray[Any],
+    backend: Backend,
+    views: Sequence[View],
+    ranges: Sequence[tuple[float, float]],
+    *,
+    where: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.float16]:
+    """Fields of an array in memory, in one piece: the bits that the plans store for the same pixels.
+
+    Args:
+        pixels: (c, y, x) or (c, z, y, x).
+        backend: runs the network.
+        views: of the network over this image, see `views_of`.
+        ranges: (low, high) of each channel.
+        where: pixels that are needed, of the image's shape; tiles without any are left at 0. None for all.
+
+    Returns:
+        (axes + 1, ...) float16.
+    """
+    tiles = [np.zeros(view.tiles_shape, np.float16) for view in views]
+    for number, view in enumerate(views):
+        for task in view.tasks(number, backend.batch):
+            if where is not None and not _needed(view, task, where):
+                continue
+            fields = _run(backend, view, task, lambda box: pixels[(slice(None), *box.slices)], ranges)
+            tiles[number][task.box(view.tiles_shape).slices] = fields
+    box = whole(pixels.shape[1:])
+    return fields_of_box(views, box, lambda view, part: tiles[view][part.slices][0]).astype(np.float16)
+
+
+def _needed(view: View, task: TileTask, where: npt.NDArray[np.bool_]) -> bool:
+    return any(tile.any() for tile in view.tiles(task, lambda box: where[(None, *box.slices)]))

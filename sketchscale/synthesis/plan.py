@@ -26,7 +26,7 @@ from sketchscale.io.new_images import commit_image, commit_labels, create_image,
 from sketchscale.io.parts import get_arrays
 from sketchscale.io.pyramid import halve_mean, halve_nearest
 from sketchscale.io.store import join_address
-from sketchscale.prediction.predictor import Recipe, check_device, running
+from sketchscale.prediction.backend import Recipe, check_device, running
 from sketchscale.synthesis.model import Synthesis, SynthesisConfig, load_synthesis
 from sketchscale.synthesis.pairs import Pair, draw_pair
 from sketchscale.synthesis.scenes import margin_of

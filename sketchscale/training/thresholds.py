@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sketchscale.geometry import Box, tile_cover
 from sketchscale.networks.checkpoint import Model
+from sketchscale.prediction.backend import Recipe, TorchBackend
+from sketchscale.prediction.plan import predict_array
+from sketchscale.prediction.views import views_of
 from sketchscale.training.patches import AnnotatedImage
 
 __all__ = ["choose_threshold", "median_diameter", "predict_image", "smallest_size"]
@@ -19,37 +21,23 @@ __all__ = ["choose_threshold", "median_diameter", "predict_image", "smallest_siz
 def predict_image(
     model: Model, image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.float32]:
-    """Fields of a normalised image in memory, for validation and thresholds; stored images go through prediction.
+    """Fields of a normalised image in memory, for validation and thresholds, as `segment` would find them.
 
-    A training calls it outside of its autocast, so that they are of float32 whatever the precision of its steps: a
-    threshold that is set on rounded distances (by 0.03 px at 4 px in bfloat16) would depend on the machine, and float32
-    is slow on none.
+    They are of float32 networks whatever the precision of a training's steps: a threshold that is set on rounded
+    distances (by 0.03 px at 4 px in bfloat16) would depend on the machine, and float32 is slow on none.
 
     Args:
-        image: (c, y, x); beyond the lower right it continues as its mirror image, up to the stride.
+        model: in evaluation mode, on any device.
+        image: (c, y, x).
         where: (y, x), pixels that are needed; tiles without any are left at 0. None for all.
 
     Returns:
-        (outputs, y, x), as they are used: see Model.fields. Computed by tiles with the network's context around them,
-        so that memory stays small.
+        (3, y, x): flow y, flow x, distance in px; or maps. Tiles of a small image are shortened.
     """
-    stride, context = int(model.network.stride), int(model.network.context)  # type: ignore[arg-type]
-    halo, (_, h, w) = -(-context // stride) * stride, image.shape
-    padded = np.pad(image, ((0, 0), (0, -h % stride), (0, -w % stride)), mode="symmetric")
-    out = np.zeros((model.config.network.outputs, h, w), np.float32)
-    device = next(model.network.parameters()).device
-    for tile in tile_cover((h, w), (512 // stride * stride,) * 2):
-        if where is not None and not where[tile.write.slices].any():
-            continue
-        read = tile.write.grow(halo).clip(padded.shape[1:])
-        read = Box(read.start, tuple(-(-n // stride) * stride for n in read.stop))
-        with torch.inference_mode():
-            batch = torch.from_numpy(padded[(slice(None), *read.slices)])[None]
-            outputs = model.network(batch.to(device, memory_format=torch.channels_last)).float()
-            fields = model.fields(outputs)[0].cpu().numpy()
-        core = tile.write.relative_to(read.start)
-        out[(slice(None), *tile.write.slices)] = fields[(slice(None), *core.slices)]
-    return out
+    device = str(next(model.network.parameters()).device)
+    backend = TorchBackend(model=model, recipe=Recipe(device=device, threads=torch.get_num_threads()))
+    views = views_of(image.shape[1:], model, short=True)
+    return predict_array(image, backend, views, ((0.0, 1.0),) * len(image), where=where).astype(np.float32)
 
 
 def choose_threshold(

@@ -26,7 +26,7 @@ from sketchscale.metrics import THRESHOLDS, score_overlaps
 from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
 from sketchscale.objects.sources import ArrayLabels
 from sketchscale.workflow.measure import measure
-from sketchscale.workflow.named_axes import plane_by_name, spacing_by_name
+from sketchscale.workflow.named_axes import pixels_by_name, spacing_by_name
 from sketchscale.workflow.runner import Runner
 
 __all__ = ["evaluate_arrays", "measure_arrays"]
@@ -58,7 +58,7 @@ def measure_arrays(
         InputError: labels that do not fit the image or are no labels, or NaN or Inf among the pixels.
         UnknownNameError: no such feature.
     """
-    spacing = spacing_by_name(plane_by_name(image)) if isinstance(image, xarray.DataArray) else None
+    spacing = spacing_by_name(pixels_by_name(image)) if isinstance(image, xarray.DataArray) else None
     pixels, ids = np.asarray(_plain(image)), _ids(labels, "labels")
     if pixels.ndim not in (2, 3) or pixels.shape[-2:] != ids.shape or 0 in pixels.shape:
         raise InputError.of(
@@ -75,7 +75,7 @@ def measure_arrays(
 
 
 def _plain(array: npt.ArrayLike) -> npt.ArrayLike:
-    return plane_by_name(array) if isinstance(array, xarray.DataArray) else array
+    return pixels_by_name(array) if isinstance(array, xarray.DataArray) else array
 
 
 def _ids(labels: npt.ArrayLike, what: str) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +17,27 @@ import xarray
 
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.errors import InputError, UnknownKindWarning
-from sketchscale.geometry import whole
 from sketchscale.integration.refine import refine_labels
 from sketchscale.integration.ways import way_of
 from sketchscale.intensity import array_ranges
 from sketchscale.io.arrays import open_array
 from sketchscale.io.image import open_image
 from sketchscale.networks.checkpoint import Model, load_model
-from sketchscale.prediction.blend import blend_box
-from sketchscale.prediction.predictor import load_network, pad_tile, run_tiles
-from sketchscale.prediction.rescale import fields_of_image, pixels_at_scale
+from sketchscale.prediction.backend import load_backend
+from sketchscale.prediction.plan import predict_array
 from sketchscale.workflow.kinds import array_statistics, is_tested, judged, kind_warning
-from sketchscale.workflow.named_axes import named_labels, plane_by_name
+from sketchscale.workflow.named_axes import named_labels, pixels_by_name
 from sketchscale.workflow.segment import segment
 from sketchscale.workflow.segment_job import (
     integration_config,
     recipe_of,
     refine_config,
-    refuse_volume_network,
+    refuse_options_of_volumes,
     scale_of,
-    tile_grid,
-    zoom_of,
+    views_for,
 )
 
-__all__ = ["open_view", "predict_array", "segment_anything", "segment_array"]
+__all__ = ["fields_of_array", "open_view", "segment_anything", "segment_array"]
 
 
 def open_view(address: str | Path, labels: str | None = None, *, level: int = 0) -> xarray.DataArray:
@@ -79,22 +77,22 @@ def segment_anything(
     """Labels of an array (in memory), or of an image in storage (written beside it; a lazy view comes back).
 
     Args:
-        image: an address of an OME-Zarr image, or (y, x) or (c, y, x) pixels: numpy or dask, or xarray, whose axes are
-            found by name.
+        image: an address of an OME-Zarr image, or pixels as for `segment_array`; of xarray, axes are found by name.
         options: model, labels, sizes; see SegmentOptions.
         execution: how stored images are run.
 
     Returns:
-        Of numpy and dask arrays uint32 (y, x); of xarray the same with the axes' names, their coordinates, and the name
-        of the labels.
+        Of numpy and dask arrays uint32 (y, x) or (z, y, x); of xarray the same with the axes' names, their coordinates,
+        and the name of the labels.
 
     Raises:
-        InputError: see `segment_array`, `plane_by_name` and `workflow.segment.segment`.
+        InputError: see `segment_array`, `pixels_by_name` and `workflow.segment.segment`.
     """
     options = options or SegmentOptions()
     if isinstance(image, xarray.DataArray):
-        plane = plane_by_name(image)
-        return named_labels(segment_array(plane, options), plane, options.labels)
+        pixels = pixels_by_name(image)
+        deep = replace(options, volume=options.volume or "z" in pixels.dims)
+        return named_labels(segment_array(pixels, deep), pixels, options.labels)
     if not isinstance(image, str | Path):
         return segment_array(image, options)
     _warn(segment(str(image), options, execution).warning)
@@ -105,10 +103,12 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     """Labels of an image in memory; the same as `segment` stores for the same pixels.
 
     Args:
-        image: (y, x) or (c, y, x); numpy, dask or xarray. Channels as the model reads them.
+        image: (y, x), (c, y, x), (z, y, x) or (c, z, y, x); numpy, dask or xarray. Channels as the model reads them.
+            Three axes are (c, y, x) where the first is as long as the model has channels, unless `volume` is set.
+        options: `anisotropy` None is 1.
 
     Returns:
-        uint32 (y, x), 0 background, objects numbered in raster order of their first pixel. Warns with
+        uint32 (y, x) or (z, y, x), 0 background, objects numbered in raster order of their first pixel. Warns with
         `UnknownKindWarning` where the model does not know the kind of image.
 
     Raises:
@@ -117,17 +117,18 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     >>> import numpy as np
     >>> y, x = np.mgrid[:64, :64]
     >>> blob = (200 * np.exp(-((y - 30) ** 2 + (x - 30) ** 2) / 60)).astype(np.uint8)
-    >>> segment_array(blob).shape
-    (64, 64)
+    >>> segment_array(blob).shape, segment_array(np.stack([blob] * 4)).shape
+    ((64, 64), (4, 64, 64))
     """
     options = options or SegmentOptions()
     model = load_model(options.model)
-    refuse_volume_network(model.config, options.model)
-    pixels = _pixels(image, model)
-    fields = predict_array(pixels, model, options)
-    rule = integration_config(model, options)
+    pixels = _pixels(image, model, options)
+    options = replace(options, volume=pixels.ndim == 4)
+    refuse_options_of_volumes(options)
+    fields = fields_of_array(pixels, model, options)
+    rule = integration_config(model, options, options.anisotropy or 1.0)
     labels = refine_labels(way_of(rule).whole(fields, rule), fields, refine_config(options))
-    if is_tested(model.config):
+    if is_tested(model.config) and not options.volume:
         found = array_statistics(pixels, fields, model.config, scale_of(model, options))
         _warn(kind_warning("the image", options.model, judged(found, model.config), objects=int(labels.max())))
     return labels
@@ -139,33 +140,26 @@ def _warn(line: str) -> None:
         warnings.warn(line, UnknownKindWarning, stacklevel=3)
 
 
-def predict_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOptions) -> npt.NDArray[np.float16]:
-    """Blended fields (3, y, x) of pixels (c, y, x)."""
+def fields_of_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOptions) -> npt.NDArray[np.float16]:
+    """Blended fields (axes + 1, ...) of pixels (c, y, x) or (c, z, y, x)."""
+    views = views_for(pixels.shape[1:], model, options, options.anisotropy or 1.0)
     ranges = array_ranges(pixels, low=model.config.low, high=model.config.high)
-    zoom = zoom_of((pixels.shape[1], pixels.shape[2]), model, options)
-    grid, recipe = tile_grid(zoom.scaled_shape, model, options), recipe_of(options)
-    network = load_network(options.model, model.sha256, recipe)
-
-    def run(position: int) -> npt.NDArray[np.float16]:
-        tile = pixels_at_scale(zoom, grid.box(position).clip(grid.shape), lambda b: pixels[(slice(None), *b.slices)])
-        batch = [pad_tile(tile, grid.tile)] * recipe.batch
-        return np.asarray(run_tiles(network, recipe, batch, ranges)[0])
-
-    blended = blend_box(grid, whole(grid.shape), run)
-    fields = fields_of_image(zoom, whole(zoom.shape), lambda b: blended[(slice(None), *b.slices)])
-    return fields.astype(np.float16)
+    return predict_array(pixels, load_backend(options.model, model.sha256, recipe_of(options)), views, ranges)
 
 
-def _pixels(image: npt.ArrayLike, model: Model) -> npt.NDArray[Any]:
+def _pixels(image: npt.ArrayLike, model: Model, options: SegmentOptions) -> npt.NDArray[Any]:
+    """(c, y, x) or (c, z, y, x)."""
     pixels = np.asarray(image)
-    pixels = pixels[None] if pixels.ndim == 2 else pixels
-    channels = model.config.network.channels
-    least = channels - model.config.absent_channels
-    if pixels.ndim != 3 or not least <= pixels.shape[0] <= channels or 0 in pixels.shape:
-        wanted = channels if least == channels else f"{least} to {channels}"
+    most = model.config.network.channels
+    least = most - model.config.absent_channels
+    deep = options.volume or model.config.network.dim == 3
+    if pixels.ndim == 2 or (pixels.ndim == 3 and (deep or not least <= pixels.shape[0] <= most) and least <= 1):
+        pixels = pixels[None]
+    if pixels.ndim not in ((4,) if deep else (3, 4)) or not least <= pixels.shape[0] <= most or 0 in pixels.shape:
+        wanted = most if least == most else f"{least} to {most}"
         raise InputError.of(
             found=f"an array of shape {np.shape(image)}",
-            expected=f"(y, x) or (c, y, x) with {wanted} channels, not empty",
+            expected=f"(y, x), (c, y, x), (z, y, x) or (c, z, y, x) with {wanted} channels, not empty",
             fix="choose and order the channels",
         )
     return pixels

@@ -11,23 +11,23 @@ import xarray
 from sketchscale.errors import InputError
 from sketchscale.io.metadata import UNITS_UM
 
-__all__ = ["named_labels", "plane_by_name", "spacing_by_name"]
+__all__ = ["named_labels", "pixels_by_name", "spacing_by_name"]
 
 _ALIASES = {"channel": "c", "channels": "c", "band": "c"}
 _UNNAMED = re.compile(r"dim_\d+")
 
 
-def plane_by_name(image: xarray.DataArray) -> xarray.DataArray:
-    """The pixels as (y, x), or as (c, y, x) where there is an axis c; of a dask array, nothing is computed.
+def pixels_by_name(image: xarray.DataArray) -> xarray.DataArray:
+    """The pixels as (y, x) or (z, y, x), after c where there is such an axis; of a dask array, nothing is computed.
 
     Args:
-        image: axes named y, x and perhaps c (or channel), t and z, in any case and order; t and z of length 1. Axes
-            that xarray numbered because nothing named them are taken as they stand.
+        image: axes named y, x and perhaps c (or channel), t and z, in any case and order; t of length 1; z of length 1
+            is left out. Axes that xarray numbered because nothing named them are taken as they stand.
 
     Raises:
-        InputError: another name, no y or x, or several slices or time points.
+        InputError: another name, no y or x, or several time points.
 
-    >>> plane_by_name(xarray.DataArray([[[7], [8], [9]]], dims=("X", "Y", "z"))).dims
+    >>> pixels_by_name(xarray.DataArray([[[7], [8], [9]]], dims=("X", "Y", "z"))).dims
     ('y', 'x')
     """
     if all(_UNNAMED.fullmatch(str(name)) for name in image.dims):
@@ -43,21 +43,22 @@ def plane_by_name(image: xarray.DataArray) -> xarray.DataArray:
             fix="name them with .rename(...)",
         )
     for dim, name in names.items():
-        if name in "tz" and image.sizes[dim] != 1:
+        if name == "t" and image.sizes[dim] != 1:
             raise InputError.of(
                 found=f"a DataArray with {image.sizes[dim]} positions along {dim}",
-                expected="one plane",
+                expected="one",
                 fix=f"choose one with .isel({dim}=0)",
             )
-    chosen = image.isel({dim: 0 for dim, name in names.items() if name in "tz"}, drop=True)
+    chosen = image.isel({dim: 0 for dim, name in names.items() if name in "tz" and image.sizes[dim] == 1}, drop=True)
     named = chosen.rename({dim: names[dim] for dim in chosen.dims if dim != names[dim]})
-    return named.transpose(*(name for name in "cyx" if name in named.dims))
+    return named.transpose(*(name for name in "czyx" if name in named.dims))
 
 
-def named_labels(labels: npt.NDArray[Any], plane: xarray.DataArray, name: str) -> xarray.DataArray:
-    """Labels (y, x) with the coordinates of the plane that they lie on, where those belong to y, to x or to neither."""
-    coordinates = {key: value for key, value in plane.coords.items() if set(value.dims) <= {"y", "x"}}
-    return xarray.DataArray(labels, dims=("y", "x"), coords=coordinates, name=name)
+def named_labels(labels: npt.NDArray[Any], pixels: xarray.DataArray, name: str) -> xarray.DataArray:
+    """Labels with the coordinates of the pixels that they lie on, where those belong to z, y, x or to none."""
+    dims = tuple("zyx"[-labels.ndim :])
+    coordinates = {key: value for key, value in pixels.coords.items() if set(value.dims) <= set(dims)}
+    return xarray.DataArray(labels, dims=dims, coords=coordinates, name=name)
 
 
 def spacing_by_name(plane: xarray.DataArray) -> tuple[float, float] | None:

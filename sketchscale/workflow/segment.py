@@ -1,4 +1,6 @@
-"""Segment an image: prediction, integration, pyramid, audit, commit. Stages are plans; the ledger remembers each task.
+"""Segment a plane or a volume: prediction, integration, pyramid, audit, commit.
+
+Stages are plans; the ledger remembers each task.
 
     histogram ─▶ predict ─▶ blend ─▶ outline ─▶ merge ─▶ relabel ─▶ audit ─▶ pyramid ─▶ commit
     (ranges)     (tiles)    (fields) (provisional ids)   (labels level 0)             (labels visible)
@@ -33,7 +35,8 @@ from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.planes import count_absent
 from sketchscale.io.pyramid import plan_level
-from sketchscale.prediction.plan import FIELDS, BlendConfig, PredictConfig, plan_blend, plan_predict
+from sketchscale.prediction.plan import BlendConfig, PredictConfig, plan_blend, plan_predict
+from sketchscale.prediction.views import TileTask
 from sketchscale.workflow.empty_results import empty_facts
 from sketchscale.workflow.kinds import is_tested, judged, kind_warning, levels_of, stored_statistics
 from sketchscale.workflow.runner import (
@@ -134,21 +137,16 @@ class _Segmentation:
         """The plans of `run`, made over empty arrays in memory."""
         job, nowhere = self.job, f"memory://plan-{uuid.uuid4()}"
         tiles, fields = self._scratch_arrays(nowhere)
-        target = ensure_array(
-            ArrayRef(store=nowhere, path="labels"), shape=job.plane.shape, chunks=job.chunks, dtype="uint32"
-        )
+        target = self._label_array(nowhere, "labels")
         outline = self._outline_plan(fields, nowhere)
         plans: list[Plan[Any]] = [
-            plan_histogram(job.plane, job.block, job.channels),
-            plan_predict(
-                self._predict_config(tiles, ((0.0, 1.0),) * len(job.channels), job.model_folder),
-                **self._network_bytes(),
-            ),
+            plan_histogram(job.pixels, job.block, job.channels),
+            self._predict_plan(tiles, ((0.0, 1.0),) * len(job.channels), job.model_folder),
             self._blend_plan(tiles, fields),
             outline,
         ]
         if job.refine.active:
-            merged = self._merged_array(nowhere)
+            merged = self._label_array(nowhere, "merged")
             plans += [plan_relabel(outline, merged, stage="join"), plan_inspect(outline, None, merged, job.refine)]
         for plan in (*plans, plan_finish(outline, target) if job.refine.active else plan_relabel(outline, target)):
             self.runner.dry(plan)
@@ -183,7 +181,7 @@ class _Segmentation:
         ranges = tuple(one.range for one in levels)
         fields, blended = self._fields(ledger, ranges, shared_model(job.model_folder, ledger))
         config = job.model.config
-        kind = judged(stored_statistics(levels, blended), config) if is_tested(config) else {}
+        kind = judged(stored_statistics(levels, blended), config) if self._is_tested else {}
         pyramid = self._label_levels(ledger)
         outline = self._outline_plan(fields, ledger.scratch)
         outcome = self.runner.run(outline, ledger)
@@ -208,7 +206,7 @@ class _Segmentation:
             self.runner.run(plan_relabel(outline, target), ledger)
             audit = self._timed("audit", lambda: self.way.audit(outline, outcome, objects, target))
             return _Labelled(count=objects.count, audit=audit, refined={})
-        merged = self._merged_array(ledger.scratch)
+        merged = self._label_array(ledger.scratch, "merged")
         self.runner.run(plan_relabel(outline, merged, stage="join"), ledger)
         audit = self._timed("audit", lambda: self.way.audit(outline, outcome, objects, merged))
         inspect = plan_inspect(outline, objects, merged, self.job.refine)
@@ -218,14 +216,10 @@ class _Segmentation:
         counts = {"dropped": refined.dropped, "filled_px": sum(result["filled"] for result in inspected)}
         return _Labelled(count=refined.count, audit=audit, refined=asdict(self.job.refine) | counts)
 
-    def _merged_array(self, store: str) -> ArrayRef:
-        """Labels before refinement."""
-        return ensure_array(
-            ArrayRef(store=store, path="merged"),
-            shape=self.job.plane.shape,
-            chunks=self.job.chunks,
-            dtype="uint32",
-        )
+    def _label_array(self, store: str, name: str) -> ArrayRef:
+        """Labels in the scratch, such as those before refinement."""
+        shape, chunks = self.job.pixels.shape, self.job.chunks
+        return ensure_array(ArrayRef(store=store, path=name), shape=shape, chunks=chunks, dtype="uint32")
 
     def _label_levels(self, ledger: StoreLedger) -> tuple[ArrayRef, ...]:
         """The label arrays: made once, and kept by a resumed run."""
@@ -242,69 +236,71 @@ class _Segmentation:
         config = job.model.config
         levels = channel_levels(
             lambda plan: self.runner.run(plan, ledger),
-            job.plane,
+            job.pixels,
             job.block,
             job.channels,
             low=config.low,
             high=config.high,
         )
-        return levels, count_absent(job.plane)
+        return levels, count_absent(job.pixels)
 
     def _fields(
         self, ledger: StoreLedger, ranges: tuple[tuple[float, float], ...], model: str
     ) -> tuple[ArrayRef, Sequence[Json]]:
         """The blended fields, and what the tasks of blending noted."""
         tiles, fields = self._scratch_arrays(ledger.scratch)
-        self.runner.run(plan_predict(self._predict_config(tiles, ranges, model), **self._network_bytes()), ledger)
+        self.runner.run(self._predict_plan(tiles, ranges, model), ledger)
         return fields, self.runner.run(self._blend_plan(tiles, fields), ledger)
 
-    def _blend_plan(self, tiles: ArrayRef, fields: ArrayRef) -> Plan[Tile]:
-        job = self.job
-        levels = levels_of(job.model.config, job.zoom.scale) if is_tested(job.model.config) else None
-        return plan_blend(
-            BlendConfig(grid=job.grid, zoom=job.zoom, tiles=tiles, fields=fields, levels=levels), job.block
-        )
+    @property
+    def _is_tested(self) -> bool:
+        return self.job.is_tested and is_tested(self.job.model.config)
 
-    def _scratch_arrays(self, store: str) -> tuple[ArrayRef, ArrayRef]:
-        """Raw tiles, one chunk per batch, and blended fields; uncompressed, because they are noise to a codec."""
+    def _blend_plan(self, tiles: tuple[ArrayRef, ...], fields: ArrayRef) -> Plan[Tile]:
         job = self.job
-        side = job.grid.tile
-        tiles = ensure_array(
-            ArrayRef(store=store, path="tiles"),
-            shape=(len(job.grid), FIELDS, side, side),
-            chunks=(job.recipe.batch, FIELDS, side, side),
-            dtype="float16",
-            compress=False,
+        levels = levels_of(job.model.config, job.views[0].zoom) if self._is_tested else None
+        return plan_blend(BlendConfig(views=job.views, tiles=tiles, fields=fields, levels=levels), job.block)
+
+    def _scratch_arrays(self, store: str) -> tuple[tuple[ArrayRef, ...], ArrayRef]:
+        """Raw tiles, an array per view, and blended fields; uncompressed, because they are noise to a codec."""
+        job, channels = self.job, self.job.axes + 1
+        tiles = tuple(
+            ensure_array(
+                ArrayRef(store=store, path=f"tiles-{view.name}"),
+                shape=view.tiles_shape,
+                chunks=view.tiles_chunks(job.recipe.batch),
+                dtype="float16",
+                compress=False,
+            )
+            for view in job.views
         )
         fields = ensure_array(
             ArrayRef(store=store, path="fields"),
-            shape=(FIELDS, *job.plane.shape),
-            chunks=(FIELDS, *job.chunks),
+            shape=(channels, *job.pixels.shape),
+            chunks=(channels, *job.chunks),
             dtype="float16",
             compress=False,
         )
         return tiles, fields
 
-    def _predict_config(self, tiles: ArrayRef, ranges: tuple[tuple[float, float], ...], model: str) -> PredictConfig:
+    def _predict_plan(
+        self, tiles: tuple[ArrayRef, ...], ranges: tuple[tuple[float, float], ...], model: str
+    ) -> Plan[TileTask]:
         job = self.job
-        return PredictConfig(
-            plane=job.plane,
+        config = PredictConfig(
+            image=job.pixels,
             channels=job.channels,
             ranges=ranges,
             model=model,
             model_sha256=job.model.sha256,
             recipe=job.recipe,
-            grid=job.grid,
-            zoom=job.zoom,
+            views=job.views,
             tiles=tiles,
         )
-
-    def _network_bytes(self) -> dict[str, int]:
-        """What the network holds: its weights, and the finest level's maps, eight of which are alive at once."""
-        job = self.job
         weights = sum(p.numel() * 4 for p in job.model.network.parameters())
-        activations = job.grid.tile**2 * job.model.config.network.widths[0] * 4 * 8
-        return {"activation_bytes": activations, "weight_bytes": 2 * weights}
+        # the finest level's maps, eight of which are alive at once
+        activations = job.model.config.network.widths[0] * 4 * 8
+        return plan_predict(config, activation_bytes=activations, weight_bytes=2 * weights)
 
     def _timed(self, stage: str, work: Callable[[], Result]) -> Result:
         """Work of the driver, with its time among the stages."""
@@ -316,23 +312,23 @@ class _Segmentation:
     def _outline_plan(self, fields: ArrayRef, store: str) -> Plan[BlockTask]:
         job = self.job
         provisional = ensure_array(
-            ArrayRef(store=store, path="provisional"), shape=job.plane.shape, chunks=job.block, dtype="uint32"
+            ArrayRef(store=store, path="provisional"), shape=job.pixels.shape, chunks=job.block, dtype="uint32"
         )
         return self.way.outline(fields, provisional, store, job.integration, block=job.block)
 
     def _provenance(self, ranges: tuple[tuple[float, float], ...], n: int, refined: dict[str, Any]) -> dict[str, Any]:
         """What made these labels: everything a result may depend on, and nothing else (no times, no paths)."""
-        job = self.job
+        job, grid = self.job, self.job.views[0].grid
         return {
             "stage": "segment",
             "version": __version__,
             "n": n,
             "input": job.image.identity(),
             "model": {"name": job.model_folder.rstrip("/").rpartition("/")[2], "sha256": job.model.sha256},
-            "plane": {"index": dict(job.plane.index), "channels": list(job.channels)},
+            "plane": {"index": dict(job.pixels.index), "channels": list(job.channels)},
             "ranges": [list(r) for r in ranges],
             "recipe": asdict(job.recipe),
-            "grid": {"tile": job.grid.tile, "overlap": job.grid.overlap, "scale": job.zoom.scale},
-            "integration": asdict(job.integration),
+            "grid": {"tile": max(grid.tile), "overlap": max(grid.overlap), "scale": job.views[0].zoom},
+            "integration": job.rule_record(),
             "refine": refined,
-        }
+        } | ({} if job.axes == 2 else {"anisotropy": job.ratio})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sketchscale import __version__
 from sketchscale.config import Execution, SegmentOptions, as_json
@@ -24,9 +25,8 @@ from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.io.store import join_address
 from sketchscale.networks.checkpoint import Model, ModelConfig, copy_model, is_shipped, load_model
-from sketchscale.prediction.blend import TileGrid
-from sketchscale.prediction.predictor import Recipe, check_device
-from sketchscale.prediction.rescale import Zoom
+from sketchscale.prediction.backend import Recipe, check_device
+from sketchscale.prediction.views import View, views_of
 from sketchscale.workflow.precision import kept_by_run, settle_precision
 
 __all__ = [
@@ -39,58 +39,96 @@ __all__ = [
     "prepare",
     "recipe_of",
     "refine_config",
-    "refuse_volume_network",
+    "refuse_options_of_volumes",
     "run_name",
     "scale_of",
     "shared_model",
-    "tile_grid",
-    "zoom_of",
+    "views_for",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentJob:
-    """Everything that is known before the first pixel is read."""
+    """Everything that is known before the first pixel is read.
+
+    Attributes:
+        pixels: the plane or volume of the image that is segmented.
+        ratio: spacing z / spacing y; 1 of a plane.
+    """
 
     image: Image
-    plane: PlaneRef
+    pixels: PlaneRef | VolumeRef
     channels: tuple[int, ...]
     model: Model
     model_folder: str
     options: SegmentOptions
+    ratio: float
     recipe: Recipe
-    zoom: Zoom
-    grid: TileGrid
+    views: tuple[View, ...]
     integration: Rule
     refine: RefineConfig
-    block: tuple[int, int]
-    chunks: tuple[int, int]
-    shards: tuple[int, int] | None
+    block: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
 
     @property
     def run(self) -> str:
         return run_name(self.options)
 
+    @property
+    def axes(self) -> int:
+        return len(self.pixels.shape)
+
     def fingerprint(self) -> dict[str, str]:
-        """What the labels depend on; two runs with the same fingerprint write the same bytes."""
-        layout = {} if self.shards is None else {"shards": json.dumps(self.shards)}
-        known = {} if self.model.config.kind is None else {"kind": as_json(self.model.config.kind)}
-        return (
-            layout
-            | known
-            | {
-                "code": __version__,
-                "input": self.image.identity(),
-                "model": self.model.sha256,
-                "plane": json.dumps([self.plane.index, self.channels]),
-                "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
-                "grid": json.dumps([asdict(self.grid), self.zoom.scale], sort_keys=True),
-                "integration": as_json(self.integration),
-                "refine": as_json(self.refine),
-                # not a matter of the result: blocks of another size are other tasks
-                "block": json.dumps(self.block),
-            }
-        )
+        """What the labels depend on; two runs with the same fingerprint write the same bytes.
+
+        Its texts are those of version 0.1, so that finished runs of that version are known.
+        """
+        plane = [self.pixels.index, self.channels]
+        found = {
+            "code": __version__,
+            "input": self.image.identity(),
+            "model": self.model.sha256,
+            "plane": json.dumps(plane if self.axes == 2 else ["volume", *plane]),
+            "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
+            "grid": self._grid_text(),
+            "integration": json.dumps(self.rule_record(), sort_keys=True, separators=(",", ":")),
+            # not a matter of the result: blocks of another size are other tasks
+            "block": json.dumps(self.block),
+        }
+        if self.shards is not None:
+            found["shards"] = json.dumps(self.shards)
+        if self.is_tested:
+            found["kind"] = as_json(self.model.config.kind)
+        if self.axes == 2 or self.refine.active:
+            found["refine"] = as_json(self.refine)
+        return found
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the image is compared with what the model knows; only planes are."""
+        return self.axes == 2 and self.model.config.kind is not None
+
+    def rule_record(self) -> dict[str, Any]:
+        """The rule from fields to labels, for fingerprint and provenance; of planes without crowds they do not have."""
+        rule = asdict(self.integration)
+        if rule.get("crowd") == 1 and self.axes == 2:
+            del rule["crowd"], rule["climb"]
+        return rule
+
+    def _grid_text(self) -> str:
+        if self.axes == 2:
+            grid, zoom = self.views[0].grid, self.views[0].zoom
+            square = {"shape": grid.shape, "tile": grid.tile[0], "overlap": grid.overlap[0]}
+            return json.dumps([square, zoom], sort_keys=True)
+        grids: list[dict[str, Any]] = [asdict(view.grid) for view in self.views]
+        if len(grids) > 1:
+            grids = [
+                {"kind": view.name, "shape": view.shape, "ratio": self.ratio, "grid": grid}
+                for view, grid in zip(self.views, grids, strict=True)
+            ]
+        zoom = self.views[0].zoom
+        return json.dumps(grids if zoom == 1 else [grids, zoom], sort_keys=True)
 
 
 def check_placement(device: str, execution: Execution) -> None:
@@ -120,29 +158,45 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
         InputError: image, model or options do not fit one another.
     """
     check_placement(options.device, execution)
+    refuse_options_of_volumes(options)
     image = open_image(address)
-    plane = image.plane(t=options.t, z=options.z)
+    pixels = image.volume(t=options.t) if options.volume else image.plane(t=options.t, z=options.z)
     model = load_model(options.model)
-    channels = model_channels(plane, options, model.config)
-    chunks = _label_chunks(plane)
-    shards = _label_shards(image, plane, chunks, options.shard)
-    zoom = zoom_of(plane.shape, model, options)
+    ratio = 1.0
+    if options.volume:
+        ratio = pixels.spacing[0] / pixels.spacing[1] if options.anisotropy is None else options.anisotropy
+    chunks = _label_chunks(pixels)
+    shards = _label_shards(image, pixels, chunks, options.shard)
+    views = views_for(pixels.shape, model, options, ratio)
     return SegmentJob(
         image=image,
-        plane=plane,
-        channels=channels,
+        pixels=pixels,
+        channels=model_channels(pixels, options, model.config),
         model=model,
         model_folder=options.model,
         options=options,
+        ratio=ratio,
         recipe=recipe_of(options, kept_by_run(image.address, run_name(options), resume=execution.resume)),
-        zoom=zoom,
-        grid=tile_grid(zoom.scaled_shape, model, options),
-        integration=integration_config(model, options),
+        views=views,
+        integration=integration_config(model, options, ratio),
         refine=refine_config(options),
-        block=_block(plane.shape, chunks, shards, execution),
+        block=_block(pixels.shape, chunks, shards, execution),
         chunks=chunks,
         shards=shards,
     )
+
+
+def refuse_options_of_volumes(options: SegmentOptions) -> None:
+    """Refuse what only a volume has for a plane, and the other way round, rather than ignore it.
+
+    Raises:
+        InputError: names the option.
+    """
+    if options.volume and options.z is not None:
+        raise InputError.of(found=f"--z {options.z} with --volume", expected="the whole depth", fix="leave out --z")
+    for name in ("anisotropy", "crowd"):
+        if getattr(options, name) is not None and not options.volume:
+            raise InputError.of(found=f"--{name} without --volume", expected="a volume", fix="add --volume")
 
 
 def shared_model(address: str, ledger: StoreLedger) -> str:
@@ -185,40 +239,94 @@ def scale_of(model: Model, options: SegmentOptions) -> float:
     return model.config.diameter / options.diameter
 
 
-def zoom_of(shape: tuple[int, int], model: Model, options: SegmentOptions) -> Zoom:
-    """The scaled plane that the network sees."""
-    return Zoom(shape=shape, scale=scale_of(model, options), lengths=model.config.target == "flow")
-
-
-def tile_grid(shape: tuple[int, int], model: Model, options: SegmentOptions) -> TileGrid:
-    """The network's tiles over a (scaled) plane: the model's size unless the options say another."""
-    config = model.config
-    return TileGrid(
-        shape=shape,
-        tile=config.tile if options.tile is None else options.tile,
-        overlap=config.overlap if options.overlap is None else options.overlap,
+def views_for(shape: Sequence[int], model: Model, options: SegmentOptions, ratio: float = 1.0) -> tuple[View, ...]:
+    """How the network sees an image of this shape: the model's tiles unless the options say others."""
+    return views_of(
+        shape, model, tile=options.tile, overlap=options.overlap, zoom=scale_of(model, options), anisotropy=ratio
     )
 
 
-def integration_config(model: Model, options: SegmentOptions) -> Rule:
+def integration_config(model: Model, options: SegmentOptions, ratio: float = 1.0) -> Rule:
     """The rule from fields to labels: the model's threshold and sizes unless the options say others.
 
     Thresholds are on the network's distances, whatever the scale, or on its probabilities; the model's own minimum size
     and diameter are pixels of the network, sizes that the options give are pixels of the image.
 
+    What a network of two axes does not say of a volume: its minimum area becomes that of the ball with this
+    cross-section, 0.75 A^1.5, divided by the anisotropy; the link radius is 2, and no piece is joined by its ends;
+    crowds (integration/links.py) follow the model's diameter.
+
+    Args:
+        ratio: of a volume, spacing z / spacing y.
+
     Raises:
         InputError: an option out of range, or without a meaning for this kind of model.
     """
-    if model.config.target == "flow":
-        return flow_rule(model, options, "segment")
-    _refuse_options_of_flow(options)
-    scale = scale_of(model, options)
-    return watershed_for(
-        model.config.diameter / scale,
-        threshold=model.config.threshold if options.threshold is None else options.threshold,
-        min_size=_smallest(model, options),
+    config, scale = model.config, scale_of(model, options)
+    axes = 3 if options.volume else 2
+    smallest = _smallest(model, options, ratio)
+    if config.target != "flow":
+        _refuse_options_of_flow(options)
+        rule = watershed_for(
+            config.diameter / scale,
+            threshold=config.threshold if options.threshold is None else options.threshold,
+            min_size=smallest,
+            max_size=options.max_size,
+        )
+        rule.check_axes(axes)
+        return rule
+    known = config.network.dim == axes
+    walk = IntegrationConfig(
+        threshold=(config.threshold if options.threshold is None else options.threshold) / scale,
+        min_size=smallest,
         max_size=options.max_size,
+        method=options.method,
+        steps=options.steps,
+        link_radius=(config.link_radius if known else 2) if options.link_radius is None else options.link_radius,
+        saddle=config.saddle if options.saddle is None else options.saddle,
+        join_share=(config.join_share if known else None) if options.join_share is None else options.join_share,
+        join_radius=config.join_radius if options.join_radius is None else options.join_radius,
+        crowd=_crowd(config.diameter / scale, axes) if options.crowd is None else options.crowd,
     )
+    walk.check_axes(axes)
+    return walk
+
+
+def flow_rule(model: Model, options: SegmentOptions, use: str) -> IntegrationConfig:
+    """`integration_config` of a model that gives flow.
+
+    Args:
+        use: what it is needed for, for the message.
+
+    Raises:
+        InputError: the model gives h/v maps.
+    """
+    rule = integration_config(model, options)
+    if not isinstance(rule, IntegrationConfig):
+        raise InputError.of(
+            found=f"model {options.model} gives h/v maps", expected=f"flow, for {use}", fix="another --model"
+        )
+    return rule
+
+
+def _crowd(diameter: float, axes: int) -> int:
+    """Trajectories that make a crowd: 20 for objects up to 20 px across, fewer for larger ones, which gather less."""
+    if axes == 2:
+        return 1
+    return 8 if diameter <= 0 else max(4, min(20, round(20 * (20 / diameter) ** 3)))
+
+
+def _smallest(model: Model, options: SegmentOptions, ratio: float) -> int:
+    """Smallest object, px of the image."""
+    if options.min_size is not None:
+        return options.min_size
+    config, scale = model.config, scale_of(model, options)
+    if not options.volume:
+        return round(config.min_size / scale**2)
+    if config.network.dim == 3:
+        return round(config.min_size / scale**3)
+    ball: float = 0.75 * config.min_size**1.5
+    return round(ball / ratio / scale**3)
 
 
 _OF_FLOW = ("flow_error", "method", "steps", "link_radius", "saddle", "join_share", "join_radius")
@@ -241,81 +349,54 @@ def _refuse_options_of_flow(options: SegmentOptions) -> None:
             )
 
 
-def _smallest(model: Model, options: SegmentOptions) -> int:
-    """Smallest object, px of the image."""
-    if options.min_size is not None:
-        return options.min_size
-    return round(model.config.min_size / scale_of(model, options) ** 2)
-
-
-def flow_rule(model: Model, options: SegmentOptions, use: str) -> IntegrationConfig:
-    """`integration_config` of a model that gives flow.
-
-    Args:
-        use: what it is needed for, for the message.
-
-    Raises:
-        InputError: the model gives h/v maps; or an option is out of range.
-    """
-    config, scale = model.config, scale_of(model, options)
-    if config.target != "flow":
-        raise InputError.of(
-            found=f"model {options.model} gives h/v maps", expected=f"flow, for {use}", fix="another --model"
-        )
-    return IntegrationConfig(
-        threshold=(config.threshold if options.threshold is None else options.threshold) / scale,
-        min_size=_smallest(model, options),
-        max_size=options.max_size,
-        method=options.method,
-        steps=options.steps,
-        link_radius=config.link_radius if options.link_radius is None else options.link_radius,
-        saddle=config.saddle if options.saddle is None else options.saddle,
-        join_share=config.join_share if options.join_share is None else options.join_share,
-        join_radius=config.join_radius if options.join_radius is None else options.join_radius,
-    )
-
-
 def refine_config(options: SegmentOptions) -> RefineConfig:
     """What is done to objects after merging."""
     return RefineConfig(fill_holes=options.fill_holes, flow_error=options.flow_error)
 
 
-def _label_chunks(plane: PlaneRef) -> tuple[int, int]:
-    """Chunks of labels follow the image's where these are of a sensible size; else 512 px."""
-    y, x = (c if 64 <= c <= 1024 else 512 for c in plane.chunks)
-    return min(y, plane.shape[0]), min(x, plane.shape[1])
+_CHUNKS = {2: (64, 1024, 512), 3: (8, 128, 64)}
+"""By number of axes: sensible sides of chunks from, to; and ours, px."""
 
 
-def _label_shards(image: Image, plane: PlaneRef, chunks: tuple[int, int], wanted: int | None) -> tuple[int, int] | None:
-    """Shards of labels: as asked, else the image's where the labels have its chunks; no more than cover the plane.
+def _label_chunks(pixels: PlaneRef | VolumeRef) -> tuple[int, ...]:
+    """Chunks of labels follow the image's where these are of a sensible size."""
+    least, most, usual = _CHUNKS[len(pixels.shape)]
+    return tuple(min(c if least <= c <= most else usual, n) for c, n in zip(pixels.chunks, pixels.shape, strict=True))
+
+
+def _label_shards(
+    image: Image, pixels: PlaneRef | VolumeRef, chunks: tuple[int, ...], wanted: int | None
+) -> tuple[int, ...] | None:
+    """Shards of labels: as asked, else a plane's where the labels have its chunks; no more than cover the image.
 
     Raises:
         InputError: shards that are no whole chunks, or in OME-Zarr 0.4.
     """
     if wanted is None:
-        given = open_array(plane.array).shards
-        if given is None or chunks != plane.chunks:
+        given = open_array(pixels.array).shards
+        if given is None or chunks != pixels.chunks or len(chunks) == 3:
             return None
-        y, x = given[-2:]
+        sides = given[-len(chunks) :]
     else:
-        y = x = wanted
+        sides = (wanted,) * len(chunks)
     version = image.metadata.version
-    if version == "0.4" or y % chunks[0] or x % chunks[1]:
+    if version == "0.4" or any(side % c for side, c in zip(sides, chunks, strict=True)):
         raise InputError.of(
-            found=f"shards of {y} x {x} px for chunks of {chunks[0]} x {chunks[1]} px in OME-Zarr {version}",
+            found=f"shards of {' x '.join(map(str, sides))} px for chunks of {' x '.join(map(str, chunks))} px in "
+            f"OME-Zarr {version}",
             expected="whole chunks, OME-Zarr 0.5",
             fix="another --shard, or none",
         )
-    ny, nx = (-(-n // c) * c for n, c in zip(plane.shape, chunks, strict=True))
-    return min(y, ny), min(x, nx)
+    whole = (-(-n // c) * c for n, c in zip(pixels.shape, chunks, strict=True))
+    return tuple(map(min, sides, whole))
 
 
 def _block(
-    shape: tuple[int, int], chunks: tuple[int, int], shards: tuple[int, int] | None, execution: Execution
-) -> tuple[int, int]:
-    """Whole write units: at least two chunks along each axis, or one shard."""
-    y, x = block_shape(shape, shards or chunks, execution.block, least=2 if shards is None else 1)
-    return y, x
+    shape: Sequence[int], chunks: tuple[int, ...], shards: tuple[int, ...] | None, execution: Execution
+) -> tuple[int, ...]:
+    """Whole write units: at least two chunks along each axis, or one shard. A cube has as many pixels as a square."""
+    side = execution.block if len(shape) == 2 else max(1, round(execution.block ** (2 / 3)))
+    return block_shape(shape, shards or chunks, side, least=2 if shards is None else 1)
 
 
 def model_channels(plane: PlaneRef | VolumeRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:
@@ -324,8 +405,6 @@ def model_channels(plane: PlaneRef | VolumeRef, options: SegmentOptions, config:
     Raises:
         InputError: the image has another number than the model reads and none were chosen.
     """
-    if isinstance(plane, PlaneRef):
-        refuse_volume_network(config, options.model)
     least, most = config.network.channels - config.absent_channels, config.network.channels
     wanted = str(most) if least == most else f"{least} to {most}"
     if options.channels is None and not least <= len(plane.channels) <= most:
@@ -338,18 +417,6 @@ def model_channels(plane: PlaneRef | VolumeRef, options: SegmentOptions, config:
     if not least <= len(chosen) <= most:
         raise InputError(f"{len(chosen)} channels were chosen; expected: {wanted}, which model {options.model} reads")
     return chosen
-
-
-def refuse_volume_network(config: ModelConfig, model: str) -> None:
-    """A network of three dimensions cannot look at a plane.
-
-    Raises:
-        InputError: it is one.
-    """
-    if config.network.dim != 2:
-        raise InputError.of(
-            found=f"model {model} is of 3 dimensions", expected="2, for planes", fix="segment volumes with it"
-        )
 
 
 def choose_channels(plane: PlaneRef | VolumeRef, wanted: Sequence[int | str]) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ from sketchscale.io.parts import put_arrays
 from sketchscale.io.planes import read_plane
 from sketchscale.io.store import is_local, join_address
 from sketchscale.io.user_files import list_names
-from sketchscale.prediction.predictor import Recipe
+from sketchscale.prediction.backend import Recipe
 from sketchscale.reports.sheet import Crop, contact_sheet
 from sketchscale.synthesis.layouts import pixels_of_points
 from sketchscale.synthesis.model import Synthesis, copy_synthesis, load_synthesis, synthesis_sha256

@@ -133,20 +133,23 @@ def _input_checks(run: _Run) -> Iterator[dict[str, Any]]:
     place = json.loads(run.fingerprint.get("plane", "[]"))
     if run.fingerprint.get("input") == run.image.identity():
         yield run.check(what, True, "yes")
-    elif len(place) != 2 or run.result.get("metadata") != run.image.metadata_digest():
+    elif len(place) < 2 or run.result.get("metadata") != run.image.metadata_digest():
         yield run.check(what, False, "pixels or metadata were written since")
     else:
-        damage = _changed_input(run, dict(place[0]), place[1])
+        damage = _changed_input(run, dict(place[-2]), place[-1])
         yield run.check(what, not damage, damage[0] if damage else "its files were, pixels and metadata are the same")
 
 
 def _changed_input(run: _Run, index: dict[str, int], channels: Sequence[int]) -> list[str]:
     """Blocks whose pixels are not those that the first stage read; all, where it did not note them."""
-    plane = run.image.plane(t=index.get("t"), z=index.get("z"))
-    plan = plan_histogram(plane, json.loads(run.fingerprint["block"]), channels)
+    block = json.loads(run.fingerprint["block"])
+    plane = (
+        run.image.plane(t=index.get("t"), z=index.get("z")) if len(block) == 2 else run.image.volume(t=index.get("t"))
+    )
+    plan = plan_histogram(plane, block, channels)
     read, found = run.ledger.finished(plan.stage), run.runner.run(plan)
     return [
-        f"{plane.array}, {task.box}: other pixels"
+        f"{run.image.array()}, {task.box}: other pixels"
         for task, block in zip(plan.tasks, found, strict=True)
         if block["checksum"] != _checksum(read.get(task.key))
     ]

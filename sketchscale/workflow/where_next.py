@@ -29,7 +29,9 @@ from sketchscale.engine.base import Event, Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.intensity import channel_ranges, normalize
-from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.prediction.backend import Recipe, load_backend, run_tiles
+from sketchscale.prediction.grid import pad_tile
 from sketchscale.prediction.places import (
     FLIPS,
     choose_places,
@@ -40,7 +42,6 @@ from sketchscale.prediction.places import (
     unflip_fields,
 )
 from sketchscale.prediction.plan import needs_of
-from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.segment_job import SegmentJob, flow_rule, prepare
 
@@ -131,7 +132,7 @@ class Source:
     """An image as the network reads it, and the network."""
 
     image: str
-    plane: PlaneRef
+    plane: PlaneRef | VolumeRef
     channels: tuple[int, ...]
     ranges: tuple[tuple[float, float], ...]
     model: str
@@ -187,7 +188,7 @@ def where_next(
         )
     with Runner(execution, on_event) as runner:
         jobs = [prepare(image, options.segment, execution) for image in images]
-        grids = [_grid(job.plane, sketch, options) for job, sketch in _paired(jobs, options.sketches)]
+        grids = [_grid(job.pixels, sketch, options) for job, sketch in _paired(jobs, options.sketches)]
         plan = _plan(jobs, sources_of(jobs, runner), grids, options)
         looks = runner.run(plan)
     return _ranked(plan, looks, grids, options)
@@ -205,10 +206,10 @@ def sources_of(jobs: Sequence[SegmentJob], runner: Runner) -> tuple[Source, ...]
 
 def _source(job: SegmentJob, runner: Runner) -> Source:
     config, rule = job.model.config, flow_rule(job.model, job.options, "where-next")
-    ranges = channel_ranges(runner.run, job.plane, job.block, job.channels, low=config.low, high=config.high)
+    ranges = channel_ranges(runner.run, job.pixels, job.block, job.channels, low=config.low, high=config.high)
     return Source(
         image=job.image.address,
-        plane=job.plane,
+        plane=job.pixels,
         channels=job.channels,
         ranges=ranges,
         model=job.model_folder,
@@ -226,12 +227,13 @@ class _Grid:
     free: tuple[Box, ...]
 
 
-def _grid(plane: PlaneRef, sketch: str | None, options: NextOptions) -> _Grid:
+def _grid(plane: PlaneRef | VolumeRef, sketch: str | None, options: NextOptions) -> _Grid:
     sides = [min(options.size, n) for n in plane.shape]
     tiles = (tile.write for tile in tile_cover(plane.shape, sides))
     boxes = [box for box in tiles if all(2 * n >= side for n, side in zip(box.shape, sides, strict=True))]
+    y, x = plane.shape[-2:]
     drawn = (
-        set(_drawn(open_sketch_file(sketch, shape=plane.shape, reading=options.reading).sketch, boxes))
+        set(_drawn(open_sketch_file(sketch, shape=(y, x), reading=options.reading).sketch, boxes))
         if sketch is not None
         else set()
     )
@@ -294,19 +296,12 @@ def look_at_box(task: BoxTask, config: LookConfig) -> Json:
 def see(source: Source, box: Box, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Normalised pixels (c, y, x) of a box of at most `size` px, and its fields through each flip, (flips, 3, y, x)."""
     read = box.grow(_MARGIN).clip(source.plane.shape)
-    tile = pad_tile(read_plane(source.plane, read, source.channels), _tile_side(size))
-    model = load_network(source.model, source.model_sha256, source.recipe)
+    side = _tile_side(size)
+    tile = pad_tile(read_plane(source.plane, read, source.channels), (side, side))
+    backend = load_backend(source.model, source.model_sha256, source.recipe)
     inner = (slice(None), *box.relative_to(read.start).slices)
-    views = []
-    for flip in FLIPS:
-        batch = [flip_tile(tile, flip)] * source.recipe.batch
-        views.append(unflip_fields(run_tiles(model, source.recipe, batch, source.ranges)[0], flip)[inner])
-    if not all(np.isfinite(view).all() for view in views):
-        raise InputError.of(
-            found=f"{source.image}: the network's output in box {box} is not finite",
-            expected="finite fields",
-            fix="use another model, or --precision float32",
-        )
+    fields = run_tiles(backend, [flip_tile(tile, flip) for flip in FLIPS], source.ranges)
+    views = [unflip_fields(seen, flip)[inner] for seen, flip in zip(fields, FLIPS, strict=True)]
     return normalize(tile[inner], source.ranges), np.stack(views)
 
 

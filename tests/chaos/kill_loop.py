@@ -115,8 +115,7 @@ def _main() -> None:
     import sketchscale.workflow.classify
     import sketchscale.workflow.convert
     import sketchscale.workflow.measure
-    import sketchscale.workflow.segment
-    import sketchscale.workflow.volume  # noqa: F401  all that the commands import later
+    import sketchscale.workflow.segment  # noqa: F401  all that the commands import later
 
     loop = Loop(**json.loads(sys.argv[1]))
     image = _fresh(loop)

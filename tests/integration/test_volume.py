@@ -14,8 +14,8 @@ from sketchscale.engine import open_engine
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.follow import follow_flow
+from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import integrate, integrate_stored, plan_outline
 from sketchscale.integration.region import region_of
 from sketchscale.integration.sinks import link_sinks

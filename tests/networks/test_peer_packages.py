@@ -24,7 +24,7 @@ from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.networks.export import save_peer
 from sketchscale.networks.peers import load_peer, network_of, read_checkpoint
-from sketchscale.workflow.arrays import predict_array
+from sketchscale.workflow.arrays import fields_of_array
 from tests.networks.test_adapt import start
 from tests.pipeline import draw_nuclei
 
@@ -179,5 +179,5 @@ def test_a_grey_image_gets_the_fields_of_the_programs_network_on_the_same_tile(t
         expected = network(torch.from_numpy(tile.astype(np.float32))[None])[0][0]
         expected[:2] /= 5
     model = load_peer(tmp_path / "cyto_random")
-    fields = predict_array(pixels, model, SegmentOptions(model=str(tmp_path / "cyto_random")))
+    fields = fields_of_array(pixels, model, SegmentOptions(model=str(tmp_path / "cyto_random")))
     np.testing.assert_allclose(fields, expected.half().numpy(), rtol=2e-3, atol=1e-5)

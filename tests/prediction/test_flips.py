@@ -7,7 +7,7 @@ import torch
 
 from sketchscale.errors import InputError
 from sketchscale.networks import NetworkConfig, create_network
-from sketchscale.prediction.predictor import Recipe, mean_over_flips
+from sketchscale.prediction.backend import Recipe, mean_over_flips
 
 BATCH = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -45,6 +45,18 @@ def test_a_mirrored_tile_gives_mirrored_fields(flips: int, swap: bool, up: bool,
     torch.testing.assert_close(mirrored, turned(plain, up=up, left=left, swap=swap), atol=1e-5, rtol=1e-4)
     # the control: one look at the tile does not
     assert not torch.allclose(alone[1], turned(alone[0], up=up, left=left, swap=swap), atol=1e-3)
+
+
+@pytest.mark.parametrize("flips", [4, 8])
+def test_a_volume_is_mirrored_within_its_sections(flips: int) -> None:
+    volume = torch.randn(1, 1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+
+    def sections(batch: torch.Tensor) -> torch.Tensor:
+        """The gradient of every section, and a flow along z that no mirror changes."""
+        fields = torch.stack([gradient(batch[:, :, z])[:, :3] for z in range(batch.shape[2])], 2)
+        return torch.cat([batch, fields], 1)
+
+    torch.testing.assert_close(mean_over_flips(sections, volume, flips), sections(volume))
 
 
 def test_other_numbers_of_flips_are_refused() -> None:

@@ -17,7 +17,7 @@ from sketchscale.errors import UnknownKindWarning
 from sketchscale.io.groups import read_attributes
 from sketchscale.networks.checkpoint import load_model, save_model
 from sketchscale.networks.kind import Kind
-from sketchscale.workflow.arrays import predict_array, segment_anything, segment_array
+from sketchscale.workflow.arrays import fields_of_array, segment_anything, segment_array
 from sketchscale.workflow.kinds import array_statistics, kind_warning
 from sketchscale.workflow.report import write_report
 from sketchscale.workflow.segment import segment
@@ -31,7 +31,7 @@ NONE = Kind(brightness=((1.0, 1.0),), undecided=(0.0, 0.0), short_flow=(0.0, 0.0
 def that_knows(model: str, folder: Path, kind: Kind) -> str:
     """The same weights, read so that random fields have some short flow and some undecided background, not all."""
     loaded = load_model(model)
-    fields = predict_array(draw_nuclei(SHAPE)[None], loaded, SegmentOptions(model=model)).astype(np.float64)
+    fields = fields_of_array(draw_nuclei(SHAPE)[None], loaded, SegmentOptions(model=model)).astype(np.float64)
     length = float(np.median(np.hypot(fields[0], fields[1])))
     outside = float(np.quantile(fields[2], 0.4)) - 0.5
     config = replace(loaded.config, kind=kind, flow_scale=2 * length, outside=outside)
@@ -52,7 +52,7 @@ def test_statistics_are_those_of_the_array_for_any_block_and_engine(
     pixels = draw_nuclei(SHAPE, seed=4).astype(np.float32)
     loaded = load_model(options.model)
     expected = array_statistics(
-        pixels[None], predict_array(pixels[None], loaded, options), loaded.config, options.rescale or 1.0
+        pixels[None], fields_of_array(pixels[None], loaded, options), loaded.config, options.rescale or 1.0
     )
     assert 0 < expected.undecided < 1
     assert 0 < expected.short_flow < 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from sketchscale.cli import run as run_command
-from sketchscale.config import ClassifyOptions, Execution, VolumeOptions
+from sketchscale.config import ClassifyOptions, Execution
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import whole
 from sketchscale.io.arrays import read_box, write_box
@@ -22,10 +22,10 @@ from sketchscale.workflow.classify_train import train_classes
 from sketchscale.workflow.count import count
 from sketchscale.workflow.measure import measure
 from sketchscale.workflow.report import write_report
+from sketchscale.workflow.segment import segment
 from sketchscale.workflow.verify import verify
-from sketchscale.workflow.volume import segment_volume
 from tests.oracles.solids import solid_features
-from tests.pipeline import draw_nuclei, draw_volume, store_image
+from tests.pipeline import draw_nuclei, draw_volume, store_image, volume_options
 from tests.workflow.finished import SERIAL, files_of
 from tests.workflow.killed import run_killed
 from tests.workflow.test_volume import make_volume_model, store_volume
@@ -203,7 +203,7 @@ def test_two_kinds_of_balls_are_told_apart_counted_painted_and_shown(tmp_path: P
 def test_a_volume_that_was_segmented_is_measured_verified_and_shown(tmp_path: Path) -> None:
     model = make_volume_model(tmp_path / "model", 3)
     address = store_volume(tmp_path / "v.zarr", draw_volume((12, 20, 20)), depth=1.5)
-    n = segment_volume(address, VolumeOptions(model=model), SERIAL).n
+    n = segment(address, volume_options(model=model), SERIAL).n
     assert measure(address, "nuclei", SERIAL).n == n
     assert {check["check"]: check["ok"] for check in verify(address)}["tables/nuclei: volumes add up"]
     page = Path(write_report([address], "nuclei", str(tmp_path / "page.html"))).read_text()

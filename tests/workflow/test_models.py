@@ -15,7 +15,7 @@ from sketchscale.config import SegmentOptions
 from sketchscale.errors import InputError
 from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import load_model
-from sketchscale.workflow.arrays import open_view, predict_array, segment_array
+from sketchscale.workflow.arrays import fields_of_array, open_view, segment_array
 from sketchscale.workflow.segment_job import integration_config
 from tests.oracles.cpnet import forward, random_state
 from tests.pipeline import draw_nuclei, store_image
@@ -60,7 +60,7 @@ def test_a_cellpose_file_segments_a_grey_image_to_its_own_fields_and_their_label
     expected = cellpose_fields(pixels, cellpose)
     median = float(np.median(expected[2]))  # random weights know no threshold
     options = SegmentOptions(model=str(cellpose), min_size=1, threshold=median)
-    fields = predict_array(pixels[None], load_model(cellpose), options)
+    fields = fields_of_array(pixels[None], load_model(cellpose), options)
     np.testing.assert_allclose(fields, expected, rtol=2e-3, atol=2e-4)
 
     image = store_image(tmp_path / "image.zarr", pixels)
@@ -73,14 +73,14 @@ def test_a_cellpose_file_segments_a_grey_image_to_its_own_fields_and_their_label
 
 def test_control_without_the_scale_the_fields_are_others(cellpose: Path) -> None:
     pixels = draw_nuclei((224, 224))
-    fields = predict_array(pixels[None], load_model(cellpose), SegmentOptions(model=str(cellpose)))
+    fields = fields_of_array(pixels[None], load_model(cellpose), SegmentOptions(model=str(cellpose)))
     assert np.abs(fields[:2] * 5 - cellpose_fields(pixels, cellpose)[:2]).max() > 0.1
 
 
 def test_channels_that_may_be_absent_are_zero(cellpose: Path) -> None:
     model, options = load_model(cellpose), SegmentOptions(model=str(cellpose))
     two = np.stack([draw_nuclei((64, 64), seed) for seed in (0, 1)])
-    both, one = predict_array(two, model, options), predict_array(two[:1], model, options)
+    both, one = fields_of_array(two, model, options), fields_of_array(two[:1], model, options)
     assert not np.array_equal(both, one)
 
 

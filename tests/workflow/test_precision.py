@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from sketchscale.config import ClassifyOptions, Execution, SegmentOptions, VolumeOptions
+from sketchscale.config import ClassifyOptions, Execution, SegmentOptions
 from sketchscale.errors import InputError, ResumeError
 from sketchscale.io.ledger import stored_fingerprint
 from sketchscale.networks import precision
@@ -33,8 +33,7 @@ from sketchscale.workflow.segment_job import recipe_of
 from sketchscale.workflow.synthesize import synthesize_train
 from sketchscale.workflow.synthesize_generate import GenerateOptions, generate
 from sketchscale.workflow.train import train
-from sketchscale.workflow.volume import segment_volume
-from tests.pipeline import draw_nuclei, draw_volume, store_image
+from tests.pipeline import draw_nuclei, draw_volume, store_image, volume_options
 from tests.synthesis.tiny import stored_synthesis
 from tests.workflow.finished import files_of
 from tests.workflow.test_synthesize import image_and_points
@@ -100,12 +99,12 @@ def test_the_two_precisions_do_not_give_the_same_bytes(tmp_path: Path, model: st
 
 def test_a_volume_goes_on_in_the_precision_that_it_began_with(tmp_path: Path, model: str, says: Says) -> None:
     image = store_volume(tmp_path / "volume.zarr", draw_volume((12, 40, 40)))
-    options = VolumeOptions(model=model)
+    options = volume_options(model=model)
     says("bfloat16")
-    segment_volume(image, options, SERIAL)
+    segment(image, options, SERIAL)
     before = labels_of(image)
     says("float32")
-    segment_volume(image, options, AGAIN)
+    segment(image, options, AGAIN)
     assert (recorded(image, "segment-nuclei"), labels_of(image)) == ("bfloat16", before)
 
 

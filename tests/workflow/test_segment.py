@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from sketchscale.geometry import whole
 from sketchscale.io.arrays import read_box
 from sketchscale.io.image import open_image
 from sketchscale.networks.checkpoint import load_model, save_model
-from sketchscale.workflow.arrays import predict_array, segment_array
+from sketchscale.workflow.arrays import fields_of_array, segment_array
 from sketchscale.workflow.segment import plan_segment, segment
 from sketchscale.workflow.segment_job import integration_config
 from sketchscale.workflow.verify import verify
-from sketchscale.workflow.volume import segment_volume
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.killed import NEVER, run_killed
 
@@ -89,7 +87,7 @@ def with_diameter(model: str, folder: Path) -> str:
 def test_zero_is_a_threshold_and_not_the_lack_of_one(model: str) -> None:
     pixels = draw_nuclei((70, 70))
     zero, own = (segment_array(pixels, SegmentOptions(model=model, threshold=t, min_size=0)) for t in (0.0, None))
-    fields = predict_array(pixels[None], load_model(model), SegmentOptions(model=model))
+    fields = fields_of_array(pixels[None], load_model(model), SegmentOptions(model=model))
     assert (zero > 0).sum() == (fields[2] > 0).sum() != (own > 0).sum()
 
 
@@ -213,7 +211,6 @@ def test_how_ends_join_is_the_models_unless_an_option_says_otherwise() -> None:
             replace(model.config, **wrong)
 
 
-@pytest.mark.parametrize("work", [segment, segment_volume])
-def test_a_share_of_a_gpu_for_a_network_on_the_processor_is_refused(image: str, work: Callable[..., object]) -> None:
+def test_a_share_of_a_gpu_for_a_network_on_the_processor_is_refused(image: str) -> None:
     with pytest.raises(InputError, match=r"--gpus-per-worker 0\.5 with --device cpu; .* --device cuda"):
-        work(image, execution=Execution(engine="serial", gpus_per_worker=0.5))
+        segment(image, execution=Execution(engine="serial", gpus_per_worker=0.5))

@@ -12,20 +12,19 @@ import pytest
 import torch
 
 from sketchscale.cli import run
-from sketchscale.config import Execution, SegmentOptions, VolumeOptions
+from sketchscale.config import Execution, SegmentOptions
 from sketchscale.errors import InputError
 from sketchscale.integration.watershed.config import WatershedConfig
 from sketchscale.networks.checkpoint import ModelConfig, load_model, save_model
 from sketchscale.networks.export import save_peer
-from sketchscale.prediction.predictor import mean_over_flips
-from sketchscale.workflow.arrays import predict_array, segment_array
+from sketchscale.prediction.backend import mean_over_flips
+from sketchscale.workflow.arrays import fields_of_array, segment_array
 from sketchscale.workflow.calibrate import calibrate
 from sketchscale.workflow.segment import plan_segment, segment
 from sketchscale.workflow.segment_job import integration_config
 from sketchscale.workflow.verify import verify
-from sketchscale.workflow.volume import segment_volume_array
 from sketchscale.workflow.where_next import NextOptions, where_next
-from tests.pipeline import draw_nuclei, store_image
+from tests.pipeline import draw_nuclei, store_image, volume_options
 from tests.workflow.test_segment import bytes_of, segmented, stored
 
 
@@ -37,7 +36,7 @@ def hover(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         given.network.head[2].weight[:2] *= 6  # so that v and h reach from -1 to 1
     config = replace(given.config, target="hover", threshold=0.5, diameter=9.0, min_size=6)
     save_model(folder, given.network, config, given.provenance)
-    m = predict_array(draw_nuclei((130, 200))[None], load_model(folder), SegmentOptions(model=folder))[2]
+    m = fields_of_array(draw_nuclei((130, 200))[None], load_model(folder), SegmentOptions(model=folder))[2]
     threshold = round(float(np.quantile(m.astype(np.float64), 0.6)), 4)
     save_model(folder, given.network, replace(config, threshold=threshold), given.provenance)
     return folder
@@ -112,7 +111,7 @@ def test_mirrored_copies_agree_where_the_network_is_even_handed(hover: str, flip
 def test_fields_are_maps_and_a_probability_at_any_scale(hover: str) -> None:
     pixels, model = draw_nuclei((70, 90))[None], load_model(hover)
     for given in ({}, {"rescale": 0.5}, {"rescale": 2.0}):
-        fields = predict_array(pixels, model, SegmentOptions(model=hover, **given))
+        fields = fields_of_array(pixels, model, SegmentOptions(model=hover, **given))
         assert np.abs(fields[:2]).max() <= 1
         assert 0 <= fields[2].min() < fields[2].max() <= 1
         assert integration_config(model, SegmentOptions(model=hover, **given)).threshold == model.config.threshold
@@ -153,7 +152,7 @@ def test_what_reads_flow_refuses_such_a_model_in_one_line(image: str, hover: str
     with pytest.raises(InputError, match="gives h/v maps; expected: flow, for where-next"):
         where_next([image], NextOptions(segment=SegmentOptions(model=hover)))
     with pytest.raises(InputError, match="gives h/v maps; expected: flow, for volumes"):
-        segment_volume_array(np.zeros((3, 40, 40), np.uint8), VolumeOptions(model=hover))
+        segment_array(np.zeros((3, 40, 40), np.uint8), volume_options(model=hover))
     with pytest.raises(InputError, match="target hover; expected: flow and distance"):
         save_peer(model, tmp_path / "peer", kind="omnipose")
     assert calibrate(model, []) is model

@@ -14,7 +14,7 @@ import pytest
 from scipy import ndimage
 
 from sketchscale.cli import run as run_command
-from sketchscale.config import Execution, VolumeOptions
+from sketchscale.config import Execution
 from sketchscale.errors import InputError, OutputExistsError, QualityError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import read_box, write_box
@@ -23,11 +23,12 @@ from sketchscale.io.new_images import commit_image, create_image
 from sketchscale.metrics import score_labels
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import ModelConfig, load_model, save_model
+from sketchscale.workflow.arrays import fields_of_array, segment_array
 from sketchscale.workflow.evaluate import evaluate
+from sketchscale.workflow.segment import plan_segment, segment
 from sketchscale.workflow.verify import verify
-from sketchscale.workflow.volume import plan_volume, predict_volume_array, segment_volume, segment_volume_array
 from tests.integration.volumes import ellipsoid_labels
-from tests.pipeline import draw_volume
+from tests.pipeline import draw_volume, volume_options
 from tests.workflow.killed import NEVER, run_killed
 
 SHAPE = (20, 36, 40)
@@ -61,7 +62,7 @@ def make_volume_model(folder: Path, dim: int) -> str:
     config = ModelConfig(network=shape, threshold=0.0, min_size=6, tile=32, overlap=8)
     network = create_network(shape, seed=4).eval()
     save_model(folder, network, config, {})
-    fields = predict_volume_array(draw_volume(SHAPE)[None], load_model(folder), VolumeOptions(model=str(folder)))
+    fields = fields_of_array(draw_volume(SHAPE)[None], load_model(folder), volume_options(model=str(folder)))
     threshold = round(float(np.quantile(fields[3].astype(float), 0.8)), 4)
     save_model(folder, network, replace(config, threshold=threshold), {})
     return str(folder)
@@ -100,9 +101,9 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_blocks_engines_and_workers_do_not_change_a_byte(
     volume: str, models: dict[int, str], dim: int, execution: Execution
 ) -> None:
-    options = VolumeOptions(model=models[dim])
-    result = segment_volume(volume, options, execution)
-    expected = segment_volume_array(draw_volume(SHAPE), options)
+    options = volume_options(model=models[dim])
+    result = segment(volume, options, execution)
+    expected = segment_array(draw_volume(SHAPE), options)
     np.testing.assert_array_equal(stored(volume), expected)
     np.testing.assert_array_equal(stored(volume, 1), expected[:, ::2, ::2])
     assert result.n == expected.max() > 4
@@ -114,13 +115,13 @@ def test_sections_far_apart_are_read_from_the_file_or_said(tmp_path: Path, model
     voxels = draw_volume((9, 36, 24))
     known = store_volume(tmp_path / "known.zarr", voxels, depth=2.5)
     unknown = store_volume(tmp_path / "unknown.zarr", voxels)
-    options = VolumeOptions(model=models[2], anisotropy=2.5)
-    expected = segment_volume_array(voxels, options)
-    segment_volume(known, VolumeOptions(model=models[2]), Execution(block=64))
-    segment_volume(unknown, options, Execution(block=512))
+    options = volume_options(model=models[2], anisotropy=2.5)
+    expected = segment_array(voxels, options)
+    segment(known, volume_options(model=models[2]), Execution(block=64))
+    segment(unknown, options, Execution(block=512))
     np.testing.assert_array_equal(stored(known), expected)
     np.testing.assert_array_equal(stored(unknown), expected)
-    assert not np.array_equal(expected, segment_volume_array(voxels, VolumeOptions(model=models[2])))
+    assert not np.array_equal(expected, segment_array(voxels, volume_options(model=models[2])))
     labels = open_image(known).label_image("nuclei").metadata
     assert (labels.order, labels.levels[0].scale, labels.levels[1].scale) == ("zyx", (2.5, 1, 1), (2.5, 2, 2))
 
@@ -129,44 +130,44 @@ def test_sections_far_apart_are_read_from_the_file_or_said(tmp_path: Path, model
 def test_channels_and_versions_are_those_of_the_image(tmp_path: Path, models: dict[int, str], version: str) -> None:
     voxels = np.stack([draw_volume((6, 24, 20), seed) for seed in (0, 1)])
     address = store_volume(tmp_path / "v.zarr", voxels, version=version)
-    options = VolumeOptions(model=models[2])
+    options = volume_options(model=models[2])
     with pytest.raises(InputError, match="2 channels"):
-        segment_volume(address, options)
-    segment_volume(address, replace(options, channels=(1,)), Execution(block=64))
-    np.testing.assert_array_equal(stored(address), segment_volume_array(voxels[1], options))
+        segment(address, options)
+    segment(address, replace(options, channels=(1,)), Execution(block=64))
+    np.testing.assert_array_equal(stored(address), segment_array(voxels[1], options))
     assert open_image(address).label_image("nuclei").metadata.version == version
 
 
 def test_a_dry_run_lists_the_stages_and_writes_nothing(volume: str, models: dict[int, str]) -> None:
     before = bytes_of(Path(volume))
-    lines = plan_volume(volume, VolumeOptions(model=models[2]), Execution(block=64))
+    lines = plan_segment(volume, volume_options(model=models[2]), Execution(block=64))
     assert [line.stage for line in lines] == ["histogram", "predict", "blend", "outline", "relabel"]
     assert all(line.tasks > 1 and line.task_mb > 0 for line in lines)
     with pytest.raises(InputError, match="memory"):
-        segment_volume(volume, VolumeOptions(model=models[2]), Execution(memory_gb=0.001))
+        segment(volume, volume_options(model=models[2]), Execution(memory_gb=0.001))
     assert bytes_of(Path(volume)) == before
 
 
 def test_what_a_volume_cannot_have_is_refused_in_one_line(tmp_path: Path, volume: str, models: dict[int, str]) -> None:
-    for wrong in ({"z": 3}, {"diameter": 9.0}, {"method": "euler"}):
+    for wrong in ({"z": 3}, {"method": "euler"}):
         with pytest.raises(InputError, match=f"leave out --{next(iter(wrong))}"):
-            segment_volume(volume, VolumeOptions(model=models[2], **wrong))
+            segment(volume, volume_options(model=models[2], **wrong))
     flat = create_image(str(tmp_path / "flat.zarr"), (8, 8), "yx", "uint8", (8, 8), levels=1)
     write_box(flat[0], Box((0, 0), (8, 8)), np.eye(8, dtype=np.uint8))
     commit_image(str(tmp_path / "flat.zarr"))
     with pytest.raises(InputError, match="axes that end with zyx"):
-        segment_volume(str(tmp_path / "flat.zarr"), VolumeOptions(model=models[2]))
-    segment_volume(volume, VolumeOptions(model=models[2]), Execution(block=512))
+        segment(str(tmp_path / "flat.zarr"), volume_options(model=models[2]))
+    segment(volume, volume_options(model=models[2]), Execution(block=512))
     with pytest.raises(OutputExistsError, match="--overwrite"):
-        segment_volume(volume, VolumeOptions(model=models[2]))
+        segment(volume, volume_options(model=models[2]))
     with pytest.raises(InputError, match="not empty"):
-        segment_volume_array(np.zeros((2, 3)), VolumeOptions(model=models[2]))
+        segment_array(np.zeros((2, 3)), volume_options(model=models[2]))
 
 
 def test_labels_damaged_before_the_audit_are_not_committed(
     volume: str, models: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sketchscale.workflow import volume as work
+    from sketchscale.workflow import segment as work
 
     relabel = work.plan_relabel
 
@@ -175,7 +176,7 @@ def test_labels_damaged_before_the_audit_are_not_committed(
 
     monkeypatch.setattr(work, "plan_relabel", damaging)
     with pytest.raises(QualityError, match="seam audit, window"):
-        segment_volume(volume, VolumeOptions(model=models[2]), Execution(block=64, engine="serial"))
+        segment(volume, volume_options(model=models[2]), Execution(block=64, engine="serial"))
     assert not open_image(volume).labels
 
 
@@ -231,7 +232,7 @@ def blurred_nuclei(truth: npt.NDArray[np.int32], seed: int) -> npt.NDArray[np.ui
 def test_the_shipped_network_outlines_nuclei_in_space_by_orthogonal_planes(tmp_path: Path) -> None:
     truth = ellipsoid_labels((32, 80, 80), 14, seed=5, radius=(7, 11))
     address = store_volume(tmp_path / "nuclei.zarr", blurred_nuclei(truth, 0), chunk=64)
-    segment_volume(address)
+    segment(address, volume_options())
     scores = score_labels(truth, stored(address)).as_dict()
     assert scores["ap"]["0.5"] > 0.8, scores
     np.save(tmp_path / "truth.npy", truth)

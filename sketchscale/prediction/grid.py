@@ -1,11 +1,15 @@
-"""Tile grids over any number of axes, their blending, and batches of 3-D tiles through a network.
+"""One tile grid per image, and the weights with which overlapping tiles sum to one; any number of axes.
 
-blend.py and predictor.py for volumes and for oblong planes.
+    tile 0   ├──────────────┤            the grid starts at pixel 0 and steps by tile - overlap; it depends on the
+    tile 1            ├──────────────┤   image and the model, never on chunks, blocks or workers
+    weight   ▔▔▔▔▔▔▔▔▔▔╲╱▔▔▔▔▔▔▔╲╱▔▔▔    linear ramps over the overlap; 1 where a tile has no neighbour
 
-The grid of blend.py is square; a plane of 40 sections by 2000 px would be padded to 512 by 2048. Here each axis has a
-tile of its own: the model's, or less where the array is shorter, in multiples of the network's stride.
+A tile that reaches past the image is padded by mirroring (`symmetric`), so every tile has one shape.
 
-    grids anchored at 0, linear ramps over the overlap, tiles added in raster order: exact at any block, as in blend.py
+A block gathers every tile that covers it and adds them in raster order. A pixel's sum therefore has the same terms in
+the same order whatever the block, and is the same to the bit.
+
+Source: ours.
 """
 
 from __future__ import annotations
@@ -19,23 +23,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
 
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
-from sketchscale.intensity import normalize
-from sketchscale.networks.checkpoint import Model
-from sketchscale.prediction.blend import axis_weights
-from sketchscale.prediction.predictor import Recipe, running
 
-__all__ = ["VoxelGrid", "blend_voxels", "fit_grid", "pad_voxels", "run_voxels"]
+__all__ = ["TileGrid", "axis_weights", "blend_box", "pad_tile", "shortened", "tile_grid"]
 
 Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VoxelGrid:
+class TileGrid:
     """The network's tiles over an array.
 
     Attributes:
@@ -51,7 +49,7 @@ class VoxelGrid:
     def __post_init__(self) -> None:
         if any(t < 1 or not 0 <= o <= t // 2 for t, o in zip(self.tile, self.overlap, strict=True)):
             raise InputError.of(
-                found=f"tiles of {self.tile} with overlap {self.overlap}",
+                found=f"tiles of {self.tile} px with overlap {self.overlap} px",
                 expected="an overlap of at most half a tile",
                 fix="change --tile or --overlap",
             )
@@ -83,26 +81,40 @@ class VoxelGrid:
             yield functools.reduce(lambda place, i: place * i[1] + i[0], zip(index, self.counts, strict=True), 0)
 
 
-def fit_grid(shape: Sequence[int], tile: int, overlap: int, stride: int) -> VoxelGrid:
+def tile_grid(shape: Sequence[int], tile: int, overlap: int, stride: int) -> TileGrid:
     """The grid of a model over an array; depends on nothing else.
 
     Args:
         tile, overlap: of the model, along every axis.
-        stride: of the network; a shortened tile is a multiple of it, and at least twice as long.
+        stride: of the network, which the tile is a multiple of.
 
-    >>> fit_grid((10, 300), 128, 64, 8)
-    VoxelGrid(shape=(10, 300), tile=(16, 128), overlap=(8, 64))
+    Raises:
+        InputError: it is not.
     """
-    if tile % stride:
-        raise InputError.of(found=f"a tile of {tile} px", expected=f"a multiple of {stride}", fix="change --tile")
-    fitted = tuple(min(tile, stride * max(2, -(-n // stride))) for n in shape)
-    return VoxelGrid(shape=tuple(shape), tile=fitted, overlap=tuple(min(overlap, t // 2) for t in fitted))
+    if tile < 16 or tile % stride:
+        raise InputError.of(
+            found=f"a tile of {tile} px", expected=f"at least 16 px, a multiple of {stride}", fix="change --tile"
+        )
+    return TileGrid(shape=tuple(shape), tile=(tile,) * len(shape), overlap=(overlap,) * len(shape))
 
 
-def pad_voxels(pixels: npt.NDArray[Any], tile: Sequence[int]) -> npt.NDArray[Any]:
+def shortened(grid: TileGrid, stride: int) -> TileGrid:
+    """The same with shorter tiles where the array is shorter: multiples of the stride, at least twice as long.
+
+    A section of 40 planes by 2000 px is padded to 40 by 512, not to 512 by 512.
+
+    >>> shortened(tile_grid((10, 300), 128, 64, 8), 8)
+    TileGrid(shape=(10, 300), tile=(16, 128), overlap=(8, 64))
+    """
+    tile = tuple(min(t, stride * max(2, -(-n // stride))) for n, t in zip(grid.shape, grid.tile, strict=True))
+    overlap = tuple(min(o, t // 2) for o, t in zip(grid.overlap, tile, strict=True))
+    return TileGrid(shape=grid.shape, tile=tile, overlap=overlap)
+
+
+def pad_tile(pixels: npt.NDArray[Any], tile: Sequence[int]) -> npt.NDArray[Any]:
     """Mirror the last axes of what the array's far ends cut to the size of a tile.
 
-    >>> pad_voxels(np.array([[[1, 2]]]), (1, 5))[0, 0]
+    >>> pad_tile(np.array([[[1, 2]]]), (1, 5))[0, 0]
     array([1, 2, 2, 1, 1])
     """
     leading = pixels.ndim - len(tile)
@@ -110,7 +122,22 @@ def pad_voxels(pixels: npt.NDArray[Any], tile: Sequence[int]) -> npt.NDArray[Any
     return np.pad(pixels, missing, mode="symmetric")
 
 
-def blend_voxels(grid: VoxelGrid, box: Box, read: Callable[[int, Box], npt.NDArray[np.floating]]) -> Float32:
+def axis_weights(index: int, count: int, tile: int, overlap: int) -> Float32:
+    """Weights along one axis of the tile at `index` of `count`; neighbours' ramps sum to one.
+
+    >>> axis_weights(0, 2, 4, 2)
+    array([1.  , 1.  , 0.75, 0.25], dtype=float32)
+    """
+    weights = np.ones(tile, np.float32)
+    ramp = (np.arange(overlap, dtype=np.float32) + np.float32(0.5)) / np.float32(max(overlap, 1))
+    if index > 0:
+        weights[:overlap] = ramp
+    if index < count - 1:
+        weights[tile - overlap :] = np.float32(1) - ramp
+    return weights
+
+
+def blend_box(grid: TileGrid, box: Box, read: Callable[[int, Box], npt.NDArray[np.floating]]) -> Float32:
     """The blended fields of a box.
 
     Args:
@@ -135,25 +162,3 @@ def blend_voxels(grid: VoxelGrid, box: Box, read: Callable[[int, Box], npt.NDArr
     if result is None:
         raise InputError(f"box {box} is empty or outside an array of {grid.shape}")
     return result
-
-
-def run_voxels(
-    model: Model, recipe: Recipe, tiles: Sequence[npt.NDArray[Any]], ranges: Sequence[tuple[float, float]]
-) -> npt.NDArray[np.float16]:
-    """Fields of a batch of 3-D tiles: `predictor.run_tiles` for a network of three dimensions.
-
-    Args:
-        tiles: each (c, z, y, x), the image's own values; channels that the model allows to be absent count as 0.
-        ranges: (low, high) of each channel over the whole volume.
-
-    Returns:
-        (tile, 4, z, y, x) float16: flow z, y, x, distance.
-    """
-    absent = model.config.network.channels - len(ranges)
-    voxels = torch.from_numpy(np.stack([normalize(tile, ranges) for tile in tiles]))
-    voxels = functional.pad(voxels, (0, 0, 0, 0, 0, 0, 0, absent))
-    with running(recipe):
-        output = model.network(voxels.to(recipe.device))[:, :4].float()
-        output[:, :3] /= model.config.flow_scale
-        half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
-    return half

@@ -1,10 +1,10 @@
-"""One batch of tiles through the network: pad, normalise, run.
+"""Tiles through a network: the one way in which every part of the system runs one.
 
 The recipe (device, precision, batch, threads) is part of the result's provenance, because another number of threads or
 another batch changes the last bits of a convolution. With the recipe fixed, the output of a tile depends on the tile's
 pixels only: the default network has no style vector, and a batch is always the same consecutive tiles.
 
-A worker keeps the network between tasks (`load_network` is cached), so that weights are read once per worker. Where an
+A worker keeps the network between tasks (`load_backend` is cached), so that weights are read once per worker. Where an
 engine lets some tasks of a worker overlap, they take turns at the network (engine/turns.py): one reads, one runs it,
 one writes.
 """
@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,16 @@ from sketchscale.intensity import normalize
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.networks.precision import autocast
 
-__all__ = ["Recipe", "load_network", "pad_tile", "run_tiles", "running"]
+__all__ = [
+    "Backend",
+    "Recipe",
+    "TorchBackend",
+    "check_device",
+    "load_backend",
+    "mean_over_flips",
+    "run_tiles",
+    "running",
+]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -67,8 +77,8 @@ class Recipe:
 _LOADING = threading.Lock()
 
 
-def load_network(folder: str, sha256: str, recipe: Recipe) -> Model:
-    """The model on its device, read once per worker, whatever the number of its threads.
+def load_backend(folder: str, sha256: str, recipe: Recipe) -> TorchBackend:
+    """The model on its device, ready to run; read once per worker, whatever the number of its threads.
 
     Raises:
         InputError: the folder's weights are not those of the plan (`sha256`).
@@ -79,7 +89,7 @@ def load_network(folder: str, sha256: str, recipe: Recipe) -> Model:
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(folder: str, sha256: str, recipe: Recipe) -> Model:
+def _loaded(folder: str, sha256: str, recipe: Recipe) -> TorchBackend:
     model = load_model(folder)
     if model.sha256 != sha256:
         raise InputError.of(
@@ -91,7 +101,7 @@ def _loaded(folder: str, sha256: str, recipe: Recipe) -> Model:
     model.network.to(recipe.device)
     if model.config.network.dim == 2:
         model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
+    return TorchBackend(model=model, recipe=recipe)
 
 
 def check_device(device: str) -> None:
@@ -109,40 +119,79 @@ def check_device(device: str) -> None:
         raise SetupError(f"device {device!r} is absent; expected: one of {', '.join(present)}; to fix: change --device")
 
 
-def pad_tile(pixels: npt.NDArray[np.generic], tile: int) -> npt.NDArray[np.generic]:
-    """Mirror a tile that the image's far edges cut, (c, y, x), to full size.
+class Backend(Protocol):
+    """What runs a network over batches of tiles; torch is the only one yet."""
 
-    >>> pad_tile(np.array([[[1, 2]]]), 4)[0, 0]
-    array([1, 2, 2, 1])
-    """
-    missing = [(0, 0)] + [(0, tile - n) for n in pixels.shape[1:]]
-    return np.pad(pixels, missing, mode="symmetric")
+    @property
+    def batch(self) -> int:
+        """Tiles of a call."""
+        ...
+
+    def run(self, tiles: Float32) -> npt.NDArray[np.float16]:
+        """Fields of one batch.
+
+        Args:
+            tiles: (batch, c, *tile), normalised.
+
+        Returns:
+            (batch, axes + 1, *tile) float16: flow along each axis, distance in px; or v, h, m.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchBackend:
+    """A model that torch runs by a recipe; channels that the model allows to be absent count as 0."""
+
+    model: Model
+    recipe: Recipe
+
+    @property
+    def batch(self) -> int:
+        return self.recipe.batch
+
+    def run(self, tiles: Float32) -> npt.NDArray[np.float16]:
+        config = self.model.config
+        axes = config.network.dim
+        absent = config.network.channels - tiles.shape[1]
+        pixels = functional.pad(torch.from_numpy(tiles), (0, 0) * axes + (0, absent))
+        layout = torch.channels_last if axes == 2 else torch.preserve_format
+        with running(self.recipe):
+            batch = pixels.to(self.recipe.device, memory_format=layout)
+            output = mean_over_flips(lambda seen: self.model.fields(self.model.network(seen)), batch, self.recipe.flips)
+            output[:, :axes] /= config.flow_scale
+            half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
+        return half
 
 
 def run_tiles(
-    model: Model,
-    recipe: Recipe,
-    tiles: Sequence[npt.NDArray[np.generic]],
-    ranges: Sequence[tuple[float, float]],
+    backend: Backend, tiles: Sequence[npt.NDArray[np.generic]], ranges: Sequence[tuple[float, float]]
 ) -> npt.NDArray[np.float16]:
-    """Fields of a batch of tiles.
+    """Fields of tiles: the one way in which a network is run over an image.
 
     Args:
-        tiles: each (c, tile, tile), the image's own values; channels that the model allows to be absent count as 0.
+        tiles: each (c, *tile), the image's own values; the last one fills the last batch.
         ranges: (low, high) of each channel over the whole image; see `intensity`.
 
     Returns:
-        (batch, 3, tile, tile) float16: flow y, flow x, distance in px; or v, h, m.
+        (tiles, axes + 1, *tile) float16.
+
+    Raises:
+        InputError: the network's output is not finite.
     """
-    absent = model.config.network.channels - len(ranges)
-    pixels = torch.from_numpy(np.stack([normalize(tile, ranges) for tile in tiles]))
-    pixels = functional.pad(pixels, (0, 0, 0, 0, 0, absent))
-    with running(recipe):
-        batch = pixels.to(recipe.device, memory_format=torch.channels_last)
-        output = mean_over_flips(lambda seen: model.fields(model.network(seen)), batch, recipe.flips)
-        output[:, :2] /= model.config.flow_scale
-        half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
-    return half
+    found = []
+    for first in range(0, len(tiles), backend.batch):
+        group = [normalize(tile, ranges) for tile in tiles[first : first + backend.batch]]
+        group += [group[-1]] * (backend.batch - len(group))
+        found.append(backend.run(np.stack(group)))
+    fields = np.concatenate(found)[: len(tiles)]
+    if not np.isfinite(fields).all():
+        raise InputError.of(
+            found="an output of the network that is not finite",
+            expected="finite fields",
+            fix="use another model, or --precision float32",
+        )
+    return fields
 
 
 @contextmanager
@@ -159,25 +208,30 @@ def mean_over_flips(network: Callable[[torch.Tensor], torch.Tensor], batch: torc
     """Fields of the mean of mirrored copies, each turned back: vectors change sign along a mirrored axis.
 
     Args:
-        network: (n, c, y, x) to (n, 3 or more, y, x): flow y, flow x, distance, or v, h, m, which turn as flow does;
-            further outputs are left out.
-        batch: (n, c, side, side).
+        network: (n, c, ...) to (n, axes + 1 or more, ...): flow along each axis, distance, or v, h, m, which turn as
+            flow does; further outputs are left out.
+        batch: (n, c, y, x) or (n, c, z, y, x); y and x are of one length where copies are transposed.
         flips: 1 (the network's own output), 4 (mirrored along y, x and both) or 8 (the same of the transposed tile).
 
     Returns:
-        (n, 3, side, side) float32. Terms are added in a fixed order.
+        (n, axes + 1, ...) float32. Terms are added in a fixed order.
     """
+    axes = batch.ndim - 2
     if flips == 1:
-        return network(batch)[:, :3].float()
+        return network(batch)[:, : axes + 1].float()
+    y, x = axes - 2, axes - 1  # channels of their flow
+    layout = torch.channels_last if axes == 2 else torch.contiguous_format
+    exchanged = [*range(axes - 2), x, y, axes]
     total = torch.zeros((), device=batch.device)
     for swap in (False, True)[: 1 + (flips == 8)]:
-        turned = batch.transpose(2, 3) if swap else batch
-        for axes in ((), (2,), (3,), (2, 3))[: min(flips, 4)]:
-            seen = turned.flip(axes).contiguous(memory_format=torch.channels_last)
-            fields = network(seen)[:, :3].float().flip(axes)
-            sign = [-1.0 if 2 in axes else 1.0, -1.0 if 3 in axes else 1.0, 1.0]
-            fields = fields * torch.tensor(sign, device=fields.device).reshape(1, 3, 1, 1)
+        turned = batch.transpose(-2, -1) if swap else batch
+        for mirrored in ((), (-2,), (-1,), (-2, -1))[: min(flips, 4)]:
+            seen = turned.flip(mirrored).contiguous(memory_format=layout)
+            fields = network(seen)[:, : axes + 1].float().flip(mirrored)
+            sign = torch.ones(axes + 1, device=fields.device)
+            sign[[channel for channel, axis in ((y, -2), (x, -1)) if axis in mirrored]] = -1
+            fields = fields * sign.reshape(1, -1, *(1,) * axes)
             if swap:
-                fields = fields[:, [1, 0, 2]].transpose(2, 3)
+                fields = fields[:, exchanged].transpose(-2, -1)
             total = total + fields
     return total / flips
