@@ -40,7 +40,6 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
-from sketchscale.integration.follow import follow_flow
 from skimage.io import imread
 from sklearn.cluster import DBSCAN
 
@@ -48,6 +47,7 @@ from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.config import SegmentOptions
 from sketchscale.geometry import whole
 from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.follow import follow_flow
 from sketchscale.integration.plan import integrate
 from sketchscale.integration.region import region_of
 from sketchscale.metrics import Scores, score_labels

@@ -155,25 +155,48 @@ def _find_pairs(
     near: npt.NDArray[np.int64],
 ) -> None:
     """What every pair that `_count_pairs` counts says; `sizes`: the core's three, the window's rows and columns."""
-    n, last = 0, bits.shape[0] - 1
+    n = 0
+    deep, high, wide = found.shape
     for z in range(sizes[0]):
         for y in range(sizes[1]):
             for x in range(sizes[2]):
                 here = found[z, y, x]
                 if here:
-                    for axis in range(3):
-                        w, v, u = z + (axis == 0), y + (axis == 1), x + (axis == 2)
-                        if w >= found.shape[0] or v >= found.shape[1] or u >= found.shape[2]:
-                            continue
-                        there = found[w, v, u]
-                        if there and there != here:
-                            pair[n, 0], pair[n, 1] = min(here, there), max(here, there)
-                            saddle[n] = min(value[bits[last, z, y, x]], value[bits[last, w, v, u]])
-                            vote[n] = -toll[0]
-                            for a in range(last):
-                                vote[n] += _fixed(value[bits[a, z, y, x]]) * _fixed(value[bits[a, w, v, u]])
-                            near[n] = _near_vote(_square(ends[z, y, x], ends[w, v, u], sizes[3], sizes[4]), toll)
-                            n += 1
+                    if x + 1 < wide and found[z, y, x + 1] and found[z, y, x + 1] != here:
+                        pair[n, 0], pair[n, 1] = min(here, found[z, y, x + 1]), max(here, found[z, y, x + 1])
+                        saddle[n], vote[n], near[n] = _said(ends, bits, value, sizes, toll, z, y, x, z, y, x + 1)
+                        n += 1
+                    if y + 1 < high and found[z, y + 1, x] and found[z, y + 1, x] != here:
+                        pair[n, 0], pair[n, 1] = min(here, found[z, y + 1, x]), max(here, found[z, y + 1, x])
+                        saddle[n], vote[n], near[n] = _said(ends, bits, value, sizes, toll, z, y, x, z, y + 1, x)
+                        n += 1
+                    if z + 1 < deep and found[z + 1, y, x] and found[z + 1, y, x] != here:
+                        pair[n, 0], pair[n, 1] = min(here, found[z + 1, y, x]), max(here, found[z + 1, y, x])
+                        saddle[n], vote[n], near[n] = _said(ends, bits, value, sizes, toll, z, y, x, z + 1, y, x)
+                        n += 1
+
+
+@compiled
+def _said(
+    ends: npt.NDArray[np.int32],
+    bits: npt.NDArray[np.uint16],
+    value: npt.NDArray[np.float32],
+    sizes: npt.NDArray[np.int64],
+    toll: npt.NDArray[np.int64],
+    z: int,
+    y: int,
+    x: int,
+    w: int,
+    v: int,
+    u: int,
+) -> tuple[np.float32, int, int]:
+    """Saddle, vote and vote on ends of the pair of pixels (z, y, x) and (w, v, u)."""
+    last = bits.shape[0] - 1
+    saddle = min(value[bits[last, z, y, x]], value[bits[last, w, v, u]])
+    vote = -toll[0]
+    for a in range(last):
+        vote += _fixed(value[bits[a, z, y, x]]) * _fixed(value[bits[a, w, v, u]])
+    return saddle, vote, _near_vote(_square(ends[z, y, x], ends[w, v, u], sizes[3], sizes[4]), toll)
 
 
 @compiled

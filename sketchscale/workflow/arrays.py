@@ -104,7 +104,8 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
 
     Args:
         image: (y, x), (c, y, x), (z, y, x) or (c, z, y, x); numpy, dask or xarray. Channels as the model reads them.
-            Three axes are (c, y, x) where the first is as long as the model has channels, unless `volume` is set.
+            Three axes are (c, y, x) where the first is as long as the model has channels; else sections, where the
+            first and the last are longer than 4 or `volume` is set.
         options: `anisotropy` None is 1.
 
     Returns:
@@ -117,8 +118,8 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     >>> import numpy as np
     >>> y, x = np.mgrid[:64, :64]
     >>> blob = (200 * np.exp(-((y - 30) ** 2 + (x - 30) ** 2) / 60)).astype(np.uint8)
-    >>> segment_array(blob).shape, segment_array(np.stack([blob] * 4)).shape
-    ((64, 64), (4, 64, 64))
+    >>> segment_array(blob).shape, segment_array(np.stack([blob] * 6)).shape
+    ((64, 64), (6, 64, 64))
     """
     options = options or SegmentOptions()
     model = load_model(options.model)
@@ -147,19 +148,26 @@ def fields_of_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOpti
     return predict_array(pixels, load_backend(options.model, model.sha256, recipe_of(options)), views, ranges)
 
 
+_FEW = 4
+"""An axis that is no longer holds channels, unless `volume` says otherwise."""
+
+
 def _pixels(image: npt.ArrayLike, model: Model, options: SegmentOptions) -> npt.NDArray[Any]:
     """(c, y, x) or (c, z, y, x)."""
     pixels = np.asarray(image)
     most = model.config.network.channels
     least = most - model.config.absent_channels
     deep = options.volume or model.config.network.dim == 3
-    if pixels.ndim == 2 or (pixels.ndim == 3 and (deep or not least <= pixels.shape[0] <= most) and least <= 1):
+    if pixels.ndim == 3 and not least <= pixels.shape[0] <= most:
+        deep = deep or min(pixels.shape[0], pixels.shape[-1]) > _FEW
+    if pixels.ndim == 2 or (pixels.ndim == 3 and deep):
         pixels = pixels[None]
-    if pixels.ndim not in ((4,) if deep else (3, 4)) or not least <= pixels.shape[0] <= most or 0 in pixels.shape:
+    known = (4,) if options.volume else (3, 4)
+    if pixels.ndim not in known or not least <= pixels.shape[0] <= most or 0 in pixels.shape:
         wanted = most if least == most else f"{least} to {most}"
         raise InputError.of(
             found=f"an array of shape {np.shape(image)}",
             expected=f"(y, x), (c, y, x), (z, y, x) or (c, z, y, x) with {wanted} channels, not empty",
-            fix="choose and order the channels",
+            fix="choose and order the channels; volume=True where the first axis is sections",
         )
     return pixels

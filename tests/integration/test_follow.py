@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,8 @@ from sketchscale.geometry import Box, whole
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.follow import EndPoints, follow_flow
 from sketchscale.integration.region import region_of
-from tests.integration.fields import Fields, any_fields
+from tests.integration.fields import Fields, any_fields, planes_and_volumes
+from tests.integration.fields import rule as usual
 from tests.oracles import integration as oracle
 
 NAMES = [{"method": "suppressed", "steps": 30}, {"method": "euler", "steps": 8}]
@@ -22,35 +25,38 @@ def follow(fields: Fields, config: IntegrationConfig) -> EndPoints:
     return follow_flow(fields, region_of(whole(fields.shape[1:]), fields.shape[1:], config), config)
 
 
-def end_pixels(fields: Fields, config: IntegrationConfig) -> dict[tuple[int, int], tuple[int, int]]:
-    ends = follow(fields, config).ends
-    return {
-        (int(y), int(x)): divmod(int(ends[y, x]), fields.shape[2]) for y, x in zip(*np.nonzero(ends >= 0), strict=True)
-    }
+def end_pixels(fields: Fields, config: IntegrationConfig) -> dict[tuple[int, ...], tuple[int, ...]]:
+    ends, shape = follow(fields, config).ends, fields.shape[1:]
+    return {q: tuple(int(i) for i in np.unravel_index(end, shape)) for q, end in np.ndenumerate(ends) if end >= 0}
 
 
-@settings(max_examples=30, deadline=None)
-@given(fields=any_fields(largest=14), rule=st.sampled_from(NAMES), threshold=st.sampled_from([-2.0, 0.0, 1.5]))
-def test_end_points_equal_those_of_the_oracle(fields, rule, threshold):
+@settings(max_examples=40, deadline=None)
+@given(fields=planes_and_volumes(14, 5), rule=st.sampled_from(NAMES), threshold=st.sampled_from([-2.0, 0.0, 1.5]))
+def test_end_points_and_their_counts_equal_those_of_the_oracle(fields, rule, threshold):
+    rule = NAMES[0] if fields.ndim == 4 else rule
     config = IntegrationConfig(threshold=threshold, **rule)
-    assert end_pixels(fields, config) == oracle.end_points(fields, config)
+    expected = oracle.end_points(fields, config)
+    assert end_pixels(fields, config) == expected
+    counts = follow(fields, config).counts
+    assert {q: int(n) for q, n in np.ndenumerate(counts) if n} == dict(Counter(expected.values()))
 
 
 @settings(max_examples=50, deadline=None)
-@given(fields=any_fields(), where=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)), rule=st.sampled_from(NAMES))
-def test_a_block_sees_the_ends_and_sinks_of_the_whole_image(fields, where, rule):
-    config = IntegrationConfig(threshold=-2.0, **rule)
+@given(fields=planes_and_volumes(48, 20), where=st.tuples(*[st.floats(0, 0.99)] * 3), rule=st.sampled_from(NAMES))
+def test_a_block_sees_the_ends_and_counts_of_the_whole_image(fields, where, rule):
     shape = fields.shape[1:]
-    start = tuple(int(n * part) for n, part in zip(shape, where, strict=True))
+    config = usual(len(shape), **(rule if len(shape) == 2 else {}))
+    start = tuple(int(n * part) for n, part in zip(shape, where, strict=False))
     core = Box(start, tuple(a + 9 for a in start)).clip(shape)
     region = region_of(core, shape, config)
     points = follow_flow(fields[:, *region.loaded.slices], region, config)
     expected = follow(fields, config)
-    near = core.grow(config.link_radius).clip(shape).relative_to(region.window.start).slices
+    near = region.zone.relative_to(region.window.start).slices
     assert np.array_equal(points.counts[near], expected.counts[region.window.slices][near])
     assert not ((points.counts > 0) & (expected.counts[region.window.slices] == 0)).any()
-    y, x = np.divmod(points.ends, region.window.shape[1])
-    moved = np.where(points.ends < 0, -1, (y + region.window.start[0]) * shape[1] + x + region.window.start[1])
+    at = np.unravel_index(np.maximum(points.ends, 0), region.window.shape)
+    inside = tuple(i + a for i, a in zip(at, region.window.start, strict=True))
+    moved = np.where(points.ends < 0, -1, np.ravel_multi_index(inside, shape))
     assert np.array_equal(moved, expected.ends[region.kept.slices])
 
 

@@ -17,7 +17,9 @@ from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, nu
 from sketchscale.integration.plan import integrate
 from sketchscale.integration.region import region_of
 from sketchscale.integration.sinks import link_sinks
-from tests.integration.fields import any_fields, fields_of
+from sketchscale.metrics import score_labels
+from tests.integration.fields import any_plane, ellipsoid_labels, fields_of, planes_and_volumes
+from tests.integration.fields import rule as usual
 from tests.oracles import integration as oracle
 
 BORDERS = ({}, {"saddle": 0.0}, {"saddle": 1.0}, {"saddle": 0.8, "agreement": -1.0})
@@ -26,18 +28,20 @@ ENDS = (
     {"join_share": 0.5, "join_radius": 2, "saddle": 1.0},
     {"join_share": 0.0, "join_radius": 3},
 )
+CROWDS = ({"crowd": 1}, {"crowd": 3}, {"crowd": 2, "climb": 1}, {"crowd": 60, "climb": 8})
 
 
 @settings(max_examples=50, deadline=None)
 @given(
-    sinks=hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 1)),
+    sinks=hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=3, max_side=9), elements=st.integers(0, 1)),
     keep=st.floats(0.1, 1),
     radius=st.integers(1, 4),
 )
 def test_linked_sinks_are_the_components_of_all_pairs_within_the_radius(sinks, keep, radius):
     sinks = sinks * (np.random.default_rng(0).random(sinks.shape) < keep)
     ids, count = link_sinks(sinks, radius)
-    group = oracle.components([(int(y), int(x)) for y, x in np.argwhere(sinks)], radius)
+    nodes = {tuple(map(int, q)): 1 for q in np.argwhere(sinks)}
+    group = oracle.components(nodes, IntegrationConfig(threshold=0.0, link_radius=radius))
     expected = {number: i for i, number in enumerate(sorted(set(group.values())), start=1)}
     assert count == len(expected)
     assert np.array_equal(ids > 0, sinks > 0)
@@ -52,24 +56,74 @@ def test_sinks_just_within_the_radius_are_linked_and_just_beyond_are_not():
             assert link_sinks(sinks, 3)[1] == objects
 
 
-@settings(max_examples=40, deadline=None)
-@given(fields=any_fields(largest=12), radius=st.integers(1, 3), rule=st.sampled_from(BORDERS + ENDS))
-def test_labels_equal_those_of_the_oracle(fields, radius, rule):
-    config = IntegrationConfig(threshold=-2.0, steps=20, link_radius=radius, min_size=3, **rule)
+@settings(max_examples=60, deadline=None)
+@given(
+    fields=planes_and_volumes(12, 5),
+    radius=st.integers(1, 3),
+    rule=st.sampled_from(BORDERS + ENDS),
+    crowd=st.sampled_from(CROWDS),
+)
+def test_labels_equal_those_of_the_oracle(fields, radius, rule, crowd):
+    config = usual(fields.ndim - 1, steps=12, link_radius=radius, min_size=3, max_size=150, **rule, **crowd)
     assert np.array_equal(integrate(fields, config), oracle.integrate(fields, config))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    fields=planes_and_volumes(48, 16),
+    order=st.permutations(range(3)),
+    signs=st.tuples(*[st.sampled_from([1, -1])] * 3),
+    rule=st.sampled_from(BORDERS[:1] + ENDS),
+)
+def test_turned_and_mirrored_fields_give_turned_and_mirrored_objects(fields, order, signs, rule):
+    axes = fields.ndim - 1
+    order, signs = [a for a in order if a < axes], signs[:axes]
+    config = usual(axes, min_size=4, crowd=1, **rule)  # climbing prefers the first of equal crowds
+    mirror = (slice(None), *(slice(None, None, s) for s in signs))
+    turned = fields.transpose(0, *(1 + a for a in order))[mirror].copy()
+    turned[:-1] = turned[order] * np.array(signs, np.float16).reshape(-1, *(1,) * axes)
+    expected = integrate(fields, config).transpose(order)[mirror[1:]]
+    found = integrate(turned, config)
+    pairs = np.unique(np.stack([expected.ravel(), found.ravel()], axis=1), axis=0)
+    assert len(pairs) == len(np.unique(expected)) == len(np.unique(found))
+
+
 @settings(max_examples=25, deadline=None)
-@given(fields=any_fields(), rule=st.sampled_from(BORDERS[:1] + ENDS))
-def test_flips_and_transposes_only_rename_objects(fields, rule):
-    config = IntegrationConfig(threshold=-2.0, min_size=4, **rule)
-    labels = integrate(fields, config)
-    flipped = fields[:, ::-1].copy()
-    flipped[0] *= -1
-    turned = fields.transpose(0, 2, 1)[[1, 0, 2]]
-    for other in (integrate(flipped, config)[::-1], integrate(turned, config).T):
-        names = np.unique(np.stack([labels.ravel(), other.ravel()], axis=1), axis=0)
-        assert len(names) == len(np.unique(labels)) == len(np.unique(other))
+@given(fields=any_plane(40), axis=st.integers(0, 2), share=st.sampled_from([None, 0.3]), crowd=st.sampled_from([1, 4]))
+def test_a_volume_of_one_section_gives_the_labels_of_the_plane(fields, axis, share, crowd):
+    config = IntegrationConfig(threshold=-2.0, min_size=4, join_share=share, crowd=crowd)
+    volume = np.zeros((4, *np.insert(fields.shape[1:], axis, 1)), np.float16)
+    volume[[*(a for a in range(3) if a != axis), 3]] = np.expand_dims(fields, axis + 1)
+    assert np.array_equal(np.squeeze(integrate(volume, config), axis), integrate(fields, config))
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (3, 1, 1)])
+def test_exact_fields_of_touching_ellipsoids_give_them_back(spacing):
+    truth = ellipsoid_labels((48 // spacing[0], 64, 64), 24, seed=1, radius=(6, 11), flat=spacing[0])
+    touching = sum(
+        int(((a != b) & (a > 0) & (b > 0)).any())
+        for a, b in ((truth[1:], truth[:-1]), (truth[:, 1:], truth[:, :-1]), (truth[..., 1:], truth[..., :-1]))
+    )
+    assert touching == 3
+    labels = integrate(fields_of(truth, spacing), usual(3))
+    best = [np.bincount(truth[labels == k]).argmax() for k in range(1, labels.max() + 1)]
+    assert len(best) == truth.max() == len(set(best))
+    for k, t in enumerate(best, start=1):
+        overlap = ((labels == k) & (truth == t)).sum() / ((labels == k) | (truth == t)).sum()
+        assert overlap > 0.9
+
+
+@pytest.mark.parametrize(("seed", "radius"), [(3, (6, 11)), (5, (12, 18))])
+def test_crowds_keep_neighbours_apart_under_noise_that_links_all_end_points(seed, radius):
+    truth = ellipsoid_labels((52, 60, 60), 10, seed=seed, radius=radius)
+    fields = fields_of(truth)
+    fields[:3] += np.random.default_rng(0).normal(size=fields[:3].shape).astype(np.float16) * np.float16(0.5)
+    scores = {}
+    for crowd in (1, 8):
+        labels = integrate(fields, usual(3, crowd=crowd))
+        scores[crowd] = score_labels(truth, labels).as_dict()["ap"]["0.5"]
+    assert scores[1] < 0.5
+    assert scores[8] > 0.8
 
 
 def test_touching_discs_stay_apart_and_are_numbered_by_their_first_pixel():
@@ -217,6 +271,22 @@ def test_no_objects_at_all_are_no_objects():
     objects, labels = number_objects([], np.empty(0, np.int64), 0, config)
     assert (objects.count, objects.crossing, labels.size) == (0, 0, 0)
     assert integrate(np.zeros((3, 0, 5), np.float16), config).shape == (0, 5)
+    assert integrate(np.zeros((4, 0, 5, 5), np.float16), config).shape == (0, 5, 5)
+
+
+def test_fields_and_rules_that_do_not_fit_are_refused():
+    for wrong in (np.zeros((3, 4, 4, 4), np.float16), np.zeros((4, 4, 4), np.float16), np.zeros((4, 1, 1, 1), int)):
+        with pytest.raises(InputError, match="flow along each axis, distance"):
+            integrate(wrong, usual(3))
+    with pytest.raises(InputError, match="for 3 axes"):
+        integrate(np.zeros((4, 4, 4, 4), np.float16), usual(3, method="euler"))
+    for rule in ({"crowd": 0}, {"climb": 99}):
+        with pytest.raises(InputError, match=next(iter(rule))):
+            IntegrationConfig(threshold=0.0, **rule)
+    broken = np.ones((4, 2, 2, 2), np.float16)
+    broken[1, 0, 1] = np.nan
+    with pytest.raises(InputError, match="not finite at"):
+        integrate(broken, usual(3))
 
 
 @pytest.mark.parametrize("seed", range(3))

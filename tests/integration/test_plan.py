@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -29,7 +30,17 @@ from sketchscale.integration.plan import (
 )
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import delete_blobs
-from tests.integration.fields import Fields, any_fields, disc_labels, fields_of, spiral_labels
+from tests.integration.fields import (
+    Fields,
+    any_fields,
+    disc_labels,
+    ellipsoid_labels,
+    fields_of,
+    helix_labels,
+    planes_and_volumes,
+    rule,
+    spiral_labels,
+)
 
 RULES = (
     {},
@@ -37,6 +48,9 @@ RULES = (
     {"saddle": 0.0, "agreement": -1.0},
     {"method": "euler", "steps": 12},
     {"link_radius": 1, "saddle": 1.0, "join_share": 0.3},
+    {"crowd": 3, "saddle": 1.0, "join_share": 0.3, "join_radius": 3},
+    {"crowd": 2, "climb": 1, "link_radius": 5, "saddle": 1.0},
+    {"crowd": 60, "climb": 8, "link_radius": 1, "saddle": 1.0},
 )
 STORE = "memory://integration"
 FIELDS = ArrayRef(store=STORE, path="fields")
@@ -44,20 +58,20 @@ SCRATCH = ArrayRef(store=STORE, path="scratch")
 TARGET = ArrayRef(store=STORE, path="labels")
 
 
-def store(fields: Fields, chunk: tuple[int, int], shards: tuple[int, int] | None = None) -> None:
+def store(fields: Fields, chunk: tuple[int, ...], shards: tuple[int, ...] | None = None) -> None:
     shape = fields.shape[1:]
-    create_array(FIELDS, shape=fields.shape, chunks=(3, *chunk), dtype=np.float16)[:] = fields
+    create_array(FIELDS, shape=fields.shape, chunks=(len(fields), *chunk), dtype=np.float16)[:] = fields
     create_array(TARGET, shape=shape, chunks=chunk, shards=shards, dtype=np.uint32)
 
 
 def run(
     fields: Fields,
     config: IntegrationConfig,
-    block: tuple[int, int],
+    block: tuple[int, ...],
     *,
     engine: str = "serial",
-    chunk: tuple[int, int] | None = None,
-    shards: tuple[int, int] | None = None,
+    chunk: tuple[int, ...] | None = None,
+    shards: tuple[int, ...] | None = None,
 ) -> tuple[npt.NDArray[np.uint32], ObjectMap]:
     store(fields, chunk or block, shards)
     opened = open_engine(engine, 2)
@@ -72,46 +86,58 @@ def check(labels: npt.NDArray[np.uint32], objects: ObjectMap, expected: npt.NDAr
     assert np.array_equal(labels, expected)
     assert objects.area.tolist() == np.bincount(expected.ravel())[1:].tolist()
     for number, (first, box) in enumerate(zip(objects.first, objects.box, strict=True), start=1):
-        y, x = np.nonzero(expected == number)
-        assert first == y[0] * expected.shape[1] + x[0]
-        assert box.tolist() == [y.min(), x.min(), y.max() + 1, x.max() + 1]
+        where = np.argwhere(expected == number)
+        assert first == np.flatnonzero(expected == number)[0]
+        assert box.tolist() == [*where.min(axis=0), *(where.max(axis=0) + 1)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
-    fields=any_fields(),
-    chunk=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    times=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    fields=planes_and_volumes(48, 12),
+    chunk=st.tuples(*[st.integers(1, 12)] * 3),
+    times=st.tuples(*[st.integers(1, 4)] * 3),
     sharded=st.booleans(),
     engine=st.sampled_from(["serial", "threads"]),
-    rule=st.sampled_from(RULES),
+    options=st.sampled_from(RULES),
 )
 def test_any_chunks_shards_blocks_and_engine_give_the_labels_of_the_whole_image(
-    fields, chunk, times, sharded, engine, rule
+    fields, chunk, times, sharded, engine, options
 ):
-    chunk = tuple(min(c, n) for c, n in zip(chunk, fields.shape[1:], strict=True))
-    block = tuple(c * t for c, t in zip(chunk, times, strict=True))
-    if block[0] * block[1] < 16:  # keeps the number of tasks small; blocks of one pixel have their own test
-        block = (block[0] * 8, block[1] * 8)
-    config = IntegrationConfig(threshold=-2.0, min_size=4, **rule)
+    axes = fields.ndim - 1
+    chunk = tuple(min(c, n) for c, n in zip(chunk, fields.shape[1:], strict=False))
+    block = tuple(c * t for c, t in zip(chunk, times, strict=False))
+    if np.prod(block) < (16 if axes == 2 else 150):  # fewer tasks; blocks of one pixel have their own test
+        block = tuple(b * (8 if axes == 2 else 3) for b in block)
+    config = rule(axes, min_size=4, **({} if axes == 3 and "method" in options else options))
     shards = block if sharded else None
     labels, objects = run(fields, config, block, chunk=chunk, shards=shards, engine=engine)
     check(labels, objects, integrate(fields, config))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 13), (13, 1), (6, 7)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 13), (13, 1), (6, 7), (2, 3, 4), (1, 5, 2)])
 def test_blocks_of_one_pixel_give_the_labels_of_the_whole_image(shape):
-    fields = np.random.default_rng(2).normal(size=(3, *shape)).astype(np.float16)
-    config = IntegrationConfig(threshold=-0.5, min_size=0)
-    check(*run(fields, config, (1, 1)), integrate(fields, config))
+    axes = len(shape)
+    fields = np.random.default_rng(2).normal(size=(axes + 1, *shape)).astype(np.float16)
+    config = rule(axes, threshold=-0.5, min_size=0)
+    check(*run(fields, config, (1,) * axes), integrate(fields, config))
 
 
-def test_a_spiral_through_all_blocks_is_one_object():
-    fields = fields_of(spiral_labels(96))
-    config = IntegrationConfig(threshold=-2.0)
-    labels, objects = run(fields, config, (16, 16))
+@pytest.mark.parametrize(("axis", "thickness"), [(0, 1), (0, 3), (1, 1), (2, 1)])
+def test_blocks_of_a_few_sections_give_the_labels_of_the_whole_volume(axis, thickness):
+    shape = tuple(14 if a == axis else 22 for a in range(3))
+    fields = fields_of(ellipsoid_labels(shape, 10, seed=3, radius=(3, 5)))
+    fields[:3] += np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float16) * np.float16(0.1)
+    labels, objects = run(fields, rule(3), tuple(thickness if a == axis else 16 for a in range(3)))
+    assert objects.crossing > 5
+    check(labels, objects, integrate(fields, rule(3)))
+
+
+@pytest.mark.parametrize(("drawn", "blocks"), [(spiral_labels(96), 20), (helix_labels(40), 10)])
+def test_an_object_that_winds_through_all_blocks_is_one_object(drawn, blocks):
+    fields, config = fields_of(drawn), rule(drawn.ndim)
+    labels, objects = run(fields, config, (16,) * drawn.ndim)
     assert (objects.count, objects.crossing) == (1, 1)
-    assert objects.blocks[0] > 20
+    assert objects.blocks[0] > blocks
     check(labels, objects, integrate(fields, config))
 
 
@@ -122,12 +148,26 @@ def test_an_object_over_the_corner_of_four_blocks_is_one_object():
     assert np.array_equal(labels > 0, fields[2] > -2)
 
 
+def test_two_balls_over_the_corner_of_eight_blocks_stay_two():
+    """They touch along a diagonal of the volume, each of the four."""
+    for corner in itertools.product((0, 1), (0, 1), (1,)):
+        labels = np.zeros((20, 20, 20), np.int32)
+        grid = np.indices(labels.shape)
+        for number, centre in enumerate((9.5 - 3.2, 9.5 + 3.2), start=1):
+            place = [centre if c else 19 - centre for c in corner]
+            labels[sum((g - p) ** 2 for g, p in zip(grid, place, strict=True)) < 25] = number
+        fields = fields_of(labels)
+        found, objects = run(fields, rule(3), (10, 10, 10))
+        assert objects.count == 2
+        assert np.array_equal(found, integrate(fields, rule(3)))
+
+
 @settings(max_examples=25, deadline=None)
 @given(fields=any_fields())
 def test_rules_that_walk_alike_share_the_walk_and_give_what_each_gives_alone(fields):
     rules = [IntegrationConfig(threshold=-2.0, **r) for r in RULES if "method" not in r]
-    for rule, labels in zip(rules, integrate_each(fields, rules), strict=True):
-        assert np.array_equal(labels, integrate(fields, rule))
+    for each, labels in zip(rules, integrate_each(fields, rules), strict=True):
+        assert np.array_equal(labels, integrate(fields, each))
 
 
 def test_rules_that_walk_differently_do_not_share_a_walk():
@@ -136,13 +176,19 @@ def test_rules_that_walk_differently_do_not_share_a_walk():
         next(integrate_each(np.zeros((3, 4, 4), np.float16), rules))
 
 
-def test_a_small_object_cut_by_a_face_is_filtered_by_its_whole_size():
-    fields = np.zeros((3, 10, 40), np.float16)
-    fields[2] = -5
-    fields[2, 3:8, 17:23] = 1
-    for smallest, count in ((30, 1), (31, 0)):
-        _, objects = run(fields, IntegrationConfig(threshold=0.0, min_size=smallest), (10, 20))
+@pytest.mark.parametrize(
+    ("shape", "block", "place"),
+    [((10, 40), (10, 20), np.s_[3:8, 17:23]), ((8, 8, 8), (4, 4, 4), np.s_[3:5, 3:5, 3:6])],
+)
+def test_a_small_object_cut_by_faces_is_filtered_by_its_whole_size(shape, block, place):
+    fields = np.zeros((len(shape) + 1, *shape), np.float16)
+    fields[-1] = -5
+    fields[-1][place] = 1
+    size = int((fields[-1] > 0).sum())
+    for smallest, count in ((size, 1), (size + 1, 0)):
+        _, objects = run(fields, rule(len(shape), threshold=0.0, min_size=smallest), block)
         assert (objects.count, objects.dropped_small) == (count, 1 - count)
+        assert objects.blocks.tolist() == [2 if len(shape) == 2 else 8] * count
 
 
 def test_an_image_without_foreground_has_no_objects_and_all_its_chunks():
@@ -177,10 +223,10 @@ def outline_of(fields: Fields, block: tuple[int, int], config: IntegrationConfig
     return plan_outline(FIELDS, SCRATCH, STORE, config, block=block)
 
 
-@pytest.mark.parametrize("rule", [{}, {"link_radius": 1, "saddle": 1.0, "join_share": 0.2}])
-def test_tasks_run_twice_in_any_order_and_a_second_merge_change_nothing(rule):
+@pytest.mark.parametrize("options", [{}, {"link_radius": 1, "saddle": 1.0, "join_share": 0.2}])
+def test_tasks_run_twice_in_any_order_and_a_second_merge_change_nothing(options):
     fields = fields_of(disc_labels((48, 48), 12, seed=4))
-    config = IntegrationConfig(threshold=-2.0, **rule)
+    config = IntegrationConfig(threshold=-2.0, **options)
     outline = outline_of(fields, (16, 16), config)
     backwards = dataclasses.replace(outline, tasks=outline.tasks[::-1])
     serial = open_engine("serial")

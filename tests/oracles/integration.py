@@ -1,9 +1,13 @@
-"""Integration, slow and obvious: one pixel after the other in Python integers, every pair of sinks compared."""
+"""Integration, slow and obvious: one pixel after the other in Python integers, every pair compared; any axes."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Sequence
+import operator
+from collections import Counter
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -11,18 +15,17 @@ import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
 
-Pixel = tuple[int, int]
-Vector = tuple[int, int]
+Pixel = tuple[int, ...]
 
 
-def unit_flow(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[Pixel, Vector]:
-    """Flow of every foreground pixel, unit length, in 1/16384."""
+def unit_flow(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[Pixel, Pixel]:
+    """Flow of every foreground pixel, unit length, in 1/16384; smaller squares are added first."""
     flow = {}
-    for y, x in np.ndindex(*fields.shape[1:]):
-        if float(fields[2, y, x]) > config.threshold:
-            vy, vx = np.float32(fields[0, y, x]), np.float32(fields[1, y, x])
-            length = max(np.sqrt(vy * vy + vx * vx), np.float32(1e-6))
-            flow[y, x] = (round(float(vy / length) * 16384), round(float(vx / length) * 16384))
+    for q in np.ndindex(*fields.shape[1:]):
+        if float(fields[-1][q]) > config.threshold:
+            v = [np.float32(component[q]) for component in fields[:-1]]
+            length = max(np.sqrt(functools.reduce(operator.add, sorted(a * a for a in v))), np.float32(1e-6))
+            flow[q] = tuple(round(float(a / length) * 16384) for a in v)
     return flow
 
 
@@ -39,38 +42,33 @@ def towards_zero(total: int) -> int:
 
 def end_points(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> dict[Pixel, Pixel]:
     """The end pixel of every foreground pixel."""
-    flow = unit_flow(fields, config)
-    shape = fields.shape[1:]
+    flow, shape = unit_flow(fields, config), fields.shape[1:]
 
-    def edge(y: int, x: int) -> Pixel:
-        return min(max(y, 0), shape[0] - 1), min(max(x, 0), shape[1] - 1)
+    def edge(q: Sequence[int]) -> Pixel:
+        return tuple(min(max(a, 0), n - 1) for a, n in zip(q, shape, strict=True))
 
-    def look(y: int, x: int) -> Vector:
-        return flow.get(edge(y, x), (0, 0))
+    def look(q: Sequence[int]) -> Pixel:
+        return flow.get(edge(q), (0,) * len(shape))
 
     walk = _suppressed if config.method == "suppressed" else _bilinear
-    ends = {}
-    for q in flow:
-        dy, dx = walk(q, look, config)
-        ends[q] = edge(q[0] + dy, q[1] + dx)
-    return ends
+    return {q: edge([a + d for a, d in zip(q, walk(q, look, config), strict=True)]) for q in flow}
 
 
-def _suppressed(q: Pixel, look, config: IntegrationConfig) -> Vector:  # type: ignore[no-untyped-def]
-    u, p = (0, 0), look(*q)
+def _suppressed(q: Pixel, look: Callable[[Sequence[int]], Pixel], config: IntegrationConfig) -> Pixel:
+    u, p = (0,) * len(q), look(q)
     for t in range(config.steps):
-        v = look(q[0] + nearest(u[0], 28), q[1] + nearest(u[1], 28))
-        p = (towards_zero(v[0] + p[0]), towards_zero(v[1] + p[1]))
-        gain = round(16384 / (1 + t))
-        u = (u[0] + gain * p[0], u[1] + gain * p[1])
-    return nearest(u[0], 28), nearest(u[1], 28)
+        v = look([a + nearest(d, 28) for a, d in zip(q, u, strict=True)])
+        p = tuple(towards_zero(a + b) for a, b in zip(v, p, strict=True))
+        u = tuple(a + round(16384 / (1 + t)) * b for a, b in zip(u, p, strict=True))
+    return tuple(nearest(d, 28) for d in u)
 
 
-def _bilinear(q: Pixel, look, config: IntegrationConfig) -> Vector:  # type: ignore[no-untyped-def]
+def _bilinear(q: Pixel, look: Callable[[Sequence[int]], Pixel], config: IntegrationConfig) -> Pixel:
+    """Of planes."""
     u = (0, 0)
     for _ in range(config.steps):
         (y, fy), (x, fx) = divmod(u[0], 16384), divmod(u[1], 16384)
-        corners = [[look(q[0] + y + i, q[1] + x + j) for j in (0, 1)] for i in (0, 1)]
+        corners = [[look((q[0] + y + i, q[1] + x + j)) for j in (0, 1)] for i in (0, 1)]
         step = []
         for axis in (0, 1):
             top, bottom = ((c[0][axis] * (16384 - fx) + c[1][axis] * fx + 8192) // 16384 for c in corners)
@@ -79,21 +77,29 @@ def _bilinear(q: Pixel, look, config: IntegrationConfig) -> Vector:  # type: ign
     return nearest(u[0], 14), nearest(u[1], 14)
 
 
-def components(nodes: list[Pixel], radius: int) -> dict[Pixel, int]:
-    """Every pair compared; a number per component, that of its first node in order."""
+def components(counts: dict[Pixel, int], config: IntegrationConfig) -> dict[Pixel, int]:
+    """Every pair of end points compared; a number per component, that of its first node in order."""
+    nodes = sorted(counts)
+
+    def near(a: Pixel, b: Pixel) -> int:
+        return max(abs(m - n) for m, n in zip(a, b, strict=True))
+
+    crowded = [a for a in nodes if counts[a] >= config.crowd]
+    links = [(a, b) for a, b in itertools.combinations(crowded, 2) if near(a, b) <= config.link_radius]
+    for a in set(nodes) - set(crowded):
+        within = [b for b in nodes if near(a, b) <= config.climb]
+        links.append((a, min(within, key=lambda b: (-counts[b], b))))
     group = {node: i for i, node in enumerate(nodes)}
-    for a in nodes:
-        for b in nodes:
-            if max(abs(a[0] - b[0]), abs(a[1] - b[1])) <= radius and group[a] != group[b]:
-                low, high = sorted((group[a], group[b]))
-                group = {node: low if number == high else number for node, number in group.items()}
+    for a, b in links:
+        low, high = sorted((group[a], group[b]))
+        if low != high:
+            group = {node: low if number == high else number for node, number in group.items()}
     return group
 
 
-def raw_flow(fields: npt.NDArray[np.float16], q: Pixel) -> Vector:
+def raw_flow(fields: npt.NDArray[np.float16], q: Pixel) -> list[int]:
     """Flow as stored, in 1/4096, at most 8 px long on an axis."""
-    y, x = (round(min(max(float(fields[axis, q[0], q[1]]), -8.0), 8.0) * 4096) for axis in (0, 1))
-    return y, x
+    return [round(min(max(float(component[q]), -8.0), 8.0) * 4096) for component in fields[:-1]]
 
 
 def ends_say_one(pairs: list[tuple[Sequence[int], Sequence[int]]], config: IntegrationConfig) -> bool:
@@ -109,18 +115,18 @@ def joined(
 ) -> dict[int, int]:
     """The object of every piece, after looking at all common borders."""
     peak: dict[int, float] = {}
-    for q, a in piece.items():
-        peak[a] = max(peak.get(a, 0.5), float(fields[2][q]))
     borders: dict[tuple[int, int], list[tuple[int, float]]] = {}
-    facing: dict[tuple[int, int], list[tuple[Pixel, Pixel]]] = {}
-    for (y, x), a in piece.items():
-        for there in ((y, x + 1), (y + 1, x)):
+    facing: dict[tuple[int, int], list[tuple[Sequence[int], Sequence[int]]]] = {}
+    for q, a in piece.items():
+        peak[a] = max(peak.get(a, 0.5), float(fields[-1][q]))
+        for axis in range(len(q)):
+            there = tuple(c + (i == axis) for i, c in enumerate(q))
             b = piece.get(there, a)
             if a != b:
-                product = sum(m * n for m, n in zip(raw_flow(fields, (y, x)), raw_flow(fields, there), strict=True))
-                height = min(float(fields[2, y, x]), float(fields[2][there]))
+                product = sum(m * n for m, n in zip(raw_flow(fields, q), raw_flow(fields, there), strict=True))
+                height = min(float(fields[-1][q]), float(fields[-1][there]))
                 borders.setdefault((min(a, b), max(a, b)), []).append((product, height))
-                facing.setdefault((min(a, b), max(a, b)), []).append((ends[y, x], ends[there]))
+                facing.setdefault((min(a, b), max(a, b)), []).append((ends[q], ends[there]))
     merged = {a: a for a in piece.values()}
     for (a, b), pairs in borders.items():
         agree = sum(product - round(config.agreement * 2**24) for product, _ in pairs) > 0
@@ -134,14 +140,14 @@ def joined(
 def integrate(fields: npt.NDArray[np.float16], config: IntegrationConfig) -> npt.NDArray[np.uint32]:
     """Final labels of a whole image."""
     ends = end_points(fields, config)
-    group = components(sorted(set(ends.values())), config.link_radius)
+    group = components(Counter(ends.values()), config)
     piece = {q: group[end] for q, end in ends.items()}
     merged = joined(piece, ends, fields, config)
-    labels = np.zeros(fields.shape[1:], np.uint32)
     members: dict[int, list[Pixel]] = {}
     for q in sorted(piece):
         members.setdefault(merged[piece[q]], []).append(q)
     largest = math.inf if config.max_size is None else config.max_size
+    labels = np.zeros(fields.shape[1:], np.uint32)
     kept = [pixels for pixels in members.values() if config.min_size <= len(pixels) <= largest]
     for number, pixels in enumerate(kept, start=1):
         for q in pixels:

@@ -11,7 +11,7 @@ import xarray
 
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.workflow.arrays import open_view, segment_anything, segment_array
-from tests.pipeline import draw_nuclei, make_model, store_image
+from tests.pipeline import draw_nuclei, draw_volume, make_model, store_image, volume_options
 from tests.workflow.finished import SERIAL, SHAPE, copy_of, options
 
 
@@ -43,10 +43,24 @@ def test_a_view_of_labels_that_are_not_there_lists_those_that_are(done: Path, tm
         open_view(copy_of(done, tmp_path), "cells")
 
 
-@pytest.mark.parametrize("shape", [(3, 20, 20), (20,), (0, 5), (2, 2, 20, 20)])
+@pytest.mark.parametrize("shape", [(3, 20, 20), (20, 20, 3), (20,), (0, 5), (2, 2, 20, 20)])
 def test_arrays_of_another_shape_are_refused(model: str, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"\(y, x\) or \(c, y, x\) with 1 channels"):
+    with pytest.raises(InputError, match=r"\(c, z, y, x\) with 1 channels"):
         segment_array(np.zeros(shape, np.uint8), options(model))
+
+
+def test_three_axes_that_are_no_channels_are_sections(model: str) -> None:
+    volume = draw_volume((6, 40, 40))
+    expected = segment_array(volume, volume_options(model=model))
+    assert expected.max() > 0
+    np.testing.assert_array_equal(segment_array(volume, options(model)), expected)
+    named = xarray.DataArray(volume, dims=("z", "y", "x"), coords={"z": np.arange(6) * 2.0})
+    found = segment_anything(named, options(model))
+    assert isinstance(found, xarray.DataArray)
+    assert (found.dims, list(found.coords)) == (("z", "y", "x"), ["z"])
+    np.testing.assert_array_equal(found.values, expected)
+    few = segment_array(volume[:3], volume_options(model=model))
+    assert few.shape == (3, 40, 40)
 
 
 def test_channels_are_read_in_the_order_they_are_given(tmp_path: Path) -> None:

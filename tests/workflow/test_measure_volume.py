@@ -28,7 +28,7 @@ from tests.oracles.solids import solid_features
 from tests.pipeline import draw_nuclei, draw_volume, store_image, volume_options
 from tests.workflow.finished import SERIAL, files_of
 from tests.workflow.killed import run_killed
-from tests.workflow.test_volume import make_volume_model, store_volume
+from tests.workflow.test_segment_in_space import make_volume_model, store_volume
 
 SHAPE = (14, 30, 34)
 

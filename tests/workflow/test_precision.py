@@ -36,11 +36,11 @@ from sketchscale.workflow.train import train
 from tests.pipeline import draw_nuclei, draw_volume, store_image, volume_options
 from tests.synthesis.tiny import stored_synthesis
 from tests.workflow.finished import files_of
+from tests.workflow.test_segment_in_space import store_volume
 from tests.workflow.test_synthesize import image_and_points
 from tests.workflow.test_synthesize import small as small_synthesis
 from tests.workflow.test_train import image_and_sketch
 from tests.workflow.test_train import small as small_training
-from tests.workflow.test_volume import store_volume
 
 Says = Callable[[str], None]
 SERIAL = Execution(engine="serial", block=128)

@@ -19,7 +19,7 @@ from sketchscale.io.table import write_table
 from sketchscale.objects.annotation.examples import deal_marks, read_marks, resolve_marks
 from sketchscale.workflow.propose import COLUMNS, ProposeOptions, image_names, propose
 from tests.pipeline import store_image
-from tests.workflow.test_volume import store_volume
+from tests.workflow.test_segment_in_space import store_volume
 
 
 def stored(folder: Path, name: str, n: int, *, classified: bool = True, seed: int = 0) -> str:

@@ -151,7 +151,7 @@ def test_what_reads_flow_refuses_such_a_model_in_one_line(image: str, hover: str
     model = load_model(hover)
     with pytest.raises(InputError, match="gives h/v maps; expected: flow, for where-next"):
         where_next([image], NextOptions(segment=SegmentOptions(model=hover)))
-    with pytest.raises(InputError, match="gives h/v maps; expected: flow, for volumes"):
+    with pytest.raises(InputError, match="h/v maps, for 3 axes; expected: flow"):
         segment_array(np.zeros((3, 40, 40), np.uint8), volume_options(model=hover))
     with pytest.raises(InputError, match="target hover; expected: flow and distance"):
         save_peer(model, tmp_path / "peer", kind="omnipose")

@@ -17,7 +17,7 @@ from sketchscale.cli import run as run_command
 from sketchscale.config import Execution
 from sketchscale.errors import InputError, OutputExistsError, QualityError
 from sketchscale.geometry import Box, whole
-from sketchscale.io.arrays import read_box, write_box
+from sketchscale.io.arrays import open_array, read_box, write_box
 from sketchscale.io.image import open_image
 from sketchscale.io.new_images import commit_image, create_image
 from sketchscale.metrics import score_labels
@@ -27,7 +27,7 @@ from sketchscale.workflow.arrays import fields_of_array, segment_array
 from sketchscale.workflow.evaluate import evaluate
 from sketchscale.workflow.segment import plan_segment, segment
 from sketchscale.workflow.verify import verify
-from tests.integration.volumes import ellipsoid_labels
+from tests.integration.fields import ellipsoid_labels
 from tests.pipeline import draw_volume, volume_options
 from tests.workflow.killed import NEVER, run_killed
 
@@ -109,6 +109,44 @@ def test_blocks_engines_and_workers_do_not_change_a_byte(
     assert result.n == expected.max() > 4
     assert result.audit.windows == 6
     assert all(check["ok"] for check in verify(volume))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"diameter": 9.0}, {"rescale": 1.5}, {"fill_holes": 0.5, "flow_error": 1.5}, {"flips": 4}],
+    ids=lambda changes: "-".join(changes),
+)
+@pytest.mark.parametrize("dim", [2, 3])
+def test_what_planes_have_volumes_have_too(
+    volume: str, models: dict[int, str], dim: int, changes: dict[str, float]
+) -> None:
+    plain = volume_options(model=models[dim])
+    options = replace(plain, **changes)
+    expected = segment_array(draw_volume(SHAPE), options)
+    assert not np.array_equal(expected, segment_array(draw_volume(SHAPE), plain))
+    segment(volume, options, Execution(engine="serial", block=64))
+    np.testing.assert_array_equal(stored(volume), expected)
+    assert all(check["ok"] for check in verify(volume))
+
+
+def test_labels_of_a_volume_can_be_sharded(volume: str, models: dict[int, str]) -> None:
+    options = volume_options(model=models[2], shard=16)
+    segment(volume, options, Execution(engine="serial", block=64))
+    array = open_array(open_image(volume).label_image("nuclei").array(0))
+    assert (array.shards, array.chunks) == ((16, 16, 16), (8, 8, 8))
+    np.testing.assert_array_equal(array[:], segment_array(draw_volume(SHAPE), options))
+
+
+def test_a_copied_volume_verifies_and_a_changed_one_does_not(
+    volume: str, tmp_path: Path, models: dict[int, str]
+) -> None:
+    segment(volume, volume_options(model=models[2]), Execution(engine="serial", block=64))
+    copied = tmp_path / "copied.zarr"
+    shutil.copytree(volume, copied, copy_function=shutil.copyfile)
+    assert run_command(["verify", str(copied)]) == 0
+    pixels = open_image(str(copied)).volume()
+    write_box(pixels.array, Box((0, 0, 0), (8, 8, 8)), np.full((8, 8, 8), 7, np.uint8))
+    assert run_command(["verify", str(copied)]) == 4
 
 
 def test_sections_far_apart_are_read_from_the_file_or_said(tmp_path: Path, models: dict[int, str]) -> None:
