@@ -27,6 +27,7 @@ from sketchscale.networks.checkpoint import Model, ModelConfig, copy_model, is_s
 from sketchscale.prediction.blend import TileGrid
 from sketchscale.prediction.predictor import Recipe, check_device
 from sketchscale.prediction.rescale import Zoom
+from sketchscale.settings import first, resolve
 from sketchscale.workflow.precision import kept_by_run, settle_precision
 
 __all__ = [
@@ -262,22 +263,13 @@ def flow_rule(model: Model, options: SegmentOptions, use: str) -> IntegrationCon
         raise InputError.of(
             found=f"model {options.model} gives h/v maps", expected=f"flow, for {use}", fix="another --model"
         )
-    return IntegrationConfig(
-        threshold=(config.threshold if options.threshold is None else options.threshold) / scale,
-        min_size=_smallest(model, options),
-        max_size=options.max_size,
-        method=options.method,
-        steps=options.steps,
-        link_radius=config.link_radius if options.link_radius is None else options.link_radius,
-        saddle=config.saddle if options.saddle is None else options.saddle,
-        join_share=config.join_share if options.join_share is None else options.join_share,
-        join_radius=config.join_radius if options.join_radius is None else options.join_radius,
-    )
+    threshold = first("threshold", options, config) / scale
+    return resolve(IntegrationConfig, options, config, threshold=threshold, min_size=_smallest(model, options))
 
 
 def refine_config(options: SegmentOptions) -> RefineConfig:
     """What is done to objects after merging."""
-    return RefineConfig(fill_holes=options.fill_holes, flow_error=options.flow_error)
+    return resolve(RefineConfig, options)
 
 
 def _label_chunks(plane: PlaneRef) -> tuple[int, int]:

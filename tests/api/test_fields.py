@@ -46,7 +46,7 @@ def test_what_is_given_is_changed_by_keywords_and_paths_and_single_values_become
         (lambda: sk.segment(_BLANK, {"min_size": 20}), InputError,
          r"segment\(\): options is a dict; expected: SegmentOptions.*segment\(\.\.\., \*\*options\)"),
         (lambda: sk.segment(_BLANK, "a"), InputError, r"options is a str; .*sketchscale\.options\.SegmentOptions"),
-        (lambda: sk.segment("a.zarr", workers=0), InputError, "workers 0 must be at least 1"),
+        (lambda: sk.segment("a.zarr", workers=0), InputError, r"segment\(\): workers 0; expected: at least 1"),
         (lambda: sk.train(image="a.zarr"), UnknownNameError, r"train\(\): 'image'; did you mean 'images'"),
         (lambda: sk.train(), InputError, r"train\(\): 0 images and 0 sketches"),
         (lambda: sk.train({"minutes": 1}), InputError, r"train\(\): options is a dict"),
