@@ -36,7 +36,7 @@ class SynthesisOptions(Pointed, Channels, NetworkPrecision):
     width: int | None = option(None, "Of the generator: 8, or 32.", at_least=1, panel=_HOW)
     noise: int = option(1, "Numbers drawn for each image.", at_least=1, panel=_HOW)
     given: float = option(0.5, "Share of layouts on given points; others on drawn.", panel=_HOW)
-    rate: float = option(2e-4, "Of Adam.", above=0, panel=_HOW)
+    rate: float = option(2e-4, "Learning rate.", above=0, panel=_HOW)
     seed: int = option(0, "Of weights, crops and layouts.", at_least=0, panel=_HOW)
     threads: int | None = option(None, "Of torch on the CPU.", at_least=1, panel=RUNNING)
     sheet_every: int = option(250, "Steps between sample sheets, 0: none.", at_least=0, panel=RUNNING)
