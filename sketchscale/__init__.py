@@ -7,7 +7,7 @@ The names below are all there is to use; they load when first used, so `import s
     measure, evaluate         figures of the objects of arrays in memory, or of an image in storage
     convert, train, classify, count, report, run
                               the other use cases of the command line, as functions
-    Sketch, Model             an image's annotation; a trained network with its configuration
+    Sketch, Model             an image's annotation, to make, save and open; a trained network with its configuration
     SketchscaleError          the base of every error raised on purpose
 
 Options are keyword arguments, as in segment(image, min_size=20); their classes are in `sketchscale.options`.
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Model": "sketchscale.networks.checkpoint:Model",
-    "Sketch": "sketchscale.annotations.sketch:Sketch",
+    "Sketch": "sketchscale.api.sketches:Sketch",
     "SketchscaleError": "sketchscale.errors:SketchscaleError",
     "classify": "sketchscale.api.classes:classify",
     "convert": "sketchscale.api.stores:convert",

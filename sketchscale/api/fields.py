@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 from sketchscale.config import Execution, parse
 from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.settings import options_of
 
 __all__ = ["execution_of", "options_and_execution"]
 
@@ -27,7 +28,7 @@ def options_and_execution(
     Args:
         function: public name, for errors.
         kind: of the options. A field that both have is the options'.
-        given: keyword arguments, fields of `kind` or of Execution.
+        given: keyword arguments, fields of `kind` or of Execution, or what their flags are called.
 
     Raises:
         UnknownNameError: an argument that neither has.
@@ -41,6 +42,7 @@ def options_and_execution(
     """
     kind = type(options) if isinstance(options, kind) else kind
     mine, others = _names(kind), _names(Execution)
+    given = {_spelled(name, kind, Execution): value for name, value in given.items()}
     _refuse_unknown(function, given, (*mine, *others))
     chosen = _record(function, "options", kind, options, {name: value for name, value in given.items() if name in mine})
     rest = {name: value for name, value in given.items() if name not in mine}
@@ -55,12 +57,22 @@ def execution_of(
     Args:
         known: its other keyword arguments, for the error.
     """
+    given = {_spelled(name, Execution): value for name, value in given.items()}
     _refuse_unknown(function, given, (*_names(Execution), *known), fields_of=_names(Execution))
     return _record(function, "execution", Execution, execution, given)
 
 
 def _names(kind: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
+
+
+def _spelled(name: str, *kinds: type[Any]) -> str:
+    """The field that a flag of this name sets, so that `sketch=` is `sketches=`, as on the command line."""
+    flag = f"--{name.replace('_', '-')}"
+    declared = [item for kind in kinds for item in options_of(kind).items()]
+    if name in dict(declared):
+        return name
+    return next((field for field, about in declared if about.metadata["option"].flag == flag), name)
 
 
 def _refuse_unknown(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,29 +53,35 @@ def segment(
 
 
 def train(
+    image: str | Path | Sequence[str | Path] | TrainOptions | None = None,
     options: TrainOptions | None = None,
     execution: Execution | None = None,
     on_step: Callable[[str], None] = lambda line: None,
     on_event: Callable[[Event], None] = quiet,
     **fields: Any,
 ) -> training.TrainResult:
-    """Train a model on images with sketches, as in `train(images="a.zarr", sketches="a.jsonl", out="my-model")`.
+    """Train a model on images with sketches, as in `train("a.zarr", sketch="a.jsonl", out="my-model", minutes=2)`.
 
     Args:
+        image: address of an image, or several; the options may stand here, too.
         options: images, sketches, where to write and how to train; see TrainOptions.
         execution: see Execution.
         on_step: called with a line of text every so often.
-        fields: fields of both as keyword arguments.
+        fields: fields of both as keyword arguments, or what their flags are called.
 
     Raises:
         UnknownNameError: a keyword argument that is no option.
         InputError: nothing to train on, or a sketch that does not fit its image; see `workflow.train.train`.
     """
+    if isinstance(image, str | Path | Sequence):
+        fields["images"] = image
+    elif image is not None:
+        options = image
     chosen, how = options_and_execution("train", TrainOptions, options, execution, fields)
     if len(chosen.images) != len(chosen.sketches) or not (chosen.images or chosen.synthetic):
         raise InputError.of(
             found=f"train(): {len(chosen.images)} images and {len(chosen.sketches)} sketches",
             expected="a sketch for each image, or a synthesis",
-            fix='train(images="image.zarr", sketches="strokes.jsonl")',
+            fix='train("image.zarr", sketch="strokes.jsonl")',
         )
     return training.train(chosen, how, on_step, on_event)

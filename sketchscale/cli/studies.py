@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from sketchscale.cli import options as opt
+from sketchscale.cli.flags import Only, Without, command
+from sketchscale.options import DemoOptions, Execution
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (demo, doctor, run, schema):
-        app.command()(command)
+    for one in (demo, doctor, run, schema):
+        command(app)(one)
 
 
 def demo(
-    out: Annotated[str, typer.Option("--out", help="Folder for everything the demo makes.")] = "sketchscale-demo",
-    minutes: Annotated[float, typer.Option("--minutes", help="Training time.", min=0.01)] = 1.25,
-    precision: opt.NetworkPrecision = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Of the model and of the classifier.", min=0)] = 0,
-    overwrite: opt.Overwrite = False,
+    options: Annotated[DemoOptions, Without("device")],
+    execution: Annotated[Execution, Only("overwrite")],
     json: opt.Json = False,
 ) -> None:
     """The whole main job on shipped images: sketch, train, segment, measure, classify, report."""
-    from sketchscale.config import ClassifyOptions, parse
     from sketchscale.workflow.demo import demo as work
 
-    networks = parse(ClassifyOptions, {"precision": precision, "seed": seed}, source="options")
-    result = work(out, minutes=minutes, precision=networks.precision, seed=seed, overwrite=overwrite, say=opt.say)
+    o = options
+    result = work(
+        o.out, minutes=o.minutes, precision=o.precision, seed=o.seed, overwrite=execution.overwrite, say=opt.say
+    )
     opt.show(result, json, lambda: f"open {result['report']} in a browser: every image with its outlines, counts, AP")
 
 
@@ -53,9 +52,8 @@ def doctor(json: opt.Json = False) -> None:
 
 def run(
     study: Annotated[str, typer.Argument(help="A study file.", metavar="STUDY.toml")],
+    execution: Annotated[Execution, Only("resume", "overwrite")],
     override: Annotated[list[str] | None, typer.Option("--set", help="Override a key: segment.min_size=30.")] = None,
-    resume: opt.Resume = False,
-    overwrite: opt.Overwrite = False,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
 ) -> None:
@@ -65,11 +63,11 @@ def run(
 
     settings = load_study(study, override or ())
     if dry_run:
-        stages = plan_study(settings, study)
-        opt.show([asdict(s) for s in stages], json, lambda: opt.stage_table(stages))
+        opt.show_stages(plan_study(settings, study), json)
         return
+    how = {"resume": execution.resume, "overwrite": execution.overwrite}
     with opt.progress() as on_event:
-        result = run_study(settings, study, resume=resume, overwrite=overwrite, on_event=on_event, say=opt.say)
+        result = run_study(settings, study, on_event=on_event, say=opt.say, **how)
     opt.show(result, json, lambda: f"report: {result['report']}")
     if result["failed"]:
         raise opt.SomeFailedError(f"{len(result['failed'])} images failed: {', '.join(result['failed'])}")

@@ -8,36 +8,31 @@ from typing import Annotated
 import typer
 
 from sketchscale.cli import options as opt
+from sketchscale.cli.flags import command
+from sketchscale.options import TableOptions
 
 __all__ = ["register"]
-
-Format = Annotated[str, typer.Option("--format", help="csv, parquet, pycytominer or anndata.")]
-Compartment = Annotated[
-    str | None, typer.Option("--compartment", help="Cells, Nuclei or Cytoplasm; from the labels' name if not given.")
-]
 
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Tables of objects for other tools.", no_args_is_help=True)
     group.callback()(lambda: None)  # with a single command, its name would be left out
-    group.command("export")(table_export)
+    command(group, "export")(table_export)
     app.add_typer(group, name="table")
 
 
-@opt.reads_stores
 def table_export(
     image: Annotated[str, typer.Argument(help="An OME-Zarr image or plate.", metavar="IMAGE", show_default=False)],
     out: Annotated[str, typer.Option("--out", help="File to write: .csv, .parquet or .h5ad.")],
-    labels: opt.Labels = "nuclei",
-    format: Format = "csv",
-    compartment: Compartment = None,
-    overwrite: opt.Overwrite = False,
+    options: TableOptions,
+    execution: opt.StoresToFile,
     json: opt.Json = False,
 ) -> None:
     """Write a measured table as CSV, Parquet, AnnData, or under pycytominer's names; of a plate, all its images."""
     from sketchscale.workflow.export_table import export_table
 
-    result = export_table(image, labels, out, format=format, compartment=compartment, overwrite=overwrite)
+    chosen = asdict(options)
+    result = export_table(image, chosen.pop("labels"), out, overwrite=execution.overwrite, **chosen)
     for line in result.missing:
         opt.say(f"left out: {line}")
     of = f" of {result.images} images" if result.images > 1 else ""

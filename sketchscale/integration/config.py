@@ -1,51 +1,30 @@
-"""How fields become labels: every number of the integration and of the merging, with its range and what it does."""
+"""How fields become labels: the rule of the options and of the model, resolved, and what follows from it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Never
 
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.errors import InputError
 from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS
+from sketchscale.rule import FlowRule
+from sketchscale.settings import check, option
 
 __all__ = ["IntegrationConfig"]
 
-_METHODS = ("suppressed", "euler")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IntegrationConfig:
-    """How fields become labels.
+class IntegrationConfig(FlowRule[Never]):
+    """How fields become labels: every field of `FlowRule` has a value.
 
-    Attributes:
-        threshold: foreground is distance > threshold, px. Belongs to the model: the midpoint between the values inside
-            and outside, about -2 for dense training with -5 outside. 0 is a value like any other.
-        steps: of the walk. More let suppressed pixels go further, but only as the logarithm.
-        link_radius: end points at most this far apart (Chebyshev, px) belong to one object. Too large joins
-            neighbours whose end points come near, too small splits objects under noisy flow.
-        min_size: objects with fewer pixels, over the whole image, become background.
-        max_size: objects with more pixels become background; None keeps them.
-        saddle: two pieces that touch are one object when the distance on their common border climbs above this share of
-            the lower of their peaks, and `agreement` holds too. 0.75 joins a long object cut across, but not two
-            objects that meet at their edges; 0.5 begins to join nuclei that a network separates. 1 joins nothing.
-        agreement: and when the flow on the two sides of the border agrees: when the mean scalar product of facing
-            pixels is above this (about 1 parallel, 0 at right angles, -1 fleeing from one another). Flow as predicted,
-            not normalised: it is short where a network sees two objects touch.
-        join_share: two pieces that touch are also one object, whatever distance and flow say, when more than this share
-            of the facing pixels on their common border end at most `join_radius` apart. 0.3 joins again the long cells
-            that noise splits, but also small objects that touch (benchmarks/results/affinity.txt). None, as 1, joins
-            nothing. Source: ours.
-        join_radius: in a straight line, px. Suppressed ends are less than 6 px along an axis from where they start, so
-            the ends of two pixels that flee from one another are up to 12 px apart.
-        method: "suppressed", or "euler" as the papers write it, for planes, with a halo of 400 px and more.
-        crowd: end points where at least so many trajectories end are linked when they are `link_radius` apart; others
-            climb (see links.py). 1 links all, which suits planes; in volumes neighbours come together under little
-            noise then. Where objects are much larger than 6 px in radius, a large crowd splits them, and most pieces
-            are joined again at their borders.
-        climb: an end point with fewer joins the most crowded one at most so far away along each axis, px.
+    `threshold` is the midpoint between the values inside and outside, about -2 for dense training with -5 outside.
+    `join_radius`: suppressed ends are less than 6 px along an axis from where they start, so the ends of two pixels
+    that flee from one another are up to 12 px apart. Source of `saddle`, `agreement` and `join_share`: ours
+    (benchmarks/results/affinity.txt). A `crowd` keeps neighbours in a volume apart, which come together under little
+    noise; objects much larger than 6 px in radius it splits, and most of their pieces are joined at their borders.
 
     Raises:
         InputError, UnknownNameError: a value out of range, on creation.
@@ -56,44 +35,29 @@ class IntegrationConfig:
     (14, 15)
     """
 
-    threshold: float
-    steps: int = 200
-    link_radius: int = 2
-    min_size: int = 20
-    max_size: int | None = None
-    saddle: float = 0.75
-    agreement: float = 0.1
-    join_share: float | None = None
-    join_radius: int = 5
-    method: Literal["suppressed", "euler"] = "suppressed"
-    crowd: int = 1
-    climb: int = 3
+    agreement: float = option(
+        0.1,
+        "For `saddle`, the mean scalar product of facing pixels' flow is above this: about 1 parallel, 0 at right "
+        "angles, -1 fleeing from one another. Flow as predicted, not normalised: it is short where a network sees two "
+        "objects touch.",
+        at_least=-1,
+        at_most=1,
+    )
+
+    climb: int = option(
+        3,
+        "An end point below the crowd joins the most crowded one at most so far away along each axis; see links.py.",
+        unit="px",
+        at_least=1,
+        at_most=16,
+    )
 
     def __post_init__(self) -> None:
-        if self.method not in _METHODS:
-            raise UnknownNameError.among("integration method", self.method, _METHODS)
-        if not np.isfinite(self.threshold):
-            raise _bad("threshold", self.threshold, "a finite distance in px")
-        if not 1 <= self.steps <= 1000:
-            raise _bad("steps", self.steps, "1 to 1000")
-        if not 1 <= self.link_radius <= 64:
-            raise _bad("link_radius", self.link_radius, "1 to 64 px")
-        if self.min_size < 0:
-            raise _bad("min_size", self.min_size, "0 or more px")
-        if self.max_size is not None and self.max_size < max(1, self.min_size):
-            raise _bad("max_size", self.max_size, f"at least min_size ({self.min_size}), or none")
-        if not 0 <= self.saddle <= 1:
-            raise _bad("saddle", self.saddle, "a share, 0 to 1")
-        if not -1 <= self.agreement <= 1:
-            raise _bad("agreement", self.agreement, "a scalar product of unit vectors, -1 to 1")
-        if self.join_share is not None and not 0 <= self.join_share <= 1:
-            raise _bad("join_share", self.join_share, "a share, 0 to 1, or none")
-        if not 0 <= self.join_radius <= 64:
-            raise _bad("join_radius", self.join_radius, "0 to 64 px")
-        if not 1 <= self.crowd <= 60_000:
-            raise _bad("crowd", self.crowd, "1 to 60000 trajectories")
-        if not 1 <= self.climb <= 16:
-            raise _bad("climb", self.climb, "1 to 16 px")
+        check(self)
+        if self.max_size is not None and self.max_size < self.min_size:
+            raise InputError.of(
+                found=f"max_size {self.max_size}", expected=f"at least min_size, {self.min_size} px", fix="change one"
+            )
 
     def check_axes(self, axes: int) -> None:
         """Refuse a number of axes that the rule is not for.
@@ -135,7 +99,3 @@ class IntegrationConfig:
     def halo(self) -> int:
         """What a block reads beyond its core, px."""
         return self.link + 2 * self.reach
-
-
-def _bad(field: str, value: object, expected: str) -> InputError:
-    return InputError.of(found=f"integration {field} is {value}", expected=expected, fix=f"set {field}")

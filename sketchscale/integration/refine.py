@@ -26,8 +26,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from sketchscale.annotations.targets import targets_from_sketch
-from sketchscale.errors import InputError
 from sketchscale.geometry import Box
+from sketchscale.rule import Refinement
 
 __all__ = ["MARGIN", "RefineConfig", "flow_error", "holes_of", "refine_labels", "refine_object"]
 
@@ -39,27 +39,8 @@ Labels = npt.NDArray[np.unsignedinteger]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefineConfig:
-    """What is done to objects after merging. None is off, and 0 is a value.
-
-    Attributes:
-        fill_holes: holes of at most this share of the object's area are filled; 0 fills none, 0.03 is customary.
-        flow_error: objects above this are dropped: 0.6 to 1 takes false nuclei away and hardly a true one, 0.4 (as in
-            Cellpose) takes true ones too (benchmarks/results/refine.txt); 4 keeps all, 0 drops what is not perfect.
-
-    Raises:
-        InputError: a value below 0, or no number.
-    """
-
-    fill_holes: float | None = None
-    flow_error: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("fill_holes", "flow_error"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                option = f"--{name.replace('_', '-')}"
-                raise InputError.of(found=f"{option} {value}", expected="0 or more", fix=f"leave {option} out")
+class RefineConfig(Refinement):
+    """What is done to objects after merging (benchmarks/results/refine.txt)."""
 
     @property
     def active(self) -> bool:

@@ -27,10 +27,11 @@ from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import Box, Tile, TileTasks, block_shape, tile_cover
 from sketchscale.io.arrays import ArrayRef, write_box
 from sketchscale.io.blobs import delete_blob, delete_blobs, list_blobs
+from sketchscale.io.convert_config import ConvertConfig
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import MARKS, StoreLedger, open_ledger
-from sketchscale.io.metadata import Version, ome_attributes
+from sketchscale.io.metadata import ome_attributes
 from sketchscale.io.new_images import commit_image, create_image, level_shapes
 from sketchscale.io.patterns import matches
 from sketchscale.io.pyramid import plan_level
@@ -55,49 +56,6 @@ __all__ = [
 ]
 
 RUN = "convert"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConvertConfig:
-    """How files become images.
-
-    Attributes:
-        axes: names of the stored axes where a file does not say or is wrong, as in "zyx"; None believes the file.
-        channels: names for the channels; empty takes the file's.
-        spacing: um per pixel (y, x); None takes the file's.
-        depth: um from section to section; None takes the file's.
-        version: of OME-Zarr.
-        chunk: edge of a chunk in px; smaller reads small regions faster, larger makes fewer files.
-        shard: edge of a shard in px (a multiple of chunk), version 0.5 only; None writes a file for each chunk.
-        levels: of the pyramid; None halves until the smaller side is at most 256 px.
-        block: about how many px a task writes along y and x: memory against number of tasks.
-    """
-
-    axes: str | None = None
-    channels: tuple[str, ...] = ()
-    spacing: tuple[float, float] | None = None
-    depth: float | None = None
-    version: Version = "0.5"
-    chunk: int = 512
-    shard: int | None = None
-    levels: int | None = None
-    block: int = 2048
-
-    def __post_init__(self) -> None:
-        _expect(self.chunk >= 1 and self.block >= 1, f"chunk {self.chunk}, block {self.block}", "1 or more")
-        _expect(self.levels is None or 1 <= self.levels <= 30, f"levels {self.levels}", "1 to 30")
-        _expect(self.version in ("0.4", "0.5"), f"version {self.version!r}", "0.4 or 0.5")
-        fits = self.shard is None or (self.shard >= self.chunk and self.shard % self.chunk == 0)
-        _expect(fits, f"shard {self.shard}", f"a multiple of the chunk, {self.chunk}")
-        _expect(self.shard is None or self.version == "0.5", "shards in version 0.4", "version 0.5")
-        sizes = self.spacing or (1.0, 1.0)
-        _expect(len(sizes) == 2 and all(0 < s < math.inf for s in sizes), f"spacing {sizes}", "(y, x) above 0")
-        _expect(self.depth is None or 0 < self.depth < math.inf, f"depth {self.depth}", "um, above 0")
-
-
-def _expect(good: bool, found: str, expected: str) -> None:
-    if not good:
-        raise InputError.of(found=found, expected=expected, fix="change the option")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +201,7 @@ def _conversion(path: str, dst: str, config: ConvertConfig) -> Conversion:
         raise InputError.of(
             found=f"{path}: {count} channels, {len(config.channels)} names", expected="as many", fix="name all of them"
         )
-    spacing, depth = config.spacing or source.spacing, config.depth or source.depth
+    spacing, depth = config.pixel or source.spacing, config.depth or source.depth
     if config.depth is not None and (spacing is None or "z" not in source.axes):
         lacks = "no sections" if "z" not in source.axes else "no pixel size"
         raise InputError.of(

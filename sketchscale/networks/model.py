@@ -5,35 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
-import pydantic
 import torch
 from torch import nn
 
 from sketchscale.errors import InputError
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.kind import Kind
+from sketchscale.rule import ModelRule
+from sketchscale.settings import check
 
 __all__ = ["Model", "ModelConfig", "maps_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """What it takes to use the weights.
+class ModelConfig(ModelRule[Never]):
+    """What it takes to use the weights, and the rule that suits its fields.
 
     Attributes:
         network: shape of the network.
         target: what its first outputs are: "flow" (flow y, flow x, distance), or "hover" (v, h and m before tanh and
             sigmoid, see annotations.hover_maps), which becomes labels by a watershed.
         low, high: percentiles of the image, per channel, that become 0 and 1.
-        threshold: px; a pixel is foreground where the predicted distance is above it. Of "hover" a probability: where
-            m is at least that.
-        min_size: px; smaller objects are dropped.
-        link_radius, saddle: how end points and pieces of objects are joined (integration.IntegrationConfig): 2 and 0.75
-            hold out against noisy flow; 1 and 1 part small objects that touch, where the flow is clean.
-        join_share, join_radius: pieces are joined, too, where more than this share of their common border ends within
-            so many px; None joins none (integration.IntegrationConfig).
         outside: px, the distance taught in background.
         tile, overlap: px, of prediction; overlap is the least on each axis.
         diameter: px, the median of the training objects; for information and for the choice of a level.
@@ -44,18 +38,10 @@ class ModelConfig:
         notes: for people.
     """
 
-    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
-
     network: NetworkConfig = field(default_factory=NetworkConfig)
     target: Literal["flow", "hover"] = "flow"
     low: float = 1.0
     high: float = 99.8
-    threshold: float = -2.0
-    min_size: int = 20
-    link_radius: int = 2
-    saddle: float = 0.75
-    join_share: float | None = None
-    join_radius: int = 5
     outside: float = -5.0
     tile: int = 512
     overlap: int = 64
@@ -67,12 +53,11 @@ class ModelConfig:
     notes: str = ""
 
     def __post_init__(self) -> None:
+        check(self)
         if not 0 <= self.low < self.high <= 100:
             raise InputError.of(
                 found=f"percentiles {self.low} and {self.high}", expected="0 <= low < high <= 100", fix="1 and 99.8"
             )
-        if not math.isfinite(self.threshold):
-            raise InputError.of(found=f"threshold {self.threshold}", expected="a distance in px", fix="-2")
         fits_maps = 0 < self.threshold < 1 and self.network.dim == 2 and self.network.outputs >= 3
         if self.target == "hover" and not fits_maps:
             raise InputError.of(
@@ -81,23 +66,10 @@ class ModelConfig:
                 expected="a probability above 0 and below 1, 2 dimensions, at least 3 outputs",
                 fix="threshold 0.5, and a network for planes",
             )
-        if self.link_radius < 1 or not 0 <= self.saddle <= 1:
+        if self.outside >= 0 or not 0 <= self.overlap < self.tile:
             raise InputError.of(
-                found=f"link_radius {self.link_radius}, saddle {self.saddle}",
-                expected="a radius of at least 1, a saddle from 0 to 1",
-                fix="2 and 0.75",
-            )
-        share = 1.0 if self.join_share is None else self.join_share
-        if not 0 <= share <= 1 or not 0 <= self.join_radius <= 64:
-            raise InputError.of(
-                found=f"join_share {self.join_share}, join_radius {self.join_radius}",
-                expected="a share from 0 to 1 or none, a radius from 0 to 64 px",
-                fix="0.3 and 5, or leave them out",
-            )
-        if self.min_size < 0 or self.outside >= 0 or not 0 <= self.overlap < self.tile:
-            raise InputError.of(
-                found=f"min_size {self.min_size}, outside {self.outside}, tile {self.tile}, overlap {self.overlap}",
-                expected="min_size >= 0, outside < 0, 0 <= overlap < tile",
+                found=f"outside {self.outside}, tile {self.tile}, overlap {self.overlap}",
+                expected="outside < 0, 0 <= overlap < tile",
                 fix="leave out what is not meant",
             )
         if not 0 < self.flow_scale < math.inf or not 0 <= self.absent_channels < self.network.channels:

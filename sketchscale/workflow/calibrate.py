@@ -26,6 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Never
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,7 @@ from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate_each
 from sketchscale.metrics import count_overlaps
 from sketchscale.networks.checkpoint import Model
+from sketchscale.rule import JoiningRule
 from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.thresholds import predict_image
 
@@ -54,17 +56,13 @@ _TIE = 0.003
 _FEWEST = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Joining:
-    """A way of joining end points and pieces; see `IntegrationConfig`."""
-
-    link_radius: int
-    saddle: float
-    join_share: float | None
-    join_radius: int = 5
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joining(JoiningRule[Never]):
+    """A way of joining end points and pieces."""
 
 
-JOININGS = (Joining(2, 0.75, None), Joining(1, 1.0, None), Joining(2, 0.75, 0.3), Joining(1, 1.0, 0.3))
+_PARTING = Joining(link_radius=1, saddle=1.0)
+JOININGS = (Joining(), _PARTING, Joining(join_share=0.3), replace(_PARTING, join_share=0.3))
 """What holds out against noisy flow, and what parts small objects that touch; then both with pieces joined by ends."""
 
 

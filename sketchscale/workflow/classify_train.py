@@ -43,6 +43,7 @@ from sketchscale.objects.classifiers.rows import feature_columns, feature_rows
 from sketchscale.objects.patches import estimate_side, object_windows, read_patches
 from sketchscale.reports.confusion import confusion_svg, confusion_text
 from sketchscale.workflow.images import expand
+from sketchscale.workflow.judge import check_colors
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, refuse_existing
@@ -129,7 +130,7 @@ def train_classes(
             expected="objects of at least two classes",
             fix="annotate some, or name the images that were annotated",
         )
-    colors = _known_colors({**class_colors(marks), **options.colors}, parts)
+    colors = _known_colors({**class_colors(marks), **check_colors(options.colors)}, parts)
     classifier = _train(parts, options, training, init, {"colors": colors})
     save_classifier(out, classifier)
     result = _result(out, classifier, sum(len(part.said) for part in parts), sum(dealt.ignored.values()))

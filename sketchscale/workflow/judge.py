@@ -17,7 +17,6 @@ import pyarrow
 import pyarrow.compute as pc
 
 from sketchscale.config import Execution
-from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.image import Image
@@ -33,7 +32,7 @@ from sketchscale.workflow.measure import label_setting
 from sketchscale.workflow.propose import Proposal, ProposeResult, columns_of, rows_of
 from sketchscale.workflow.runner import Runner
 
-__all__ = ["class_choices", "known_classes", "parse_colors", "write_page"]
+__all__ = ["check_colors", "class_choices", "known_classes", "write_page"]
 
 _SURROUNDINGS, _SMALLEST, _LARGEST = 2.5, 48, 256
 _MARGIN = 1.25
@@ -51,22 +50,16 @@ class _View:
     ranges: tuple[tuple[float, float], ...]
 
 
-def parse_colors(texts: Sequence[str]) -> dict[str, str]:
-    """Colours by class from `name=#RRGGBB`.
+def check_colors(colors: Mapping[str, str]) -> dict[str, str]:
+    """Colours by class, in lower case.
 
     Raises:
-        InputError: not of that form.
+        InputError: not of the form #RRGGBB.
 
-    >>> parse_colors(["round=#00FF00"])
+    >>> check_colors({"round": "#00FF00"})
     {'round': '#00ff00'}
     """
-    found = {}
-    for one in texts:
-        name, sign, color = one.rpartition("=")
-        if not (name.strip() and sign):
-            raise InputError.of(found=f"--color {one}", expected="name=#RRGGBB", fix="such as --color round=#17b890")
-        found[name.strip()] = check_color(color.strip(), f"--color {one}")
-    return found
+    return {name: check_color(color, f"--color {name}={color}") for name, color in colors.items()}
 
 
 def class_choices(names: Sequence[str], colors: Mapping[str, str]) -> tuple[JudgeClass, ...]:

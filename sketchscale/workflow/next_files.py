@@ -14,11 +14,12 @@ from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.integration.plan import integrate
 from sketchscale.io.user_files import put_file
+from sketchscale.options import NextOptions
 from sketchscale.prediction.places import mean_fields
 from sketchscale.reports.sheet import Crop, contact_sheet
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.segment_job import flow_rule, prepare
-from sketchscale.workflow.where_next import NextOptions, NextResult, Place, see, sources_of
+from sketchscale.workflow.where_next import NextResult, Place, see, sources_of
 
 __all__ = ["check_extension", "draw_places", "save_places"]
 

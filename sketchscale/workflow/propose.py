@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.errors import InputError
 from sketchscale.io.image import open_image
 from sketchscale.io.table import read_batches, require_table
 from sketchscale.io.user_files import put_file
 from sketchscale.objects.annotation.propose import (
-    STRATEGIES,
     Candidates,
     candidates_of,
     choose,
@@ -31,11 +30,11 @@ from sketchscale.objects.annotation.propose import (
     keep,
     pool_size,
 )
+from sketchscale.options import ProposeOptions
 
 __all__ = [
     "COLUMNS",
     "Proposal",
-    "ProposeOptions",
     "ProposeResult",
     "columns_of",
     "image_names",
@@ -50,27 +49,6 @@ COLUMNS = ("image", "label", "y", "x", "class", "reason", "rank", "drawn_from")
 _REASONS = {"both": "uncertainty and diversity"}
 _NEEDED = ("label", "z", "y", "x", "area", "volume", "in_training", "class_prob")
 _SHOWN = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProposeOptions:
-    """What to propose.
-
-    Attributes:
-        n: objects.
-        by: random (the only kind that corrected counts may be made from), uncertainty, diversity or both.
-        seed: another one gives other random objects.
-    """
-
-    n: int = 50
-    by: str = "random"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.by not in STRATEGIES:
-            raise UnknownNameError.among("strategy", self.by, STRATEGIES)
-        if self.n < 1:
-            raise InputError.of(found=f"n {self.n}", expected="at least 1", fix="change --n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sketchscale import __version__
@@ -27,6 +27,7 @@ from sketchscale.io.store import join_address
 from sketchscale.networks.checkpoint import Model, ModelConfig, copy_model, is_shipped, load_model
 from sketchscale.prediction.backend import Recipe, check_device
 from sketchscale.prediction.views import View, views_of
+from sketchscale.settings import first, resolve
 from sketchscale.workflow.precision import kept_by_run, settle_precision
 
 __all__ = [
@@ -269,25 +270,17 @@ def integration_config(model: Model, options: SegmentOptions, ratio: float = 1.0
         _refuse_options_of_flow(options)
         rule = watershed_for(
             config.diameter / scale,
-            threshold=config.threshold if options.threshold is None else options.threshold,
+            threshold=first("threshold", options, config),
             min_size=smallest,
             max_size=options.max_size,
         )
         rule.check_axes(axes)
         return rule
-    known = config.network.dim == axes
-    walk = IntegrationConfig(
-        threshold=(config.threshold if options.threshold is None else options.threshold) / scale,
-        min_size=smallest,
-        max_size=options.max_size,
-        method=options.method,
-        steps=options.steps,
-        link_radius=(config.link_radius if known else 2) if options.link_radius is None else options.link_radius,
-        saddle=config.saddle if options.saddle is None else options.saddle,
-        join_share=(config.join_share if known else None) if options.join_share is None else options.join_share,
-        join_radius=config.join_radius if options.join_radius is None else options.join_radius,
-        crowd=_crowd(config.diameter / scale, axes) if options.crowd is None else options.crowd,
-    )
+    given = {"threshold": first("threshold", options, config) / scale, "min_size": smallest}
+    if axes == 3 and options.crowd is None:
+        given["crowd"] = _crowd(config.diameter / scale)
+    known = config if config.network.dim == axes else replace(config, link_radius=2, join_share=None)
+    walk = resolve(IntegrationConfig, options, known, **given)
     walk.check_axes(axes)
     return walk
 
@@ -309,10 +302,8 @@ def flow_rule(model: Model, options: SegmentOptions, use: str) -> IntegrationCon
     return rule
 
 
-def _crowd(diameter: float, axes: int) -> int:
+def _crowd(diameter: float) -> int:
     """Trajectories that make a crowd: 20 for objects up to 20 px across, fewer for larger ones, which gather less."""
-    if axes == 2:
-        return 1
     return 8 if diameter <= 0 else max(4, min(20, round(20 * (20 / diameter) ** 3)))
 
 
@@ -351,7 +342,7 @@ def _refuse_options_of_flow(options: SegmentOptions) -> None:
 
 def refine_config(options: SegmentOptions) -> RefineConfig:
     """What is done to objects after merging."""
-    return RefineConfig(fill_holes=options.fill_holes, flow_error=options.flow_error)
+    return resolve(RefineConfig, options)
 
 
 _CHUNKS = {2: (64, 1024, 512), 3: (8, 128, 64)}

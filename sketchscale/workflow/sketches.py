@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from sketchscale.annotations import geojson, readers
-from sketchscale.annotations.events import CLASSES, append_events, repair_log
+from sketchscale.annotations.events import append_events, repair_log
 from sketchscale.annotations.opening import SketchFile, SketchReading, open_sketch_file
 from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
 from sketchscale.annotations.sketch import Sketch
-from sketchscale.errors import InputError, MissingDataError, UnknownNameError
+from sketchscale.errors import MissingDataError, UnknownNameError
 from sketchscale.io.image import open_image
 from sketchscale.io.masks import few_values, is_mask, label_pieces, require_background
 from sketchscale.io.user_files import replacing_file, require_local, writing_place
+from sketchscale.options.groups import SketchReadingOptions
 from sketchscale.workflow.report import draw_sketch
 from sketchscale.workflow.runner import refuse_existing
 
 __all__ = [
     "export_sketch",
     "import_sketch",
-    "parse_classes",
     "repair_sketch",
     "show_sketch",
     "simulate_sketch",
@@ -55,34 +54,13 @@ def import_sketch(
     return f"{out}: {len(opened.sketch.events)} events from {opened.line}"
 
 
-def parse_classes(meanings: Sequence[str]) -> dict[str, str]:
-    """What `--class NAME=CLASS` says, as a table.
-
-    Raises:
-        InputError: no equals sign, or not one of our classes.
-
-    >>> parse_classes(["Tumor=foreground"])
-    {'Tumor': 'foreground'}
-    """
-    table = {}
-    for meaning in meanings:
-        name, equals, known = meaning.rpartition("=")
-        if not equals or not name:
-            raise InputError.of(found=f"--class {meaning}", expected="NAME=CLASS", fix="write --class Tumor=foreground")
-        if known not in CLASSES:
-            raise UnknownNameError.among("class", known, CLASSES)
-        table[name] = known
-    return table
-
-
-def sketch_reading(kind: str | None, classes: Sequence[str] | None) -> SketchReading:
+def sketch_reading(options: SketchReadingOptions) -> SketchReading:
     """How to read sketch files, as `--kind` and `--class` say it.
 
     Raises:
-        InputError: see `parse_classes`.
-        UnknownNameError: no such kind.
+        UnknownNameError: no such kind, or not one of our classes.
     """
-    return SketchReading(kind=kind, classes=parse_classes(classes or ()))
+    return SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
 
 
 def export_sketch(

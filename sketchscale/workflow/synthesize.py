@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.io.blobs import delete_blob, list_blobs, put_blob
 from sketchscale.io.store import join_address
+from sketchscale.options import SynthesisOptions
 from sketchscale.reports.synthesis import SheetRow, draw_sheet, drawn_row, real_row
 from sketchscale.reports.training import draw_curve
 from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
@@ -43,50 +43,12 @@ from sketchscale.workflow.train_elsewhere import absolute_address, place_files, 
 from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
 from sketchscale.workflow.training_output import check_output, probe_output, writing_output
 
-__all__ = ["SynthesisOptions", "SynthesisResult", "synthesize_train"]
+__all__ = ["SynthesisResult", "synthesize_train"]
 
 SCALE = (1.0, 99.8)
 """Percentiles of an image that become -1 and 1."""
 
 _CURVE_EVERY_S, _CURVE_POINTS = 10.0, 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SynthesisOptions:
-    """From images with centre points to a synthesis; see synthesis.gan for what each does.
-
-    Attributes:
-        images, points: pairs, in order.
-        diameter, spread, crowding: of the layouts, see synthesis.layouts; points do not say how large objects are.
-        size: "small" for a laptop, "paper" for the published size, on a GPU.
-        steps, batch, crop, width: what `size` says when None.
-        precision: of a step; auto is the faster one here, by measurement; a resumed training keeps its own.
-        sheet_every: steps between sample sheets in the run folder; 0 for none.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    images: tuple[str, ...] = ()
-    points: tuple[str, ...] = ()
-    out: str = "synthesis"
-    channels: tuple[int | str, ...] | None = None
-    diameter: float = 31.0
-    spread: float = 0.45
-    crowding: float = 1.0
-    size: Literal["small", "paper"] = "small"
-    steps: int | None = None
-    batch: int | None = None
-    crop: int | None = None
-    width: int | None = None
-    noise: int = 1
-    given: float = 0.5
-    rate: float = 2e-4
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    threads: int | None = None
-    save_every_s: float = 60.0
-    sheet_every: int = 250
-    seed: int = 0
-    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

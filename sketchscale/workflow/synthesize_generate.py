@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ from sketchscale.io.parts import put_arrays
 from sketchscale.io.planes import read_plane
 from sketchscale.io.store import is_local, join_address
 from sketchscale.io.user_files import list_names
+from sketchscale.options import GenerateOptions
 from sketchscale.prediction.backend import Recipe
 from sketchscale.reports.sheet import Crop, contact_sheet
 from sketchscale.synthesis.layouts import pixels_of_points
@@ -52,48 +53,10 @@ from sketchscale.workflow.precision import kept_by_run, settle_precision
 from sketchscale.workflow.runner import Runner, StageLine, quiet
 from sketchscale.workflow.segment_job import check_placement
 
-__all__ = ["PAIRS", "GenerateOptions", "GenerateResult", "generate", "plan_generate", "read_pairs"]
+__all__ = ["PAIRS", "GenerateResult", "generate", "plan_generate", "read_pairs"]
 
 PAIRS, SHEET, RUN = "pairs.json", "sheet.png", "generate"
-SIZES = (64, 8192)
 _SHOWN, _SHOWN_PX = 12, 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateOptions:
-    """What to make.
-
-    Attributes:
-        synthesis: folder or address of a synthesis. out: of a new folder for the pairs.
-        images: how many. size: their side, px. seed: of layouts and noise.
-        labels: name of the label images.
-        points: files of centre points, see annotations.centres; pairs stand on these in turn, where there are any.
-        device: where the generator runs.
-        precision: of the generator; auto is the faster one here, by measurement; a resumed run keeps its own.
-    """
-
-    synthesis: str
-    out: str
-    images: int = 100
-    size: int = 512
-    seed: int = 0
-    labels: str = "nuclei"
-    points: tuple[str, ...] = ()
-    device: str = "cpu"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-
-    def __post_init__(self) -> None:
-        low, high = SIZES
-        if not low <= self.size <= high:
-            raise InputError.of(found=f"images of {self.size} px", expected=f"{low} to {high} px", fix="--size 512")
-        if not 1 <= self.images <= 100_000 or self.seed < 0:
-            raise InputError.of(
-                found=f"{self.images} images with seed {self.seed}",
-                expected="1 to 100,000 images, a seed of at least 0",
-                fix="--images 100 --seed 0",
-            )
-        if "/" in check_key(self.labels, what="label name"):
-            raise InputError.of(found=f"label name {self.labels!r}", expected="a name without '/'", fix="another name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +166,8 @@ def _pair_bytes(synthesis: Synthesis, options: GenerateOptions) -> int:
 
 def _prepare(options: GenerateOptions, execution: Execution) -> _Job:
     check_placement(options.device, execution)
+    if "/" in check_key(options.labels, what="label name"):
+        raise InputError.of(found=f"label name {options.labels!r}", expected="a name without '/'", fix="another name")
     synthesis = load_synthesis(options.synthesis)
     need, most = _pair_bytes(synthesis, options), execution.budget_bytes
     if most is not None and need > most:

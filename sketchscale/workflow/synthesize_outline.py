@@ -6,9 +6,8 @@ A segmentation model may read along, and strokes on the same images are kept: th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from sketchscale.errors import InputError
 from sketchscale.io.user_files import replacing_file, require_local, writing_place
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.networks.precision import autocast
+from sketchscale.options import OutlineOptions
 from sketchscale.synthesis.model import Synthesis, load_synthesis
 from sketchscale.synthesis.outlines import OutlineConfig, check_channels, check_model, leave_drawn, outline_image
 from sketchscale.training.config import find_device
@@ -31,37 +31,7 @@ from sketchscale.workflow.pointed_images import StoredImage, read_pointed
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet, refuse_existing
 
-__all__ = ["OutlineOptions", "Outlined", "synthesize_outline"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutlineOptions:
-    """What to outline.
-
-    Attributes:
-        synthesis: folder or address. images, points: pairs, in order.
-        out: folder for the sketches, `<name of the image>.jsonl` each.
-        channels: of each image, as many as the generator paints; all when None.
-        sketches: drawn on the images, in order, or none; what they draw is what the written sketches say there.
-        reading: how the sketches are to be read; see annotations.opening.
-        model: of a segmentation that reads along; see synthesis.outlines.read_foreground.
-        foreground, background, all_clicked: see OutlineConfig.
-        precision: of both networks; auto is the faster one here, by measurement.
-    """
-
-    synthesis: str
-    images: tuple[str, ...]
-    points: tuple[str, ...]
-    out: str
-    channels: tuple[int | str, ...] | None = None
-    sketches: tuple[str, ...] = ()
-    reading: SketchReading = field(default_factory=SketchReading)
-    model: str | None = None
-    foreground: float = 0.2
-    background: float = 0.2
-    all_clicked: bool = False
-    device: str = "cpu"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+__all__ = ["Outlined", "synthesize_outline"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +112,9 @@ def _sketches(options: OutlineOptions, images: Sequence[StoredImage]) -> list[Sk
             expected="one sketch for each image, in order, or none",
             fix="repeat --sketch",
         )
+    reading = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
     return [
-        open_sketch_file(path, shape=image.shape, reading=options.reading).sketch
+        open_sketch_file(path, shape=image.shape, reading=reading).sketch
         for path, image in zip(options.sketches, images, strict=True)
     ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.io.user_files import put_file
 from sketchscale.networks.precision import autocast
+from sketchscale.options import ScoreOptions
 from sketchscale.reports.synthesis import SheetRow, draw_sheet, drawn_row, real_row
 from sketchscale.synthesis.contrast import ChannelOrder, contrast_order, order_kept, real_order
 from sketchscale.synthesis.features import NETWORK, halves
@@ -43,47 +44,10 @@ from sketchscale.workflow.pointed_images import hold, read_pointed
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet, refuse_existing
 
-__all__ = ["ScoreOptions", "SynthesisScore", "score_synthesis"]
+__all__ = ["SynthesisScore", "score_synthesis"]
 
 _DIVERSE, _NOISES, _READ, _SHOWN = 8, 4, 50, 3
 _STRIDE, _LEAST = 32, 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreOptions:
-    """What to compare.
-
-    Attributes:
-        synthesis: folder or address. images, points: pairs, in order, as it was trained on, or others of the kind.
-        channels: of each image, as many as the generator paints; all when None.
-        crops: of the real images; half as many scenes are painted.
-        crop: side of both, px; that of the training, cut to a multiple of 32, when None.
-        seed: of crops, scenes and subsets.
-        device: where both networks of the synthesis run.
-        precision: of both; auto is the faster one here, by measurement.
-        out: JSON file for the result. picture: PNG file for samples.
-    """
-
-    synthesis: str
-    images: tuple[str, ...]
-    points: tuple[str, ...]
-    channels: tuple[int | str, ...] | None = None
-    crops: int = 200
-    crop: int | None = None
-    seed: int = 0
-    device: str = "cpu"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    out: str | None = None
-    picture: str | None = None
-
-    def __post_init__(self) -> None:
-        side = _LEAST if self.crop is None else self.crop
-        if self.crops < 8 or self.seed < 0 or side < _LEAST or side % _STRIDE:
-            raise InputError.of(
-                found=f"{self.crops} crops of {side} px with seed {self.seed}",
-                expected="at least 8, of a multiple of 32 px from 64 on, and a seed of at least 0",
-                fix="--crops 200 --crop 128 --seed 0",
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

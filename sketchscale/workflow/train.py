@@ -186,7 +186,7 @@ def _prepare(
     precision = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
     config = replace(config, precision=precision)
     if sources:
-        share = options.synthetic_share if images else 1.0
+        share = (0.5 if options.synthetic_share is None else options.synthetic_share) if images else 1.0
         config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
     check_images(images, config)
     config = _with_time_left(config, began)
@@ -300,6 +300,8 @@ def _read(
     )
     if not (options.images or options.sketches or options.synthetic):
         raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some of them")
+    if options.synthetic_share is not None and not options.synthetic:
+        raise InputError.of(found="--synthetic-share alone", expected="--synthetic, too", fix="name a synthesis")
     if options.hold_out is not None and not options.images:
         raise InputError.of(
             found="--hold-out without images", expected="sketches to hold some of out", fix="--validate, or neither"

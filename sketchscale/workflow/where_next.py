@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,13 @@ from sketchscale.annotations.events import Stroke
 from sketchscale.annotations.opening import SketchReading, open_sketch_file
 from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.sketch import Sketch
-from sketchscale.config import Execution, SegmentOptions
+from sketchscale.config import Execution
 from sketchscale.engine.base import Event, Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.intensity import channel_ranges, normalize
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.options import NextOptions
 from sketchscale.prediction.backend import Recipe, load_backend, run_tiles
 from sketchscale.prediction.grid import pad_tile
 from sketchscale.prediction.places import (
@@ -45,44 +46,13 @@ from sketchscale.prediction.plan import needs_of
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.segment_job import SegmentJob, flow_rule, prepare
 
-__all__ = ["NextOptions", "NextResult", "Place", "Source", "see", "sources_of", "where_next"]
+__all__ = ["NextResult", "Place", "Source", "see", "sources_of", "where_next"]
 
 _MARGIN = 32
 """Pixels around a box that the network sees too."""
 
 _STEP = 16
 """Sides of tiles are multiples of this, which every network here accepts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextOptions:
-    """What to look at.
-
-    Attributes:
-        segment: model, channels, plane and device; best the model that the sketches trained. Neither scale nor flips.
-        sketches: of the first images, in order; the images after them count as not annotated.
-        reading: how the sketches are to be read; see annotations.opening.
-        n: boxes to propose.
-        size: side of a box, px; about what a person draws on in one go.
-        sample: boxes looked at in each image, at most, of the annotated and of the other ones.
-    """
-
-    segment: SegmentOptions = field(default_factory=SegmentOptions)
-    sketches: tuple[str, ...] = ()
-    reading: SketchReading = field(default_factory=SketchReading)
-    n: int = 10
-    size: int = 256
-    sample: int = 256
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or self.size < 32 or self.sample < 1:
-            raise InputError.of(
-                found=f"n {self.n}, size {self.size} px, sample {self.sample}",
-                expected="n and sample of at least 1, boxes of at least 32 px",
-                fix="change --n, --size or --sample",
-            )
-        if self.segment.flips != 1 or self.segment.diameter is not None or self.segment.rescale is not None:
-            raise InputError("flips and scales are not for where-next: it compares flips itself, at the image's scale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,12 +198,13 @@ class _Grid:
 
 
 def _grid(plane: PlaneRef | VolumeRef, sketch: str | None, options: NextOptions) -> _Grid:
+    reading = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
     sides = [min(options.size, n) for n in plane.shape]
     tiles = (tile.write for tile in tile_cover(plane.shape, sides))
     boxes = [box for box in tiles if all(2 * n >= side for n, side in zip(box.shape, sides, strict=True))]
     y, x = plane.shape[-2:]
     drawn = (
-        set(_drawn(open_sketch_file(sketch, shape=(y, x), reading=options.reading).sketch, boxes))
+        set(_drawn(open_sketch_file(sketch, shape=(y, x), reading=reading).sketch, boxes))
         if sketch is not None
         else set()
     )

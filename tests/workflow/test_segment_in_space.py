@@ -59,7 +59,7 @@ def store_volume(
 def make_volume_model(folder: Path, dim: int) -> str:
     """Random weights, tiles of 32, a fifth of a drawn volume foreground."""
     shape = NetworkConfig(widths=(2, 4), dim=dim, outputs=dim + 1)  # type: ignore[arg-type]
-    config = ModelConfig(network=shape, threshold=0.0, min_size=6, tile=32, overlap=8)
+    config = ModelConfig(network=shape, threshold=0.0, min_size=6, tile=32, overlap=8, diameter=27.0)
     network = create_network(shape, seed=4).eval()
     save_model(folder, network, config, {})
     fields = fields_of_array(draw_volume(SHAPE)[None], load_model(folder), volume_options(model=str(folder)))

@@ -17,7 +17,6 @@ from sketchscale.errors import InputError, MissingDataError, OutputExistsError, 
 from sketchscale.workflow.sketches import (
     export_sketch,
     import_sketch,
-    parse_classes,
     repair_sketch,
     show_sketch,
     simulate_sketch,
@@ -92,16 +91,13 @@ def test_a_class_of_geojson_means_what_the_user_says(image: str, tmp_path: Path)
     with pytest.raises(UnknownNameError, match="--class NAME=CLASS"):
         import_sketch(str(path), out, image=image)
     assert not Path(out).exists()
-    import_sketch(str(path), out, image=image, reading=SketchReading(classes=parse_classes(["Tumor=foreground"])))
+    import_sketch(str(path), out, image=image, reading=SketchReading(classes={"Tumor": "foreground"}))
     assert show_sketch(out, image=image)["pixels"]["foreground"] == 60
 
 
-@pytest.mark.parametrize(
-    ("said", "message"), [("Tumor", "NAME=CLASS"), ("=foreground", "NAME=CLASS"), ("Tumor=cell", "foreground")]
-)
-def test_a_meaning_that_cannot_be_read_is_refused(said: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        parse_classes([said])
+def test_a_class_that_is_none_of_ours_is_refused() -> None:
+    with pytest.raises(InputError, match="foreground"):
+        SketchReading(classes={"Tumor": "cell"})
 
 
 def test_a_torn_last_line_is_named_and_repaired(truth: str, tmp_path: Path) -> None:

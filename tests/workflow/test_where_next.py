@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from sketchscale.annotations.events import LabelledBox, Stroke, append_events
-from sketchscale.annotations.opening import SketchReading
 from sketchscale.annotations.sketch import open_sketch
 from sketchscale.cli import run
 from sketchscale.config import Execution, SegmentOptions
@@ -69,7 +68,7 @@ def test_a_painted_image_counts_as_drawn(tmp_path: Path, study: list[str], model
     np.save(tmp_path / "painted.npy", painted)
     objects = where_next(study, options(model, sketches=(str(tmp_path / "painted.npy"),)), SERIAL)
     assert objects.annotated == 1
-    every = options(model, sketches=(str(tmp_path / "painted.npy"),), reading=SketchReading(kind="labels"))
+    every = options(model, sketches=(str(tmp_path / "painted.npy"),), sketch_kind="labels")
     assert where_next(study, every, SERIAL).annotated == 15
 
 

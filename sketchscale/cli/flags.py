@@ -1,0 +1,238 @@
+"""Commands from the fields of option records: a parameter that is a record becomes a flag for each of its fields.
+
+    @command(app)
+    def measure(images: Images, options: MeasureOptions, execution: Execution, json: Json = False) -> None: ...
+
+The function receives the records, made and checked; its other parameters stay as they are. What a field means, its
+range, unit, panel and flag come from its declaration, see `settings.option`. `Annotated[Execution, Without("block")]`
+leaves out what means nothing to a command; `Only` names what does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import MISSING, Field, dataclass, is_dataclass
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import typer
+
+from sketchscale.errors import InputError
+from sketchscale.options import Execution
+from sketchscale.options.groups import RUNNING
+from sketchscale.settings import Option, options_of, parts_of
+
+__all__ = ["Flag", "Only", "Required", "Without", "command", "flags_of"]
+
+
+class Only(tuple[str, ...]):
+    """Names of the fields of a record that a command has."""
+
+    __slots__ = ()
+
+    def __new__(cls, *names: str) -> Only:
+        return super().__new__(cls, names)
+
+
+class Without(Only):
+    """Names of the fields of a record that a command has not."""
+
+    __slots__ = ()
+
+
+class Required(Only):
+    """Names of the fields of a record that a command does not do without."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """How one field of a record is given on the command line.
+
+    Attributes:
+        path: names that lead to the field: its own, after that of the record around it, if any.
+        parts: alternatives of its type, see `settings.parts_of`.
+    """
+
+    path: tuple[str, ...]
+    about: Option
+    parts: tuple[Any, ...]
+    default: Any
+    owner: str
+
+    @property
+    def name(self) -> str:
+        """Such as "--min-size"."""
+        return self.about.flag or f"--{self.path[-1].replace('_', '-')}"
+
+    @property
+    def help(self) -> str:
+        """The declared sentence, then what may be chosen, or unit and range."""
+        choices = [str(one) for part in self.parts if get_origin(part) is Literal for one in get_args(part)]
+        said = [*choices, *filter(None, [self.about.range or self.about.unit])]
+        words = " or ".join(filter(None, [", ".join(said[:-1]), *said[-1:]]))
+        return f"{self.about.help} ({words})" if words else self.about.help
+
+    @property
+    def kind(self) -> Any:
+        """What the parser makes of a word: a number, a text, or a list where the field is a tuple or a table."""
+        parts = [part for part in self.parts if part is not NoneType and not isinstance(part, TypeVar)]
+        if self.many:
+            return list[str] if self.about.commas else list[_word(get_args(parts[0])[:1])]  # type: ignore[misc]
+        return _word(parts)
+
+    @property
+    def many(self) -> bool:
+        """Whether it may be given several times; no value is none."""
+        return get_origin(self.parts[0]) in (tuple, dict)
+
+    @property
+    def parameter(self) -> inspect.Parameter:
+        """For the parser."""
+        if self.about.argument:
+            given = typer.Argument(help=self.about.help, metavar=self.about.argument, show_default=False)
+        else:
+            shown = self.owner or self.default is not None
+            panel = self.about.panel or None
+            given = typer.Option(self.name, help=self.help, rich_help_panel=panel, show_default=shown)
+        return inspect.Parameter(
+            self.path[-1],
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[self.kind if self.default is MISSING else self.kind | None, given],
+            default=inspect.Parameter.empty if self.default is MISSING else None if self.many else self.default,
+        )
+
+    def value(self, given: Any) -> Any:
+        """What was given, as the field has it.
+
+        Raises:
+            InputError: not NAME=VALUE where it has to be.
+        """
+        if not self.many:
+            return given
+        if get_origin(self.parts[0]) is dict:
+            return dict(_named(self.name, word) for word in given)
+        words = [part.strip() for word in given for part in word.split(",")] if self.about.commas else given
+        return tuple(word for word in words if word != "")
+
+
+def _word(parts: Any) -> Any:
+    """The type of one word: that of the only alternative; a text where there are several."""
+    kinds = {type(get_args(part)[0]) if get_origin(part) is Literal else part for part in parts}
+    kinds = {kind for kind in kinds if get_origin(kind) is None}
+    return kinds.pop() if len(kinds) == 1 and kinds <= {bool, int, float} else str
+
+
+def _named(flag: str, word: str) -> tuple[str, str]:
+    name, equals, value = word.rpartition("=")
+    if not (name.strip() and equals):
+        raise InputError.of(found=f"{flag} {word}", expected="NAME=VALUE", fix=f"write {flag} NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def flags_of(record: type[Any], *notes: Only, path: tuple[str, ...] = ()) -> list[Flag]:
+    """The flags of a record, in the order of its fields; those of a record in it take its place.
+
+    Args:
+        notes: which of its fields are wanted, or not, or have to be given.
+        path: see `Flag`.
+    """
+    found = []
+    for field in options_of(record).values():
+        about, parts = field.metadata["option"], parts_of(record)[field.name]
+        if not all(_wanted(field.name, note) for note in notes):
+            continue
+        if is_dataclass(parts[0]):
+            inner = (Only(*about.only),) if about.only else ()
+            found += flags_of(parts[0], *inner, path=(*path, field.name))  # type: ignore[arg-type]
+        elif about.flag is not None:
+            flag = Flag(
+                path=(*path, field.name),
+                about=about,
+                parts=parts,
+                default=MISSING if _required(field.name, notes) else _default(field),
+                owner=field.metadata.get("owner", ""),
+            )
+            found.append(flag)
+    return found
+
+
+def _wanted(name: str, note: Only) -> bool:
+    return isinstance(note, Required) or (name in note) != isinstance(note, Without)
+
+
+def _required(name: str, notes: tuple[Only, ...]) -> bool:
+    return any(isinstance(note, Required) and name in note for note in notes)
+
+
+def _default(field: Field[Any]) -> Any:
+    return None if field.default_factory is not MISSING else field.default
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a function to `app` as a command; see above."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True)
+        parameters: list[inspect.Parameter] = []
+        records: dict[str, tuple[type[Any], list[Flag]]] = {}
+        for own in inspect.signature(function).parameters.values():
+            kind, *notes = get_args(hints[own.name]) if get_origin(hints[own.name]) is Annotated else [hints[own.name]]
+            if is_dataclass(kind):
+                flags = flags_of(kind, *notes)  # type: ignore[arg-type]
+                records[own.name] = kind, flags  # type: ignore[assignment]
+                parameters += [flag.parameter for flag in flags]
+            else:
+                parameters.append(own.replace(annotation=hints[own.name], kind=inspect.Parameter.KEYWORD_ONLY))
+
+        parameters.sort(key=_place)
+
+        def run(**given: Any) -> None:
+            made = {parameter: _make(kind, flags, given) for parameter, (kind, flags) in records.items()}
+            with _stores(records, made):
+                function(**made, **given)
+
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        # a signature of its own, because the parser reads options from it
+        setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        app.command(name)(run)
+        return function
+
+    return add
+
+
+def _place(parameter: inspect.Parameter) -> int:
+    """For the order in `--help`: how work is run comes last."""
+    return int(get_args(parameter.annotation)[1].rich_help_panel == RUNNING)
+
+
+def _make(record: type[Any], flags: list[Flag], given: dict[str, Any]) -> Any:
+    """The record of what was given, which is taken out of `given`; the rest are its defaults."""
+    from sketchscale.config import parse
+
+    document: dict[str, Any] = {}
+    for flag in flags:
+        value = given.pop(flag.path[-1])
+        if value is None or (flag.many and not value) or value == flag.default:
+            continue
+        place = document
+        for step in flag.path[:-1]:
+            place = place.setdefault(step, {})
+        place[flag.path[-1]] = flag.value(value)
+    return parse(record, document, source="options")
+
+
+def _stores(
+    records: Mapping[str, tuple[type[Any], list[Flag]]], made: Mapping[str, Any]
+) -> AbstractContextManager[Any]:
+    """How long stores are waited for, and where they are, where a command has options for that."""
+    from sketchscale.io.buckets import storage_settings
+
+    for name, (kind, flags) in records.items():
+        if kind is Execution and any(flag.path == ("wait_s",) for flag in flags):
+            return storage_settings(made[name].wait_s, made[name].endpoint)
+    return nullcontext()

@@ -1,0 +1,52 @@
+"""The option classes of the public functions, for those who keep options in records instead of keyword arguments.
+
+Each option is declared once, as a field of its class: from it are made the flag of the command line with its help, the
+key of a study file with its description, and the check of its value (see `settings`). Importing this loads nothing
+heavy, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from sketchscale.io.convert_config import ConvertConfig
+from sketchscale.options.execution import Execution
+from sketchscale.options.objects import (
+    ClassifyOptions,
+    CountOptions,
+    DemoOptions,
+    JudgeOptions,
+    LabelOptions,
+    MeasureOptions,
+    PageOptions,
+    ProposeOptions,
+    ReportOptions,
+    TableOptions,
+)
+from sketchscale.options.segment import EvaluateOptions, NextOptions, SegmentOptions
+from sketchscale.options.sketch import SimulateOptions, SketchOptions
+from sketchscale.options.synthesis import GenerateOptions, OutlineOptions, ScoreOptions, SynthesisOptions
+from sketchscale.options.train import TrainOptions
+
+__all__ = [
+    "ClassifyOptions",
+    "ConvertConfig",
+    "CountOptions",
+    "DemoOptions",
+    "EvaluateOptions",
+    "Execution",
+    "GenerateOptions",
+    "JudgeOptions",
+    "LabelOptions",
+    "MeasureOptions",
+    "NextOptions",
+    "OutlineOptions",
+    "PageOptions",
+    "ProposeOptions",
+    "ReportOptions",
+    "ScoreOptions",
+    "SegmentOptions",
+    "SimulateOptions",
+    "SketchOptions",
+    "SynthesisOptions",
+    "TableOptions",
+    "TrainOptions",
+]
