@@ -30,13 +30,18 @@ ROOT = Path(__file__).resolve().parents[1]
         ("watershed.py", ["--tiny"], "same labels"),
         ("engines.py", ["--tiny"], "ms / trivial task"),
         ("scale.py", ["--tiny"], "a slide of 100,000 px"),
+        ("same_bytes.py", ["{root}", "{root}", "--only", "convert", "sketch"], "2 of 2 runs are the same"),
         ("unknown_kinds.py", ["--tiny"], "| stained (samples) | 3 | 3 (100.0%)"),
     ],
 )
 def test_a_benchmark_runs_at_its_smallest_size(
     tmp_path: Path, script: str, arguments: list[str], expected: str
 ) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *(a.format(folder=tmp_path) for a in arguments)]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / script),
+        *(a.format(folder=tmp_path, root=ROOT) for a in arguments),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=300
