@@ -179,6 +179,7 @@ class TrainOptions:
         validate_every, patience: steps between scores; scores without a better one before training ends.
         init: "random", a model folder, a shipped name, or a checkpoint of Cellpose 1-3 or Omnipose.
         minutes: of the whole training: reading, steps, calibration, saving; the schedule follows the clock.
+        network: key of networks.NETWORKS; that of `init`, where weights are to be kept.
         width: channels of the first level, 8 (quarter) to 32 (full); `init` has its own.
         batch, patch: patches a step, and their side in px.
             "auto" of these three depends on `minutes` alone, see training.sizes.

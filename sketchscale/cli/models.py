@@ -69,6 +69,7 @@ def train(
     hold_out: Annotated[float | None, _option("--hold-out", "Share of objects to score instead: 0.2.", _HELD)] = None,
     patience: Annotated[int, _option("--patience", "Scores without a better one before it ends.", _HELD, min=1)] = 10,
     validate_every: Annotated[int, _option("--validate-every", "Steps between scores.", _HELD, min=1)] = 25,
+    network: Annotated[str, _option("--network", "Kind of network: unet.", _HOW)] = "unet",
     width: Annotated[
         str, _option("--width", "Channels of the first level: 8, 16 or 32; auto: by --minutes.", _HOW)
     ] = "auto",
@@ -116,6 +117,7 @@ def train(
         "out": out,
         "channels": tuple(channel) if channel else None,
         "loss": loss,
+        "network": network,
         "width": width,
         "init": init,
         "minutes": None if steps else minutes,

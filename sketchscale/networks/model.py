@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pydantic
 import torch
 from torch import nn
 
 from sketchscale.errors import InputError
-from sketchscale.networks import NetworkConfig
+from sketchscale.networks import Network, NetworkConfig
 from sketchscale.networks.kind import Kind
 
 __all__ = ["Model", "ModelConfig", "maps_of"]
@@ -121,6 +121,11 @@ class Model:
     config: ModelConfig
     provenance: Mapping[str, Any]
     sha256: str = ""
+
+    @property
+    def declares(self) -> Network:
+        """The network, for what it declares."""
+        return cast(Network, self.network)
 
     def fields(self, outputs: torch.Tensor) -> torch.Tensor:
         """The network's outputs (n, 3 or more, ...) as they are stored and used: of a "hover" model as maps."""

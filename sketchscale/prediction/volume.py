@@ -122,7 +122,7 @@ def volume_grids(shape: tuple[int, int, int], model: Model, *, tile: int, overla
     Raises:
         InputError: a ratio outside 1/20 .. 20, or a tile that does not fit the network.
     """
-    stride = cast(int, model.network.stride)
+    stride = model.declares.stride
     if model.config.network.dim == 3:
         return fit_grid(shape, tile, overlap, stride)
     if not 1 / 20 <= ratio <= 20:

@@ -11,7 +11,7 @@ import torch
 
 from sketchscale.errors import InputError, SetupError, UnknownNameError
 from sketchscale.losses import LossConfig, find_loss
-from sketchscale.networks import NetworkConfig
+from sketchscale.networks import NetworkConfig, meta_network
 from sketchscale.training.augment import AugmentConfig
 
 __all__ = ["OPTIMIZERS", "Step", "SyntheticConfig", "TrainingConfig", "find_device", "rate_at"]
@@ -126,10 +126,12 @@ class TrainingConfig:
                 expected=f"{find_loss(self.loss.name).outputs} for the loss {self.loss.name}",
                 fix="set network.outputs",
             )
-        stride = 1 << (len(self.network.widths) - 1)
+        stride = meta_network(self.network).stride
         if self.patch < stride or self.patch % stride:
             raise InputError.of(
-                found=f"patch {self.patch}", expected=f"a multiple of {stride} px, the network's stride", fix="224"
+                found=f"patch {self.patch}",
+                expected=f"a multiple of {stride} px, the network's stride",
+                fix=f"--patch {stride * max(1, self.patch // stride)}",
             )
         if self.steps < 1 or self.batch < 1 or self.rate <= 0 or (self.minutes is not None and self.minutes <= 0):
             raise InputError.of(

@@ -33,7 +33,7 @@ def predict_image(
         (outputs, y, x), as they are used: see Model.fields. Computed by tiles with the network's context around them,
         so that memory stays small.
     """
-    stride, context = int(model.network.stride), int(model.network.context)  # type: ignore[arg-type]
+    stride, context = model.declares.stride, model.declares.context
     halo, (_, h, w) = -(-context // stride) * stride, image.shape
     padded = np.pad(image, ((0, 0), (0, -h % stride), (0, -w % stride)), mode="symmetric")
     out = np.zeros((model.config.network.outputs, h, w), np.float32)

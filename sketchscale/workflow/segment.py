@@ -300,10 +300,10 @@ class _Segmentation:
         )
 
     def _network_bytes(self) -> dict[str, int]:
-        """What the network holds: its weights, and the finest level's maps, eight of which are alive at once."""
+        """What the network holds: its weights, and the maps that are alive at once."""
         job = self.job
         weights = sum(p.numel() * 4 for p in job.model.network.parameters())
-        activations = job.grid.tile**2 * job.model.config.network.widths[0] * 4 * 8
+        activations = job.grid.tile**2 * job.model.declares.bytes_per_pixel
         return {"activation_bytes": activations, "weight_bytes": 2 * weights}
 
     def _timed(self, stage: str, work: Callable[[], Result]) -> Result:

@@ -405,8 +405,7 @@ class _VolumeSegmentation:
             tiles=tiles,
         )
         weights = sum(p.numel() * 4 for p in job.model.network.parameters())
-        # the finest level's maps, eight of which are alive at once
-        activations = job.model.config.network.widths[0] * 4 * 8
+        activations = job.model.declares.bytes_per_pixel
         return plan_volume_predict(config, activation_bytes=activations, weight_bytes=2 * weights)
 
     def _blend_plan(self, tiles: tuple[ArrayRef, ...], stored: ArrayRef) -> Plan[Any]:
