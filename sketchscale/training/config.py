@@ -108,23 +108,19 @@ class TrainingConfig:
     synthetic: SyntheticConfig | None = None
 
     @property
-    def target(self) -> Literal["flow", "hover"]:
-        """What the loss teaches the network to give."""
+    def target(self) -> str:
+        """What the loss teaches the network to give: key of networks.targets.TARGETS."""
         return find_loss(self.loss.name).target
-
-    @property
-    def middle(self) -> float:
-        """The threshold half-way between what is taught inside and outside."""
-        return (0.5 + self.outside) / 2 if self.target == "flow" else 0.5
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise UnknownNameError.among("optimizer", self.optimizer, OPTIMIZERS)
-        if self.network.outputs < find_loss(self.loss.name).outputs:
+        loss = find_loss(self.loss.name)
+        if self.network.outputs < loss.outputs or type(self.loss) is not loss.config:
             raise InputError.of(
-                found=f"a network with {self.network.outputs} outputs",
-                expected=f"{find_loss(self.loss.name).outputs} for the loss {self.loss.name}",
-                fix="set network.outputs",
+                found=f"a network with {self.network.outputs} outputs and a {type(self.loss).__name__}",
+                expected=f"{loss.outputs} and a {loss.config.__name__} for the loss {self.loss.name}",
+                fix=f"set network.outputs, start from loss_config({self.loss.name!r})",
             )
         stride = meta_network(self.network).stride
         if self.patch < stride or self.patch % stride:

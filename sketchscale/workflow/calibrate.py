@@ -124,7 +124,7 @@ def calibrate(
         The same network with another configuration; the model as it is where fewer than 5 objects are annotated, and
         where it gives h/v maps, whose foreground is a probability.
     """
-    if model.config.target != "flow":
+    if model.target.rule != "flow":
         return model
     found: dict[tuple[float, Joining], list[_Evidence]] = {}
     windows, objects = _spread(_annotated(images), most), 0

@@ -187,7 +187,7 @@ def scale_of(model: Model, options: SegmentOptions) -> float:
 
 def zoom_of(shape: tuple[int, int], model: Model, options: SegmentOptions) -> Zoom:
     """The scaled plane that the network sees."""
-    return Zoom(shape=shape, scale=scale_of(model, options), lengths=model.config.target == "flow")
+    return Zoom(shape=shape, scale=scale_of(model, options), lengths=model.target.lengths)
 
 
 def tile_grid(shape: tuple[int, int], model: Model, options: SegmentOptions) -> TileGrid:
@@ -209,7 +209,7 @@ def integration_config(model: Model, options: SegmentOptions) -> Rule:
     Raises:
         InputError: an option out of range, or without a meaning for this kind of model.
     """
-    if model.config.target == "flow":
+    if model.target.rule == "flow":
         return flow_rule(model, options, "segment")
     _refuse_options_of_flow(options)
     scale = scale_of(model, options)
@@ -235,7 +235,7 @@ def _refuse_options_of_flow(options: SegmentOptions) -> None:
         if value != SegmentOptions.__dataclass_fields__[name].default:
             option = f"--{name.replace('_', '-')}"
             raise InputError.of(
-                found=f"{option} {value} with model {options.model}, which gives h/v maps",
+                found=f"{option} {value} with model {options.model}, which gives no flow",
                 expected="a model that gives flow",
                 fix=f"leave out {option}",
             )
@@ -258,9 +258,11 @@ def flow_rule(model: Model, options: SegmentOptions, use: str) -> IntegrationCon
         InputError: the model gives h/v maps; or an option is out of range.
     """
     config, scale = model.config, scale_of(model, options)
-    if config.target != "flow":
+    if model.target.rule != "flow":
         raise InputError.of(
-            found=f"model {options.model} gives h/v maps", expected=f"flow, for {use}", fix="another --model"
+            found=f"model {options.model} gives {model.target.gives}",
+            expected=f"flow, for {use}",
+            fix="another --model",
         )
     return IntegrationConfig(
         threshold=(config.threshold if options.threshold is None else options.threshold) / scale,

@@ -24,7 +24,7 @@ from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError
 from sketchscale.io.store import join_address
-from sketchscale.losses import LossConfig, find_loss
+from sketchscale.losses import find_loss, loss_config
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
@@ -331,7 +331,7 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
     by_steps = options.steps is not None
     return TrainingConfig(
         network=replace(shape, name=options.network, channels=channels, outputs=outputs),
-        loss=LossConfig(name=options.loss),
+        loss=loss_config(options.loss),
         steps=options.steps if options.steps is not None else 100_000,
         minutes=None if by_steps else options.minutes,
         batch=int(options.batch),
@@ -375,6 +375,6 @@ def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> Tra
         threshold=config.threshold,
         min_size=config.min_size,
         summary=f"{options.out}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), loss {loss:.4f}, "
-        f"threshold {config.threshold:g}{' px' if config.target == 'flow' else ''}, objects from {config.min_size} px",
+        f"threshold {config.threshold:g}{model.target.unit}, objects from {config.min_size} px",
         warning=warning,
     )
