@@ -32,7 +32,7 @@ from skimage.transform import downscale_local_mean
 from sketchscale.annotations.simulate import simulate_mask
 from sketchscale.config import SegmentOptions
 from sketchscale.integration.plan import integrate
-from sketchscale.losses import LossConfig, find_loss
+from sketchscale.losses import find_loss, loss_config
 from sketchscale.metrics import score_labels
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import Model
@@ -80,7 +80,7 @@ def recipe(options: argparse.Namespace, loss: str, channels: int, seed: int) -> 
     widths = (32, 64, 128, 256) if full else (8, 16, 32, 64)
     return TrainingConfig(
         network=NetworkConfig(channels=channels, widths=widths, outputs=find_loss(loss).outputs),
-        loss=LossConfig(name=loss),
+        loss=loss_config(loss),
         augment=AugmentConfig(gain=(0.8, 1.25), noise=0.03, offset=0.03),
         steps=options.steps or (20_000 if full else 600),
         batch=16 if full else 8,

@@ -26,7 +26,7 @@ import torch
 from skimage.io import imread
 
 from sketchscale.annotations.simulate import simulate_strokes
-from sketchscale.losses import LossConfig, find_loss
+from sketchscale.losses import find_loss, loss_config
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.config import Step, TrainingConfig
@@ -127,7 +127,7 @@ def main() -> None:
         outputs = find_loss(options.loss).outputs
         config = TrainingConfig(
             network=NetworkConfig(widths=tuple(width * 2**level for level in range(4)), outputs=outputs),
-            loss=LossConfig(name=options.loss),
+            loss=loss_config(options.loss),
             augment=AugmentConfig(),
             steps=options.pairs + WARM,
             batch=options.batch,

@@ -30,7 +30,7 @@ from skimage import measure
 from sketchscale.annotations.events import Event, Point, Polygon, Stroke
 from sketchscale.annotations.simulate import simulate_strokes
 from sketchscale.annotations.sketch import Sketch
-from sketchscale.losses import LossConfig, find_loss
+from sketchscale.losses import find_loss, loss_config
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.training.loop import TrainingConfig, train
 from sketchscale.training.patches import TrainingImage
@@ -90,7 +90,7 @@ def transferred(start: Model, image: TrainingImage, seed: int, options: argparse
     """100 steps from the start on one image with 12 strokes."""
     config = TrainingConfig(
         network=replace(start.config.network, outputs=find_loss(options.loss).outputs),
-        loss=LossConfig(name=options.loss),
+        loss=loss_config(options.loss),
         steps=STEPS,
         rate=options.rate,
         average=0.9,

@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from sketchscale.losses import LOSSES, LossConfig
+from sketchscale.losses import LOSSES, loss_config
 from sketchscale.networks import NETWORKS, NetworkConfig, create_network
 from sketchscale.objects.classifiers import (
     CLASSIFIERS,
@@ -83,7 +83,7 @@ def step_network(shape: NetworkConfig) -> None:
 def step_loss(name: str, width: int) -> None:
     """A step of training with a loss; the loss sees unknown pixels unless it needs every pixel annotated."""
     shape = NetworkConfig(widths=(width, 2 * width), outputs=LOSSES[name].outputs)
-    config = TrainingConfig(network=shape, loss=LossConfig(name=name), precision="float32", patch=32)
+    config = TrainingConfig(network=shape, loss=loss_config(name), precision="float32", patch=32)
     learner = Learner(create_network(shape), config, CPU, World())
     codes = [full_mask(seed, (32, 32)) for seed in range(2)]
     if not LOSSES[name].dense:

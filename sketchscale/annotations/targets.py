@@ -72,7 +72,7 @@ class Targets:
         boundary: (y, x), boundary pixels. boundary_known: where it is certain whether a pixel is one.
         signed: (y, x), px, the signed distance: at least 0.5 inside, at most -0.5 elsewhere; 0 where not known.
         signed_known: (y, x), where `signed` is exact.
-        maps: (4, y, x), see hover_maps.maps_from_sketch; (0, y, x) where they were not asked for.
+        maps: (k, y, x), those of another target than flow, such as hover_maps; (0, y, x) where there is none.
     """
 
     flow: npt.NDArray[np.float32]

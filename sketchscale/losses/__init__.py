@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sketchscale.errors import UnknownNameError
-from sketchscale.losses.base import BatchTargets, EikonalConfig, HoverConfig, Loss, LossConfig, OmniposeConfig
+from sketchscale.losses.base import BatchTargets, Loss, LossConfig
 from sketchscale.losses.dense import dense
-from sketchscale.losses.eikonal import eikonal
-from sketchscale.losses.hover import hover
-from sketchscale.losses.omnipose import sketchpose_1
+from sketchscale.losses.eikonal import EikonalConfig, eikonal
+from sketchscale.losses.hover import HoverConfig, hover
+from sketchscale.losses.omnipose import OmniposeConfig, sketchpose_1
 from sketchscale.losses.sketchpose import sketchpose
 
 __all__ = [
@@ -30,16 +30,17 @@ __all__ = [
     "eikonal",
     "find_loss",
     "hover",
+    "loss_config",
     "sketchpose",
     "sketchpose_1",
 ]
 
 LOSSES: Mapping[str, Loss] = {
-    "sketchpose": Loss(compute=sketchpose, outputs=3),
-    "sketchpose-1": Loss(compute=sketchpose_1, outputs=4),
-    "eikonal": Loss(compute=eikonal, outputs=3, signed=True),
-    "dense": Loss(compute=dense, outputs=3, dense=True),
-    "hover": Loss(compute=hover, outputs=3, target="hover"),
+    "sketchpose": Loss(compute=sketchpose),
+    "sketchpose-1": Loss(compute=sketchpose_1, config=OmniposeConfig, outputs=4),
+    "eikonal": Loss(compute=eikonal, config=EikonalConfig, signed=True),
+    "dense": Loss(compute=dense, dense=True),
+    "hover": Loss(compute=hover, config=HoverConfig, target="hover"),
 }
 
 
@@ -52,3 +53,15 @@ def find_loss(name: str) -> Loss:
     if name not in LOSSES:
         raise UnknownNameError.among("loss", name, LOSSES)
     return LOSSES[name]
+
+
+def loss_config(name: str) -> LossConfig:
+    """A loss's settings, as it leaves them.
+
+    Raises:
+        UnknownNameError: lists the known losses.
+
+    >>> loss_config("eikonal")  # doctest: +ELLIPSIS
+    EikonalConfig(name='eikonal', flow=5.0, ...)
+    """
+    return find_loss(name).config(name=name)

@@ -13,8 +13,8 @@ Every rank makes one all-reduce per loss, whatever its patches hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed
@@ -24,11 +24,8 @@ from sketchscale.errors import InputError
 
 __all__ = [
     "BatchTargets",
-    "EikonalConfig",
-    "HoverConfig",
     "Loss",
     "LossConfig",
-    "OmniposeConfig",
     "Term",
     "combined",
     "full_precision",
@@ -37,117 +34,17 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OmniposeConfig:
-    """What `sketchpose-1` adds to flow, distance and bounds.
-
-    Attributes:
-        boundary: weight of the cross-entropy of the boundary logit.
-        norm: weight of the squared error of the flow's length, inside objects.
-        euler: weight of the squared distance of trajectories, px; per component, as the mean of both.
-        steps: of a trajectory, 1 px each where the flow is a unit vector.
-        stride: trajectories start at every stride-th pixel along both axes; 1 is the paper's, and slow.
-        alpha, beta: px and none, of the pixel weight beta + exp(-distance / alpha).
-    """
-
-    boundary: float = 2.0
-    norm: float = 2.0
-    euler: float = 1.0
-    steps: int = 15
-    stride: int = 4
-    alpha: float = 5.0
-    beta: float = 2.0
-
-    def __post_init__(self) -> None:
-        if min(self.boundary, self.norm, self.euler, self.beta) < 0 or self.alpha <= 0:
-            raise InputError.of(
-                found=f"loss weights boundary {self.boundary}, norm {self.norm}, euler {self.euler}, "
-                f"alpha {self.alpha}, beta {self.beta}",
-                expected="weights and beta of at least 0, alpha above 0",
-                fix="leave them at 2, 2, 1, 5 and 2",
-            )
-        if not 1 <= self.steps <= 100 or not 1 <= self.stride <= 16:
-            raise InputError.of(
-                found=f"trajectories of {self.steps} steps from every {self.stride}th pixel",
-                expected="1 to 100 steps, a stride of 1 to 16",
-                fix="leave them at 15 and 4",
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EikonalConfig:
-    """What `eikonal` adds to flow, distance and bounds; with those at 0 it is the paper's functional.
-
-    Attributes:
-        length: weight of (|v| - 1)^2, everywhere.
-        slope: weight of (|grad phi| - 1)^2, off the known boundary.
-        coupling: weight of |grad phi - v|^2, off the known boundary.
-        boundary: weight of the squared error of phi beside the known boundary.
-        sides: weight of the hinges that keep phi on its side of 0, on background and on foreground strokes.
-        exponent: of these hinges, 1 or 2.
-        near: weight, in the terms of the slope, of pixels where |phi| < 1: a boundary that nobody drew runs there,
-            where the slope of a distance need not be 1. Relative to the other pixels; above 0, as a field that is flat
-            at 0 would cost nothing.
-        band: px, the deepest background that the distance term teaches.
-    """
-
-    length: float = 1.0
-    slope: float = 1.0
-    coupling: float = 1.0
-    boundary: float = 1.0
-    sides: float = 1.0
-    exponent: int = 2
-    near: float = 0.2
-    band: float = 8.0
-
-    def __post_init__(self) -> None:
-        if min(self.length, self.slope, self.coupling, self.boundary, self.sides, self.band) < 0:
-            raise InputError.of(
-                found=f"loss weights length {self.length}, slope {self.slope}, coupling {self.coupling}, "
-                f"boundary {self.boundary}, sides {self.sides}, band {self.band}",
-                expected="none below 0",
-                fix="leave them alone",
-            )
-        if self.exponent not in (1, 2) or not 0 < self.near <= 1:
-            raise InputError.of(
-                found=f"exponent {self.exponent}, near {self.near}",
-                expected="exponent 1 or 2, near above 0 and at most 1",
-                fix="leave them at 2 and 0.2",
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HoverConfig:
-    """Weights of the four terms of `hover`: squares and slopes of the maps, cross-entropy and Dice of m."""
-
-    squares: float = 1.0
-    slopes: float = 1.0
-    entropy: float = 1.0
-    dice: float = 1.0
-
-    def __post_init__(self) -> None:
-        if min(self.squares, self.slopes, self.entropy, self.dice) < 0:
-            raise InputError.of(
-                found=f"loss weights squares {self.squares}, slopes {self.slopes}, entropy {self.entropy}, "
-                f"dice {self.dice}",
-                expected="none below 0",
-                fix="leave them at 1",
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
-    """Which loss, and its weights.
+    """Which loss, and the weights that losses share; a loss with more of them adds them in a class of its own.
 
     Attributes:
         name: key of the LOSSES table.
-        flow, distance, bounds: weights of the three terms that all losses share, on |v - v*|^2 of unit vectors and on
-            px^2; 5 : 0.08 : 0.08 is Omnipose's 10 : 2 with its flow of length 5 and its division by 25.
+        flow, distance, bounds: weights of the three terms that losses of flow share, on |v - v*|^2 of unit vectors and
+            on px^2; 5 : 0.08 : 0.08 is Omnipose's 10 : 2 with its flow of length 5 and its division by 25.
         far: weight of a known background pixel more than `rim` px away from every annotated object, relative to the
             others. 1 is the journal's loss; less lets the network spend itself on where objects are. Not of `eikonal`,
             whose `band` says which background is taught in px.
         rim: px, see `far`.
-        omnipose: of `sketchpose-1` only. eikonal: of `eikonal` only.
-        hover: of `hover` only, which has none of the first three weights.
     """
 
     name: str = "sketchpose"
@@ -156,17 +53,26 @@ class LossConfig:
     bounds: float = 0.08
     far: float = 1.0
     rim: int = 4
-    omnipose: OmniposeConfig = field(default_factory=OmniposeConfig)
-    eikonal: EikonalConfig = field(default_factory=EikonalConfig)
-    hover: HoverConfig = field(default_factory=HoverConfig)
 
     def __post_init__(self) -> None:
-        if min(self.flow, self.distance, self.bounds) < 0 or not 0 < self.far <= 1 or not 0 <= self.rim <= 64:
+        self.expect_weights("flow", "distance", "bounds")
+        self.expect(0 < self.far <= 1 and 0 <= self.rim <= 64, "far above 0 and at most 1, rim 0 to 64", "far", "rim")
+
+    def expect_weights(self, *names: str) -> None:
+        """See `expect`."""
+        self.expect(min(getattr(self, name) for name in names) >= 0, "weights of at least 0", *names)
+
+    def expect(self, fits: bool, expected: str, *names: str) -> None:
+        """Refuse settings that do not fit.
+
+        Raises:
+            InputError: shows them, and the defaults.
+        """
+        if not fits:
             raise InputError.of(
-                found=f"loss weights flow {self.flow}, distance {self.distance}, bounds {self.bounds}, "
-                f"far {self.far}, rim {self.rim}",
-                expected="weights of at least 0, far above 0 and at most 1, rim 0 to 64",
-                fix="leave them at 5, 0.08, 0.08, 1 and 4",
+                found=f"the loss {self.name} with " + ", ".join(f"{name} {getattr(self, name)}" for name in names),
+                expected=expected,
+                fix="leave them at " + ", ".join(f"{type(self).__dataclass_fields__[name].default}" for name in names),
             )
 
 
@@ -177,7 +83,7 @@ class BatchTargets:
     Attributes:
         flow: (n, 2, y, x). distance, lower, upper, signed: (n, y, x), px.
         known, flow_known, bounded, inside, background, boundary, boundary_known, signed_known: (n, y, x) bool.
-        maps: (n, 4, y, x), v, h, m and where v and h are known; (n, 0, y, x) where the loss does not read them.
+        maps: (n, k, y, x), those of the target (see networks.targets); (n, 0, y, x) where it has none.
     """
 
     flow: torch.Tensor
@@ -202,18 +108,19 @@ class Loss:
 
     Attributes:
         compute: the pure function.
-        outputs: channels that the network must have: flow y, flow x, distance and, from the fourth on, the loss's own.
-            For the target "hover" v, h and m instead.
+        config: the class of its settings.
+        outputs: channels that the network must have: the three of the target and, from the fourth on, the loss's own.
         dense: whether every pixel must be annotated.
         signed: whether the distance is negative in proportion in background (else the constant `outside`).
-        target: what the network is taught to give, see networks.model.ModelConfig.
+        target: what the network is taught to give, see networks.targets.
     """
 
-    compute: Callable[[torch.Tensor, BatchTargets, LossConfig], torch.Tensor]
+    compute: Callable[[torch.Tensor, BatchTargets, Any], torch.Tensor]
+    config: type[LossConfig] = LossConfig
     outputs: int = 3
     dense: bool = False
     signed: bool = False
-    target: Literal["flow", "hover"] = "flow"
+    target: str = "flow"
 
     def __call__(self, prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
         return self.compute(prediction, targets, config)

@@ -30,17 +30,51 @@ one has no negative component), the scheme applied to -phi where phi < 0 (else t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-from sketchscale.losses.base import BatchTargets, EikonalConfig, LossConfig, Term, combined, full_precision
+from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision
 from sketchscale.losses.sketchpose import bounds_term
 
-__all__ = ["eikonal", "eikonal_strokes", "eikonal_terms", "upwind_gradient"]
+__all__ = ["EikonalConfig", "eikonal", "eikonal_strokes", "eikonal_terms", "upwind_gradient"]
 
 
-def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EikonalConfig(LossConfig):
+    """What `eikonal` adds to flow, distance and bounds; with those at 0 it is the paper's functional.
+
+    Attributes:
+        length: weight of (|v| - 1)^2, everywhere.
+        slope: weight of (|grad phi| - 1)^2, off the known boundary.
+        coupling: weight of |grad phi - v|^2, off the known boundary.
+        boundary: weight of the squared error of phi beside the known boundary.
+        sides: weight of the hinges that keep phi on its side of 0, on background and on foreground strokes.
+        exponent: of these hinges, 1 or 2.
+        near: weight, in the terms of the slope, of pixels where |phi| < 1: a boundary that nobody drew runs there,
+            where the slope of a distance need not be 1. Relative to the other pixels; above 0, as a field that is flat
+            at 0 would cost nothing.
+        band: px, the deepest background that the distance term teaches.
+    """
+
+    name: str = "eikonal"
+    length: float = 1.0
+    slope: float = 1.0
+    coupling: float = 1.0
+    boundary: float = 1.0
+    sides: float = 1.0
+    exponent: int = 2
+    near: float = 0.2
+    band: float = 8.0
+
+    def __post_init__(self) -> None:
+        LossConfig.__post_init__(self)
+        self.expect_weights("length", "slope", "coupling", "boundary", "sides", "band")
+        self.expect(self.exponent in (1, 2) and 0 < self.near <= 1, "1 or 2, above 0 and at most 1", "exponent", "near")
+
+
+def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> torch.Tensor:
     """Sketchpose 2.0 in two dimensions.
 
     Args:
@@ -51,12 +85,11 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig)
 
     Source: Sketchpose 2.0, the functional of potential and flow, repaired; see the module.
     """
-    own = config.eikonal
     values = full_precision(prediction)
     v, phi = values[:, :2], values[:, 2]
     beside = torch.where(targets.signed_known & (targets.signed.abs() == 0.5), targets.signed, 0.0)
-    taught = targets.signed_known & (targets.signed >= -own.band)
-    terms = eikonal_terms(phi, v, beside, targets.background, targets.inside, (1.0, 1.0), own)
+    taught = targets.signed_known & (targets.signed >= -config.band)
+    terms = eikonal_terms(phi, v, beside, targets.background, targets.inside, (1.0, 1.0), config)
     flow_error = ((v - targets.flow) ** 2).sum(dim=1)
     return combined(
         [

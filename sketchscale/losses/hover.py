@@ -19,6 +19,7 @@ Source: HoVer-Net (Graham et al. 2019), equations 2 to 5; what is known of parti
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -26,12 +27,29 @@ from torch.nn import functional
 from sketchscale.errors import InputError
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision, pixel_weights
 
-__all__ = ["hover", "slope_errors", "square_errors"]
+__all__ = ["HoverConfig", "hover", "slope_errors", "square_errors"]
 
 _REACH = 2
 
 
-def hover(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoverConfig(LossConfig):
+    """Weights of the four terms: squares and slopes of the maps, cross-entropy and Dice of m. Those of flow do not
+    count.
+    """
+
+    name: str = "hover"
+    squares: float = 1.0
+    slopes: float = 1.0
+    entropy: float = 1.0
+    dice: float = 1.0
+
+    def __post_init__(self) -> None:
+        LossConfig.__post_init__(self)
+        self.expect_weights("squares", "slopes", "entropy", "dice")
+
+
+def hover(prediction: torch.Tensor, targets: BatchTargets, config: HoverConfig) -> torch.Tensor:
     """See the module.
 
     Args:
@@ -47,7 +65,7 @@ def hover(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -
     """
     if targets.maps.shape[1] == 0:
         raise InputError.of(found="targets without h/v maps", expected="maps", fix="draw patches with maps=True")
-    values, own, pixels = full_precision(prediction), config.hover, pixel_weights(targets, config)
+    values, pixels = full_precision(prediction), pixel_weights(targets, config)
     vh, logit, probability = torch.tanh(values[:, :2]), values[:, 2], torch.sigmoid(values[:, 2])
     inside, known = targets.maps[:, 2].to(values.dtype), targets.maps[:, 3] > 0
     said = targets.inside | targets.background | targets.boundary
@@ -56,10 +74,10 @@ def hover(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -
     within = targets.inside & _whole_window(known)
     return combined(
         [
-            Term.mean(own.squares, square_errors(vh, targets.maps), known, pixels),
-            Term.mean(own.slopes, slope_errors(vh, targets.maps), within),
-            Term.mean(own.entropy, entropy, said, pixels),
-            Term(own.dice, apart.sum(), ((probability + inside) * said).sum()),
+            Term.mean(config.squares, square_errors(vh, targets.maps), known, pixels),
+            Term.mean(config.slopes, slope_errors(vh, targets.maps), within),
+            Term.mean(config.entropy, entropy, said, pixels),
+            Term(config.dice, apart.sum(), ((probability + inside) * said).sum()),
         ]
     )
 

@@ -20,26 +20,51 @@ is in D_b where cracks say so, see annotations.targets); the inequality has both
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch.nn import functional
 
-from sketchscale.losses.base import (
-    BatchTargets,
-    LossConfig,
-    OmniposeConfig,
-    Term,
-    combined,
-    full_precision,
-    pixel_weights,
-)
+from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision, pixel_weights
 from sketchscale.losses.sketchpose import bounds_term
 
-__all__ = ["sample_flow", "sketchpose_1", "trajectories"]
+__all__ = ["OmniposeConfig", "sample_flow", "sketchpose_1", "trajectories"]
 
 _BOUNDARY = 3
 
 
-def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OmniposeConfig(LossConfig):
+    """What `sketchpose-1` adds to flow, distance and bounds.
+
+    Attributes:
+        boundary: weight of the cross-entropy of the boundary logit.
+        norm: weight of the squared error of the flow's length, inside objects.
+        euler: weight of the squared distance of trajectories, px; per component, as the mean of both.
+        steps: of a trajectory, 1 px each where the flow is a unit vector.
+        stride: trajectories start at every stride-th pixel along both axes; 1 is the paper's, and slow.
+        alpha, beta: px and none, of the pixel weight beta + exp(-distance / alpha).
+    """
+
+    name: str = "sketchpose-1"
+    boundary: float = 2.0
+    norm: float = 2.0
+    euler: float = 1.0
+    steps: int = 15
+    stride: int = 4
+    alpha: float = 5.0
+    beta: float = 2.0
+
+    def __post_init__(self) -> None:
+        LossConfig.__post_init__(self)
+        self.expect_weights("boundary", "norm", "euler", "beta")
+        self.expect(self.alpha > 0, "above 0", "alpha")
+        self.expect(
+            1 <= self.steps <= 100 and 1 <= self.stride <= 16, "1 to 100 steps, a stride of 1 to 16", "steps", "stride"
+        )
+
+
+def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: OmniposeConfig) -> torch.Tensor:
     """The Omnipose family on what a sketch knows.
 
     Args:
@@ -50,20 +75,19 @@ def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: LossCo
 
     Source: Sketchpose (preprint), eqs. 8 to 16; Omnipose, eqs. 3 to 7; see the module for what is ours.
     """
-    own = config.omnipose
     values = full_precision(prediction)
     flow, distance, logit = values[:, :2], values[:, 2], values[:, _BOUNDARY]
     pixels = pixel_weights(targets, config)
-    rho = pixels * (own.beta + torch.exp(-targets.distance.clamp(min=0) / own.alpha))
+    rho = pixels * (config.beta + torch.exp(-targets.distance.clamp(min=0) / config.alpha))
     length_error = (_length(flow) - _length(targets.flow)) ** 2
     crossed = functional.binary_cross_entropy_with_logits(logit, targets.boundary.float(), reduction="none")
     return combined(
         [
-            Term.mean(own.boundary, crossed, targets.boundary_known, pixels),
+            Term.mean(config.boundary, crossed, targets.boundary_known, pixels),
             Term.mean(config.flow, ((flow - targets.flow) ** 2).sum(dim=1), targets.flow_known, rho),
             Term.mean(config.distance, (distance - targets.distance) ** 2, targets.known, rho),
-            Term.mean(own.norm, length_error, targets.flow_known & targets.inside, rho),
-            _euler_term(flow, targets, own),
+            Term.mean(config.norm, length_error, targets.flow_known & targets.inside, rho),
+            _euler_term(flow, targets, config),
             bounds_term(distance, targets, config),
         ]
     )
@@ -74,17 +98,17 @@ def _length(flow: torch.Tensor) -> torch.Tensor:
     return ((flow**2).sum(dim=1) + 1e-12).sqrt()
 
 
-def _euler_term(flow: torch.Tensor, targets: BatchTargets, own: OmniposeConfig) -> Term:
+def _euler_term(flow: torch.Tensor, targets: BatchTargets, config: OmniposeConfig) -> Term:
     """Squared distance of predicted from true trajectories that start where the flow is known."""
     known = targets.flow_known
-    rows, columns = (_starts(size, own.stride) for size in known.shape[1:])
+    rows, columns = (_starts(size, config.stride) for size in known.shape[1:])
     start = known[:, rows, columns]
     frozen = known[:, None].float()
     with torch.no_grad():
-        aim = trajectories(targets.flow.to(flow.dtype) * frozen, steps=own.steps, stride=own.stride)
-    path = trajectories(flow * frozen, steps=own.steps, stride=own.stride)
+        aim = trajectories(targets.flow.to(flow.dtype) * frozen, steps=config.steps, stride=config.stride)
+    path = trajectories(flow * frozen, steps=config.steps, stride=config.stride)
     apart = ((path - aim) ** 2).sum(dim=2).mean(dim=0) / 2
-    return Term.mean(own.euler, apart, start.flatten(1))
+    return Term.mean(config.euler, apart, start.flatten(1))
 
 
 def trajectories(flow: torch.Tensor, *, steps: int, stride: int = 1) -> torch.Tensor:

@@ -61,9 +61,11 @@ def save_peer(model: Model, path: str | Path, *, kind: str) -> tuple[str, ...]:
 
 
 def _refuse_without_counterpart(config: NetworkConfig, target: str, kind: str) -> None:
-    if target != "flow":
+    if target != "flow" or config.name != "unet":
         raise InputError.of(
-            found=f"a model of the target {target}", expected="flow and distance", fix="choose another model"
+            found=f"a {config.name} of the target {target}",
+            expected="a unet of flow and distance",
+            fix="choose another model",
         )
     if config.outputs <= config.dim:
         raise InputError.of(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Never
+from typing import Any, Never, cast
 
 import torch
 from torch import nn
 
-from sketchscale.errors import InputError
-from sketchscale.networks import NetworkConfig
+from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.networks import Network, NetworkConfig
 from sketchscale.networks.kind import Kind
+from sketchscale.networks.targets import TARGETS, Target
 from sketchscale.rule import ModelRule
 from sketchscale.settings import check
 
-__all__ = ["Model", "ModelConfig", "maps_of"]
+__all__ = ["Model", "ModelConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +26,7 @@ class ModelConfig(ModelRule[Never]):
 
     Attributes:
         network: shape of the network.
-        target: what its first outputs are: "flow" (flow y, flow x, distance), or "hover" (v, h and m before tanh and
-            sigmoid, see annotations.hover_maps), which becomes labels by a watershed.
+        target: what its first outputs are: key of TARGETS.
         low, high: percentiles of the image, per channel, that become 0 and 1.
         outside: px, the distance taught in background.
         tile, overlap: px, of prediction; overlap is the least on each axis.
@@ -39,7 +39,7 @@ class ModelConfig(ModelRule[Never]):
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    target: Literal["flow", "hover"] = "flow"
+    target: str = "flow"
     low: float = 1.0
     high: float = 99.8
     outside: float = -5.0
@@ -58,10 +58,13 @@ class ModelConfig(ModelRule[Never]):
             raise InputError.of(
                 found=f"percentiles {self.low} and {self.high}", expected="0 <= low < high <= 100", fix="1 and 99.8"
             )
+        if self.target not in TARGETS:
+            raise UnknownNameError.among("target", self.target, TARGETS)
+        target = TARGETS[self.target]
         fits_maps = 0 < self.threshold < 1 and self.network.dim == 2 and self.network.outputs >= 3
-        if self.target == "hover" and not fits_maps:
+        if not target.lengths and not fits_maps:
             raise InputError.of(
-                found=f"h/v maps with threshold {self.threshold}, {self.network.dim} dimensions and "
+                found=f"{target.gives} with threshold {self.threshold}, {self.network.dim} dimensions and "
                 f"{self.network.outputs} outputs",
                 expected="a probability above 0 and below 1, 2 dimensions, at least 3 outputs",
                 fix="threshold 0.5, and a network for planes",
@@ -94,15 +97,16 @@ class Model:
     provenance: Mapping[str, Any]
     sha256: str = ""
 
+    @property
+    def target(self) -> Target:
+        """What it gives."""
+        return TARGETS[self.config.target]
+
+    @property
+    def declares(self) -> Network:
+        """The network, for what it declares."""
+        return cast(Network, self.network)
+
     def fields(self, outputs: torch.Tensor) -> torch.Tensor:
-        """The network's outputs (n, 3 or more, ...) as they are stored and used: of a "hover" model as maps."""
-        return outputs if self.config.target == "flow" else maps_of(outputs.float())
-
-
-def maps_of(outputs: torch.Tensor) -> torch.Tensor:
-    """Outputs (n, 3, y, x) as maps: the first two through tanh, the others as probabilities.
-
-    >>> maps_of(torch.zeros(1, 3, 1, 1)).flatten()
-    tensor([0.0000, 0.0000, 0.5000])
-    """
-    return torch.cat([torch.tanh(outputs[:, :2]), torch.sigmoid(outputs[:, 2:])], 1)
+        """The network's outputs (n, 3 or more, ...) as they are stored and used."""
+        return self.target.fields(outputs)

@@ -14,10 +14,21 @@ convolutions are 3 x 3 x 3 and pooling is 2 x 2 x 2.
 
 Guarantees: `stride` divides every tile origin and size; an output pixel depends on input pixels at most `context` px
 away and on nothing else (without style).
+
+`UNet.adapt` starts from weights of a U-Net whose widths, levels and dimensions agree. What lies between the first and
+the last convolution is kept as it is:
+
+    channels   more      the new channels weigh nothing: the same outputs, until training finds a use for them
+               fewer     as if the channels left out were 0 everywhere, what their constant adds going into the bias;
+                         exact under "reflect"; under "zeros" and without style, farther from the tile's border than
+                         the network's context
+    style      none to some: linear layers of 0, the same outputs; some to none is refused
+    padding    kept weights, another border
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -69,17 +80,22 @@ class NetworkConfig:
             )
 
 
+Weights = dict[str, torch.Tensor]
+
+_EPSILON = 1e-5
+"""Of batch norm."""
+
 _CONVOLUTION: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 def _unit(inputs: int, outputs: int, config: NetworkConfig) -> nn.Sequential:
     convolution = _CONVOLUTION[config.dim](inputs, outputs, 3, padding=1, padding_mode=config.padding)
-    return nn.Sequential(_NORM[config.dim](inputs, eps=1e-5), nn.ReLU(), convolution)
+    return nn.Sequential(_NORM[config.dim](inputs, eps=_EPSILON), nn.ReLU(), convolution)
 
 
 def _projection(inputs: int, outputs: int, config: NetworkConfig) -> nn.Sequential:
-    return nn.Sequential(_NORM[config.dim](inputs, eps=1e-5), _CONVOLUTION[config.dim](inputs, outputs, 1))
+    return nn.Sequential(_NORM[config.dim](inputs, eps=_EPSILON), _CONVOLUTION[config.dim](inputs, outputs, 1))
 
 
 class _Down(nn.Module):
@@ -129,7 +145,7 @@ class UNet(nn.Module):
         )
         self.up = nn.ModuleList([_Up(a, b, config) for a, b in zip(coarser, widths, strict=True)])
         last = _CONVOLUTION[config.dim](widths[0], config.outputs, 1)
-        self.head = nn.Sequential(_NORM[config.dim](widths[0], eps=1e-5), nn.ReLU(), last)
+        self.head = nn.Sequential(_NORM[config.dim](widths[0], eps=_EPSILON), nn.ReLU(), last)
         self._start_between()
 
     def _start_between(self) -> None:
@@ -148,6 +164,23 @@ class UNet(nn.Module):
     def context(self) -> int:
         """How far an output pixel sees, in px: eight convolutions a level, and the windows of pooling."""
         return 8 * (2 * self.stride - 1) + self.stride - 1
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Of the finest level's maps, eight of which are alive at once."""
+        return self.config.widths[0] * 4 * 8
+
+    def adapt(self, weights: Weights, given: NetworkConfig, kept: Mapping[int, float]) -> Weights:
+        """See networks.Network, and the module."""
+        _refuse_unfit(given, self.config)
+        fresh = self.state_dict()
+        adapted = _other_channels(weights, given.channels, self.config.channels)
+        for name in ("head.2.weight", "head.2.bias"):
+            adapted[name] = fresh[name].clone()
+            for row, scale in kept.items():
+                adapted[name][row] = weights[name][row] / scale
+        styles = {key: torch.zeros_like(fresh[key]) for key in fresh.keys() - weights.keys()}
+        return adapted | styles
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Features of every level, level 0 first: (n, widths[level], y >> level, x >> level)."""
@@ -170,3 +203,55 @@ class UNet(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.config}, stride={self.stride}, context={self.context}"
+
+
+def _refuse_unfit(given: NetworkConfig, wanted: NetworkConfig) -> None:
+    for what in ("widths", "dim"):
+        if getattr(given, what) != getattr(wanted, what):
+            raise InputError.of(
+                found=f"a starting model with {what} {getattr(given, what)}",
+                expected=f"{what} {getattr(wanted, what)}, as the network to train",
+                fix="choose the starting model's, or start from random weights",
+            )
+    if given.style and not wanted.style:
+        raise InputError.of(
+            found="a starting model with a style vector",
+            expected="none, as the network to train",
+            fix="train a network with style, or start from random weights",
+        )
+
+
+def _other_channels(weights: Weights, given: int, wanted: int) -> Weights:
+    """The weights for another number of input channels; see the module.
+
+    The first block has two paths: batch norm, ReLU, convolution, and batch norm, 1 x 1 convolution.
+    """
+    adapted = dict(weights)
+    for norm, convolution, rectified in (
+        ("down.0.units.0.0", "down.0.units.0.2", True),
+        ("down.0.projection.0", "down.0.projection.1", False),
+    ):
+        if wanted < given:
+            constant = _response_to_zero(weights, norm)[wanted:]
+            constant = constant.relu() if rectified else constant
+            kernel = weights[f"{convolution}.weight"][:, wanted:].flatten(2).sum(dim=2)
+            adapted[f"{convolution}.bias"] = weights[f"{convolution}.bias"] + kernel @ constant
+        adapted[f"{convolution}.weight"] = _resized(weights[f"{convolution}.weight"], wanted, axis=1, fill=0)
+        for name, fill in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+            adapted[f"{norm}.{name}"] = _resized(weights[f"{norm}.{name}"], wanted, axis=0, fill=fill)
+    return adapted
+
+
+def _response_to_zero(weights: Weights, norm: str) -> torch.Tensor:
+    """What batch norm makes of a channel that is 0 everywhere."""
+    scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + _EPSILON).sqrt()
+    return weights[f"{norm}.bias"] - scale * weights[f"{norm}.running_mean"]
+
+
+def _resized(values: torch.Tensor, size: int, *, axis: int, fill: float) -> torch.Tensor:
+    """The first `size` along an axis, filled up at the end."""
+    missing = size - values.shape[axis]
+    if missing <= 0:
+        return values.narrow(axis, 0, size).clone()
+    shape = [missing if i == axis else n for i, n in enumerate(values.shape)]
+    return torch.cat([values, torch.full(shape, fill, dtype=values.dtype)], dim=axis)

@@ -233,7 +233,7 @@ def views_of(
     for value, option in ((zoom, "--rescale"), (anisotropy, "--anisotropy")):
         if not 1 / 20 <= value <= 20:
             raise InputError.of(found=f"scale {value:g}", expected="1/20 to 20", fix=f"change {option}")
-    stride = int(model.network.stride)  # type: ignore[arg-type]
+    stride = model.declares.stride
     seen: tuple[tuple[int, ...], ...] = (tuple(range(n)),) if dim == n else ((1, 2), (0, 2), (0, 1))
     views = []
     for axes in seen:
@@ -249,7 +249,7 @@ def views_of(
         )
         if short is True or (short is None and n == 3):
             grid = shortened(grid, stride)
-        lengths = model.config.target == "flow"
+        lengths = model.target.lengths
         views.append(View(shape=tuple(shape), axes=axes, zoom=zoom, stretch=stretch, lengths=lengths, grid=grid))
     return tuple(views)
 

@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 
 from sketchscale.losses.hover import slope_errors, square_errors
-from sketchscale.networks.model import maps_of
+from sketchscale.networks.targets import maps_of
 
 __all__ = ["critic_loss", "fooling_loss", "map_loss", "maps_of", "point_loss"]
 

@@ -153,7 +153,7 @@ def _every_way(
 def _opinion(model: Model, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Above 0 where the model sees an object."""
     seen, threshold = predict_image(model, image)[2], model.config.threshold
-    beyond = seen - threshold if model.config.target == "flow" else _log_odds(seen) - _log_odds(threshold)
+    beyond = seen - threshold if model.target.lengths else _log_odds(seen) - _log_odds(threshold)
     return np.clip(beyond, -_SURE, _SURE).astype(np.float32)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import pkgutil
 from collections.abc import Sequence
 
-from sketchscale.annotations.hover_maps import maps_from_sketch
 from sketchscale.annotations.targets import region_codes, targets_from_sketch
 from sketchscale.errors import InputError
 from sketchscale.losses import find_loss
+from sketchscale.networks.targets import TARGETS, Target
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.patches import AnnotatedImage, check_dense
 
@@ -43,33 +44,20 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig) -> No
             fix="draw thick background strokes where no object is; of a painted image in which every object is painted "
             "say --kind labels, of one with a value for background --class VALUE=background",
         )
-    if config.target == "hover":
-        _check_whole_objects(images)
-        return
-    targets = (targets_from_sketch(i.labels, i.boundary, outside=config.outside) for i in images)
-    if not any((t.known & (t.distance > 0)).any() for t in targets):
-        raise InputError.of(
-            found="no pixel whose distance to a boundary is known",
-            expected="boundary information",
-            fix="draw the outlines of a few objects as boundary strokes, or background right up to them",
-        )
+    target = TARGETS[config.target]
+    if not any(_teaches_an_object(image, target, config.outside) for image in images):
+        found, expected, fix = target.untaught
+        raise InputError.of(found=found, expected=expected, fix=fix)
 
 
-def _check_whole_objects(images: Sequence[AnnotatedImage]) -> None:
-    """Refuse annotation in which no object has an end on all sides: h/v maps would be taught nowhere.
-
-    Raises:
-        InputError: there is none.
-    """
-    for image in images:
-        _, _, m, known = maps_from_sketch(region_codes(image.labels, image.boundary))
-        if (m * known).any():
-            return
-    raise InputError.of(
-        found="no object that is annotated whole",
-        expected="objects with background, boundary or another object on all sides, as h/v maps need",
-        fix="draw the outlines of a few objects and fill them, or use --loss sketchpose",
-    )
+def _teaches_an_object(image: AnnotatedImage, target: Target, outside: float) -> bool:
+    """Whether what the target says is known at a pixel of an object."""
+    codes = region_codes(image.labels, image.boundary)
+    if target.maps:
+        known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0
+    else:
+        known = targets_from_sketch(image.labels, image.boundary, outside=outside).known
+    return bool((known & (codes > 0)).any())
 
 
 def annotation_sha256(images: Sequence[AnnotatedImage]) -> str | None:

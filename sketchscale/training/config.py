@@ -11,7 +11,7 @@ import torch
 
 from sketchscale.errors import InputError, SetupError, UnknownNameError
 from sketchscale.losses import LossConfig, find_loss
-from sketchscale.networks import NetworkConfig
+from sketchscale.networks import NetworkConfig, meta_network
 from sketchscale.training.augment import AugmentConfig
 
 __all__ = ["OPTIMIZERS", "Step", "SyntheticConfig", "TrainingConfig", "find_device", "rate_at"]
@@ -108,28 +108,26 @@ class TrainingConfig:
     synthetic: SyntheticConfig | None = None
 
     @property
-    def target(self) -> Literal["flow", "hover"]:
-        """What the loss teaches the network to give."""
+    def target(self) -> str:
+        """What the loss teaches the network to give: key of networks.targets.TARGETS."""
         return find_loss(self.loss.name).target
-
-    @property
-    def middle(self) -> float:
-        """The threshold half-way between what is taught inside and outside."""
-        return (0.5 + self.outside) / 2 if self.target == "flow" else 0.5
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise UnknownNameError.among("optimizer", self.optimizer, OPTIMIZERS)
-        if self.network.outputs < find_loss(self.loss.name).outputs:
+        loss = find_loss(self.loss.name)
+        if self.network.outputs < loss.outputs or type(self.loss) is not loss.config:
             raise InputError.of(
-                found=f"a network with {self.network.outputs} outputs",
-                expected=f"{find_loss(self.loss.name).outputs} for the loss {self.loss.name}",
-                fix="set network.outputs",
+                found=f"a network with {self.network.outputs} outputs and a {type(self.loss).__name__}",
+                expected=f"{loss.outputs} and a {loss.config.__name__} for the loss {self.loss.name}",
+                fix=f"set network.outputs, start from loss_config({self.loss.name!r})",
             )
-        stride = 1 << (len(self.network.widths) - 1)
+        stride = meta_network(self.network).stride
         if self.patch < stride or self.patch % stride:
             raise InputError.of(
-                found=f"patch {self.patch}", expected=f"a multiple of {stride} px, the network's stride", fix="224"
+                found=f"patch {self.patch}",
+                expected=f"a multiple of {stride} px, the network's stride",
+                fix=f"--patch {stride * max(1, self.patch // stride)}",
             )
         if self.steps < 1 or self.batch < 1 or self.rate <= 0 or (self.minutes is not None and self.minutes <= 0):
             raise InputError.of(

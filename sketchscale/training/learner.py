@@ -77,7 +77,7 @@ class Learner:
             NotANumberError: nothing was changed.
         """
         image, targets = batch
-        torch._foreach_copy_(self._before, self._buffers)
+        _copy(self._before, self._buffers)
         with autocast(self.device.type, self.config.precision):
             prediction = self.forward(image)
         loss = self.loss(prediction, targets, self.config.loss)
@@ -85,7 +85,7 @@ class Learner:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         value, norm = self._clip(loss.detach().float())
         if not math.isfinite(value) or (not math.isfinite(norm) and not self.scaler.is_enabled()):
-            torch._foreach_copy_(self._buffers, self._before)
+            _copy(self._buffers, self._before)
             raise NotANumberError(value, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -107,7 +107,7 @@ class Learner:
         decay = min(self.config.average, step / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(*self._averaged, 1 - decay)
-            torch._foreach_copy_(*self._copied)
+            _copy(*self._copied)
 
     def still(self, weights: Mapping[str, torch.Tensor]) -> nn.Module:
         """A network of its own on the device, with these weights, for evaluation."""
@@ -143,6 +143,12 @@ class Learner:
         if value.shape != parameter.shape:
             return value
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
+
+
+def _copy(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    """Torch's own refuses lists without a tensor; a network without batch norm has no buffers."""
+    if targets:
+        torch._foreach_copy_(targets, sources)
 
 
 def part(tensors: Mapping[str, torch.Tensor], name: str) -> Weights:

@@ -35,6 +35,7 @@ from sketchscale.errors import TaskError
 from sketchscale.networks import create_network
 from sketchscale.networks.adapt import adapt_weights
 from sketchscale.networks.checkpoint import Model, ModelConfig
+from sketchscale.networks.targets import TARGETS
 from sketchscale.training.checks import annotation_sha256, check_images
 from sketchscale.training.config import OPTIMIZERS, Step, TrainingConfig, find_device, rate_at
 from sketchscale.training.distributed import World, join_world
@@ -71,8 +72,8 @@ class Hooks:
         on_preview: given a preview every `preview_every` steps, and one at the end.
         interrupted: asked before every step; an interrupt that came by another way than a signal.
         scenes: where synthetic scenes come from; with `config.synthetic`.
-        settle: sets the threshold, and what else it likes, of a trained model that gives flow, where the configuration
-            does not say the threshold. Given the model and the images it was trained on.
+        settle: sets the threshold, and what else it likes, of a trained model that gives distances, where the
+            configuration does not say the threshold. Given the model and the images it was trained on.
         validate: larger is better; called every `validate_every` steps where no annotation is held out. For one
             process only.
     """
@@ -339,7 +340,7 @@ class _Run:
             low=c.low,
             high=c.high,
             outside=c.outside,
-            threshold=c.middle if c.threshold is None else c.threshold,
+            threshold=TARGETS[c.target].middle(c.outside) if c.threshold is None else c.threshold,
             min_size=20 if c.min_size is None else c.min_size,
         )
         return Model(network=self.learner.still(weights), config=config, provenance=self._provenance())
@@ -350,7 +351,7 @@ class _Run:
         if self.config.min_size is None:
             found = replace(found, min_size=smallest_size(self.shown))
         model = replace(model, config=found, network=model.network.cpu())
-        if self.config.threshold is None and self.config.target == "flow" and self.world.first:
+        if self.config.threshold is None and model.target.lengths and self.world.first:
             return (self.hooks.settle or _with_threshold)(model, self.shown)
         return model
 

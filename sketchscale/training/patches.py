@@ -14,6 +14,7 @@ Images may lie in storage and be read when a patch is drawn there: what was draw
 
 from __future__ import annotations
 
+import pkgutil
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -24,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sketchscale.annotations.hover_maps import maps_from_sketch
 from sketchscale.annotations.targets import BEYOND, UNKNOWN, Targets, region_codes, targets_from_sketch
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
@@ -35,7 +35,7 @@ __all__ = ["AnnotatedImage", "PatchSource", "TrainingImage", "check_dense", "pat
 
 MARGIN = 16
 _WIDE_MARGIN = 32
-"""Of dense losses, and for maps, which are known in objects that are visible whole."""
+"""Of dense losses, and for maps, which may be known in objects alone that are visible whole."""
 _DRAWN = -2
 
 
@@ -111,7 +111,8 @@ class PatchSource:
     Args:
         size: of patches, px. outside: px, the distance taught in background.
         dense: for losses that take every pixel as annotated. A drawn boundary pixel counts as background then.
-        signed: whether the signed distance is wanted, which few losses read. maps: and h/v maps.
+        signed: whether the signed distance is wanted, which few losses read.
+        maps: import path of the function that makes the maps of the target, see networks.targets; "" for none.
         keep_bytes: of images with their annotation that are kept between patches; None keeps all. No effect on batches.
 
     Raises:
@@ -127,7 +128,7 @@ class PatchSource:
         outside: float,
         dense: bool = False,
         signed: bool = True,
-        maps: bool = False,
+        maps: str = "",
         keep_bytes: int | None = None,
     ) -> None:
         if dense:
@@ -262,7 +263,7 @@ def patch_targets(
     *,
     dense: bool = False,
     signed: bool = True,
-    maps: bool = False,
+    maps: str = "",
 ) -> Targets:
     """Targets of the inner part of a crop; what lies beyond the crop counts as unknown.
 
@@ -270,7 +271,7 @@ def patch_targets(
         codes: (y + 2 margin, x + 2 margin), see annotations.targets.region_codes. margin: px, at least 1.
         dense: take the crop for all there is instead. Where it shows no boundary at all, the object's distance is that
             to the crop's border, and its flow 0.
-        signed: see annotations.targets. maps: whether h/v maps are wanted, see annotations.hover_maps.
+        signed: see annotations.targets. maps: see PatchSource.
     """
     ring = np.ones(codes.shape, np.bool_)
     ring[1:-1, 1:-1] = False
@@ -278,7 +279,7 @@ def patch_targets(
     core = np.s_[..., margin:-margin, margin:-margin]
     if not dense:
         targets = _cut(hidden, core, outside, signed)
-        return replace(targets, maps=maps_from_sketch(hidden)[core]) if maps else targets
+        return replace(targets, maps=pkgutil.resolve_name(maps)(hidden)[core]) if maps else targets
     whole = _cut(codes, core, outside, signed)
     endless = whole.inside & ~whole.known
     if not endless.any():

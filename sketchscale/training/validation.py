@@ -23,6 +23,7 @@ from torch import nn
 from sketchscale.annotations.targets import UNKNOWN
 from sketchscale.errors import InputError
 from sketchscale.losses import find_loss
+from sketchscale.networks.targets import TARGETS
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.distributed import World
@@ -112,7 +113,7 @@ def source_for(images: Sequence[AnnotatedImage], config: TrainingConfig, augment
         outside=config.outside,
         dense=loss.dense,
         signed=loss.signed,
-        maps=loss.target == "hover",
+        maps=TARGETS[loss.target].maps,
         keep_bytes=config.keep_bytes,
     )
 

@@ -122,7 +122,7 @@ def calibrate(
         The same network with another configuration; the model as it is where fewer than 5 objects are annotated, and
         where it gives h/v maps, whose foreground is a probability.
     """
-    if model.config.target != "flow":
+    if model.target.rule != "flow":
         return model
     found: dict[tuple[float, Joining], list[_Evidence]] = {}
     windows, objects = _spread(_annotated(images), most), 0
@@ -186,7 +186,7 @@ def _spread(items: list[tuple[AnnotatedImage, Box]], most: int) -> list[tuple[An
 
 def _predicted(model: Model, image: AnnotatedImage, box: Box) -> _Window:
     labels = _labels_with_lines(image)
-    near = box.grow(min(_HALO, int(model.network.context))).clip(labels.shape)  # type: ignore[arg-type]
+    near = box.grow(min(_HALO, model.declares.context)).clip(labels.shape)
     inner = box.relative_to(near.start).slices
     fields = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(0, 3), *inner)]
     return _Window(fields.astype(np.float16), labels[box.slices])

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from sketchscale.intensity import Levels, array_levels
 from sketchscale.networks.kind import FieldLevels, Statistics, add_counts, count_fields, statistics_of, unfamiliar
 from sketchscale.networks.model import ModelConfig
+from sketchscale.networks.targets import TARGETS
 
 __all__ = [
     "array_statistics",
@@ -34,7 +35,7 @@ def is_tested(config: ModelConfig) -> bool:
 
 def has_statistics(config: ModelConfig) -> bool:
     """Whether the fields are flow and a distance in px, which the statistics are made for."""
-    return config.target == "flow" and not config.logit and config.network.dim == 2
+    return TARGETS[config.target].rule == "flow" and not config.logit and config.network.dim == 2
 
 
 def levels_of(config: ModelConfig, scale: float = 1.0) -> FieldLevels:

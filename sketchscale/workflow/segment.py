@@ -298,8 +298,7 @@ class _Segmentation:
             tiles=tiles,
         )
         weights = sum(p.numel() * 4 for p in job.model.network.parameters())
-        # the finest level's maps, eight of which are alive at once
-        activations = job.model.config.network.widths[0] * 4 * 8
+        activations = job.model.declares.bytes_per_pixel
         return plan_predict(config, activation_bytes=activations, weight_bytes=2 * weights)
 
     def _timed(self, stage: str, work: Callable[[], Result]) -> Result:

@@ -266,7 +266,7 @@ def integration_config(model: Model, options: SegmentOptions, ratio: float = 1.0
     config, scale = model.config, scale_of(model, options)
     axes = 3 if options.volume else 2
     smallest = _smallest(model, options, ratio)
-    if config.target != "flow":
+    if model.target.rule != "flow":
         _refuse_options_of_flow(options)
         rule = watershed_for(
             config.diameter / scale,
@@ -334,7 +334,7 @@ def _refuse_options_of_flow(options: SegmentOptions) -> None:
         if value != SegmentOptions.__dataclass_fields__[name].default:
             option = f"--{name.replace('_', '-')}"
             raise InputError.of(
-                found=f"{option} {value} with model {options.model}, which gives h/v maps",
+                found=f"{option} {value} with model {options.model}, which gives no flow",
                 expected="a model that gives flow",
                 fix=f"leave out {option}",
             )

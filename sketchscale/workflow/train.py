@@ -24,7 +24,7 @@ from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError
 from sketchscale.io.store import join_address
-from sketchscale.losses import LossConfig, find_loss
+from sketchscale.losses import find_loss, loss_config
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
@@ -123,6 +123,7 @@ class _Ready:
     others: list[AnnotatedImage]
     config: TrainingConfig
     init: Model | None
+    notes: tuple[str, ...]
 
 
 def _with_sizes(options: TrainOptions) -> TrainOptions:
@@ -190,19 +191,24 @@ def _prepare(
         config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
     check_images(images, config)
     config = _with_time_left(config, began)
-    return _Ready(data=data, held_out=held_out, others=others, config=config, init=init)
+    notes = _notes(config, init)
+    return _Ready(data=data, held_out=held_out, others=others, config=config, init=init, notes=notes)
 
 
 def _begin(out: str, watch: Watch, ready: _Ready, *, fresh: bool) -> None:
     probe_output(out)
-    watch.begin(fresh=fresh, notes=_notes(ready))
+    watch.begin(fresh=fresh, notes=ready.notes)
 
 
-def _notes(ready: _Ready) -> tuple[str, ...]:
-    """What is trained, and what cannot be kept of the model to start from."""
-    network, init = ready.config.network, ready.init
-    chosen = f"network of {len(network.widths)} levels, {_sizes_of(ready.config)}, {ready.config.precision}"
-    return chosen, *(adapt_notes(init, network, target=ready.config.target) if init else ())
+def _notes(config: TrainingConfig, init: Model | None) -> tuple[str, ...]:
+    """What is trained, and what cannot be kept of the model to start from.
+
+    Raises:
+        InputError: it is another kind of network.
+    """
+    network = config.network
+    chosen = f"network {network.name} of {len(network.widths)} levels, {_sizes_of(config)}, {config.precision}"
+    return chosen, *(adapt_notes(init, network, target=config.target) if init else ())
 
 
 def _reading_aloud(ears: Ears) -> Callable[[Event], None]:
@@ -323,11 +329,11 @@ def _read(
 def _training_config(options: TrainOptions, channels: int, init: Model | None, validated: bool) -> TrainingConfig:
     outputs = find_loss(options.loss).outputs
     widths = tuple(int(options.width) * 2**level for level in range(4))
-    fresh = NetworkConfig(name=options.network, channels=channels, widths=widths, outputs=outputs)
+    shape = NetworkConfig(widths=widths) if init is None else init.config.network
     by_steps = options.steps is not None
     return TrainingConfig(
-        network=replace(init.config.network, channels=channels, outputs=outputs) if init else fresh,
-        loss=LossConfig(name=options.loss),
+        network=replace(shape, name=options.network, channels=channels, outputs=outputs),
+        loss=loss_config(options.loss),
         steps=options.steps if options.steps is not None else 100_000,
         minutes=None if by_steps else options.minutes,
         batch=int(options.batch),
@@ -371,6 +377,6 @@ def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> Tra
         threshold=config.threshold,
         min_size=config.min_size,
         summary=f"{options.out}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), loss {loss:.4f}, "
-        f"threshold {config.threshold:g}{' px' if config.target == 'flow' else ''}, objects from {config.min_size} px",
+        f"threshold {config.threshold:g}{model.target.unit}, objects from {config.min_size} px",
         warning=warning,
     )

@@ -236,8 +236,8 @@ def _plan(
         for annotated, boxes in ((True, grid.annotated), (False, grid.free))
         for box in _spread(boxes, options.sample)
     ]
-    networks = [job.model.config.network for job in jobs]
-    pixel_bytes = max(8 * 4 * network.widths[0] + 8 * network.channels + 40 for network in networks)
+    models = [job.model for job in jobs]
+    pixel_bytes = max(m.declares.bytes_per_pixel + 8 * m.config.network.channels + 40 for m in models)
     return Plan(
         stage="look",
         fn=look_at_box,

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow
+from sketchscale.integration.volume import VolumeConfig
+from sketchscale.integration.volume_plan import integrate_volume, merge_volume_blocks, plan_volume_outline
 
 from sketchscale.config import Execution
 from sketchscale.engine import open_engine
@@ -23,8 +25,6 @@ from sketchscale.geometry import whole
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import create_scratch, integrate, merge_blocks, plan_outline, plan_relabel
 from sketchscale.integration.refine import RefineConfig, refine_labels
-from sketchscale.integration.volume import VolumeConfig
-from sketchscale.integration.volume_plan import integrate_volume, merge_volume_blocks, plan_volume_outline
 from sketchscale.integration.watershed.config import WatershedConfig
 from sketchscale.integration.watershed.plan import hover_labels, merge_basins, plan_flood
 from sketchscale.io.arrays import ArrayRef, create_array, read_box, write_box

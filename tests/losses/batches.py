@@ -1,4 +1,4 @@
-"""Batches of random sketches, and predictions that no loss can fault."""
+"""Batches of random sketches."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import torch
 
 from sketchscale.annotations.hover_maps import maps_from_sketch
 from sketchscale.annotations.targets import targets_from_sketch
-from sketchscale.losses import BatchTargets, EikonalConfig, LossConfig
+from sketchscale.losses import BatchTargets
 from sketchscale.training.patches import stack_targets
 from tests.oracles import targets as oracle
 
 Codes = npt.NDArray[np.int32]
-
-DATA_ONLY = EikonalConfig(length=0, slope=0, coupling=0)
-"""The eikonal loss without the terms that act where nothing is drawn."""
 
 
 def batch(*sketches: Codes) -> BatchTargets:
@@ -40,28 +37,6 @@ def full_mask(seed: int, shape: tuple[int, int]) -> Codes:
     truth = np.maximum(oracle.random_truth(np.random.default_rng(seed), shape), 0)
     truth[0, :2] = 0, 1
     return truth
-
-
-def data_only(name: str, config: LossConfig | None = None) -> LossConfig:
-    """A configuration of a loss whose terms all need annotation."""
-    return replace(config or LossConfig(), name=name, eikonal=DATA_ONLY)
-
-
-def perfect(name: str, t: BatchTargets) -> torch.Tensor:
-    """(n, 3 or 4, y, x) without any fault that the data terms of a loss could find."""
-    if name == "hover":
-        signs = torch.where(t.maps[:, 2:3] > 0, 40.0, -40.0)
-        return torch.cat([torch.atanh(t.maps[:, :2]).clamp(-20, 20), signs], dim=1)
-    within = (t.lower + t.upper.clamp(max=1e3)) / 2
-    if name == "eikonal":
-        distance = torch.where(t.signed_known, t.signed, torch.where(t.inside, 1.0, -1.0))
-    else:
-        distance = t.distance
-    distance = distance if name == "dense" else torch.where(t.bounded, within, distance)
-    parts = [t.flow, distance[:, None]]
-    if name == "sketchpose-1":
-        parts.append(torch.where(t.boundary, 40.0, -40.0)[:, None])
-    return torch.cat(parts, dim=1)
 
 
 def random_prediction(seed: int, targets: BatchTargets, outputs: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from sketchscale.losses import LOSSES, BatchTargets, LossConfig
+from sketchscale.losses import LOSSES, BatchTargets, loss_config
 from tests.losses.batches import batch, full_mask, random_prediction
 
 RANKS = 2
@@ -24,7 +24,7 @@ def shares() -> list[BatchTargets]:
 
 def gradient(name: str, targets: BatchTargets, prediction: torch.Tensor) -> torch.Tensor:
     prediction = prediction.clone().requires_grad_()
-    (found,) = torch.autograd.grad(LOSSES[name](prediction, targets, LossConfig(name=name)), prediction)
+    (found,) = torch.autograd.grad(LOSSES[name](prediction, targets, loss_config(name)), prediction)
     return found
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from sketchscale.annotations.targets import targets_from_sketch
-from sketchscale.losses import EikonalConfig, LossConfig, eikonal
+from sketchscale.losses import EikonalConfig, eikonal
 from sketchscale.losses.base import combined
 from sketchscale.losses.eikonal import eikonal_strokes, eikonal_terms, upwind_gradient
 from tests.losses.batches import batch, full_mask, random_prediction
@@ -95,9 +95,9 @@ def test_with_everything_annotated_it_is_the_dense_form(seed: int) -> None:
         targets.flow[0].double().numpy(),
         target_oracle.signed_distance(truth),
         truth > 0,
-        LossConfig(),
+        EikonalConfig(),
     )
-    assert float(eikonal(prediction, targets, LossConfig())) == pytest.approx(plain, rel=1e-6)
+    assert float(eikonal(prediction, targets, EikonalConfig())) == pytest.approx(plain, rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [disc, ellipse, blob])
@@ -188,10 +188,10 @@ def test_beside_a_known_boundary_phi_is_half_a_pixel_and_its_slope_is_left_alone
     targets = batch(np.array([[1, 1, 1, 2, 2, 2]], np.int32))
     exact = torch.cat([targets.flow, targets.signed[:, None]], dim=1)
     assert targets.signed[0, 0].tolist() == [2.5, 1.5, 0.5, 0.5, 1.5, 2.5]
-    assert float(eikonal(exact, targets, LossConfig())) < 1e-7
+    assert float(eikonal(exact, targets, EikonalConfig())) < 1e-7
     moved = exact.clone()
     moved[0, 2, 0, 2] = 0.0
-    moved = eikonal(moved, targets, LossConfig(flow=0, distance=0, eikonal=EikonalConfig(slope=0, coupling=0, sides=0)))
+    moved = eikonal(moved, targets, EikonalConfig(flow=0, distance=0, slope=0, coupling=0, sides=0))
     assert float(moved) == pytest.approx(0.25 / 2)
 
 

@@ -12,12 +12,15 @@ from scipy import ndimage
 from sketchscale.annotations.hover_maps import maps_from_labels, maps_from_sketch
 from sketchscale.annotations.targets import BEYOND, targets_from_sketch
 from sketchscale.errors import InputError
-from sketchscale.losses import LossConfig, hover
+from sketchscale.losses import HoverConfig, hover
+from sketchscale.networks.targets import TARGETS
 from sketchscale.synthesis.losses import map_loss
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.patches import PatchSource, TrainingImage, patch_targets, stack_targets
 from tests.losses.batches import batch, full_mask, random_prediction
 from tests.oracles import targets as oracle
+
+MAPS = TARGETS["hover"].maps
 
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -30,7 +33,7 @@ def test_full_annotation_costs_what_the_map_loss_of_the_synthesis_says(seed: int
     targets = batch(*masks)
     prediction = random_prediction(seed, targets, 3)
     maps = torch.from_numpy(np.stack([maps_from_labels(mask) for mask in masks]))
-    assert float(hover(prediction, targets, LossConfig())) == pytest.approx(
+    assert float(hover(prediction, targets, HoverConfig())) == pytest.approx(
         float(map_loss(prediction[:, [1, 0, 2]], maps)), rel=1e-4
     )
 
@@ -80,7 +83,7 @@ def test_a_crop_teaches_the_maps_of_the_whole_image_or_nothing() -> None:
     labels = np.zeros((60, 60), np.int32)
     labels[10:24, 10:24], labels[20:50, 30:55] = 1, 2
     whole = maps_from_sketch(labels)
-    crop = patch_targets(labels[4:44, 4:44], 8, -5.0, maps=True).maps
+    crop = patch_targets(labels[4:44, 4:44], 8, -5.0, maps=MAPS).maps
     inner = whole[:, 12:36, 12:36]
     assert (crop[:2, crop[3] > 0] == inner[:2, crop[3] > 0]).all()
     assert crop[3][labels[12:36, 12:36] == 1].all()
@@ -95,10 +98,10 @@ def test_slopes_are_taught_only_where_all_of_their_window_is_known() -> None:
     prediction = torch.zeros(1, 3, 12, 12)
     wrong = prediction.clone()
     wrong[0, 0, 4, 9] = 2.0  # within 5 x 5 px of the unknown one; a pixel of the object
-    cost, worse = (float(hover(p, targets, LossConfig(flow=0))) for p in (prediction, wrong))
+    cost, worse = (float(hover(p, targets, HoverConfig(flow=0))) for p in (prediction, wrong))
     assert worse > cost
     prediction.requires_grad_()
-    (gradient,) = torch.autograd.grad(hover(prediction, targets, LossConfig()), prediction)
+    (gradient,) = torch.autograd.grad(hover(prediction, targets, HoverConfig()), prediction)
     assert (gradient[0, :, 4, 11] == 0).all()
 
 
@@ -106,7 +109,7 @@ def test_other_losses_draw_the_very_same_batches_and_no_maps() -> None:
     labels = full_mask(3, (50, 50))
     image = TrainingImage(image=np.random.default_rng(0).random((1, 50, 50), np.float32), labels=labels)
     plain = PatchSource([image], size=32, augment=AugmentConfig(), outside=-5.0)
-    with_maps = PatchSource([image], size=32, augment=AugmentConfig(), outside=-5.0, maps=True)
+    with_maps = PatchSource([image], size=32, augment=AugmentConfig(), outside=-5.0, maps=MAPS)
     (a, t), (b, s) = (source.batch(np.random.default_rng(5), 3) for source in (plain, with_maps))
     assert torch.equal(a, b)
     assert torch.equal(t.inside, s.inside)
@@ -117,4 +120,4 @@ def test_other_losses_draw_the_very_same_batches_and_no_maps() -> None:
 def test_targets_without_maps_are_refused() -> None:
     targets = stack_targets([targets_from_sketch(full_mask(0, (8, 8)))])
     with pytest.raises(InputError, match="without h/v maps"):
-        hover(torch.zeros(1, 3, 8, 8), targets, LossConfig())
+        hover(torch.zeros(1, 3, 8, 8), targets, HoverConfig())

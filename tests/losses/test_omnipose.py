@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sketchscale.losses import LossConfig, OmniposeConfig, sketchpose, sketchpose_1
+from sketchscale.losses import OmniposeConfig, sketchpose, sketchpose_1
 from sketchscale.losses.omnipose import sample_flow, trajectories
-from tests.losses.batches import batch, full_mask, perfect, random_batch, random_prediction
+from tests.losses import test_table
+from tests.losses.batches import batch, full_mask, random_batch, random_prediction
 from tests.oracles import losses as oracle
 
 quick = settings(max_examples=25, deadline=None)
@@ -23,7 +24,7 @@ OFF = OmniposeConfig(boundary=0, norm=0, euler=0)
 @given(seed=seeds, stride=st.sampled_from([1, 3]))
 @quick
 def test_with_everything_annotated_it_is_the_dense_loss(seed: int, stride: int) -> None:
-    config = LossConfig(omnipose=OmniposeConfig(stride=stride, steps=6))
+    config = OmniposeConfig(stride=stride, steps=6)
     targets = batch(full_mask(seed, (9, 11)))
     prediction = random_prediction(seed, targets, 4).double()
     flow, distance, boundary, inside = (
@@ -73,8 +74,8 @@ def test_what_a_trajectory_does_beyond_the_strokes_costs_nothing() -> None:
     labels[:, :3] = 0
     labels[:, 3:9] = 1
     targets = batch(labels)
-    config = LossConfig(flow=0, distance=0, bounds=0, omnipose=replace(OFF, euler=1.0, stride=1))
-    prediction = perfect("sketchpose-1", targets)
+    config = replace(OFF, flow=0, distance=0, bounds=0, euler=1.0, stride=1)
+    prediction = test_table.TestSketchpose1().perfect(targets)
     changed = prediction.clone()
     changed[:, :2] += 3 * (~targets.flow_known[:, None]).float()
     assert (~targets.flow_known).any()
@@ -85,8 +86,8 @@ def test_what_a_trajectory_does_beyond_the_strokes_costs_nothing() -> None:
 
 def test_the_norm_is_taught_inside_objects_only() -> None:
     targets = batch(full_mask(2, (12, 12)))
-    config = LossConfig(flow=0, distance=0, bounds=0, omnipose=replace(OFF, norm=1.0))
-    prediction = perfect("sketchpose-1", targets)
+    config = replace(OFF, flow=0, distance=0, bounds=0, norm=1.0)
+    prediction = test_table.TestSketchpose1().perfect(targets)
     prediction[:, :2] += 2 * targets.background[:, None]
     assert float(sketchpose_1(prediction, targets, config)) == 0
     doubled = torch.cat([2 * targets.flow, prediction[:, 2:]], dim=1)
@@ -100,10 +101,10 @@ def test_pixels_near_a_boundary_weigh_more() -> None:
     labels = np.zeros((3, 14), np.int32)
     labels[:, :12] = 1
     targets = batch(labels)
-    config = LossConfig(flow=0, bounds=0, omnipose=OFF)
+    config = replace(OFF, flow=0, bounds=0)
 
     def cost(column: int) -> float:
-        prediction = perfect("sketchpose-1", targets)
+        prediction = test_table.TestSketchpose1().perfect(targets)
         prediction[:, 2, :, column] += 1
         return float(sketchpose_1(prediction, targets, config))
 
@@ -115,7 +116,7 @@ def test_boundary_pixels_are_told_from_others_where_that_is_known() -> None:
     targets = batch(np.array([[0, 1, 1, 1, 2, 2, -1, -1]], np.int32))
     assert targets.boundary[0, 0].tolist() == [False, True, False, True, True, False, False, False]
     assert targets.boundary_known[0, 0].tolist() == [True, True, True, True, True, False, False, False]
-    config = LossConfig(flow=0, distance=0, bounds=0, omnipose=replace(OFF, boundary=2.0))
+    config = replace(OFF, flow=0, distance=0, bounds=0, boundary=2.0)
     assert float(sketchpose_1(torch.zeros(1, 4, 1, 8), targets, config)) == pytest.approx(2 * np.log(2))
 
 
@@ -124,7 +125,7 @@ def test_boundary_pixels_are_told_from_others_where_that_is_known() -> None:
 def test_without_its_own_terms_and_weights_it_is_the_journals_loss(seed: int) -> None:
     targets = random_batch(seed)
     prediction = random_prediction(seed, targets, 4)
-    config = LossConfig(omnipose=replace(OFF, alpha=1e-6))
+    config = replace(OFF, alpha=1e-6)
     away = replace(targets, distance=targets.distance.abs() + 1)
     journal = sketchpose(prediction[:, :3], away, config)
     torch.testing.assert_close(sketchpose_1(prediction, away, config), journal, rtol=1e-5, atol=1e-6)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sketchscale.losses import LossConfig, dense, sketchpose
-from tests.losses.batches import batch, full_mask, perfect, random_prediction
+from tests.losses import test_table
+from tests.losses.batches import batch, full_mask, random_prediction
 from tests.oracles import losses as oracle
 
 quick = settings(max_examples=25, deadline=None)
@@ -43,7 +44,7 @@ def test_the_bounds_push_from_both_sides_and_only_there() -> None:
     low, high = float(targets.lower[0, 0, 4]), float(targets.upper[0, 0, 4])
     assert (low, high) == (1.5, 3.5)
     for value, cost in ((low, 0.0), (high, 0.0), (low - 1, 1.0), (high + 2, 4.0)):
-        prediction = perfect("sketchpose", targets)
+        prediction = test_table.TestSketchpose().perfect(targets)
         prediction[0, 2, 0, 4] = value
         assert float(sketchpose(prediction, targets, LossConfig())) == pytest.approx(0.08 * cost / 5, abs=1e-7)
 
@@ -62,7 +63,7 @@ def test_far_background_weighs_less_when_asked() -> None:
     labels = np.zeros((5, 20), np.int32)
     labels[:, :3] = 1
     targets = batch(labels)
-    prediction = perfect("sketchpose", targets)
+    prediction = test_table.TestSketchpose().perfect(targets)
     prediction[0, 2, :, 15:] += 1
     plain, eased = (float(sketchpose(prediction, targets, c)) for c in (LossConfig(), LossConfig(far=0.25, rim=2)))
     assert plain == pytest.approx(0.08 * 25 / 100)

@@ -61,40 +61,38 @@ def dense_omnipose(
     distance: Floats,
     boundary: npt.NDArray[np.bool_],
     inside: npt.NDArray[np.bool_],
-    config: LossConfig,
+    config: OmniposeConfig,
 ) -> float:
     """The six terms of one image with a full mask; the inequality has nothing to say."""
-    own: OmniposeConfig = config.omnipose
-    rho = own.beta + np.exp(-np.maximum(distance, 0) / own.alpha)
+    rho = config.beta + np.exp(-np.maximum(distance, 0) / config.alpha)
     logit = prediction[3]
     crossed = np.log1p(np.exp(-np.abs(logit))) + np.maximum(logit, 0) - logit * boundary
     lengths = (np.sqrt((f**2).sum(axis=0)) for f in (prediction[:2], flow))
     norm_error = np.subtract(*lengths) ** 2
-    total = own.boundary * crossed.mean()
+    total = config.boundary * crossed.mean()
     total += config.flow * np.average(((prediction[:2] - flow) ** 2).sum(axis=0), weights=rho)
     total += config.distance * np.average((prediction[2] - distance) ** 2, weights=rho)
-    total += own.norm * np.average(norm_error[inside], weights=rho[inside]) if inside.any() else 0.0
+    total += config.norm * np.average(norm_error[inside], weights=rho[inside]) if inside.any() else 0.0
     apart = []
-    for start in starts(distance.shape, own.stride):
-        pair = [follow(f, start, own.steps) for f in (prediction[:2], flow)]
+    for start in starts(distance.shape, config.stride):
+        pair = [follow(f, start, config.steps) for f in (prediction[:2], flow)]
         apart.append(((pair[0] - pair[1]) ** 2).sum(axis=1).mean() / 2)
-    return float(total + own.euler * np.mean(apart))
+    return float(total + config.euler * np.mean(apart))
 
 
 def dense_eikonal(
-    prediction: Floats, flow: Floats, signed: Floats, inside: npt.NDArray[np.bool_], config: LossConfig
+    prediction: Floats, flow: Floats, signed: Floats, inside: npt.NDArray[np.bool_], config: EikonalConfig
 ) -> float:
     """The functional and the supervised terms of one image with a full mask, from its signed distance alone."""
-    own: EikonalConfig = config.eikonal
     v, phi = prediction[:2], prediction[2]
     gradient, slope = upwind(phi, (1.0, 1.0))
     beside = np.abs(signed) == 0.5
-    weight = np.where(np.abs(phi) < 1, own.near, 1.0)[~beside]
-    total = own.length * ((np.sqrt((v**2).sum(axis=0)) - 1) ** 2).mean()
-    total += own.slope * np.average(((slope - 1) ** 2)[~beside], weights=weight)
-    total += own.coupling * np.average(((gradient - v) ** 2).sum(axis=0)[~beside], weights=weight)
-    total += own.boundary * ((phi - signed) ** 2)[beside].mean()
+    weight = np.where(np.abs(phi) < 1, config.near, 1.0)[~beside]
+    total = config.length * ((np.sqrt((v**2).sum(axis=0)) - 1) ** 2).mean()
+    total += config.slope * np.average(((slope - 1) ** 2)[~beside], weights=weight)
+    total += config.coupling * np.average(((gradient - v) ** 2).sum(axis=0)[~beside], weights=weight)
+    total += config.boundary * ((phi - signed) ** 2)[beside].mean()
     for side, sign in ((inside, 1), (~inside, -1)):
-        total += own.sides * (np.maximum(0.5 - sign * phi, 0) ** own.exponent)[side].mean()
+        total += config.sides * (np.maximum(0.5 - sign * phi, 0) ** config.exponent)[side].mean()
     total += config.flow * ((v - flow) ** 2).sum(axis=0)[inside].mean()
-    return float(total + config.distance * ((phi - signed) ** 2)[signed >= -own.band].mean())
+    return float(total + config.distance * ((phi - signed) ** 2)[signed >= -config.band].mean())

@@ -11,7 +11,7 @@ from scipy import ndimage
 from sketchscale.errors import InputError
 from sketchscale.integration.watershed.config import watershed_for
 from sketchscale.integration.watershed.plan import hover_labels
-from sketchscale.losses import LossConfig
+from sketchscale.losses import loss_config
 from sketchscale.metrics import score_labels
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes, adapt_weights
@@ -42,7 +42,7 @@ def scene(seed: int, side: int = 96) -> TrainingImage:
 def config(steps: int, **changes: object) -> TrainingConfig:
     return TrainingConfig(
         network=NetworkConfig(widths=(8, 16, 32)),
-        loss=LossConfig(name="hover"),
+        loss=loss_config("hover"),
         steps=steps,
         batch=4,
         patch=64,

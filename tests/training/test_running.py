@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from sketchscale.errors import InputError, ResumeError, TaskError
-from sketchscale.losses import LossConfig
+from sketchscale.losses import EikonalConfig, LossConfig, loss_config
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.training import learner
@@ -25,6 +25,7 @@ from sketchscale.training.interrupts import SecondInterrupt, noted_interrupts
 from sketchscale.training.loop import Hooks, train
 from sketchscale.training.patches import TrainingImage
 from sketchscale.training.previews import Preview, choose_window
+from sketchscale.training.state import read_state, write_state
 from sketchscale.training.validation import without
 from tests.training.examples import TINY, example, same, weights
 
@@ -246,7 +247,7 @@ def test_a_dense_loss_refuses_unknown_pixels_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"precision": "float16"}, {"compile": "maybe"}, {"workers": -1}, {"held_out_patches": 0}, {"preview_every": -1},
-     {"network": NetworkConfig(widths=(4, 8), outputs=2)}, {"loss": LossConfig(name="sketchpose-1")}],
+     {"network": NetworkConfig(widths=(4, 8), outputs=2)}, {"loss": loss_config("sketchpose-1")}],
     ids=str,
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_in_one_line(change: dict[str, Any]) -> None:
@@ -264,3 +265,21 @@ def test_compilation_is_asked_for_on_the_cpu(
     config: TrainingConfig = replace(TINY, steps=1, compile=compile)  # type: ignore[arg-type]
     train([example()], config, run_folder=tmp_path)
     assert bool(asked) == compiled
+
+
+@pytest.mark.parametrize(("changed", "differs"), [({}, ""), ({"slope": 9.0}, r"differs in loss.slope: 9.0 -> 1.0")])
+def test_a_state_of_the_first_version_whose_loss_had_the_settings_of_all_goes_on(
+    tmp_path: Path, changed: dict[str, float], differs: str
+) -> None:
+    config = replace(TINY, steps=2, loss=EikonalConfig())
+    whole = train([example()], config, run_folder=tmp_path)
+    tensors, about = read_state(str(tmp_path))
+    own = {name: about["config"]["loss"].pop(name) for name in ("length", "slope", "coupling", "boundary", "sides")}
+    own |= {name: about["config"]["loss"].pop(name) for name in ("exponent", "near", "band")}
+    about["config"]["loss"] |= {"omnipose": {"boundary": 2.0}, "eikonal": own | changed, "hover": {"dice": 1.0}}
+    write_state(str(tmp_path), tensors, about)
+    if differs:
+        with pytest.raises(ResumeError, match=differs):
+            train([example()], config, run_folder=tmp_path, resume=True)
+    else:
+        assert same(train([example()], config, run_folder=tmp_path, resume=True), whole)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sketchscale.errors import InputError, ResumeError
-from sketchscale.losses import BatchTargets, LossConfig
+from sketchscale.losses import BatchTargets, LossConfig, loss_config
 from sketchscale.networks import NetworkConfig
 from sketchscale.training.config import SyntheticConfig, TrainingConfig
 from sketchscale.training.distributed import World
@@ -182,7 +182,7 @@ def test_resumed_training_ends_with_the_same_weights_however_it_draws_ahead(
 @pytest.mark.parametrize("loss", ["sketchpose", "dense", "hover"])
 def test_every_loss_learns_from_scenes_alone(tmp_path: Path, loss: str) -> None:
     network = NetworkConfig(widths=(4, 8), outputs=3)
-    config = replace(ALONE, loss=LossConfig(name=loss), network=network, steps=40, average=0.9)
+    config = replace(ALONE, loss=loss_config(loss), network=network, steps=40, average=0.9)
     losses: list[float] = []
     model = taught(tmp_path, config, on_step=lambda step: losses.append(step.loss))
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])

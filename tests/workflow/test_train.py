@@ -161,6 +161,15 @@ def test_minutes_too_short_for_a_step_are_refused_and_leave_nothing(
     assert not out.exists()
 
 
+def test_an_unknown_kind_of_network_is_refused_before_anything_is_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image, sketch = image_and_sketch(tmp_path)
+    assert run(["train", image, "--sketch", sketch, "--out", str(tmp_path / "model"), "--network", "unnet"]) == 2
+    assert "did you mean 'unet'" in capfd.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
 def test_every_phase_says_something_every_few_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_watch, "_LINE_EVERY_S", 0.0)
     said: list[str] = []
