@@ -38,20 +38,23 @@ from sketchscale.geometry import Box
 from sketchscale.io.array_metadata import check_array_document
 from sketchscale.io.blobs import blob_tag, get_blob
 from sketchscale.io.documents import parse_json
-from sketchscale.io.store import is_local, is_object_store, is_storage_error, join_address, open_store
+from sketchscale.io.store import absolute_address, is_local, is_object_store, is_storage_error, join_address, open_store
 
 __all__ = ["ArrayRef", "absent_chunks", "checksum", "create_array", "open_array", "read_box", "write_box", "write_unit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayRef:
-    """A Zarr array by address: the store's root and the array's path inside it."""
+    """A Zarr array by address: the store's root, absolute, so that any worker finds it, and the array's path in it."""
 
     store: str
     path: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "store", absolute_address(self.store))
+
     def __str__(self) -> str:
-        return f"{self.store.rstrip('/')}/{self.path}" if self.path else self.store
+        return f"{self.store}/{self.path}" if self.path else self.store
 
 
 def _open_cached(ref: ArrayRef, *, strict: bool = False) -> zarr.Array[Any]:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,7 +27,6 @@ from sketchscale.io.blobs import list_blobs
 from sketchscale.io.buckets import storage_settings
 from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, open_ledger
-from sketchscale.io.store import is_local
 from sketchscale.io.user_files import has_file
 
 __all__ = [
@@ -178,7 +176,6 @@ def open_run(
         OutputExistsError: the run is there already and neither resume nor overwrite was asked for.
         ResumeError: it is there and was made of something else, or keeps its arrays in another scratch.
     """
-    scratch = execution.scratch or ""
     ledger = open_ledger(
         image.address,
         run,
@@ -186,7 +183,7 @@ def open_run(
         resume=execution.resume,
         overwrite=execution.overwrite,
         outputs=outputs,
-        scratch=os.path.abspath(scratch) if scratch and is_local(scratch) else scratch.rstrip("/"),
+        scratch=execution.scratch or "",
     )
     with ExitStack() as stack:
         stack.enter_context(ledger)

@@ -26,7 +26,7 @@ from pydantic import ConfigDict
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.io.blobs import delete_blob, list_blobs, put_blob
-from sketchscale.io.store import join_address
+from sketchscale.io.store import absolute_address, join_address
 from sketchscale.reports.synthesis import SheetRow, draw_sheet, drawn_row, real_row
 from sketchscale.reports.training import draw_curve
 from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
@@ -39,7 +39,7 @@ from sketchscale.training.distributed import join_world, was_restarted
 from sketchscale.workflow.pointed_images import StoredImage, hold, read_pointed
 from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.train_elsewhere import absolute_address, place_files, read_files
+from sketchscale.workflow.train_elsewhere import place_files, read_files
 from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
 from sketchscale.workflow.training_output import check_output, probe_output, writing_output
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from sketchscale.io.image import open_image
 from sketchscale.io.ledger import StoreLedger, open_ledger
 from sketchscale.io.parts import put_arrays
 from sketchscale.io.planes import read_plane
-from sketchscale.io.store import is_local, join_address
+from sketchscale.io.store import absolute_address, join_address
 from sketchscale.io.user_files import list_names
 from sketchscale.prediction.predictor import Recipe
 from sketchscale.reports.sheet import Crop, contact_sheet
@@ -173,7 +172,7 @@ def generate(
             resume=execution.resume,
             overwrite=execution.overwrite,
             outputs=("",),
-            scratch=_place(execution.scratch or ""),
+            scratch=execution.scratch or "",
             clear=lambda: _clear(out),
         ) as ledger,
     ):
@@ -192,11 +191,6 @@ def plan_generate(options: GenerateOptions, execution: Execution | None = None) 
         return tuple(runner.stages)
 
 
-def _place(address: str) -> str:
-    """A local path as workers call it from any working folder."""
-    return os.path.abspath(address) if address and is_local(address) else address.rstrip("/")
-
-
 def _pair_bytes(synthesis: Synthesis, options: GenerateOptions) -> int:
     return pair_bytes(synthesis.config, options.size, synthesis.points.densest)
 
@@ -210,7 +204,7 @@ def _prepare(options: GenerateOptions, execution: Execution) -> _Job:
             f"a pair of {options.size} px takes {need / 1e9:.2f} GB; expected: at most {most / 1e9:.2f} GB; "
             f"to fix: a smaller --size, or a larger --memory"
         )
-    placed = replace(options, out=_place(options.out))
+    placed = replace(options, out=absolute_address(options.out))
     fields = tuple(_read_field(path) for path in options.points)
     kept = kept_by_run(placed.out, RUN, resume=execution.resume)
     precision = settle_precision(options.precision, options.device, kept=kept)

@@ -30,6 +30,8 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.intensity import channel_ranges, normalize
 from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.io.store import absolute_address
+from sketchscale.networks.checkpoint import is_shipped
 from sketchscale.prediction.places import (
     FLIPS,
     choose_places,
@@ -211,7 +213,7 @@ def _source(job: SegmentJob, runner: Runner) -> Source:
         plane=job.plane,
         channels=job.channels,
         ranges=ranges,
-        model=job.model_folder,
+        model=job.model_folder if is_shipped(job.model_folder) else absolute_address(job.model_folder),
         model_sha256=job.model.sha256,
         recipe=job.recipe,
         threshold=rule.threshold,
