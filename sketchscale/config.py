@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.io.buckets import check_endpoint
+from sketchscale.io.storage_settings import check_endpoint
 
 __all__ = [
     "ClassifyOptions",

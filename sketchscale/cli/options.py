@@ -214,12 +214,10 @@ def _with_options(
     ]
 
     def run(**given: Any) -> None:
-        from sketchscale.io.buckets import check_endpoint, storage_settings
+        from sketchscale.io.storage_settings import chosen_settings, using
 
         options = {name: given.pop(name) for name in table}
-        if options["endpoint"] is not None:
-            check_endpoint(options["endpoint"])
-        with storage_settings(options["wait_s"], options["endpoint"]):
+        with using(chosen_settings(options["wait_s"], options["endpoint"])):
             call(options, given)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__

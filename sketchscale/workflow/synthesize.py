@@ -42,6 +42,7 @@ from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.train_elsewhere import place_files, read_files
 from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
 from sketchscale.workflow.training_output import check_output, probe_output, writing_output
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["SynthesisOptions", "SynthesisResult", "synthesize_train"]
 
@@ -100,6 +101,7 @@ class SynthesisResult:
     summary: str
 
 
+@verb
 def synthesize_train(
     options: SynthesisOptions,
     execution: Execution | None = None,

@@ -50,6 +50,7 @@ from sketchscale.synthesis.plan import (
 from sketchscale.workflow.precision import kept_by_run, settle_precision
 from sketchscale.workflow.runner import Runner, StageLine, quiet
 from sketchscale.workflow.segment_job import check_placement
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["PAIRS", "GenerateOptions", "GenerateResult", "generate", "plan_generate", "read_pairs"]
 
@@ -148,6 +149,7 @@ class _Job:
         return plan_pairs(config, o.images, pair=_pair_bytes(self.synthesis, o), weight_bytes=2 * weights)
 
 
+@verb
 def generate(
     options: GenerateOptions, execution: Execution | None = None, on_event: Callable[[Event], None] = quiet
 ) -> GenerateResult:
@@ -183,6 +185,7 @@ def generate(
     return GenerateResult(out=options.out, **(found or {}))
 
 
+@verb
 def plan_generate(options: GenerateOptions, execution: Execution | None = None) -> tuple[StageLine, ...]:
     """What `generate` would do; nothing is written."""
     execution = execution or Execution()

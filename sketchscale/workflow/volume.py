@@ -78,6 +78,7 @@ from sketchscale.workflow.segment_job import (
     run_name,
     shared_model,
 )
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["plan_volume", "predict_volume_array", "segment_volume", "segment_volume_array"]
 
@@ -130,6 +131,7 @@ def _grids_json(grids: Grids) -> str:
     return json.dumps([asdict(one) for one in many], sort_keys=True)
 
 
+@verb
 def segment_volume(
     image: str, options: VolumeOptions | None = None, execution: Execution | None = None, on_event: Any = quiet
 ) -> SegmentResult:
@@ -151,6 +153,7 @@ def segment_volume(
         return _VolumeSegmentation(job, runner).run()
 
 
+@verb
 def plan_volume(
     image: str, options: VolumeOptions | None = None, execution: Execution | None = None
 ) -> tuple[StageLine, ...]:

@@ -45,6 +45,7 @@ from sketchscale.prediction.plan import needs_of
 from sketchscale.prediction.predictor import Recipe, load_network, pad_tile, run_tiles
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.segment_job import SegmentJob, flow_rule, prepare
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["NextOptions", "NextResult", "Place", "Source", "see", "sources_of", "where_next"]
 
@@ -163,6 +164,7 @@ class LookConfig:
     size: int
 
 
+@verb
 def where_next(
     images: Sequence[str],
     options: NextOptions | None = None,
