@@ -35,6 +35,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -124,8 +125,12 @@ def run_plan(
     on_event: Callable[[Event], None] = _ignore,
     retry: RetryPolicy | None = None,
     budget_bytes: int | None = None,
+    around: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> list[Json]:
     """Run every task of a plan that the ledger does not have; results in task order.
+
+    Args:
+        around: picklable; a worker runs each task and writes its record inside what this gives: settings of the job.
 
     Raises:
         BudgetError: the plan declares more than `budget_bytes`; nothing was started.
@@ -133,7 +138,7 @@ def run_plan(
             lost its cluster, is raised as it is.
     """
     check_budget(plan, engine.workers, budget_bytes)
-    return _Loop(plan, engine, ledger or NoLedger(), on_event, retry or RetryPolicy()).run()
+    return _Loop(plan, engine, ledger or NoLedger(), on_event, retry or RetryPolicy(), around).run()
 
 
 def check_budget(plan: Plan[TaskT], workers: int, budget_bytes: int | None) -> None:
@@ -149,6 +154,12 @@ def check_budget(plan: Plan[TaskT], workers: int, budget_bytes: int | None) -> N
             f"expected: at most {budget_bytes / 1e9:.2f} GB; "
             f"to fix: a smaller --block, fewer --workers, or a larger --memory"
         )
+
+
+def _run_inside(around: Callable[[], AbstractContextManager[None]], fn: Callable[..., Json], *args: Any) -> Json:
+    """What a worker does for a job that has settings."""
+    with around():
+        return fn(*args)
 
 
 def _run_and_record(fn: Callable[..., Json], task: Task, config: Any, stage: str, ledger: SharedLedger) -> Json:
@@ -183,8 +194,10 @@ class _Loop:
         ledger: Ledger,
         on_event: Callable[[Event], None],
         retry: RetryPolicy,
+        around: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.plan, self.engine, self.ledger, self.on_event, self.retry = plan, engine, ledger, on_event, retry
+        self.around = around
         self.shared = ledger if isinstance(ledger, SharedLedger) else None
         self.results: list[Json] = [_MISSING] * len(plan.tasks)
         self.done = 0
@@ -253,7 +266,7 @@ class _Loop:
         call: tuple[Any, ...] = (plan.fn, task, plan.config)
         if self.shared is not None:
             call = (_run_and_record, *call, plan.stage, self.shared)
-        future = self.engine.submit(*call, needs=plan.needs)
+        future = self.engine.submit(_run_inside, self.around, *call, needs=plan.needs)
         self.queued[future] = flight
         self._promote()
         future.add_done_callback(self.answers.put)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 __all__ = [
@@ -95,14 +95,12 @@ class EngineOptions:
         address: of a cluster that runs already; None starts one on this machine.
         gpus_per_worker: of each worker that runs a task which needs a GPU; 1 when None.
         wait_s: how long a cluster may fail to answer.
-        environment: variables that workers get before their first task; no secrets.
     """
 
     workers: int | None = None
     address: str | None = None
     gpus_per_worker: float | None = None
     wait_s: float = 60.0
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):

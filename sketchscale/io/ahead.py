@@ -1,7 +1,11 @@
-"""Several small requests at once, in order: otherwise a loop over objects in a bucket waits for every round trip."""
+"""Several small requests at once, in order: otherwise a loop over objects in a bucket waits for every round trip.
+
+The threads have the context of who asks: the storage settings of its job.
+"""
 
 from __future__ import annotations
 
+import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +29,7 @@ def ahead(work: Callable[[Item], Value], items: Iterable[Item], *, at_once: int 
     waiting: deque[Future[Value]] = deque()
     with ThreadPoolExecutor(at_once, thread_name_prefix="ahead") as pool:
         for item in items:
-            waiting.append(pool.submit(work, item))
+            waiting.append(pool.submit(contextvars.copy_context().run, work, item))
             if len(waiting) >= at_once:
                 yield waiting.popleft().result()
         while waiting:

@@ -38,20 +38,24 @@ from sketchscale.geometry import Box
 from sketchscale.io.array_metadata import check_array_document
 from sketchscale.io.blobs import blob_tag, get_blob
 from sketchscale.io.documents import parse_json
-from sketchscale.io.store import is_local, is_object_store, is_storage_error, join_address, open_store
+from sketchscale.io.storage_settings import storage_settings
+from sketchscale.io.store import absolute_address, is_local, is_object_store, is_storage_error, join_address, open_store
 
 __all__ = ["ArrayRef", "absent_chunks", "checksum", "create_array", "open_array", "read_box", "write_box", "write_unit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayRef:
-    """A Zarr array by address: the store's root and the array's path inside it."""
+    """A Zarr array by address: the store's root, absolute, so that any worker finds it, and the array's path in it."""
 
     store: str
     path: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "store", absolute_address(self.store))
+
     def __str__(self) -> str:
-        return f"{self.store.rstrip('/')}/{self.path}" if self.path else self.store
+        return f"{self.store}/{self.path}" if self.path else self.store
 
 
 def _open_cached(ref: ArrayRef, *, strict: bool = False) -> zarr.Array[Any]:
@@ -69,7 +73,7 @@ _Stamp = tuple[int | str, ...]
 def _stamp(ref: ArrayRef) -> _Stamp:
     """Which metadata an array has: a worker that lives on must not believe those of an older array of the same name.
 
-    Time and file of local ones, the tag in object storage: one small request for each box.
+    Time and file of local ones, server and tag in object storage: one small request for each box.
     """
     if not is_local(ref.store):
         return _remote_stamp(ref)
@@ -85,7 +89,7 @@ def _remote_stamp(ref: ArrayRef) -> _Stamp:
     for name in names:
         tag = blob_tag(ref.store, f"{ref.path}/{name}" if ref.path else name)
         if tag is not None:
-            return (name, tag)
+            return (storage_settings().endpoint or "", name, tag)
     return ()
 
 

@@ -7,29 +7,24 @@ Credentials come from where the tools of each cloud look, never from an address 
     az    AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, or another of AZURE_*
     http  none
 
-A public bucket is read with AWS_SKIP_SIGNATURE=true. AWS_ENDPOINT_URL_S3, or AWS_ENDPOINT_URL, is the server of
-S3-compatible storage; unencrypted when it says http://, and only then.
+A public bucket is read with AWS_SKIP_SIGNATURE=true. The server of S3-compatible storage is the job's, see
+`io.storage_settings`; unencrypted when its address says http://, and only then.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sketchscale.errors import InputError, SetupError
-from sketchscale.io.patience import DEFAULT_WAIT_S, WAIT_VARIABLE, wait_seconds
+from sketchscale.io.storage_settings import StorageSettings, check_endpoint, storage_settings
 
-__all__ = ["ENDPOINT_VARIABLE", "check_endpoint", "connect", "split_bucket", "storage_environment", "storage_settings"]
+__all__ = ["connect", "split_bucket"]
 
-ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_S3"
-"""Carries `Execution.endpoint` to everything that reads and writes, on every machine."""
-
-_OURS = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "SKETCHSCALE_WAIT_S")
+_OURS = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_")
 _SILENT_S = "86400s"
 """The client's own limit of a request, out of the way: `io.patience` has the deadline."""
 
@@ -58,75 +53,25 @@ def split_bucket(address: str) -> tuple[str, str]:
     return f"{scheme}://{bucket}", prefix.strip("/")
 
 
-def check_endpoint(endpoint: str) -> str:
-    """The address of an S3-compatible server, if it is one.
-
-    Raises:
-        InputError: not http(s)://, or with a user name in it.
-
-    >>> check_endpoint("http://127.0.0.1:9000")
-    'http://127.0.0.1:9000'
-    """
-    parts = urllib.parse.urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        shown = endpoint.rpartition("@")[2]
-        raise InputError.of(
-            found=f"endpoint {shown!r}", expected="http(s)://host:port, without a user name", fix="correct --endpoint"
-        )
-    return endpoint.rstrip("/")
-
-
-def storage_environment(wait_s: float, endpoint: str | None) -> dict[str, str]:
-    """What workers need in their environment to speak to the same storage, as patiently; no secret.
-
-    Args:
-        wait_s: how long a store may fail to answer; at its default, SKETCHSCALE_WAIT_S counts if there is one.
-        endpoint: of S3-compatible storage; when None, the one in the environment, if any.
-
-    >>> storage_environment(5, "http://127.0.0.1:9000")
-    {'SKETCHSCALE_WAIT_S': '5', 'AWS_ENDPOINT_URL_S3': 'http://127.0.0.1:9000'}
-    """
-    if wait_s == DEFAULT_WAIT_S:
-        wait_s = wait_seconds()
-    chosen = endpoint or os.environ.get(ENDPOINT_VARIABLE) or os.environ.get("AWS_ENDPOINT_URL")
-    return {WAIT_VARIABLE: f"{wait_s:g}", **({ENDPOINT_VARIABLE: check_endpoint(chosen)} if chosen else {})}
-
-
-@contextlib.contextmanager
-def storage_settings(wait_s: float, endpoint: str | None) -> Iterator[dict[str, str]]:
-    """The same for this process, while the block runs; gives what `storage_environment` says."""
-    settings = storage_environment(wait_s, endpoint)
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield settings
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def connect(root: str) -> Any:
-    """The client of a bucket; the same one while the environment stays."""
+    """The client of a bucket; the same one while the job's settings and the environment stay."""
     environment = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(_OURS)))
-    return _connect(root, environment)
+    return _connect(root, storage_settings(), environment)
 
 
 @functools.lru_cache(maxsize=32)
-def _connect(root: str, environment: tuple[tuple[str, str], ...]) -> Any:
+def _connect(root: str, settings: StorageSettings, environment: tuple[tuple[str, str], ...]) -> Any:
     import obstore.store  # an optional path: keeps local work free of its import time
 
     scheme = root.partition("://")[0]
-    options = _OPTIONS.get(scheme, _no_options)()
+    options = _OPTIONS.get(scheme, _no_options)(settings)
     plain = scheme == "http" or str(options.get("endpoint", "")).startswith("http://")
     try:
         return obstore.store.from_url(
             root,
             client_options={
                 "allow_http": plain or "AZURE_STORAGE_USE_EMULATOR" in os.environ,
-                "connect_timeout": f"{max(1, round(wait_seconds() / 3))}s",
+                "connect_timeout": f"{max(1, round(settings.wait_s / 3))}s",
                 "timeout": _SILENT_S,
             },
             retry_config={"max_retries": 0},
@@ -137,15 +82,12 @@ def _connect(root: str, environment: tuple[tuple[str, str], ...]) -> Any:
         raise SetupError(f"{root} cannot be opened ({words}); to fix: see its name, region and credentials") from error
 
 
-def _no_options() -> dict[str, Any]:
+def _no_options(settings: StorageSettings) -> dict[str, Any]:
     return {}
 
 
-def _s3_options() -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    endpoint = os.environ.get(ENDPOINT_VARIABLE) or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        options["endpoint"] = check_endpoint(endpoint)
+def _s3_options(settings: StorageSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {} if settings.endpoint is None else {"endpoint": settings.endpoint}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if _has_profile():
         provider = _profile()
@@ -156,7 +98,7 @@ def _s3_options() -> dict[str, Any]:
     return options
 
 
-def _azure_options() -> dict[str, Any]:
+def _azure_options(settings: StorageSettings) -> dict[str, Any]:
     endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT")
     return {"endpoint": check_endpoint(endpoint)} if endpoint else {}
 

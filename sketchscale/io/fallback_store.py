@@ -17,6 +17,7 @@ from zarr.storage import FsspecStore, WrapperStore
 from sketchscale.errors import InputError, MissingDataError, SetupError
 from sketchscale.io.buckets import split_bucket
 from sketchscale.io.patience import persist, within
+from sketchscale.io.storage_settings import storage_settings
 
 __all__ = ["FallbackStore", "open_fallback"]
 
@@ -60,7 +61,7 @@ def open_fallback(address: str) -> FallbackStore:
     url = address.removeprefix("fsspec+")
     _refuse_secrets(url)
     try:
-        store: Any = FsspecStore.from_url(url, read_only=True)
+        store: Any = FsspecStore.from_url(url, read_only=True, storage_options=_options_of(url))
     except ImportError as error:
         fix = _EXTRAS.get(url.partition("://")[0]) or _words(error)
         raise SetupError(f"{address} needs a package that is not installed; to fix: {fix}") from error
@@ -70,6 +71,12 @@ def open_fallback(address: str) -> FallbackStore:
         fix = "see its name, the network and credentials"
         raise SetupError(f"{address} cannot be opened ({_words(error)}); to fix: {fix}") from error
     return FallbackStore(store, address)
+
+
+def _options_of(url: str) -> dict[str, Any]:
+    """The job's server, where S3 is any link of the chain."""
+    endpoint = storage_settings().endpoint
+    return {"s3": {"endpoint_url": endpoint}} if endpoint and "s3" in re.split(r"://|::", url) else {}
 
 
 _EXTRAS = {"s3": "pip install 'sketchscale[s3]'"}

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -47,7 +46,7 @@ from sketchscale.io.differences import differences
 from sketchscale.io.documents import parse_json
 from sketchscale.io.owner import Claim, Owner, check_owner, claim_of, current_owner, take
 from sketchscale.io.stages import StageParts, read_many
-from sketchscale.io.store import is_local, join_address
+from sketchscale.io.store import absolute_address, join_address
 
 __all__ = ["FINAL", "MARKS", "StoreLedger", "open_ledger", "reopen_ledger", "stored_fingerprint"]
 
@@ -109,8 +108,7 @@ class StoreLedger:
     def scratch(self) -> str:
         """Address of a store for arrays between stages; goes with `clear_scratch`. Of this run of this store alone."""
         if self.scratch_root:
-            store = os.path.abspath(self.store) if is_local(self.store) else self.store
-            owner = hashlib.sha256(f"{store} {self.identity}".encode()).hexdigest()[:16]
+            owner = hashlib.sha256(f"{self.store} {self.identity}".encode()).hexdigest()[:16]
             return join_address(self.scratch_root, f"sketchscale-{self.run}-{owner}")
         if self.store.startswith("memory://"):
             return f"{self.store}.sketchscale.{self.run}.scratch"
@@ -302,6 +300,7 @@ def open_ledger(
         raise InputError.of(found="--resume and --overwrite", expected="one of them", fix="choose one")
     text = json.dumps({"fingerprint": dict(fingerprint)}, sort_keys=True, indent=2)
     record = f"{_root(run)}/run.json"
+    store, scratch = absolute_address(store), absolute_address(scratch) if scratch else ""
 
     def known() -> bool:
         old = get_blob(store, record)

@@ -21,7 +21,7 @@ from pathlib import Path
 from filelock import lock_descriptor
 
 from sketchscale.errors import UnreachableError
-from sketchscale.io.patience import wait_seconds
+from sketchscale.io.storage_settings import storage_settings
 
 __all__ = ["is_dead_writers", "locked", "sync_folder", "synced_temporary", "temporary_file"]
 
@@ -89,16 +89,16 @@ def locked(path: Path) -> Iterator[None]:
     The lock is a file beside it that is removed at the end. Where there are no locks at all, nothing is held.
 
     Raises:
-        UnreachableError: another writer held it for `wait_seconds()`.
+        UnreachableError: another writer held it for the `wait_s` of the job.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, started = path.with_name(f"{path.name}.lock.partial"), time.monotonic()
-    attempts = 0
+    wait, attempts = storage_settings().wait_s, 0
     while (descriptor := _try_lock(lock)) is None:
         attempts += 1
-        if time.monotonic() - started > wait_seconds():
+        if time.monotonic() - started > wait:
             cause = f"another process holds {lock.name}"
-            raise UnreachableError.after(str(path), cause, attempts=attempts, seconds=wait_seconds())
+            raise UnreachableError.after(str(path), cause, attempts=attempts, seconds=wait)
         time.sleep(0.01)
     try:
         yield

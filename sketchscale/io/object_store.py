@@ -31,8 +31,9 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
-from sketchscale.io.buckets import connect, split_bucket, storage_environment
-from sketchscale.io.patience import DEFAULT_WAIT_S, NotStoredError, code_of, persist, refusal, status_of, within
+from sketchscale.io.buckets import connect, split_bucket
+from sketchscale.io.patience import NotStoredError, code_of, persist, refusal, status_of, within
+from sketchscale.io.storage_settings import storage_settings
 
 __all__ = ["Found", "PatientStore"]
 
@@ -40,8 +41,8 @@ _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _TAGGED_BYTES = 2**20
 _BATCH = 1000
 _CONFLICTS = ("ConditionalRequestConflict", "OperationAborted")
-_PROVEN: set[tuple[object, ...]] = set()
-"""Buckets that honour the conditions of a PUT."""
+_PROVEN: set[tuple[str, str | None]] = set()
+"""Buckets, each with its endpoint, that honour the conditions of a PUT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,8 +235,8 @@ class PatientStore(Store):
 
     async def _prove(self) -> None:
         """Refuse storage that ignores, or does not know, the conditions of a PUT."""
-        settings = (self._root, *sorted(storage_environment(DEFAULT_WAIT_S, None).items()))
-        if settings in _PROVEN:
+        place = (self._root, storage_settings().endpoint)
+        if place in _PROVEN:
             return
         probe, other = f".sketchscale-probe-{uuid.uuid4().hex}", {"e_tag": f'"{"0" * 32}"'}
         if self.address.startswith("gs://"):
@@ -252,7 +253,7 @@ class PatientStore(Store):
                 await self.delete_keys([probe])
         if kept != [True, False, False]:
             raise _unfit(self._root)
-        _PROVEN.add(settings)
+        _PROVEN.add(place)
 
     async def _put(self, key: str, data: bytes, mode: Any) -> bool:
         writer = uuid.uuid4().hex

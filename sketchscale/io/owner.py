@@ -37,6 +37,7 @@ from sketchscale.engine.plan import Json
 from sketchscale.errors import InputError, OutputExistsError, SketchscaleError
 from sketchscale.io.blobs import delete_blobs, get_blob, list_blobs, put_blob, put_blob_if_absent
 from sketchscale.io.documents import parse_json
+from sketchscale.io.storage_settings import storage_settings, using
 
 __all__ = ["BEAT_S", "Claim", "Owner", "check_owner", "claim_of", "current_owner", "lives", "read_beat", "take"]
 
@@ -193,7 +194,8 @@ class Claim:
         self.progress: Callable[[], dict[str, Json]] = dict
         self._count = 0
         self._over, self._turn = threading.Event(), threading.Lock()
-        _CLAIMS[store, run] = self
+        self._settings = storage_settings()  # of the job: neither the thread nor the end of the process has them
+        _CLAIMS[self._settings.endpoint, store, run] = self
         threading.Thread(target=self._beat, name=f"owner of {run}", daemon=True).start()
 
     def _beat(self) -> None:
@@ -206,7 +208,8 @@ class Claim:
     def _say(self, more: dict[str, Any]) -> None:
         self._count += 1
         beat = {"count": self._count, **self.progress(), **more}
-        put_blob(self.store, _beat_key(self.run, self.owner), json.dumps(beat).encode())
+        with using(self._settings):
+            put_blob(self.store, _beat_key(self.run, self.owner), json.dumps(beat).encode())
 
     def release(self, *, silently: bool = False) -> None:
         """Somebody else may take the run from now on; releasing twice is harmless.
@@ -217,8 +220,9 @@ class Claim:
         if self._over.is_set():
             return
         self._over.set()
-        if _CLAIMS.get((self.store, self.run)) is self:
-            del _CLAIMS[self.store, self.run]
+        key = (self._settings.endpoint, self.store, self.run)
+        if _CLAIMS.get(key) is self:
+            del _CLAIMS[key]
         if not silently and self._turn.acquire(timeout=BEAT_S):
             with contextlib.suppress(SketchscaleError, OSError):
                 self._say({"ended": True})
@@ -230,13 +234,13 @@ class Claim:
         delete_blobs(self.store, f".sketchscale/{self.run}")
 
 
-_CLAIMS: dict[tuple[str, str], Claim] = {}
-"""What this process owns, by store and run."""
+_CLAIMS: dict[tuple[str | None, str, str], Claim] = {}
+"""What this process owns, by endpoint, store and run."""
 
 
 def claim_of(store: str, run: str) -> Claim | None:
     """The claim of this process on a run."""
-    return _CLAIMS.get((store, run))
+    return _CLAIMS.get((storage_settings().endpoint, store, run))
 
 
 def _release_all() -> None:

@@ -10,7 +10,6 @@ Messages are made of the status and the server's own code, never of whole answer
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import re
 import time
@@ -18,23 +17,16 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, SetupError, SketchscaleError, UnreachableError
+from sketchscale.io.storage_settings import storage_settings
 
 __all__ = [
-    "DEFAULT_WAIT_S",
-    "WAIT_VARIABLE",
     "NotStoredError",
     "code_of",
     "persist",
     "refusal",
     "status_of",
-    "wait_seconds",
     "within",
 ]
-
-WAIT_VARIABLE = "SKETCHSCALE_WAIT_S"
-"""Carries `Execution.wait_s` to everything that reads and writes, on every machine."""
-
-DEFAULT_WAIT_S = 60.0
 
 _RATE = 1e6
 """Bytes a second: a transfer slower than this counts as one that does not answer."""
@@ -48,22 +40,6 @@ class NotStoredError(OSError):
     """A store said that it had stored something, and has not."""
 
 
-def wait_seconds() -> float:
-    """How long a store may fail to answer: SKETCHSCALE_WAIT_S, or 60 s.
-
-    Raises:
-        InputError: the variable is no positive number.
-    """
-    text = os.environ.get(WAIT_VARIABLE, f"{DEFAULT_WAIT_S}")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise InputError.of(found=f"{WAIT_VARIABLE}={text!r}", expected="seconds, more than 0", fix="--wait 60")
-    return seconds
-
-
 async def persist(key: str, ask: Callable[[float], Awaitable[T]], *, writing: bool = False) -> T:
     """The answer to a request, asked for again while it fails for a reason that may pass.
 
@@ -73,10 +49,10 @@ async def persist(key: str, ask: Callable[[float], Awaitable[T]], *, writing: bo
         writing: whether a refusal is about the output.
 
     Raises:
-        UnreachableError: no answer within `wait_seconds()`.
+        UnreachableError: no answer within the `wait_s` of the job.
         FileNotFoundError and what else `ask` raises as an answer; InputError or OutputError for a refusal.
     """
-    wait, started, attempt = wait_seconds(), time.monotonic(), 0
+    wait, started, attempt = storage_settings().wait_s, time.monotonic(), 0
     while True:
         attempt += 1
         left = started + wait - time.monotonic()

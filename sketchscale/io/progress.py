@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from zarr.core.sync import sync
 
 from sketchscale.errors import MissingDataError
+from sketchscale.io.ahead import ahead
 from sketchscale.io.blobs import get_blob, list_blobs
 from sketchscale.io.ledger import FINAL, MARKS
 from sketchscale.io.owner import Owner, current_owner, lives, read_beat
@@ -60,9 +60,8 @@ def run_states(store: str) -> list[RunState]:
     >>> [(run.state, run.stages, run.totals) for run in run_states("memory://doc-progress")]
     [('stopped', {'predict': 1}, {'predict': 2})]
     """
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="status") as pool:
-        runs = [name for name in _children(store, _ROOT) if name not in {*MARKS, "image.json"}]
-        return list(pool.map(lambda run: _state(store, run), runs))
+    runs = [name for name in _children(store, _ROOT) if name not in {*MARKS, "image.json"}]
+    return list(ahead(lambda run: _state(store, run), runs, at_once=_AT_ONCE))
 
 
 def _children(store: str, folder: str) -> list[str]:

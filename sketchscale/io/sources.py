@@ -30,7 +30,7 @@ from sketchscale.io.fetched import at_hand
 from sketchscale.io.pixels import PixelSource, reading, refuse, stored_box, stored_order
 from sketchscale.io.rasters import open_npy, open_raster, read_npy, read_raster
 from sketchscale.io.rasters import read_indices as indices_of
-from sketchscale.io.store import address_parts, is_local
+from sketchscale.io.store import absolute_address, address_parts, is_local
 from sketchscale.io.tiff import open_tiff, read_tiff
 
 __all__ = ["SUFFIXES", "PixelSource", "file_suffix", "open_source", "read_indices", "read_source", "source_identity"]
@@ -54,7 +54,7 @@ def open_source(path: str | Path, *, axes: str | None = None) -> PixelSource:
     if suffix not in SUFFIXES:
         raise refuse(text, f"suffix {suffix!r}", f"one of {', '.join(SUFFIXES)}", "export it as OME-TIFF")
     with at_hand(text, look=True) as here, reading(text):
-        return replace(_READERS[SUFFIXES[suffix]][0](here, axes), path=text)
+        return replace(_READERS[SUFFIXES[suffix]][0](here, axes), path=absolute_address(text))
 
 
 def file_suffix(address: str | Path) -> str:

@@ -16,9 +16,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from sketchscale.engine.plan import Json
+from sketchscale.io.ahead import ahead
 from sketchscale.io.blobs import get_blob, list_blobs, put_blob
 from sketchscale.io.store import is_local
 
@@ -33,11 +33,7 @@ def read_many(store: str, keys: Iterable[str]) -> Iterable[tuple[str, bytes | No
     if is_local(store):
         yield from ((key, get_blob(store, key)) for key in keys)
         return
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="read") as pool:
-        listed = list(keys)
-        for start in range(0, len(listed), PART):  # a bound on what waits here
-            some = listed[start : start + PART]
-            yield from zip(some, pool.map(lambda key: get_blob(store, key), some), strict=True)
+    yield from ahead(lambda key: (key, get_blob(store, key)), keys, at_once=_AT_ONCE)
 
 
 class StageParts:

@@ -17,6 +17,7 @@ chunk).
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import uuid
 import zipfile
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STORES",
+    "absolute_address",
     "address_parts",
     "is_local",
     "is_object_store",
@@ -174,6 +176,15 @@ def is_object_store(store: Store) -> TypeGuard[PatientStore]:
 def is_local(address: str | Path) -> bool:
     """Whether an address names a folder or file of this machine."""
     return "://" not in str(address)
+
+
+def absolute_address(address: str) -> str:
+    """A local path as workers call it, whatever folder they were started in; other addresses are so already.
+
+    >>> absolute_address("/data/../image.zarr"), absolute_address("s3://bucket/image.zarr")
+    ('/image.zarr', 's3://bucket/image.zarr')
+    """
+    return os.path.abspath(address) if is_local(address) else address.rstrip("/")
 
 
 def local_path(address: str | Path) -> Path:

@@ -7,6 +7,7 @@ release Python's lock; what is left of Python in a patch takes well under a mill
 
 from __future__ import annotations
 
+import contextvars
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -95,7 +96,7 @@ class Prefetcher(Generic[T]):
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
         while len(self._waiting) < self._ahead and (step := next(self._steps, None)) is not None:
-            self._waiting.append(pool.submit(self._draw, step))
+            self._waiting.append(pool.submit(contextvars.copy_context().run, self._draw, step))
 
     def close(self) -> None:
         """Forget what waits; on return no thread draws any more."""

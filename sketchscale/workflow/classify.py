@@ -41,6 +41,7 @@ from sketchscale.workflow.classify_train import ClassifierResult, plane_percenti
 from sketchscale.workflow.measure import LabelSetting, label_provenance, label_setting
 from sketchscale.workflow.precision import kept_by_run, settle_precision
 from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["ClassifierResult", "ClassifyResult", "apply_classes", "class_colors_of", "train_classes"]
 
@@ -94,6 +95,7 @@ class _Work:
         }
 
 
+@verb
 def apply_classes(
     address: str,
     labels: str,

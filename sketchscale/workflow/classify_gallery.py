@@ -30,6 +30,7 @@ from sketchscale.workflow.classify import class_colors_of
 from sketchscale.workflow.classify_train import plane_percentiles
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.runner import Runner, refuse_existing
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["check_gallery", "write_gallery"]
 
@@ -67,6 +68,7 @@ class _Survey:
     annotated: int = 0
 
 
+@verb
 def write_gallery(
     images: Sequence[str],
     labels: str,

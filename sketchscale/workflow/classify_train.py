@@ -47,6 +47,7 @@ from sketchscale.workflow.judge import check_colors
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, refuse_existing
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["ClassifierResult", "plane_percentiles", "train_classes"]
 
@@ -90,6 +91,7 @@ class _Examples:
     ranges: tuple[tuple[float, float], ...]
 
 
+@verb
 def train_classes(
     images: str | Sequence[str],
     labels: str,

@@ -10,10 +10,12 @@ from sketchscale.engine.base import Event
 from sketchscale.io.convert import Conversion, ConvertConfig, conversion_notes, plan_convert, run_conversions
 from sketchscale.io.image import Image
 from sketchscale.workflow.runner import Runner, StageLine, quiet
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["convert_images", "plan_images"]
 
 
+@verb
 def convert_images(
     source: str,
     target: str,
@@ -46,6 +48,7 @@ def convert_images(
     return [_record(image, conversion) for image, conversion in zip(images, conversions, strict=True)]
 
 
+@verb
 def plan_images(
     source: str,
     target: str,

@@ -27,6 +27,7 @@ from sketchscale.objects.truth import open_true_labels, stored_labels
 from sketchscale.workflow.components import Split, check_components, find_few, split_components
 from sketchscale.workflow.images import matches
 from sketchscale.workflow.runner import Runner, quiet
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["Compared", "compare", "evaluate", "pair_truths", "summarize", "write_scores"]
 
@@ -42,6 +43,7 @@ class Compared:
     note: str = ""
 
 
+@verb
 def evaluate(
     address: str,
     labels: str,
@@ -73,6 +75,7 @@ def evaluate(
     return _record(compared, thresholds)
 
 
+@verb
 def compare(
     address: str,
     labels: str,

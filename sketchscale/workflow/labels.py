@@ -40,6 +40,7 @@ from sketchscale.workflow.runner import (
     refuse_existing,
     refuse_foreign_labels,
 )
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["ImportResult", "export_labels", "import_labels"]
 
@@ -65,6 +66,7 @@ class ImportResult:
     note: str = ""
 
 
+@verb
 def import_labels(
     source: str,
     address: str,

@@ -30,6 +30,7 @@ from sketchscale.objects.measurement.stream import measure_objects
 from sketchscale.workflow.export_table import check_profile, write_profile
 from sketchscale.workflow.measure_volume import block_of, intensities_of, volume_rows
 from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["MeasureResult", "label_provenance", "label_setting", "measure"]
 
@@ -82,6 +83,7 @@ def label_provenance(labels: Image) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+@verb
 def measure(
     address: str,
     labels: str = "nuclei",

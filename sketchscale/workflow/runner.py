@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,10 +25,9 @@ from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, RetryPoli
 from sketchscale.errors import InputError, OutputError, OutputExistsError, ResumeError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.blobs import list_blobs
-from sketchscale.io.buckets import storage_settings
 from sketchscale.io.image import Image
 from sketchscale.io.ledger import StoreLedger, open_ledger
-from sketchscale.io.store import is_local
+from sketchscale.io.storage_settings import chosen_settings, using
 from sketchscale.io.user_files import has_file
 
 __all__ = [
@@ -81,12 +80,11 @@ def keep_engines() -> Iterator[None]:
             engine.close()
 
 
-def _engine_of(execution: Execution, environment: Mapping[str, str], kept: dict[str, Engine] | None) -> Engine:
+def _engine_of(execution: Execution, kept: dict[str, Engine] | None) -> Engine:
     options = {
         "address": execution.address,
         "gpus_per_worker": execution.gpus_per_worker,
         "wait_s": execution.wait_s,
-        "environment": dict(environment),
     }
     key = repr((execution.engine, execution.workers, sorted(options.items())))
     engine = (kept or {}).get(key) or open_engine(execution.engine, execution.workers, **options)
@@ -101,9 +99,10 @@ class Runner:
     def __init__(self, execution: Execution, on_event: Callable[[Event], None] = quiet) -> None:
         self.execution, self.on_event = execution, on_event
         with ExitStack() as stack:
-            environment = stack.enter_context(storage_settings(execution.wait_s, execution.endpoint))
+            self._around = partial(using, chosen_settings(execution.wait_s, execution.endpoint))
+            stack.enter_context(self._around())
             self._kept = _KEPT.get()
-            self.engine: Engine = _engine_of(execution, environment, self._kept)
+            self.engine: Engine = _engine_of(execution, self._kept)
             self._settings = stack.pop_all()
         self.retry = RetryPolicy(attempts=execution.attempts, deadline_s=execution.deadline_s)
         self.stages: list[StageLine] = []
@@ -130,6 +129,7 @@ class Runner:
             on_event=self.on_event,
             retry=self.retry,
             budget_bytes=self.execution.budget_bytes,
+            around=self._around,
         )
         self.stages.append(self._line(plan, time.perf_counter() - started))
         return results
@@ -178,7 +178,6 @@ def open_run(
         OutputExistsError: the run is there already and neither resume nor overwrite was asked for.
         ResumeError: it is there and was made of something else, or keeps its arrays in another scratch.
     """
-    scratch = execution.scratch or ""
     ledger = open_ledger(
         image.address,
         run,
@@ -186,7 +185,7 @@ def open_run(
         resume=execution.resume,
         overwrite=execution.overwrite,
         outputs=outputs,
-        scratch=os.path.abspath(scratch) if scratch and is_local(scratch) else scratch.rstrip("/"),
+        scratch=execution.scratch or "",
     )
     with ExitStack() as stack:
         stack.enter_context(ledger)

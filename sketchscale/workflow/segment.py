@@ -49,6 +49,7 @@ from sketchscale.workflow.runner import (
     refuse_foreign_labels,
 )
 from sketchscale.workflow.segment_job import SegmentJob, prepare, shared_model
+from sketchscale.workflow.verbs import verb
 
 __all__ = [
     "SegmentResult",
@@ -93,6 +94,7 @@ class _Labelled:
     refined: dict[str, Any]
 
 
+@verb
 def segment(
     image: str, options: SegmentOptions | None = None, execution: Execution | None = None, on_event: Any = quiet
 ) -> SegmentResult:
@@ -114,6 +116,7 @@ def segment(
         return _Segmentation(job, runner).run()
 
 
+@verb
 def plan_segment(
     image: str, options: SegmentOptions | None = None, execution: Execution | None = None
 ) -> tuple[StageLine, ...]:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.io.blobs import delete_blob, list_blobs, put_blob
-from sketchscale.io.store import join_address
+from sketchscale.io.store import absolute_address, join_address
 from sketchscale.options import SynthesisOptions
 from sketchscale.reports.synthesis import SheetRow, draw_sheet, drawn_row, real_row
 from sketchscale.reports.training import draw_curve
@@ -39,9 +39,10 @@ from sketchscale.training.distributed import join_world, was_restarted
 from sketchscale.workflow.pointed_images import StoredImage, hold, read_pointed
 from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.train_elsewhere import absolute_address, place_files, read_files
+from sketchscale.workflow.train_elsewhere import place_files, read_files
 from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
 from sketchscale.workflow.training_output import check_output, probe_output, writing_output
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["SynthesisResult", "synthesize_train"]
 
@@ -62,6 +63,7 @@ class SynthesisResult:
     summary: str
 
 
+@verb
 def synthesize_train(
     options: SynthesisOptions,
     execution: Execution | None = None,

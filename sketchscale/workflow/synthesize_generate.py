@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from sketchscale.io.image import open_image
 from sketchscale.io.ledger import StoreLedger, open_ledger
 from sketchscale.io.parts import put_arrays
 from sketchscale.io.planes import read_plane
-from sketchscale.io.store import is_local, join_address
+from sketchscale.io.store import absolute_address, join_address
 from sketchscale.io.user_files import list_names
 from sketchscale.options import GenerateOptions
 from sketchscale.prediction.backend import Recipe
@@ -52,6 +51,7 @@ from sketchscale.synthesis.plan import (
 from sketchscale.workflow.precision import kept_by_run, settle_precision
 from sketchscale.workflow.runner import Runner, StageLine, quiet
 from sketchscale.workflow.segment_job import check_placement
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["PAIRS", "GenerateResult", "generate", "plan_generate", "read_pairs"]
 
@@ -112,6 +112,7 @@ class _Job:
         return plan_pairs(config, o.images, pair=_pair_bytes(self.synthesis, o), weight_bytes=2 * weights)
 
 
+@verb
 def generate(
     options: GenerateOptions, execution: Execution | None = None, on_event: Callable[[Event], None] = quiet
 ) -> GenerateResult:
@@ -136,7 +137,7 @@ def generate(
             resume=execution.resume,
             overwrite=execution.overwrite,
             outputs=("",),
-            scratch=_place(execution.scratch or ""),
+            scratch=execution.scratch or "",
             clear=lambda: _clear(out),
         ) as ledger,
     ):
@@ -147,17 +148,13 @@ def generate(
     return GenerateResult(out=options.out, **(found or {}))
 
 
+@verb
 def plan_generate(options: GenerateOptions, execution: Execution | None = None) -> tuple[StageLine, ...]:
     """What `generate` would do; nothing is written."""
     execution = execution or Execution()
     with Runner(execution) as runner:
         runner.dry(_prepare(options, execution).plan(options.synthesis))
         return tuple(runner.stages)
-
-
-def _place(address: str) -> str:
-    """A local path as workers call it from any working folder."""
-    return os.path.abspath(address) if address and is_local(address) else address.rstrip("/")
 
 
 def _pair_bytes(synthesis: Synthesis, options: GenerateOptions) -> int:
@@ -175,7 +172,7 @@ def _prepare(options: GenerateOptions, execution: Execution) -> _Job:
             f"a pair of {options.size} px takes {need / 1e9:.2f} GB; expected: at most {most / 1e9:.2f} GB; "
             f"to fix: a smaller --size, or a larger --memory"
         )
-    placed = replace(options, out=_place(options.out))
+    placed = replace(options, out=absolute_address(options.out))
     fields = tuple(_read_field(path) for path in options.points)
     kept = kept_by_run(placed.out, RUN, resume=execution.resume)
     precision = settle_precision(options.precision, options.device, kept=kept)

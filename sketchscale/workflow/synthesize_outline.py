@@ -30,6 +30,7 @@ from sketchscale.training.config import find_device
 from sketchscale.workflow.pointed_images import StoredImage, read_pointed
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet, refuse_existing
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["Outlined", "synthesize_outline"]
 
@@ -52,6 +53,7 @@ class Outlined:
         return f"{self.sketch}: {self.objects} objects, {self.unknown:.1%} of the pixels unknown"
 
 
+@verb
 def synthesize_outline(
     options: OutlineOptions, execution: Execution | None = None, on_event: Callable[[Event], None] = quiet
 ) -> list[Outlined]:

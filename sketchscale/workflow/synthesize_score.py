@@ -43,6 +43,7 @@ from sketchscale.training.config import find_device
 from sketchscale.workflow.pointed_images import hold, read_pointed
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet, refuse_existing
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["SynthesisScore", "score_synthesis"]
 
@@ -118,6 +119,7 @@ def _line(name: str, d: Distances) -> str:
     )
 
 
+@verb
 def score_synthesis(
     options: ScoreOptions, execution: Execution | None = None, on_event: Callable[[Event], None] = quiet
 ) -> SynthesisScore:

@@ -54,6 +54,7 @@ from sketchscale.workflow.training_doubts import find_doubts
 from sketchscale.workflow.training_images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.training_output import check_output, probe_output, writing_output
 from sketchscale.workflow.training_watch import Paced, Watch
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["TrainResult", "train"]
 
@@ -83,6 +84,7 @@ class TrainResult:
     warning: str = ""
 
 
+@verb
 def train(
     options: TrainOptions,
     execution: Execution | None = None,

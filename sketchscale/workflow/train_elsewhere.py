@@ -15,18 +15,9 @@ from typing import Any
 from sketchscale.annotations.opening import sketch_files
 from sketchscale.config import TrainOptions
 from sketchscale.errors import MissingDataError
-from sketchscale.io.store import is_local
+from sketchscale.io.store import absolute_address
 
-__all__ = ["absolute", "absolute_address", "place_files", "read_files", "read_sketches", "with_sketches"]
-
-
-def absolute_address(address: str) -> str:
-    """A local path as it is called from any working folder; other addresses are so already.
-
-    >>> absolute_address("/data/../image.zarr"), absolute_address("s3://bucket/image.zarr")
-    ('/image.zarr', 's3://bucket/image.zarr')
-    """
-    return os.path.abspath(address) if is_local(address) else address
+__all__ = ["absolute", "place_files", "read_files", "read_sketches", "with_sketches"]
 
 
 def read_files(paths: Iterable[str], kind: str, expected: str) -> dict[str, bytes]:

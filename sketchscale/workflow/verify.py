@@ -30,6 +30,7 @@ from sketchscale.io.progress import as_record, run_states
 from sketchscale.io.pyramid import HalveTask, plan_level
 from sketchscale.io.table import list_tables, read_table, table_digest
 from sketchscale.workflow.runner import Runner, quiet
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["status", "verify"]
 
@@ -78,6 +79,7 @@ class _Run:
         return {"image": self.image.address, "check": what, "ok": bool(ok), "found": found}
 
 
+@verb
 def verify(
     address: str, on_event: Callable[[Event], None] = quiet, execution: Execution | None = None
 ) -> list[dict[str, Any]]:

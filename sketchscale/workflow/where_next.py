@@ -30,6 +30,8 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.intensity import channel_ranges, normalize
 from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.store import absolute_address
+from sketchscale.networks.checkpoint import is_shipped
 from sketchscale.options import NextOptions
 from sketchscale.prediction.backend import Recipe, load_backend, run_tiles
 from sketchscale.prediction.grid import pad_tile
@@ -45,6 +47,7 @@ from sketchscale.prediction.places import (
 from sketchscale.prediction.plan import needs_of
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.segment_job import SegmentJob, flow_rule, prepare
+from sketchscale.workflow.verbs import verb
 
 __all__ = ["NextResult", "Place", "Source", "see", "sources_of", "where_next"]
 
@@ -132,6 +135,7 @@ class LookConfig:
     size: int
 
 
+@verb
 def where_next(
     images: Sequence[str],
     options: NextOptions | None = None,
@@ -182,7 +186,7 @@ def _source(job: SegmentJob, runner: Runner) -> Source:
         plane=job.pixels,
         channels=job.channels,
         ranges=ranges,
-        model=job.model_folder,
+        model=job.model_folder if is_shipped(job.model_folder) else absolute_address(job.model_folder),
         model_sha256=job.model.sha256,
         recipe=job.recipe,
         threshold=rule.threshold,

@@ -20,6 +20,7 @@ import pytest
 
 from sketchscale.engine.base import Engine, Event, Needs, Plan, RetryPolicy, run_plan
 from sketchscale.errors import BudgetError, InputError, SetupError, TaskError
+from sketchscale.io.storage_settings import StorageSettings, storage_settings, using
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,11 @@ _LOADING = threading.Lock()
 def _heavy(folder: str) -> None:
     """Each time that it is made leaves a file."""
     (Path(folder) / f"made.{os.getpid()}.{time.monotonic_ns()}").touch()
+
+
+def endpoint_of(step: Step, scenario: Scenario) -> str | None:
+    """Which server a task would ask."""
+    return storage_settings().endpoint
 
 
 def seconds_to_start(engine: Engine) -> float:
@@ -241,6 +247,12 @@ class ProcessSuite(EngineSuite):
             time.sleep(2)
         assert started < 20
 
+    def test_workers_have_the_settings_of_the_job_that_they_work_for(self, engine: Engine, tmp_path: Path) -> None:
+        for endpoint in ("http://one:1", "http://two:2", "http://one:1"):
+            around = functools.partial(using, StorageSettings(endpoint=endpoint))
+            assert run_plan(replace(plan_of(6, tmp_path), fn=endpoint_of), engine, around=around) == [endpoint] * 6
+        assert storage_settings().endpoint is None
+
     def test_a_failed_run_leaves_the_engine_fit_for_the_next(self, engine: Engine, tmp_path: Path) -> None:
         with pytest.raises(InputError):
             run_plan(replace(plan_of(20, tmp_path, faults={(1, 1): "input"}), fn=napped), engine)
@@ -284,12 +296,5 @@ class ClusterSuite(ProcessSuite):
             assert time.monotonic() - started < 45
             assert not list(tmp_path.iterdir())
             assert run_plan(plan_of(2, tmp_path), engine) == [0, 1]
-        finally:
-            engine.close()
-
-    def test_the_environment_is_set_in_workers(self, tmp_path: Path) -> None:
-        engine = self.open_engine(environment={"SKETCHSCALE_TEST": "here"})
-        try:
-            assert engine.submit(os.getenv, "SKETCHSCALE_TEST").result(timeout=60) == "here"
         finally:
             engine.close()

@@ -29,10 +29,10 @@ from sketchscale.io.blobs import (
     put_blob,
     put_blob_if_absent,
 )
-from sketchscale.io.buckets import storage_environment, storage_settings
 from sketchscale.io.groups import read_attributes, update_attributes
 from sketchscale.io.image import open_image
 from sketchscale.io.new_images import commit_labels, create_labels
+from sketchscale.io.storage_settings import StorageSettings, chosen_settings, storage_settings, using
 from sketchscale.io.store import open_store
 from tests.faults.proxy import FAULTS, Exchange, Proxy, Rule, ignores_conditions, refuses_conditions
 from tests.object_store import ENVIRONMENT, ObjectServer
@@ -99,7 +99,7 @@ def test_a_worker_that_lives_on_does_not_believe_the_metadata_of_an_older_array(
     write_box(elsewhere, _WHOLE, np.ones((20, 30), np.uint8))
     read_box(ref, _WHOLE)  # the metadata are kept from here on
     delete_blobs(ref.store, "0")
-    _copy(elsewhere.store, ref.store)
+    copy_image(elsewhere.store, ref.store)
     again = read_box(ref, _WHOLE)
     assert again.dtype == np.uint8
     assert np.all(again == 1)
@@ -190,14 +190,14 @@ def test_a_lock_of_a_killed_writer_holds_nobody_up(tmp_path: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=400, check=False).returncode == -9
     assert [path.name for path in tmp_path.iterdir()] == ["list.lock.partial"]
-    with storage_settings(5.0, None):  # a lock that is held would be waited for so long, and then be an error
+    with using(StorageSettings(wait_s=5.0)):  # a lock that is held would be waited for so long, and then be an error
         change_blob(str(tmp_path), "list", lambda old: b"1")
     assert [path.name for path in tmp_path.iterdir()] == ["list"]
 
 
 def test_labels_of_two_names_are_both_listed(s3: str, tmp_path: Path) -> None:
     local = store_image(tmp_path / "image.zarr", draw_nuclei((70, 90)))
-    _copy(local, f"{s3}/image.zarr")
+    copy_image(local, f"{s3}/image.zarr")
     image = open_image(f"{s3}/image.zarr")
     for name in ("a", "b"):
         create_labels(image, name, chunks=(64, 64))
@@ -206,7 +206,7 @@ def test_labels_of_two_names_are_both_listed(s3: str, tmp_path: Path) -> None:
     assert sorted(open_image(f"{s3}/image.zarr").labels) == ["a", "b"]
 
 
-def _copy(source: str, target: str) -> None:
+def copy_image(source: str, target: str) -> None:
     for key in list_blobs(source, ""):
         put_blob(target, key, get_blob(source, key) or b"")
 
@@ -255,7 +255,7 @@ def test_a_bucket_without_put_if_absent_is_refused_and_left_clean(fault: object,
 def test_a_server_that_is_not_there_is_an_error_in_time(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     started = time.monotonic()
-    with storage_settings(1.0, None), pytest.raises(UnreachableError, match=r"s3://.*/a does not answer: .* attempts"):
+    with using(chosen_settings(1.0, None)), pytest.raises(UnreachableError, match=r"s3://.*/a does not .* attempts"):
         get_blob(s3, "a")
     assert time.monotonic() - started < 30
 
@@ -293,17 +293,18 @@ def test_credentials_come_from_the_shared_file_and_the_profile(
         get_blob(s3, "a")
 
 
-def test_the_endpoint_is_checked_and_reaches_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_endpoint_is_checked_and_the_environments_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
-    assert storage_environment(7.5, "https://store:9000") == {
-        "SKETCHSCALE_WAIT_S": "7.5",
-        "AWS_ENDPOINT_URL_S3": "https://store:9000",
-    }
+    assert chosen_settings(7.5, "https://store:9000") == StorageSettings(wait_s=7.5, endpoint="https://store:9000")
     for wrong in ("store:9000", "ftp://store", "http://me:secret@store"):
         with pytest.raises(InputError, match="endpoint") as refused:
-            storage_environment(60, wrong)
+            chosen_settings(60, wrong)
         assert "secret" not in str(refused.value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://all:1")
+    assert chosen_settings(60, None).endpoint == "http://all:1"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3:1")
+    assert chosen_settings(60, None).endpoint == storage_settings().endpoint == "http://s3:1"
 
 
 # ---- a web server

@@ -1,4 +1,4 @@
-"""What travels to a worker. What all calls of a plan share (function, configuration, environment) is pickled once, and
+"""What travels to a worker. What all calls of a plan share (function, configuration) is pickled once, and
 unpickled once per worker process, so that a plan of a million tasks does not pickle its configuration a million times.
 
 Everything is bytes on the way: the scheduler imports nothing of ours but this file.
@@ -7,9 +7,8 @@ Everything is bytes on the way: the scheduler imports nothing of ours but this f
 from __future__ import annotations
 
 import functools
-import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from distributed.protocol.pickle import dumps
@@ -24,14 +23,13 @@ class Packer:
 
     An argument is shared when it is the same object as in the call before: arguments are frozen records.
 
-    >>> packer, shared = Packer({}), [4]
+    >>> packer, shared = Packer(), [4]
     >>> calls = [packer.pack(max, ([number], shared)) for number in (3, 7)]
     >>> [run_call(*call) for call in calls]
     [[4], [7]]
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = dict(environment)
+    def __init__(self) -> None:
         self._fn: Callable[..., Json] | None = None
         self._args: tuple[Any, ...] = ()
         self._own: frozenset[int] = frozenset()
@@ -50,7 +48,7 @@ class Packer:
     def _share(self, fn: Callable[..., Json], args: tuple[Any, ...], own: frozenset[int]) -> None:
         self._fn, self._args, self._own = fn, args, own
         kept = [None if i in own else arg for i, arg in enumerate(args)]
-        self._shared = pickle.dumps((self._environment, dumps((fn, kept, sorted(own)))))
+        self._shared = dumps((fn, kept, sorted(own)))
 
 
 def run_call(shared: bytes, own: bytes) -> Json:
@@ -64,9 +62,7 @@ def run_call(shared: bytes, own: bytes) -> Json:
 
 @functools.lru_cache(maxsize=8)
 def _opened(shared: bytes) -> tuple[Callable[..., Json], list[Any], list[int]]:
-    environment, call = pickle.loads(shared)
-    os.environ.update(environment)  # before anything is imported that reads it
-    fn, kept, positions = pickle.loads(call)
+    fn, kept, positions = pickle.loads(shared)
     return fn, kept, positions
 
 

@@ -74,7 +74,7 @@ class Session:
         self._options = options
         self._share = options.gpus_per_worker or 1.0
         self._name = uuid.uuid4().hex[:12]
-        self._packer = Packer(options.environment)
+        self._packer = Packer()
         self._calls: dict[Future[Json], _Call] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._held: tuple[str, Any] | None = None
@@ -92,7 +92,7 @@ class Session:
     def _open(self) -> None:
         self._exit.enter_context(silence_logging_cmgr(60))  # what matters is raised
         if self._options.address is None:
-            self._own = OwnCluster(self._options.workers or usable_cores(), self._share, self._options.environment)
+            self._own = OwnCluster(self._options.workers or usable_cores(), self._share)
             self._exit.callback(self._own.close)
             self.address = self._own.address
         else:

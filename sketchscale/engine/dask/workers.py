@@ -27,7 +27,6 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,13 +57,12 @@ class OwnCluster:
     Args:
         workers: how many processes, of one thread each.
         gpus_per_worker: share of a GPU that each worker gets while there are any.
-        environment: variables of every worker, set before it starts.
 
     Raises:
         SetupError: it did not start; says what its log said last.
     """
 
-    def __init__(self, workers: int, gpus_per_worker: float, environment: Mapping[str, str]) -> None:
+    def __init__(self, workers: int, gpus_per_worker: float) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="sketchscale-dask-"))
         settings = {"workers": workers, "gpus": gpus_per_worker, "folder": str(self._folder)}
         path = os.pathsep.join(part or os.getcwd() for part in sys.path)
@@ -74,7 +72,7 @@ class OwnCluster:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": path, **environment},
+                env={**os.environ, "PYTHONPATH": path},
                 start_new_session=True,
             )
         try:

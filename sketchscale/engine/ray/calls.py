@@ -2,8 +2,7 @@
 
 A call travels as bytes of ours: a function and its arguments. What comes again with each call of a plan and is not
 small (its configuration, a classifier) is packed once, travels once to each worker, and is unpacked there once.
-Since we unpack ourselves, the environment is set before the first import, and what a worker cannot import is an error
-with a name.
+Since we unpack ourselves, what a worker cannot import is an error with a name.
 
 An exception of the function is returned, not raised: it arrives as the type that it was, with the worker's traceback as
 a note.
@@ -11,7 +10,6 @@ a note.
 
 from __future__ import annotations
 
-import os
 import pickle
 import platform
 import threading
@@ -35,9 +33,9 @@ __all__ = ["CALLS_PER_WORKER", "Packer", "run_call", "unpack", "versions", "warm
 CALLS_PER_WORKER = 3
 """Of a warm worker, at once: one reads, one runs the network, one writes."""
 
-Work = tuple[str, bytes, dict[str, Any], dict[str, str]]
-"""Versions, packed call, sources of its shared arguments by key, environment: all plain, so that a worker of another
-version can still say what it is."""
+Work = tuple[str, bytes, dict[str, Any]]
+"""Versions, packed call, sources of its shared arguments by key: all plain, so that a worker of another version can
+still say what it is."""
 
 _SMALL, _INLINE = 4_000, 64_000
 """Bytes: arguments up to the first are packed with each call; shared ones up to the second travel with it all the same,
@@ -87,13 +85,13 @@ class Packer:
         self._known: OrderedDict[int, _Known] = OrderedDict()
         self._lock = threading.Lock()
 
-    def pack(self, fn: Callable[..., Json], args: tuple[Any, ...], environment: Mapping[str, str]) -> Work:
+    def pack(self, fn: Callable[..., Json], args: tuple[Any, ...]) -> Work:
         """Arguments of `run_call`."""
         with self._lock:
             known = [self._meet(value) for value in args]
         sources = {k.key: k.source for k in known if k.source is not None}
         slots = [k.value if k.source is None else _Slot(k.key) for k in known]
-        return versions(), cloudpickle.dumps((fn, slots)), sources, dict(environment)
+        return versions(), cloudpickle.dumps((fn, slots)), sources
 
     def _meet(self, value: Any) -> _Known:
         """Known arguments are held on to, so that no other object has their id."""
@@ -124,9 +122,8 @@ def unpack(answer: Any) -> Json:
 # ---- the worker's side
 
 
-def run_call(wanted: str, call: bytes, sources: dict[str, Any], environment: dict[str, str]) -> Any:
+def run_call(wanted: str, call: bytes, sources: dict[str, Any]) -> Any:
     """Run one call in a worker; see `unpack` for what comes back."""
-    os.environ.update(environment)
     if wanted != versions():
         what = f"a worker has {versions()}; expected: {wanted}, as here"
         return _failure(SetupError(f"{what}; to fix: install the same on every node of the cluster"))

@@ -71,7 +71,7 @@ class RayEngine:
         future: Future[Json] = Future()
         try:
             keeper = self._open()
-            work = self._packer.pack(fn, args, self.options.environment)
+            work = self._packer.pack(fn, args)
             call = Call(future=future, work=work, gpus=self._gpus(needs or Needs()))
         except SketchscaleError as error:
             future.set_exception(error)
@@ -196,7 +196,7 @@ class _Keeper:
 
     def _start_plain(self, call: Call) -> None:
         if self._probe is None:
-            self._probe, self._probed = _task.remote("", b"", {}, {}).future(), time.monotonic()
+            self._probe, self._probed = _task.remote("", b"", {}).future(), time.monotonic()
         call.reference = _task.remote(*call.work)
         self.plain.add(call)
         self._later(call.reference.future(), partial(self._answered, call, call.reference))

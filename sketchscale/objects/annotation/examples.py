@@ -12,7 +12,6 @@ refused, or the last one counts, as asked. Objects marked `unsure` are no exampl
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +27,7 @@ from sketchscale.errors import InputError, SketchscaleError
 from sketchscale.geometry import Box
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.plate import well_name
-from sketchscale.io.store import is_local, split_address
+from sketchscale.io.store import absolute_address, split_address
 from sketchscale.objects.annotation.mark_files import UNDO, UNSURE, Mark, class_colors, read_marks
 from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
@@ -115,13 +114,8 @@ def _owner(mark: Mark, addresses: Sequence[str]) -> str | None:
 
 def _fits(name: str, address: str) -> bool:
     """Whether a name means an address: its last parts, its file name without ending, or its well."""
-    wanted = _split(name if _split(name)[0] not in (".", "..") else _absolute(name))
-    return any(parts[-len(wanted) :] == wanted for parts in _spellings(_absolute(address)))
-
-
-def _absolute(address: str) -> str:
-    """A path from the root, so that one file under two names is one; other addresses as they are."""
-    return os.path.abspath(address) if is_local(address) else address
+    wanted = _split(name if _split(name)[0] not in (".", "..") else absolute_address(name))
+    return any(parts[-len(wanted) :] == wanted for parts in _spellings(absolute_address(address)))
 
 
 def _split(name: str) -> tuple[str, ...]:
