@@ -7,6 +7,7 @@ stream is frozen for good: nothing whose last bit a processor or a library may c
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import uuid
 from pathlib import Path
@@ -15,8 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow
-from sketchscale.integration.volume import VolumeConfig
-from sketchscale.integration.volume_plan import integrate_volume, merge_volume_blocks, plan_volume_outline
 
 from sketchscale.config import Execution
 from sketchscale.engine import open_engine
@@ -38,7 +37,7 @@ Labels = npt.NDArray[np.uint32]
 
 STEPS = {
     "plane": (integrate, plan_outline, merge_blocks, IntegrationConfig),
-    "volume": (integrate_volume, plan_volume_outline, merge_volume_blocks, VolumeConfig),
+    "volume": (integrate, plan_outline, merge_blocks, functools.partial(IntegrationConfig, crowd=8)),
     "hover": (hover_labels, plan_flood, merge_basins, WatershedConfig),
 }
 
