@@ -60,7 +60,7 @@ INPUTS = [
     "convert volume.npy measured-volume.zarr --axes zyx --chunk 32 --spacing 0.5 --z-spacing 1.25",
     f"labels import volume_labels.npy measured-volume.zarr --labels truth {SERIAL}",
     f"measure measured-volume.zarr --labels truth {SERIAL}",
-    "sketch simulate plane_labels.npy --out strokes.jsonl --style scribble --objects 30",
+    "sketch simulate plane_labels.npy --out strokes.jsonl --style fill --objects 30",
 ]
 """Made once, by the old version."""
 
