@@ -41,6 +41,7 @@ class IntegrationConfig(FlowRule[Never]):
         "objects touch.",
         at_least=-1,
         at_most=1,
+        flag=None,
     )
 
     def __post_init__(self) -> None:

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from sketchscale.errors import InputError, SetupError
+from sketchscale.io.endpoint import check_endpoint
 from sketchscale.io.patience import DEFAULT_WAIT_S, WAIT_VARIABLE, wait_seconds
 
-__all__ = ["ENDPOINT_VARIABLE", "check_endpoint", "connect", "split_bucket", "storage_environment", "storage_settings"]
+__all__ = ["ENDPOINT_VARIABLE", "connect", "split_bucket", "storage_environment", "storage_settings"]
 
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_S3"
 """Carries `Execution.endpoint` to everything that reads and writes, on every machine."""
@@ -56,24 +57,6 @@ def split_bucket(address: str) -> tuple[str, str]:
     if scheme in ("http", "https"):
         prefix = urllib.parse.unquote(prefix)
     return f"{scheme}://{bucket}", prefix.strip("/")
-
-
-def check_endpoint(endpoint: str) -> str:
-    """The address of an S3-compatible server, if it is one.
-
-    Raises:
-        InputError: not http(s)://, or with a user name in it.
-
-    >>> check_endpoint("http://127.0.0.1:9000")
-    'http://127.0.0.1:9000'
-    """
-    parts = urllib.parse.urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        shown = endpoint.rpartition("@")[2]
-        raise InputError.of(
-            found=f"endpoint {shown!r}", expected="http(s)://host:port, without a user name", fix="correct --endpoint"
-        )
-    return endpoint.rstrip("/")
 
 
 def storage_environment(wait_s: float, endpoint: str | None) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sketchscale.errors import InputError
-from sketchscale.io.buckets import check_endpoint
+from sketchscale.io.endpoint import check_endpoint
 from sketchscale.options.groups import RUNNING
 from sketchscale.settings import Options, check, option
 
