@@ -75,6 +75,10 @@ class Option:
             words = f"{self.at_least:g} to {self.at_most:g}"
         return f"{words} {self.unit}".strip() if words else ""
 
+    def called(self, field: str) -> str:
+        """The flag of a field of this name; the name itself where it has none."""
+        return self.flag or (field if self.flag is None or self.argument else f"--{field.replace('_', '-')}")
+
     def holds(self, value: float) -> bool:
         """Whether a number lies in the range; NaN and infinity never do."""
         return (
@@ -159,7 +163,7 @@ def _check_value(name: str, value: Any, about: Option, parts: tuple[Any, ...]) -
     elif isinstance(value, Real) and not about.holds(float(value)):
         expected = about.range or "a finite number"
     if expected:
-        raise InputError.of(found=f"{name} {value}", expected=expected, fix=f"change {name}")
+        raise InputError.of(found=f"{name} {value}", expected=expected, fix=f"change {about.called(name)}")
 
 
 _KINDS: dict[Any, type[Any]] = {int: Integral, float: Real, str: str}

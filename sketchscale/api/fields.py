@@ -72,7 +72,7 @@ def _spelled(name: str, *kinds: type[Any]) -> str:
     declared = [item for kind in kinds for item in options_of(kind).items()]
     if name in dict(declared):
         return name
-    return next((field for field, about in declared if about.metadata["option"].flag == flag), name)
+    return next((field for field, about in declared if about.metadata["option"].called(field) == flag), name)
 
 
 def _refuse_unknown(

@@ -13,7 +13,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import MISSING, Field, dataclass, is_dataclass
+from dataclasses import MISSING, Field, dataclass, is_dataclass, replace
+from functools import cache, cached_property
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -48,9 +49,9 @@ class Required(Only):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Flag:
-    """How one field of a record is given on the command line.
+    """How one field of a record is given on the command line. No slots: what the parser needs is kept.
 
     Attributes:
         path: names that lead to the field: its own, after that of the record around it, if any.
@@ -66,7 +67,7 @@ class Flag:
     @property
     def name(self) -> str:
         """Such as "--min-size"."""
-        return self.about.flag or f"--{self.path[-1].replace('_', '-')}"
+        return self.about.called(self.path[-1])
 
     @property
     def help(self) -> str:
@@ -89,7 +90,7 @@ class Flag:
         """Whether it may be given several times; no value is none."""
         return get_origin(self.parts[0]) in (tuple, dict)
 
-    @property
+    @cached_property
     def parameter(self) -> inspect.Parameter:
         """For the parser."""
         if self.about.argument:
@@ -133,31 +134,29 @@ def _named(flag: str, word: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def flags_of(record: type[Any], *notes: Only, path: tuple[str, ...] = ()) -> list[Flag]:
+def flags_of(record: Any, *notes: Only) -> list[Flag]:
     """The flags of a record, in the order of its fields; those of a record in it take its place.
 
     Args:
         notes: which of its fields are wanted, or not, or have to be given.
-        path: see `Flag`.
     """
-    found = []
-    for field in options_of(record).values():
-        about, parts = field.metadata["option"], parts_of(record)[field.name]
-        if not all(_wanted(field.name, note) for note in notes):
-            continue
-        if is_dataclass(parts[0]):
-            inner = (Only(*about.only),) if about.only else ()
-            found += flags_of(parts[0], *inner, path=(*path, field.name))  # type: ignore[arg-type]
+    wanted = [flag for flag in _flags_of(record) if all(_wanted(flag.path[0], note) for note in notes)]
+    return [replace(flag, default=MISSING) if _required(flag.path[0], notes) else flag for flag in wanted]
+
+
+@cache
+def _flags_of(record: Any) -> tuple[Flag, ...]:
+    found: list[Flag] = []
+    for name, field in options_of(record).items():
+        about, parts = field.metadata["option"], parts_of(record)[name]
+        part = parts[0]
+        if is_dataclass(part):
+            inner = (flag for flag in _flags_of(parts[0]) if about.only is None or flag.path[0] in about.only)
+            found += [replace(flag, path=(name, *flag.path)) for flag in inner]
         elif about.flag is not None:
-            flag = Flag(
-                path=(*path, field.name),
-                about=about,
-                parts=parts,
-                default=MISSING if _required(field.name, notes) else _default(field),
-                owner=field.metadata.get("owner", ""),
-            )
-            found.append(flag)
-    return found
+            default, owner = _default(field), field.metadata.get("owner", "")
+            found.append(Flag(path=(name,), about=about, parts=parts, default=default, owner=owner))
+    return tuple(found)
 
 
 def _wanted(name: str, note: Only) -> bool:
@@ -182,7 +181,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
         for own in inspect.signature(function).parameters.values():
             kind, *notes = get_args(hints[own.name]) if get_origin(hints[own.name]) is Annotated else [hints[own.name]]
             if is_dataclass(kind):
-                flags = flags_of(kind, *notes)  # type: ignore[arg-type]
+                flags = flags_of(kind, *notes)
                 records[own.name] = kind, flags  # type: ignore[assignment]
                 parameters += [flag.parameter for flag in flags]
             else:

@@ -42,6 +42,7 @@ class IntegrationConfig(FlowRule[Never]):
         "objects touch.",
         at_least=-1,
         at_most=1,
+        flag=None,
     )
 
     climb: int = option(

@@ -69,7 +69,7 @@ def test_a_new_option_is_one_field(called: tuple[Any, list[Any]]) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"sharpness": 0.0}, "sharpness 0.0; expected: more than 0 and at most 2 px; to fix: change sharpness"),
+        ({"sharpness": 0.0}, "sharpness 0.0; expected: more than 0 and at most 2 px; to fix: change --sharpness"),
         ({"sharpness": float("nan")}, "sharpness nan; expected: more than 0 and at most 2 px"),
         ({"sharpness": "much"}, "sharpness much; expected: more than 0 and at most 2 px"),
         ({"sharpness": None}, "sharpness None; expected: more than 0 and at most 2 px"),
@@ -90,7 +90,8 @@ def test_a_value_is_refused_in_the_same_words_wherever_it_comes_from(given: dict
 
 def test_a_command_says_a_wrong_value_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["segment", "a.zarr", "--min-size", "-1"]) == 2
-    assert capsys.readouterr().err == "error: options: min_size -1; expected: at least 0 px; to fix: change min_size\n"
+    said = "error: options: min_size -1; expected: at least 0 px; to fix: change --min-size\n"
+    assert capsys.readouterr().err == said
     for word in ("Tumor", "=foreground"):
         assert run(["sketch", "show", "a.jsonl", "--class", word]) == 2
         assert "expected: NAME=VALUE" in capsys.readouterr().err

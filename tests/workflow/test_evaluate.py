@@ -218,8 +218,8 @@ def test_truths_by_name_or_by_place() -> None:
         (("--truth", "none-*.tif"), "matches nothing"),
         (("--truth-labels", "gold"), "gold"),
         (("--truth-labels", "truth", "--labels", "cells"), "known: nuclei, truth"),
-        (("--truth-labels", "truth", "--iou", "1.5"), "--iou 1.5"),
-        (("--truth-labels", "truth", "--iou", "half"), "--iou half"),
+        (("--truth-labels", "truth", "--iou", "1.5"), "change --iou"),
+        (("--truth-labels", "truth", "--iou", "half"), "valid number"),
         (("--truth-labels", "truth", "--csv", "old.csv"), "--overwrite"),
     ],
 )

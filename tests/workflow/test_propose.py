@@ -123,7 +123,7 @@ def test_the_page_shows_every_proposal_and_no_predicted_class_unless_asked(image
     ("arguments", "words"),
     [
         (("--by", "randm"), "did you mean 'random'"),
-        (("--page", "p.html", "--color", "red"), "name=#RRGGBB"),
+        (("--page", "p.html", "--color", "red"), "--color NAME=VALUE"),
         (("--page", "p.html", "--color", "a=red"), "a colour such as"),
         (("--page", "p.html", "--classifier", "none.clf"), "none.clf"),
         (("--labels", "cells"), "sketchscale measure"),
