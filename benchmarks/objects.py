@@ -112,7 +112,8 @@ def percentiles(mask: npt.NDArray[np.bool_], crop: npt.NDArray[np.uint8]) -> npt
 
 def columns_of_both() -> tuple[str, ...]:
     """Ours that `peer` has, too."""
-    groups = [name for name, feature in FEATURES.items() if feature.group in ("geometry", "intensity")]
+    planar = {name: feature for name, feature in FEATURES.items() if 2 in feature.axes}
+    groups = [name for name, feature in planar.items() if feature.group in ("geometry", "intensity")]
     ours_alone = ("gradient_mean", "gradient_std", "touches_edge", "crosses_tile_seam")
     return tuple(name for name in groups if name not in ours_alone)
 

@@ -36,8 +36,8 @@ def measure(
     """Measure every object of labels on their image.
 
     Args:
-        address: of the image; or its pixels, (y, x) or (c, y, x): numpy, dask or xarray.
-        labels: name of the label image, where the image has an address; or the label array, (y, x).
+        address: of the image; or its pixels, ([z,] y, x) or with channels in front: numpy, dask or xarray.
+        labels: name of the label image, where the image has an address; or the label array, ([z,] y, x).
         features: names of features or groups to report besides the position; None is all.
         without: names or groups to leave out.
         profile: to write a second table under the names of another tool; of stored images alone.

@@ -13,7 +13,7 @@ from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, open_array, read_box
 from sketchscale.io.planes import PlaneRef, read_plane
 
-__all__ = ["ArrayLabels", "LabelReader", "LabelSource", "label_shape", "read_labels", "read_windows", "source_shape"]
+__all__ = ["ArrayLabels", "LabelReader", "LabelSource", "read_labels", "read_windows", "source_shape"]
 
 
 class LabelReader(Protocol):
@@ -53,18 +53,6 @@ def source_shape(source: LabelSource) -> tuple[int, ...]:
     """The shape of labels, of any number of axes."""
     shape = open_array(source).shape if isinstance(source, ArrayRef) else source.shape
     return tuple(int(n) for n in shape)
-
-
-def label_shape(source: LabelSource) -> tuple[int, int]:
-    """(y, x) of labels.
-
-    Raises:
-        InputError: they are not two-dimensional.
-    """
-    shape = source_shape(source)
-    if len(shape) != 2:
-        raise InputError.of(found=f"labels of shape {shape}", expected="(y, x)", fix="choose one plane")
-    return shape[0], shape[1]
 
 
 def read_labels(source: LabelSource, box: Box) -> npt.NDArray[Any]:

@@ -23,6 +23,7 @@ from sketchscale.io.new_images import commit_image, commit_labels, create_image,
 from sketchscale.io.store import memory_store
 from sketchscale.io.table import read_table
 from sketchscale.metrics import THRESHOLDS, score_overlaps
+from sketchscale.objects.measurement.partials import AXES
 from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
 from sketchscale.objects.sources import ArrayLabels
 from sketchscale.workflow.measure import measure
@@ -46,9 +47,9 @@ def measure_arrays(
     """Measure every object of a label array on its image.
 
     Args:
-        image: (y, x) or (c, y, x): numpy, dask or xarray. Coordinates y and x of xarray with `units` such as
-            micrometer, as `open_view` gives them, make measures in um besides those in pixels.
-        labels: (y, x), whole numbers, 0 background.
+        image: as the labels, or with channels in front: numpy, dask or xarray. Coordinates y and x of xarray with
+            `units` such as micrometer, as `open_view` gives them, make measures in um besides those in pixels.
+        labels: (y, x) or (z, y, x), whole numbers, 0 background.
         features, without: see `workflow.measure.measure`.
 
     Returns:
@@ -60,10 +61,11 @@ def measure_arrays(
     """
     spacing = spacing_by_name(pixels_by_name(image)) if isinstance(image, xarray.DataArray) else None
     pixels, ids = np.asarray(_plain(image)), _ids(labels, "labels")
-    if pixels.ndim not in (2, 3) or pixels.shape[-2:] != ids.shape or 0 in pixels.shape:
+    fits = pixels.ndim - ids.ndim in (0, 1) and pixels.shape[-ids.ndim :] == ids.shape
+    if not fits or ids.ndim not in (2, 3) or 0 in pixels.shape:
         raise InputError.of(
             found=f"labels of shape {ids.shape} for an image of shape {pixels.shape}",
-            expected="labels (y, x) for an image (y, x) or (c, y, x)",
+            expected="labels ([z,] y, x) for an image of that shape, or with channels in front",
             fix="cut or choose both alike",
         )
     if ids.size and int(ids.max()) >= _IDS:
@@ -99,13 +101,13 @@ def _in_process(execution: Execution | None) -> Execution:
 def _store(
     address: str, pixels: npt.NDArray[Any], ids: npt.NDArray[np.uint32], spacing: tuple[float, float] | None
 ) -> None:
-    chunks = (512,) * 2
+    chunks = (512, 512) if ids.ndim == 2 else (64,) * 3
     (level,) = create_image(
         address,
         pixels.shape,
-        "cyx"[3 - pixels.ndim :],
+        "c" * (pixels.ndim - ids.ndim) + AXES[-ids.ndim :],
         pixels.dtype,
-        (1,) * (pixels.ndim - 2) + chunks,
+        (1,) * (pixels.ndim - ids.ndim) + chunks,
         spacing=spacing or (1.0, 1.0),
         unit="pixel" if spacing is None else "micrometer",
         levels=1,

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow
 
 from sketchscale import __version__
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event, Plan
+from sketchscale.errors import InputError
+from sketchscale.geometry import block_shape
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.io.store import split_address
 from sketchscale.io.table import table_digest, write_table
-from sketchscale.objects.measurement.features import MeasureConfig, choose_features
+from sketchscale.objects.measurement.features import choose_features
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_ranges
-from sketchscale.objects.measurement.solid_features import choose_solid_features
 from sketchscale.objects.measurement.stream import measure_objects
 from sketchscale.workflow.export_table import check_profile, write_profile
-from sketchscale.workflow.measure_volume import block_of, intensities_of, volume_rows
 from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
 from sketchscale.workflow.verbs import verb
 
@@ -71,9 +72,43 @@ def label_setting(address: str, labels: str, execution: Execution) -> LabelSetti
     image = open_image(address)
     label_image = image.label_image(labels)
     provenance = label_provenance(label_image)
-    plane = intensities_of(image, label_image, provenance)
-    block = block_of(label_image, plane, execution.block)
+    plane = _intensities_of(image, label_image, provenance)
+    # About `block` pixels squared, or as many voxels in a cube.
+    axes = len(plane.shape)
+    target = max(1, round(execution.block ** (2 / axes)))
+    block = block_shape(plane.shape, label_image.chunks[0][-axes:], target)
     return LabelSetting(image=image, plane=plane, labels=label_image, provenance=provenance, block=block)
+
+
+def _intensities_of(image: Image, labels: Image, provenance: Mapping[str, Any]) -> PlaneRef | VolumeRef:
+    """The part of an image that its labels lie on: one plane, or a volume.
+
+    Labels with the axes zyx are a volume, whatever their depth, and lie on the whole depth of the image. All others lie
+    on the section and time that `segment` wrote down with them.
+
+    Args:
+        provenance: what `segment` wrote with the labels; says which section and time they are of.
+
+    Raises:
+        InputError: a plane of labels on a volume, or the reverse.
+    """
+    index = provenance.get("plane", {}).get("index", {})
+    axes, sections = image.metadata.order, dict(zip(image.metadata.order, image.shapes[0], strict=True)).get("z", 1)
+    if labels.metadata.order == "zyx":
+        if "z" not in axes:
+            raise _misfit(labels, f"a volume of {labels.shapes[0]} (z, y, x)", f"axes {axes!r}: no depth")
+        return image.volume(t=index.get("t"))
+    if sections > 1 and "z" not in index:
+        raise _misfit(labels, f"a plane of {labels.shapes[0][-2:]} (y, x)", f"{sections} sections")
+    return image.plane(t=index.get("t"), z=index.get("z"))
+
+
+def _misfit(labels: Image, are: str, has: str) -> InputError:
+    return InputError.of(
+        found=f"{labels.address} is {are}, its image has {has}",
+        expected="labels with the axes of their image",
+        fix="label this image: a volume with segment --volume, a plane with segment --z",
+    )
 
 
 def label_provenance(labels: Image) -> dict[str, Any]:
@@ -97,8 +132,8 @@ def measure(
     """Measure every object of a label image on its image; the table replaces none unless asked.
 
     Args:
-        features: names of FEATURES or of GROUPS to report besides the position (of SOLID_FEATURES, SOLID_GROUPS in a
-            volume); None is all.
+        features: names of FEATURES or of GROUPS to report besides the position; None is all that objects of so many
+            axes have.
         without: names or groups to leave out.
         profile: one of PROFILES, to write a second table `<labels>_<profile>` under the names of another tool.
 
@@ -109,8 +144,7 @@ def measure(
     execution = execution or Execution()
     check_profile(profile)
     setting = label_setting(address, labels, execution)
-    choose = choose_solid_features if isinstance(setting.plane, VolumeRef) else choose_features
-    chosen = choose(features, without)
+    chosen = choose_features(features, without, axes=len(setting.plane.shape))
     fingerprint = {
         "code": __version__,
         "input": setting.image.identity(),
@@ -156,25 +190,18 @@ def _rows(
     setting: LabelSetting, features: Sequence[str], run: Callable[[Plan[Any]], list[Any]], store: str
 ) -> Iterator[pyarrow.RecordBatch]:
     source, plane, block = setting.labels.array(0), setting.plane, setting.block
-    if isinstance(plane, VolumeRef):
-        return volume_rows(source, plane, features, run, store=store, block=block)
-    config = _config(setting, plane, features, run)
-    return measure_objects(source, plane, config, run, store=store, block=(block[0], block[1]))
+    ranges = collect_ranges(run(plan_ranges(plane, block))) if needs_ranges(plane) else ()
+    config = measure_config(source, plane, ranges=ranges, tile_stride=_tile_stride(setting), features=features)
+    yield from measure_objects(source, plane, config, run, store=store, block=block)
 
 
-def _config(
-    setting: LabelSetting, plane: PlaneRef, features: Sequence[str], run: Callable[[Plan[Any]], list[Any]]
-) -> MeasureConfig:
-    ranges = collect_ranges(run(plan_ranges(plane, block=setting.block))) if needs_ranges(plane) else ()
+def _tile_stride(setting: LabelSetting) -> tuple[int, ...] | None:
+    """Distance of the lines of the grid that the network saw, where `segment` noted a single one."""
     grid = setting.provenance.get("grid")
-    stride = grid["tile"] - grid["overlap"] if grid else None
-    return measure_config(
-        setting.labels.array(0),
-        plane,
-        ranges=ranges,
-        tile_stride=(stride, stride) if stride else None,
-        features=features,
-    )
+    if not isinstance(grid, dict):
+        return None
+    stride = np.broadcast_to(np.subtract(grid["tile"], grid["overlap"]), len(setting.plane.shape))
+    return tuple(stride.tolist())
 
 
 def _counted(batches: Iterable[pyarrow.RecordBatch], size: list[int]) -> Iterator[pyarrow.RecordBatch]:

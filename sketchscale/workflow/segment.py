@@ -320,7 +320,7 @@ class _Segmentation:
 
     def _provenance(self, ranges: tuple[tuple[float, float], ...], n: int, refined: dict[str, Any]) -> dict[str, Any]:
         """What made these labels: everything a result may depend on, and nothing else (no times, no paths)."""
-        job, grid = self.job, self.job.views[0].grid
+        job = self.job
         return {
             "stage": "segment",
             "version": __version__,
@@ -330,7 +330,7 @@ class _Segmentation:
             "plane": {"index": dict(job.pixels.index), "channels": list(job.channels)},
             "ranges": [list(r) for r in ranges],
             "recipe": asdict(job.recipe),
-            "grid": {"tile": max(grid.tile), "overlap": max(grid.overlap), "scale": job.views[0].zoom},
+            "grid": job.grid_record(),
             "integration": job.rule_record(),
             "refine": refined,
         } | ({} if job.axes == 2 else {"anisotropy": job.ratio})

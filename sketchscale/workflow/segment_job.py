@@ -117,6 +117,13 @@ class SegmentJob:
             del rule["crowd"], rule["climb"]
         return rule
 
+    def grid_record(self) -> Any:
+        """How the network saw the image, for provenance."""
+        if self.axes == 3:
+            return json.loads(self._grid_text())
+        grid, zoom = self.views[0].grid, self.views[0].zoom
+        return {"tile": grid.tile[0], "overlap": grid.overlap[0], "scale": zoom}
+
     def _grid_text(self) -> str:
         if self.axes == 2:
             grid, zoom = self.views[0].grid, self.views[0].zoom

@@ -7,11 +7,13 @@
     │   └────┼──┘         An object whose box is larger than a block is read alone, so it makes no block large; one
                           whose box has more than CROP_LIMIT pixels is not measured here: these columns are missing.
 
-Kernels see the crop alone and read it in raster order: no value depends on the blocks, to the bit.
+Kernels see the crop alone, with depth (a plane has one section), and read it in raster order: no value depends on the
+blocks, to the bit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +25,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box
 from sketchscale.io.parts import get_arrays, put_arrays
-from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
 from sketchscale.objects.measurement.features import CROP_PARTS, MeasureConfig
 from sketchscale.objects.measurement.hulls import hull_and_feret
 from sketchscale.objects.measurement.places import Places
@@ -42,7 +44,7 @@ class CropTask:
     """Some objects and what to read for them.
 
     Attributes:
-        index: of the block; a third number for an object that is read alone.
+        index: of the block; one more number for an object that is read alone.
         box: all crops lie in it.
         first, last: smallest and largest label.
     """
@@ -60,38 +62,38 @@ class CropTask:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CropJob:
     labels: LabelSource
-    plane: PlaneRef | None
+    image: PlaneRef | VolumeRef | None
     config: MeasureConfig
     ranges: tuple[tuple[float, float], ...]
-    block: tuple[int, int]
+    block: tuple[int, ...]
     store: str
     prefix: str
 
 
 def plan_crops(
     labels: LabelSource,
-    plane: PlaneRef | None,
+    image: PlaneRef | VolumeRef | None,
     config: MeasureConfig,
     places: Places,
     *,
     store: str,
-    block: tuple[int, int],
+    block: tuple[int, ...],
     prefix: str = "crops",
 ) -> Plan[CropTask]:
     """Measure what needs whole objects; run `deal_crops` before it.
 
     Args:
-        labels, plane, config: as for `plan_measure`.
+        labels, image, config: as for `plan_measure`.
         places: of `collect_places`, after that plan has run.
         store, prefix: where objects and values of each block are kept.
-        block: (y, x) in pixels.
+        block: in pixels along each axis.
 
     Returns:
         A plan whose tasks return `{"objects": n}`; without tasks when no such feature is wanted.
     """
     job = _CropJob(
         labels=labels,
-        plane=plane,
+        image=image,
         config=config,
         ranges=config.texture_ranges or places.ranges,
         block=block,
@@ -100,7 +102,7 @@ def plan_crops(
     )
     tasks = [_task(job, places, index, rows) for index, rows in _deal(job, places)]
     depth = 16 + 2 * np.dtype(config.dtype).itemsize * len(config.channels)
-    crop = int(np.prod(places.stops - places.starts + 2 * OUTER, axis=0).max(initial=0))
+    crop = int(np.prod(places.stops - places.starts + 2 * _margin(config), axis=0).max(initial=0))
     return Plan(
         stage="crops",
         fn=_measure_crops,
@@ -120,7 +122,7 @@ def _deal(job: _CropJob, places: Places) -> Iterator[tuple[tuple[int, ...], npt.
     small = (size <= block).all(axis=0)
     alone = np.flatnonzero(~small & (np.prod(size, axis=0) <= CROP_LIMIT))
     rows = np.flatnonzero(small)
-    order = rows[np.lexsort((cells[1, rows], cells[0, rows]))]
+    order = rows[np.lexsort(cells[::-1, rows])]
     fresh = (np.diff(cells[:, order], axis=1) != 0).any(axis=0)
     for group in np.split(order, np.flatnonzero(fresh) + 1) if len(order) else ():
         yield tuple(cells[:, group[0]].tolist()), group
@@ -128,13 +130,25 @@ def _deal(job: _CropJob, places: Places) -> Iterator[tuple[tuple[int, ...], npt.
         yield (*cells[:, row].tolist(), k), alone[k : k + 1]
 
 
-def _margin(config: MeasureConfig) -> int:
-    return OUTER if config.wants("ring") else 1
+def _margin(config: MeasureConfig) -> npt.NDArray[np.int64]:
+    """(d, 1) pixels around the box of an object that its values depend on."""
+    margin = np.full((len(config.shape), 1), OUTER if config.wants("ring") else 1)
+    if config.wants("ring") and len(margin) == 3:
+        margin[0] = max(1, math.ceil(OUTER / config.section))
+    return margin
+
+
+def _crop(
+    config: MeasureConfig, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(d, n) first pixels, and those behind the last, of the crops of boxes."""
+    margin, shape = _margin(config), np.array(config.shape)[:, None]
+    return np.maximum(starts - margin, 0), np.minimum(stops + margin, shape)
 
 
 def _task(job: _CropJob, places: Places, index: tuple[int, ...], rows: npt.NDArray[np.intp]) -> CropTask:
-    start, stop = places.starts[:, rows].min(axis=1), places.stops[:, rows].max(axis=1)
-    box = Box(tuple(start.tolist()), tuple(stop.tolist())).grow(_margin(job.config)).clip(job.config.shape)
+    starts, stops = _crop(job.config, places.starts[:, rows], places.stops[:, rows])
+    box = Box(tuple(starts.min(axis=1).tolist()), tuple(stops.max(axis=1).tolist()))
     label = places.label[rows]
     return CropTask(index=index, box=box, first=int(label.min()), last=int(label.max()))
 
@@ -152,8 +166,8 @@ def _measure_crops(task: CropTask, job: _CropJob) -> Json:
     mine = get_arrays(job.store, f"{job.prefix}/objects/{task.key}.npz")
     labels = read_labels(job.labels, task.box)
     # Shapes and touching objects need no intensities, whose chunks are most of the reading.
-    needed = job.plane is not None and any(job.config.crop_parts[CROP_PARTS.index("percentiles") :])
-    image = read_plane(job.plane, task.box) if job.plane and needed else np.empty((0, *task.box.shape), np.uint8)
+    needed = job.image is not None and any(job.config.crop_parts[CROP_PARTS.index("percentiles") :])
+    image = read_plane(job.image, task.box) if job.image and needed else np.empty((0, *task.box.shape), np.uint8)
     crops = crop_objects(labels, image, task.box, mine["label"], mine["starts"], mine["stops"], job.config, job.ranges)
     arrays = {"label": crops.label, "values": crops.values, "channels": crops.channels}
     put_arrays(job.store, f"{job.prefix}/values/{task.key}.npz", arrays)
@@ -183,8 +197,9 @@ def crop_objects(
     """Measure objects whose crops lie in one box.
 
     Args:
-        labels: (y, x) ids, image: (c, y, x) intensities, both of `box`; an image without channels gives none of theirs.
-        label, starts, stops: (n,), (2, n), (2, n): the objects and their boxes in the image.
+        labels: ([z,] y, x) ids, image: (c, [z,] y, x) intensities, both of `box`; an image without channels gives none
+            of theirs.
+        label, starts, stops: (n,), (d, n), (d, n): the objects and their boxes in the image.
         ranges: lowest and highest intensity of each channel, for textures.
 
     Returns:
@@ -193,19 +208,17 @@ def crop_objects(
     labels = np.ascontiguousarray(labels, np.uint64 if labels.dtype.itemsize > 4 else np.uint32)
     values = np.full((len(OBJECT_VALUES), len(label)), np.nan)
     channels = np.full((len(config.channels), len(CHANNEL_VALUES), len(label)), np.nan)
-    margin = _margin(config)
-    crops = np.concatenate(
-        [np.maximum(starts - margin, 0), np.minimum(stops + margin, np.array(config.shape)[:, None])]
-    )
-    crops -= np.tile(box.start, 2)[:, None]
-    inside = np.concatenate([starts, stops]) - np.tile(box.start, 2)[:, None]
+    origin, flat = np.array(box.start)[:, None], np.zeros((3 - len(box.start), len(label)), np.int64)
+    corners = [np.concatenate([flat, at - origin]) for at in (*_crop(config, starts, stops), starts, stops)]
+    for stop in corners[1::2]:
+        stop[: len(flat)] = 1  # a plane is one section
+    spacing = config.spacing or (1.0,) * len(config.shape)
     _measure(
-        labels,
-        np.ascontiguousarray(image),
+        labels.reshape((1,) * len(flat) + labels.shape),
+        np.ascontiguousarray(image).reshape(len(image), *(1,) * len(flat), *labels.shape),
         label.astype(labels.dtype),
-        crops,
-        inside,
-        np.array(config.spacing or (1.0, 1.0)),
+        np.stack(corners),
+        np.array([config.section, *spacing[-2:]]),
         np.array(ranges, np.float64).reshape(-1, 2),
         config.crop_parts,
         np.dtype(config.dtype).kind != "f",
@@ -216,44 +229,49 @@ def crop_objects(
 
 
 @numba.njit(nogil=True, cache=True)
-def _measure(labels, image, ids, crops, boxes, pixel, ranges, parts, integral, values, channels):  # type: ignore[no-untyped-def]
-    """Fill values (4, n) and channels (c, 13, n); `parts` says which, see MeasureConfig.crop_parts."""
+def _measure(labels, image, ids, corners, pixel, ranges, parts, integral, values, channels):  # type: ignore[no-untyped-def]
+    """Fill values (4, n) and channels (c, 13, n); `parts` says which, see MeasureConfig.crop_parts.
+
+    `corners` (4, 3, n) are where crops and boxes begin and end; `pixel` is the distance of sections in px, and the size
+    of a pixel.
+    """
     for i in range(len(ids)):
-        y0, x0, y1, x1 = crops[0, i], crops[1, i], crops[2, i], crops[3, i]
-        part = labels[y0:y1, x0:x1]
+        z, y, x = corners[0, :, i]
+        z1, y1, x1 = corners[1, :, i]
+        part = labels[z:z1, y:y1, x:x1]
         mask, n = _mask_of(part, ids[i])
         if n == 0:
             continue
         if parts[0]:
-            top, left = boxes[0, i] - y0, boxes[1, i] - x0
-            inner = mask[top : boxes[2, i] - y0, left : boxes[3, i] - x0]
+            inner = mask[0, corners[2, 1, i] - y : corners[3, 1, i] - y, corners[2, 2, i] - x : corners[3, 2, i] - x]
             first, last = _row_ends(inner)
-            values[0, i], values[1, i], values[2, i] = hull_and_feret(first, last, pixel[0], pixel[1])
+            values[0, i], values[1, i], values[2, i] = hull_and_feret(first, last, pixel[1], pixel[2])
         if parts[1]:
             values[3, i] = _count_touching(part, mask)
-        ring = ring_around(mask) if parts[4] and len(image) else np.zeros((0, 0), np.bool_)
+        ring = ring_around(mask, pixel[0]) if parts[4] and len(image) else np.zeros((0, 0, 0), np.bool_)
         for c in range(len(image)):
-            plane = image[c, y0:y1, x0:x1].astype(np.float64)
+            crop = image[c, z:z1, y:y1, x:x1].astype(np.float64)
             if parts[2]:
-                object_percentiles(_values_in(plane, mask, n), integral, channels[c, 0:5, i])
+                object_percentiles(_values_in(crop, mask, n), integral, channels[c, 0:5, i])
             if parts[3]:
-                channels[c, 5, i], channels[c, 6, i] = gradients(plane, mask, n)
-                textures(plane, mask, ranges[c, 0], ranges[c, 1], channels[c, 7:11, i])
+                channels[c, 5, i], channels[c, 6, i] = gradients(crop, mask, n, pixel[0])
+                textures(crop, mask, ranges[c, 0], ranges[c, 1], channels[c, 7:11, i])
             if parts[4]:
-                channels[c, 11, i], channels[c, 12, i] = _mean_and_std(plane, ring)
+                channels[c, 11, i], channels[c, 12, i] = _mean_and_std(crop, ring)
 
 
 @numba.njit(nogil=True, cache=True)
 def _mask_of(part, label):  # type: ignore[no-untyped-def]
     """1 on the object, 2 on others, 0 elsewhere; and the object's pixels."""
     mask, n = np.zeros(part.shape, np.uint8), 0
-    for y in range(part.shape[0]):
-        for x in range(part.shape[1]):
-            if part[y, x] == label:
-                mask[y, x] = 1
-                n += 1
-            elif part[y, x] != 0:
-                mask[y, x] = 2
+    for z in range(part.shape[0]):
+        for y in range(part.shape[1]):
+            for x in range(part.shape[2]):
+                if part[z, y, x] == label:
+                    mask[z, y, x] = 1
+                    n += 1
+                elif part[z, y, x] != 0:
+                    mask[z, y, x] = 2
     return mask, n
 
 
@@ -273,47 +291,47 @@ def _row_ends(mask):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _count_touching(part, mask):  # type: ignore[no-untyped-def]
-    """How many other labels have a pixel among the eight neighbours of the object's pixels."""
-    height, width = mask.shape
+    """How many other labels have a pixel among the 8 or 26 neighbours of the object's pixels."""
     found, k = np.empty(16, part.dtype), 0
-    for y in range(height):
-        for x in range(width):
-            if mask[y, x] != 2 or (k and found[k - 1] == part[y, x]):
-                continue
-            near = mask[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
-            if (near == 1).any():
-                if k == len(found):
-                    found = np.concatenate((found, np.empty(k, part.dtype)))
-                found[k] = part[y, x]
-                k += 1
+    depth, height, width = mask.shape
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                if mask[z, y, x] != 2 or (k and found[k - 1] == part[z, y, x]):
+                    continue
+                near = mask[max(0, z - 1) : z + 2, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+                if (near == 1).any():
+                    if k == len(found):
+                        found = np.concatenate((found, np.empty(k, part.dtype)))
+                    found[k] = part[z, y, x]
+                    k += 1
     return len(np.unique(found[:k]))
 
 
 @numba.njit(nogil=True, cache=True)
-def _values_in(plane, mask, n):  # type: ignore[no-untyped-def]
+def _values_in(crop, mask, n):  # type: ignore[no-untyped-def]
     inside, k = np.empty(n), 0
-    for y in range(mask.shape[0]):
-        for x in range(mask.shape[1]):
-            if mask[y, x] == 1:
-                inside[k] = plane[y, x]
-                k += 1
+    values, here = crop.reshape(-1), mask.reshape(-1)
+    for i in range(len(here)):
+        if here[i] == 1:
+            inside[k] = values[i]
+            k += 1
     return inside
 
 
 @numba.njit(nogil=True, cache=True)
-def _mean_and_std(plane, ring):  # type: ignore[no-untyped-def]
+def _mean_and_std(crop, ring):  # type: ignore[no-untyped-def]
     """Of the pixels where `ring` is set, in raster order; NaN when there are none."""
     n, total, spread = 0, 0.0, 0.0
-    for y in range(ring.shape[0]):
-        for x in range(ring.shape[1]):
-            if ring[y, x]:
-                total += plane[y, x]
-                n += 1
+    values, here = crop.reshape(-1), ring.reshape(-1)
+    for i in range(len(here)):
+        if here[i]:
+            total += values[i]
+            n += 1
     if n == 0:
         return np.nan, np.nan
     mean = total / n
-    for y in range(ring.shape[0]):
-        for x in range(ring.shape[1]):
-            if ring[y, x]:
-                spread += (plane[y, x] - mean) ** 2
+    for i in range(len(here)):
+        if here[i]:
+            spread += (values[i] - mean) ** 2
     return mean, np.sqrt(spread / n)

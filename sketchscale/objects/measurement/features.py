@@ -1,21 +1,24 @@
 """What is reported about each object: the FEATURES table, from exact sums and crops to columns.
 
-A feature is three functions. The first two (what a block adds, how blocks combine) are shared and live in `partials`,
-for whatever needs the whole object in `crops`; the third, `finalize`, is one line of the table each, its arithmetic in
-`totals`. A new feature that follows from what is known there is one entry; one that needs another sum adds a row to
-SUMS first, one that needs pixels a row to OBJECT_VALUES or CHANNEL_VALUES. The table of an image cut into blocks is the
-table of the whole image, bit for bit.
+A feature is three functions. The first two (what a block adds, how blocks combine) are shared and live in `blocks` and
+`partials`, for whatever needs the whole object in `crops`; the third, `finalize`, is one line of the table each, its
+arithmetic in `totals`. A new feature that follows from what is known there is one entry; one that needs another sum
+adds a row to `sum_names` first, one that needs pixels a row to OBJECT_VALUES or CHANNEL_VALUES. The table of an image
+cut into blocks is the table of the whole image, bit for bit.
 
-Positions are pixel indices of level 0: the centre of the first pixel is (0, 0). Lengths and areas come in pixels, and
-in um when the spacing is known: `y_um` is `y` times the spacing. Definitions are those of scikit-image's `regionprops`
-(tests compare all of them), with one choice where it has several: the perimeter is Crofton's with four directions.
+Objects of planes and of volumes have one table: a feature is left out where it is not defined for that number of axes.
+Positions are pixel indices of level 0: the centre of the first pixel is 0 along each axis. Sizes come in pixels
+(voxels), and in um when the spacing is known: `y_um` is `y` times the spacing. Definitions are those of scikit-image's
+`regionprops` (tests compare all of them), with one choice where it has several: perimeter and surface are Crofton's,
+with 4 and 13 directions.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -53,17 +56,17 @@ class MeasureConfig:
     """What is measured, and what the finalizers must know besides sums.
 
     Attributes:
-        shape: (y, x) of the whole plane; an object that reaches its edge may be cut by it.
+        shape: ([z,] y, x) of the whole image; an object that reaches an edge of it may be cut by it.
         channels: names of the intensity channels, in their order; none measures geometry only.
         dtype: of the intensities.
-        ranges: lowest and highest intensity of each channel in the whole plane; needed for floats and 64-bit integers
+        ranges: lowest and highest intensity of each channel in the whole image; needed for floats and 64-bit integers
             (see `partials`), ignored for the rest.
-        spacing: um per pixel (y, x), None when unknown: then there are no columns in um.
-        tile_stride: (y, x) distance of the lines of the network's fixed tile grid, from (0, 0); None leaves the column
-            `crosses_tile_seam` out. It never follows the blocks of a run.
+        spacing: um per pixel along each axis, None when unknown: then there are no columns in um.
+        tile_stride: distance of the lines of the network's fixed tile grid along each axis, from 0; None leaves the
+            column `crosses_tile_seam` out. It never follows the blocks of a run.
         features: names of FEATURES or of GROUPS to report besides the position, None for all.
         texture_ranges: lowest and highest intensity of each channel between which textures tell LEVELS apart; none
-            takes those of the objects of the plane. Set them where tables of several images are compared.
+            takes those of the objects of the image. Set them where tables of several images are compared.
         radius: px, within which other centroids count as neighbours.
 
     Raises:
@@ -71,20 +74,21 @@ class MeasureConfig:
         UnknownNameError: a feature that is not in the table.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     channels: tuple[str, ...] = ()
     dtype: str = "uint8"
     ranges: tuple[tuple[float, float], ...] = ()
-    spacing: tuple[float, float] | None = None
-    tile_stride: tuple[int, int] | None = None
+    spacing: tuple[float, ...] | None = None
+    tile_stride: tuple[int, ...] | None = None
     features: tuple[str, ...] | None = None
     texture_ranges: tuple[tuple[float, float], ...] = ()
     radius: float = 100.0
 
     def __post_init__(self) -> None:
         for name, values in (("spacing", self.spacing), ("tile_stride", self.tile_stride)):
-            if values is not None and not min(values) > 0:
-                raise InputError.of(found=f"{name} {values}", expected="two positive numbers", fix="correct it")
+            if values is not None and not (len(values) == len(self.shape) and min(values) > 0):
+                expected = f"{len(self.shape)} positive numbers"
+                raise InputError.of(found=f"{name} {values}", expected=expected, fix="correct it")
         if self.channels and not is_exact(self.dtype) and len(self.ranges) != len(self.channels):
             raise InputError.of(
                 found=f"{len(self.ranges)} intensity ranges for {len(self.channels)} channels of {self.dtype}",
@@ -99,7 +103,7 @@ class MeasureConfig:
             )
         if not self.radius > 0:
             raise InputError.of(found=f"radius {self.radius}", expected="a positive number of px", fix="correct it")
-        choose_features(self.features)
+        choose_features(self.features, axes=len(self.shape))
 
     @property
     def coding(self) -> Coding:
@@ -110,7 +114,8 @@ class MeasureConfig:
     @property
     def chosen(self) -> tuple[str, ...]:
         """Names of the features that this image can have and that are wanted, in the order of FEATURES."""
-        return tuple(name for name in choose_features(self.features) if self._has(FEATURES[name]))
+        names = choose_features(self.features, axes=len(self.shape))
+        return tuple(name for name in names if self._has(FEATURES[name]))
 
     def _has(self, feature: Feature) -> bool:
         known = feature.needs is None or getattr(self, feature.needs) is not None
@@ -126,8 +131,13 @@ class MeasureConfig:
         """Whether a wanted feature needs this part of CROP_PARTS, or "neighbours"."""
         return any(FEATURES[name].part == part for name in self.chosen)
 
+    @property
+    def section(self) -> float:
+        """How many pixels of a section its distance from the next one is; 1 when unknown, and in a plane."""
+        return self.spacing[0] / self.spacing[-1] if self.spacing and len(self.shape) == 3 else 1.0
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     """One entry of the table.
 
@@ -139,25 +149,33 @@ class Feature:
         part: what it needs besides sums: one of CROP_PARTS, or "neighbours"; None needs sums alone.
         needs: "spacing" or "tile_stride" when the feature is left out without it.
         whole: a column of whole numbers, missing where the value is NaN.
+        axes: numbers of axes that it is defined for.
     """
 
     finalize: Callable[[Totals], Column]
     means: str
+    _: KW_ONLY
     group: str
     of: str = "object"
     part: str | None = None
     needs: str | None = None
     whole: bool = False
+    axes: tuple[int, ...] = (2, 3)
 
 
-def _position(finalize: Callable[[Totals], Column], means: str) -> Feature:
-    return Feature(finalize=finalize, means=means, group="position")
+_position = functools.partial(Feature, group="position")
+_geometry = functools.partial(Feature, group="geometry")
+_shape = functools.partial(Feature, group="geometry", part="shape", axes=(2,))
+_near = functools.partial(Feature, group="neighbours", part="neighbours")
+_UM, _SEAM, _PLANE, _VOLUME = "spacing", "tile_stride", (2,), (3,)
 
 
-def _geometry(
-    finalize: Callable[[Totals], Column], means: str, *, needs: str | None = None, part: str | None = None
-) -> Feature:
-    return Feature(finalize=finalize, means=means, group="geometry", needs=needs, part=part)
+def _box(name: str, axis: int, means: str, axes: tuple[int, ...] = (2, 3)) -> Feature:
+    return _position(finalize=lambda t: getattr(t.partial, name)[axis], means=means, axes=axes)
+
+
+def _um(finalize: Callable[[Totals], Column], means: str, axes: tuple[int, ...] = (2, 3)) -> Feature:
+    return _geometry(finalize=finalize, means=means, needs=_UM, axes=axes)
 
 
 def _intensity(finalize: Callable[[Totals], Column], means: str) -> Feature:
@@ -169,51 +187,56 @@ def _cropped(value: str, means: str, group: str, part: str) -> Feature:
     return Feature(finalize=lambda t: t.crop(value), means=means, group=group, of="channel", part=part)
 
 
-def _near(
-    finalize: Callable[[Totals], Column], means: str, part: str, *, needs: str | None = None, whole: bool = False
-) -> Feature:
-    return Feature(finalize=finalize, means=means, group="neighbours", part=part, needs=needs, whole=whole)
-
-
-_UM, _SEAM = "spacing", "tile_stride"
-
 FEATURES: dict[str, Feature] = {
-    "y": _position(lambda t: t.sum("y") / t.area, "centroid, pixel index"),
-    "x": _position(lambda t: t.sum("x") / t.area, "centroid, pixel index"),
-    "area": _position(lambda t: t.area, "number of pixels"),
-    "box_y_start": _position(lambda t: t.partial.starts[0], "first row"),
-    "box_x_start": _position(lambda t: t.partial.starts[1], "first column"),
-    "box_y_stop": _position(lambda t: t.partial.stops[0], "last row + 1"),
-    "box_x_stop": _position(lambda t: t.partial.stops[1], "last column + 1"),
-    "axis_major": _geometry(to.axis_major, "long axis of the ellipse with the same second moments"),
-    "axis_minor": _geometry(to.axis_minor, "short axis of that ellipse"),
+    "z": _position(lambda t: t.center("z"), "centroid, pixel index", axes=_VOLUME),
+    "y": _position(lambda t: t.center("y"), "centroid, pixel index"),
+    "x": _position(lambda t: t.center("x"), "centroid, pixel index"),
+    "area": _position(lambda t: t.size, "number of pixels", axes=_PLANE),
+    "volume": _position(lambda t: t.size, "number of voxels", axes=_VOLUME),
+    "box_z_start": _box("starts", -3, "first section", _VOLUME),
+    "box_y_start": _box("starts", -2, "first row"),
+    "box_x_start": _box("starts", -1, "first column"),
+    "box_z_stop": _box("stops", -3, "last section + 1", _VOLUME),
+    "box_y_stop": _box("stops", -2, "last row + 1"),
+    "box_x_stop": _box("stops", -1, "last column + 1"),
+    "axis_major": _geometry(lambda t: to.axis_length(t, 0), "longest axis of the ellipse (ellipsoid) of equal moments"),
+    "axis_middle": _geometry(lambda t: to.axis_length(t, 1), "its middle axis", axes=_VOLUME),
+    "axis_minor": _geometry(lambda t: to.axis_length(t, t.axes - 1), "its shortest axis"),
     "orientation": _geometry(
         to.orientation,
         "angle from the y axis to the long axis, -pi/2 to pi/2, positive towards +x; -pi/4 when there is none",
+        axes=_PLANE,
     ),
-    "eccentricity": _geometry(to.eccentricity, "of that ellipse; 0 is a circle"),
-    "perimeter": _geometry(to.perimeter, "Crofton estimate with four directions, holes included"),
-    "equivalent_diameter": _geometry(lambda t: to.diameter(t.area), "of the circle of equal area"),
-    "extent": _geometry(to.extent, "area / area of the box"),
-    "solidity": _geometry(lambda t: t.area / t.crop("hull_area"), "area / pixels of the convex hull", part="shape"),
-    "feret_diameter_max": _geometry(
-        lambda t: t.crop("feret"), "largest distance between side middles of pixels of the convex hull", part="shape"
+    "eccentricity": _geometry(to.eccentricity, "of that ellipse; 0 is a circle", axes=_PLANE),
+    "perimeter": _geometry(to.perimeter, "Crofton estimate with four directions, holes included", axes=_PLANE),
+    "equivalent_diameter": _geometry(lambda t: to.diameter(t.size, t.axes), "of the circle or ball of equal size"),
+    "extent": _geometry(to.extent, "size / size of the box"),
+    "solidity": _shape(lambda t: t.size / t.crop("hull_area"), "area / pixels of the convex hull"),
+    "feret_diameter_max": _shape(
+        lambda t: t.crop("feret"), "largest distance between side middles of pixels of the convex hull"
     ),
-    "euler_number": _geometry(lambda t: t.sum("euler"), "8-connected pieces minus holes"),
+    "surface": _geometry(to.surface, "Crofton estimate with 13 directions, holes included", axes=_VOLUME),
+    "euler_number": _geometry(
+        lambda t: t.sum("euler"), "8-connected pieces minus holes; 26-connected ones minus tunnels plus cavities"
+    ),
     "touches_edge": _geometry(lambda t: t.partial.at_edge(t.config.shape), "has a pixel at the edge of the image"),
     "crosses_tile_seam": _geometry(
         to.crosses_tile_seam, "its box crosses a line of the network's tile grid", needs=_SEAM
     ),
-    "y_um": _geometry(lambda t: t.sum("y") / t.area * t.spacing[0], "centroid", needs=_UM),
-    "x_um": _geometry(lambda t: t.sum("x") / t.area * t.spacing[1], "centroid", needs=_UM),
-    "area_um2": _geometry(to.area_um2, "area", needs=_UM),
-    "axis_major_um": _geometry(lambda t: to.axis_major(t, t.spacing), "long axis", needs=_UM),
-    "axis_minor_um": _geometry(lambda t: to.axis_minor(t, t.spacing), "short axis", needs=_UM),
-    "perimeter_um": _geometry(to.perimeter_um, "missing unless pixels are square", needs=_UM),
-    "equivalent_diameter_um": _geometry(
-        lambda t: to.diameter(to.area_um2(t)), "of the circle of equal area", needs=_UM
+    "z_um": _um(lambda t: t.center_um("z"), "centroid", _VOLUME),
+    "y_um": _um(lambda t: t.center_um("y"), "centroid"),
+    "x_um": _um(lambda t: t.center_um("x"), "centroid"),
+    "area_um2": _um(lambda t: t.size * t.pixel, "area", _PLANE),
+    "volume_um3": _um(lambda t: t.size * t.pixel, "volume", _VOLUME),
+    "axis_major_um": _um(lambda t: to.axis_length(t, 0, t.spacing), "longest axis"),
+    "axis_middle_um": _um(lambda t: to.axis_length(t, 1, t.spacing), "middle axis", _VOLUME),
+    "axis_minor_um": _um(lambda t: to.axis_length(t, t.axes - 1, t.spacing), "shortest axis"),
+    "perimeter_um": _um(to.perimeter_um, "missing unless pixels are square", _PLANE),
+    "equivalent_diameter_um": _um(
+        lambda t: to.diameter(t.size * t.pixel, t.axes), "of the circle or ball of equal size"
     ),
-    "feret_diameter_max_um": _geometry(lambda t: t.crop("feret_um"), "the same in um", needs=_UM, part="shape"),
+    "feret_diameter_max_um": _shape(lambda t: t.crop("feret_um"), "the same in um", needs=_UM),
+    "surface_um2": _um(lambda t: to.surface(t, t.spacing), "Crofton estimate with 13 directions", _VOLUME),
     "intensity_mean": _intensity(to.mean, "mean intensity"),
     "intensity_std": _intensity(to.std, "standard deviation (divided by n)"),
     "intensity_min": _intensity(lambda t: t.partial.lows, "smallest intensity"),
@@ -230,17 +253,22 @@ FEATURES: dict[str, Feature] = {
     "texture_correlation": _cropped("texture_correlation", "of neighbouring grey levels", "texture", "texture"),
     "texture_homogeneity": _cropped("texture_homogeneity", "nearness of grey levels, 1 if equal", "texture", "texture"),
     "texture_energy": _cropped("texture_energy", "1 where all pairs are alike", "texture", "texture"),
-    "nearest_distance": _near(
-        lambda t: t.neighbour("distance"), "to the nearest other centroid; missing when alone", "neighbours"
-    ),
-    "nearest_distance_um": _near(lambda t: t.neighbour("distance_um"), "to the nearest in um", "neighbours", needs=_UM),
-    "neighbour_count": _near(lambda t: t.neighbour("count"), "other centroids within the radius", "neighbours"),
-    "neighbour_area_mean": _near(lambda t: t.neighbour("area"), "of these objects; missing if none", "neighbours"),
+    "nearest_distance": _near(lambda t: t.neighbour("distance"), "to the nearest other centroid; missing when alone"),
+    "nearest_distance_um": _near(lambda t: t.neighbour("distance_um"), "to the nearest in um", needs=_UM),
+    "neighbour_count": _near(lambda t: t.neighbour("count"), "other centroids within the radius"),
+    "neighbour_area_mean": _near(lambda t: t.neighbour("size"), "of these objects; missing if none", axes=_PLANE),
+    "neighbour_volume_mean": _near(lambda t: t.neighbour("size"), "of these objects; missing if none", axes=_VOLUME),
     "neighbour_area_mean_um2": _near(
-        lambda t: t.neighbour("area") * (t.spacing[0] * t.spacing[1]), "the same in um2", "neighbours", needs=_UM
+        lambda t: t.neighbour("size") * t.pixel, "the same in um2", needs=_UM, axes=_PLANE
+    ),
+    "neighbour_volume_mean_um3": _near(
+        lambda t: t.neighbour("size") * t.pixel, "the same in um3", needs=_UM, axes=_VOLUME
     ),
     "touching_count": _near(
-        lambda t: t.crop("touching"), "other labels among the 8 neighbours of its pixels", "touching", whole=True
+        lambda t: t.crop("touching"),
+        "other labels among the 8 or 26 neighbours of its pixels",
+        part="touching",
+        whole=True,
     ),
     "ring_mean": _cropped("ring_mean", "background 3 to 8 px from the object; missing if none", "ring", "ring"),
     "ring_std": _cropped("ring_std", "standard deviation there", "ring", "ring"),
@@ -248,32 +276,31 @@ FEATURES: dict[str, Feature] = {
 """Name of the column to how it is computed. A new feature is a function and an entry here."""
 
 
-def choose_features(features: Sequence[str] | None, without: Sequence[str] = ()) -> tuple[str, ...]:
+def choose_features(features: Sequence[str] | None, without: Sequence[str] = (), *, axes: int = 2) -> tuple[str, ...]:
     """Names of features from names and groups, in the order of FEATURES; the position is always among them.
 
     Args:
         features: names of FEATURES or of GROUPS; None is all.
         without: names or groups to leave out.
+        axes: of the objects, 2 or 3.
 
     Raises:
-        UnknownNameError: neither a feature nor a group.
+        UnknownNameError: neither a feature of such objects nor a group.
 
     >>> choose_features(["ring"], without=["ring_std"])[-1]
     'ring_mean'
     """
-    wanted = set(FEATURES) if features is None else set(_expand(features))
-    wanted -= set(_expand(without))
-    return tuple(name for name, feature in FEATURES.items() if name in wanted or feature.group == "position")
-
-
-def _expand(names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        if name in GROUPS:
-            yield from (known for known, feature in FEATURES.items() if feature.group == name)
-        elif name in FEATURES:
-            yield name
-        else:
-            raise UnknownNameError.among("feature", name, (*FEATURES, *GROUPS))
+    known = {name: feature.group for name, feature in FEATURES.items() if axes in feature.axes}
+    for name in (*(features or ()), *without):
+        if name not in known and name not in GROUPS:
+            kind = "feature" if axes == 2 else "feature of a volume"
+            raise UnknownNameError.among(kind, name, (*known, *GROUPS))
+    wanted = {n for n, group in known.items() if features is None or n in features or group in features}
+    return tuple(
+        n
+        for n, group in known.items()
+        if group == "position" or (n in wanted and n not in without and group not in without)
+    )
 
 
 def channel_names(channels: Sequence[str]) -> tuple[str, ...]:
@@ -297,7 +324,7 @@ def feature_table(
     """The table of some objects, in the order of `total`: column `label`, then FEATURES in their order.
 
     Args:
-        total: combined partials of every block of the plane; no object: a table of 0 rows with all columns.
+        total: combined partials of every block of the image; no object: a table of 0 rows with all columns.
         config: as the partials were made with.
         crops, near: of the same objects in the same order; what needs them is left out where they are None.
     """

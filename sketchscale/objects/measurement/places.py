@@ -1,4 +1,4 @@
-"""Where all objects of a plane are: what the driver keeps of them, some 70 bytes each.
+"""Where all objects of an image are: what the driver keeps of them, some 70 bytes each.
 
 Between measuring blocks and writing the table someone must know all objects: to deal their crops to blocks, to find
 their neighbours, and to cut the table into runs of labels. That takes labels, boxes and centroids, not features.
@@ -14,12 +14,10 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Plan
 from sketchscale.geometry import Tile
-from sketchscale.objects.measurement.partials import SUMS, Partial, empty_partial, fold_partials
-from sketchscale.objects.measurement.plan import channel_count, read_partials
+from sketchscale.objects.measurement.partials import AXES, Partial, empty_partial, fold_partials
+from sketchscale.objects.measurement.plan import channel_count, measure_config_of, read_partials
 
 __all__ = ["Places", "collect_places"]
-
-_KEPT = SUMS.index("x") + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +26,16 @@ class Places:
 
     Attributes:
         label: (n,) ids.
-        y, x: (n,) centroids, px.
-        area: (n,) pixels.
-        starts, stops: (2, n) half-open boxes, (y, x).
+        centers: (n, d) centroids, px.
+        size: (n,) pixels.
+        starts, stops: (d, n) half-open boxes.
         ranges: lowest and highest intensity of each channel, on all objects; (0, 0) when there is none.
         blocks: first and last label of each task of the plan that measured them; (1, 0) when it has none.
     """
 
     label: npt.NDArray[np.uint64]
-    y: npt.NDArray[np.float64]
-    x: npt.NDArray[np.float64]
-    area: npt.NDArray[np.int64]
+    centers: npt.NDArray[np.float64]
+    size: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
     stops: npt.NDArray[np.int64]
     ranges: tuple[tuple[float, float], ...]
@@ -63,12 +60,12 @@ def collect_places(plan: Plan[Tile]) -> Places:
             ranges[:] = _wider(ranges, part)
             yield _places_in(part)
 
-    total = fold_partials(parts(), _places_in(empty_partial(0)))
+    axes = len(measure_config_of(plan).shape)
+    total = fold_partials(parts(), _places_in(empty_partial(0, axes)))
     return Places(
         label=total.label,
-        y=total.sum("y") / total.sum("area"),
-        x=total.sum("x") / total.sum("area"),
-        area=total.sum("area"),
+        centers=np.stack([total.sum(axis) / total.sum("size") for axis in AXES[-axes:]], axis=1),
+        size=total.sum("size"),
         starts=total.starts,
         stops=total.stops,
         ranges=tuple(r if r[0] <= r[1] else (0.0, 0.0) for r in ranges),
@@ -77,10 +74,10 @@ def collect_places(plan: Plan[Tile]) -> Places:
 
 
 def _places_in(part: Partial) -> Partial:
-    """Area, centroid and box alone: the first rows of SUMS, no channel."""
+    """Size, centroid and box alone: the first rows of the sums, no channel."""
     return Partial(
         label=part.label,
-        sums=part.sums[:_KEPT],
+        sums=part.sums[: len(part.starts) + 1],
         starts=part.starts,
         stops=part.stops,
         codes=part.codes[:0],

@@ -31,11 +31,15 @@ COMPARTMENTS = ("Cells", "Nuclei", "Cytoplasm")
 _TEXTURE = f"1_all_{LEVELS}"
 
 PYCYTOMINER: dict[str, str] = {
+    "z": "Location_Center_Z",
     "y": "Location_Center_Y",
     "x": "Location_Center_X",
     "area": "AreaShape_Area",
+    "volume": "AreaShape_Volume",
+    "box_z_start": "AreaShape_BoundingBoxMinimum_Z",
     "box_y_start": "AreaShape_BoundingBoxMinimum_Y",
     "box_x_start": "AreaShape_BoundingBoxMinimum_X",
+    "box_z_stop": "AreaShape_BoundingBoxMaximum_Z",
     "box_y_stop": "AreaShape_BoundingBoxMaximum_Y",
     "box_x_stop": "AreaShape_BoundingBoxMaximum_X",
     "axis_major": "AreaShape_MajorAxisLength",
@@ -47,6 +51,7 @@ PYCYTOMINER: dict[str, str] = {
     "extent": "AreaShape_Extent",
     "solidity": "AreaShape_Solidity",
     "feret_diameter_max": "AreaShape_MaxFeretDiameter",
+    "surface": "AreaShape_SurfaceArea",
     "euler_number": "AreaShape_EulerNumber",
     "intensity_mean": "Intensity_MeanIntensity_{channel}",
     "intensity_std": "Intensity_StdIntensity_{channel}",
@@ -67,6 +72,7 @@ PYCYTOMINER: dict[str, str] = {
     "nearest_distance": "Neighbors_FirstClosestDistance_Centroids",
     "neighbour_count": "Neighbors_NumberOfNeighbors_Centroids",
     "neighbour_area_mean": "Neighbors_MeanArea_Centroids",
+    "neighbour_volume_mean": "Neighbors_MeanVolume_Centroids",
     "touching_count": "Neighbors_NumberOfNeighbors_Adjacent",
     "ring_mean": "Intensity_MeanRing_{channel}",
     "ring_std": "Intensity_StdRing_{channel}",

@@ -22,14 +22,14 @@ import pyarrow
 
 from sketchscale.engine.base import Plan
 from sketchscale.geometry import Tile
-from sketchscale.io.planes import PlaneRef
+from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.io.table import batches_of
 from sketchscale.objects.measurement.crops import CropTask, deal_crops, plan_crops, read_crops
 from sketchscale.objects.measurement.features import MeasureConfig, feature_table
 from sketchscale.objects.measurement.neighbours import Neighbours, find_neighbours
 from sketchscale.objects.measurement.partials import combine_partials, empty_partial
 from sketchscale.objects.measurement.places import Places, collect_places
-from sketchscale.objects.measurement.plan import channel_count, measure_config_of, plan_measure, read_partials
+from sketchscale.objects.measurement.plan import measure_config_of, plan_measure, read_partials
 from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
 from sketchscale.objects.sources import LabelSource
 
@@ -41,12 +41,12 @@ ROWS = 1 << 16
 
 def measure_objects(
     labels: LabelSource,
-    plane: PlaneRef | None,
+    plane: PlaneRef | VolumeRef | None,
     config: MeasureConfig,
     run: Callable[[Plan[Any]], object],
     *,
     store: str,
-    block: tuple[int, int],
+    block: tuple[int, ...],
 ) -> Iterator[pyarrow.RecordBatch]:
     """All steps: the rows of the table, ordered by label; at least one batch, which may be empty.
 
@@ -89,11 +89,12 @@ def stream_features(
         InputError: a partial is absent or damaged.
     """
     config = measure_config_of(plan)
+    empty = empty_partial(len(config.channels), len(config.shape))
     near = _neighbours(places, config) if crops is not None else None
     for first in range(0, max(1, len(places.label)), ROWS):
         rows = slice(first, first + ROWS)
         label = places.label[rows]
-        total = combine_partials([empty_partial(channel_count(plan)), *_partials_of(plan, places, label)])
+        total = combine_partials([empty, *_partials_of(plan, places, label)])
         values = None if crops is None else _crops_of(crops, label, len(config.channels))
         table = feature_table(total, config, values, None if near is None else near.take(rows))
         yield from batches_of(table.combine_chunks())
@@ -102,7 +103,8 @@ def stream_features(
 def _neighbours(places: Places, config: MeasureConfig) -> Neighbours | None:
     if not config.wants("neighbours"):
         return None
-    return find_neighbours(places.y, places.x, places.area, spacing=config.spacing or (1.0, 1.0), radius=config.radius)
+    spacing = config.spacing or (1.0,) * len(config.shape)
+    return find_neighbours(places.centers, places.size, spacing=spacing, radius=config.radius)
 
 
 def _partials_of(plan: Plan[Tile], places: Places, label: npt.NDArray[np.uint64]) -> Iterable[Any]:

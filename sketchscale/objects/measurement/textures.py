@@ -1,8 +1,8 @@
 """Intensities of one object that no sum over blocks gives: percentiles, gradients, textures, the ring around it.
 
-Kernels for one crop: `mask` (y, x) uint8 is 1 on the object, 2 on other objects, 0 elsewhere; `plane` (y, x) float64
-are the intensities. The crop has at least one pixel around the object, fewer only where the image ends, and is read in
-raster order: what comes out depends on the object and its surroundings alone.
+Kernels for one crop: `mask` (z, y, x) uint8 is 1 on the object, 2 on other objects, 0 elsewhere; `crop` (z, y, x)
+float64 are the intensities; a plane has one section. The crop has at least one pixel around the object, fewer only
+where the image ends, and is read in raster order: what comes out depends on the object and its surroundings alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ LEVELS = 32
 """Grey levels that textures tell apart, over the range of the channel."""
 
 INNER, OUTER = 3, 8
-"""The ring: pixels of the background at least INNER and at most OUTER px from the nearest pixel of the object."""
+"""The ring: pixels of the background at least INNER and at most OUTER px from the nearest pixel of the object.
+
+Sections of a volume are as far apart as its spacing says, in px of a section."""
 
 
 @numba.njit(nogil=True, cache=True)
@@ -60,24 +62,28 @@ def _counted(values, low, span):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def gradients(plane, mask, n):  # type: ignore[no-untyped-def]
+def gradients(crop, mask, n, section):  # type: ignore[no-untyped-def]
     """Mean and standard deviation, over the object's n pixels, of the length of the gradient in intensity per px.
 
     Central differences of the image, whatever its pixels belong to, so an object's outermost pixels see what is beside
-    it; one-sided at the edge of the image; 0 along an axis of one pixel. As `numpy.gradient` of the whole image.
+    it; one-sided at the edge of the image; 0 along an axis of one pixel; `section` is the distance of sections in px.
+    As `numpy.gradient` of the whole image.
     """
-    height, width = plane.shape
+    depth, height, width = crop.shape
     lengths, k, total = np.empty(n), 0, 0.0
-    for y in range(height):
-        above, below = max(y - 1, 0), min(y + 1, height - 1)
-        for x in range(width):
-            if mask[y, x] == 1:
-                left, right = max(x - 1, 0), min(x + 1, width - 1)
-                dy = (plane[below, x] - plane[above, x]) / max(below - above, 1)
-                dx = (plane[y, right] - plane[y, left]) / max(right - left, 1)
-                lengths[k] = np.sqrt(dy * dy + dx * dx)
-                total += lengths[k]
-                k += 1
+    for z in range(depth):
+        before, behind = max(z - 1, 0), min(z + 1, depth - 1)
+        for y in range(height):
+            above, below = max(y - 1, 0), min(y + 1, height - 1)
+            for x in range(width):
+                if mask[z, y, x] == 1:
+                    left, right = max(x - 1, 0), min(x + 1, width - 1)
+                    dz = (crop[behind, y, x] - crop[before, y, x]) / (max(behind - before, 1) * section)
+                    dy = (crop[z, below, x] - crop[z, above, x]) / max(below - above, 1)
+                    dx = (crop[z, y, right] - crop[z, y, left]) / max(right - left, 1)
+                    lengths[k] = np.sqrt(dz * dz + dy * dy + dx * dx)
+                    total += lengths[k]
+                    k += 1
     mean, spread = total / n, 0.0
     for i in range(n):
         spread += (lengths[i] - mean) ** 2
@@ -85,11 +91,11 @@ def gradients(plane, mask, n):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def textures(plane, mask, low, high, out):  # type: ignore[no-untyped-def]
+def textures(crop, mask, low, high, out):  # type: ignore[no-untyped-def]
     """Contrast, correlation, homogeneity and energy of neighbouring grey levels inside the object.
 
-    Pairs of pixels of the object that are neighbours to the right, below, or on either diagonal are counted in both
-    orders, all four directions together, into one LEVELS x LEVELS table of integers.
+    Pairs of pixels of the object that are neighbours, along an axis or a diagonal, are counted in both orders, all 4
+    (in a volume 13) directions together, into one LEVELS x LEVELS table of integers.
 
     Args:
         low, high: intensities of the first and the last level, which are LEVELS equal steps apart; values beyond count
@@ -99,29 +105,36 @@ def textures(plane, mask, low, high, out):  # type: ignore[no-untyped-def]
     Source: Haralick 1973; formulas of scikit-image's `graycoprops` (energy is the root of the angular second moment).
     """
     step = LEVELS / (high - low) if high > low else 0.0
-    height, width = plane.shape
-    level = np.empty((height, width), np.int32)
+    depth, height, width = crop.shape
+    level = np.full(crop.shape, -1, np.int32)
     smallest, largest = LEVELS, -1
-    for y in range(height):
-        for x in range(width):
-            level[y, x] = -1
-            if mask[y, x] == 1:
-                k = min(max(int(np.floor((plane[y, x] - low) * step)), 0), LEVELS - 1)
-                level[y, x] = k
-                smallest, largest = min(smallest, k), max(largest, k)
+    values, here, levels = crop.reshape(-1), mask.reshape(-1), level.reshape(-1)
+    for i in range(len(here)):
+        if here[i] == 1:
+            k = min(max(int(np.floor((values[i] - low) * step)), 0), LEVELS - 1)
+            levels[i] = k
+            smallest, largest = min(smallest, k), max(largest, k)
     counts = np.zeros((LEVELS, LEVELS), np.int64)
-    for y in range(height):
-        for x in range(width):
-            a = level[y, x]
-            if a < 0:
-                continue
-            if x + 1 < width and level[y, x + 1] >= 0:
-                counts[a, level[y, x + 1]] += 1
-            if y + 1 < height:
-                for b in range(max(x - 1, 0), min(x + 2, width)):
-                    if level[y + 1, b] >= 0:
-                        counts[a, level[y + 1, b]] += 1
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                if level[z, y, x] >= 0:
+                    _count_pairs(level, z, y, x, counts)
     _haralick(counts, smallest, largest + 1, out)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_pairs(level, z, y, x, counts):  # type: ignore[no-untyped-def]
+    """Count the pairs of a pixel with the half of its neighbours that comes later in raster order."""
+    depth, height, width = level.shape
+    of = counts[level[z, y, x]]
+    if x + 1 < width and level[z, y, x + 1] >= 0:
+        of[level[z, y, x + 1]] += 1
+    for s in range(z, min(z + 2, depth)):
+        for r in range(y + 1 if s == z else max(y - 1, 0), min(y + 2, height)):
+            for q in range(max(x - 1, 0), min(x + 2, width)):
+                if level[s, r, q] >= 0:
+                    of[level[s, r, q]] += 1
 
 
 @numba.njit(nogil=True, cache=True)
@@ -154,40 +167,45 @@ def _haralick(counts, first, last, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def ring_around(mask):  # type: ignore[no-untyped-def]
-    """(y, x) bool: the pixels of the ring (see INNER), which belong to no object.
+def ring_around(mask, section):  # type: ignore[no-untyped-def]
+    """(z, y, x) bool: the pixels of the ring (see INNER), which belong to no object; sections are `section` px apart.
 
-    Each run of the object's pixels in a row covers, in the rows around, what a disc's chord reaches beyond its ends.
-    Entering and leaving are counted where they happen and added up along the row, so a run costs its 17 chords.
+    Each run of the object's pixels in a row covers, in the rows around, what a ball's chord reaches beyond its ends.
+    Entering and leaving are counted where they happen and added up along the row, so a run costs its chords.
     """
-    height, width = mask.shape
-    wide, narrow = np.zeros((height, width + 1), np.int32), np.zeros((height, width + 1), np.int32)
-    for y in range(height):
-        begin = 0
-        while begin < width:
-            end = begin + 1
-            if mask[y, begin] == 1:
-                while end < width and mask[y, end] == 1:
-                    end += 1
-                _cover(wide, y, begin, end, OUTER * OUTER)
-                _cover(narrow, y, begin, end, INNER * INNER - 1)
-            begin = end
-    ring = np.zeros((height, width), np.bool_)
-    for y in range(height):
-        reached = close = 0
-        for x in range(width):
-            reached += wide[y, x]
-            close += narrow[y, x]
-            ring[y, x] = reached > 0 and close == 0 and mask[y, x] == 0
+    depth, height, width = mask.shape
+    wide, narrow = np.zeros((2, depth, height, width + 1), np.int32)
+    for z in range(depth):
+        for y in range(height):
+            begin = 0
+            while begin < width:
+                end = begin + 1
+                if mask[z, y, begin] == 1:
+                    while end < width and mask[z, y, end] == 1:
+                        end += 1
+                    _cover(wide, z, y, begin, end, float(OUTER * OUTER), section)
+                    _cover(narrow, z, y, begin, end, INNER * INNER - 1e-9, section)
+                begin = end
+    ring = np.zeros(mask.shape, np.bool_)
+    for z in range(depth):
+        for y in range(height):
+            reached = close = 0
+            for x in range(width):
+                reached += wide[z, y, x]
+                close += narrow[z, y, x]
+                ring[z, y, x] = reached > 0 and close == 0 and mask[z, y, x] == 0
     return ring
 
 
 @numba.njit(nogil=True, cache=True)
-def _cover(counts, y, begin, end, square):  # type: ignore[no-untyped-def]
+def _cover(counts, z, y, begin, end, square, section):  # type: ignore[no-untyped-def]
     """Count the pixels within a squared distance of a run as entered and left, row by row."""
-    height, width = counts.shape[0], counts.shape[1] - 1
-    reach = int(np.sqrt(square))
-    for row in range(max(0, y - reach), min(height, y + reach + 1)):
-        chord = int(np.sqrt(square - (row - y) * (row - y)))
-        counts[row, max(0, begin - chord)] += 1
-        counts[row, min(width, end + chord)] -= 1
+    depth, height, width = counts.shape[0], counts.shape[1], counts.shape[2] - 1
+    reach = int(np.sqrt(square) / section)
+    for s in range(max(0, z - reach), min(depth, z + reach + 1)):
+        rest = max(0.0, square - ((s - z) * section) ** 2)
+        rows = int(np.sqrt(rest))
+        for row in range(max(0, y - rows), min(height, y + rows + 1)):
+            chord = int(np.sqrt(rest - (row - y) * (row - y)))
+            counts[s, row, max(0, begin - chord)] += 1
+            counts[s, row, min(width, end + chord)] -= 1

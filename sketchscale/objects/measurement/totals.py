@@ -6,14 +6,18 @@ whole-image integers and from crops that no block has cut.
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import SphericalVoronoi
 
 from sketchscale.objects.measurement.neighbours import Neighbours
-from sketchscale.objects.measurement.partials import Partial
+from sketchscale.objects.measurement.partials import AXES, Partial, lines_of
 
 if TYPE_CHECKING:
     from sketchscale.objects.measurement.features import MeasureConfig
@@ -23,10 +27,9 @@ __all__ = [
     "OBJECT_VALUES",
     "Crops",
     "Totals",
-    "area_um2",
-    "axis_major",
-    "axis_minor",
+    "axis_length",
     "crosses_tile_seam",
+    "crossing_areas",
     "diameter",
     "eccentricity",
     "extent",
@@ -35,6 +38,7 @@ __all__ = [
     "perimeter",
     "perimeter_um",
     "std",
+    "surface",
     "total",
 ]
 
@@ -76,7 +80,7 @@ class Totals:
     near: Neighbours | None = None
 
     def sum(self, name: str) -> npt.NDArray[np.int64]:
-        """(n,) of SUMS."""
+        """(n,) a row of the sums by its name."""
         return self.partial.sum(name)
 
     def crop(self, name: str) -> Column:
@@ -95,37 +99,60 @@ class Totals:
         return values
 
     @property
-    def area(self) -> npt.NDArray[np.int64]:
-        """(n,) pixels."""
-        return self.partial.sum("area")
+    def axes(self) -> int:
+        """Number of axes."""
+        return len(self.config.shape)
 
     @property
-    def spacing(self) -> tuple[float, float]:
-        """um per pixel (y, x); (1, 1) when unknown."""
-        return self.config.spacing or (1.0, 1.0)
+    def size(self) -> npt.NDArray[np.int64]:
+        """(n,) pixels."""
+        return self.partial.sum("size")
 
-    def covariance(self, spacing: tuple[float, float]) -> tuple[Column, Column, Column]:
-        """(yy, xx, yx) of the pixel centres of each object, in squared units of the spacing."""
-        n = self.area
-        mean_y, mean_x = self.sum("y") // n, self.sum("x") // n
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """um per pixel along each axis; 1 when unknown."""
+        return self.config.spacing or (1.0,) * self.axes
+
+    @property
+    def pixel(self) -> float:
+        """Size of a pixel in um2 or um3."""
+        return math.prod(self.spacing)
+
+    def center(self, axis: str) -> Column:
+        """(n,) centroid along an axis, pixel index."""
+        position: Column = self.sum(axis) / self.size
+        return position
+
+    def center_um(self, axis: str) -> Column:
+        """(n,) centroid along an axis, um."""
+        position: Column = self.center(axis) * self.spacing[AXES.index(axis) - len(AXES)]
+        return position
+
+    def covariance(self, a: str, b: str, spacing: Sequence[float] | None = None) -> Column:
+        """(n,) of the pixel centres of each object along two axes, in squared units of the spacing; pixels if None."""
+        n, sum_a, sum_b = self.size, self.sum(a), self.sum(b)
+        mean_a, mean_b = sum_a // n, sum_b // n
         # About a whole pixel near the centroid the sums are small, and exact modulo 2^64 although the terms wrap.
-        rest_y, rest_x = self.sum("y") - n * mean_y, self.sum("x") - n * mean_x
-        yy = self.sum("yy") - 2 * mean_y * self.sum("y") + n * mean_y * mean_y
-        xx = self.sum("xx") - 2 * mean_x * self.sum("x") + n * mean_x * mean_x
-        yx = self.sum("yx") - mean_y * self.sum("x") - mean_x * self.sum("y") + n * mean_y * mean_x
-        dy, dx = rest_y / n, rest_x / n
-        height, width = spacing
-        return (
-            (yy / n - dy * dy) * (height * height),
-            (xx / n - dx * dx) * (width * width),
-            (yx / n - dy * dx) * (height * width),
-        )
+        about = self.sum(a + b) - mean_a * sum_b - mean_b * sum_a + n * mean_a * mean_b
+        rest_a, rest_b = (sum_a - n * mean_a) / n, (sum_b - n * mean_b) / n
+        moment: Column = about / n - rest_a * rest_b
+        if spacing is None:
+            return moment
+        sizes = dict(zip(AXES[-self.axes :], spacing, strict=True))
+        return moment * (sizes[a] * sizes[b])
 
-    def variances(self, spacing: tuple[float, float]) -> tuple[Column, Column]:
-        """(largest, smallest) variance of the pixel centres of each object along any direction."""
-        yy, xx, yx = self.covariance(spacing)
-        middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-        return middle + spread, np.maximum(middle - spread, 0)
+    def variances(self, spacing: Sequence[float] | None = None) -> Column:
+        """(d, n) variances of the pixel centres of each object along the axes of its ellipsoid, largest first."""
+        names = AXES[-self.axes :]
+        if self.axes == 2:  # in closed form
+            yy, xx, yx = (self.covariance(a, b, spacing) for a, b in ("yy", "xx", "yx"))
+            middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+            return np.stack([middle + spread, np.maximum(middle - spread, 0)])
+        found = np.zeros((len(self.size), self.axes, self.axes))
+        for (i, a), (j, b) in itertools.combinations_with_replacement(enumerate(names), 2):
+            found[:, i, j] = found[:, j, i] = self.covariance(a, b, spacing)
+        largest_first: Column = np.linalg.eigvalsh(found).T[::-1]
+        return largest_first
 
 
 def _root(values: Column, factor: float = 1) -> Column:
@@ -133,33 +160,33 @@ def _root(values: Column, factor: float = 1) -> Column:
     return roots
 
 
-def axis_major(totals: Totals, spacing: tuple[float, float] = (1.0, 1.0)) -> Column:
-    """(n,) in units of the spacing. A solid ellipse of half axis a has the variance a^2 / 4 along it."""
-    return _root(totals.variances(spacing)[0], 4)
+def axis_length(totals: Totals, rank: int, spacing: Sequence[float] | None = None) -> Column:
+    """(n,) of an axis of the ellipse or ellipsoid of equal moments, 0 the longest, in units of the spacing.
 
-
-def axis_minor(totals: Totals, spacing: tuple[float, float] = (1.0, 1.0)) -> Column:
-    """(n,) as `axis_major`, along the short axis; 0 for an object one pixel wide."""
-    return _root(totals.variances(spacing)[1], 4)
+    A solid one of half axis a in d dimensions has the variance a^2 / (d + 2) along it; 0 for an object one pixel wide.
+    """
+    return _root(4 * (totals.axes + 2) * np.maximum(totals.variances(spacing)[rank], 0))
 
 
 def orientation(totals: Totals) -> Column:
     """(n,) radians from the y axis to the long one, -pi/2 to pi/2; +-pi/4 where y and x vary alike."""
-    yy, xx, yx = totals.covariance((1.0, 1.0))
+    yy, xx, yx = (totals.covariance(a, b) for a, b in ("yy", "xx", "yx"))
     equal = np.where(yx > 0, np.pi / 4, -np.pi / 4)
     return np.where(yy == xx, equal, 0.5 * np.arctan2(2 * yx, yy - xx))
 
 
 def eccentricity(totals: Totals) -> Column:
     """(n,) of the ellipse of equal second moments, 0 to 1; 1 for a straight row of pixels, 0 for a single one."""
-    largest, smallest = totals.variances((1.0, 1.0))
+    largest, smallest = totals.variances()
     return _root(1 - np.divide(smallest, largest, out=np.ones_like(largest), where=largest > 0))
 
 
 def perimeter(totals: Totals) -> Column:
     """(n,) px. Source: Crofton, four directions, as `skimage.measure.perimeter_crofton`."""
     quarter = np.pi / 4
-    length: Column = quarter * totals.sum("crofton_axis") + quarter / np.sqrt(2) * totals.sum("crofton_diagonal")
+    # A line that crosses the border enters and leaves: Crofton counts one of both.
+    along = (totals.sum("crossings_y") + totals.sum("crossings_x")) // 2
+    length: Column = quarter * along + quarter / np.sqrt(2) * (totals.sum("crossings_yx") // 2)
     return length
 
 
@@ -170,19 +197,52 @@ def perimeter_um(totals: Totals) -> Column:
     return perimeter(totals) * (height if height == width else np.nan)
 
 
-def area_um2(totals: Totals) -> Column:
-    """(n,) um2."""
-    return totals.area * (totals.spacing[0] * totals.spacing[1])
+def surface(totals: Totals, spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Column:
+    """(n,) in squared units of the spacing.
+
+    A straight line that crosses an object meets its surface; the area is what all lines together say (Cauchy and
+    Crofton). Here lines run through the pixel centres along the 13 directions of a window. A direction counts for the
+    part of the sphere that is nearest to it, by the spacing.
+    """
+    area = np.zeros(len(totals.size))
+    for line, factor in zip(lines_of(3), crossing_areas(spacing), strict=True):
+        area += factor * totals.sum(f"crossings_{line}")
+    return area
 
 
-def diameter(area: Column) -> Column:
-    """(n,) of the circles of these areas, in the root of their unit."""
-    return _root(4 / np.pi * area)
+def crossing_areas(spacing: tuple[float, ...]) -> tuple[float, ...]:
+    """How much surface one crossing stands for, by kind of direction: z, y, x, zy, zx, yx, zyx.
+
+    Twice the share of the sphere that a direction stands for, times the area of the cross-section that falls to each of
+    its lines, which is the volume of a voxel divided by the distance of voxels along it.
+
+    Source: Crofton's formula in 13 directions (Ohser and Muecklich 2000; Lehmann and Legland 2012), with shares by
+    Voronoi cells of the directions, for any spacing.
+
+    >>> [round(c, 4) for c in crossing_areas((1.0, 1.0, 1.0))]
+    [0.1831, 0.1831, 0.1831, 0.1046, 0.1046, 0.1046, 0.0813]
+    """
+    steps = np.array([s for s in itertools.product((-1, 0, 1), repeat=3) if any(s)])
+    ways = steps * np.array(spacing)
+    lengths = np.linalg.norm(ways, axis=1)
+    shares = SphericalVoronoi(ways / lengths[:, None], threshold=1e-9).calculate_areas() / (4 * np.pi)
+    factors = []
+    for line in lines_of(3):
+        # all of one kind are mirror images, hence alike: a direction and its opposite make one line
+        k = steps.tolist().index([int(axis in line) for axis in AXES])
+        factors.append(float(2 * (2 * shares[k]) * math.prod(spacing) / lengths[k]))
+    return tuple(factors)
+
+
+def diameter(size: Column, axes: int) -> Column:
+    """(n,) of the circles or balls of these sizes, in the root of their unit."""
+    diameter: Column = _root(4 / np.pi * size) if axes == 2 else np.cbrt(6 / np.pi * size)
+    return diameter
 
 
 def extent(totals: Totals) -> Column:
     """(n,) share of the box that the object fills, above 0 to 1."""
-    share: Column = totals.area / totals.partial.box_size()
+    share: Column = totals.size / totals.partial.box_size()
     return share
 
 
@@ -196,18 +256,18 @@ def crosses_tile_seam(totals: Totals) -> Column:
 def mean(totals: Totals) -> Column:
     """(c, n) in units of intensity."""
     # Rounding must not push the mean of equal values past them.
-    return np.clip(total(totals) / totals.area, totals.partial.lows, totals.partial.highs)
+    return np.clip(total(totals) / totals.size, totals.partial.lows, totals.partial.highs)
 
 
 def total(totals: Totals) -> Column:
     """(c, n) integrated intensity."""
     lows, steps = _grid(totals)
-    return lows * totals.area + totals.partial.codes[:, 0] * steps
+    return lows * totals.size + totals.partial.codes[:, 0] * steps
 
 
 def std(totals: Totals) -> Column:
     """(c, n) standard deviation, divided by n; 0 for a single pixel."""
-    n, codes = totals.area, totals.partial.codes
+    n, codes = totals.size, totals.partial.codes
     mean = codes[:, 0] // n
     rest = (codes[:, 0] - n * mean) / n
     if codes[:, 2].any():

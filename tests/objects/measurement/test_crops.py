@@ -17,19 +17,20 @@ from sketchscale.objects.measurement.features import FEATURES, MeasureConfig, ch
 from sketchscale.objects.measurement.places import collect_places
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
 from sketchscale.objects.measurement.stream import measure_objects
-from tests.objects.measurement.test_features import blobs, noise
+from tests.objects.measurement.test_features import AXES, blobs, noise, shapes
 from tests.objects.measurement.test_plan import _NAMES, plane_of, stored
 from tests.oracles.features import crop_features
 
 DTYPES = ("uint8", "uint16", "float32")
 
 
-def tabled(labels, image, block, *, chunks=(16, 16), spacing=(0.5, 0.5), engine="serial", workers=None, **options):
+def tabled(labels, image, block, *, chunks=None, spacing=None, engine="serial", workers=None, **options):
     """The whole table by way of storage, all features."""
+    chunks = chunks or (16,) * labels.ndim
     plane = plane_of(image, chunks, spacing=spacing)
     source, runner = stored(labels, chunks), open_engine(engine, workers)
     ranges = collect_ranges(run_plan(plan_ranges(plane, block), runner)) if needs_ranges(plane) else ()
-    config = measure_config(source, plane, ranges=ranges, tile_stride=(11, 13), **options)
+    config = measure_config(source, plane, ranges=ranges, tile_stride=(7, 11, 13)[-labels.ndim :], **options)
     store = f"memory://crops-{next(_NAMES)}"
     rows = list(measure_objects(source, plane, config, lambda plan: run_plan(plan, runner), store=store, block=block))
     runner.close()
@@ -41,8 +42,9 @@ def object_ranges(labels, image):
     return [(c.min(), c.max()) if c.size else (0.0, 0.0) for c in inside]
 
 
-def check(labels, image, block, spacing=(0.5, 0.5)):
+def check(labels, image, block, spacing=None):
     """Every column that an oracle knows."""
+    spacing = spacing or (0.5,) * labels.ndim
     table = tabled(labels, image, block, spacing=spacing).to_pylist()
     truth = crop_features(labels, image, object_ranges(labels, image), spacing)
     assert [row["label"] for row in table] == [row["label"] for row in truth]
@@ -56,32 +58,35 @@ def check(labels, image, block, spacing=(0.5, 0.5)):
                 assert ours[name] == pytest.approx(value, rel=1e-9, abs=slack), name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    st.tuples(st.integers(5, 41), st.integers(5, 41)),
+    shapes(most=(40, 15)),
+    st.tuples(*[st.integers(5, 41)] * 3),
     st.integers(0, 8),
     st.integers(0, 2**16),
     st.sampled_from(DTYPES),
-    st.sampled_from([(0.5, 0.5), (0.5, 0.8)]),
+    st.sampled_from([(0.5, 0.5, 0.5), (1.25, 0.5, 0.5), (0.2, 0.5, 0.8)]),
 )
-@example((1, 1), (5, 5), 1, 0, "uint8", (0.5, 0.5))
+@example((1, 1), (5, 5, 5), 1, 0, "uint8", (0.5, 0.5, 0.5))
 def test_values_are_those_of_the_whole_image(shape, block, count, seed, dtype, spacing):
-    check(blobs(shape, count, seed), noise(dtype, (2, *shape), seed), block, spacing)
+    axes = len(shape)
+    check(blobs(shape, count, seed), noise(dtype, (2, *shape), seed), block[:axes], spacing[-axes:])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=45, deadline=None)
 @given(
-    st.tuples(st.integers(1, 50), st.integers(1, 50)),
-    st.tuples(st.integers(4, 51), st.integers(4, 51)),
-    st.tuples(st.integers(3, 20), st.integers(3, 20)),
+    shapes(most=(50, 20)),
+    st.tuples(*[st.integers(4, 51)] * 3),
+    st.tuples(*[st.integers(3, 20)] * 3),
     st.integers(0, 12),
     st.integers(0, 2**16),
     st.sampled_from(DTYPES),
 )
 def test_any_blocks_and_chunks_give_the_bytes_of_the_whole_table(shape, block, chunks, count, seed, dtype):
     labels, image = blobs(shape, count, seed), noise(dtype, (2, *shape), seed)
-    assert tabled(labels, image, block, chunks=chunks).equals(tabled(labels, image, shape))
+    chunks, spacing = chunks[: len(shape)], (0.3, 0.5, 0.5)[-len(shape) :]
+    cut = tabled(labels, image, block[: len(shape)], chunks=chunks, spacing=spacing)
+    assert cut.equals(tabled(labels, image, shape, spacing=spacing))
 
 
 def test_engines_give_the_same_table():
@@ -164,12 +169,16 @@ def test_blocks_read_on_to_the_right_and_below_only():
         assert (np.array(task.box.start) >= start).all()
 
 
-def test_an_object_too_large_for_a_crop_has_no_such_values(monkeypatch):
-    labels, image = np.zeros((40, 40), np.uint32), noise("uint8", (1, 40, 40), 0)
-    labels[0:20, 0:20], labels[30:33, 30:33] = 1, 2
+@AXES
+def test_an_object_too_large_for_a_crop_has_no_such_values(monkeypatch, axes):
+    shape = (30, 40, 40)[-axes:]
+    labels, image = np.zeros(shape, np.uint32), noise("uint8", (1, *shape), 0)
+    labels[..., 0:20, 0:20], labels[(slice(2, 5), slice(30, 33), slice(30, 33))[-axes:]] = 1, 2
     monkeypatch.setattr(crops_module, "CROP_LIMIT", 300)
-    large, small = tabled(labels, image, (8, 8)).to_pylist()
+    large, small = tabled(labels, image, (8,) * axes).to_pylist()
     for name, feature in FEATURES.items():
+        if axes not in feature.axes:
+            continue
         column = name if feature.of == "object" else f"{name}_c0"
         cropped = feature.part not in (None, "neighbours")
         assert (large[column] is None) == cropped, name
@@ -222,13 +231,16 @@ def test_without_an_image_shapes_and_neighbours_are_measured():
     assert not [name for name in names if name.startswith(("texture", "ring", "intensity"))]
 
 
-def test_every_feature_gives_its_columns():
-    labels, image = blobs((30, 30), 4, 1), noise("uint8", (2, 30, 30), 1)
-    names = tabled(labels, image, (30, 30)).column_names
+@AXES
+def test_every_feature_gives_its_columns(axes):
+    shape = (20,) * axes
+    labels, image = blobs(shape, 4, 1), noise("uint8", (2, *shape), 1)
+    names = tabled(labels, image, shape).column_names
     channels = channel_names(("c0", "c1"))
     expected = ["label"]
     for name, feature in FEATURES.items():
-        expected += [name] if feature.of == "object" else [f"{name}_{channel}" for channel in channels]
+        if axes in feature.axes:
+            expected += [name] if feature.of == "object" else [f"{name}_{channel}" for channel in channels]
     assert names == expected
 
 

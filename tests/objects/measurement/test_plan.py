@@ -16,12 +16,12 @@ from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.planes import PlaneRef
+from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.metrics import score_labels, score_overlaps
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
 from sketchscale.objects.measurement.stream import collect_features
 from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
-from tests.objects.measurement.test_features import blobs, measure, noise
+from tests.objects.measurement.test_features import blobs, measure, noise, shapes
 
 _NAMES = itertools.count()
 
@@ -34,16 +34,17 @@ def stored(values, chunks):
     return ref
 
 
-def plane_of(image, chunks, unit="micrometer", spacing=(0.5, 0.5)):
-    """An image (c, y, x) in memory, as a plane."""
-    return PlaneRef(
+def plane_of(image, chunks, unit="micrometer", spacing=None):
+    """An image (c, y, x) or (c, z, y, x) in memory, as a plane or a volume."""
+    of = PlaneRef if image.ndim == 3 else VolumeRef
+    return of(
         array=stored(image, (1, *chunks)),
-        axes="cyx",
+        axes="c" + "zyx"[1 - image.ndim :],
         index=(),
         shape=image.shape[1:],
         channels=tuple(f"c{i}" for i in range(len(image))),
         dtype=str(image.dtype),
-        spacing=spacing,
+        spacing=spacing or (0.5,) * (image.ndim - 1),
         unit=unit,
         chunks=chunks,
     )
@@ -53,7 +54,7 @@ def measured(labels, plane, block, engine="serial", workers=None):
     """The table by way of storage."""
     runner = open_engine(engine, workers)
     ranges = collect_ranges(run_plan(plan_ranges(plane, block), runner)) if needs_ranges(plane) else ()
-    config = measure_config(labels, plane, ranges=ranges, tile_stride=(11, 13))
+    config = measure_config(labels, plane, ranges=ranges, tile_stride=(7, 11, 13)[-len(block) :])
     plan = plan_measure(labels, plane, config, store=f"memory://parts-{next(_NAMES)}", block=block)
     run_plan(plan, runner)
     runner.close()
@@ -62,15 +63,16 @@ def measured(labels, plane, block, engine="serial", workers=None):
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    st.tuples(st.integers(1, 17), st.integers(1, 17)),
-    st.tuples(st.integers(6, 41), st.integers(6, 41)),
+    shapes(most=(40, 14)),
+    st.tuples(*[st.integers(1, 17)] * 3),
+    st.tuples(*[st.integers(6, 41)] * 3),
     st.integers(0, 9),
     st.integers(0, 2**16),
     st.sampled_from(("uint8", "float32")),
 )
 def test_the_stored_table_is_that_of_the_arrays_in_memory(shape, chunks, block, count, seed, dtype):
     labels, image = blobs(shape, count, seed), noise(dtype, (2, *shape), seed)
+    chunks, block = chunks[: len(shape)], block[: len(shape)]
     table, config = measured(stored(labels, chunks), plane_of(image, chunks), block)
     assert table.equals(measure(labels, image, config))
 
@@ -108,8 +110,10 @@ def test_a_plane_of_unknown_spacing_has_no_columns_in_um():
 
 def test_labels_and_image_of_different_shapes_are_refused():
     labels, image = blobs((20, 20), 3, 4), noise("uint8", (1, 10, 20), 4)
-    with pytest.raises(InputError, match="expected: one shape"):
+    with pytest.raises(InputError, match=r"expected: one shape \(y, x\)"):
         measure_config(stored(labels, (20, 20)), plane_of(image, (10, 10)))
+    with pytest.raises(InputError, match=r"expected: one shape \(z, y, x\)"):
+        measure_config(stored(labels[None], (1, 20, 20)), plane_of(image, (10, 10)))
 
 
 def test_nan_is_refused_with_its_box():

@@ -1,4 +1,4 @@
-"""Objects of volumes, from labels to classes: the same bytes whatever blocks, engines and interruptions."""
+"""Objects with depth, from labels to classes and pages: the same bytes whatever blocks and engines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import sketchscale
 from sketchscale.cli import run as run_command
 from sketchscale.config import ClassifyOptions, Execution
 from sketchscale.errors import InputError, UnknownNameError
@@ -24,10 +25,9 @@ from sketchscale.workflow.measure import measure
 from sketchscale.workflow.report import write_report
 from sketchscale.workflow.segment import segment
 from sketchscale.workflow.verify import verify
-from tests.oracles.solids import solid_features
+from tests.oracles.features import object_features
 from tests.pipeline import draw_nuclei, draw_volume, store_image, volume_options
 from tests.workflow.finished import SERIAL, files_of
-from tests.workflow.killed import run_killed
 from tests.workflow.test_segment_in_space import make_volume_model, store_volume
 
 SHAPE = (14, 30, 34)
@@ -75,7 +75,7 @@ def test_the_table_of_a_volume_is_that_of_scikit_image(balls: str) -> None:
     table = read_table(balls, "nuclei")
     assert (result.n, result.columns) == (table.num_rows, table.num_columns)
     assert result.n == len(np.unique(labels)) - 1 > 12
-    for ours, theirs in zip(table.to_pylist(), solid_features(labels, voxels[None], (2.0, 1.0, 1.0)), strict=True):
+    for ours, theirs in zip(table.to_pylist(), object_features(labels, voxels[None], (2.0, 1.0, 1.0)), strict=True):
         for name in ("label", "volume", "box_z_start", "box_x_stop", "euler_number"):
             assert ours[name] == theirs[name], name
         for name in ("z_um", "volume_um3", "axis_major_um", "surface_um2"):
@@ -111,25 +111,22 @@ def test_floats_are_measured_and_the_table_has_only_what_was_chosen(tmp_path: Pa
     measure(address, "nuclei", SERIAL, features=["intensity", "surface"])
     table = read_table(address, "nuclei")
     assert table.column_names[11:] == ["surface", *(n for n in table.column_names if n.startswith("intensity"))]
-    expected = [row["intensity_mean_c1"] for row in solid_features(labels, np.stack([voxels, 255 - voxels]))]
+    expected = [row["intensity_mean_c1"] for row in object_features(labels, np.stack([voxels, 255 - voxels]))]
     np.testing.assert_allclose(table.column("intensity_mean_channel_1").to_numpy(), expected, rtol=1e-6)
-    with pytest.raises(UnknownNameError, match="feature of a volume 'texture'"):
-        measure(address, "nuclei", Execution(engine="serial", overwrite=True), without=["texture"])
+    with pytest.raises(UnknownNameError, match="feature of a volume 'perimeter'"):
+        measure(address, "nuclei", Execution(engine="serial", overwrite=True), without=["perimeter"])
 
 
-@pytest.mark.slow
-def test_killed_and_resumed_the_bytes_are_the_same(balls: str, tmp_path: Path) -> None:
-    killed = tmp_path / "killed.zarr"
-    shutil.copytree(balls, killed, copy_function=shutil.copy2)
-    measure(balls, "nuclei", Execution(engine="serial", block=64))
-    command = ["measure", str(killed), "--engine", "serial", "--block", "64", "--resume"]
-    assert run_killed([command], 9).returncode == -9
-    assert list(killed.rglob("measure/*.npz"))
-    assert not list(killed.rglob("table.parquet"))
-    result = run_killed([command])
-    assert result.returncode == 0, result.stderr
-    assert files_of(killed / "tables") == files_of(Path(balls) / "tables")
-    assert not list(killed.rglob("scratch"))
+def test_textures_neighbours_and_rings_are_measured_with_depth_in_storage_and_in_memory(balls: str) -> None:
+    voxels, labels = draw_balls()
+    measure(balls, "nuclei", SERIAL)
+    expected = read_table(balls, "nuclei")
+    for name in ("texture_energy_channel_0", "ring_mean_channel_0", "neighbour_volume_mean_um3"):
+        assert expected.column(name).null_count == 0, name
+    assert 15 < np.mean(expected.column("ring_mean_channel_0").to_numpy()) < 25
+    found = sketchscale.measure(voxels, labels, engine="serial")
+    names = [name for name in found.column_names if not name.startswith(("ring", "gradient"))]  # as sections are apart
+    assert found.select(names).equals(expected.select(names))
 
 
 def test_labels_of_other_axes_than_their_image_are_refused_in_one_line(
