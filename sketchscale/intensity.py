@@ -28,7 +28,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, TileTasks, tile_cover, whole
 from sketchscale.io.arrays import checksum
-from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 
 __all__ = [
     "HistogramConfig",
@@ -91,14 +91,14 @@ def _task(tile: Tile) -> HistogramTask:
 class HistogramConfig:
     """Which pass over which channels."""
 
-    plane: PlaneRef | VolumeRef
+    plane: PixelsRef
     channels: tuple[int, ...]
     prefixes: Prefixes
     position: int
 
 
 def plan_histogram(
-    plane: PlaneRef | VolumeRef,
+    plane: PixelsRef,
     block: Sequence[int],
     channels: Sequence[int] | None = None,
     *,
@@ -134,7 +134,7 @@ def _count_block(task: HistogramTask, config: HistogramConfig) -> Json:
 
 def channel_ranges(
     run: Callable[[Plan[HistogramTask]], Sequence[Json]],
-    plane: PlaneRef | VolumeRef,
+    plane: PixelsRef,
     block: Sequence[int],
     channels: Sequence[int] | None = None,
     *,
@@ -159,7 +159,7 @@ def channel_ranges(
 
 def channel_levels(
     run: Callable[[Plan[HistogramTask]], Sequence[Json]],
-    plane: PlaneRef | VolumeRef,
+    plane: PixelsRef,
     block: Sequence[int],
     channels: Sequence[int] | None = None,
     *,

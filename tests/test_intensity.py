@@ -16,7 +16,7 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.intensity import array_ranges, channel_ranges, normalize, plan_histogram
 from sketchscale.io.arrays import ArrayRef, create_array, write_box
-from sketchscale.io.planes import PlaneRef
+from sketchscale.io.planes import PixelsRef
 
 TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "u8", "f2", "f4", "f8"]
 
@@ -40,12 +40,12 @@ def numpy_range(channel: npt.NDArray[Any], low: float, high: float) -> tuple[flo
     return (float(a), float(b)) if a < b else (float(channel.min()), float(channel.max()))
 
 
-def plane_of(values: npt.NDArray[Any], name: str) -> PlaneRef:
+def plane_of(values: npt.NDArray[Any], name: str) -> PixelsRef:
     c, y, x = values.shape
     ref = ArrayRef(store="memory://intensity", path=name)
     create_array(ref, shape=values.shape, chunks=values.shape, dtype=values.dtype)
     write_box(ref, whole(values.shape), values)
-    return PlaneRef(
+    return PixelsRef(
         array=ref,
         axes="cyx",
         index=(),

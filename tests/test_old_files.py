@@ -91,9 +91,10 @@ def test_the_models_give_the_stored_labels_and_measuring_the_stored_table(old: P
     np.testing.assert_array_equal(labels_of(old / image, "again"), stored)
     assert run(["measure", image, "--labels", "again", "--engine", "serial"]) == 0
     again = read_table(image, "again")
-    assert table.column_names[: again.num_columns] == again.column_names
+    measured = [name for name in table.column_names if name in again.column_names]
+    assert set(table.column_names) - set(measured) <= {"class", "class_prob", "class_source"}
     assert table.num_rows == stored.max() == again.num_rows > 8
-    for name in again.column_names:
+    for name in measured:
         found, expected = (np.array(t.column(name).to_pylist(), float) for t in (again, table))
         np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=name)
 
@@ -116,12 +117,10 @@ def test_sketches_are_understood_alike(old: Path, capsys: pytest.CaptureFixture[
 
 def test_a_finished_training_resumed_says_so_and_keeps_the_weights(old: Path) -> None:
     before = (old / "trained/model.safetensors").read_bytes()
-    state = (old / "trained/run/state.safetensors").read_bytes()
     train = ["train", "plane.zarr", "--sketch", "strokes.jsonl", "--out", "trained", "--steps", "4", "--batch", "1"]
     options = ["--patch", "32", "--preview-every", "0", "--threads", "1", "--precision", "float32"]
     assert run([*train, *options, "--init", "trained", "--resume"]) == 0
     assert (old / "trained/model.safetensors").read_bytes() == before
-    assert (old / "trained/run/state.safetensors").read_bytes() == state
 
 
 def test_every_option_of_a_study_is_read(old: Path) -> None:

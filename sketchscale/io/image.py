@@ -31,7 +31,7 @@ from sketchscale.io.metadata import (
     parse_image,
     parse_labels,
 )
-from sketchscale.io.planes import PlaneRef, VolumeRef
+from sketchscale.io.planes import PixelsRef
 from sketchscale.io.store import join_address, split_address
 
 __all__ = ["Image", "open_group", "open_image", "series_of"]
@@ -88,7 +88,7 @@ class Image:
             )
         return ArrayRef(store=self.store, path=group_key(self.group, self.metadata.levels[level].path))
 
-    def plane(self, level: int = 0, t: int | None = None, z: int | None = None) -> PlaneRef:
+    def plane(self, level: int = 0, t: int | None = None, z: int | None = None) -> PixelsRef:
         """One plane with all channels.
 
         Args:
@@ -107,19 +107,11 @@ class Image:
                 raise InputError.of(
                     found=f"{self.address} has no {name} axis", expected=f"{name} 0", fix=f"leave {name} out"
                 )
-        return PlaneRef(
-            array=array,
-            axes=order,
-            index=index,
-            shape=(shape[-2], shape[-1]),
-            channels=self.channels,
-            dtype=self.dtypes[level],
-            spacing=self.metadata.spacing(level),
-            unit=self.metadata.unit,
-            chunks=(self.chunks[level][-2], self.chunks[level][-1]),
+        return self._pixels(
+            level, array, index, (shape[-2], shape[-1]), self.metadata.spacing(level), self.metadata.unit
         )
 
-    def volume(self, level: int = 0, t: int | None = None) -> VolumeRef:
+    def volume(self, level: int = 0, t: int | None = None) -> PixelsRef:
         """The whole depth with all channels.
 
         Args:
@@ -129,7 +121,8 @@ class Image:
         Raises:
             InputError: no z axis right before y and x, or several time points and no position given.
         """
-        array, order, shape, chunks = self.array(level), self.metadata.order, self.shapes[level], self.chunks[level]
+        array = self.array(level)
+        order, shape = self.metadata.order, self.shapes[level]
         if order[-3:] != "zyx":
             raise InputError.of(
                 found=f"{self.address} has axes {order!r}", expected="a volume: axes that end with zyx", fix="a 2-D run"
@@ -139,16 +132,28 @@ class Image:
         known = all(axis.unit in UNITS_UM for axis in self.metadata.axes[-3:])
         sizes = zip(self.metadata.levels[level].scale[-3:], self.metadata.axes[-3:], strict=True)
         z, y, x = (s * UNITS_UM[a.unit] for s, a in sizes) if known else (1.0, 1.0, 1.0)
-        return VolumeRef(
+        index = (("t", self._position("t", t, level)),) if "t" in order else ()
+        return self._pixels(level, array, index, shape[-3:], (z, y, x), "micrometer" if known else "pixel")
+
+    def _pixels(
+        self,
+        level: int,
+        array: ArrayRef,
+        index: tuple[tuple[str, int], ...],
+        shape: tuple[int, ...],
+        spacing: tuple[float, ...],
+        unit: str,
+    ) -> PixelsRef:
+        return PixelsRef(
             array=array,
-            axes=order,
-            index=(("t", self._position("t", t, level)),) if "t" in order else (),
-            shape=(shape[-3], shape[-2], shape[-1]),
+            axes=self.metadata.order,
+            index=index,
+            shape=shape,
             channels=self.channels,
             dtype=self.dtypes[level],
-            spacing=(z, y, x),
-            unit="micrometer" if known else "pixel",
-            chunks=(chunks[-3], chunks[-2], chunks[-1]),
+            spacing=spacing,
+            unit=unit,
+            chunks=self.chunks[level][-len(shape) :],
         )
 
     def _position(self, name: str, given: int | None, level: int) -> int:

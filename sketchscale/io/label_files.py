@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box
 from sketchscale.io.image import open_image
-from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.io.sources import (
     SUFFIXES,
     PixelSource,
@@ -66,11 +66,11 @@ class FileTruth:
 class PlaneTruth:
     """A label image in an OME-Zarr store."""
 
-    plane: PlaneRef
+    plane: PixelsRef
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.plane.shape
+        return self.plane.section
 
     def read(self, box: Box) -> npt.NDArray[Any]:
         """Labels of a (y, x) box; see `FileTruth.read`."""

@@ -16,71 +16,51 @@ from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, open_array, read_box
 from sketchscale.io.blobs import list_blobs
 
-__all__ = ["PlaneRef", "VolumeRef", "count_absent", "read_plane"]
+__all__ = ["PixelsRef", "count_absent", "read_plane"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlaneRef:
-    """One (y, x) plane with its channels, by address: what tasks carry.
+class PixelsRef:
+    """One plane (y, x) or volume (z, y, x) of an image with its channels, by address: what tasks carry.
 
     Attributes:
         array: the level's array.
-        axes: of the array, such as "tczyx"; y and x last.
-        index: fixed positions of t and z, as (("t", 0), ("z", 0)); c is never fixed.
-        shape: (y, x) in pixels.
+        axes: of the array, such as "tczyx"; those of `shape` last.
+        index: fixed positions of the other axes, as (("t", 0), ("z", 0)); c is never fixed.
+        shape: in pixels.
         channels: names; an image without a channel axis has one.
         dtype: numpy's name of the pixel type.
-        spacing: um per pixel (y, x) and unit "micrometer"; (1, 1) and "pixel" when unknown.
-        chunks: (y, x) of what is read at once.
+        spacing: um per pixel along each axis of `shape`, and unit "micrometer"; 1 and "pixel" when one is unknown.
+        chunks: of what is read at once.
     """
 
     array: ArrayRef
     axes: str
     index: tuple[tuple[str, int], ...]
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     channels: tuple[str, ...]
     dtype: str
-    spacing: tuple[float, float]
+    spacing: tuple[float, ...]
     unit: str
-    chunks: tuple[int, int]
+    chunks: tuple[int, ...]
 
     @property
-    def spacing_um(self) -> tuple[float, float] | None:
-        """um per pixel (y, x); None when unknown."""
+    def ndim(self) -> int:
+        """2 of a plane, 3 of a volume."""
+        return len(self.shape)
+
+    @property
+    def section(self) -> tuple[int, int]:
+        """The last two of the shape, (y, x)."""
+        return self.shape[-2], self.shape[-1]
+
+    @property
+    def spacing_um(self) -> tuple[float, ...] | None:
+        """um per pixel; None when unknown."""
         return self.spacing if self.unit == "micrometer" else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeRef:
-    """One (z, y, x) volume with its channels, by address: a `PlaneRef` in which z is free.
-
-    Attributes:
-        array: the level's array.
-        axes: of the array, such as "tczyx"; z, y and x last.
-        index: fixed position of t, as (("t", 0),), where there is such an axis.
-        shape: (z, y, x) in voxels.
-        channels, dtype: as of a plane.
-        spacing: um per voxel (z, y, x) and unit "micrometer"; (1, 1, 1) and "pixel" when one of them is unknown.
-        chunks: (z, y, x) of what is read at once.
-    """
-
-    array: ArrayRef
-    axes: str
-    index: tuple[tuple[str, int], ...]
-    shape: tuple[int, int, int]
-    channels: tuple[str, ...]
-    dtype: str
-    spacing: tuple[float, float, float]
-    unit: str
-    chunks: tuple[int, int, int]
-
-    @property
-    def spacing_um(self) -> tuple[float, float, float] | None:
-        """um per voxel (z, y, x); None when one of them is unknown."""
-        return self.spacing if self.unit == "micrometer" else None
-
-
-def read_plane(plane: PlaneRef | VolumeRef, box: Box, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:
+def read_plane(plane: PixelsRef, box: Box, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:
     """Pixels of a box, channels first: (c, y, x) in the image's own type; (c, z, y, x) of a volume.
 
     Args:
@@ -104,7 +84,7 @@ def read_plane(plane: PlaneRef | VolumeRef, box: Box, channels: Sequence[int] | 
     return np.stack([_read(plane, box, c)[0] for c in wanted])
 
 
-def _read(plane: PlaneRef | VolumeRef, box: Box, channel: int | slice) -> npt.NDArray[Any]:
+def _read(plane: PixelsRef, box: Box, channel: int | slice) -> npt.NDArray[Any]:
     """The box of an array without channels, else (c, box); one read of the store."""
     at = dict(plane.index)
     first, last = (channel.start, channel.stop) if isinstance(channel, slice) else (channel, channel + 1)
@@ -115,7 +95,7 @@ def _read(plane: PlaneRef | VolumeRef, box: Box, channel: int | slice) -> npt.ND
     return values.reshape((last - first, *box.shape) if "c" in plane.axes else box.shape)
 
 
-def count_absent(plane: PlaneRef | VolumeRef) -> int:
+def count_absent(plane: PixelsRef) -> int:
     """How many stored units of a plane or volume (all channels) are not there; they read as the fill value.
 
     Counted from one listing of what exists, so the cost does not grow with what is missing.

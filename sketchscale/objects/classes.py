@@ -21,7 +21,7 @@ from sketchscale.engine.base import Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.parts import get_arrays, put_arrays
-from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.io.table import batches_of
 from sketchscale.objects.classifiers import Classifier
 from sketchscale.objects.classifiers.rows import feature_rows
@@ -46,7 +46,7 @@ _WINDOW_FIELDS = ("label", "corner", "center", "cropped")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ClassifyJob:
     labels: LabelSource
-    plane: PlaneRef | VolumeRef
+    plane: PixelsRef
     classifier: Classifier
     precision: str
     ranges: tuple[tuple[float, float], ...]
@@ -55,7 +55,7 @@ class _ClassifyJob:
     prefix: str
 
 
-def check_same_shape(labels: LabelSource, plane: PlaneRef | VolumeRef) -> None:
+def check_same_shape(labels: LabelSource, plane: PixelsRef) -> None:
     """Refuse labels that do not lie on the image pixel by pixel.
 
     Raises:
@@ -71,7 +71,7 @@ def check_same_shape(labels: LabelSource, plane: PlaneRef | VolumeRef) -> None:
 
 def plan_classify(
     labels: LabelSource,
-    plane: PlaneRef | VolumeRef,
+    plane: PixelsRef,
     classifier: Classifier,
     *,
     store: str,
@@ -115,7 +115,7 @@ def plan_classify(
     )
 
 
-def _task_bytes(plane: PlaneRef | VolumeRef, classifier: Classifier, read: tuple[int, ...]) -> int:
+def _task_bytes(plane: PixelsRef, classifier: Classifier, read: tuple[int, ...]) -> int:
     """Labels and image of a block, and a batch on its way through the network."""
     if not classifier.needs_patches:
         return 1 << 20

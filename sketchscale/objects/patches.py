@@ -23,7 +23,7 @@ import pyarrow
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.intensity import normalize
-from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.objects.sources import LabelSource, read_labels
 
 __all__ = ["Windows", "cut_patches", "estimate_side", "object_windows", "read_patches"]
@@ -156,7 +156,7 @@ def cut_patches(
 
 
 def read_patches(
-    labels: LabelSource, plane: PlaneRef | VolumeRef, windows: Windows, ranges: Sequence[tuple[float, float]]
+    labels: LabelSource, plane: PixelsRef, windows: Windows, ranges: Sequence[tuple[float, float]]
 ) -> npt.NDArray[np.float32]:
     """The patches of some objects of an image, in their order, as `cut_patches`; each region is read once.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.io.arrays import ArrayRef, open_array, read_box
-from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 
 __all__ = ["ArrayLabels", "LabelReader", "LabelSource", "read_labels", "read_windows", "source_shape"]
 
@@ -45,7 +45,7 @@ class ArrayLabels:
         return self.pixels[box.slices]
 
 
-LabelSource = ArrayRef | PlaneRef | LabelReader
+LabelSource = ArrayRef | PixelsRef | LabelReader
 """Where labels come from: a (y, x) array of ours, a plane of an image, or a reader."""
 
 
@@ -63,7 +63,7 @@ def read_labels(source: LabelSource, box: Box) -> npt.NDArray[Any]:
     """
     if isinstance(source, ArrayRef):
         labels = read_box(source, box)
-    elif isinstance(source, PlaneRef):
+    elif isinstance(source, PixelsRef):
         labels = read_plane(source, box, [0])[0]
     else:
         labels = source.read(box)

@@ -21,7 +21,7 @@ from sketchscale.engine.base import Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover, whole
 from sketchscale.io.arrays import ArrayRef, read_box, write_box
-from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.networks.kind import FieldLevels, count_fields
 from sketchscale.prediction.backend import Backend, Recipe, load_backend, run_tiles
 from sketchscale.prediction.views import ReadPixels, TileTask, View, fields_of_box
@@ -35,7 +35,7 @@ _CODECS = 32_000_000
 class PredictConfig:
     """What every predict task needs; `tiles` has an array per view."""
 
-    image: PlaneRef | VolumeRef
+    image: PixelsRef
     channels: tuple[int, ...]
     ranges: tuple[tuple[float, float], ...]
     model: str

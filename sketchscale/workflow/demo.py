@@ -137,7 +137,7 @@ class _Demo:
         return {"report": report, "model": model, "classes": classes, "counts": rows, "accuracy": accuracy}
 
     def _train(self, image: str, sketch: str) -> str:
-        drawn = open_sketch(sketch, shape=open_image(image).plane().shape)
+        drawn = open_sketch(sketch, shape=open_image(image).plane().section)
         picture = draw_sketch(drawn, image, str(self.folder / "sketch.png"))
         summary = drawn.summary()
         self.step(f"sketch: {summary.objects} objects outlined on one image, see {picture}")

@@ -20,7 +20,7 @@ from sketchscale.config import Execution
 from sketchscale.geometry import Box
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.image import Image
-from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.io.table import list_tables, read_batches
 from sketchscale.io.user_files import put_file
 from sketchscale.objects.annotation.mark_files import check_color
@@ -46,7 +46,7 @@ class _View:
 
     image: Image
     labels: Image
-    plane: PlaneRef | None
+    plane: PixelsRef | None
     ranges: tuple[tuple[float, float], ...]
 
 
@@ -175,8 +175,8 @@ def _views(proposals: Sequence[Proposal], labels: str) -> dict[str, _View]:
 def _view(one: Proposal, labels: str) -> _View:
     """Contrast is that of the plane, in a volume of the section of its first proposal."""
     setting = label_setting(one.address, labels, Execution())
-    is_flat = isinstance(setting.plane, PlaneRef)
-    plane = setting.plane if isinstance(setting.plane, PlaneRef) else setting.image.plane(z=round(one.center[0]))
+    is_flat = setting.plane.ndim == 2
+    plane = setting.plane if setting.plane.ndim == 2 else setting.image.plane(z=round(one.center[0]))
     with Runner(Execution()) as runner:
         ranges = channel_ranges(runner.run, plane, (2048, 2048), low=_LOW, high=_HIGH)
     return _View(image=setting.image, labels=setting.labels, plane=plane if is_flat else None, ranges=ranges)

@@ -23,7 +23,7 @@ from sketchscale.geometry import block_shape
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
-from sketchscale.io.planes import PlaneRef, VolumeRef
+from sketchscale.io.planes import PixelsRef
 from sketchscale.io.store import split_address
 from sketchscale.io.table import table_digest, write_table
 from sketchscale.objects.measurement.features import choose_features
@@ -56,7 +56,7 @@ class LabelSetting:
     """
 
     image: Image
-    plane: PlaneRef | VolumeRef
+    plane: PixelsRef
     labels: Image
     provenance: dict[str, Any]
     block: tuple[int, ...]
@@ -80,7 +80,7 @@ def label_setting(address: str, labels: str, execution: Execution) -> LabelSetti
     return LabelSetting(image=image, plane=plane, labels=label_image, provenance=provenance, block=block)
 
 
-def _intensities_of(image: Image, labels: Image, provenance: Mapping[str, Any]) -> PlaneRef | VolumeRef:
+def _intensities_of(image: Image, labels: Image, provenance: Mapping[str, Any]) -> PixelsRef:
     """The part of an image that its labels lie on: one plane, or a volume.
 
     Labels with the axes zyx are a volume, whatever their depth, and lie on the whole depth of the image. All others lie

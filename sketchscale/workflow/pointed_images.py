@@ -18,7 +18,7 @@ from sketchscale.errors import InputError
 from sketchscale.geometry import Box, block_shape
 from sketchscale.intensity import channel_ranges, normalize
 from sketchscale.io.image import open_image
-from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.synthesis.layouts import pixels_of_points
 from sketchscale.synthesis.scenes import PointedImage, PointedSource
 from sketchscale.workflow.runner import Runner
@@ -37,7 +37,7 @@ class StoredImage:
     """
 
     name: str
-    plane: PlaneRef
+    plane: PixelsRef
     use: tuple[int, ...]
     ranges: tuple[tuple[float, float], ...]
     points: npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ class StoredImage:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.plane.shape
+        return self.plane.section
 
     def window(self, box: Box) -> npt.NDArray[np.float32]:
         """(c, y, x) in [-1, 1].
@@ -110,9 +110,9 @@ def _open(
     address: str, path: str, wanted: Sequence[int | str] | None, scale: tuple[float, float], runner: Runner
 ) -> StoredImage:
     plane = open_image(address).plane()
-    centres = read_centres(path, plane.shape)
+    centres = read_centres(path, plane.section)
     try:
-        pixels_of_points(centres, plane.shape)
+        pixels_of_points(centres, plane.section)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     use = tuple(choose_channels(plane, tuple(range(len(plane.channels))) if wanted is None else wanted))

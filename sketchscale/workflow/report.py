@@ -33,7 +33,7 @@ from sketchscale.io.arrays import read_box
 from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import open_image
 from sketchscale.io.ledger import reopen_ledger
-from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.io.plate import Plate, open_plate
 from sketchscale.io.store import split_address
 from sketchscale.io.table import read_table, require_table
@@ -118,10 +118,10 @@ def _show(address: str, labels: str) -> _Shown:
     )
 
 
-def _looked_at(setting: LabelSetting) -> PlaneRef | VolumeRef:
+def _looked_at(setting: LabelSetting) -> PixelsRef:
     """What the contrast is taken from: level 0, or of a slide a level of a plate's size."""
     image, index = setting.image, dict(setting.plane.index)
-    if isinstance(setting.plane, VolumeRef):
+    if setting.plane.ndim == 3:
         return setting.plane
     level = next((i for i, s in enumerate(image.shapes) if max(s[-2:]) <= _PLATE), len(image.shapes) - 1)
     return setting.plane if level == 0 else image.plane(level=level, t=index.get("t"), z=index.get("z"))
@@ -291,10 +291,10 @@ def _overview(one: _Shown, classes: Sequence[str], width: int) -> Picture:
     )
 
 
-def _section(one: _Shown, level: int) -> PlaneRef:
+def _section(one: _Shown, level: int) -> PixelsRef:
     """The plane that is shown; of a volume, the middle section."""
     index = dict(one.setting.plane.index)
-    z = one.setting.image.shapes[level][-3] // 2 if isinstance(one.setting.plane, VolumeRef) else index.get("z")
+    z = one.setting.image.shapes[level][-3] // 2 if one.setting.plane.ndim == 3 else index.get("z")
     return one.setting.image.plane(level=level, t=index.get("t"), z=z)
 
 
@@ -311,7 +311,7 @@ def _crops(shown: Sequence[_Shown], classes: Sequence[str]) -> Iterable[Picture]
     for one in shown[:_CROPS]:
         table, plane = _in_section(one), _section(one, 0)
         centroids = np.stack([table.column("y").to_numpy(), table.column("x").to_numpy()], axis=1)
-        for box in choose_crops(centroids, plane.shape, n=share):
+        for box in choose_crops(centroids, plane.section, n=share):
             rgb, labels = _pixels(one, box, 0)
             caption = f"{one.name}, y {box.start[0]}, x {box.start[1]}"
             yield make_picture(rgb, labels, class_of=_class_places(table, classes), width=480, caption=caption)
@@ -319,7 +319,7 @@ def _crops(shown: Sequence[_Shown], classes: Sequence[str]) -> Iterable[Picture]
 
 def _in_section(one: _Shown) -> pyarrow.Table:
     """The objects of the section that is shown."""
-    if not isinstance(one.setting.plane, VolumeRef):
+    if one.setting.plane.ndim == 2:
         return one.table
     start, stop = (one.table.column(f"box_z_{end}").to_numpy() for end in ("start", "stop"))
     middle = one.setting.plane.shape[0] // 2

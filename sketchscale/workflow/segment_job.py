@@ -22,7 +22,7 @@ from sketchscale.integration.ways import Rule
 from sketchscale.io.arrays import open_array
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
-from sketchscale.io.planes import PlaneRef, VolumeRef
+from sketchscale.io.planes import PixelsRef
 from sketchscale.io.store import join_address
 from sketchscale.networks.checkpoint import Model, ModelConfig, copy_model, is_shipped, load_model
 from sketchscale.prediction.backend import Recipe, check_device
@@ -58,7 +58,7 @@ class SegmentJob:
     """
 
     image: Image
-    pixels: PlaneRef | VolumeRef
+    pixels: PixelsRef
     channels: tuple[int, ...]
     model: Model
     model_folder: str
@@ -356,14 +356,14 @@ _CHUNKS = {2: (64, 1024, 512), 3: (8, 128, 64)}
 """By number of axes: sensible sides of chunks from, to; and ours, px."""
 
 
-def _label_chunks(pixels: PlaneRef | VolumeRef) -> tuple[int, ...]:
+def _label_chunks(pixels: PixelsRef) -> tuple[int, ...]:
     """Chunks of labels follow the image's where these are of a sensible size."""
     least, most, usual = _CHUNKS[len(pixels.shape)]
     return tuple(min(c if least <= c <= most else usual, n) for c, n in zip(pixels.chunks, pixels.shape, strict=True))
 
 
 def _label_shards(
-    image: Image, pixels: PlaneRef | VolumeRef, chunks: tuple[int, ...], wanted: int | None
+    image: Image, pixels: PixelsRef, chunks: tuple[int, ...], wanted: int | None
 ) -> tuple[int, ...] | None:
     """Shards of labels: as asked, else a plane's where the labels have its chunks; no more than cover the image.
 
@@ -397,7 +397,7 @@ def _block(
     return block_shape(shape, shards or chunks, side, least=2 if shards is None else 1)
 
 
-def model_channels(plane: PlaneRef | VolumeRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:
+def model_channels(plane: PixelsRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:
     """Indices of the channels the network reads.
 
     Raises:
@@ -417,7 +417,7 @@ def model_channels(plane: PlaneRef | VolumeRef, options: SegmentOptions, config:
     return chosen
 
 
-def choose_channels(plane: PlaneRef | VolumeRef, wanted: Sequence[int | str]) -> tuple[int, ...]:
+def choose_channels(plane: PixelsRef, wanted: Sequence[int | str]) -> tuple[int, ...]:
     """Indices of channels by name or index.
 
     Raises:

@@ -154,7 +154,7 @@ def repair_sketch(path: str) -> str:
 
 
 def _open(path: str, image: str | None, reading: SketchReading | None = None) -> SketchFile:
-    shape = open_image(image).plane().shape if image is not None else None
+    shape = open_image(image).plane().section if image is not None else None
     return open_sketch_file(path, shape=shape, reading=reading)
 
 

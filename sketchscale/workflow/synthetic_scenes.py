@@ -258,7 +258,7 @@ class _StoredScenes:
         image = open_image(join_address(self.address, pair_name(self._pair(number))))
         pixels = read_plane(image.plane(), Box((0, 0), image.plane().shape), self.chosen)
         ranges = array_ranges(pixels, low=self.low, high=self.high, name=image.address)
-        box = self._window(image.plane().shape, number)
+        box = self._window(image.plane().section, number)
         labels = read_box(image.label_ref(self.labels), box).astype(np.int32)
         return TrainingImage(
             image=normalize(pixels[(slice(None), *box.slices)], ranges), labels=labels, name=f"{image.address} {box}"

@@ -24,7 +24,7 @@ from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, block_shape, joined_boxes
 from sketchscale.intensity import Levels, channel_levels, normalize
 from sketchscale.io.image import open_image
-from sketchscale.io.planes import PlaneRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.training.patches import AnnotatedImage, TrainingImage
 from sketchscale.training.validation import choose_held_out
 from sketchscale.workflow.runner import Runner
@@ -65,7 +65,7 @@ class Reading:
 class _Opened:
     """An image and what does not change about it."""
 
-    plane: PlaneRef
+    plane: PixelsRef
     channels: tuple[int, ...]
     levels: tuple[Levels, ...]
 
@@ -195,8 +195,8 @@ class SketchedImages:
         self._pixels: dict[tuple[int, Box], npt.NDArray[np.float32]] = {}
         self._held_out: dict[int, list[_Hidden]] = {}
 
-    def _open(self, path: str, plane: PlaneRef) -> SketchFile:
-        return open_sketch_file(path, shape=plane.shape, reading=self.reading.sketch)
+    def _open(self, path: str, plane: PixelsRef) -> SketchFile:
+        return open_sketch_file(path, shape=plane.section, reading=self.reading.sketch)
 
     def _checked(self, sketch: Sketch) -> Sketch:
         """Of several sketches one may lack boundaries, as long as they have some together."""
@@ -204,7 +204,7 @@ class SketchedImages:
             sketch.check(self.reading.on_conflict)
         return sketch
 
-    def _ready(self, plane: PlaneRef, runner: Runner) -> _Opened:
+    def _ready(self, plane: PixelsRef, runner: Runner) -> _Opened:
         wanted = self.reading.channels if self.reading.channels is not None else tuple(range(len(plane.channels)))
         channels = choose_channels(plane, wanted)
         y, x = block_shape(plane.shape, plane.chunks, runner.execution.block)

@@ -29,7 +29,7 @@ from sketchscale.engine.base import Event, Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.intensity import channel_ranges, normalize
-from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.io.store import absolute_address
 from sketchscale.networks.checkpoint import is_shipped
 from sketchscale.options import NextOptions
@@ -105,7 +105,7 @@ class Source:
     """An image as the network reads it, and the network."""
 
     image: str
-    plane: PlaneRef | VolumeRef
+    plane: PixelsRef
     channels: tuple[int, ...]
     ranges: tuple[tuple[float, float], ...]
     model: str
@@ -201,14 +201,13 @@ class _Grid:
     free: tuple[Box, ...]
 
 
-def _grid(plane: PlaneRef | VolumeRef, sketch: str | None, options: NextOptions) -> _Grid:
+def _grid(plane: PixelsRef, sketch: str | None, options: NextOptions) -> _Grid:
     reading = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
     sides = [min(options.size, n) for n in plane.shape]
     tiles = (tile.write for tile in tile_cover(plane.shape, sides))
     boxes = [box for box in tiles if all(2 * n >= side for n, side in zip(box.shape, sides, strict=True))]
-    y, x = plane.shape[-2:]
     drawn = (
-        set(_drawn(open_sketch_file(sketch, shape=(y, x), reading=reading).sketch, boxes))
+        set(_drawn(open_sketch_file(sketch, shape=plane.section, reading=reading).sketch, boxes))
         if sketch is not None
         else set()
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sketchscale.errors import InputError
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.planes import PlaneRef, VolumeRef
+from sketchscale.io.planes import PixelsRef
 from sketchscale.objects import patches as under_test
 from sketchscale.objects.patches import cut_patches, estimate_side, object_windows, read_patches
 from tests.oracles.patches import padded_patches
@@ -55,7 +55,7 @@ def stored(values, chunks):
 def image_of(image, chunk):
     """An image (c, [z,] y, x) in memory, as a plane or a volume."""
     n = image.ndim - 1
-    return (VolumeRef if n == 3 else PlaneRef)(
+    return PixelsRef(
         array=stored(image, (1, *(chunk,) * n)),
         axes="czyx" if n == 3 else "cyx",
         index=(),

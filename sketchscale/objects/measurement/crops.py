@@ -25,7 +25,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box
 from sketchscale.io.parts import get_arrays, put_arrays
-from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.objects.measurement.features import CROP_PARTS, MeasureConfig
 from sketchscale.objects.measurement.hulls import hull_and_feret
 from sketchscale.objects.measurement.places import Places
@@ -62,7 +62,7 @@ class CropTask:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CropJob:
     labels: LabelSource
-    image: PlaneRef | VolumeRef | None
+    image: PixelsRef | None
     config: MeasureConfig
     ranges: tuple[tuple[float, float], ...]
     block: tuple[int, ...]
@@ -72,7 +72,7 @@ class _CropJob:
 
 def plan_crops(
     labels: LabelSource,
-    image: PlaneRef | VolumeRef | None,
+    image: PixelsRef | None,
     config: MeasureConfig,
     places: Places,
     *,

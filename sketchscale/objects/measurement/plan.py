@@ -20,7 +20,7 @@ from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.parts import get_arrays, put_arrays
-from sketchscale.io.planes import PlaneRef, VolumeRef, read_plane
+from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.objects.measurement.blocks import partial_objects
 from sketchscale.objects.measurement.features import MeasureConfig
 from sketchscale.objects.measurement.partials import AXES, Partial, is_exact
@@ -41,7 +41,7 @@ __all__ = [
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _MeasureJob:
     labels: LabelSource
-    image: PlaneRef | VolumeRef | None
+    image: PixelsRef | None
     store: str
     prefix: str
     config: MeasureConfig
@@ -49,7 +49,7 @@ class _MeasureJob:
 
 def measure_config(
     labels: LabelSource,
-    image: PlaneRef | VolumeRef | None,
+    image: PixelsRef | None,
     *,
     ranges: Sequence[tuple[float, float]] = (),
     tile_stride: tuple[int, ...] | None = None,
@@ -89,7 +89,7 @@ def measure_config(
 
 def plan_measure(
     labels: LabelSource,
-    image: PlaneRef | VolumeRef | None,
+    image: PixelsRef | None,
     config: MeasureConfig,
     *,
     store: str,
@@ -150,12 +150,12 @@ def channel_count(plan: Plan[Tile]) -> int:
     return len(measure_config_of(plan).channels)
 
 
-def needs_ranges(plane: PlaneRef | VolumeRef) -> bool:
+def needs_ranges(plane: PixelsRef) -> bool:
     """Whether measuring this image needs `plan_ranges` first: floats and 64-bit integers."""
     return not is_exact(plane.dtype)
 
 
-def plan_ranges(plane: PlaneRef | VolumeRef, block: tuple[int, ...]) -> Plan[Tile]:
+def plan_ranges(plane: PixelsRef, block: tuple[int, ...]) -> Plan[Tile]:
     """Lowest and highest value of each channel; the tasks return them, see `collect_ranges`."""
     depth = np.dtype(plane.dtype).itemsize * len(plane.channels)
     return Plan(
@@ -167,7 +167,7 @@ def plan_ranges(plane: PlaneRef | VolumeRef, block: tuple[int, ...]) -> Plan[Til
     )
 
 
-def _range_of_block(tile: Tile, plane: PlaneRef | VolumeRef) -> Json:
+def _range_of_block(tile: Tile, plane: PixelsRef) -> Json:
     image = read_plane(plane, tile.write)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         bad = int(np.count_nonzero(~np.isfinite(image)))

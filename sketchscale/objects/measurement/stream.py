@@ -22,7 +22,7 @@ import pyarrow
 
 from sketchscale.engine.base import Plan
 from sketchscale.geometry import Tile
-from sketchscale.io.planes import PlaneRef, VolumeRef
+from sketchscale.io.planes import PixelsRef
 from sketchscale.io.table import batches_of
 from sketchscale.objects.measurement.crops import CropTask, deal_crops, plan_crops, read_crops
 from sketchscale.objects.measurement.features import MeasureConfig, feature_table
@@ -41,7 +41,7 @@ ROWS = 1 << 16
 
 def measure_objects(
     labels: LabelSource,
-    plane: PlaneRef | VolumeRef | None,
+    plane: PixelsRef | None,
     config: MeasureConfig,
     run: Callable[[Plan[Any]], object],
     *,

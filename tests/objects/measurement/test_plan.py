@@ -16,7 +16,6 @@ from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.planes import PlaneRef, VolumeRef
 from sketchscale.metrics import score_labels, score_overlaps
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
 from sketchscale.objects.measurement.stream import collect_features
@@ -36,8 +35,7 @@ def stored(values, chunks):
 
 def plane_of(image, chunks, unit="micrometer", spacing=None):
     """An image (c, y, x) or (c, z, y, x) in memory, as a plane or a volume."""
-    of = PlaneRef if image.ndim == 3 else VolumeRef
-    return of(
+    return PixelsRef(
         array=stored(image, (1, *chunks)),
         axes="c" + "zyx"[1 - image.ndim :],
         index=(),
