@@ -16,6 +16,7 @@ from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
+from sketchscale.io.planes import PixelsRef
 from sketchscale.metrics import score_labels, score_overlaps
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
 from sketchscale.objects.measurement.stream import collect_features
