@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from sketchscale.errors import InputError
 from sketchscale.options.groups import Channels, Components, Labels, Precision, SketchReadingOptions
-from sketchscale.rule import OBJECTS, FlowRule, ModelRule, Refinement
+from sketchscale.rule import FlowRule, ModelRule, Refinement, objects
 from sketchscale.settings import check, option, unset
 
 __all__ = ["EvaluateOptions", "NextOptions", "SegmentOptions", "VolumeOptions"]
 
-_NETWORK = "Network"
+_network = partial(option, panel="Network")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,20 +26,16 @@ class SegmentOptions(Labels, Channels, FlowRule[None], Refinement, Precision):
     """
 
     model: str = option("nuclei-fluo", "A shipped model, or a model folder.")
-    tile: int | None = option(None, "Side of a network tile.", unit="px", at_least=16, panel=_NETWORK)
-    overlap: int | None = option(None, "What neighbouring tiles share.", unit="px", at_least=0, panel=_NETWORK)
-    diameter: float | None = option(
-        None, "Of this image's objects: the network sees them at its own size.", unit="px", above=0, panel=_NETWORK
+    tile: int | None = _network(None, "Side of a network tile.", unit="px", at_least=16)
+    overlap: int | None = _network(None, "What neighbouring tiles share.", unit="px", at_least=0)
+    diameter: float | None = _network(
+        None, "Of this image's objects: the network sees them at its own size.", unit="px", above=0
     )
-    rescale: float | None = option(
-        None, "That scale itself, network px per image px; excludes --diameter.", above=0, panel=_NETWORK
+    rescale: float | None = _network(None, "That scale itself, network px per image px; excludes --diameter.", above=0)
+    flips: Literal[1, 4, 8] = _network(
+        1, "Mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower."
     )
-    flips: Literal[1, 4, 8] = option(
-        1,
-        "Mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower.",
-        panel=_NETWORK,
-    )
-    batch: int | None = option(None, "Tiles that the network sees at once.", at_least=1, panel=_NETWORK)
+    batch: int | None = _network(None, "Tiles that the network sees at once.", at_least=1)
     t: int | None = option(None, "Time point, where there are several.", at_least=0)
     z: int | None = option(None, "Section, where there are several.", at_least=0)
     shard: int | None = option(
@@ -54,12 +51,11 @@ class VolumeOptions(SegmentOptions):
     """From a whole volume to label volumes; what the others mean in three dimensions is in workflow.volume."""
 
     anisotropy: float | None = option(None, "Spacing z / spacing y of a volume, if the file does not say.", above=0)
-    crowd: int | None = option(
+    crowd: int | None = objects(
         None,
         "Trajectories that end in a voxel of a volume before it is linked with others; fewer for larger objects.",
         at_least=1,
         at_most=60_000,
-        panel=OBJECTS,
     )
 
 
