@@ -7,14 +7,14 @@ A model has a value for each field of `ModelRule`. In a user's options each may 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Literal, TypeVar
 
 from sketchscale.settings import Options, option
 
 __all__ = ["Crowds", "FlowRule", "JoiningRule", "ModelRule", "Refinement"]
 
-OBJECTS = "Objects"
-"""Heading in `--help`."""
+objects = partial(option, panel="Objects")
 
 Unset = TypeVar("Unset", bound=None)
 """None where a field may be left to the model, Never where every field has a value."""
@@ -26,40 +26,32 @@ class JoiningRule(Options, Generic[Unset]):
 
     __slots__ = ()
 
-    link_radius: int | Unset = option(
+    link_radius: int | Unset = objects(
         2,
         "End points at most this far apart, along an axis, belong to one object: too large joins neighbours, too small "
         "splits objects under noisy flow; 1 parts small objects that touch, where the flow is clean.",
         unit="px",
         at_least=1,
         at_most=64,
-        panel=OBJECTS,
     )
-    saddle: float | Unset = option(
+    saddle: float | Unset = objects(
         0.75,
         "Two pieces that touch are one object when the distance on their border climbs above this share of the lower "
         "of their peaks, and their flow agrees there: 0.75 joins a long object cut across, 0.5 begins to join nuclei, "
         "1 joins nothing.",
         at_least=0,
         at_most=1,
-        panel=OBJECTS,
     )
-    join_share: float | None = option(
+    join_share: float | None = objects(
         None,
         "Two pieces that touch are also one object when more than this share of the pixels on their border end "
         "together: 0.3 joins again the long cells that noise splits, but also small objects that touch; 1 joins "
         "nothing.",
         at_least=0,
         at_most=1,
-        panel=OBJECTS,
     )
-    join_radius: int | Unset = option(
-        5,
-        "What ends together means for --join-share, in a straight line.",
-        unit="px",
-        at_least=0,
-        at_most=64,
-        panel=OBJECTS,
+    join_radius: int | Unset = objects(
+        5, "What ends together means for --join-share, in a straight line.", unit="px", at_least=0, at_most=64
     )
 
 
@@ -69,15 +61,14 @@ class ModelRule(JoiningRule[Unset]):
 
     __slots__ = ()
 
-    threshold: float | Unset = option(
+    threshold: float | Unset = objects(
         -2.0,
         "Foreground is where the distance is above this; of a model that gives h/v maps, where a probability is at "
         "least this. 0 is a value.",
         unit="px",
-        panel=OBJECTS,
     )
-    min_size: int | Unset = option(
-        20, "Objects of fewer pixels, over the whole image, become background.", unit="px", at_least=0, panel=OBJECTS
+    min_size: int | Unset = objects(
+        20, "Objects of fewer pixels, over the whole image, become background.", unit="px", at_least=0
     )
 
 
@@ -87,21 +78,14 @@ class Walk(Options):
 
     __slots__ = ()
 
-    max_size: int | None = option(
-        None, "Objects of more pixels become background.", unit="px", at_least=1, panel=OBJECTS
-    )
-    method: Literal["suppressed", "euler"] = option(
+    max_size: int | None = objects(None, "Objects of more pixels become background.", unit="px", at_least=1)
+    method: Literal["suppressed", "euler"] = objects(
         "suppressed",
         "Step lengths of the walk along the flow: suppressed, or euler as the papers write it, which reads 400 px "
         "around each block.",
-        panel=OBJECTS,
     )
-    steps: int = option(
-        200,
-        "Of the walk: more let suppressed pixels go further, but only as the logarithm.",
-        at_least=1,
-        at_most=1000,
-        panel=OBJECTS,
+    steps: int = objects(
+        200, "Of the walk: more let suppressed pixels go further, but only as the logarithm.", at_least=1, at_most=1000
     )
 
 
@@ -111,13 +95,12 @@ class Crowds(Options, Generic[Unset]):
 
     __slots__ = ()
 
-    crowd: int | Unset = option(
+    crowd: int | Unset = objects(
         1,
         "End points of a volume where at least so many trajectories end are linked, others climb to one of them: fewer "
         "for larger objects; 1 links all, as in planes.",
         at_least=1,
         at_most=60_000,
-        panel=OBJECTS,
     )
 
 
@@ -134,16 +117,12 @@ class Refinement(Options):
 
     __slots__ = ()
 
-    fill_holes: float | None = option(
-        None,
-        "Fill holes of at most this share of the object's area, as 0.03; 0 fills none.",
-        at_least=0,
-        panel=OBJECTS,
+    fill_holes: float | None = objects(
+        None, "Fill holes of at most this share of the object's area, as 0.03; 0 fills none.", at_least=0
     )
-    flow_error: float | None = option(
+    flow_error: float | None = objects(
         None,
         "Remove objects whose flow differs by more from that of their own shape, as 0.6: 0.6 to "
         "1 takes false ones away and hardly a true one, 0 drops what is not perfect, 4 keeps all.",
         at_least=0,
-        panel=OBJECTS,
     )

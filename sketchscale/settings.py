@@ -34,7 +34,8 @@ class Option:
         help: one sentence that says what the value changes; ends with a full stop.
         at_least, above, at_most, below: range of a number, or of each number of several.
         panel: heading in `--help`.
-        flag: such as "--min-size"; "" makes it of the field's name; None: only for Python and study files.
+        flag: such as "--min-size"; "" makes it of the field's name, without _s or _gb; None: only for Python and study
+            files.
         argument: the metavar of what is no flag, but given by its place.
         commas: several values may be given at once, separated by commas.
         only: of a field that is a record: those of its fields that mean something here.
@@ -77,7 +78,8 @@ class Option:
 
     def called(self, field: str) -> str:
         """The flag of a field of this name; the name itself where it has none."""
-        return self.flag or (field if self.flag is None or self.argument else f"--{field.replace('_', '-')}")
+        bare = field.removesuffix("_s").removesuffix("_gb").replace("_", "-")
+        return self.flag or (field if self.flag is None or self.argument else f"--{bare}")
 
     def holds(self, value: float) -> bool:
         """Whether a number lies in the range; NaN and infinity never do."""

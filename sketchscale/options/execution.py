@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sketchscale.errors import InputError
 from sketchscale.io.storage_settings import check_endpoint
-from sketchscale.options.groups import RUNNING
-from sketchscale.settings import Options, check, option
+from sketchscale.options.groups import running
+from sketchscale.settings import Options, check
 
 __all__ = ["Execution"]
 
@@ -16,49 +16,33 @@ __all__ = ["Execution"]
 class Execution(Options):
     """How work is run; no field here changes a result."""
 
-    engine: str = option("threads", "serial, threads, processes, dask or ray.", panel=RUNNING)
-    workers: int | None = option(
-        None, "Tasks at once; the usable cores, or what the cluster has, when not given.", at_least=1, panel=RUNNING
+    engine: str = running("threads", "serial, threads, processes, dask or ray.")
+    workers: int | None = running(
+        None, "Tasks at once; the usable cores, or what the cluster has, when not given.", at_least=1
     )
-    address: str | None = option(None, "Of a Dask scheduler or a Ray cluster; else one is started here.", panel=RUNNING)
-    gpus_per_worker: float | None = option(
-        None, "Of each worker that runs a network on cuda; 0.25 puts four on one GPU.", above=0, panel=RUNNING
+    address: str | None = running(None, "Of a Dask scheduler or a Ray cluster; else one is started here.")
+    gpus_per_worker: float | None = running(
+        None, "Of each worker that runs a network on cuda; 0.25 puts four on one GPU.", above=0
     )
-    block: int = option(
-        2048, "Side of a block, cut to whole write units; no effect on results.", unit="px", at_least=1, panel=RUNNING
+    block: int = running(
+        2048, "Side of a block, cut to whole write units; no effect on results.", unit="px", at_least=1
     )
-    memory_gb: float | None = option(
-        None, "Refuse a plan that needs more, before it starts.", unit="GB", above=0, flag="--memory", panel=RUNNING
+    memory_gb: float | None = running(None, "Refuse a plan that needs more, before it starts.", unit="GB", above=0)
+    scratch: str | None = running(
+        None, "Folder or address for arrays between stages, that all workers see; else beside the output."
     )
-    scratch: str | None = option(
-        None,
-        "Folder or address for arrays between stages, that all workers see; else beside the output.",
-        panel=RUNNING,
+    attempts: int = running(3, "How often a task may run whose worker dies or whose storage fails.", at_least=1)
+    deadline_s: float | None = running(
+        None, "Of one attempt of a task; else as long as its worker lives.", unit="s", above=0
     )
-    attempts: int = option(
-        3, "How often a task may run whose worker dies or whose storage fails.", at_least=1, panel=RUNNING
+    wait_s: float = running(
+        60.0, "How long a store or a cluster may fail to answer before the run gives up.", unit="s", above=0
     )
-    deadline_s: float | None = option(
-        None,
-        "Of one attempt of a task; else as long as its worker lives.",
-        unit="s",
-        above=0,
-        flag="--deadline",
-        panel=RUNNING,
+    endpoint: str | None = running(
+        None, "Of S3-compatible storage: http(s)://host:port; AWS_ENDPOINT_URL_S3 when not given."
     )
-    wait_s: float = option(
-        60.0,
-        "How long a store or a cluster may fail to answer before the run gives up.",
-        unit="s",
-        above=0,
-        flag="--wait",
-        panel=RUNNING,
-    )
-    endpoint: str | None = option(
-        None, "Of S3-compatible storage: http(s)://host:port; AWS_ENDPOINT_URL_S3 when not given.", panel=RUNNING
-    )
-    resume: bool = option(False, "Go on with what an interrupted run finished.", panel=RUNNING)
-    overwrite: bool = option(False, "Remove what is there first.", panel=RUNNING)
+    resume: bool = running(False, "Go on with what an interrupted run finished.")
+    overwrite: bool = running(False, "Remove what is there first.")
 
     def __post_init__(self) -> None:
         check(self)

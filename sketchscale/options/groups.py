@@ -6,6 +6,7 @@ In `--help` a record's own fields come first, then those of its groups in their 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from sketchscale.settings import Options, option
@@ -20,10 +21,12 @@ __all__ = [
     "Pointed",
     "Precision",
     "SketchReadingOptions",
+    "running",
 ]
 
 RUNNING = "Running"
-"""Heading of what does not change results, or hardly."""
+"""Heading of what does not change results, or hardly; the last one in `--help`."""
+running = partial(option, panel=RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class Channels(Options):
 class Device(Options):
     __slots__ = ()
 
-    device: str = option("cpu", "Where networks run: cpu, cuda or mps.", panel=RUNNING)
+    device: str = running("cpu", "Where networks run: cpu, cuda or mps.")
 
 
 _PRECISION = "Of networks; auto is the faster one, by measurement; a resumed run keeps its own."
@@ -65,7 +68,7 @@ _PRECISION = "Of networks; auto is the faster one, by measurement; a resumed run
 class Precision(Device):
     __slots__ = ()
 
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", _PRECISION, panel=RUNNING)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = running("auto", _PRECISION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class NetworkPrecision(Device):
 
     __slots__ = ()
 
-    precision: Literal["auto", "float32", "bfloat16"] = option("auto", _PRECISION, panel=RUNNING)
+    precision: Literal["auto", "float32", "bfloat16"] = running("auto", _PRECISION)
 
 
 @dataclass(frozen=True, kw_only=True)

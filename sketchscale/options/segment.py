@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from sketchscale.errors import InputError
@@ -12,7 +13,7 @@ from sketchscale.settings import check, option, unset
 
 __all__ = ["EvaluateOptions", "NextOptions", "SegmentOptions"]
 
-_NETWORK = "Network"
+_network = partial(option, panel="Network")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,20 +27,16 @@ class SegmentOptions(Labels, Channels, FlowRule[None], Refinement, Precision):
     """
 
     model: str = option("nuclei-fluo", "A shipped model, or a model folder.")
-    tile: int | None = option(None, "Side of a network tile.", unit="px", at_least=16, panel=_NETWORK)
-    overlap: int | None = option(None, "What neighbouring tiles share.", unit="px", at_least=0, panel=_NETWORK)
-    diameter: float | None = option(
-        None, "Of this image's objects: the network sees them at its own size.", unit="px", above=0, panel=_NETWORK
+    tile: int | None = _network(None, "Side of a network tile.", unit="px", at_least=16)
+    overlap: int | None = _network(None, "What neighbouring tiles share.", unit="px", at_least=0)
+    diameter: float | None = _network(
+        None, "Of this image's objects: the network sees them at its own size.", unit="px", above=0
     )
-    rescale: float | None = option(
-        None, "That scale itself, network px per image px; excludes --diameter.", above=0, panel=_NETWORK
+    rescale: float | None = _network(None, "That scale itself, network px per image px; excludes --diameter.", above=0)
+    flips: Literal[1, 4, 8] = _network(
+        1, "Mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower."
     )
-    flips: Literal[1, 4, 8] = option(
-        1,
-        "Mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower.",
-        panel=_NETWORK,
-    )
-    batch: int | None = option(None, "Tiles that the network sees at once.", at_least=1, panel=_NETWORK)
+    batch: int | None = _network(None, "Tiles that the network sees at once.", at_least=1)
     t: int | None = option(None, "Time point, where there are several.", at_least=0)
     z: int | None = option(None, "Section, where there are several.", at_least=0)
     volume: bool = option(False, "Outline whole volumes: every section at once, labels in 3-D, sizes in voxels.")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from sketchscale.errors import InputError
-from sketchscale.options.groups import RUNNING, Channels, Labels, NetworkPrecision, Pointed, SketchReadingOptions
+from sketchscale.options.groups import Channels, Labels, NetworkPrecision, Pointed, SketchReadingOptions, running
 from sketchscale.settings import Options, check, option
 
 __all__ = ["GenerateOptions", "OutlineOptions", "ScoreOptions", "SynthesisOptions"]
 
-_OBJECTS, _HOW = "What objects look like", "How it learns"
+_objects = partial(option, panel="What objects look like")
+_how = partial(option, panel="How it learns")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +28,21 @@ class SynthesisOptions(Pointed, Channels, NetworkPrecision):
     """From images with centre points to a synthesis; see synthesis.gan for what each does."""
 
     out: str = option(help="Folder of the synthesis.")
-    diameter: float = option(help="Of an object that stands alone.", unit="px", at_least=2, panel=_OBJECTS)
-    spread: float = option(0.45, "Of areas: standard deviation over mean.", panel=_OBJECTS)
-    crowding: float = option(1.0, "How much smaller crowded objects are.", panel=_OBJECTS)
-    size: Literal["small", "paper"] = option("small", "small (laptop), or paper: as published (GPU).", panel=_HOW)
-    steps: int | None = option(None, "3000, or 300000 with --size paper.", at_least=1, panel=_HOW)
-    batch: int | None = option(None, "Crops a step: 4, or 8.", at_least=1, panel=_HOW)
-    crop: int | None = option(None, "Side of a crop: 128, or 256.", unit="px", at_least=64, panel=_HOW)
-    width: int | None = option(None, "Of the generator: 8, or 32.", at_least=1, panel=_HOW)
-    noise: int = option(1, "Numbers drawn for each image.", at_least=1, panel=_HOW)
-    given: float = option(0.5, "Share of layouts on given points; others on drawn.", panel=_HOW)
-    rate: float = option(2e-4, "Learning rate.", above=0, panel=_HOW)
-    seed: int = option(0, "Of weights, crops and layouts.", at_least=0, panel=_HOW)
-    threads: int | None = option(None, "Of torch on the CPU.", at_least=1, panel=RUNNING)
-    sheet_every: int = option(250, "Steps between sample sheets, 0: none.", at_least=0, panel=RUNNING)
-    save_every_s: float = option(
-        60.0, "Between saved states.", unit="s", at_least=0, flag="--save-every", panel=RUNNING
-    )
+    diameter: float = _objects(help="Of an object that stands alone.", unit="px", at_least=2)
+    spread: float = _objects(0.45, "Of areas: standard deviation over mean.")
+    crowding: float = _objects(1.0, "How much smaller crowded objects are.")
+    size: Literal["small", "paper"] = _how("small", "small (laptop), or paper: as published (GPU).")
+    steps: int | None = _how(None, "3000, or 300000 with --size paper.", at_least=1)
+    batch: int | None = _how(None, "Crops a step: 4, or 8.", at_least=1)
+    crop: int | None = _how(None, "Side of a crop: 128, or 256.", unit="px", at_least=64)
+    width: int | None = _how(None, "Of the generator: 8, or 32.", at_least=1)
+    noise: int = _how(1, "Numbers drawn for each image.", at_least=1)
+    given: float = _how(0.5, "Share of layouts on given points; others on drawn.")
+    rate: float = _how(2e-4, "Learning rate.", above=0)
+    seed: int = _how(0, "Of weights, crops and layouts.", at_least=0)
+    threads: int | None = running(None, "Of torch on the CPU.", at_least=1)
+    sheet_every: int = running(250, "Steps between sample sheets, 0: none.", at_least=0)
+    save_every_s: float = running(60.0, "Between saved states.", unit="s", at_least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

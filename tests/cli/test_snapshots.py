@@ -1,7 +1,7 @@
 """What `--help` of every command says, and the schema of a study file, as text that a review sees change.
 
-`python -m tests.cli.test_snapshots` writes the snapshots again. Layout is that of the version of typer that
-deploy/constraints.txt names; with another one this test is skipped.
+`python -m tests.cli.test_snapshots` writes the snapshots again. Their layout is that of the versions of typer, rich and
+pydantic that deploy/constraints.txt names; with others this test is skipped.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ def texts() -> dict[str, str]:
 
 
 def test_help_and_schema_are_as_kept() -> None:
-    pinned = re.search(r"^typer==(\S+)", (ROOT / "deploy" / "constraints.txt").read_text("utf-8"), re.MULTILINE)
-    assert pinned is not None
-    if importlib.metadata.version("typer") != pinned[1]:
-        pytest.skip(f"the snapshots have the layout of typer {pinned[1]}")
+    constraints = (ROOT / "deploy" / "constraints.txt").read_text("utf-8")
+    pinned = re.findall(r"^(typer|rich|pydantic)==(\S+)", constraints, re.MULTILINE)
+    assert len(pinned) == 3
+    if other := [f"{name} {version}" for name, version in pinned if importlib.metadata.version(name) != version]:
+        pytest.skip(f"the snapshots have the layout of {', '.join(other)}")
     kept = {path.stem: path.read_text("utf-8") for path in FOLDER.glob("*.txt")}
     assert texts() == kept, "if this was meant: python -m tests.cli.test_snapshots"
 
