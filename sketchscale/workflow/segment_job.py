@@ -211,7 +211,7 @@ def integration_config(model: Model, options: SegmentOptions) -> Rule:
     """
     if model.target.rule == "flow":
         return flow_rule(model, options, "segment")
-    _refuse_options_of_flow(options)
+    _refuse_options_of_flow(options, model.target.gives)
     scale = scale_of(model, options)
     return watershed_for(
         model.config.diameter / scale,
@@ -224,7 +224,7 @@ def integration_config(model: Model, options: SegmentOptions) -> Rule:
 _OF_FLOW = ("flow_error", "method", "steps", "link_radius", "saddle", "join_share", "join_radius")
 
 
-def _refuse_options_of_flow(options: SegmentOptions) -> None:
+def _refuse_options_of_flow(options: SegmentOptions, gives: str) -> None:
     """Refuse what says how flow is followed, rather than ignore it.
 
     Raises:
@@ -235,7 +235,7 @@ def _refuse_options_of_flow(options: SegmentOptions) -> None:
         if value != SegmentOptions.__dataclass_fields__[name].default:
             option = f"--{name.replace('_', '-')}"
             raise InputError.of(
-                found=f"{option} {value} with model {options.model}, which gives no flow",
+                found=f"{option} {value} with model {options.model}, which gives {gives}",
                 expected="a model that gives flow",
                 fix=f"leave out {option}",
             )
