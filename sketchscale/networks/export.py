@@ -64,7 +64,7 @@ def _refuse_without_counterpart(config: NetworkConfig, target: str, kind: str) -
     if target != "flow" or config.name != "unet":
         raise InputError.of(
             found=f"a {config.name} of the target {target}",
-            expected="a unet of flow and distance",
+            expected="flow and distance of a unet",
             fix="choose another model",
         )
     if config.outputs <= config.dim:

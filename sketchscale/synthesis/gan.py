@@ -15,7 +15,7 @@ Source: "Points to synthetic microscopy" (weights of the terms as released: 5 fo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,13 +30,10 @@ from sketchscale.synthesis.losses import critic_loss, fooling_loss, map_loss, ma
 from sketchscale.synthesis.networks import MAPS, Critic, Generator, GeneratorConfig, settle_norms
 from sketchscale.synthesis.scenes import SceneBatch
 from sketchscale.training.distributed import World
-from sketchscale.training.learner import join_batch_norm
+from sketchscale.training.frame import NotANumberError
+from sketchscale.training.learner import join_batch_norm, optimizer_tensors, part, take_optimizer
 
-__all__ = ["PAPER_SIZE", "Gan", "GanConfig", "NotFiniteError"]
-
-
-class NotFiniteError(ArithmeticError):
-    """A loss is NaN or infinite; no weight was changed by the step."""
+__all__ = ["PAPER_SIZE", "Gan", "GanConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +156,7 @@ class Gan:
         """One step of makers and judges; returns the terms of the loss, as they were before it.
 
         Raises:
-            NotFiniteError: no weight was changed.
+            NotANumberError: no weight was changed.
         """
         buffers = [b.clone() for b in self.nets.buffers()]
         try:
@@ -172,7 +169,7 @@ class Gan:
             self._backward(self.judges, judged, terms)
             for p, grad in zip((p for group in self.makers.param_groups for p in group["params"]), keep, strict=True):
                 p.grad = grad
-        except NotFiniteError:
+        except NotANumberError:
             for buffer, before in zip(self.nets.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             raise
@@ -223,7 +220,7 @@ class Gan:
         sizes = torch.stack([shared, *torch._foreach_norm(grads)])
         if not bool(torch.isfinite(sizes).all()):
             told = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in terms.items())
-            raise NotFiniteError(f"loss {float(shared):.3g} ({told})")
+            raise NotANumberError(f"loss {float(shared):.3g} ({told})")
 
     def _update_means(self, step: int) -> None:
         keep = min(self.config.ema, (step + 1) / (step + 10))
@@ -247,26 +244,11 @@ class Gan:
         """All that is carried from step to step, by name."""
         found = {f"nets.{k}": v for k, v in self.nets.state_dict().items()}
         found |= {f"means.{k}": v for k, v in self.means.state_dict().items()}
-        for name, optimizer in self._optimizers():
-            for i, state in optimizer.state_dict()["state"].items():
-                found |= {f"{name}.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-        return found
+        return found | optimizer_tensors("makers", self.makers) | optimizer_tensors("judges", self.judges)
 
     def take(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """What `tensors` returned, back."""
-        parts: dict[str, dict[str, torch.Tensor]] = {}
-        for key, value in tensors.items():
-            part, _, name = key.partition(".")
-            parts.setdefault(part, {})[name] = value
-        self.nets.load_state_dict(parts["nets"])
-        self.means.load_state_dict(parts["means"])
-        for name, optimizer in self._optimizers():
-            state: dict[int, dict[str, torch.Tensor]] = {}
-            for key, value in parts.get(name, {}).items():
-                index, _, entry = key.partition(".")
-                state.setdefault(int(index), {})[entry] = value
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-    def _optimizers(self) -> Iterator[tuple[str, torch.optim.Adam]]:
-        yield "makers", self.makers
-        yield "judges", self.judges
+        self.nets.load_state_dict(part(tensors, "nets"))
+        self.means.load_state_dict(part(tensors, "means"))
+        take_optimizer("makers", self.makers, tensors)
+        take_optimizer("judges", self.judges, tensors)

@@ -25,19 +25,12 @@ from sketchscale.networks.precision import autocast
 from sketchscale.training.batch_norm import share_batch_norm
 from sketchscale.training.config import OPTIMIZERS, TrainingConfig
 from sketchscale.training.distributed import World
+from sketchscale.training.frame import NotANumberError
 from sketchscale.training.prefetch import Batch
 
-__all__ = ["Learner", "NotANumberError", "join_batch_norm"]
+__all__ = ["Learner", "join_batch_norm", "optimizer_tensors", "part", "take_optimizer"]
 
 Weights = dict[str, torch.Tensor]
-
-
-class NotANumberError(ArithmeticError):
-    """The loss, or the size of its gradient, is NaN or infinite; nothing was changed by the step."""
-
-    def __init__(self, loss: float, gradient: float) -> None:
-        super().__init__(f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {gradient}")
-        self.loss, self.gradient = loss, gradient
 
 
 class Learner:
@@ -86,7 +79,9 @@ class Learner:
         value, norm = self._clip(loss.detach().float())
         if not math.isfinite(value) or (not math.isfinite(norm) and not self.scaler.is_enabled()):
             _copy(self._buffers, self._before)
-            raise NotANumberError(value, norm)
+            raise NotANumberError(
+                f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {norm}"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.step(self.optimizer)
@@ -119,9 +114,7 @@ class Learner:
         """All that is carried from step to step and is not a number, by name."""
         tensors = {f"network.{k}": v for k, v in self._live.items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-        return tensors
+        return tensors | optimizer_tensors("optimizer", self.optimizer)
 
     def take(self, tensors: Mapping[str, torch.Tensor], scaler: Mapping[str, Any]) -> None:
         """What `tensors` returned, and `scaler.state_dict()`, back."""
@@ -129,20 +122,9 @@ class Learner:
         with torch.no_grad():
             for name, value in part(tensors, "average").items():
                 self.average[name].copy_(value)
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in part(tensors, "optimizer").items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = self._laid_out(value, int(index))
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        take_optimizer("optimizer", self.optimizer, tensors)
         if self.scaler.is_enabled() and scaler:
             self.scaler.load_state_dict(dict(scaler))
-
-    def _laid_out(self, value: torch.Tensor, index: int) -> torch.Tensor:
-        """In memory as the parameter it belongs to: fused optimisers walk both as one block."""
-        parameter = self._parameters[index]
-        if value.shape != parameter.shape:
-            return value
-        return torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
 
 
 def _copy(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
@@ -158,6 +140,25 @@ def part(tensors: Mapping[str, torch.Tensor], name: str) -> Weights:
     ['a.b']
     """
     return {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
+
+
+def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> Weights:
+    """The state of an optimiser, below a name."""
+    states = optimizer.state_dict()["state"].items()
+    return {f"{name}.{i}.{k}": torch.as_tensor(v) for i, state in states for k, v in state.items()}
+
+
+def take_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """What `optimizer_tensors` returned, back; in memory as the parameters, as fused optimisers walk both as one."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in part(tensors, name).items():
+        index, _, entry = key.partition(".")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
+        state.setdefault(int(index), {})[entry] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def join_batch_norm(network: nn.Module, device: torch.device, world: World) -> nn.Module:

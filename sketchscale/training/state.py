@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import IO, Any
 
 import numpy as np
@@ -27,17 +27,15 @@ from sketchscale.errors import InputError, MissingDataError, ResumeError
 from sketchscale.io.blobs import delete_blob, get_blob, put_blob
 from sketchscale.io.differences import differences
 from sketchscale.io.store import is_local, join_address, local_path
-from sketchscale.losses import BatchTargets
-from sketchscale.training.config import Step, TrainingConfig
-from sketchscale.training.prefetch import Batch
+from sketchscale.training.config import Step
 
 __all__ = [
     "BAD_BATCH",
+    "STATE",
+    "STOP",
     "Log",
     "StopFile",
-    "check_identity",
     "check_same",
-    "identity",
     "read_state",
     "write_bad_batch",
     "write_state",
@@ -45,19 +43,6 @@ __all__ = [
 
 STATE, LOG, BAD_BATCH, STOP = "state.safetensors", "log.jsonl", "bad_batch.npz", "stop"
 _START_AGAIN = "expected: the state of an interrupted training; to fix: start again with --overwrite"
-_FREE = (
-    "minutes",
-    "save_every_s",
-    "device",
-    "threads",
-    "workers",
-    "compile",
-    "refresh_every_s",
-    "preview_every",
-    "keep_bytes",
-)
-"""What may differ when training goes on: it changes no result, or only the last digits."""
-_FREE_AFTER_FAILURE = ("rate", "clip", "precision")
 
 
 def write_state(folder: str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
@@ -187,42 +172,13 @@ def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[list[floa
     return [[round(float(g[:, 0].mean()), 1), float(f"{g[:, 1].mean():.5g}")] for g in groups]
 
 
-def write_bad_batch(folder: str, batch: Batch, **about: float) -> str:
-    """The batch as arrays (`image`, the targets by name, and what `about` says); returns its address."""
-    image, targets = batch
-    values = {f.name: getattr(targets, f.name) for f in fields(BatchTargets)}
-    arrays: dict[str, Any] = {k: v.detach().cpu().numpy() for k, v in values.items() if isinstance(v, torch.Tensor)}
-    arrays |= {k: np.asarray(v) for k, v in about.items()}
+def write_bad_batch(folder: str, tensors: Mapping[str, torch.Tensor], **about: float) -> str:
+    """The batch as arrays, with what `about` says; returns its address."""
+    arrays: dict[str, Any] = {**about, **{k: v.detach().cpu().numpy() for k, v in tensors.items()}}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, image=image.detach().float().cpu().numpy(), **arrays)
+    np.savez_compressed(buffer, **arrays)
     put_blob(folder, BAD_BATCH, buffer.getvalue())
     return join_address(folder, BAD_BATCH)
-
-
-def identity(config: TrainingConfig) -> dict[str, Any]:
-    """What resumed training must have in common; how long it may take and how often it saves is free."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return {k: v for k, v in values.items() if k not in _FREE}
-
-
-def check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], *, failed: bool) -> None:
-    """Refuse to go on with another configuration.
-
-    Args:
-        failed: the loss was not a number there; then rate, clip and precision may change.
-
-    Raises:
-        ResumeError: names what differs.
-    """
-    check_same(_flat(stored), wanted, (*_FREE, *(_FREE_AFTER_FAILURE if failed else ())))
-
-
-def _flat(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """With the settings of its loss alone: states of 0.1 have those of three losses, each under a name."""
-    loss = dict(stored.get("loss", {}))
-    others = {key: loss.pop(key) for key in ("omnipose", "eikonal", "hover") if key in loss}
-    own = {"sketchpose-1": "omnipose"}.get(str(loss.get("name")), str(loss.get("name")))
-    return {**stored, "loss": {**loss, **others.get(own, {})}}
 
 
 def check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Sequence[str]) -> None:
@@ -231,6 +187,7 @@ def check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Seque
     Raises:
         ResumeError: names what differs.
     """
+    stored = _flat(stored)
     # A stored state of an earlier version lacks the newer settings, which then count as None.
     differing = sorted(k for k in {*stored, *wanted} if k not in free and stored.get(k) != wanted.get(k))
     if differing:
@@ -239,3 +196,13 @@ def check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Seque
             f"the training to resume differs in {found}; expected: the same configuration; "
             f"to fix: set it back, or start again with --overwrite"
         )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """With those of its loss alone: states of 0.1 have the settings of three losses, each under a name."""
+    loss = settings.get("loss")
+    if not isinstance(loss, dict):
+        return dict(settings)
+    others = {key: value for key, value in loss.items() if isinstance(value, dict)}
+    own = others.get({"sketchpose-1": "omnipose"}.get(loss["name"], loss["name"]), {})
+    return {**settings, "loss": {k: v for k, v in loss.items() if k not in others} | own}

@@ -274,7 +274,7 @@ def integration_config(model: Model, options: SegmentOptions, ratio: float = 1.0
     axes = 3 if options.volume else 2
     smallest = _smallest(model, options, ratio)
     if model.target.rule != "flow":
-        _refuse_options_of_flow(options)
+        _refuse_options_of_flow(options, model.target.gives)
         rule = watershed_for(
             config.diameter / scale,
             threshold=first("threshold", options, config),
@@ -330,7 +330,7 @@ def _smallest(model: Model, options: SegmentOptions, ratio: float) -> int:
 _OF_FLOW = ("flow_error", "method", "steps", "link_radius", "saddle", "join_share", "join_radius")
 
 
-def _refuse_options_of_flow(options: SegmentOptions) -> None:
+def _refuse_options_of_flow(options: SegmentOptions, gives: str) -> None:
     """Refuse what says how flow is followed, rather than ignore it.
 
     Raises:
@@ -341,7 +341,7 @@ def _refuse_options_of_flow(options: SegmentOptions) -> None:
         if value != SegmentOptions.__dataclass_fields__[name].default:
             option = f"--{name.replace('_', '-')}"
             raise InputError.of(
-                found=f"{option} {value} with model {options.model}, which gives no flow",
+                found=f"{option} {value} with model {options.model}, which gives {gives}",
                 expected="a model that gives flow",
                 fix=f"leave out {option}",
             )

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.io.blobs import delete_blob, list_blobs, put_blob
+from sketchscale.io.blobs import put_blob
 from sketchscale.io.store import absolute_address, join_address
 from sketchscale.options import SynthesisOptions
 from sketchscale.reports.synthesis import SheetRow, draw_sheet, drawn_row, real_row
@@ -41,7 +41,7 @@ from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.train_elsewhere import place_files, read_files
 from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
-from sketchscale.workflow.training_output import check_output, probe_output, writing_output
+from sketchscale.workflow.training_output import begin_output, check_output, writing_output
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["SynthesisResult", "synthesize_train"]
@@ -104,7 +104,10 @@ def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> 
         world.all_do(lambda: images.extend(hold(stored)))
         watch = _Watch(join_address(options.out, "run"), ears.say)
         with writing_output(options.out):
-            world.first_does(lambda: _begin(options.out, watch, fresh=not execution.resume))
+            fresh = not execution.resume
+            world.first_does(
+                lambda: begin_output(options.out, ears.say, fresh=fresh, pictures="sheet_", made="synthesis")
+            )
             synthesis = train_synthesis(
                 images,
                 config,
@@ -163,11 +166,6 @@ def _read(options: SynthesisOptions, execution: Execution, ears: Ears) -> list[S
         )
 
 
-def _begin(out: str, watch: _Watch, *, fresh: bool) -> None:
-    probe_output(out)
-    watch.begin(fresh=fresh)
-
-
 def _recorded(options: SynthesisOptions) -> dict[str, Any]:
     return {k: v for k, v in asdict(options).items() if k not in ("out", "images", "points")}
 
@@ -209,13 +207,6 @@ class _Watch:
         self.steps: list[Step] = []
         self.every = 1
         self.drawn = time.monotonic()
-
-    def begin(self, *, fresh: bool) -> None:
-        for key in list_blobs(self.run, "") if fresh else ():
-            if key.startswith("sheet_") or key in ("bad_batch.npz", "stop", "state.safetensors"):
-                delete_blob(self.run, key)
-        stop = join_address(self.run, "stop")
-        self.say(f"to end early with a synthesis: make the file {stop}; Ctrl-C saves the state for --resume")
 
     def note(self, step: Step) -> None:
         if step.step % self.every == 0:

@@ -52,7 +52,7 @@ from sketchscale.workflow.train_elsewhere import absolute, read_sketches, with_s
 from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
 from sketchscale.workflow.training_doubts import find_doubts
 from sketchscale.workflow.training_images import HELD_BYTES, Reading, SketchedImages
-from sketchscale.workflow.training_output import check_output, probe_output, writing_output
+from sketchscale.workflow.training_output import begin_output, check_output, writing_output
 from sketchscale.workflow.training_watch import Paced, Watch
 from sketchscale.workflow.verbs import verb
 
@@ -148,7 +148,7 @@ def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> Trai
         say = ears.say if world.first else _unheard
         watch = Watch(ready.data, ready.config, join_address(options.out, "run"), say, until)
         with writing_output(options.out):
-            world.first_does(lambda: _begin(options.out, watch, ready, fresh=not execution.resume))
+            world.first_does(lambda: _begin(options.out, ready, say, fresh=not execution.resume))
             model = train_network(
                 ready.data.training(),
                 ready.config,
@@ -197,9 +197,10 @@ def _prepare(
     return _Ready(data=data, held_out=held_out, others=others, config=config, init=init, notes=notes)
 
 
-def _begin(out: str, watch: Watch, ready: _Ready, *, fresh: bool) -> None:
-    probe_output(out)
-    watch.begin(fresh=fresh, notes=ready.notes)
+def _begin(out: str, ready: _Ready, say: Callable[[str], None], *, fresh: bool) -> None:
+    for note in ready.notes:
+        say(note)
+    begin_output(out, say, fresh=fresh, pictures="preview_", made="model")
 
 
 def _notes(config: TrainingConfig, init: Model | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from sketchscale.config import Execution
@@ -17,8 +17,9 @@ from sketchscale.errors import OutputExistsError, SetupError, SketchscaleError
 from sketchscale.io.blobs import delete_blob, get_blob, list_blobs, put_blob
 from sketchscale.io.store import join_address
 from sketchscale.io.user_files import writing_place
+from sketchscale.training.state import BAD_BATCH, STATE, STOP
 
-__all__ = ["check_output", "probe_output", "showing_token", "writing_output"]
+__all__ = ["begin_output", "check_output", "showing_token", "writing_output"]
 
 _TOKEN = "driver"
 
@@ -71,14 +72,23 @@ def showing_token(out: str, token: bytes) -> Iterator[None]:
             os.rmdir(out)
 
 
-def probe_output(out: str) -> None:
-    """Find out that a folder cannot be written before minutes of training, not after.
+def begin_output(out: str, say: Callable[[str], None], *, fresh: bool, pictures: str, made: str) -> None:
+    """Find out that a folder cannot be written before minutes of training, not after; and say how to end it early.
+
+    Args:
+        fresh: remove what an earlier training left in the run folder. pictures: how the names of its pictures begin.
+        made: what the training makes, for people.
 
     Raises:
         OutputError: it cannot.
     """
     put_blob(out, "probe", b"?")
     delete_blob(out, "probe")
+    run = join_address(out, "run")
+    for key in list_blobs(run, "") if fresh else ():
+        if key.startswith(pictures) or key in (BAD_BATCH, STOP, STATE):
+            delete_blob(run, key)
+    say(f"to end early with a {made}: make the file {join_address(run, STOP)}; Ctrl-C saves the state for --resume")
 
 
 def writing_output(folder: str) -> AbstractContextManager[None]:

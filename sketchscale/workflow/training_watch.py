@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from sketchscale.annotations.sketch import RasterSketch
 from sketchscale.errors import InputError
-from sketchscale.io.blobs import delete_blob, list_blobs, put_blob
-from sketchscale.io.store import join_address
+from sketchscale.io.blobs import put_blob
 from sketchscale.reports.training import draw_curve, draw_preview
 from sketchscale.training.checks import check_images
 from sketchscale.training.config import Step, TrainingConfig
@@ -59,15 +58,6 @@ class Watch:
         self.steps: list[Step] = []
         self.taken: list[dict[str, Any]] = []
         self.drawn = time.monotonic()
-
-    def begin(self, *, fresh: bool, notes: Sequence[str]) -> None:
-        for note in notes:
-            self.say(note)
-        for key in list_blobs(self.run, "") if fresh else ():
-            if key.startswith("preview_") or key in ("bad_batch.npz", "stop", "state.safetensors"):
-                delete_blob(self.run, key)
-        stop = join_address(self.run, "stop")
-        self.say(f"to end early with a model: make the file {stop}; Ctrl-C saves the state for --resume")
 
     def note(self, step: Step) -> None:
         self.steps.append(step)

@@ -66,7 +66,7 @@ class TestPlain(NetworkSuite):
             adapt_notes(model, self.config)
 
     def test_no_other_program_has_it(self, taught: Model, tmp_path) -> None:
-        with pytest.raises(InputError, match="a plain of the target flow; expected: a unet"):
+        with pytest.raises(InputError, match="a plain of the target flow; expected: flow and distance of a unet"):
             save_peer(taught, tmp_path / "plain", kind="omnipose")
         assert not any(tmp_path.glob("plain"))
 

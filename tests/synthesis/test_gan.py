@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from sketchscale.errors import InputError
-from sketchscale.synthesis.gan import PAPER_SIZE, Gan, GanConfig, NotFiniteError
+from sketchscale.synthesis.gan import PAPER_SIZE, Gan, GanConfig
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.networks import GeneratorConfig
 from sketchscale.synthesis.scenes import Scenes
+from sketchscale.training.frame import NotANumberError
 from tests.synthesis.test_scenes import pointed
 
 PRIOR = LayoutPrior(diameter=10)
@@ -61,7 +62,7 @@ def test_a_step_that_is_not_a_number_changes_nothing(scenes):
     before = {k: v.clone() for k, v in gan.tensors().items()}
     bad = scenes.batch(2, range(2))
     bad.image[0, 0, 3, 3] = np.nan
-    with pytest.raises(NotFiniteError, match="cycle_image nan"):
+    with pytest.raises(NotANumberError, match="cycle_image nan"):
         gan.learn(bad, 2)
     assert same(gan.tensors(), before)
 
