@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 import xarray
 
 from sketchscale.config import Execution, SegmentOptions
+from sketchscale.engine.base import Event
+from sketchscale.engine.cancelling import check_cancelled
 from sketchscale.errors import InputError, UnknownKindWarning
 from sketchscale.geometry import whole
 from sketchscale.integration.refine import refine_labels
@@ -28,6 +31,7 @@ from sketchscale.prediction.predictor import load_network, pad_tile, run_tiles
 from sketchscale.prediction.rescale import fields_of_image, pixels_at_scale
 from sketchscale.workflow.kinds import array_statistics, is_tested, judged, kind_warning
 from sketchscale.workflow.named_axes import named_labels, plane_by_name
+from sketchscale.workflow.runner import quiet
 from sketchscale.workflow.segment import segment
 from sketchscale.workflow.segment_job import (
     integration_config,
@@ -74,7 +78,10 @@ def open_view(address: str | Path, labels: str | None = None, *, level: int = 0)
 
 
 def segment_anything(
-    image: str | Path | npt.ArrayLike, options: SegmentOptions | None = None, execution: Execution | None = None
+    image: str | Path | npt.ArrayLike,
+    options: SegmentOptions | None = None,
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
 ) -> npt.NDArray[np.uint32] | xarray.DataArray:
     """Labels of an array (in memory), or of an image in storage (written beside it; a lazy view comes back).
 
@@ -82,7 +89,7 @@ def segment_anything(
         image: an address of an OME-Zarr image, or (y, x) or (c, y, x) pixels: numpy or dask, or xarray, whose axes are
             found by name.
         options: model, labels, sizes; see SegmentOptions.
-        execution: how stored images are run.
+        execution, on_event: how stored images are run, and who is told.
 
     Returns:
         Of numpy and dask arrays uint32 (y, x); of xarray the same with the axes' names, their coordinates, and the name
@@ -97,7 +104,7 @@ def segment_anything(
         return named_labels(segment_array(plane, options), plane, options.labels)
     if not isinstance(image, str | Path):
         return segment_array(image, options)
-    _warn(segment(str(image), options, execution).warning)
+    _warn(segment(str(image), options, execution, on_event).warning)
     return open_view(image, options.labels)
 
 
@@ -147,6 +154,7 @@ def predict_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOption
     network = load_network(options.model, model.sha256, recipe)
 
     def run(position: int) -> npt.NDArray[np.float16]:
+        check_cancelled()
         tile = pixels_at_scale(zoom, grid.box(position).clip(grid.shape), lambda b: pixels[(slice(None), *b.slices)])
         batch = [pad_tile(tile, grid.tile)] * recipe.batch
         return np.asarray(run_tiles(network, recipe, batch, ranges)[0])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -131,9 +132,14 @@ def _grids_json(grids: Grids) -> str:
     return json.dumps([asdict(one) for one in many], sort_keys=True)
 
 
-@verb
+@verb({"histogram": 1, "predict": 24, "blend": 2, "outline": 6, "relabel": 2, "level": 1})
 def segment_volume(
-    image: str, options: VolumeOptions | None = None, execution: Execution | None = None, on_event: Any = quiet
+    image: str,
+    options: VolumeOptions | None = None,
+    execution: Execution | None = None,
+    on_event: Any = quiet,
+    *,
+    cancel: threading.Event | None = None,
 ) -> SegmentResult:
     """Outline every object of a volume and store label volumes beside the image.
 
@@ -153,7 +159,7 @@ def segment_volume(
         return _VolumeSegmentation(job, runner).run()
 
 
-@verb
+@verb()
 def plan_volume(
     image: str, options: VolumeOptions | None = None, execution: Execution | None = None
 ) -> tuple[StageLine, ...]:
