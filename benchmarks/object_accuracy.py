@@ -33,11 +33,11 @@ from skimage.io import imread
 from sklearn.ensemble import RandomForestClassifier
 
 from sketchscale.config import ClassifyOptions, Execution
-from sketchscale.io.convert import convert
 from sketchscale.io.table import read_table
 from sketchscale.objects.classifiers import CLASSIFIERS
 from sketchscale.workflow.classify import apply_classes
 from sketchscale.workflow.classify_train import train_classes
+from sketchscale.workflow.convert import convert_images
 from sketchscale.workflow.labels import import_labels
 from sketchscale.workflow.measure import measure
 
@@ -55,7 +55,7 @@ class Known:
 def prepared(folder: Path, name: str, pixels: Path, labels: Path, classes: Mapping[int, str]) -> Known:
     """Convert, import the labels, measure."""
     address = str(folder / f"{name}.ome.zarr")
-    convert(pixels, address)
+    convert_images(str(pixels), address)
     import_labels(str(labels), address, LABELS, Execution(workers=2))
     measure(address, LABELS, Execution(workers=2))
     return Known(address=address, classes=classes)

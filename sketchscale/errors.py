@@ -17,6 +17,8 @@ line prints that line and leaves with `exit_code`; the Python API raises the sam
     └── SetupError (RuntimeError)          5  something is missing in the environment; names the fix
         └── UnreachableError (ConnectionError) 5  a store or a cluster does not answer; names key or address
 
+    Cancelled (KeyboardInterrupt)            130  the job was cancelled; no SketchscaleError: nothing goes on after it
+
 One thing is a warning of Python, because the work is done all the same: UnknownKindWarning.
 """
 
@@ -28,6 +30,7 @@ from typing import Self
 
 __all__ = [
     "BudgetError",
+    "Cancelled",
     "InputError",
     "MissingDataError",
     "OutputError",
@@ -148,6 +151,15 @@ class UnreachableError(SetupError, ConnectionError):
             f"{what} does not answer: {words} ({attempts} attempt{'s' * (attempts != 1)} in {seconds:.0f} s); "
             f"to fix: see that it runs and can be reached, then give the same command again with --resume"
         )
+
+
+class Cancelled(KeyboardInterrupt):
+    """A job was cancelled by its event `cancel`; as after Ctrl-C, what finished is kept, and resume goes on."""
+
+    exit_code = 130
+
+    def __str__(self) -> str:
+        return "cancelled; what finished is kept: run again with --resume"
 
 
 class UnknownKindWarning(UserWarning):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def classify(
     *,
     masks: bool = False,
     precision: str = "auto",
+    cancel: threading.Event | None = None,
     **fields: Any,
 ) -> ClassifyResult:
     """Give every measured object of an image a class.
@@ -34,11 +36,14 @@ def classify(
         classifier: folder of a trained classifier.
         masks: also write a label image for every class.
         precision: of the classifier's network: auto (the faster one, measured), float32 or bfloat16.
+        cancel: ends the work once it is set, with `Cancelled`; what finished is kept for `resume`.
         fields: fields of Execution as keyword arguments.
 
     Raises:
         UnknownNameError: no labels of that name, or a keyword argument that is no option.
         InputError, MissingDataError, OutputExistsError: see `workflow.classify.apply_classes`.
     """
-    how = execution_of("classify", execution, fields, known=("masks", "precision"))
-    return apply_classes(str(address), labels, str(classifier), how, on_event, masks=masks, precision=precision)
+    how = execution_of("classify", execution, fields, known=("masks", "precision", "cancel"))
+    return apply_classes(
+        str(address), labels, str(classifier), how, on_event, masks=masks, precision=precision, cancel=cancel
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import xarray
 from sketchscale.api.fields import options_and_execution
 from sketchscale.config import Execution, SegmentOptions, TrainOptions
 from sketchscale.engine.base import Event
+from sketchscale.engine.cancelling import cancelled_by
 from sketchscale.errors import InputError
 from sketchscale.workflow import train as training
 from sketchscale.workflow.arrays import segment_anything
@@ -25,6 +27,9 @@ def segment(
     image: str | Path | npt.ArrayLike,
     options: SegmentOptions | None = None,
     execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
     **fields: Any,
 ) -> npt.NDArray[np.uint32] | xarray.DataArray:
     """Labels of an array in memory, or of an image in storage (written beside it; a lazy view comes back).
@@ -34,6 +39,8 @@ def segment(
             found by name.
         options: model, labels, sizes; see SegmentOptions.
         execution: how stored images are run; see Execution.
+        on_event: told of the progress on a stored image.
+        cancel: ends the work once it is set, with `Cancelled`; of a stored image, `resume` goes on with what finished.
         fields: fields of both as keyword arguments, as in `segment(image, model="my-model", min_size=20)`.
 
     Returns:
@@ -49,7 +56,9 @@ def segment(
     >>> segment(disc, min_size=20).max()
     np.uint32(1)
     """
-    return segment_anything(image, *options_and_execution("segment", SegmentOptions, options, execution, fields))
+    chosen, how = options_and_execution("segment", SegmentOptions, options, execution, fields)
+    with cancelled_by(cancel):
+        return segment_anything(image, chosen, how, on_event)
 
 
 def train(
@@ -58,6 +67,8 @@ def train(
     execution: Execution | None = None,
     on_step: Callable[[str], None] = lambda line: None,
     on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
     **fields: Any,
 ) -> training.TrainResult:
     """Train a model on images with sketches, as in `train("a.zarr", sketch="a.jsonl", out="my-model", minutes=2)`.
@@ -67,6 +78,7 @@ def train(
         options: images, sketches, where to write and how to train; see TrainOptions.
         execution: see Execution.
         on_step: called with a line of text every so often.
+        cancel: ends the training once it is set, with `Cancelled`; its state is saved for `resume`.
         fields: fields of both as keyword arguments, or what their flags are called.
 
     Raises:
@@ -84,4 +96,4 @@ def train(
             expected="a sketch for each image, or a synthesis",
             fix='train("image.zarr", sketch="strokes.jsonl")',
         )
-    return training.train(chosen, how, on_step, on_event)
+    return training.train(chosen, how, on_step, on_event, cancel=cancel)

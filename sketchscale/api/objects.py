@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def measure(
     features: Sequence[str] | None = None,
     without: Sequence[str] = (),
     profile: str | None = None,
+    cancel: threading.Event | None = None,
     **fields: Any,
 ) -> measuring.MeasureResult | pyarrow.Table:
     """Measure every object of labels on their image.
@@ -41,6 +43,7 @@ def measure(
         features: names of features or groups to report besides the position; None is all.
         without: names or groups to leave out.
         profile: to write a second table under the names of another tool; of stored images alone.
+        cancel: ends the work once it is set, with `Cancelled`; what finished is kept for `resume`.
         fields: fields of Execution as keyword arguments.
 
     Returns:
@@ -51,10 +54,12 @@ def measure(
         InputError: labels that do not fit the image.
         OutputExistsError: the table is there.
     """
-    how = execution_of("measure", execution, fields, known=("features", "without", "profile"))
+    how = execution_of("measure", execution, fields, known=("features", "without", "profile", "cancel"))
     if isinstance(address, str | Path):
         name = _name("measure", labels)
-        return measuring.measure(str(address), name, how, on_event, features=features, without=without, profile=profile)
+        return measuring.measure(
+            str(address), name, how, on_event, features=features, without=without, profile=profile, cancel=cancel
+        )
     if isinstance(labels, str) or profile is not None:
         raise InputError.of(
             found="measure(): an image in memory, and " + ("a profile" if profile else f"labels {labels!r}"),
@@ -72,6 +77,7 @@ def evaluate(
     on_event: Callable[[Event], None] = quiet,
     *,
     thresholds: Sequence[float] = THRESHOLDS,
+    cancel: threading.Event | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """Scores of labels against the truth: `evaluate(address, labels, truth)`, or `evaluate(labels, truth)` of arrays.
@@ -81,6 +87,7 @@ def evaluate(
         labels: name of the label image, or a label array.
         truth: address of the true label image, or a label array.
         thresholds: of the IoU.
+        cancel: ends the work once it is set, with `Cancelled`.
         fields: fields of Execution as keyword arguments.
 
     Returns:
@@ -94,9 +101,11 @@ def evaluate(
     >>> evaluate(np.eye(4, dtype=int), np.eye(4, dtype=int))["ap"]["0.5"]
     1.0
     """
-    how = execution_of("evaluate", execution, fields, known=("thresholds",))
+    how = execution_of("evaluate", execution, fields, known=("thresholds", "cancel"))
     if isinstance(address, str | Path) and isinstance(labels, str) and isinstance(truth, str | Path):
-        return evaluation.evaluate(str(address), labels, str(truth), how, on_event, thresholds=thresholds)
+        return evaluation.evaluate(
+            str(address), labels, str(truth), how, on_event, thresholds=thresholds, cancel=cancel
+        )
     given = [argument for argument in (address, labels, truth) if argument is not None]
     arrays = [argument for argument in given if not isinstance(argument, str | Path)]
     if len(arrays) != 2 or len(given) != 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,28 @@ def convert(
     config: ConvertConfig | None = None,
     execution: Execution | None = None,
     on_event: Callable[[Event], None] = quiet,
+    say: Callable[[str], None] = lambda line: None,
+    *,
+    cancel: threading.Event | None = None,
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Write image files as OME-Zarr; one record for each image: address, shape, axes, dtype, levels, summary.
+    """Write image files as OME-Zarr; one record for each image: address, shape, axes, dtype, levels, notes, summary.
 
     Args:
         source: an image file, or a folder of them.
         target: address of the new image; for a folder, of the folder of the new images.
         config: how files become images; see ConvertConfig.
+        say: called, before anything is written, with a line for each thing that files do not say and that was assumed,
+            or that is left out.
+        cancel: ends the work once it is set, with `Cancelled`; what finished is kept for `resume`.
         fields: fields of ConvertConfig and Execution as keyword arguments, as in `convert(a, b, chunk=256)`.
 
     Raises:
         UnknownNameError: a keyword argument that is no option.
-        InputError, MissingDataError, OutputExistsError: see `io.convert.convert`.
+        InputError, MissingDataError, OutputExistsError: see `workflow.convert.convert_images`.
     """
     chosen, how = options_and_execution("convert", ConvertConfig, config, execution, fields)
-    return convert_images(str(source), str(target), chosen, how, on_event)
+    return convert_images(str(source), str(target), chosen, how, on_event, say, cancel=cancel)
 
 
 def report(

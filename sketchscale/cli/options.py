@@ -101,6 +101,8 @@ def progress(title: str = "") -> Iterator[Callable[[Event], None]]:
             console.print(title)
 
         def on_event(event: Event) -> None:
+            if event.kind == "finished":
+                return
             if event.stage not in bars:
                 bars[event.stage] = bar.add_task(event.stage, total=event.total)
             bar.update(bars[event.stage], completed=event.done, total=event.total)

@@ -40,6 +40,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from sketchscale.engine.cancelling import can_be_cancelled, check_cancelled
 from sketchscale.engine.plan import (
     Engine,
     EngineOptions,
@@ -76,6 +77,7 @@ __all__ = [
 ]
 
 _LONGEST_PAUSE_S = 10.0
+_LOOK_S = 0.25
 _MOST_EXCUSES = 10
 _MISSING: Any = object()
 
@@ -134,6 +136,7 @@ def run_plan(
 
     Raises:
         BudgetError: the plan declares more than `budget_bytes`; nothing was started.
+        Cancelled: somebody cancelled the job; see engine.cancelling.
         TaskError: a task failed for good; names stage and task. A SketchscaleError of the task, or of an engine that
             lost its cluster, is raised as it is.
     """
@@ -215,12 +218,14 @@ class _Loop:
         return len(self.running) + len(self.queued)
 
     def run(self) -> list[Json]:
+        check_cancelled()
         notes = self._begin()
         queue = (i for i, result in enumerate(self.results) if result is _MISSING)
         self._say("start")
         try:
             while self._submit_some(queue):
                 self._collect(notes)
+                check_cancelled()
         finally:
             for future in (*self.running, *self.queued):
                 future.cancel()
@@ -301,8 +306,8 @@ class _Loop:
         return [future for future in answers if future in self.running or future in self.queued]
 
     def _patience(self) -> float | None:
-        """How long to wait: until the oldest task is late, or a paused one may go on."""
-        moments = []
+        """How long to wait: until the oldest task is late, a paused one may go on, or the job may be cancelled."""
+        moments = [time.monotonic() + _LOOK_S] if can_be_cancelled() else []
         if self.retry.deadline_s is not None and self.running:
             moments.append(next(iter(self.running.values())).started + self.retry.deadline_s)
         if self.paused and not self.alone and self.in_flight < self.engine.in_flight:

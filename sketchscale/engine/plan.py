@@ -190,10 +190,17 @@ class NoLedger:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Progress: `kind` is start, done, skipped, retry or end; `done` and `total` count tasks of the stage."""
+    """Progress of a stage, or of a whole verb.
+
+    Attributes:
+        kind: start, done, skipped, retry or end of a stage; finished, of no stage, at the end of a verb.
+        done, total: tasks of the stage.
+        fraction: of the whole verb that is done, from 0 to 1; never falls. None where no verb is around.
+    """
 
     kind: str
     stage: str
     key: str = ""
     done: int = 0
     total: int = 0
+    fraction: float | None = None

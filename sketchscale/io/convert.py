@@ -1,7 +1,7 @@
 """Ordinary image files into OME-Zarr.
 
 1. `plan_convert` opens every source, checks what it claims, and says what would be written: nothing is touched.
-2. `convert` writes blocks (a block is a whole number of chunks or shards, and covers what the file decodes at once),
+2. `convert` writes blocks of one (a block is whole chunks or shards, and covers what the file decodes at once),
    then the levels of the pyramid, then the metadata.
 
 The ledger beside the arrays makes it resumable; the metadata comes last, so a store that is not finished is not an
@@ -17,12 +17,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import sketchscale
-from sketchscale.engine import open_engine
-from sketchscale.engine.base import Engine, Event, Json, Plan, run_plan
+from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import Box, Tile, TileTasks, block_shape, tile_cover
 from sketchscale.io.arrays import ArrayRef, write_box
@@ -49,10 +49,10 @@ from sketchscale.io.user_files import list_names
 __all__ = [
     "Conversion",
     "ConvertConfig",
+    "check_target",
     "conversion_notes",
     "convert",
     "plan_convert",
-    "run_conversions",
 ]
 
 RUN = "convert"
@@ -153,7 +153,7 @@ def _block(source: PixelSource, config: ConvertConfig) -> tuple[int, ...]:
 
 
 def plan_convert(src: str | Path, dst: str | Path, config: ConvertConfig | None = None) -> tuple[Conversion, ...]:
-    """What `convert` would do; opens the sources, writes nothing.
+    """What there is to convert; opens the sources, writes nothing.
 
     Args:
         src: an image file, or a folder of them or a pattern (one image each; other files are left alone); an address
@@ -267,72 +267,12 @@ def _of_files(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} files ({names[0]}, {names[1]}{' ...' * (len(names) > 2)})"
 
 
-def _ignore(event: Event) -> None:
-    return None
-
-
-def convert(
-    src: str | Path,
-    dst: str | Path,
-    *,
-    config: ConvertConfig | None = None,
-    engine: Engine | None = None,
-    on_event: Callable[[Event], None] = _ignore,
-    resume: bool = False,
-    overwrite: bool = False,
-    budget_bytes: int | None = None,
-) -> tuple[Image, ...]:
-    """Image files into OME-Zarr; see `plan_convert` for the arguments.
-
-    Args:
-        engine: runs the tasks; threads on this machine when None.
-        on_event: hears of progress.
-        resume: continue an unfinished conversion; one that is finished is left as it is.
-        overwrite: replace an image that is there, with its labels and tables.
-        budget_bytes: refuse plans that declare more memory.
-
-    Returns:
-        The images, in order of the files' names.
+def check_target(dst: str, *, resume: bool, overwrite: bool) -> None:
+    """Refuse, before anything is written, to mix with or replace what is not ours.
 
     Raises:
         OutputExistsError: something is at `dst` and neither flag was given, or it is not ours to replace.
-        InputError: see `plan_convert`; also damage met while reading, and then the rest can be resumed.
     """
-    return run_conversions(
-        plan_convert(src, dst, config),
-        engine=engine,
-        on_event=on_event,
-        resume=resume,
-        overwrite=overwrite,
-        budget_bytes=budget_bytes,
-    )
-
-
-def run_conversions(
-    conversions: Sequence[Conversion],
-    *,
-    engine: Engine | None = None,
-    on_event: Callable[[Event], None] = _ignore,
-    resume: bool = False,
-    overwrite: bool = False,
-    budget_bytes: int | None = None,
-) -> tuple[Image, ...]:
-    """Do what `plan_convert` planned; see `convert`."""
-    for conversion in conversions:
-        _check_target(conversion.dst, resume=resume, overwrite=overwrite)
-    own = engine or open_engine("threads")
-    try:
-        return tuple(
-            _convert_one(c, own, on_event, resume=resume, overwrite=overwrite, budget_bytes=budget_bytes)
-            for c in conversions
-        )
-    finally:
-        if engine is None:
-            own.close()
-
-
-def _check_target(dst: str, *, resume: bool, overwrite: bool) -> None:
-    """Refuse, before anything is written, to mix with or replace what is not ours."""
     if is_local(dst) and Path(dst).is_file():
         raise OutputExistsError(f"{dst} is a file; expected: a new folder; to fix: choose another DST")
     store, group = split_address(dst)
@@ -347,15 +287,23 @@ def _check_target(dst: str, *, resume: bool, overwrite: bool) -> None:
         raise OutputExistsError(f"{dst} is there already; to fix: --resume to continue, --overwrite to replace it")
 
 
-def _convert_one(
+def convert(
     conversion: Conversion,
-    engine: Engine,
-    on_event: Callable[[Event], None],
+    run: Callable[[Plan[Any], StoreLedger], Sequence[Json]],
     *,
-    resume: bool,
-    overwrite: bool,
-    budget_bytes: int | None,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> Image:
+    """Write one image.
+
+    Args:
+        run: runs a plan and keeps its ledger, such as `lambda plan, ledger: run_plan(plan, engine, ledger=ledger)`.
+        resume: continue an unfinished conversion; one that is finished is left as it is.
+        overwrite: replace an image that is there, with its labels and tables.
+
+    Raises:
+        InputError: damage met while reading, and then the rest can be resumed; or an image inside another store.
+    """
     store, group = split_address(conversion.dst)
     if group:
         raise InputError.of(found=conversion.dst, expected="a store of its own", fix="choose another DST")
@@ -370,10 +318,9 @@ def _convert_one(
     ) as ledger:
         if ledger.committed("image") is None:
             _make_arrays(conversion, ledger)
-            run_plan(conversion.pixels, engine, ledger=ledger, on_event=on_event, budget_bytes=budget_bytes)
+            run(conversion.pixels, ledger)
             for finer, coarser in itertools.pairwise(conversion.levels):
-                plan = plan_level(finer, coarser, "mean", block=conversion.config.block)
-                run_plan(plan, engine, ledger=ledger, on_event=on_event, budget_bytes=budget_bytes)
+                run(plan_level(finer, coarser, "mean", block=conversion.config.block), ledger)
             commit_image(conversion.dst)
             ledger.commit("image", {"shape": list(conversion.shapes[0]), "axes": conversion.source.axes})
     return open_image(conversion.dst)

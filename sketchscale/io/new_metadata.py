@@ -1,4 +1,9 @@
-"""OME-Zarr metadata as it is written: plain attributes from records, validated by the models that readers use."""
+"""OME-Zarr metadata as it is written: plain attributes from records, made and checked by the libraries of the format.
+
+Axes and transformations pass through the classes of `ome-zarr`, which knows what each version of the format wants; the
+whole document is then validated by the models that readers use. Our store writes it: the writers of `ome-zarr` set
+attributes at once, and here nobody may see an image before it is finished.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from ome_zarr_models.v05.image import ImageAttrs as ImageAttrs05
 from ome_zarr_models.v05.image_label import ImageLabelAttrs as ImageLabelAttrs05
 from pydantic import BaseModel
 
+from sketchscale.io.documents import bad_metadata, one_line
 from sketchscale.io.metadata import KINDS, Axis, ImageMetadata, Level, Version, validated
 
 __all__ = ["image_document", "label_document", "labels_document"]
@@ -26,7 +32,7 @@ def image_document(metadata: ImageMetadata, dtype: npt.DTypeLike, where: str) ->
         dtype: of the pixels, for the rendering window of the channels.
         where: the group, for errors.
     """
-    ome: dict[str, Any] = {"multiscales": [_multiscale(metadata, "mean")]}
+    ome: dict[str, Any] = {"multiscales": [_multiscale(metadata, "mean", where)]}
     if metadata.channels:
         ome["omero"] = {"channels": [_channel(i, name, dtype) for i, name in enumerate(metadata.channels)]}
     return _versioned(metadata.version, ome, ImageAttrs04, ImageAttrs05, where)
@@ -54,7 +60,7 @@ def label_document(
         label["colors"] = [{"label-value": int(v), "rgba": [int(c) for c in rgba]} for v, rgba in colors.items()]
     if properties:
         label["properties"] = [dict(entry) for entry in properties]
-    ome = {"multiscales": [_multiscale(metadata, "nearest")], "image-label": label}
+    ome = {"multiscales": [_multiscale(metadata, "nearest", where)], "image-label": label}
     return _versioned(metadata.version, ome, ImageLabelAttrs04, ImageLabelAttrs05, where)
 
 
@@ -74,14 +80,21 @@ def _versioned(
     return {"ome": ome}
 
 
-def _multiscale(metadata: ImageMetadata, method: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "name": metadata.name,
-        "axes": [_axis_document(axis) for axis in metadata.axes],
-        "datasets": [_dataset(level) for level in metadata.levels],
-        "type": method,
-    }
-    return {"version": "0.4", **entry} if metadata.version == "0.4" else entry
+def _multiscale(metadata: ImageMetadata, method: str, where: str) -> dict[str, Any]:
+    from ome_zarr.axes import Axes  # takes a second to import, which only who writes has to wait for
+    from ome_zarr.format import format_from_version
+
+    version = format_from_version(metadata.version)
+    datasets = [_dataset(level) for level in metadata.levels]
+    try:
+        axes = Axes([_axis_document(axis) for axis in metadata.axes], fmt=version).to_list(version)
+        version.validate_coordinate_transformations(
+            len(axes), len(datasets), [dataset["coordinateTransformations"] for dataset in datasets]
+        )
+    except ValueError as error:
+        raise bad_metadata(where, one_line(error)) from error
+    entry = {"name": metadata.name, "axes": axes, "datasets": datasets, "type": method}
+    return {"version": version.version, **entry} if version.zarr_format == 2 else entry
 
 
 def _axis_document(axis: Axis) -> dict[str, str]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Needs, Plan
+from sketchscale.engine.cancelling import check_cancelled
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, tile_cover, whole
 from sketchscale.io.arrays import ArrayRef, read_box, write_box
@@ -179,6 +180,7 @@ def predict_array(
         for task in view.tasks(number, backend.batch):
             if where is not None and not _needed(view, task, where):
                 continue
+            check_cancelled()
             fields = _run(backend, view, task, lambda box: pixels[(slice(None), *box.slices)], ranges)
             tiles[number][task.box(view.tiles_shape).slices] = fields
     box = whole(pixels.shape[1:])

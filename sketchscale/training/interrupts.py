@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from sketchscale.engine.cancelling import cancelled
+
 __all__ = ["SecondInterrupt", "noted_interrupts"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -22,7 +24,7 @@ def noted_interrupts() -> Iterator[Callable[[], bool]]:
     """Inside, the first signal is only noted; the second raises SecondInterrupt at once.
 
     Yields:
-        Whether a signal came. Outside the main thread, which alone receives signals, it never says so.
+        Whether a signal came, or the job was cancelled. Signals reach the main thread alone.
     """
     seen: list[int] = []
 
@@ -32,11 +34,11 @@ def noted_interrupts() -> Iterator[Callable[[], bool]]:
             raise SecondInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield cancelled
         return
     before = [signal.signal(number, note) for number in _SIGNALS]
     try:
-        yield lambda: bool(seen)
+        yield lambda: bool(seen) or cancelled()
     finally:
         for number, handler in zip(_SIGNALS, before, strict=True):
             signal.signal(number, handler)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import xarray
 
 from sketchscale.config import Execution, SegmentOptions
+from sketchscale.engine.base import Event
 from sketchscale.errors import InputError, UnknownKindWarning
 from sketchscale.integration.refine import refine_labels
 from sketchscale.integration.ways import way_of
@@ -27,6 +29,7 @@ from sketchscale.prediction.backend import load_backend
 from sketchscale.prediction.plan import predict_array
 from sketchscale.workflow.kinds import array_statistics, is_tested, judged, kind_warning
 from sketchscale.workflow.named_axes import named_labels, pixels_by_name
+from sketchscale.workflow.runner import quiet
 from sketchscale.workflow.segment import segment
 from sketchscale.workflow.segment_job import (
     integration_config,
@@ -72,14 +75,17 @@ def open_view(address: str | Path, labels: str | None = None, *, level: int = 0)
 
 
 def segment_anything(
-    image: str | Path | npt.ArrayLike, options: SegmentOptions | None = None, execution: Execution | None = None
+    image: str | Path | npt.ArrayLike,
+    options: SegmentOptions | None = None,
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
 ) -> npt.NDArray[np.uint32] | xarray.DataArray:
     """Labels of an array (in memory), or of an image in storage (written beside it; a lazy view comes back).
 
     Args:
         image: an address of an OME-Zarr image, or pixels as for `segment_array`; of xarray, axes are found by name.
         options: model, labels, sizes; see SegmentOptions.
-        execution: how stored images are run.
+        execution, on_event: how stored images are run, and who is told.
 
     Returns:
         Of numpy and dask arrays uint32 (y, x) or (z, y, x); of xarray the same with the axes' names, their coordinates,
@@ -95,7 +101,7 @@ def segment_anything(
         return named_labels(segment_array(pixels, deep), pixels, options.labels)
     if not isinstance(image, str | Path):
         return segment_array(image, options)
-    _warn(segment(str(image), options, execution).warning)
+    _warn(segment(str(image), options, execution, on_event).warning)
     return open_view(image, options.labels)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +96,7 @@ class _Work:
         }
 
 
-@verb
+@verb({"crops": 4, "classify": 4, "class-image": 1, "class-mask": 1, "level": 1})
 def apply_classes(
     address: str,
     labels: str,
@@ -105,6 +106,7 @@ def apply_classes(
     *,
     masks: bool = False,
     precision: str = "auto",
+    cancel: threading.Event | None = None,
 ) -> ClassifyResult:
     """Give every measured object a class.
 

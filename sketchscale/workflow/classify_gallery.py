@@ -6,6 +6,7 @@ of millions of objects costs no more memory than one of a thousand. Ties are bro
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class _Survey:
     annotated: int = 0
 
 
-@verb
+@verb()
 def write_gallery(
     images: Sequence[str],
     labels: str,
@@ -77,6 +78,7 @@ def write_gallery(
     *,
     execution: Execution | None = None,
     attention: bool = False,
+    cancel: threading.Event | None = None,
 ) -> str:
     """Write a page of thumbnails of classified images; returns its path.
 

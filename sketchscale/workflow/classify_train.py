@@ -11,6 +11,7 @@ then learnt from, too: the score is that of a classifier trained on the others.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,7 @@ class _Examples:
     ranges: tuple[tuple[float, float], ...]
 
 
-@verb
+@verb()
 def train_classes(
     images: str | Sequence[str],
     labels: str,
@@ -101,6 +102,7 @@ def train_classes(
     *,
     overwrite: bool = False,
     execution: Execution | None = None,
+    cancel: threading.Event | None = None,
 ) -> ClassifierResult:
     """Train a classifier on annotated objects.
 

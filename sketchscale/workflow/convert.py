@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.io.convert import Conversion, ConvertConfig, conversion_notes, plan_convert, run_conversions
+from sketchscale.io.convert import Conversion, ConvertConfig, check_target, conversion_notes, convert, plan_convert
 from sketchscale.io.image import Image
-from sketchscale.workflow.runner import Runner, StageLine, quiet
-from sketchscale.workflow.verbs import verb
+from sketchscale.workflow.runner import Runner, StageLine, keep_engines, quiet
+from sketchscale.workflow.verbs import Progress, share_of, verb
 
 __all__ = ["convert_images", "plan_images"]
 
+_STAGES = {"pixels": 3, "level": 1}
 
-@verb
+
+@verb()
 def convert_images(
     source: str,
     target: str,
@@ -23,6 +26,8 @@ def convert_images(
     execution: Execution | None = None,
     on_event: Callable[[Event], None] = quiet,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    cancel: threading.Event | None = None,
 ) -> list[dict[str, Any]]:
     """Write the images; one record each: address, shape, axes, dtype, levels, spacing_um, notes, summary.
 
@@ -30,25 +35,27 @@ def convert_images(
         say: gets a line of what a file does not say and was assumed, or what of it is left out, before anything is
             written; also in the records' `notes`.
 
-    See `io.convert.convert` for the rest.
+    Raises:
+        OutputExistsError: something is at the target, and neither resume nor overwrite was asked for.
+        InputError, MissingDataError: see `io.convert.plan_convert` and `io.convert.convert`.
     """
     execution = execution or Execution()
     conversions = plan_convert(source, target, config)
     for line in conversion_notes(conversions):
         say(line)
-    with Runner(execution, on_event) as runner:
-        images = run_conversions(
-            conversions,
-            engine=runner.engine,
-            on_event=on_event,
-            resume=execution.resume,
-            overwrite=execution.overwrite,
-            budget_bytes=execution.budget_bytes,
-        )
-    return [_record(image, conversion) for image, conversion in zip(images, conversions, strict=True)]
+    how = {"resume": execution.resume, "overwrite": execution.overwrite}
+    for conversion in conversions:
+        check_target(conversion.dst, **how)
+    records = []
+    with keep_engines():
+        for number, conversion in enumerate(conversions):
+            progress = Progress(share_of(on_event, number, len(conversions)), _STAGES)
+            with Runner(execution, progress) as runner:
+                records.append(_record(convert(conversion, runner.run, **how), conversion))
+    return records
 
 
-@verb
+@verb()
 def plan_images(
     source: str,
     target: str,

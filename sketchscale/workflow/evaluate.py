@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,6 @@ class Compared:
     note: str = ""
 
 
-@verb
 def evaluate(
     address: str,
     labels: str,
@@ -53,6 +53,7 @@ def evaluate(
     *,
     thresholds: Sequence[float] = THRESHOLDS,
     components: str = "auto",
+    cancel: threading.Event | None = None,
 ) -> dict[str, Any]:
     """Scores of an image's labels; see metrics.Scores for each.
 
@@ -71,11 +72,11 @@ def evaluate(
         InputError: truth and labels differ in shape, the truth is no label image or has no 0, or a threshold is outside
             (0, 1].
     """
-    compared = compare(address, labels, truth, execution, on_event, components=components)
+    compared = compare(address, labels, truth, execution, on_event, components=components, cancel=cancel)
     return _record(compared, thresholds)
 
 
-@verb
+@verb({"values": 1, "pieces": 1, "evaluate": 4})
 def compare(
     address: str,
     labels: str,
@@ -84,6 +85,7 @@ def compare(
     on_event: Callable[[Event], None] = quiet,
     *,
     components: str = "auto",
+    cancel: threading.Event | None = None,
 ) -> Compared:
     """Count what labels and truth share; `summarize` makes scores of one or many. `note` says if a mask was split."""
     execution = execution or Execution()

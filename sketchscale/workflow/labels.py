@@ -6,6 +6,7 @@ What is measured and classified need not have been outlined here: a mask of any 
 from __future__ import annotations
 
 import itertools
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class ImportResult:
     note: str = ""
 
 
-@verb
+@verb({"check-labels": 2, "values": 1, "pieces": 1, "copy": 2, "level": 1})
 def import_labels(
     source: str,
     address: str,
@@ -75,6 +76,7 @@ def import_labels(
     on_event: Callable[[Event], None] = quiet,
     *,
     components: str = "auto",
+    cancel: threading.Event | None = None,
 ) -> ImportResult:
     """Copy a label image beside its image, with a pyramid; ids stay as they are, unless a mask is split.
 

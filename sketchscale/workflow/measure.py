@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,7 +119,7 @@ def label_provenance(labels: Image) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-@verb
+@verb({"ranges": 1, "measure": 9})
 def measure(
     address: str,
     labels: str = "nuclei",
@@ -128,6 +129,7 @@ def measure(
     features: Sequence[str] | None = None,
     without: Sequence[str] = (),
     profile: str | None = None,
+    cancel: threading.Event | None = None,
 ) -> MeasureResult:
     """Measure every object of a label image on its image; the table replaces none unless asked.
 

@@ -15,6 +15,7 @@ are committed, the ledger stays for `verify` and `status`. Nothing is listed und
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -94,9 +95,14 @@ class _Labelled:
     refined: dict[str, Any]
 
 
-@verb
+@verb({"histogram": 1, "predict": 24, "blend": 2, "outline": 6, "join": 1, "inspect": 2, "relabel": 2, "level": 1})
 def segment(
-    image: str, options: SegmentOptions | None = None, execution: Execution | None = None, on_event: Any = quiet
+    image: str,
+    options: SegmentOptions | None = None,
+    execution: Execution | None = None,
+    on_event: Any = quiet,
+    *,
+    cancel: threading.Event | None = None,
 ) -> SegmentResult:
     """Outline every object of an image and store the labels beside it.
 
@@ -116,7 +122,7 @@ def segment(
         return _Segmentation(job, runner).run()
 
 
-@verb
+@verb()
 def plan_segment(
     image: str, options: SegmentOptions | None = None, execution: Execution | None = None
 ) -> tuple[StageLine, ...]:

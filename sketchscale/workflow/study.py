@@ -6,7 +6,9 @@ fails does not stop the others; it is listed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from sketchscale.workflow.report import write_report
 from sketchscale.workflow.runner import StageLine, keep_engines, quiet
 from sketchscale.workflow.segment import plan_segment, segment
 from sketchscale.workflow.train import train
+from sketchscale.workflow.verbs import share_of, verb
 
 __all__ = ["plan_study", "run_study"]
 
@@ -39,6 +42,7 @@ def plan_study(study: Study, path: str) -> tuple[StageLine, ...]:
     return tuple(s for image in _images(study, base) for s in plan_segment(image, options, study.execution))
 
 
+@verb()
 def run_study(
     study: Study,
     path: str,
@@ -47,6 +51,7 @@ def run_study(
     overwrite: bool = False,
     on_event: Callable[[Event], None] = quiet,
     say: Callable[[str], None] = lambda line: None,
+    cancel: threading.Event | None = None,
 ) -> dict[str, Any]:
     """Run a study.
 
@@ -63,17 +68,19 @@ def run_study(
     base = Path(path).parent
     execution = replace(study.execution, resume=resume, overwrite=overwrite)
     images = _images(study, base)
+    parts = (study.train is not None) + len(images) * (2 + (study.classify is not None))
+    heard = (share_of(on_event, part, parts) for part in itertools.count())
     if study.train is not None:
-        _train(study.train, base, execution, say)
+        _train(study.train, base, execution, say, next(heard))
     options = _segment_options(study, base)
     done, failed = [], []
     with keep_engines():
         for i, image in enumerate(images):
             say(f"{i + 1} of {len(images)}: {image}")
             try:
-                if unknown := segment(image, options, execution, on_event).warning:
+                if unknown := segment(image, options, execution, next(heard)).warning:
                     say(f"warning: {unknown}")
-                measure(image, options.labels, execution, on_event)
+                measure(image, options.labels, execution, next(heard))
                 done.append(image)
             except SetupError:  # store or cluster: so it would be with every other image
                 raise
@@ -83,7 +90,7 @@ def run_study(
     if not done:
         raise failed[-1][1]
     if study.classify is not None:
-        _classify(study.classify, base, done, options.labels, execution, on_event, say)
+        _classify(study.classify, base, done, options.labels, execution, heard, say)
     rows = [row for image in done for row in count(image, options.labels)]
     title = study.report.title or study.study.name
     model = options.model if study.train is not None else None
@@ -108,7 +115,13 @@ def _segment_options(study: Study, base: Path) -> SegmentOptions:
     return replace(study.segment, model=model)
 
 
-def _train(options: TrainOptions, base: Path, execution: Execution, say: Callable[[str], None]) -> None:
+def _train(
+    options: TrainOptions,
+    base: Path,
+    execution: Execution,
+    say: Callable[[str], None],
+    on_event: Callable[[Event], None],
+) -> None:
     out = base / options.out
     if execution.resume and (out / "config.json").is_file():
         say(f"train: {out} is there")
@@ -123,7 +136,7 @@ def _train(options: TrainOptions, base: Path, execution: Execution, say: Callabl
         synthetic=tuple(_beside(base, name) for name in options.synthetic),
         init=str(base / options.init) if options.init and (base / options.init).exists() else options.init,
     )
-    say(train(placed, execution, on_step=say).summary)
+    say(train(placed, execution, on_step=say, on_event=on_event).summary)
 
 
 def _classify(
@@ -132,7 +145,7 @@ def _classify(
     images: list[str],
     labels: str,
     execution: Execution,
-    on_event: Callable[[Event], None],
+    heard: Iterator[Callable[[Event], None]],
     say: Callable[[str], None],
 ) -> None:
     """Train on annotated objects (of the first image where they name none), or take a classifier; apply to all."""
@@ -153,7 +166,7 @@ def _classify(
     with keep_engines():
         for image in images:
             apply_classes(
-                image, labels, str(folder), execution, on_event, masks=options.masks, precision=options.precision
+                image, labels, str(folder), execution, next(heard), masks=options.masks, precision=options.precision
             )
 
 

@@ -12,6 +12,7 @@ started them, or with the engine "ray". Then the first one alone reads points an
 from __future__ import annotations
 
 import operator
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -63,12 +64,14 @@ class SynthesisResult:
     summary: str
 
 
-@verb
+@verb({"histogram": 1, "train": 19})
 def synthesize_train(
     options: SynthesisOptions,
     execution: Execution | None = None,
     on_step: Callable[[str], None] = lambda line: None,
     on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
 ) -> SynthesisResult:
     """Train on `options.images` with `options.points`, pair by pair, and save the folder `options.out`.
 
@@ -103,6 +106,11 @@ def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> 
         images: list[PointedSource] = []
         world.all_do(lambda: images.extend(hold(stored)))
         watch = _Watch(join_address(options.out, "run"), ears.say)
+
+        def note(step: Step) -> None:
+            watch.note(step)
+            ears.on_event(Event(kind="done", stage="train", done=step.step, total=config.steps))
+
         with writing_output(options.out):
             fresh = not execution.resume
             world.first_does(
@@ -113,7 +121,7 @@ def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> 
                 config,
                 run_folder=watch.run,
                 scale=SCALE,
-                hooks=SynthesisHooks(on_step=watch.note, on_sample=watch.show, interrupted=ears.interrupted),
+                hooks=SynthesisHooks(on_step=note, on_sample=watch.show, interrupted=ears.interrupted),
                 resume=execution.resume,
             )
         provenance = {**synthesis.provenance, "options": _recorded(options)}

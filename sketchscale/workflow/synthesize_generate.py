@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -112,9 +113,13 @@ class _Job:
         return plan_pairs(config, o.images, pair=_pair_bytes(self.synthesis, o), weight_bytes=2 * weights)
 
 
-@verb
+@verb({"pairs": 1})
 def generate(
-    options: GenerateOptions, execution: Execution | None = None, on_event: Callable[[Event], None] = quiet
+    options: GenerateOptions,
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
 ) -> GenerateResult:
     """Make pairs; those of another engine, or of an interrupted run that goes on, are the same to the byte.
 
@@ -148,7 +153,7 @@ def generate(
     return GenerateResult(out=options.out, **(found or {}))
 
 
-@verb
+@verb()
 def plan_generate(options: GenerateOptions, execution: Execution | None = None) -> tuple[StageLine, ...]:
     """What `generate` would do; nothing is written."""
     execution = execution or Execution()

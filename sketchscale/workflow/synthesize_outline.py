@@ -5,6 +5,7 @@ A segmentation model may read along, and strokes on the same images are kept: th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from sketchscale.annotations.readers import Stamp, events_from_labels, next_obje
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
+from sketchscale.engine.cancelling import check_cancelled
 from sketchscale.errors import InputError
 from sketchscale.io.user_files import replacing_file, require_local, writing_place
 from sketchscale.networks.checkpoint import Model, load_model
@@ -53,9 +55,13 @@ class Outlined:
         return f"{self.sketch}: {self.objects} objects, {self.unknown:.1%} of the pixels unknown"
 
 
-@verb
+@verb({"histogram": 1, "outline": 4})
 def synthesize_outline(
-    options: OutlineOptions, execution: Execution | None = None, on_event: Callable[[Event], None] = quiet
+    options: OutlineOptions,
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
 ) -> list[Outlined]:
     """Write a sketch for each image.
 
@@ -89,10 +95,12 @@ def synthesize_outline(
     with writing_place(options.out):
         Path(options.out).mkdir(parents=True, exist_ok=True)
     with autocast(options.device, settle_precision(options.precision, options.device)):
-        return [
-            _write(image, outline_image(synthesis, image, config, model), sketch, target)
-            for image, sketch, target in zip(images, sketches, targets, strict=True)
-        ]
+        written = []
+        for image, sketch, target in zip(images, sketches, targets, strict=True):
+            check_cancelled()
+            written.append(_write(image, outline_image(synthesis, image, config, model), sketch, target))
+            on_event(Event(kind="done", stage="outline", done=len(written), total=len(images)))
+        return written
 
 
 def _model(options: OutlineOptions, synthesis: Synthesis, device: torch.device) -> Model | None:

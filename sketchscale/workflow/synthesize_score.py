@@ -7,6 +7,7 @@ and `picture` name.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -119,9 +120,13 @@ def _line(name: str, d: Distances) -> str:
     )
 
 
-@verb
+@verb({"histogram": 1, "score": 4})
 def score_synthesis(
-    options: ScoreOptions, execution: Execution | None = None, on_event: Callable[[Event], None] = quiet
+    options: ScoreOptions,
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
 ) -> SynthesisScore:
     """Compare what a synthesis paints with images that have centre points.
 

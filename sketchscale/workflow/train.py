@@ -12,6 +12,7 @@ pixels of the images.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from typing import Any
 from sketchscale.annotations.opening import SketchReading
 from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import Event
+from sketchscale.engine.cancelling import check_cancelled
 from sketchscale.errors import InputError
 from sketchscale.io.store import join_address
 from sketchscale.losses import find_loss, loss_config
@@ -29,7 +31,7 @@ from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
 from sketchscale.training.checks import check_images
-from sketchscale.training.config import SyntheticConfig, find_device
+from sketchscale.training.config import Step, SyntheticConfig, find_device
 from sketchscale.training.distributed import join_world, was_restarted
 from sketchscale.training.loop import Hooks, TrainingConfig
 from sketchscale.training.loop import train as train_network
@@ -84,12 +86,14 @@ class TrainResult:
     warning: str = ""
 
 
-@verb
+@verb({"histogram": 1, "train": 17, "calibrate": 2})
 def train(
     options: TrainOptions,
     execution: Execution | None = None,
     on_step: Callable[[str], None] = lambda line: None,
     on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
 ) -> TrainResult:
     """Train on `options.images` with `options.sketches`, pair by pair, on scenes of `options.synthetic`, or on both;
     save the model folder `options.out`.
@@ -145,8 +149,8 @@ def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> Trai
         world.all_do(ready.data.look)
         world.all_do(lambda: check_sources(sources, ready.config))
         scenes = stream_of(sources, ready.config)
-        say = ears.say if world.first else _unheard
-        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), say, until)
+        ears = ears if world.first else replace(ears, say=_unheard, on_event=quiet)
+        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), ears.say, until)
         with writing_output(options.out):
             world.first_does(lambda: _begin(options.out, ready, say, fresh=not execution.resume))
             model = train_network(
@@ -155,19 +159,24 @@ def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> Trai
                 run_folder=watch.run,
                 init=ready.init,
                 validation=[*ready.held_out, *ready.others],
-                on_step=watch.note,
+                on_step=partial(_note, watch, ears, ready.config.steps),
                 hooks=Hooks(
                     refresh=watch.refresh,
                     on_preview=watch.show,
                     interrupted=ears.interrupted,
                     scenes=scenes,
-                    settle=lambda model, images: _settled(model, ready, images, until, say),
+                    settle=lambda model, images: _settled(model, ready, images, until, ears),
                 ),
                 resume=execution.resume,
             )
             watch.draw()
         provenance = {"synthetic": [source.about for source in sources]} if sources else {}
         return _save(replace(model, provenance={**model.provenance, **provenance}), options, watch, world.first)
+
+
+def _note(watch: Watch, ears: Ears, steps: int, step: Step) -> None:
+    watch.note(step)
+    ears.on_event(Event(kind="done", stage="train", done=step.step, total=steps, fraction=step.progress))
 
 
 def _unheard(line: str) -> None:
@@ -248,11 +257,9 @@ def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
     return replace(config, minutes=left / 60)
 
 
-def _settled(
-    model: Model, ready: _Ready, taught: Sequence[AnnotatedImage], until: float | None, say: Callable[[str], None]
-) -> Model:
+def _settled(model: Model, ready: _Ready, taught: Sequence[AnnotatedImage], until: float | None, ears: Ears) -> Model:
     """With all that is set on annotation once the steps are done, and with what such images look like."""
-    model = _calibrated(model, ready.others, taught, until, say)
+    model = _calibrated(model, ready.others, taught, until, ears)
     return learn_kind(model, [*taught, *ready.others], ready.data.brightness)
 
 
@@ -261,14 +268,16 @@ def _calibrated(
     others: Sequence[AnnotatedImage],
     taught: Sequence[AnnotatedImage],
     until: float | None,
-    say: Callable[[str], None],
+    ears: Ears,
 ) -> Model:
     """On other images, which say more, where enough objects are annotated on them; else on what was taught."""
-    pace = Paced(say)
+    pace = Paced(ears.say)
 
     def on_window(done: int, total: int) -> None:
+        check_cancelled()
+        ears.on_event(Event(kind="start", stage="calibrate", done=done, total=total))
         if not done and (line := compiling_line(*INTEGRATION)):
-            say(line)
+            ears.say(line)
         pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
 
     end = None if until is None else until - 2 * _SAVING_S  # a window that was begun is finished

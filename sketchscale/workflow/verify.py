@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +80,13 @@ class _Run:
         return {"image": self.image.address, "check": what, "ok": bool(ok), "found": found}
 
 
-@verb
+@verb({"verify": 4, "histogram": 1})
 def verify(
-    address: str, on_event: Callable[[Event], None] = quiet, execution: Execution | None = None
+    address: str,
+    on_event: Callable[[Event], None] = quiet,
+    execution: Execution | None = None,
+    *,
+    cancel: threading.Event | None = None,
 ) -> list[dict[str, Any]]:
     """Checks of every result on an image, each with what was found.
 

@@ -13,6 +13,7 @@ sketches and options, never on chunks, engine or workers.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,12 +136,14 @@ class LookConfig:
     size: int
 
 
-@verb
+@verb({"histogram": 1, "look": 4})
 def where_next(
     images: Sequence[str],
     options: NextOptions | None = None,
     execution: Execution | None = None,
     on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
 ) -> NextResult:
     """The boxes that would teach the model most, over all images.
 

@@ -14,19 +14,18 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sketchscale.engine.base import EngineOptions, Event
-from sketchscale.engine.local import SerialEngine, ThreadEngine
+from sketchscale.engine.base import Event
 from sketchscale.errors import BudgetError, InputError, MissingDataError, OutputExistsError, ResumeError
 from sketchscale.geometry import Box, whole
-from sketchscale.io.convert import ConvertConfig, convert, plan_convert
+from sketchscale.io.convert import ConvertConfig, plan_convert
 from sketchscale.io.image import open_image
 from sketchscale.io.label_files import open_truth
 from sketchscale.io.planes import count_absent, read_plane
 from sketchscale.io.sources import open_source, read_source
+from tests.converted import convert
 from tests.oracles.io_pyramid import halve_mean_slow
 
 _RNG = np.random.default_rng(11)
-_SERIAL = SerialEngine()
 
 
 def _pixels(*shape, dtype=np.uint8):
@@ -88,7 +87,7 @@ def test_the_image_does_not_depend_on_chunks_shards_and_blocks(
     options = {"compression": "zlib", "rowsperstrip": 5} if compressed else {}
     tifffile.imwrite(folder / "a.tif", stored, photometric="rgb" if samples == 3 else "minisblack", **options)
     config = ConvertConfig(chunk=chunk, shard=None if shards is None else shards * chunk, block=block, levels=2)
-    (image,) = convert(folder / "a.tif", folder / "a.zarr", config=config, engine=_SERIAL)
+    (image,) = convert(folder / "a.tif", folder / "a.zarr", config=config)
     np.testing.assert_array_equal(_level(image), values)
     np.testing.assert_array_equal(_level(image, 1), np.stack([halve_mean_slow(plane) for plane in values]))
 
@@ -98,7 +97,7 @@ def test_names_spacing_and_slices_come_from_the_file(tmp_path):
                 "PhysicalSizeYUnit": "µm", "Channel": {"Name": ["dna", "actin"]}}  # fmt: skip
     values = _pixels(3, 2, 40, 50)
     tifffile.imwrite(tmp_path / "a.ome.tif", values, ome=True, metadata=metadata, **_GREY)
-    (image,) = convert(tmp_path / "a.ome.tif", tmp_path / "a.zarr", engine=_SERIAL)
+    (image,) = convert(tmp_path / "a.ome.tif", tmp_path / "a.zarr")
     plane = image.plane(z=2)
     assert (plane.channels, plane.spacing, plane.unit) == (("dna", "actin"), (0.25, 0.5), "micrometer")
     np.testing.assert_array_equal(read_plane(plane, whole(plane.shape)), values[2])
@@ -107,7 +106,7 @@ def test_names_spacing_and_slices_come_from_the_file(tmp_path):
     tifffile.imwrite(tmp_path / "c.tif", values[0, 0], resolution=(300, 300), resolutionunit="INCH")
     assert open_source(tmp_path / "c.tif").spacing is None
     config = ConvertConfig(spacing=(2, 3), channels=("one",), version="0.4")
-    (image,) = convert(tmp_path / "c.tif", tmp_path / "c.zarr", config=config, engine=_SERIAL)
+    (image,) = convert(tmp_path / "c.tif", tmp_path / "c.zarr", config=config)
     assert (image.metadata.version, image.plane().spacing, image.channels) == ("0.4", (2.0, 3.0), ("one",))
 
 
@@ -129,7 +128,7 @@ def test_a_folder_of_png_jpeg_and_npy_becomes_one_image_each(tmp_path):
     PIL.Image.fromarray(rgb).save(folder / "c.jpg", quality=90)
     np.save(folder / "d.npy", rgb.astype(np.float32))
     (folder / "notes.txt").write_text("not an image")
-    images = convert(folder, tmp_path / "out", engine=_SERIAL)
+    images = convert(folder, tmp_path / "out")
     assert [Path(i.store).name for i in images] == ["a.zarr", "b.zarr", "c.zarr", "d.zarr"]
     np.testing.assert_array_equal(_level(images[0]), np.moveaxis(rgb, -1, 0))
     assert images[0].channels == ("red", "green", "blue")
@@ -152,12 +151,12 @@ def test_memory_is_that_of_a_block_and_not_of_the_file(tmp_path):
     (plan,) = plan_convert(tmp_path / "a.tif", tmp_path / "a.zarr", config)
     assert plan.pixels.task_bytes < size * size / 8
     tracemalloc.start()
-    convert(tmp_path / "a.tif", tmp_path / "a.zarr", config=config, engine=_SERIAL)
+    convert(tmp_path / "a.tif", tmp_path / "a.zarr", config=config)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < size * size / 3
     with pytest.raises(BudgetError, match="smaller --block"):
-        convert(tmp_path / "a.tif", tmp_path / "b.zarr", config=config, engine=_SERIAL, budget_bytes=1000)
+        convert(tmp_path / "a.tif", tmp_path / "b.zarr", config=config, memory_gb=1e-6)
 
 
 def _tree(folder):
@@ -204,7 +203,7 @@ def test_killed_at_any_operation_and_resumed_gives_the_same_bytes(tmp_path, vers
     """Every operation, or every so many."""
     np.save(tmp_path / "a.npy", _pixels(2, 5))
     config = ConvertConfig(chunk=2, block=4, levels=1, version=version)
-    convert(tmp_path / "a.npy", tmp_path / "whole.zarr", config=config, engine=_SERIAL)
+    convert(tmp_path / "a.npy", tmp_path / "whole.zarr", config=config)
     expected = _tree(tmp_path / "whole.zarr")
     number = 0
     while True:
@@ -212,13 +211,13 @@ def test_killed_at_any_operation_and_resumed_gives_the_same_bytes(tmp_path, vers
         target = tmp_path / f"killed-{number}.zarr"
 
         def action(target=target):
-            convert(tmp_path / "a.npy", target, config=config, engine=_SERIAL)
+            convert(tmp_path / "a.npy", target, config=config)
 
         if not _run_killed(number, str(target), action):
             break
         if target.exists():
             _check_unfinished(target)
-        convert(tmp_path / "a.npy", target, config=config, engine=_SERIAL, resume=True)
+        convert(tmp_path / "a.npy", target, config=config, resume=True)
         assert _tree(target) == expected, f"killed at operation {number}"
     assert number > 50  # so many points at which it was killed
 
@@ -235,10 +234,8 @@ def _check_unfinished(target):
 def test_threads_write_the_same_bytes_as_one_after_the_other(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", _pixels(60, 70, 3), photometric="rgb", tile=(16, 16), compression="zlib")
     config = ConvertConfig(chunk=8, block=16, levels=3)
-    convert(tmp_path / "a.tif", tmp_path / "serial.zarr", config=config, engine=_SERIAL)
-    threads = ThreadEngine(EngineOptions(workers=3))
-    convert(tmp_path / "a.tif", tmp_path / "threads.zarr", config=config, engine=threads)
-    threads.close()
+    convert(tmp_path / "a.tif", tmp_path / "serial.zarr", config=config)
+    convert(tmp_path / "a.tif", tmp_path / "threads.zarr", config=config, engine="threads", workers=3)
     assert _tree(tmp_path / "serial.zarr") == _tree(tmp_path / "threads.zarr")
 
 
@@ -247,17 +244,17 @@ def test_resume_skips_what_is_done_and_refuses_what_changed(tmp_path):
     config = ConvertConfig(chunk=10, block=20, levels=1)
     events: list[Event] = []
     with pytest.raises(KeyboardInterrupt):
-        convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, engine=_SERIAL, on_event=_stop_after(2))
+        convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, on_event=_stop_after(2))
     with pytest.raises(OutputExistsError, match="--resume"):
-        convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, engine=_SERIAL)
+        convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config)
     with pytest.raises(ResumeError, match="config"):
-        convert(tmp_path / "a.npy", tmp_path / "a.zarr", engine=_SERIAL, resume=True)
-    convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, engine=_SERIAL, resume=True, on_event=events.append)
+        convert(tmp_path / "a.npy", tmp_path / "a.zarr", resume=True)
+    convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, resume=True, on_event=events.append)
     assert sum(event.kind == "done" for event in events) == 2
     np.save(tmp_path / "a.npy", _pixels(40, 40))
     with pytest.raises(ResumeError, match="source"):
-        convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, engine=_SERIAL, resume=True)
-    (image,) = convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, engine=_SERIAL, overwrite=True)
+        convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, resume=True)
+    (image,) = convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, overwrite=True)
     np.testing.assert_array_equal(_level(image)[0], np.load(tmp_path / "a.npy"))
 
 
@@ -278,7 +275,7 @@ def test_what_is_not_ours_is_never_replaced(tmp_path):
     (tmp_path / "mine/letter.txt").write_text("dear")
     for target in ("mine", "mine/letter.txt"):
         with pytest.raises(OutputExistsError):
-            convert(tmp_path / "a.npy", tmp_path / target, engine=_SERIAL, overwrite=True)
+            convert(tmp_path / "a.npy", tmp_path / target, overwrite=True)
     assert (tmp_path / "mine/letter.txt").read_text() == "dear"
 
 
@@ -338,12 +335,12 @@ def test_damaged_files_are_one_line_and_leave_nothing_that_reads_as_an_image(tmp
         (tmp_path / "in" / name).write_bytes(data)
         target = tmp_path / f"{name}.zarr"
         with pytest.raises(InputError) as caught:
-            convert(tmp_path / "in" / name, target, engine=_SERIAL)
+            convert(tmp_path / "in" / name, target)
         assert "\n" not in str(caught.value), name
         assert name in str(caught.value)
         assert not (target / "zarr.json").exists() or b"multiscales" not in (target / "zarr.json").read_bytes()
     with pytest.raises(MissingDataError, match="does not exist"):
-        convert(tmp_path / "nothing.tif", tmp_path / "x.zarr", engine=_SERIAL)
+        convert(tmp_path / "nothing.tif", tmp_path / "x.zarr")
 
 
 def test_any_byte_of_a_tiff_may_change_and_still_there_is_one_kind_of_error(tmp_path):
@@ -372,7 +369,7 @@ def test_true_labels_are_read_box_by_box_from_any_source(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", ids, tile=(16, 16), compression="zlib")
     PIL.Image.fromarray(ids).save(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", ids.astype(np.int32))
-    convert(tmp_path / "a.npy", tmp_path / "a.zarr", engine=_SERIAL)
+    convert(tmp_path / "a.npy", tmp_path / "a.zarr")
     for name in ("a.tif", "a.png", "a.npy", "a.zarr"):
         truth = open_truth(tmp_path / name)
         assert truth.shape == (70, 50)

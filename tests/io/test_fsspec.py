@@ -22,13 +22,14 @@ from sketchscale.geometry import whole
 from sketchscale.io import fetched
 from sketchscale.io.arrays import read_box
 from sketchscale.io.blobs import list_blobs, put_blob
-from sketchscale.io.convert import convert, plan_convert
+from sketchscale.io.convert import plan_convert
 from sketchscale.io.image import open_image
 from sketchscale.io.patterns import matches
 from sketchscale.io.plate import image_addresses
 from sketchscale.io.sources import open_source, read_source, source_identity
 from sketchscale.io.store import join_address, open_store
 from sketchscale.objects.truth import open_true_labels
+from tests.converted import convert
 from tests.pipeline import draw_nuclei, store_image
 
 _PIXELS = draw_nuclei((50, 40))

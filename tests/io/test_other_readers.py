@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import zarr
 
-from sketchscale.engine.local import SerialEngine
 from sketchscale.io.blobs import list_blobs, put_blob
-from sketchscale.io.convert import ConvertConfig, convert
+from sketchscale.io.convert import ConvertConfig
 from sketchscale.io.image import open_image
 from sketchscale.io.ledger import MARKS, open_ledger
 from sketchscale.io.new_images import commit_labels, create_labels
 from sketchscale.io.progress import run_states
 from sketchscale.workflow.verify import status
+from tests.converted import convert
 
 
 @pytest.fixture(params=["0.4", "0.5"])
@@ -24,7 +24,7 @@ def store(request, tmp_path):
     """A converted image with empty labels, a finished and an unfinished run."""
     np.save(tmp_path / "a.npy", np.zeros((20, 20), np.uint8))
     config = ConvertConfig(version=request.param, chunk=8, levels=2)
-    (image,) = convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config, engine=SerialEngine())
+    (image,) = convert(tmp_path / "a.npy", tmp_path / "a.zarr", config=config)
     create_labels(image, "cells")
     commit_labels(image, "cells")
     for run, name in (("segment-cells", "result"), ("measure-cells", "arrays")):
@@ -75,6 +75,6 @@ def test_a_forgotten_run_leaves_no_marks_unless_another_is_there(tmp_path):
 
 def test_an_image_that_is_replaced_is_marked_again(store, tmp_path):
     config = ConvertConfig(version=open_image(store).metadata.version, chunk=8, levels=2)
-    convert(tmp_path / "a.npy", store, config=config, engine=SerialEngine(), overwrite=True)
+    convert(tmp_path / "a.npy", store, config=config, overwrite=True)
     assert {f".sketchscale/{name}" for name in MARKS} <= set(list_blobs(store, ".sketchscale"))
     assert [run.run for run in run_states(store)] == ["convert"]

@@ -7,12 +7,12 @@ import PIL.Image
 import pytest
 import tifffile
 
-from sketchscale.engine.local import SerialEngine
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
-from sketchscale.io.convert import ConvertConfig, conversion_notes, convert, plan_convert
+from sketchscale.io.convert import ConvertConfig, conversion_notes, plan_convert
 from sketchscale.io.label_files import open_truth
 from sketchscale.io.sources import open_source, read_source
+from tests.converted import convert
 
 _GREY = {"photometric": "minisblack"}
 
@@ -43,7 +43,7 @@ def test_imagej_says_how_far_apart_sections_are(tmp_path, unit):
     tifffile.imwrite(tmp_path / "a.tif", _pixels(3, 20, 30), imagej=True, resolution=(4, 2), metadata=metadata)
     source = open_source(tmp_path / "a.tif")
     assert (source.spacing, source.depth, source.notes) == ((0.5, 0.25), 1.5, ())
-    (image,) = convert(tmp_path / "a.tif", tmp_path / "a.zarr", engine=SerialEngine())
+    (image,) = convert(tmp_path / "a.tif", tmp_path / "a.zarr")
     assert image.volume().spacing == (1.5, 0.5, 0.25)
     assert image.metadata.levels[0].scale == (1.0, 1.5, 0.5, 0.25)
     assert {axis.name: axis.unit for axis in image.metadata.axes}["z"] == "micrometer"

@@ -20,7 +20,7 @@ from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import open_array, write_box
-from sketchscale.io.convert import ConvertConfig, convert
+from sketchscale.io.convert import ConvertConfig
 from sketchscale.io.image import open_image
 from sketchscale.io.masks import few_values, label_pieces
 from sketchscale.io.new_images import commit_labels, create_labels
@@ -31,6 +31,7 @@ from sketchscale.workflow.labels import export_labels, import_labels
 from sketchscale.workflow.measure import measure
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.verify import verify
+from tests.converted import convert
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from sketchscale.engine.cancelling import check_cancelled
 from sketchscale.networks.precision import autocast
 from sketchscale.objects.classifiers.augmentation import augmented
 from sketchscale.objects.classifiers.base import (
@@ -56,6 +57,7 @@ def fit_network(
         optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
         schedule = _schedule(optimiser, options.schedule, steps)
         for rows in _batches(len(targets), batch, steps, rng):
+            check_cancelled()
             seen = augmented(data[rows], options.augment, rng, len(config.channels)).to(options.device)
             with autocast(options.device, options.precision):
                 logits = network(seen).float()
