@@ -65,9 +65,10 @@ def run(
     if dry_run:
         opt.show_stages(plan_study(settings, study), json)
         return
-    how = {"resume": execution.resume, "overwrite": execution.overwrite}
     with opt.progress() as on_event:
-        result = run_study(settings, study, on_event=on_event, say=opt.say, **how)
+        result = run_study(
+            settings, study, resume=execution.resume, overwrite=execution.overwrite, on_event=on_event, say=opt.say
+        )
     opt.show(result, json, lambda: f"report: {result['report']}")
     if result["failed"]:
         raise opt.SomeFailedError(f"{len(result['failed'])} images failed: {', '.join(result['failed'])}")

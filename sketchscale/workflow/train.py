@@ -152,7 +152,7 @@ def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> Trai
         ears = ears if world.first else replace(ears, say=_unheard, on_event=quiet)
         watch = Watch(ready.data, ready.config, join_address(options.out, "run"), ears.say, until)
         with writing_output(options.out):
-            world.first_does(lambda: _begin(options.out, ready, say, fresh=not execution.resume))
+            world.first_does(lambda: _begin(options.out, ready, ears.say, fresh=not execution.resume))
             model = train_network(
                 ready.data.training(),
                 ready.config,
