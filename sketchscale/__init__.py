@@ -31,7 +31,7 @@ _PUBLIC = {
     "measure": "sketchscale.api.objects:measure",
     "open": "sketchscale.workflow.arrays:open_view",
     "report": "sketchscale.api.stores:report",
-    "run": "sketchscale.workflow.study:run_study",
+    "run": "sketchscale.api.studies:run",
     "segment": "sketchscale.api.labels:segment",
     "train": "sketchscale.api.labels:train",
 }

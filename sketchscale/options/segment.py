@@ -32,7 +32,9 @@ class SegmentOptions(Labels, Channels, FlowRule[None], Refinement, Precision):
     diameter: float | None = _network(
         None, "Of this image's objects: the network sees them at its own size.", unit="px", above=0
     )
-    rescale: float | None = _network(None, "That scale itself, network px per image px; excludes --diameter.", above=0)
+    rescale: float | None = _network(
+        None, "That scale itself, network px per image px; excludes --diameter.", at_least=0.05, at_most=20
+    )
     flips: Literal[1, 4, 8] = _network(
         1, "Mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower."
     )

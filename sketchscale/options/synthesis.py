@@ -73,7 +73,7 @@ class ScoreOptions(_Synthesis, Pointed, Channels, NetworkPrecision):
     def __post_init__(self) -> None:
         check(self)
         if self.crop is not None and self.crop % 32:
-            raise InputError.of(found=f"crop {self.crop}", expected="a multiple of 32 px", fix="change crop")
+            raise InputError.of(found=f"crop {self.crop}", expected="a multiple of 32 px", fix="change --crop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,7 @@ def test_what_is_given_is_changed_by_keywords_and_paths_and_single_values_become
         (lambda: sk.convert("a.tif", "a.zarr", chunk=0), InputError, r"convert\(\): .*chunk 0"),
         (lambda: sk.measure("a.zarr", feature=["area"]), UnknownNameError, r"measure\(\): 'feature'.*'features'"),
         (lambda: sk.classify("a.zarr", "n", "c", mask=True), UnknownNameError, r"classify\(\): 'mask'.*'masks'"),
+        (lambda: sk.run("none.toml", overrides=["segment.min_size=3"], resume=True), InputError, "none.toml cannot be"),
         (lambda: sk.count("a.zarr", label="n"), TypeError, r"^count\(\)"),
         (lambda: sk.report("a.zarr", "n", "o.html", titel=""), TypeError, r"^report\(\)"),
     ],

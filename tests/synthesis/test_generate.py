@@ -301,13 +301,13 @@ def test_points_that_cannot_be_are_one_line(
 @pytest.mark.parametrize(
     ("given", "code", "message"),
     [
-        (["--size", "63"], 2, "images of 63 px; expected: 64 to 8192 px"),
-        (["--size", "9000"], 2, "images of 9000 px"),
+        (["--size", "63"], 2, "size 63; expected: 64 to 8192 px"),
+        (["--size", "9000"], 2, "size 9000; "),
         (["--size", "4096", "--memory", "0.2"], 2, "a smaller --size, or a larger --memory"),
         (["--labels", "a/b"], 2, "label name 'a/b'"),
         (["--gpus-per-worker", "1"], 2, "--device cuda"),
         (["--device", "cuda"], 5, "device 'cuda' is absent"),
-        (["--images", "200000"], 2, "200000 images"),
+        (["--images", "200000"], 2, "images 200000; "),
     ],
 )
 def test_what_cannot_be_made_is_one_line(
