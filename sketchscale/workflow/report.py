@@ -14,7 +14,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import pyarrow
 from sketchscale import __version__
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
-from sketchscale.errors import InputError, MissingDataError
+from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box
@@ -40,9 +40,9 @@ from sketchscale.io.table import read_table, require_table
 from sketchscale.io.user_files import put_file
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
-from sketchscale.reports.plate import CountRow, FieldTable, class_names, count_fields, count_wells
+from sketchscale.reports.plate import CountRow, class_names, sum_counts
 from sketchscale.reports.strokes import StrokeRow
-from sketchscale.workflow.count import well_of
+from sketchscale.workflow.count import empty_wells, tally, well_of
 from sketchscale.workflow.empty_results import why_empty
 from sketchscale.workflow.evaluate import evaluate
 from sketchscale.workflow.kinds import kind_warning
@@ -90,8 +90,10 @@ def write_report(
             one that made the labels in the working directory, and leaves them out where it is not.
         truths: true label images, one per image, for the table of accuracy; none leaves it out.
 
+    Images that were not measured are named on the page, and not counted.
+
     Raises:
-        MissingDataError: an image was not segmented or measured.
+        MissingDataError, UnknownNameError: none of the images was segmented and measured.
         InputError: another number of truths than images.
         OutputExistsError: the page is there.
         OutputError: the page cannot be written.
@@ -99,9 +101,29 @@ def write_report(
     refuse_existing(out, overwrite=overwrite)
     if truths and len(truths) != len(images):
         raise InputError(f"{len(truths)} truths for {len(images)} images; expected: one for each, in order")
-    shown = [_show(address, labels) for address in images]
-    page = render(_data(shown, labels, title=title, model=model, truths=truths))
-    return put_file(out, page.encode())
+    found = _show_measured(images, labels)
+    shown = [one for one in found if one is not None]
+    unmeasured = [address for address, one in zip(images, found, strict=True) if one is None]
+    truths = [truth for one, truth in zip(found, truths, strict=False) if one is not None]
+    data = _data(shown, unmeasured, labels, title=title, model=model, truths=truths)
+    return put_file(out, render(data).encode())
+
+
+def _show_measured(images: Sequence[str], labels: str) -> list[_Shown | None]:
+    """What is shown of each image; None where it was not segmented or measured, unless none was.
+
+    Raises:
+        MissingDataError, UnknownNameError: of the last image, where none was measured.
+    """
+    found: list[_Shown | None] = []
+    for address in images:
+        try:
+            found.append(_show(address, labels))
+        except (MissingDataError, UnknownNameError):
+            if address == images[-1] and not any(found):
+                raise
+            found.append(None)
+    return found
 
 
 def _show(address: str, labels: str) -> _Shown:
@@ -142,18 +164,27 @@ def _committed(setting: LabelSetting, labels: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _data(shown: Sequence[_Shown], labels: str, *, title: str, model: str | None, truths: Sequence[str]) -> ReportData:
-    rows = count_fields(_field_table(one) for one in shown)
-    plates = _plates(shown)
-    classes = class_names(rows)
+def _data(
+    shown: Sequence[_Shown],
+    unmeasured: Sequence[str],
+    labels: str,
+    *,
+    title: str,
+    model: str | None,
+    truths: Sequence[str],
+) -> ReportData:
+    tallies = [tally(one.setting.image.address, labels) for one in shown]
+    plates = [open_plate(plate) for plate in sorted({row.plate for row in tallies} - {""})]
+    classes = class_names(tallies)
+    rows = tuple(replace(row, image=one.name, plate=_name(row.plate)) for row, one in zip(tallies, shown, strict=True))
     return ReportData(
         title=title or f"{labels} in {len(shown)} images" if len(shown) != 1 else title or shown[0].name,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         thing=labels,
         rows=rows,
         classes=classes,
-        wells=_wells(rows, plates),
-        notes=(*_notes(shown), *_left_out(shown, plates)),
+        wells=_wells(rows, plates, unmeasured),
+        notes=(*_notes(shown), *_left_out(shown, unmeasured, plates)),
         sizes=_sizes(shown, classes),
         confusion=_confusion(shown, labels),
         overviews=tuple(_overview(one, classes, 1400 if i == 0 else 700) for i, one in enumerate(shown[:_OVERVIEWS])),
@@ -180,11 +211,6 @@ def _notes(shown: Sequence[_Shown]) -> Iterable[Note]:
             yield Note(level="warning", text=f"{one.name}: {absent} chunks are not stored and were read as zeros.")
 
 
-def _field_table(one: _Shown) -> FieldTable:
-    plate, well = well_of(one.setting.image.address)
-    return FieldTable(image=one.name, table=one.table, plate=Path(plate).name, well=well)
-
-
 def _why_empty(one: _Shown) -> str:
     """As far as the segmentation noted it; "no object was found" alone for labels of another tool."""
     known = one.result.get("empty", {})
@@ -193,26 +219,21 @@ def _why_empty(one: _Shown) -> str:
     return why_empty(known)
 
 
-def _plates(shown: Sequence[_Shown]) -> list[Plate]:
-    """The plates that the images are fields of."""
-    return [open_plate(plate) for plate in sorted({well_of(one.setting.image.address)[0] for one in shown} - {""})]
+def _wells(rows: Sequence[CountRow], plates: Sequence[Plate], unmeasured: Sequence[str]) -> tuple[CountRow, ...]:
+    """Counts of the wells that are shown, and those of their plates where no image is, or none that was measured."""
+    empty = [(_name(plate.address), well) for plate in plates for well in plate.missing]
+    empty += [(_name(plate), well) for plate, well in map(well_of, unmeasured) if well]
+    return sum_counts([*(row for row in rows if row.well), *empty_wells(empty)], ("plate", "well"))
 
 
-def _wells(rows: Sequence[CountRow], plates: Sequence[Plate]) -> tuple[CountRow, ...]:
-    """Counts of the wells that are shown, and those where no image is."""
-    in_wells = [row for row in rows if row.well]
-    empty = {(Path(plate.address).name, well) for plate in plates for well in plate.missing}
-    planned: dict[str, list[str]] = {}
-    for plate, well in sorted({(row.plate, row.well) for row in in_wells} | empty):
-        planned.setdefault(plate, []).append(well)
-    return count_wells(in_wells, planned) if in_wells else ()
-
-
-def _left_out(shown: Sequence[_Shown], plates: Sequence[Plate]) -> Iterable[Note]:
-    """Fields and wells of the plates that this report does not have."""
-    addresses = {one.setting.image.address.rstrip("/") for one in shown}
+def _left_out(shown: Sequence[_Shown], unmeasured: Sequence[str], plates: Sequence[Plate]) -> Iterable[Note]:
+    """Images that were not measured, and fields and wells of the plates that this report does not have."""
+    if unmeasured:
+        names = _listed([_name(address) for address in unmeasured])
+        yield Note(level="warning", text=f"{names}: not segmented or not measured, so not counted.")
+    addresses = {one.rstrip("/") for one in (*(one.setting.image.address for one in shown), *unmeasured)}
     for plate in plates:
-        name = Path(plate.address).name
+        name = _name(plate.address)
         absent = [_name(one.address) for one in plate.fields if one.address.rstrip("/") not in addresses]
         if absent:
             yield Note(level="info", text=f"{name}: not in this report: {_listed(absent)}.")
