@@ -21,16 +21,18 @@ from sketchscale.errors import InputError
 from sketchscale.reports.charts import Series, histogram_chart, line_chart, number, ticks
 from sketchscale.reports.confusion import held_out_section
 from sketchscale.reports.counts import image_section, plate_section
-from sketchscale.reports.markup import Markup, element, join, text
+from sketchscale.reports.markup import Markup, element, join
 from sketchscale.reports.page import (
     big_number,
     color_key,
     document,
     dot,
     fact_list,
+    page_footer,
     page_header,
     picture_figure,
     section,
+    table,
 )
 from sketchscale.reports.pictures import Picture, color_of
 from sketchscale.reports.plate import CountRow
@@ -160,7 +162,8 @@ def render(data: ReportData) -> str:
         _training(data.training),
         _provenance(data),
     ]
-    return document(data.title, _head(data), _notes(data.notes), _figures(data), *sections, _foot(data))
+    shown = (_head(data), _notes(data.notes), _figures(data), *sections)
+    return document(data.title, *shown, page_footer(data.provenance))
 
 
 def _head(data: ReportData) -> Markup:
@@ -249,13 +252,7 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> Markup:
     shown = [t for t in (0.5, 0.75, 0.9) if t in shared]
     head = ["Image", "True", "Found", *(f"AP {t:g}" for t in shown), "F1 0.5"]
     body = [_accuracy_row(row, shown) for row in rows]
-    parts: list[object] = [
-        element(
-            "table",
-            element("thead", element("tr", *(element("th", name) for name in head))),
-            element("tbody", *body),
-        )
-    ]
+    parts: list[object] = [table(head, body)]
     if len(shared) > 2:
         curve = tuple((t, sum(row.ap[t] for row in rows) / len(rows)) for t in shared)
         lines = (Series(name="AP, mean of images", points=curve),)
@@ -316,8 +313,3 @@ def _provenance(data: ReportData) -> Markup:
     if data.config:
         config = element("details", element("summary", "Configuration"), element("pre", data.config))
     return section("Provenance", "What it takes to make this again", fact_list(data.provenance), command, config)
-
-
-def _foot(data: ReportData) -> Markup:
-    made = data.provenance.get("sketchscale", "")
-    return element("footer", text(f"Made by sketchscale {made}".strip() + ". One file, nothing loaded."), class_="foot")
