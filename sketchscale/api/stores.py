@@ -12,6 +12,7 @@ from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.io.convert import ConvertConfig
 from sketchscale.workflow.convert import convert_images
+from sketchscale.workflow.images import expand
 from sketchscale.workflow.report import write_report
 from sketchscale.workflow.runner import quiet
 
@@ -61,7 +62,7 @@ def report(
     """Write one self-contained HTML page about segmented and measured images; returns its path.
 
     Args:
-        images: one or several addresses.
+        images: one or several addresses, of images or plates.
         labels: name of their label images.
         model, truths: see `workflow.report.write_report`.
 
@@ -69,5 +70,5 @@ def report(
         InputError, MissingDataError, OutputExistsError, OutputError: see `workflow.report.write_report`.
     """
     several = [images] if isinstance(images, str | Path) else images
-    addresses = [str(image) for image in several]
+    addresses = expand([str(image) for image in several])
     return write_report(addresses, labels, str(out), title=title, model=model, truths=truths, overwrite=overwrite)

@@ -26,7 +26,7 @@ from sketchscale.intensity import normalize
 from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.objects.sources import LabelSource, read_labels
 
-__all__ = ["Windows", "cut_patches", "estimate_side", "object_windows", "read_patches"]
+__all__ = ["Windows", "cut_patches", "estimate_side", "object_windows", "read_patches", "window_columns"]
 
 LARGEST_SIDE = {2: 200, 3: 64}
 """Estimated sides stop here, by number of axes: one clump among the annotated must not make all patches huge."""
@@ -60,13 +60,8 @@ class Windows:
 
     def take(self, rows: npt.NDArray[Any]) -> Windows:
         """Some of them, by index or by mask."""
-        return Windows(
-            label=self.label[rows],
-            corner=self.corner[rows],
-            center=self.center[rows],
-            cropped=self.cropped[rows],
-            side=self.side,
-        )
+        arrays = {name: getattr(self, name)[rows] for name in ("label", "corner", "center", "cropped")}
+        return Windows(**arrays, side=self.side)
 
 
 def object_windows(table: pyarrow.Table, side: int) -> Windows:
@@ -80,8 +75,7 @@ def object_windows(table: pyarrow.Table, side: int) -> Windows:
         InputError: a column is missing, or the side is not positive.
     """
     axes = _axes(table)
-    wanted = ("label", *axes, *(f"box_{axis}_{end}" for axis in axes for end in ("start", "stop")))
-    missing = [name for name in wanted if name not in table.column_names]
+    missing = [name for name in window_columns(axes) if name not in table.column_names]
     if missing or side < 1:
         raise InputError.of(
             found=f"a table without {', '.join(missing)}" if missing else f"patches of {side} px",
@@ -95,6 +89,11 @@ def object_windows(table: pyarrow.Table, side: int) -> Windows:
     cropped = ((start < corner) | (stop > corner + side)).any(axis=1)
     label = table.column("label").to_numpy().astype(np.int64)
     return Windows(label=label, corner=corner, center=center, cropped=cropped, side=side)
+
+
+def window_columns(axes: str) -> tuple[str, ...]:
+    """Columns that `object_windows` reads of objects with these axes."""
+    return ("label", *axes, *(f"box_{axis}_{end}" for axis in axes for end in ("start", "stop")))
 
 
 def _axes(table: pyarrow.Table) -> str:

@@ -67,8 +67,9 @@ def _scale(low: float, high: float, start: float, stop: float) -> Callable[[floa
     return lambda value: round(start + (value - low) / span * (stop - start), 2)
 
 
-def _svg(*children: object, label: str, width: int = _WIDTH, height: int = _HEIGHT) -> Markup:
-    return element("svg", *children, viewBox=f"0 0 {width} {height}", role="img", aria_label=label, class_="chart")
+def _svg(*children: object, label: str, width: int = _WIDTH, height: int = _HEIGHT, style: str | None = None) -> Markup:
+    box = f"0 0 {width} {height}"
+    return element("svg", *children, viewBox=box, role="img", aria_label=label, class_="chart", style=style)
 
 
 def _x_axis(at: Callable[[float], float], values: Sequence[float], title: str) -> Iterator[Markup]:
@@ -204,4 +205,6 @@ def plate_map(rows: Sequence[CountRow], label: str) -> Markup:
         parts.append(element("circle", hint, cx=cx, cy=cy, r=round(step * 0.42, 2), **look))
         if row.fields and step >= _NUMBERED_STEP:
             parts.append(element("text", number(row.n), x=cx, y=cy + 4, class_="inside middle"))
-    return _svg(*parts, label=label, width=48 + step * len(columns), height=26 + step * len(letters))
+    width, height = 48 + step * len(columns), 26 + step * len(letters)
+    # A few wells are not blown up to the width of the page.
+    return _svg(*parts, label=label, width=width, height=height, style=f"max-width: {width}px")

@@ -8,7 +8,6 @@ is one file in the style of the report; its size depends on the number of classe
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,11 +26,12 @@ from sketchscale.reports.page import (
     document,
     dot,
     fact_list,
+    page_footer,
     page_header,
     picture_figure,
     section,
 )
-from sketchscale.reports.pictures import Picture, make_picture, to_rgb
+from sketchscale.reports.pictures import Picture, make_picture, to_rgb, webp_file
 
 __all__ = ["BINS", "GalleryClass", "GalleryData", "Thumbnail", "render_gallery", "thumbnail"]
 
@@ -125,9 +125,7 @@ def _heated(rgb: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32], size: tup
     colors = np.stack([np.interp(at, np.arange(len(stops)), stops[:, c]) for c in range(3)], axis=-1)
     grey = rgb.astype(np.float32).mean(axis=-1, keepdims=True)
     blended = np.clip(0.75 * colors + 0.25 * grey, 0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(blended).resize(size, Image.Resampling.BICUBIC).save(buffer, "WEBP", quality=80, method=4)
-    return buffer.getvalue()
+    return webp_file(Image.fromarray(blended).resize(size, Image.Resampling.BICUBIC), quality=80)
 
 
 def render_gallery(data: GalleryData) -> str:
@@ -138,7 +136,6 @@ def render_gallery(data: GalleryData) -> str:
     (True, False)
     """
     lead = f"{number(data.total)} objects of {len(data.classes)} classes in {_images(data.images)}."
-    made = data.facts.get("sketchscale", "")
     return document(
         data.title,
         page_header("sketchscale gallery", data.title, lead),
@@ -148,7 +145,7 @@ def render_gallery(data: GalleryData) -> str:
         *(_class_section(one, data.total) for one in data.classes),
         held_out_section(data.confusion),
         section("Provenance", "What it takes to make this again", fact_list(data.facts)) if data.facts else "",
-        element("footer", f"Made by sketchscale {made}".strip() + ". One file, nothing loaded.", class_="foot"),
+        page_footer(data.facts),
     )
 
 

@@ -18,18 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
-from sketchscale.reports.charts import Series, bar, histogram_chart, line_chart, number, plate_map, ticks
+from sketchscale.reports.charts import Series, histogram_chart, line_chart, number, ticks
 from sketchscale.reports.confusion import held_out_section
-from sketchscale.reports.markup import Markup, element, join, text
+from sketchscale.reports.counts import image_section, plate_section
+from sketchscale.reports.markup import Markup, element, join
 from sketchscale.reports.page import (
     big_number,
     color_key,
     document,
     dot,
     fact_list,
+    page_footer,
     page_header,
     picture_figure,
     section,
+    table,
 )
 from sketchscale.reports.pictures import Picture, color_of
 from sketchscale.reports.plate import CountRow
@@ -37,8 +40,7 @@ from sketchscale.reports.strokes import StrokeRow, stroke_table
 
 __all__ = ["AccuracyRow", "Note", "ReportData", "SeamCheck", "Sizes", "TrainingLog", "render"]
 
-_MANY_ROWS, _FEW_ROWS = 24, 12
-_BINS = 36
+_BINS, _FEW_NAMES = 36, 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +152,8 @@ def render(data: ReportData) -> str:
     (True, False)
     """
     sections = [
-        _plates(data),
-        _counts(data),
+        plate_section(data.wells, data.classes, data.thing),
+        image_section(data.rows, data.classes, data.thing),
         _sizes(data),
         held_out_section(data.confusion),
         _pictures(data),
@@ -160,7 +162,8 @@ def render(data: ReportData) -> str:
         _training(data.training),
         _provenance(data),
     ]
-    return document(data.title, _head(data), _notes(data.notes), _figures(data), *sections, _foot(data))
+    shown = (_head(data), _notes(data.notes), _figures(data), *sections)
+    return document(data.title, *shown, page_footer(data.provenance))
 
 
 def _head(data: ReportData) -> Markup:
@@ -192,67 +195,6 @@ def _figures(data: ReportData) -> Markup:
         shown.append(big_number(join([number(n), share]), join([dot(color_of(place)), name])))
     shown += [big_number(value, label) for value, label in data.figures]
     return element("div", *shown, class_="figures")
-
-
-def _counts(data: ReportData) -> Markup:
-    rows = _table_rows(data)
-    if len(rows) <= _MANY_ROWS:
-        aside = "By image and class" if data.classes else "By image"
-        return section("Counts", aside, _count_table(data, rows, rows))
-    rest = element("details", element("summary", f"All {number(len(rows))} rows"), _count_table(data, rows, rows))
-    aside = f"The first {_FEW_ROWS} of {number(len(rows))} rows, and the sum of all"
-    return section("Counts", aside, _count_table(data, rows[:_FEW_ROWS], rows), rest)
-
-
-def _table_rows(data: ReportData) -> tuple[CountRow, ...]:
-    """Wells where nothing was imaged have a row as well."""
-    return data.rows + tuple(well for well in data.wells if well.fields == 0)
-
-
-def _count_table(data: ReportData, rows: Sequence[CountRow], summed: Sequence[CountRow]) -> Markup:
-    longest = max([1, *(row.n for row in rows)])
-    has_wells = any(row.well for row in rows)
-    head = [
-        element("th", "Image"),
-        element("th", "Well") if has_wells else "",
-        *(element("th", c) for c in data.classes),
-    ]
-    head += [element("th", "All" if data.classes else data.thing.capitalize()), element("th", class_="spread")]
-    body = [_count_row(row, data.classes, longest, has_wells) for row in rows]
-    totals = [sum(row.by_class.get(name, 0) for row in summed) for name in data.classes]
-    foot = [element("td", "Sum"), element("td") if has_wells else "", *(element("td", number(n)) for n in totals)]
-    foot += [element("td", number(sum(row.n for row in summed))), element("td", class_="spread")]
-    return element(
-        "table",
-        element("thead", element("tr", *head)),
-        element("tbody", *body),
-        element("tfoot", element("tr", *foot)) if len(rows) > 1 else "",
-    )
-
-
-def _count_row(row: CountRow, classes: Sequence[str], longest: int, has_wells: bool) -> Markup:
-    values = [row.by_class.get(name, 0) for name in classes] or [row.n]
-    cells = [element("td", row.image or ("no image" if row.fields == 0 else row.field))]
-    cells += [element("td", row.well)] if has_wells else []
-    cells += [_count_cell(value) for value in values] if classes else []
-    cells.append(_count_cell(row.n))
-    cells.append(element("td", bar(values, classes or ("objects",), longest), class_="spread"))
-    return element("tr", *cells)
-
-
-def _count_cell(value: int) -> Markup:
-    return element("td", number(value), class_=None if value else "zero")
-
-
-def _plates(data: ReportData) -> Markup:
-    plates = sorted({well.plate for well in data.wells})
-    maps = []
-    for plate in plates:
-        wells = [well for well in data.wells if well.plate == plate]
-        maps += [element("h3", plate) if plate else "", plate_map(wells, f"objects by well {plate}".strip())]
-    return (
-        section("Plate", "The stronger the colour, the more objects; dashed: no image", *maps) if maps else Markup("")
-    )
 
 
 def _sizes(data: ReportData) -> Markup:
@@ -298,7 +240,7 @@ def _not_shown(data: ReportData) -> Markup:
         return Markup("")
     names = ", ".join(data.not_shown)
     said = f"{number(len(data.not_shown))} of {number(len(data.rows))} images have no picture here"
-    if len(data.not_shown) <= _FEW_ROWS:
+    if len(data.not_shown) <= _FEW_NAMES:
         return element("p", f"{said}: {names}.", class_="explained")
     return element("details", element("summary", said), element("p", names))
 
@@ -310,13 +252,7 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> Markup:
     shown = [t for t in (0.5, 0.75, 0.9) if t in shared]
     head = ["Image", "True", "Found", *(f"AP {t:g}" for t in shown), "F1 0.5"]
     body = [_accuracy_row(row, shown) for row in rows]
-    parts: list[object] = [
-        element(
-            "table",
-            element("thead", element("tr", *(element("th", name) for name in head))),
-            element("tbody", *body),
-        )
-    ]
+    parts: list[object] = [table(head, body)]
     if len(shared) > 2:
         curve = tuple((t, sum(row.ap[t] for row in rows) / len(rows)) for t in shared)
         lines = (Series(name="AP, mean of images", points=curve),)
@@ -377,8 +313,3 @@ def _provenance(data: ReportData) -> Markup:
     if data.config:
         config = element("details", element("summary", "Configuration"), element("pre", data.config))
     return section("Provenance", "What it takes to make this again", fact_list(data.provenance), command, config)
-
-
-def _foot(data: ReportData) -> Markup:
-    made = data.provenance.get("sketchscale", "")
-    return element("footer", text(f"Made by sketchscale {made}".strip() + ". One file, nothing loaded."), class_="foot")

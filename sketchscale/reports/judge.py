@@ -23,7 +23,7 @@ from PIL import Image
 from sketchscale.errors import InputError
 from sketchscale.reports.markup import Markup, element
 from sketchscale.reports.page import data_uri, head, packaged, whole_page
-from sketchscale.reports.pictures import PALETTE, Picture
+from sketchscale.reports.pictures import PALETTE, Picture, png_file
 
 __all__ = ["JudgeClass", "JudgeItem", "JudgePage", "outlined", "page_digest", "render_judge"]
 
@@ -93,9 +93,7 @@ def outlined(picture: Picture, color: str = "#00d5ff") -> Picture:
     with Image.open(io.BytesIO(picture.layer)) as layer:
         pixels = np.array(layer.convert("RGBA"))
     pixels[pixels[..., 3] > 0, :3] = rgb
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).quantize(2).save(buffer, "PNG", optimize=True)
-    return replace(picture, layer=buffer.getvalue())
+    return replace(picture, layer=png_file(Image.fromarray(pixels).quantize(2)))
 
 
 def page_digest(page: JudgePage) -> str:

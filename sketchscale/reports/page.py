@@ -23,9 +23,11 @@ __all__ = [
     "fact_list",
     "head",
     "packaged",
+    "page_footer",
     "page_header",
     "picture_figure",
     "section",
+    "table",
     "whole_page",
 ]
 
@@ -78,6 +80,18 @@ def page_header(kicker: str, title: str, lead: str) -> Markup:
         element("h1", title),
         element("p", lead, class_="lead"),
     )
+
+
+def page_footer(facts: Mapping[str, str]) -> Markup:
+    """The last line of a page; the facts may say which version made it."""
+    made = f"Made by sketchscale {facts.get('sketchscale', '')}".strip()
+    return element("footer", f"{made}. One file, nothing loaded.", class_="foot")
+
+
+def table(head: Sequence[str], body: Sequence[Markup]) -> Markup:
+    """A table of rows that are made already, below its headings."""
+    top = element("thead", element("tr", *(element("th", name) for name in head)))
+    return element("table", top, element("tbody", *body))
 
 
 def section(title: object, aside: object, *content: object, class_: str = "") -> Markup:

@@ -33,8 +33,10 @@ __all__ = [
     "make_sketch_picture",
     "outline_layer",
     "outlines",
+    "png_file",
     "sketch_layer",
     "to_rgb",
+    "webp_file",
 ]
 
 PALETTE = ("#17b890", "#f59f00", "#4c9bf5", "#f0629a", "#9775fa", "#9bc53d", "#fa5f55", "#8d99a6")
@@ -169,7 +171,7 @@ def make_picture(
     if labels is not None:
         shown = labels[_enlarged(labels.shape, size)]
         layer = _png(outline_layer(shown, class_of, 3 if scale >= 2 else 1 + (scale == 1), colors))
-    image = _webp(_resized(rgb, size, scale))
+    image = webp_file(_resized(rgb, size, scale))
     return Picture(image=image, layer=layer, width=size[0], height=size[1], title=title, caption=caption)
 
 
@@ -180,7 +182,7 @@ def make_sketch_picture(
     size, scale = _shown_size(rgb, width)
     at = _enlarged(raster.labels.shape, size)
     layer = _png(sketch_layer(RasterSketch(labels=raster.labels[at], boundary=raster.boundary[at])))
-    image = _webp(_resized(rgb, size, scale))
+    image = webp_file(_resized(rgb, size, scale))
     return Picture(image=image, layer=layer, width=size[0], height=size[1], title=title, caption=caption)
 
 
@@ -191,9 +193,7 @@ def flattened(picture: Picture) -> bytes:
     if picture.layer is not None:
         with Image.open(io.BytesIO(picture.layer)) as layer:
             whole_picture.alpha_composite(layer.convert("RGBA"))
-    buffer = io.BytesIO()
-    whole_picture.convert("RGB").save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return png_file(whole_picture.convert("RGB"))
 
 
 def _shown_size(rgb: npt.NDArray[np.uint8], width: int) -> tuple[tuple[int, int], float]:
@@ -213,9 +213,17 @@ def _enlarged(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[npt.NDArra
     return np.ix_(rows, columns)
 
 
-def _webp(image: Image.Image) -> bytes:
+def webp_file(image: Image.Image, quality: int = 82) -> bytes:
+    """The bytes of a WebP file."""
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=82, method=4)
+    image.save(buffer, "WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def png_file(image: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -224,9 +232,7 @@ def _png(layer: npt.NDArray[np.uint8]) -> bytes:
     colors, index = np.unique(layer.reshape(-1, 4), axis=0, return_inverse=True)
     image = Image.fromarray(index.reshape(layer.shape[:2]).astype(np.uint8))
     image.putpalette(colors.astype(np.uint8).tobytes(), "RGBA")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return png_file(image)
 
 
 def choose_crops(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sketchscale.reports.charts import number
 from sketchscale.reports.markup import Markup, element, join
+from sketchscale.reports.page import table
 
 __all__ = ["StrokeRow", "stroke_table"]
 
@@ -34,11 +35,7 @@ def stroke_table(rows: Sequence[StrokeRow]) -> Markup:
     return join(
         [
             element("h3", f"What was drawn, on {number(len(rows))} image{'s' if len(rows) != 1 else ''}"),
-            element(
-                "table",
-                element("thead", element("tr", *(element("th", name) for name in head))),
-                element("tbody", *body),
-            ),
+            table(head, body),
         ]
     )
 

@@ -13,7 +13,6 @@ object is a colour wheel, and two objects that touch meet in opposite colours. W
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +22,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from sketchscale.errors import InputError
-from sketchscale.reports.pictures import outline_layer, to_rgb
+from sketchscale.reports.pictures import outline_layer, png_file, to_rgb
 
-__all__ = ["Panel", "SheetRow", "draw_sheet", "drawn_row", "map_colors", "map_rims", "real_row"]
+__all__ = ["Panel", "SheetRow", "below_outlines", "draw_sheet", "drawn_row", "map_colors", "map_rims", "real_row"]
 
 _GAP, _LINE = 8, 16
 _POINT, _RIM, _GROUND, _INK = "#ffd43b", "#000000", "#202428", "#ffffff"
@@ -105,10 +104,15 @@ def _shown(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 def _outlined(rgb: npt.NDArray[np.uint8], maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """The picture below the rims of what the maps show."""
-    picture = Image.fromarray(rgb).convert("RGBA")
     # an object of its own in each pixel of a rim: every one of them is an outline
     rims = map_rims(maps)
-    picture.alpha_composite(Image.fromarray(outline_layer(rims * (1 + np.arange(rims.size).reshape(rims.shape)))))
+    return below_outlines(rgb, rims * (1 + np.arange(rims.size).reshape(rims.shape)))
+
+
+def below_outlines(rgb: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
+    """A picture with the outlines of labels drawn into it."""
+    picture = Image.fromarray(rgb).convert("RGBA")
+    picture.alpha_composite(Image.fromarray(outline_layer(labels)))
     return np.asarray(picture.convert("RGB"))
 
 
@@ -176,9 +180,7 @@ def draw_sheet(rows: Sequence[SheetRow]) -> bytes:
         _write(sheet, corner, row.caption)
         for place, panel in enumerate(row.panels):
             _paste(sheet, panel, (corner[0] + place * width, corner[1] + _LINE), scale)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return png_file(sheet)
 
 
 def _paste(sheet: Image.Image, panel: Panel, corner: tuple[int, int], scale: int) -> None:

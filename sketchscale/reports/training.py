@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -19,7 +18,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from sketchscale.annotations.sketch import RasterSketch
-from sketchscale.reports.pictures import PALETTE, outline_layer, sketch_layer, to_rgb
+from sketchscale.reports.pictures import PALETTE, outline_layer, png_file, sketch_layer, to_rgb
 
 __all__ = ["draw_curve", "draw_preview"]
 
@@ -50,7 +49,7 @@ def draw_curve(curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> b
         for a, b in pairwise(at):
             pen.line([a, b], fill=PALETTE[place], width=2)
         pen.text((_WIDTH - 160, _TOP + 16 * place), name, fill=PALETTE[place])
-    return _png(image)
+    return png_file(image)
 
 
 def _axis(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
@@ -92,7 +91,7 @@ def draw_preview(
     gap = np.full((rgb.shape[0], _GAP, 3), 255, np.uint8)
     joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
     scale = 2 if rgb.shape[1] <= 256 else 1
-    return _png(Image.fromarray(np.repeat(np.repeat(joined, scale, axis=0), scale, axis=1)))
+    return png_file(Image.fromarray(np.repeat(np.repeat(joined, scale, axis=0), scale, axis=1)))
 
 
 def _over(rgb: npt.NDArray[np.uint8], layer: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -108,9 +107,3 @@ def _distance_colors(distance: npt.NDArray[np.float32], threshold: float) -> npt
     warm, cold = np.array([255, 180, 60], np.float32), np.array([40, 70, 150], np.float32)
     colors: npt.NDArray[Any] = above * warm + below * cold
     return np.asarray(np.clip(np.nan_to_num(colors), 0, 255), np.uint8)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -36,7 +36,7 @@ from sketchscale.objects.class_image import plan_class_image, plan_class_mask, p
 from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
 from sketchscale.objects.classifiers import Classifier, load_classifier
 from sketchscale.objects.classifiers.rows import feature_rows
-from sketchscale.objects.patches import object_windows
+from sketchscale.objects.patches import object_windows, window_columns
 from sketchscale.reports.pictures import color_of
 from sketchscale.workflow.classify_train import ClassifierResult, plane_percentiles, train_classes
 from sketchscale.workflow.measure import LabelSetting, label_provenance, label_setting
@@ -179,9 +179,8 @@ def _settled(wanted: str, trained: Classifier, kept: Callable[[], str | None]) -
 
 def _columns(setting: LabelSetting, trained: Classifier) -> list[str]:
     """Of the stored table what is read here: places, boxes, and the classifier's features."""
-    axes = "zyx"[-len(setting.plane.shape) :]
-    boxes = [f"box_{axis}_{end}" for axis in axes for end in ("start", "stop")]
-    return [*dict.fromkeys(["label", *axes, *boxes, *trained.config.features])]
+    places = window_columns("zyx"[-len(setting.plane.shape) :])
+    return [*dict.fromkeys([*places, *trained.config.features])]
 
 
 def _check_columns(setting: LabelSetting, labels: str, trained: Classifier) -> None:

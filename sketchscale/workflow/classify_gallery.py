@@ -25,10 +25,11 @@ from sketchscale.io.table import read_batches, require_table
 from sketchscale.io.user_files import put_file
 from sketchscale.objects.attention import check_attention, grad_cam
 from sketchscale.objects.classifiers import Classifier, load_classifier
-from sketchscale.objects.patches import estimate_side, object_windows, read_patches
+from sketchscale.objects.patches import estimate_side, object_windows, read_patches, window_columns
 from sketchscale.reports.gallery import BINS, GalleryClass, GalleryData, Thumbnail, render_gallery, thumbnail
 from sketchscale.workflow.classify import class_colors_of
-from sketchscale.workflow.classify_train import plane_percentiles
+from sketchscale.workflow.classify_train import plane_percentiles, rows_of
+from sketchscale.workflow.images import short_name
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.runner import Runner, refuse_existing
 from sketchscale.workflow.verbs import verb
@@ -210,7 +211,8 @@ class _Shots:
 
     def _of_image(self, image: int, picks: Picks, color: str, is_disagreement: bool) -> Iterator[Thumbnail]:
         setting, trained = self.settings[image], self.trained
-        table = _rows_of(setting, self.labels, picks["label"])
+        columns = ["class", *window_columns("zyx"[-len(setting.plane.shape) :])]
+        table = rows_of(setting.image.address, self.labels, picks["label"], columns)
         side = trained.config.side if trained.needs_patches else estimate_side(table, picks["label"].tolist())
         shown = self._ranges(image)
         cut = shown if trained.needs_patches and trained.plane_ranges else ((0.0, 1.0),) * len(shown)
@@ -233,7 +235,11 @@ class _Shots:
             )
 
     def _name(self, image: int, label: int) -> str:
-        return f"label {label}" if len(self.settings) == 1 else f"{_short(self.settings[image])}, label {label}"
+        return (
+            f"label {label}"
+            if len(self.settings) == 1
+            else f"{short_name(self.settings[image].image.address)}, label {label}"
+        )
 
     def _ranges(self, image: int) -> tuple[tuple[float, float], ...]:
         """Percentiles of an image: those its objects were classified with, counted again where there are none."""
@@ -246,23 +252,3 @@ class _Shots:
                 with Runner(self.execution) as runner:
                     self._percentiles[image] = plane_percentiles(setting, runner, None)
         return self._percentiles[image]
-
-
-def _short(setting: LabelSetting) -> str:
-    """The last part of an address; row, column and field for an image of a plate."""
-    parts = setting.image.address.rstrip("/").split("/")
-    return "/".join(parts[-3:]) if parts[-1].isdigit() else parts[-1]
-
-
-def _rows_of(setting: LabelSetting, labels: str, wanted: npt.NDArray[np.int64]) -> pyarrow.Table:
-    """Places, boxes and classes of some objects, in their order."""
-    axes = "zyx"[-len(setting.plane.shape) :]
-    columns = ["label", "class", *axes, *(f"box_{axis}_{end}" for axis in axes for end in ("start", "stop"))]
-    kept = [
-        batch.filter(pyarrow.array(np.isin(batch.column("label").to_numpy(), wanted)))
-        for batch in read_batches(setting.image.address, labels, columns=columns)
-    ]
-    table = pyarrow.Table.from_batches(kept)
-    found = table.column("label").to_numpy()
-    order = np.argsort(found)
-    return table.take(order[np.searchsorted(found[order], wanted)])

@@ -50,7 +50,7 @@ from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, refuse_existing
 from sketchscale.workflow.verbs import verb
 
-__all__ = ["ClassifierResult", "plane_percentiles", "train_classes"]
+__all__ = ["ClassifierResult", "plane_percentiles", "rows_of", "train_classes"]
 
 _LOW, _HIGH = 1.0, 99.8
 _UNSCALED = (0.0, 1.0)
@@ -189,17 +189,22 @@ def _examples(
     if find_classifier(options.kind).network is not None and options.normalize == "plane":
         with Runner(execution) as runner:
             ranges = plane_percentiles(setting, runner, None)
-    return _Examples(setting=setting, said=said, table=_rows_of(setting, labels, said), ranges=ranges)
+    rows = rows_of(setting.image.address, labels, np.array(sorted(said), np.int64))
+    return _Examples(setting=setting, said=said, table=rows, ranges=ranges)
 
 
-def _rows_of(setting: LabelSetting, labels: str, said: Mapping[int, str]) -> pyarrow.Table:
-    """Rows of some objects, by label, ascending; the table passes by in batches."""
-    wanted = np.array(sorted(said), np.int64)
+def rows_of(
+    address: str, labels: str, wanted: npt.NDArray[np.int64], columns: list[str] | None = None
+) -> pyarrow.Table:
+    """Rows of some objects, in their order; the table passes by in batches."""
     kept = [
         batch.filter(pyarrow.array(np.isin(batch.column("label").to_numpy(), wanted)))
-        for batch in read_batches(setting.image.address, labels)
+        for batch in read_batches(address, labels, columns=columns)
     ]
-    return pyarrow.Table.from_batches(kept).sort_by("label")
+    table = pyarrow.Table.from_batches(kept)
+    found = table.column("label").to_numpy()
+    order = np.argsort(found)
+    return table.take(order[np.searchsorted(found[order], wanted)])
 
 
 def plane_percentiles(

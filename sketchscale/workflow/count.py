@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sketchscale.errors import InputError
@@ -22,15 +20,15 @@ from sketchscale.io.plate import open_plate, well_name
 from sketchscale.io.store import split_address
 from sketchscale.io.table import read_batches, require_table
 from sketchscale.io.user_files import put_file
-from sketchscale.reports.plate import UNCLASSIFIED, split_well
+from sketchscale.reports.plate import UNCLASSIFIED, CountRow, sum_counts
 from sketchscale.workflow.images import expand, matches
 
 __all__ = [
     "BY",
-    "Tally",
     "count",
     "counts_by",
     "counts_text",
+    "empty_wells",
     "missing_wells",
     "parse_by",
     "save_counts",
@@ -40,21 +38,6 @@ __all__ = [
 
 BY = ("image", "well", "class")
 """What rows can be split by."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """How many objects an image has.
-
-    Attributes:
-        plate, well: names, such as "B03"; empty outside a plate.
-        numbers: objects by class; under None where the objects have no classes at all.
-    """
-
-    image: str
-    plate: str = ""
-    well: str = ""
-    numbers: Mapping[str | None, int]
 
 
 def parse_by(words: Iterable[str]) -> tuple[str, ...]:
@@ -94,7 +77,7 @@ def count(
     return counts_by(tallies, labels, by, missing=missing_wells(given) if "well" in by else ())
 
 
-def tally(address: str, labels: str = "nuclei") -> Tally:
+def tally(address: str, labels: str = "nuclei") -> CountRow:
     """Objects of one image; its table is read a row group at a time.
 
     Raises:
@@ -103,13 +86,12 @@ def tally(address: str, labels: str = "nuclei") -> Tally:
     image = open_image(address)
     require_table(image.address, labels)
     plate, well = well_of(image.address)
-    numbers = Counter[str | None]()
+    n, numbers = 0, Counter[str]()
     for batch in read_batches(image.address, labels, columns=["label", "class"]):
+        n += batch.num_rows
         if "class" in batch.schema.names:
             numbers.update(name or UNCLASSIFIED for name in batch.column("class").to_pylist())
-        else:
-            numbers[None] += batch.num_rows
-    return Tally(image=image.address, plate=plate, well=well, numbers=numbers)
+    return CountRow(image=image.address, plate=plate, well=well, n=n, by_class=dict(sorted(numbers.items())))
 
 
 def well_of(address: str) -> tuple[str, str]:
@@ -134,7 +116,7 @@ def _is_plate(address: str) -> bool:
 
 
 def counts_by(
-    tallies: Sequence[Tally], labels: str, by: Sequence[str], *, missing: Sequence[tuple[str, str]] = ()
+    tallies: Sequence[CountRow], labels: str, by: Sequence[str], *, missing: Sequence[tuple[str, str]] = ()
 ) -> list[dict[str, Any]]:
     """Sums over images.
 
@@ -142,41 +124,30 @@ def counts_by(
         by: some of BY; nothing gives one sum over all.
         missing: (plate, well) that have a row with 0 when counting by well.
 
-    >>> one = Tally(image="a", numbers={"round": 2}), Tally(image="b", numbers={"long": 1})
+    >>> one = CountRow(image="a", n=2, by_class={"round": 2}), CountRow(image="b", n=1, by_class={"long": 1})
     >>> counts_by(one, "cells", ["class"])
     [{'labels': 'cells', 'class': 'long', 'n': 1}, {'labels': 'cells', 'class': 'round', 'n': 2}]
     >>> [row["n"] for row in counts_by(one, "cells", ["image", "class"])]
     [0, 2, 1, 0]
     """
-    places = {_place(t, by): Counter[str | None]() for t in (*tallies, *_empty(missing, by))}
-    for one in tallies:
-        places[_place(one, by)].update(dict(one.numbers))
-    names = sorted({name for one in tallies for name in one.numbers if name is not None})
-    order = sorted(places, key=_well_order) if "well" in by else list(places)
+    place = (*(("plate", "well") if "well" in by else ()), *(("image",) if "image" in by else ()))
+    names = sorted({name for one in tallies for name in one.by_class})
     rows: list[dict[str, Any]] = []
-    for place in order:
-        numbers = places[place]
-        wanted = [*names, *([None] if None in numbers or not names else [])] if "class" in by else [None]
-        for name in wanted:
-            n = numbers[name] if "class" in by else numbers.total()
-            rows.append({**dict(place), "labels": labels, **({"class": name} if "class" in by else {}), "n": n})
+    for row in sum_counts([*tallies, *(empty_wells(missing) if "well" in by else ())], place):
+        said = {name: getattr(row, name) for name in place} | {"labels": labels}
+        if "class" not in by:
+            rows.append({**said, "n": row.n})
+            continue
+        rows += [{**said, "class": name, "n": row.by_class.get(name, 0)} for name in names]
+        rest = row.n - sum(row.by_class.values())
+        if rest or not names:  # of tables without classes
+            rows.append({**said, "class": None, "n": rest})
     return rows
 
 
-def _place(one: Tally, by: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    columns = {"image": ("image",), "well": ("plate", "well")}
-    names = itertools.chain.from_iterable(columns[name] for name in ("well", "image") if name in by)
-    return tuple((name, getattr(one, name)) for name in names)
-
-
-def _empty(missing: Sequence[tuple[str, str]], by: Sequence[str]) -> list[Tally]:
-    return [Tally(image="", plate=plate, well=well, numbers={}) for plate, well in missing] if "well" in by else []
-
-
-def _well_order(place: tuple[tuple[str, str], ...]) -> tuple[Any, ...]:
-    values = dict(place)
-    row, column = split_well(values["well"])
-    return values["plate"], len(row), row, column, values.get("image", "")
+def empty_wells(wells: Iterable[tuple[str, str]]) -> list[CountRow]:
+    """Rows of (plate, well) that no image was counted in."""
+    return [CountRow(n=0, fields=0, plate=plate, well=well) for plate, well in wells]
 
 
 def counts_text(rows: Sequence[Mapping[str, Any]]) -> str:

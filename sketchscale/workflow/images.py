@@ -8,7 +8,7 @@ from sketchscale.errors import InputError
 from sketchscale.io.patterns import matches
 from sketchscale.io.plate import image_addresses
 
-__all__ = ["expand", "matches"]
+__all__ = ["expand", "matches", "short_name"]
 
 
 def expand(addresses: Sequence[str]) -> list[str]:
@@ -28,3 +28,13 @@ def expand(addresses: Sequence[str]) -> list[str]:
     if not found:
         raise InputError("no image was named; expected: at least one OME-Zarr image or plate")
     return list(dict.fromkeys(found))
+
+
+def short_name(address: str) -> str:
+    """The last part of an address; row, column and field for an image of a plate.
+
+    >>> short_name("s3://bucket/a.zarr/"), short_name("p.zarr/B/3/0")
+    ('a.zarr', 'B/3/0')
+    """
+    parts = address.rstrip("/").split("/")
+    return "/".join(parts[-3:]) if parts[-1].isdigit() else parts[-1]

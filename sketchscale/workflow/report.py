@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,27 +25,28 @@ import pyarrow
 from sketchscale import __version__
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
-from sketchscale.errors import InputError, MissingDataError
+from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box
 from sketchscale.io.groups import read_attributes
-from sketchscale.io.image import open_image
+from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import reopen_ledger
 from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.io.plate import Plate, open_plate
 from sketchscale.io.store import split_address
 from sketchscale.io.table import read_table, require_table
 from sketchscale.io.user_files import put_file
-from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, TrainingLog, render
+from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
-from sketchscale.reports.plate import CountRow, FieldTable, class_names, count_fields, count_wells
-from sketchscale.reports.strokes import StrokeRow
-from sketchscale.workflow.count import well_of
+from sketchscale.reports.plate import CountRow, class_names, sum_counts
+from sketchscale.workflow.count import empty_wells, tally, well_of
 from sketchscale.workflow.empty_results import why_empty
 from sketchscale.workflow.evaluate import evaluate
+from sketchscale.workflow.images import short_name
 from sketchscale.workflow.kinds import kind_warning
 from sketchscale.workflow.measure import LabelSetting, label_setting
+from sketchscale.workflow.report_training import training_log
 from sketchscale.workflow.runner import Runner, refuse_existing
 
 __all__ = ["draw_sketch", "write_report"]
@@ -90,8 +90,10 @@ def write_report(
             one that made the labels in the working directory, and leaves them out where it is not.
         truths: true label images, one per image, for the table of accuracy; none leaves it out.
 
+    Images that were not measured are named on the page, and not counted.
+
     Raises:
-        MissingDataError: an image was not segmented or measured.
+        MissingDataError, UnknownNameError: none of the images was segmented and measured.
         InputError: another number of truths than images.
         OutputExistsError: the page is there.
         OutputError: the page cannot be written.
@@ -99,9 +101,29 @@ def write_report(
     refuse_existing(out, overwrite=overwrite)
     if truths and len(truths) != len(images):
         raise InputError(f"{len(truths)} truths for {len(images)} images; expected: one for each, in order")
-    shown = [_show(address, labels) for address in images]
-    page = render(_data(shown, labels, title=title, model=model, truths=truths))
-    return put_file(out, page.encode())
+    found = _show_measured(images, labels)
+    shown = [one for one in found if one is not None]
+    unmeasured = [address for address, one in zip(images, found, strict=True) if one is None]
+    truths = [truth for one, truth in zip(found, truths, strict=False) if one is not None]
+    data = _data(shown, unmeasured, labels, title=title, model=model, truths=truths)
+    return put_file(out, render(data).encode())
+
+
+def _show_measured(images: Sequence[str], labels: str) -> list[_Shown | None]:
+    """What is shown of each image; None where it was not segmented or measured, unless none was.
+
+    Raises:
+        MissingDataError, UnknownNameError: of the last image, where none was measured.
+    """
+    found: list[_Shown | None] = []
+    for address in images:
+        try:
+            found.append(_show(address, labels))
+        except (MissingDataError, UnknownNameError):
+            if address == images[-1] and not any(found):
+                raise
+            found.append(None)
+    return found
 
 
 def _show(address: str, labels: str) -> _Shown:
@@ -110,7 +132,7 @@ def _show(address: str, labels: str) -> _Shown:
     with Runner(Execution()) as runner:
         ranges = channel_ranges(runner.run, _looked_at(setting), setting.block, low=_LOW, high=_HIGH)
     return _Shown(
-        name=_name(address),
+        name=short_name(address),
         setting=setting,
         table=read_table(setting.image.address, labels),
         ranges=ranges,
@@ -123,14 +145,13 @@ def _looked_at(setting: LabelSetting) -> PixelsRef:
     image, index = setting.image, dict(setting.plane.index)
     if setting.plane.ndim == 3:
         return setting.plane
-    level = next((i for i, s in enumerate(image.shapes) if max(s[-2:]) <= _PLATE), len(image.shapes) - 1)
+    level = _level_within(image, _PLATE)
     return setting.plane if level == 0 else image.plane(level=level, t=index.get("t"), z=index.get("z"))
 
 
-def _name(address: str) -> str:
-    """The last part of an address; row, column and field for an image of a plate."""
-    parts = address.rstrip("/").split("/")
-    return "/".join(parts[-3:]) if parts[-1].isdigit() else parts[-1]
+def _level_within(image: Image, side: int) -> int:
+    """The finest level whose planes are no longer than this; the coarsest where none is."""
+    return next((i for i, s in enumerate(image.shapes) if max(s[-2:]) <= side), len(image.shapes) - 1)
 
 
 def _committed(setting: LabelSetting, labels: str) -> dict[str, Any]:
@@ -142,25 +163,35 @@ def _committed(setting: LabelSetting, labels: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _data(shown: Sequence[_Shown], labels: str, *, title: str, model: str | None, truths: Sequence[str]) -> ReportData:
-    rows = count_fields(_field_table(one) for one in shown)
-    plates = _plates(shown)
-    classes = class_names(rows)
+def _data(
+    shown: Sequence[_Shown],
+    unmeasured: Sequence[str],
+    labels: str,
+    *,
+    title: str,
+    model: str | None,
+    truths: Sequence[str],
+) -> ReportData:
+    tallies = [tally(one.setting.image.address, labels) for one in shown]
+    plates = [open_plate(plate) for plate in sorted({row.plate for row in tallies} - {""})]
+    classes = class_names(tallies)
+    named = zip(tallies, shown, strict=True)
+    rows = tuple(replace(row, image=one.name, plate=short_name(row.plate)) for row, one in named)
     return ReportData(
         title=title or f"{labels} in {len(shown)} images" if len(shown) != 1 else title or shown[0].name,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         thing=labels,
         rows=rows,
         classes=classes,
-        wells=_wells(rows, plates),
-        notes=(*_notes(shown), *_left_out(shown, plates)),
+        wells=_wells(rows, plates, unmeasured),
+        notes=(*_notes(shown), *_left_out(shown, unmeasured, plates)),
         sizes=_sizes(shown, classes),
         confusion=_confusion(shown, labels),
         overviews=tuple(_overview(one, classes, 1400 if i == 0 else 700) for i, one in enumerate(shown[:_OVERVIEWS])),
         crops=tuple(_crops(shown, classes)),
         not_shown=tuple(one.name for one in shown[_OVERVIEWS:]),
         seams=_seams(shown),
-        training=_training(shown, model),
+        training=training_log(shown[0].setting.provenance.get("model", {}) if shown else {}, model),
         accuracy=tuple(_accuracy(shown, labels, truths)),
         provenance=_provenance(shown),
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -180,40 +211,29 @@ def _notes(shown: Sequence[_Shown]) -> Iterable[Note]:
             yield Note(level="warning", text=f"{one.name}: {absent} chunks are not stored and were read as zeros.")
 
 
-def _field_table(one: _Shown) -> FieldTable:
-    plate, well = well_of(one.setting.image.address)
-    return FieldTable(image=one.name, table=one.table, plate=Path(plate).name, well=well)
-
-
 def _why_empty(one: _Shown) -> str:
     """As far as the segmentation noted it; "no object was found" alone for labels of another tool."""
-    known = one.result.get("empty", {})
     if one.result.get("n"):
         return f"no object was measured, of {one.result['n']} that segmentation found"
-    return why_empty(known)
+    return why_empty(one.result.get("empty", {}))
 
 
-def _plates(shown: Sequence[_Shown]) -> list[Plate]:
-    """The plates that the images are fields of."""
-    return [open_plate(plate) for plate in sorted({well_of(one.setting.image.address)[0] for one in shown} - {""})]
+def _wells(rows: Sequence[CountRow], plates: Sequence[Plate], unmeasured: Sequence[str]) -> tuple[CountRow, ...]:
+    """Counts of the wells that are shown, and those of their plates where no image is, or none that was measured."""
+    empty = [(short_name(plate.address), well) for plate in plates for well in plate.missing]
+    empty += [(short_name(plate), well) for plate, well in map(well_of, unmeasured) if well]
+    return sum_counts([*(row for row in rows if row.well), *empty_wells(empty)], ("plate", "well"))
 
 
-def _wells(rows: Sequence[CountRow], plates: Sequence[Plate]) -> tuple[CountRow, ...]:
-    """Counts of the wells that are shown, and those where no image is."""
-    in_wells = [row for row in rows if row.well]
-    empty = {(Path(plate.address).name, well) for plate in plates for well in plate.missing}
-    planned: dict[str, list[str]] = {}
-    for plate, well in sorted({(row.plate, row.well) for row in in_wells} | empty):
-        planned.setdefault(plate, []).append(well)
-    return count_wells(in_wells, planned) if in_wells else ()
-
-
-def _left_out(shown: Sequence[_Shown], plates: Sequence[Plate]) -> Iterable[Note]:
-    """Fields and wells of the plates that this report does not have."""
-    addresses = {one.setting.image.address.rstrip("/") for one in shown}
+def _left_out(shown: Sequence[_Shown], unmeasured: Sequence[str], plates: Sequence[Plate]) -> Iterable[Note]:
+    """Images that were not measured, and fields and wells of the plates that this report does not have."""
+    if unmeasured:
+        names = _listed([short_name(address) for address in unmeasured])
+        yield Note(level="warning", text=f"{names}: not segmented or not measured, so not counted.")
+    addresses = {one.rstrip("/") for one in (*(one.setting.image.address for one in shown), *unmeasured)}
     for plate in plates:
-        name = Path(plate.address).name
-        absent = [_name(one.address) for one in plate.fields if one.address.rstrip("/") not in addresses]
+        name = short_name(plate.address)
+        absent = [short_name(one.address) for one in plate.fields if one.address.rstrip("/") not in addresses]
         if absent:
             yield Note(level="info", text=f"{name}: not in this report: {_listed(absent)}.")
         if plate.missing:
@@ -275,9 +295,7 @@ def _class_places(table: pyarrow.Table, classes: Sequence[str]) -> dict[int, int
 
 def _overview(one: _Shown, classes: Sequence[str], width: int) -> Picture:
     setting = one.setting
-    level = next(
-        i for i, s in enumerate(setting.image.shapes) if max(s[-2:]) <= _SCREEN or s is setting.image.shapes[-1]
-    )
+    level = _level_within(setting.image, _SCREEN)
     rgb, labels = _pixels(one, whole(_section(one, level).shape), level)
     *deep, y, x = setting.plane.shape
     size = f"{x} x {y} px" if not deep else f"volume of {x} x {y} x {deep[0]} voxels, its middle section"
@@ -345,51 +363,6 @@ def _seams(shown: Sequence[_Shown]) -> SeamCheck | None:
     )
 
 
-def _training(shown: Sequence[_Shown], model: str | None) -> TrainingLog | None:
-    """Of the model that was named, else of the one that made the labels, where a folder of its name is here.
-
-    Raises:
-        MissingDataError: the model that was named has no provenance.
-    """
-    used = shown[0].setting.provenance.get("model", {}) if shown else {}
-    path = Path(model or str(used.get("name", ""))) / "provenance.json"
-    if not path.is_file():
-        if model is None:
-            return None
-        raise MissingDataError(f"{path} does not exist; expected: a model trained here; to fix: drop --model")
-    provenance = json.loads(path.read_text("utf-8"))
-    if model is None and not _is_same(path.with_name("config.json"), used):
-        return None
-    return _log_of(provenance)
-
-
-def _is_same(config: Path, used: Mapping[str, Any]) -> bool:
-    """Whether the model at a place is still the one that was used."""
-    return config.is_file() and json.loads(config.read_text("utf-8")).get("sha256") == used.get("sha256")
-
-
-def _log_of(provenance: Mapping[str, Any]) -> TrainingLog | None:
-    curve = provenance.get("curve", {})
-    if not curve.get("loss"):
-        return None
-    names = {"steps": "steps", "seconds": "time, s", "ended_by": "ended by"}
-    return TrainingLog(
-        loss=tuple((step, loss) for step, loss in curve["loss"]),
-        validation=tuple((step, -score) for step, score in curve.get("score", ())),
-        facts={name: str(provenance[key]) for key, name in names.items() if key in provenance},
-        strokes=tuple(_strokes(n, one) for n, one in enumerate(provenance.get("annotated", ()), start=1)),
-    )
-
-
-def _strokes(position: int, summary: Mapping[str, Any]) -> StrokeRow:
-    return StrokeRow(
-        image=summary.get("image") or f"image {position}",
-        objects=int(summary["objects"]),
-        pixels={name: int(n) for name, n in summary["pixels"].items()},
-        size=math.prod(summary["shape"]),
-    )
-
-
 def _accuracy(shown: Sequence[_Shown], labels: str, truths: Sequence[str]) -> Iterable[AccuracyRow]:
     for one, truth in zip(shown, truths, strict=False):
         scores = evaluate(one.setting.image.address, labels, truth)
@@ -416,12 +389,10 @@ def _provenance(shown: Sequence[_Shown]) -> dict[str, str]:
 
 def draw_sketch(sketch: Sketch, image: str | None, out: str) -> str:
     """A PNG of a sketch over its image (on black when there is none); returns its path."""
-    box = whole(sketch.shape)
-    if image is None:
-        rgb = np.zeros((*sketch.shape, 3), np.uint8)
-    else:
+    rgb = np.zeros((*sketch.shape, 3), np.uint8)
+    if image is not None:
         plane = open_image(image).plane()
         with Runner(Execution()) as runner:
             ranges = channel_ranges(runner.run, plane, (2048, 2048), low=_LOW, high=_HIGH)
-        rgb = to_rgb(read_plane(plane, box), ranges)
+        rgb = to_rgb(read_plane(plane, whole(sketch.shape)), ranges)
     return put_file(out, flattened(make_sketch_picture(rgb, sketch.rasterize())))

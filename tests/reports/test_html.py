@@ -103,7 +103,7 @@ def test_every_number_a_reader_looks_for_is_on_the_page() -> None:
     for part in (
         "15 nuclei of 2 classes, found in 3 images in 2 wells.",
         "Sum 9 6 15",
-        "no image B03",
+        "B03 0 0 0 0 0 nuclei 0 b Sum 0 0 15",
         "0.900 0.600 0.200",
     ):
         assert part in words

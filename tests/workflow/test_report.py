@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import sketchscale
 from sketchscale.cli import run
 from sketchscale.config import Execution, SegmentOptions
+from sketchscale.errors import MissingDataError, UnknownNameError
 from sketchscale.geometry import whole
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.watershed.config import WatershedConfig
@@ -29,8 +32,8 @@ SERIAL = Execution(engine="serial", block=128)
 
 
 def words_of(page: str) -> str:
-    """The page's text without styles and tags."""
-    text = re.sub(r"<style.*?</style>", "", Path(page).read_text("utf-8"), flags=re.DOTALL)
+    """The page's text without styles, tags and what charts say on hovering."""
+    text = re.sub(r"<(style|title).*?</\1>", "", Path(page).read_text("utf-8"), flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", " ", text).split())
 
 
@@ -51,10 +54,28 @@ def test_the_report_of_a_plate_names_what_it_does_not_show(tmp_path: Path) -> No
     assert "1 of 5 images have no picture here: A/1/3." in words
     assert "p.zarr: wells without an image: C02." in words
     assert "not in this report" not in words
+    assert "Well Images long round All A01 4" in words
+    assert re.search(r"A01 4 .* B11 1 .* C02 0 0 0 0 Sum ", words)
     part = [f"{address}/A/1/{field}" for field in range(3)]
     words = words_of(write_report(part, "nuclei", str(tmp_path / "part.html")))
     assert "p.zarr: not in this report: B/11/0, A/1/3." in words
     assert "have no picture" not in words
+
+
+def test_a_field_that_was_not_measured_is_named_and_its_well_has_no_count(tmp_path: Path) -> None:
+    address = screen(tmp_path)
+    shutil.rmtree(f"{address}/A/1/2/tables")
+    shutil.rmtree(f"{address}/B/11/0/labels")
+    page = sketchscale.report(address, "nuclei", tmp_path / "page.html")
+    words = words_of(page)
+    assert "B/11/0, A/1/2: not segmented or not measured, so not counted." in words
+    assert "found in 3 images in 3 wells" in words
+    assert re.search(r"A01 3 \d+ \d+ (\d+) B11 0 0 0 0 C02 0 0 0 0 Sum \d+ \d+ \1", words)
+    assert Path(page).read_text("utf-8").count('class="missing"') == 2
+    with pytest.raises(MissingDataError, match="sketchscale measure"):
+        sketchscale.report(f"{address}/A/1/2", "nuclei", tmp_path / "none.html")
+    with pytest.raises(UnknownNameError, match="nucleii"):
+        sketchscale.report(address, "nucleii", tmp_path / "none.html")
 
 
 def test_nothing_found_is_said_with_its_reason_by_segment_and_report(

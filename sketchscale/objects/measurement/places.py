@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Plan
 from sketchscale.geometry import Tile
 from sketchscale.objects.measurement.partials import AXES, Partial, empty_partial, fold_partials
-from sketchscale.objects.measurement.plan import channel_count, measure_config_of, read_partials
+from sketchscale.objects.measurement.plan import measure_config_of, read_partials
 
 __all__ = ["Places", "collect_places"]
 
@@ -52,7 +52,8 @@ def collect_places(plan: Plan[Tile]) -> Places:
         InputError: a partial is absent or damaged.
     """
     blocks: list[tuple[int, int]] = []
-    ranges = [(np.inf, -np.inf)] * channel_count(plan)
+    config = measure_config_of(plan)
+    ranges = [(np.inf, -np.inf)] * len(config.channels)
 
     def parts() -> Iterator[Partial]:
         for part in read_partials(plan):
@@ -60,7 +61,7 @@ def collect_places(plan: Plan[Tile]) -> Places:
             ranges[:] = _wider(ranges, part)
             yield _places_in(part)
 
-    axes = len(measure_config_of(plan).shape)
+    axes = len(config.shape)
     total = fold_partials(parts(), _places_in(empty_partial(0, axes)))
     return Places(
         label=total.label,

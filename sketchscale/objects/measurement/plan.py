@@ -27,7 +27,6 @@ from sketchscale.objects.measurement.partials import AXES, Partial, is_exact
 from sketchscale.objects.sources import LabelSource, read_windows, source_shape
 
 __all__ = [
-    "channel_count",
     "collect_ranges",
     "measure_config",
     "measure_config_of",
@@ -143,11 +142,6 @@ def measure_config_of(plan: Plan[Tile]) -> MeasureConfig:
     """What a `plan_measure` measures."""
     config: MeasureConfig = plan.config.config
     return config
-
-
-def channel_count(plan: Plan[Tile]) -> int:
-    """Channels of the image that a `plan_measure` reads."""
-    return len(measure_config_of(plan).channels)
 
 
 def needs_ranges(plane: PixelsRef) -> bool:

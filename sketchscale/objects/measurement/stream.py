@@ -33,7 +33,7 @@ from sketchscale.objects.measurement.plan import measure_config_of, plan_measure
 from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
 from sketchscale.objects.sources import LabelSource
 
-__all__ = ["ROWS", "collect_features", "measure_objects", "stream_features"]
+__all__ = ["ROWS", "measure_objects", "stream_features"]
 
 ROWS = 1 << 16
 """Rows of a run: what is finished at once, some 2 kB each."""
@@ -62,18 +62,6 @@ def measure_objects(
     deal_crops(crops, places)
     run(crops)
     yield from stream_features(plan, places, crops)
-
-
-def collect_features(plan: Plan[Tile]) -> pyarrow.Table:
-    """The table of all objects that sums alone give, from the partials of a plan that has run; ordered by label.
-
-    Args:
-        plan: of `plan_measure`.
-
-    Raises:
-        InputError: a partial is absent or damaged.
-    """
-    return pyarrow.Table.from_batches(stream_features(plan, collect_places(plan)))
 
 
 def stream_features(

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +19,9 @@ from sketchscale.geometry import Box, whole
 from sketchscale.io.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.planes import PixelsRef
 from sketchscale.metrics import score_labels, score_overlaps
+from sketchscale.objects.measurement.places import collect_places
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
-from sketchscale.objects.measurement.stream import collect_features
+from sketchscale.objects.measurement.stream import stream_features
 from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
 from tests.objects.measurement.test_features import blobs, measure, noise, shapes
 
@@ -47,6 +49,11 @@ def plane_of(image, chunks, unit="micrometer", spacing=None):
         unit=unit,
         chunks=chunks,
     )
+
+
+def collect_features(plan):
+    """The table that sums alone give, of a plan that has run."""
+    return pyarrow.Table.from_batches(stream_features(plan, collect_places(plan)))
 
 
 def measured(labels, plane, block, engine="serial", workers=None):
