@@ -10,13 +10,11 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sketchscale import __version__
-from sketchscale.errors import InputError, OutputError
-from sketchscale.io.user_files import require_local
-from sketchscale.networks.checkpoint import replace_file
+from sketchscale.errors import InputError
+from sketchscale.io.user_files import put_file, require_local
 from sketchscale.objects.classifiers import save_classifier
 from sketchscale.objects.classifiers.pickles import read_pickle
 from sketchscale.objects.classifiers.svetlana import SvetlanaMark, is_labels, svetlana_classifier, svetlana_marks
@@ -82,10 +80,4 @@ def _write(out: str, marks: Sequence[SvetlanaMark]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", *axes, "class"])
     writer.writerows([mark.image, *(f"{value:.10g}" for value in mark.point), mark.name] for mark in marks)
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        replace_file(Path(out), text.getvalue().encode())
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {out}: {error.strerror or error}; expected: a writable folder; to fix: another --out"
-        ) from error
+    put_file(out, text.getvalue().encode())
