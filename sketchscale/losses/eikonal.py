@@ -38,7 +38,7 @@ from torch.nn import functional
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision
 from sketchscale.losses.sketchpose import bounds_term
 
-__all__ = ["EikonalConfig", "eikonal", "eikonal_strokes", "eikonal_terms", "upwind_gradient"]
+__all__ = ["EikonalConfig", "eikonal", "eikonal_terms", "upwind_gradient"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,32 +99,6 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
             bounds_term(phi, targets, config),
         ]
     )
-
-
-def eikonal_strokes(
-    prediction: torch.Tensor,
-    boundary: torch.Tensor,
-    background: torch.Tensor,
-    foreground: torch.Tensor,
-    spacing: Sequence[float],
-    config: EikonalConfig,
-) -> torch.Tensor:
-    """The functional alone, from points, curves and strokes, in two or three dimensions.
-
-    Args:
-        prediction: (n, 3, y, x) or (n, 4, z, y, x): flow in array order, then the signed distance in the unit of
-            `spacing`; any float type, computed in float32 at least.
-        boundary, background, foreground, spacing: see `eikonal_terms`.
-
-    Source: Sketchpose 2.0, E(v, phi), repaired; see the module.
-
-    >>> prediction, none = torch.zeros(1, 4, 2, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.bool)
-    >>> round(float(eikonal_strokes(prediction, none.float(), none, none, (3.0, 1.0, 1.0), EikonalConfig())), 3)
-    2.0
-    """
-    values = full_precision(prediction)
-    terms = eikonal_terms(values[:, -1], values[:, :-1], boundary, background, foreground, spacing, config)
-    return combined(list(terms.values()))
 
 
 def eikonal_terms(

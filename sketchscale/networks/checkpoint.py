@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -38,8 +37,10 @@ __all__ = [
     "copy_model",
     "is_shipped",
     "load_model",
-    "replace_file",
+    "load_weights",
+    "parse_settings",
     "save_model",
+    "settings_bytes",
     "shipped_models",
 ]
 
@@ -68,28 +69,16 @@ def save_model(
     digest = hashlib.sha256(data).hexdigest()
     files = {
         "model.safetensors": data,
-        "provenance.json": _json(provenance),
-        "config.json": _json({**asdict(config), "sha256": digest}),
+        "provenance.json": settings_bytes(provenance),
+        "config.json": settings_bytes({**asdict(config), "sha256": digest}),
     }
     for name, content in files.items():
         put_blob(str(folder), name, content)
     return digest
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
+def settings_bytes(value: Mapping[str, Any]) -> bytes:
+    """As they are written to a folder with weights."""
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -121,7 +110,7 @@ def load_model(address: str | Path) -> Model:
     if hashlib.sha256(data).hexdigest() != digest:
         raise InputError(f"{path}: its SHA-256 is not the one in config.json; {_REMEDY}")
     network = create_network(config.network)
-    _load_weights(network, data, path)
+    load_weights(network, data, path, _REMEDY)
     return Model(network=network, config=config, provenance=_read_json(folder, "provenance.json"), sha256=digest)
 
 
@@ -174,15 +163,31 @@ def _resolve(address: str | Path) -> str:
 def _read_json(folder: str, name: str) -> dict[str, Any]:
     path = join_address(folder, name)
     try:
-        value = json.loads(get_file(path))
+        data = get_file(path)
     except FileNotFoundError as error:
         raise MissingDataError(f"{folder} is not a model: {name} is missing; {_REMEDY}") from error
     except SketchscaleError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise InputError(f"{path} does not read ({type(error).__name__}); {_REMEDY}") from error
+    return parse_settings(data, path, _REMEDY)
+
+
+def parse_settings(data: bytes, path: str, remedy: str) -> dict[str, Any]:
+    """The settings in a file of a folder with weights.
+
+    Args:
+        remedy: what is expected, and how to get it.
+
+    Raises:
+        InputError: there are none.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} does not read ({type(error).__name__}); {remedy}") from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds no settings; {_REMEDY}")
+        raise InputError(f"{path} holds no settings; {remedy}")
     return value
 
 
@@ -194,11 +199,16 @@ def _config(folder: str, settings: dict[str, Any]) -> ModelConfig:
         raise InputError(f"{folder}/config.json is not a model configuration ({said}); {_REMEDY}") from error
 
 
-def _load_weights(network: nn.Module, data: bytes, path: str) -> None:
+def load_weights(network: nn.Module, data: bytes, path: str, remedy: str) -> None:
+    """Into a network, which is then ready to predict.
+
+    Raises:
+        InputError: they do not fit it, or some are no numbers.
+    """
     try:
         weights = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a safetensors file ({error}); {_REMEDY}") from error
+        raise InputError(f"{path} is not a safetensors file ({error}); {remedy}") from error
     wanted = network.state_dict()
     wrong = [
         k
@@ -207,9 +217,9 @@ def _load_weights(network: nn.Module, data: bytes, path: str) -> None:
     ]
     if wrong:
         raise InputError(
-            f"{path}: {len(wrong)} weights do not fit the network of config.json, first {wrong[0]}; {_REMEDY}"
+            f"{path}: {len(wrong)} weights do not fit the network of its settings, first {wrong[0]}; {remedy}"
         )
     if not all(bool(torch.isfinite(v.float()).all()) for v in weights.values()):
-        raise InputError(f"{path}: NaN or Inf among the weights; {_REMEDY}")
+        raise InputError(f"{path}: NaN or Inf among the weights; {remedy}")
     network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in weights.items()})
     network.eval().requires_grad_(False)

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import torch
 
-from sketchscale.errors import InputError, OutputError, UnknownNameError
+from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.io.user_files import put_file
 from sketchscale.networks import NetworkConfig
-from sketchscale.networks.checkpoint import replace_file
 from sketchscale.networks.model import Model
 from sketchscale.networks.peers import FLOW_SCALE, PEER_WIDTHS, PEERS, network_shapes, peer_name
 
@@ -56,7 +56,9 @@ def save_peer(model: Model, path: str | Path, *, kind: str) -> tuple[str, ...]:
     if kind == "cellpose":
         diameter = torch.tensor([model.config.diameter or 30.0])
         state |= {"diam_mean": diameter, "diam_labels": diameter.clone()}
-    _write(state, Path(path))
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    put_file(path, stream.getvalue())
     return _to_set(model, target, kind)
 
 
@@ -110,17 +112,6 @@ def _convert_head(weights: dict[str, torch.Tensor], model: Model, outputs: int) 
         weights[name] = weights[name][:outputs].clone()
         weights[name][:distance] *= FLOW_SCALE / model.config.flow_scale
     weights["head.2.bias"][distance] -= model.config.threshold
-
-
-def _write(state: dict[str, torch.Tensor], path: Path) -> None:
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    try:
-        replace_file(path, stream.getvalue())
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; expected: a writable folder; to fix: another --out"
-        ) from error
 
 
 def _to_set(model: Model, network: NetworkConfig, kind: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from torch import nn
 
 from sketchscale.errors import UnknownNameError
 
-__all__ = ["Chosen", "Precision", "Rates", "Use", "autocast", "choose_precision", "measure_rates"]
+__all__ = ["Chosen", "Precision", "Rates", "Use", "autocast", "choose_precision", "measure_rates", "torch_threads"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Use = Literal["inference", "training"]
@@ -132,7 +132,7 @@ def measure_rates(device: str, use: Use) -> Rates:
 
     On the CPU it runs on one thread: several would wait for one another on a busy machine, and hide the difference.
     """
-    with _one_thread(), torch.random.fork_rng(devices=[]), torch.set_grad_enabled(use == "training"):
+    with torch_threads(1), torch.random.fork_rng(devices=[]), torch.set_grad_enabled(use == "training"):
         flops, run = _layer(device, use)
         times: list[tuple[float, float]] = []
         began = last = time.perf_counter()
@@ -175,9 +175,10 @@ def _layer(device: str, use: Use) -> tuple[float, Callable[[str], float]]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Inside, torch computes with so many threads on the CPU; None leaves them alone."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

@@ -23,10 +23,10 @@ import torch
 from torch import nn
 
 from sketchscale.errors import InputError
-from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.precision import autocast
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.losses import critic_loss, fooling_loss, map_loss, maps_of, point_loss
+from sketchscale.synthesis.model import mask_network
 from sketchscale.synthesis.networks import MAPS, Critic, Generator, GeneratorConfig, settle_norms
 from sketchscale.synthesis.scenes import SceneBatch
 from sketchscale.training.distributed import World
@@ -140,13 +140,12 @@ class Gan:
 
     def _networks(self) -> nn.ModuleDict:
         channels = self.config.generator.channels
-        shape = NetworkConfig(channels=channels, widths=self.config.mask_widths, outputs=MAPS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             return nn.ModuleDict(
                 {
                     "g": Generator(self.config.generator),
-                    "f": create_network(shape, seed=self.config.seed),
+                    "f": mask_network(channels, self.config.mask_widths, self.config.seed),
                     "dx": Critic(channels, self.config.critic_width),
                     "ds": Critic(MAPS, self.config.critic_width),
                 }

@@ -9,15 +9,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pydantic
-import safetensors
 import safetensors.torch
-import torch
 from torch import nn
 
 from sketchscale.errors import InputError, MissingDataError
@@ -25,6 +22,7 @@ from sketchscale.io.blobs import get_blob, put_blob
 from sketchscale.io.parts import get_arrays, put_arrays
 from sketchscale.io.store import join_address
 from sketchscale.networks import NetworkConfig, create_network
+from sketchscale.networks.checkpoint import load_weights, parse_settings, settings_bytes
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.networks import MAPS, Generator, GeneratorConfig
 from sketchscale.synthesis.points import PointModel
@@ -92,13 +90,9 @@ def save_synthesis(folder: str, synthesis: Synthesis) -> str:
     digest = hashlib.sha256(data).hexdigest()
     put_blob(folder, WEIGHTS, data)
     put_arrays(folder, POINTS, synthesis.points.arrays())
-    put_blob(folder, PROVENANCE, _json(synthesis.provenance))
-    put_blob(folder, SETTINGS, _json({**asdict(synthesis.config), "sha256": digest}))
+    put_blob(folder, PROVENANCE, settings_bytes(synthesis.provenance))
+    put_blob(folder, SETTINGS, settings_bytes({**asdict(synthesis.config), "sha256": digest}))
     return digest
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def is_synthesis(folder: str) -> bool:
@@ -151,7 +145,7 @@ def load_synthesis(folder: str) -> Synthesis:
     nets = nn.ModuleDict(
         {"g": Generator(config.generator), "f": mask_network(config.generator.channels, config.mask_widths)}
     )
-    _load(nets, data, join_address(folder, WEIGHTS))
+    load_weights(nets, data, join_address(folder, WEIGHTS), _REMEDY)
     try:
         points = PointModel.of(get_arrays(folder, POINTS))
     except (KeyError, ValueError) as error:
@@ -172,20 +166,4 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
     data = get_blob(folder, name)
     if data is None:
         raise MissingDataError(f"{folder} is no synthesis: {name} is missing; {_REMEDY}")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{folder}/{name} does not read ({type(error).__name__}); {_REMEDY}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{folder}/{name} holds no settings; {_REMEDY}")
-    return value
-
-
-def _load(nets: nn.Module, data: bytes, path: str) -> None:
-    try:
-        nets.load_state_dict(safetensors.torch.load(data))
-    except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise InputError(f"{path} does not fit its settings ({str(error).splitlines()[0]}); {_REMEDY}") from error
-    if not all(bool(torch.isfinite(v).all()) for v in nets.state_dict().values() if v.is_floating_point()):
-        raise InputError(f"{path}: NaN or Inf among the weights; {_REMEDY}")
-    nets.eval().requires_grad_(False)
+    return parse_settings(data, join_address(folder, name), _REMEDY)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from sketchscale.integration.watershed.config import watershed_for
 from sketchscale.integration.watershed.plan import hover_labels
 from sketchscale.metrics import Overlaps, count_overlaps, join_images, score_overlaps
 from sketchscale.metrics.distributions import frechet_distance, kernel_distance
+from sketchscale.networks import Network
 from sketchscale.synthesis.features import (
     colour_features,
     cut_crops,
@@ -297,7 +299,7 @@ def read_maps(synthesis: Synthesis, image: Image) -> Image:
     Returns:
         float32 (3, y, x): h and v in [-1, 1], m in [0, 1].
     """
-    stride = 1 << (len(synthesis.config.mask_widths) - 1)
+    stride = cast(Network, synthesis.masker).stride
     rest = [(0, 0), *((0, -n % stride) for n in image.shape[1:])]
     device = next(synthesis.masker.parameters()).device
     pixels = torch.from_numpy(np.pad(image, rest, mode="symmetric") * np.float32(2) - np.float32(1))

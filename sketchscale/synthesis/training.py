@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from sketchscale.geometry import Box
+from sketchscale.networks.precision import torch_threads
 from sketchscale.synthesis.gan import Gan, GanConfig
 from sketchscale.synthesis.losses import maps_of
 from sketchscale.synthesis.model import Synthesis, SynthesisConfig
 from sketchscale.synthesis.scenes import PointedSource, SceneBatch, Scenes
 from sketchscale.training.config import Step, find_device
 from sketchscale.training.distributed import join_world
-from sketchscale.training.frame import Frame, torch_threads
+from sketchscale.training.frame import Frame
 
 __all__ = ["Sample", "SynthesisHooks", "make_scenes", "train_synthesis"]
 

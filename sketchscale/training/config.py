@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,12 @@ from sketchscale.training.augment import AugmentConfig
 __all__ = ["OPTIMIZERS", "Step", "SyntheticConfig", "TrainingConfig", "find_device", "rate_at"]
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+
+_CHOICES: dict[str, Collection[str]] = {
+    "optimizer": OPTIMIZERS,
+    "precision": ("bfloat16", "float32", "float16"),
+    "compile": ("auto", "on", "off"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +119,9 @@ class TrainingConfig:
         return find_loss(self.loss.name).target
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise UnknownNameError.among("optimizer", self.optimizer, OPTIMIZERS)
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UnknownNameError.among(name, getattr(self, name), known)
         loss = find_loss(self.loss.name)
         if self.network.outputs < loss.outputs or type(self.loss) is not loss.config:
             raise InputError.of(
@@ -148,12 +155,8 @@ class TrainingConfig:
                 expected="at least one patch, and none below 0",
                 fix="leave out what is not meant",
             )
-        if self.precision not in (known := ("bfloat16", "float32", "float16")):
-            raise UnknownNameError.among("precision", self.precision, known)
         if self.precision == "float16" and not self.device.startswith("cuda"):
             raise InputError.of(found=f"float16 on {self.device}", expected="CUDA for it", fix="bfloat16")
-        if self.compile not in (known := ("auto", "on", "off")):
-            raise UnknownNameError.among("compile", self.compile, known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,9 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import torch
 
@@ -33,7 +32,7 @@ from sketchscale.training.interrupts import SecondInterrupt, noted_interrupts
 from sketchscale.training.prefetch import Prefetcher, choose_workers
 from sketchscale.training.state import Log, StopFile, check_same, read_state, write_bad_batch, write_state
 
-__all__ = ["Frame", "NotANumberError", "torch_threads"]
+__all__ = ["Frame", "NotANumberError"]
 
 T = TypeVar("T")
 Weights = dict[str, torch.Tensor]
@@ -44,30 +43,6 @@ _ENDS = ("", "steps", "minutes", "no better validation", "stop file", "interrupt
 
 class NotANumberError(ArithmeticError):
     """The loss, or the size of its gradient, is NaN or infinite; nothing was changed by the step."""
-
-
-class _Config(Protocol):
-    """What every training's configuration says; a dataclass."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def rate(self) -> float: ...
-    @property
-    def save_every_s(self) -> float: ...
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Inside, torch computes with so many threads on the CPU; None leaves them alone."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Frame(ABC, Generic[T]):
@@ -97,7 +72,10 @@ class Frame(ABC, Generic[T]):
     free: tuple[str, ...] = ("device", "threads", "save_every_s")
     free_after_failure: tuple[str, ...] = ("rate", "precision")
 
-    def __init__(self, config: _Config, folder: str, device: torch.device, world: World) -> None:
+    config: Any
+    """A dataclass with steps, batch, rate and save_every_s."""
+
+    def __init__(self, config: Any, folder: str, device: torch.device, world: World) -> None:
         self.config, self.folder, self.device, self.world = config, folder, device, world
         self.share = world.share(config.batch)
         self.step, self.elapsed_s, self.stopped = 0, 0.0, "steps"
@@ -149,15 +127,18 @@ class Frame(ABC, Generic[T]):
 
     def identity(self) -> dict[str, Any]:
         """What resumed training must have in common."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self.config)))  # type: ignore[call-overload]
-        return {k: v for k, v in values.items() if k not in self.free}
+        return {k: v for k, v in self._settings().items() if k not in self.free}
+
+    def _settings(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self.config)))
+        return values
 
     def provenance(self) -> dict[str, Any]:
         """How it was trained so far."""
         return {
             "sketchscale": __version__,
             "torch": str(torch.__version__),
-            "training": json.loads(json.dumps(asdict(self.config))),  # type: ignore[call-overload]
+            "training": self._settings(),
             "processes": self.world.size,
             "steps": self.step,
             "seconds": round(self.elapsed_s, 1),
@@ -167,7 +148,7 @@ class Frame(ABC, Generic[T]):
     @property
     def progress(self) -> float:
         """Share of the way, 0 to 1."""
-        share = self.step / self.config.steps
+        share: float = self.step / self.config.steps
         if self.minutes is not None:
             share = max(share, self.elapsed_s / (60 * self.minutes))
         return min(1.0, share)

@@ -22,11 +22,12 @@ import torch
 from sketchscale.networks import create_network
 from sketchscale.networks.adapt import adapt_weights
 from sketchscale.networks.checkpoint import Model, ModelConfig
+from sketchscale.networks.precision import torch_threads
 from sketchscale.networks.targets import TARGETS
 from sketchscale.training.checks import annotation_sha256, check_images
 from sketchscale.training.config import OPTIMIZERS, Step, TrainingConfig, find_device, rate_at
 from sketchscale.training.distributed import World, join_world
-from sketchscale.training.frame import Frame, torch_threads
+from sketchscale.training.frame import Frame
 from sketchscale.training.learner import Learner, part
 from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.prefetch import Batch, move_batch, pin_batch
@@ -123,15 +124,7 @@ class _Run(Frame[Batch]):
     """One `train` call."""
 
     config: TrainingConfig
-    free = (
-        *Frame.free,
-        "minutes",
-        "workers",
-        "compile",
-        "refresh_every_s",
-        "preview_every",
-        "keep_bytes",
-    )
+    free = (*Frame.free, "minutes", "workers", "compile", "refresh_every_s", "preview_every", "keep_bytes")
     free_after_failure = (*Frame.free_after_failure, "clip")
 
     def __init__(
@@ -229,7 +222,7 @@ class _Run(Frame[Batch]):
 
     def finish(self) -> Model:
         model = self._model(self.best or self.learner.average)
-        found = replace(model.config, diameter=round(median_diameter(self.shown), 2), notes=model.config.notes)
+        found = replace(model.config, diameter=round(median_diameter(self.shown), 2))
         if self.config.min_size is None:
             found = replace(found, min_size=smallest_size(self.shown))
         model = replace(model, config=found, network=model.network.cpu())

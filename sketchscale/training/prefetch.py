@@ -8,7 +8,6 @@ release Python's lock; what is left of Python in a patch takes well under a mill
 from __future__ import annotations
 
 import contextvars
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 import torch
 
+from sketchscale.engine import usable_cores
 from sketchscale.losses import BatchTargets
 from sketchscale.training.patches import PatchSource
 
@@ -58,7 +58,7 @@ def choose_workers(wanted: int | None, device: torch.device) -> int:
     """Threads that draw ahead: what was wanted, else by the usable cores. A single core draws as it goes."""
     if wanted is not None:
         return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if cores == 1:
         return 0
     return min(_MOST_WORKERS, cores - 1) if device.type == "cuda" else 1

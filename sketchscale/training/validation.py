@@ -12,7 +12,6 @@ What is held out goes object by object, with the surroundings nearest to it:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,47 +19,21 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from sketchscale.annotations.targets import UNKNOWN
 from sketchscale.errors import InputError
 from sketchscale.losses import find_loss
 from sketchscale.networks.targets import TARGETS
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.distributed import World
-from sketchscale.training.patches import AnnotatedImage, PatchSource, TrainingImage
+from sketchscale.training.patches import AnnotatedImage, PatchSource
 from sketchscale.training.prefetch import Batch, draw_batch, move_batch
 
-__all__ = ["HeldOut", "choose_held_out", "hold_out", "score_held_out", "source_for", "without"]
+__all__ = ["choose_held_out", "score_held_out", "source_for"]
 
 PLAIN = AugmentConfig(
     turn=False, scale=(1, 1), small_scale=1, plain=1, gain=(1, 1), gamma=(1, 1), offset=0, noise=0, blur=0
 )
 """No augmentation."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOut:
-    """A split of annotated images.
-
-    Attributes:
-        training, validation: the images with the part of their annotation that is each one's.
-        masks: one per image, (y, x), pixels that are validation's; never taught, whatever is drawn later.
-    """
-
-    training: tuple[TrainingImage, ...]
-    validation: tuple[TrainingImage, ...]
-    masks: tuple[npt.NDArray[np.bool_], ...]
-
-
-def hold_out(images: Sequence[TrainingImage], share: float, seed: int) -> HeldOut:
-    """Keep a share of the annotated objects, with their surroundings, for validation; see `choose_held_out`."""
-    masks = choose_held_out(images, share, seed)
-    pairs = list(zip(images, masks, strict=True))
-    return HeldOut(
-        training=tuple(without(image, mask) for image, mask in pairs),
-        validation=tuple(without(image, ~mask) for image, mask in pairs if mask.any()),
-        masks=masks,
-    )
 
 
 def choose_held_out(images: Sequence[AnnotatedImage], share: float, seed: int) -> tuple[npt.NDArray[np.bool_], ...]:
@@ -94,13 +67,6 @@ def _nearest_to(labels: npt.NDArray[np.int32], ids: Sequence[int]) -> npt.NDArra
         return np.zeros(labels.shape, np.bool_)
     at = ndimage.distance_transform_edt(labels <= 0, return_distances=False, return_indices=True)
     return np.isin(labels[tuple(at)], ids)
-
-
-def without(image: TrainingImage, mask: npt.NDArray[np.bool_]) -> TrainingImage:
-    """The image with nothing known under a mask (y, x)."""
-    boundary = None if image.boundary is None else image.boundary & ~mask
-    labels = np.where(mask, np.int32(UNKNOWN), image.labels).astype(np.int32)
-    return replace(image, labels=labels, boundary=boundary)
 
 
 def source_for(images: Sequence[AnnotatedImage], config: TrainingConfig, augment: AugmentConfig) -> PatchSource:

@@ -16,8 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +24,7 @@ import numpy.typing as npt
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.io.blobs import put_blob
-from sketchscale.io.store import absolute_address, join_address
+from sketchscale.io.store import join_address
 from sketchscale.options import SynthesisOptions
 from sketchscale.reports.synthesis import SheetRow, draw_sheet, drawn_row, real_row
 from sketchscale.reports.training import draw_curve
@@ -36,12 +34,12 @@ from sketchscale.synthesis.model import save_synthesis
 from sketchscale.synthesis.scenes import PointedSource
 from sketchscale.synthesis.training import Sample, SynthesisHooks, make_scenes, train_synthesis
 from sketchscale.training.config import Step, find_device
-from sketchscale.training.distributed import join_world, was_restarted
+from sketchscale.training.distributed import join_world
 from sketchscale.workflow.pointed_images import StoredImage, hold, read_pointed
 from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.train_elsewhere import place_files, read_files
-from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
+from sketchscale.workflow.train_elsewhere import Travel, lone_file
+from sketchscale.workflow.train_on_ray import Ears, train_anywhere
 from sketchscale.workflow.training_output import begin_output, check_output, writing_output
 from sketchscale.workflow.verbs import verb
 
@@ -87,12 +85,19 @@ def synthesize_train(
         TaskError: a loss is not a number; or workers of a cluster died too often.
         SetupError, UnreachableError: the cluster lacks what is asked for, or does not answer.
     """
-    execution = execution or Execution()
-    if execution.engine == "ray":
-        return _train_on_ray(options, execution, on_step)
-    if was_restarted():
-        execution = replace(execution, resume=True, overwrite=False)
-    return _train_here(options, execution, Ears(say=on_step, on_event=on_event))
+    ears = Ears(say=on_step, on_event=on_event)
+    batch = gan_config(options, channels=1).batch  # whatever the channels are
+    return train_anywhere(_train_here, options, _TRAVEL, execution or Execution(), ears, batch=batch)
+
+
+_TRAVEL = Travel(
+    addresses=("out", "images", "points"),
+    files=("points",),
+    kind="points",
+    expected="a .csv, .geojson or .jsonl file",
+    beside=lone_file,
+    fits=operator.eq,  # as the points that a restart finds must be the same
+)
 
 
 def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> SynthesisResult:
@@ -141,20 +146,14 @@ def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
     """What the options say, but for the precision, which is settled by the first process; where they do not, what the
     size says."""
     base = PAPER_SIZE if options.size == "paper" else GanConfig()
-    given = {name: getattr(options, name) for name in ("steps", "batch", "crop")}
+    names = "steps", "batch", "crop", "given", "rate", "threads", "save_every_s", "sheet_every", "seed", "device"
+    given = {name: getattr(options, name) for name in names}
     width = base.generator.width if options.width is None else options.width
     return replace(
         base,
         **{name: value for name, value in given.items() if value is not None},
         generator=replace(base.generator, channels=channels, width=width, noise=options.noise),
         prior=LayoutPrior(diameter=options.diameter, spread=options.spread, crowding=options.crowding),
-        given=options.given,
-        rate=options.rate,
-        threads=options.threads,
-        save_every_s=options.save_every_s,
-        sheet_every=options.sheet_every,
-        seed=options.seed,
-        device=options.device,
     )
 
 
@@ -176,32 +175,6 @@ def _read(options: SynthesisOptions, execution: Execution, ears: Ears) -> list[S
 
 def _recorded(options: SynthesisOptions) -> dict[str, Any]:
     return {k: v for k, v in asdict(options).items() if k not in ("out", "images", "points")}
-
-
-# ---- on a Ray cluster
-
-
-def _train_on_ray(options: SynthesisOptions, execution: Execution, say: Callable[[str], None]) -> SynthesisResult:
-    """The same in the workers of a cluster. Points travel there, as those that a restart finds must be the same."""
-    options = _absolute(options)
-    batch = gan_config(options, channels=1).batch  # whatever the channels are
-    asked = Asked(out=options.out, batch=batch, device=options.device, threads=options.threads)
-    points = read_files(options.points, "points", "a .csv, .geojson or .jsonl file")
-    return train_on_ray(partial(_work_on_ray, options, points), asked, execution, say)
-
-
-def _absolute(options: SynthesisOptions) -> SynthesisOptions:
-    """Local paths as they are called from any working folder."""
-    images, points = (tuple(map(absolute_address, paths)) for paths in (options.images, options.points))
-    return replace(options, out=absolute_address(options.out), images=images, points=points)
-
-
-def _work_on_ray(
-    options: SynthesisOptions, points: dict[str, bytes], execution: Execution, ears: Ears, folder: Path
-) -> SynthesisResult:
-    """In each worker."""
-    here = place_files(points, folder, operator.eq)
-    return _train_here(replace(options, points=tuple(here[path] for path in options.points)), execution, ears)
 
 
 # ---- what is said and shown

@@ -17,10 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from sketchscale.annotations.opening import SketchReading
+from sketchscale.annotations.opening import SketchReading, sketch_files
 from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.engine.cancelling import check_cancelled
@@ -32,7 +31,7 @@ from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
 from sketchscale.training.checks import check_images
 from sketchscale.training.config import Step, SyntheticConfig, find_device
-from sketchscale.training.distributed import join_world, was_restarted
+from sketchscale.training.distributed import join_world
 from sketchscale.training.loop import Hooks, TrainingConfig
 from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import AnnotatedImage
@@ -50,8 +49,8 @@ from sketchscale.workflow.synthetic_scenes import (
     scale_of,
     stream_of,
 )
-from sketchscale.workflow.train_elsewhere import absolute, read_sketches, with_sketches
-from sketchscale.workflow.train_on_ray import Asked, Ears, train_on_ray
+from sketchscale.workflow.train_elsewhere import Travel
+from sketchscale.workflow.train_on_ray import Ears, train_anywhere
 from sketchscale.workflow.training_doubts import find_doubts
 from sketchscale.workflow.training_images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.training_output import begin_output, check_output, writing_output
@@ -112,12 +111,20 @@ def train(
         OutputError: the model folder cannot be written.
         TaskError: the loss is not a number; see training.loop.
     """
-    execution, options = execution or Execution(), _with_sizes(options)
-    if execution.engine == "ray":
-        return _train_on_ray(options, execution, on_step)
-    if was_restarted():
-        execution = replace(execution, resume=True, overwrite=False)
-    return _train_here(options, execution, Ears(say=on_step, on_event=on_event))
+    options, ears = _with_sizes(options), Ears(say=on_step, on_event=on_event)
+    batch = int(options.batch)
+    return train_anywhere(_train_here, options, _TRAVEL, execution or Execution(), ears, batch=batch)
+
+
+_TRAVEL = Travel(
+    addresses=("out", "images", "sketches", "validate", "validate_sketches", "synthetic"),
+    names=("init",),
+    files=("sketches", "validate_sketches"),
+    kind="sketch",
+    expected="a file with an annotation",
+    beside=sketch_files,
+    fits=bytes.startswith,  # as strokes may be added to a sketch
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,23 +295,6 @@ def _calibrated(
     return replace(model, config=replace(model.config, threshold=choose_threshold(model, taught, until=end)))
 
 
-# ---- on a Ray cluster
-
-
-def _train_on_ray(options: TrainOptions, execution: Execution, say: Callable[[str], None]) -> TrainResult:
-    """The same in the workers of a cluster."""
-    options = absolute(options)
-    asked = Asked(out=options.out, batch=int(options.batch), device=options.device, threads=options.threads)
-    return train_on_ray(partial(_work_on_ray, options, read_sketches(options)), asked, execution, say)
-
-
-def _work_on_ray(
-    options: TrainOptions, sketches: dict[str, dict[str, bytes]], execution: Execution, ears: Ears, folder: Path
-) -> TrainResult:
-    """In each worker."""
-    return _train_here(with_sketches(options, sketches, folder), execution, ears)
-
-
 # ---- what is taught, and what is left
 
 
@@ -350,18 +340,13 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
         minutes=None if by_steps else options.minutes,
         batch=int(options.batch),
         patch=int(options.patch),
-        rate=options.rate,
-        optimizer=options.optimizer,
-        compile=options.compile,
-        device=options.device,
-        threads=options.threads,
-        seed=options.seed,
         validate_every=options.validate_every if validated else 0,
-        patience=options.patience,
-        save_every_s=options.save_every_s,
-        preview_every=options.preview_every,
         keep_bytes=2 * HELD_BYTES,
+        **{name: getattr(options, name) for name in _AS_THEY_ARE},
     )
+
+
+_AS_THEY_ARE = "rate", "optimizer", "compile", "device", "threads", "seed", "patience", "save_every_s", "preview_every"
 
 
 def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> TrainResult:

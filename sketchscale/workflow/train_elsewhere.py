@@ -8,89 +8,94 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sketchscale.annotations.opening import sketch_files
-from sketchscale.config import TrainOptions
 from sketchscale.errors import MissingDataError
 from sketchscale.io.store import absolute_address
 
-__all__ = ["absolute", "place_files", "read_files", "read_sketches", "with_sketches"]
+__all__ = ["Luggage", "Travel", "lone_file"]
+
+Luggage = dict[str, dict[str, bytes]]
+"""For each path, its own file and those that are read with it, by path."""
 
 
-def read_files(paths: Iterable[str], kind: str, expected: str) -> dict[str, bytes]:
-    """What is to travel, by path.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Travel:
+    """What options name, and what of it travels.
 
-    Args:
+    Attributes:
+        addresses: options that hold addresses; local ones become absolute.
+        names: those that hold an address or a name; they do where there is such a file.
+        files: those that hold paths of files that travel.
         kind, expected: for words: what such a file is called, and what it is.
-
-    Raises:
-        MissingDataError: one cannot be read.
+        beside: all files that one is read from, its own first.
+        fits: whether a worker's file may stand for the one that travelled: (there, travelled).
     """
-    try:
-        return {path: Path(path).read_bytes() for path in paths}
-    except OSError as error:
-        raise MissingDataError(
-            f"{kind} {error.filename} cannot be read: {error.strerror}; expected: {expected}; to fix: check the path"
-        ) from error
+
+    addresses: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    files: tuple[str, ...]
+    kind: str
+    expected: str
+    beside: Callable[[str], Iterable[str | Path]]
+    fits: Callable[[bytes, bytes], bool]
+
+    def absolute(self, options: Any) -> Any:
+        """Local paths as they are called from any working folder."""
+        named = {name: getattr(options, name) for name in (*self.addresses, *self.names)}
+        there = {k: v for k, v in named.items() if k not in self.names or (v is not None and os.path.exists(v))}
+        return replace(options, **{k: _absolute(v) for k, v in there.items()})
+
+    def pack(self, options: object) -> Luggage:
+        """The files, read.
+
+        Raises:
+            MissingDataError: one cannot be read.
+        """
+        try:
+            return {
+                path: {str(file): Path(file).read_bytes() for file in self.beside(path)}
+                for name in self.files
+                for path in getattr(options, name)
+            }
+        except OSError as error:
+            raise MissingDataError(
+                f"{self.kind} {error.filename} cannot be read: {error.strerror}; expected: {self.expected}; "
+                f"to fix: check the path"
+            ) from error
+
+    def unpack(self, options: Any, luggage: Luggage, folder: Path) -> Any:
+        """With the worker's own files where all that are read together fit; else with what travelled.
+
+        Args:
+            folder: empty.
+        """
+        here = {path: self._placed(path, files, folder / str(n)) for n, (path, files) in enumerate(luggage.items())}
+        return replace(options, **{name: tuple(here[p] for p in getattr(options, name)) for name in self.files})
+
+    def _placed(self, path: str, files: dict[str, bytes], folder: Path) -> str:
+        """Files that are read together stay together, under their own names."""
+        if all(Path(name).is_file() and self.fits(Path(name).read_bytes(), data) for name, data in files.items()):
+            return path
+        folder.mkdir()
+        for name, data in files.items():
+            (folder / Path(name).name).write_bytes(data)
+        return str(folder / Path(path).name)
 
 
-def place_files(files: dict[str, bytes], folder: Path, fits: Callable[[bytes, bytes], bool]) -> dict[str, str]:
-    """Where each of the files is here: at its own path where there is one that fits, else in `folder`.
+def lone_file(path: str) -> tuple[str]:
+    """See Travel: nothing is read with it."""
+    return (path,)
 
-    Args:
-        files: what `read_files` gave. folder: empty.
-        fits: whether this machine's file may stand for the one that travelled: (here, travelled).
+
+def _absolute(value: Any) -> Any:
+    """Of an address, or several.
+
+    >>> _absolute(("/data/../image.zarr", "s3://bucket/image.zarr"))
+    ('/image.zarr', 's3://bucket/image.zarr')
     """
-    here = {}
-    for number, (path, data) in enumerate(files.items()):
-        here[path] = path
-        if not Path(path).is_file() or not fits(Path(path).read_bytes(), data):
-            here[path] = str(folder / f"{number}-{Path(path).name}")
-            Path(here[path]).write_bytes(data)
-    return here
-
-
-# ---- of a model
-
-
-def read_sketches(options: TrainOptions) -> dict[str, dict[str, bytes]]:
-    """Read the sketches that travel with the work: for each its own file and those that are read with it, by path.
-
-    Raises:
-        MissingDataError: one cannot be read.
-    """
-    paths = (*options.sketches, *options.validate_sketches)
-    expected = "a file with an annotation"
-    return {path: read_files((path, *map(str, sketch_files(path)[1:])), "sketch", expected) for path in paths}
-
-
-def with_sketches(options: TrainOptions, sketches: dict[str, dict[str, bytes]], folder: Path) -> TrainOptions:
-    """The worker's own files where they begin the same, as strokes may be added to them; else what travelled here."""
-    here = {path: _placed(path, files, folder / str(n)) for n, (path, files) in enumerate(sketches.items())}
-    lists: dict[str, Any] = {
-        name: tuple(here[path] for path in getattr(options, name)) for name in ("sketches", "validate_sketches")
-    }
-    return replace(options, **lists)
-
-
-def _placed(path: str, files: dict[str, bytes], folder: Path) -> str:
-    """Where a sketch is here; files that are read together stay together, under their own names."""
-    if all(Path(name).is_file() and Path(name).read_bytes().startswith(data) for name, data in files.items()):
-        return path
-    folder.mkdir()
-    for name, data in files.items():
-        (folder / Path(name).name).write_bytes(data)
-    return str(folder / Path(path).name)
-
-
-def absolute(options: TrainOptions) -> TrainOptions:
-    """Local paths as they are called from any working folder."""
-    lists: dict[str, Any] = {name: tuple(map(absolute_address, getattr(options, name))) for name in _ADDRESSES}
-    init = options.init if options.init is None or not os.path.exists(options.init) else absolute_address(options.init)
-    return replace(options, out=absolute_address(options.out), init=init, **lists)
-
-
-_ADDRESSES = ("images", "sketches", "validate", "validate_sketches", "synthetic")
+    if isinstance(value, tuple):
+        return tuple(map(_absolute, value))
+    return absolute_address(value)

@@ -1,6 +1,6 @@
-"""A training in the workers of a Ray cluster, whatever is trained: a network, or a synthesis.
+"""A training here or in the workers of a Ray cluster, whatever is trained: a network, or a synthesis.
 
-    driver: check, show a word in OUT/run ─▶ training.ray_train ─▶ in each worker: work(execution, ears, folder)
+    driver: check, show a word in OUT/run ─▶ training.ray_train ─▶ in each worker: train(options, execution, ears)
                      ▲                                                    │
                      └──────────────── lines, result ─────────────────────┘
 
@@ -19,19 +19,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import EngineOptions, Event
+from sketchscale.training.distributed import was_restarted
 from sketchscale.workflow.runner import quiet
+from sketchscale.workflow.train_elsewhere import Luggage, Travel
 from sketchscale.workflow.training_output import check_output, showing_token
 
 if TYPE_CHECKING:
     from sketchscale.training.ray_train import Voice
 
-__all__ = ["Asked", "Ears", "train_on_ray"]
+__all__ = ["Ears", "train_anywhere", "train_in_worker"]
 
 _T = TypeVar("_T")
+_Train = Callable[[Any, Execution, "Ears"], _T]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,63 +47,67 @@ class Ears:
     token: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a training needs of a cluster.
-
-    Attributes:
-        out: address, or absolute path, of the folder that it writes.
-        batch: patches of a step, which the workers share; at least one each.
-        device: of each worker; "cuda" asks for GPUs.
-        threads: of torch in each worker, a core each; one when None.
-    """
-
-    out: str
-    batch: int
-    device: str
-    threads: int | None
-
-
-def train_on_ray(
-    work: Callable[[Execution, Ears, Path], _T], asked: Asked, execution: Execution, say: Callable[[str], None]
+def train_anywhere(
+    train: _Train[_T], options: Any, travel: Travel, execution: Execution, ears: Ears, *, batch: int
 ) -> _T:
-    """What the first worker's `work` returns.
+    """What `train` returns here, or in the first worker of a cluster where the engine is "ray".
 
     Args:
-        work: picklable; called in each worker with how to run there, who is told, and an empty folder that is removed
-            afterwards. Its first process calls `check_output` with the token.
+        train: a function of a module, called with options, how to run there, and who is told. Its first process calls
+            `check_output` with the token.
+        options: with `out`, `device` and `threads` (of torch in each worker, a core each; one when None).
         execution: size and address of the cluster; resume and overwrite.
-        say: called here with what the first worker says.
+        batch: patches of a step, which the workers share; at least one each.
 
     Raises:
         OutputExistsError: the output is there; overwrite or resume.
         InputError, SetupError, UnreachableError, TaskError, KeyboardInterrupt: see training.ray_train.
-        SketchscaleError: what `work` raised.
+        SketchscaleError: what `train` raised.
     """
+    if execution.engine != "ray":
+        return train(options, _resumed(execution) if was_restarted() else execution, ears)
     from sketchscale.training import ray_train  # an optional package
 
+    options = travel.absolute(options)
+    luggage = travel.pack(options)
     cluster = EngineOptions(
         workers=execution.workers,
         address=execution.address,
         gpus_per_worker=execution.gpus_per_worker,
         wait_s=execution.wait_s,
     )
-    gpu = asked.device.partition(":")[0] == "cuda"
-    team = ray_train.choose_team(
-        cluster, batch=asked.batch, gpu=gpu, cpus=asked.threads or 1, attempts=execution.attempts
-    )
-    check_output(asked.out, execution)
+    gpu = options.device.partition(":")[0] == "cuda"
+    team = ray_train.choose_team(cluster, batch=batch, gpu=gpu, cpus=options.threads or 1, attempts=execution.attempts)
+    check_output(options.out, execution)
     token = uuid.uuid4().hex.encode()
     there = replace(execution, engine="threads", workers=None, address=None, gpus_per_worker=None)
-    with showing_token(asked.out, token):
-        result: _T = ray_train.train_on_ray(partial(_at_work, work, there, token), team, cluster, on_line=say)
+    work = partial(_at_work, partial(train_in_worker, train, options, travel, luggage), there, token)
+    with showing_token(options.out, token):
+        result: _T = ray_train.train_on_ray(work, team, cluster, on_line=ears.say)
     return result
+
+
+def train_in_worker(
+    train: _Train[_T],
+    options: Any,
+    travel: Travel,
+    luggage: Luggage,
+    execution: Execution,
+    ears: Ears,
+    folder: Path,
+) -> _T:
+    """With what travelled, in an empty folder."""
+    return train(travel.unpack(options, luggage, folder), execution, ears)
+
+
+def _resumed(execution: Execution) -> Execution:
+    return replace(execution, resume=True, overwrite=False)
 
 
 def _at_work(work: Callable[[Execution, Ears, Path], _T], execution: Execution, token: bytes, voice: Voice) -> _T:
     """In each worker."""
     if voice.restarted:
-        execution = replace(execution, resume=True, overwrite=False)
+        execution = _resumed(execution)
     ears = Ears(say=voice.say, interrupted=voice.interrupted, token=token)
     with tempfile.TemporaryDirectory(prefix="sketchscale-train-") as folder:
         return work(execution, ears, Path(folder))

@@ -15,7 +15,7 @@ from scipy import ndimage
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.losses import EikonalConfig, eikonal
 from sketchscale.losses.base import combined
-from sketchscale.losses.eikonal import eikonal_strokes, eikonal_terms, upwind_gradient
+from sketchscale.losses.eikonal import eikonal_terms, upwind_gradient
 from tests.losses.batches import batch, full_mask, random_prediction
 from tests.oracles import losses as oracle
 from tests.oracles import targets as target_oracle
@@ -163,9 +163,9 @@ def test_strokes_alone_are_the_functional_in_two_and_three_dimensions(spacing: t
     prediction = torch.from_numpy(rng.standard_normal((1, len(spacing) + 1, *shape)) * 2)
     boundary = np.where(rng.random(shape) < 0.2, 0.25, 0.0)
     background, foreground = rng.random(shape) < 0.3, rng.random(shape) < 0.3
-    got = eikonal_strokes(
-        prediction, *(torch.from_numpy(a)[None] for a in (boundary, background, foreground)), spacing, EikonalConfig()
-    )
+    known = (torch.from_numpy(a)[None] for a in (boundary, background, foreground))
+    terms = eikonal_terms(prediction[:, -1], prediction[:, :-1], *known, spacing, EikonalConfig())
+    got = combined(list(terms.values()))
     v, phi = prediction[0, :-1].numpy(), prediction[0, -1].numpy()
     gradient, slope = oracle.upwind(phi, spacing)
     off = boundary == 0

@@ -112,4 +112,4 @@ def test_unknown_programs_and_places_that_cannot_be_written_are_said(tmp_path: P
     with pytest.raises(UnknownNameError, match="cellpose"):
         save_peer(start(PLAIN), tmp_path / "x", kind="stardist")
     with pytest.raises(OutputError, match="--out"):
-        save_peer(start(PLAIN), tmp_path / "absent" / "x", kind="cellpose")
+        save_peer(start(PLAIN), tmp_path / ("x" * 300), kind="cellpose")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -37,6 +39,12 @@ def discs(seed: int = 0, size: int = 64) -> npt.NDArray[np.int32]:
 def picture(labels: npt.NDArray[np.int32], seed: int = 0) -> npt.NDArray[np.float32]:
     noise = np.random.default_rng(seed).normal(0, 0.05, labels.shape)
     return ((labels > 0) * 0.8 + 0.1 + noise).astype(np.float32)[None]
+
+
+def without(image: TrainingImage, mask: npt.NDArray[np.bool_]) -> TrainingImage:
+    """The image with nothing known under a mask (y, x)."""
+    boundary = None if image.boundary is None else image.boundary & ~mask
+    return replace(image, labels=np.where(mask, np.int32(-1), image.labels), boundary=boundary)
 
 
 def example(seed: int = 0) -> TrainingImage:

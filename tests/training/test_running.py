@@ -26,8 +26,7 @@ from sketchscale.training.loop import Hooks, train
 from sketchscale.training.patches import TrainingImage
 from sketchscale.training.previews import Preview, choose_window
 from sketchscale.training.state import read_state, write_state
-from sketchscale.training.validation import without
-from tests.training.examples import TINY, example, same, weights
+from tests.training.examples import TINY, example, same, weights, without
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ from sketchscale.training.config import Step
 from sketchscale.training.distributed import World
 from sketchscale.training.loop import train
 from sketchscale.training.patches import TrainingImage
-from sketchscale.training.validation import PLAIN, hold_out, score_held_out, without
-from tests.training.examples import TINY, discs, example, picture
+from sketchscale.training.validation import PLAIN, choose_held_out, score_held_out
+from tests.training.examples import TINY, discs, example, picture, without
 
 CPU = torch.device("cpu")
 
@@ -37,8 +37,8 @@ def test_every_annotated_pixel_is_taught_or_held_out_and_objects_stay_whole(
     line = np.zeros(labels.shape, bool)
     line[:, 20] = True
     image = TrainingImage(image=picture(labels), labels=labels, boundary=line)
-    split = hold_out([image], share, seed)
-    ((taught,), (held,)) = split.training, split.validation
+    (mask,) = choose_held_out([image], share, seed)
+    taught, held = without(image, mask), without(image, ~mask)
     assert taught.boundary is not None
     assert held.boundary is not None
     known = labels >= 0
@@ -55,7 +55,7 @@ def test_background_goes_with_the_nearest_object() -> None:
     labels = np.zeros((1, 9), np.int32)
     labels[0, 1], labels[0, 7] = 1, 2
     image = TrainingImage(image=np.zeros((1, 1, 9), np.float32), labels=labels)
-    seen = {tuple(hold_out([image], 0.5, seed).masks[0][0].tolist()) for seed in range(8)}
+    seen = {tuple(choose_held_out([image], 0.5, seed)[0][0].tolist()) for seed in range(8)}
     left = (True,) * 5 + (False,) * 4
     assert {mask[:4] + mask[5:] for mask in seen} == {left[:4] + left[5:], tuple(not v for v in left[:4] + left[5:])}
 
@@ -68,7 +68,7 @@ def test_nothing_to_hold_out_is_one_line(share: float, objects: int, words: str)
     labels[1, 1], labels[7, 7] = 1, objects
     image = TrainingImage(image=np.zeros((1, 9, 9), np.float32), labels=labels)
     with pytest.raises(InputError, match=words) as caught:
-        hold_out([image], share, 0)
+        choose_held_out([image], share, 0)
     assert "\n" not in str(caught.value)
 
 

@@ -24,9 +24,9 @@ from sketchscale.cli import run
 from sketchscale.config import Execution, TrainOptions
 from sketchscale.errors import MissingDataError, OutputExistsError, SetupError
 from sketchscale.synthesis.model import Synthesis, load_synthesis
-from sketchscale.workflow.synthesize import SynthesisOptions, SynthesisResult, _absolute, _work_on_ray, synthesize_train
-from sketchscale.workflow.train_elsewhere import place_files, read_files, read_sketches, with_sketches
-from sketchscale.workflow.train_on_ray import Ears
+from sketchscale.workflow import synthesize, train
+from sketchscale.workflow.synthesize import SynthesisOptions, SynthesisResult, synthesize_train
+from sketchscale.workflow.train_on_ray import Ears, train_in_worker
 from sketchscale.workflow.training_output import check_output, showing_token
 from tests.workflow.test_synthesize import SERIAL, image_and_points, small
 
@@ -40,10 +40,9 @@ def weights(synthesis: Synthesis) -> dict[str, torch.Tensor]:
 
 def work_of(options: SynthesisOptions) -> Callable[[Execution, Ears, Path], SynthesisResult]:
     """As it arrives in a worker, through the wire."""
-    points = read_files(options.points, "points", "a .csv file")
-    found: Callable[[Execution, Ears, Path], SynthesisResult]
-    found = pickle.loads(pickle.dumps(partial(_work_on_ray, options, points)))
-    return found
+    travel, found = synthesize._TRAVEL, synthesize._train_here
+    work = partial(train_in_worker, found, options, travel, travel.pack(options))
+    return pickle.loads(pickle.dumps(work))
 
 
 def as_geojson(csv: str, folder: Path) -> str:
@@ -100,19 +99,21 @@ def test_a_file_of_the_worker_stands_for_the_one_that_travelled_only_where_it_fi
     paths = [str(tmp_path / name) for name in ("same.csv", "longer.csv", "other.csv", "absent.csv")]
     for path in paths:
         Path(path).write_bytes(b"y,x\n1,2\n")
-    files = read_files(paths, "points", "a .csv file")
+    options = SynthesisOptions(points=tuple(paths))
+    files = synthesize._TRAVEL.pack(options)
     Path(paths[1]).write_bytes(b"y,x\n1,2\n3,4\n")
     Path(paths[2]).write_bytes(b"y,x\n5,6\n")
     Path(paths[3]).unlink()
     for fits, own in ((operator.eq, paths[:1]), (bytes.startswith, paths[:2])):
         folder = tmp_path / fits.__name__
         folder.mkdir()
-        here = place_files(files, folder, fits)
+        travel = replace(synthesize._TRAVEL, fits=fits)
+        here = dict(zip(paths, travel.unpack(options, files, folder).points, strict=True))
         assert [path for path in paths if here[path] == path] == own
         travelled = [Path(here[path]) for path in paths if path not in own]
         assert [path.suffix for path in travelled] == [".csv"] * len(travelled)
         assert {path.read_bytes() for path in travelled} == {b"y,x\n1,2\n"}
-        assert {path.parent for path in travelled} == {folder}
+        assert {path.parent.parent for path in travelled} == {folder}
 
 
 def test_sketches_travel_with_the_files_that_are_read_with_them(tmp_path: Path) -> None:
@@ -122,12 +123,12 @@ def test_sketches_travel_with_the_files_that_are_read_with_them(tmp_path: Path) 
         (home / name).write_bytes(name.encode())
     paths = (str(home / "a_labels.png"), str(home / "b.jsonl"))
     options = TrainOptions(sketches=paths[:1], validate_sketches=paths[1:])
-    sketches = read_sketches(options)
+    sketches = train._TRAVEL.pack(options)
     for gone in ("", "a_boundaries.png", "b.jsonl"):
         (worker / gone).mkdir(parents=True)
         if gone:
             (home / gone).unlink()
-        here = with_sketches(options, sketches, worker / gone)
+        here = train._TRAVEL.unpack(options, sketches, worker / gone)
         (painted,), (log,) = here.sketches, here.validate_sketches
         assert (painted == paths[0]) == (gone == "")
         assert (log == paths[1]) == (gone != "b.jsonl")
@@ -139,13 +140,13 @@ def test_addresses_are_the_same_from_any_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     images = ("image.zarr", "s3://bucket/image.zarr")
     options = SynthesisOptions(images=images, points=("a.csv", "../b.csv"), out="out", diameter=12, seed=3)
-    assert _absolute(options) == replace(
+    assert synthesize._TRAVEL.absolute(options) == replace(
         options,
         images=(str(tmp_path / "image.zarr"), "s3://bucket/image.zarr"),
         points=(str(tmp_path / "a.csv"), str(tmp_path.parent / "b.csv")),
         out=str(tmp_path / "out"),
     )
-    assert _absolute(replace(options, out="s3://bucket/out")).out == "s3://bucket/out"
+    assert synthesize._TRAVEL.absolute(replace(options, out="s3://bucket/out")).out == "s3://bucket/out"
 
 
 def test_a_worker_that_sees_another_folder_is_refused(tmp_path: Path, pair: tuple[str, str]) -> None:

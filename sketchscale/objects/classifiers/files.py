@@ -13,8 +13,9 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from sketchscale.errors import InputError, MissingDataError, OutputError
-from sketchscale.networks.checkpoint import replace_file
+from sketchscale.errors import InputError, MissingDataError
+from sketchscale.io.blobs import put_blob
+from sketchscale.networks.checkpoint import settings_bytes
 from sketchscale.objects.classifiers.base import (
     Classifier,
     ClassifierConfig,
@@ -43,21 +44,13 @@ def save_classifier(folder: str | Path, classifier: Classifier) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    weights, settings, provenance = (Path(folder) / name for name in _FILES)
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        replace_file(weights, safetensors.numpy.save(dict(sorted(classifier.weights.items()))))
-        replace_file(provenance, _json(dict(classifier.provenance)))
-        replace_file(settings, _json({**asdict(classifier.config), "sha256": classifier.sha256}))
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the classifier to {folder}: {error.strerror or error}; expected: a writable folder; "
-            f"to fix: choose another --out"
-        ) from error
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+    content = (
+        safetensors.numpy.save(dict(sorted(classifier.weights.items()))),
+        settings_bytes({**asdict(classifier.config), "sha256": classifier.sha256}),
+        settings_bytes(classifier.provenance),
+    )
+    for name, data in zip(_FILES, content, strict=True):
+        put_blob(str(folder), name, data)
 
 
 _REMEDY = "expected: a folder as `sketchscale classify train` writes it; to fix: copy it again, or train it again"
