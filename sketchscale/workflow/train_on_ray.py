@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import EngineOptions, Event
+from sketchscale.io.storage_settings import chosen_settings, storage_settings, using
 from sketchscale.workflow.runner import quiet
 from sketchscale.workflow.training_output import check_output, showing_token
 
@@ -91,7 +92,16 @@ def train_on_ray(
     )
     check_output(asked.out, execution)
     token = uuid.uuid4().hex.encode()
-    there = replace(execution, engine="threads", workers=None, address=None, gpus_per_worker=None)
+    here = storage_settings()
+    there = replace(
+        execution,
+        engine="threads",
+        workers=None,
+        address=None,
+        gpus_per_worker=None,
+        wait_s=here.wait_s,
+        endpoint=here.endpoint,
+    )
     with showing_token(asked.out, token):
         result: _T = ray_train.train_on_ray(partial(_at_work, work, there, token), team, cluster, on_line=say)
     return result
@@ -102,5 +112,6 @@ def _at_work(work: Callable[[Execution, Ears, Path], _T], execution: Execution, 
     if voice.restarted:
         execution = replace(execution, resume=True, overwrite=False)
     ears = Ears(say=voice.say, interrupted=voice.interrupted, token=token)
-    with tempfile.TemporaryDirectory(prefix="sketchscale-train-") as folder:
+    settings = chosen_settings(execution.wait_s, execution.endpoint)
+    with using(settings), tempfile.TemporaryDirectory(prefix="sketchscale-train-") as folder:
         return work(execution, ears, Path(folder))
