@@ -32,7 +32,6 @@ from sketchscale.io.planes import PixelsRef, read_plane
 
 __all__ = [
     "HistogramConfig",
-    "HistogramTask",
     "Levels",
     "array_levels",
     "array_ranges",
@@ -76,18 +75,6 @@ class Levels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HistogramTask:
-    """One block of the plane."""
-
-    key: str
-    box: Box
-
-
-def _task(tile: Tile) -> HistogramTask:
-    return HistogramTask(key=tile.key, box=tile.write)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HistogramConfig:
     """Which pass over which channels."""
 
@@ -104,7 +91,7 @@ def plan_histogram(
     *,
     prefixes: Prefixes | None = None,
     position: int = 0,
-) -> Plan[HistogramTask]:
+) -> Plan[Tile]:
     """The pass over the digit at `position` (0 is the leading one); `channel_ranges` runs as many as it takes.
 
     Args:
@@ -118,7 +105,7 @@ def plan_histogram(
     return Plan(
         stage="histogram" if position == 0 else f"histogram-{position}",
         fn=_count_block,
-        tasks=TileTasks(tiles, _task),
+        tasks=tiles,
         config=HistogramConfig(
             plane=plane, channels=chosen, prefixes=prefixes or ((0,),) * len(chosen), position=position
         ),
@@ -126,14 +113,14 @@ def plan_histogram(
     )
 
 
-def _count_block(task: HistogramTask, config: HistogramConfig) -> Json:
-    values = read_plane(config.plane, task.box, config.channels)
+def _count_block(tile: Tile, config: HistogramConfig) -> Json:
+    values = read_plane(config.plane, tile.write, config.channels)
     # the ledger thereby knows what was read, and `verify` can tell a copied input from a changed one
     return {**partial_histogram(values, config.prefixes, config.position), "checksum": checksum(values)}
 
 
 def channel_ranges(
-    run: Callable[[Plan[HistogramTask]], Sequence[Json]],
+    run: Callable[[Plan[Tile]], Sequence[Json]],
     plane: PixelsRef,
     block: Sequence[int],
     channels: Sequence[int] | None = None,
@@ -158,7 +145,7 @@ def channel_ranges(
 
 
 def channel_levels(
-    run: Callable[[Plan[HistogramTask]], Sequence[Json]],
+    run: Callable[[Plan[Tile]], Sequence[Json]],
     plane: PixelsRef,
     block: Sequence[int],
     channels: Sequence[int] | None = None,

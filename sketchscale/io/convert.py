@@ -24,7 +24,7 @@ import numpy as np
 import sketchscale
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError, OutputExistsError
-from sketchscale.geometry import Box, Tile, TileTasks, block_shape, tile_cover
+from sketchscale.geometry import Tile, block_shape, tile_cover
 from sketchscale.io.arrays import ArrayRef, write_box
 from sketchscale.io.blobs import delete_blob, delete_blobs, list_blobs
 from sketchscale.io.convert_config import ConvertConfig
@@ -32,7 +32,7 @@ from sketchscale.io.groups import read_attributes
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import MARKS, StoreLedger, open_ledger
 from sketchscale.io.metadata import ome_attributes
-from sketchscale.io.new_images import commit_image, create_image, level_shapes
+from sketchscale.io.new_images import commit_image, create_image, level_arrays, level_shapes
 from sketchscale.io.patterns import matches
 from sketchscale.io.pyramid import plan_level
 from sketchscale.io.sources import (
@@ -59,18 +59,6 @@ RUN = "convert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlockTask:
-    """One block of level 0, in its axes."""
-
-    key: str
-    write: Box
-
-
-def _task(tile: Tile) -> BlockTask:
-    return BlockTask(key=tile.key, write=tile.write)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockConfig:
     """From which file to which array."""
 
@@ -78,9 +66,9 @@ class BlockConfig:
     target: ArrayRef
 
 
-def convert_block(task: BlockTask, config: BlockConfig) -> Json:
+def convert_block(tile: Tile, config: BlockConfig) -> Json:
     """Read a block of the file and write it; returns the checksum of what was written."""
-    return write_box(config.target, task.write, read_source(config.source, task.write))
+    return write_box(config.target, tile.write, read_source(config.source, tile.write))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +92,10 @@ class Conversion:
     @property
     def levels(self) -> tuple[ArrayRef, ...]:
         """The arrays of the image."""
-        store, group = split_address(self.dst)
-        names = (str(i) for i in range(len(self.shapes)))
-        return tuple(ArrayRef(store=store, path=f"{group}/{n}" if group else n) for n in names)
+        return level_arrays(*split_address(self.dst), len(self.shapes))
 
     @property
-    def pixels(self) -> Plan[BlockTask]:
+    def pixels(self) -> Plan[Tile]:
         """The plan that writes level 0."""
         blocks = _block(self.source, self.config)
         itemsize = np.dtype(self.source.dtype).itemsize
@@ -119,15 +105,10 @@ class Conversion:
         return Plan(
             stage="pixels",
             fn=convert_block,
-            tasks=TileTasks(tile_cover(self.shapes[0], blocks), _task),
+            tasks=tile_cover(self.shapes[0], blocks),
             config=BlockConfig(source=self.source, target=self.levels[0]),
             task_bytes=held * itemsize,
         )
-
-    @property
-    def bytes_out(self) -> int:
-        """Pixels of all levels, before compression."""
-        return sum(math.prod(shape) for shape in self.shapes) * np.dtype(self.source.dtype).itemsize
 
     @property
     def fingerprint(self) -> dict[str, str]:

@@ -40,8 +40,8 @@ from sketchscale.io.blobs import (
     put_blob,
     put_blob_if_absent,
     sweep_dead,
+    sweep_partials,
 )
-from sketchscale.io.blobs import sweep_partials as _sweep
 from sketchscale.io.differences import differences
 from sketchscale.io.documents import parse_json
 from sketchscale.io.owner import Claim, Owner, check_owner, claim_of, current_owner, take
@@ -52,7 +52,6 @@ __all__ = ["FINAL", "MARKS", "StoreLedger", "open_ledger", "reopen_ledger", "sto
 
 FINAL = ("result", "image")
 """Commits that end a run: of results on an image, and of the image itself."""
-
 
 _ABOUT = {"about": "Records of the runs of sketchscale, no image data"}
 MARKS: dict[str, bytes] = {
@@ -182,8 +181,7 @@ class StoreLedger:
     def clear_scratch(self) -> None:
         """Remove the arrays between stages; those of the result stay."""
         if not self.scratch.startswith("memory://"):
-            store, _, folder = self.scratch.rpartition("/")
-            delete_blobs(store, folder)
+            delete_blobs(*self.scratch.rpartition("/")[::2])
             return
         for key in list_blobs(self.scratch, ""):
             delete_blobs(self.scratch, key.partition("/")[0])
@@ -343,7 +341,7 @@ def _sweep_strays(store: str, run: str, outputs: Sequence[str]) -> None:
     """Temporary files of killed writers; beside a finished result there are none of ours, perhaps some of others."""
     finished = any(get_blob(store, f"{_root(run)}/commit/{name}.json") is not None for name in FINAL)
     for prefix in (_root(run), *(() if finished else outputs)):
-        _sweep(store, prefix)
+        sweep_partials(store, prefix)
     for group in {"", *(prefix.rpartition("/")[0] for prefix in outputs)}:
         sweep_dead(store, group)
 

@@ -39,6 +39,7 @@ __all__ = [
     "create_labels",
     "delete_labels",
     "label_arrays",
+    "level_arrays",
     "level_shapes",
 ]
 
@@ -148,7 +149,7 @@ def _create_levels(
 ) -> tuple[ArrayRef, ...]:
     if shards is not None and version == "0.4":
         raise InputError.of(found="shards in OME-Zarr 0.4", expected="shards in 0.5 only", fix="write version 0.5")
-    refs = tuple(ArrayRef(store=store, path=group_key(group, str(level))) for level in range(len(shapes)))
+    refs = level_arrays(store, group, len(shapes))
     for ref, shape in zip(refs, shapes, strict=True):
         create_array(
             ref,
@@ -214,8 +215,12 @@ def create_labels(
 def label_arrays(image: Image, name: str, levels: int | None = None) -> tuple[ArrayRef, ...]:
     """Where the arrays of a label image are, or will be, finest first; nothing is opened."""
     count = len(level_shapes(image.shapes[0][-2:], levels or len(image.shapes)))
-    group = group_key(image.group, f"labels/{name}")
-    return tuple(ArrayRef(store=image.store, path=group_key(group, str(level))) for level in range(count))
+    return level_arrays(image.store, group_key(image.group, f"labels/{name}"), count)
+
+
+def level_arrays(store: str, group: str, count: int) -> tuple[ArrayRef, ...]:
+    """Where the levels of an image of ours are, finest first."""
+    return tuple(ArrayRef(store=store, path=group_key(group, str(level))) for level in range(count))
 
 
 def delete_labels(image: Image, name: str) -> None:

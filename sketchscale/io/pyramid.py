@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, Tile, TileTasks, block_shape, tile_cover
+from sketchscale.geometry import Box, Tile, block_shape, tile_cover
 from sketchscale.io.arrays import ArrayRef, open_array, read_box, write_box, write_unit
 
-__all__ = ["METHODS", "HalveConfig", "HalveTask", "halve_mean", "halve_nearest", "plan_level"]
+__all__ = ["METHODS", "HalveConfig", "halve_mean", "halve_nearest", "plan_level"]
 
 Method = Literal["mean", "nearest"]
 
@@ -73,14 +73,6 @@ METHODS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {"mean": ha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HalveTask:
-    """One block of the coarser level, in its axes."""
-
-    key: str
-    write: Box
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HalveConfig:
     """From which array to which, and how."""
 
@@ -89,20 +81,16 @@ class HalveConfig:
     method: str
 
 
-def _task(tile: Tile) -> HalveTask:
-    return HalveTask(key=tile.key, write=tile.write)
-
-
-def halve_block(task: HalveTask, config: HalveConfig) -> Json:
-    """Read what a block covers in the finer level, halve it, write it; returns the checksum of what was written."""
+def halve_block(tile: Tile, config: HalveConfig) -> Json:
+    """Halve what a block of the coarser level covers in the finer one; returns the checksum of what was written."""
     finer = open_array(config.source).shape
-    start = (*task.write.start[:-2], *(2 * a for a in task.write.start[-2:]))
-    stop = (*task.write.stop[:-2], *(2 * b for b in task.write.stop[-2:]))
+    start = (*tile.write.start[:-2], *(2 * a for a in tile.write.start[-2:]))
+    stop = (*tile.write.stop[:-2], *(2 * b for b in tile.write.stop[-2:]))
     values = read_box(config.source, Box(start, stop).clip(finer))
-    return write_box(config.target, task.write, METHODS[config.method](values))
+    return write_box(config.target, tile.write, METHODS[config.method](values))
 
 
-def plan_level(source: ArrayRef, target: ArrayRef, method: Method, *, block: int = 2048) -> Plan[HalveTask]:
+def plan_level(source: ArrayRef, target: ArrayRef, method: Method, *, block: int = 2048) -> Plan[Tile]:
     """The plan that fills one level from the finer one.
 
     Args:
@@ -130,7 +118,7 @@ def plan_level(source: ArrayRef, target: ArrayRef, method: Method, *, block: int
     return Plan(
         stage=f"level-{target.path.replace('/', '-')}",
         fn=halve_block,
-        tasks=TileTasks(tile_cover(coarser.shape, shape), _task),
+        tasks=tile_cover(coarser.shape, shape),
         config=HalveConfig(source=source, target=target, method=method),
         task_bytes=pixels * (4 * finer.dtype.itemsize + 4 * max(8, finer.dtype.itemsize) + finer.dtype.itemsize),
     )

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import EngineOptions, Event
+from sketchscale.io.storage_settings import chosen_settings, storage_settings, using
 from sketchscale.training.distributed import was_restarted
 from sketchscale.workflow.runner import quiet
 from sketchscale.workflow.train_elsewhere import Luggage, Travel
@@ -80,7 +81,16 @@ def train_anywhere(
     team = ray_train.choose_team(cluster, batch=batch, gpu=gpu, cpus=options.threads or 1, attempts=execution.attempts)
     check_output(options.out, execution)
     token = uuid.uuid4().hex.encode()
-    there = replace(execution, engine="threads", workers=None, address=None, gpus_per_worker=None)
+    here = storage_settings()
+    there = replace(
+        execution,
+        engine="threads",
+        workers=None,
+        address=None,
+        gpus_per_worker=None,
+        wait_s=here.wait_s,
+        endpoint=here.endpoint,
+    )
     work = partial(_at_work, partial(train_in_worker, train, options, travel, luggage), there, token)
     with showing_token(options.out, token):
         result: _T = ray_train.train_on_ray(work, team, cluster, on_line=ears.say)
@@ -109,5 +119,6 @@ def _at_work(work: Callable[[Execution, Ears, Path], _T], execution: Execution, 
     if voice.restarted:
         execution = _resumed(execution)
     ears = Ears(say=voice.say, interrupted=voice.interrupted, token=token)
-    with tempfile.TemporaryDirectory(prefix="sketchscale-train-") as folder:
+    settings = chosen_settings(execution.wait_s, execution.endpoint)
+    with using(settings), tempfile.TemporaryDirectory(prefix="sketchscale-train-") as folder:
         return work(execution, ears, Path(folder))

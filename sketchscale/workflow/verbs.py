@@ -63,8 +63,8 @@ def share_of(on_event: Callable[[Event], None], part: int, parts: int) -> Callab
     """Events of a verb that is one of several equal parts of another one."""
 
     def heard(event: Event) -> None:
-        kind = "end" if event.kind == "finished" else event.kind
-        on_event(replace(event, kind=kind, fraction=(part + (event.fraction or 0.0)) / parts))
+        if event.kind != "finished":  # which is said once, of all parts
+            on_event(replace(event, fraction=(part + (event.fraction or 0.0)) / parts))
 
     return heard
 

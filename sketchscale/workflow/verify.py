@@ -28,7 +28,7 @@ from sketchscale.io.documents import parse_json
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger, reopen_ledger
 from sketchscale.io.progress import as_record, run_states
-from sketchscale.io.pyramid import HalveTask, plan_level
+from sketchscale.io.pyramid import plan_level
 from sketchscale.io.table import list_tables, read_table, table_digest
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.verbs import verb
@@ -156,7 +156,7 @@ def _changed_input(run: _Run, index: dict[str, int], channels: Sequence[int]) ->
     plan = plan_histogram(plane, block, channels)
     read, found = run.ledger.finished(plan.stage), run.runner.run(plan)
     return [
-        f"{run.image.array()}, {task.box}: other pixels"
+        f"{plane.array}, {task.write}: other pixels"
         for task, block in zip(plan.tasks, found, strict=True)
         if block["checksum"] != _checksum(read.get(task.key))
     ]
@@ -226,9 +226,7 @@ def _label_checks(run: _Run, name: str, stage: str) -> Generator[dict[str, Any],
     return finest
 
 
-def _recheck_level(
-    run: _Run, stage: str, array: ArrayRef, tasks: Sequence[Tile | HalveTask]
-) -> tuple[list[Json], list[str]]:
+def _recheck_level(run: _Run, stage: str, array: ArrayRef, tasks: Sequence[Tile]) -> tuple[list[Json], list[str]]:
     """What each block holds now, and the blocks that are not what the ledger says."""
     largest = max((task.write.size for task in tasks), default=0)
     config = _Recheck(array=array)
@@ -247,10 +245,10 @@ def _checksum(record: Json) -> Json:
     return record.get("checksum", "none") if isinstance(record, dict) else record or "none"
 
 
-def recheck(task: Tile | HalveTask, config: _Recheck) -> Json:
+def recheck(tile: Tile, config: _Recheck) -> Json:
     """Read one block again; damage is a finding, not a failure."""
     try:
-        values = read_box(config.array, task.write)
+        values = read_box(config.array, tile.write)
     except InputError as error:
         return {"error": str(error)}
     return {"checksum": checksum(values), "pixels": int(np.count_nonzero(values)), "top": int(values.max(initial=0))}

@@ -23,6 +23,7 @@ from sketchscale.workflow.convert import convert_images
 from sketchscale.workflow.measure import measure
 from sketchscale.workflow.segment import segment
 from sketchscale.workflow.train import train
+from sketchscale.workflow.verbs import share_of
 from tests.pipeline import draw_nuclei
 from tests.workflow.finished import annotate, files_of, options
 
@@ -199,3 +200,12 @@ def test_a_job_that_is_cancelled_before_it_starts_writes_nothing(images: list[Pa
     with pytest.raises(Cancelled):
         segment(str(images[0] / "image.zarr"), SegmentOptions(model=model), execution(False), cancel=stop)
     assert not (images[0] / "image.zarr" / "labels").exists()
+
+
+def test_a_verb_of_several_parts_says_once_that_it_is_finished() -> None:
+    heard = Listener()
+    for part in range(2):
+        tell = share_of(heard, part, 2)
+        tell(Event(kind="done", stage="predict", done=1, total=2, fraction=0.5))
+        tell(Event(kind="finished", stage="", fraction=1.0))
+    assert [(event.kind, event.fraction) for event in heard.events] == [("done", 0.25), ("done", 0.75)]
