@@ -14,12 +14,10 @@ from typing import Any
 from sketchscale import __version__
 from sketchscale.config import Execution, SegmentOptions, as_json
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.geometry import block_shape
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.refine import RefineConfig
 from sketchscale.integration.watershed.config import watershed_for
 from sketchscale.integration.ways import Rule
-from sketchscale.io.arrays import open_array
 from sketchscale.io.image import Image, open_image
 from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.planes import PixelsRef
@@ -28,6 +26,7 @@ from sketchscale.networks.checkpoint import Model, ModelConfig, copy_model, is_s
 from sketchscale.prediction.backend import Recipe, check_device
 from sketchscale.prediction.views import View, views_of
 from sketchscale.settings import first, resolve
+from sketchscale.workflow.label_layout import label_block, label_chunks, label_shards
 from sketchscale.workflow.precision import kept_by_run, settle_precision
 
 __all__ = [
@@ -173,8 +172,8 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
     ratio = 1.0
     if options.volume:
         ratio = pixels.spacing[0] / pixels.spacing[1] if options.anisotropy is None else options.anisotropy
-    chunks = _label_chunks(pixels)
-    shards = _label_shards(image, pixels, chunks, options.shard)
+    chunks = label_chunks(pixels)
+    shards = label_shards(image, pixels, chunks, options.shard)
     views = views_for(pixels.shape, model, options, ratio)
     return SegmentJob(
         image=image,
@@ -188,7 +187,7 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
         views=views,
         integration=integration_config(model, options, ratio),
         refine=refine_config(options),
-        block=_block(pixels.shape, chunks, shards, execution),
+        block=label_block(pixels.shape, chunks, shards, execution),
         chunks=chunks,
         shards=shards,
     )
@@ -350,51 +349,6 @@ def _refuse_options_of_flow(options: SegmentOptions, gives: str) -> None:
 def refine_config(options: SegmentOptions) -> RefineConfig:
     """What is done to objects after merging."""
     return resolve(RefineConfig, options)
-
-
-_CHUNKS = {2: (64, 1024, 512), 3: (8, 128, 64)}
-"""By number of axes: sensible sides of chunks from, to; and ours, px."""
-
-
-def _label_chunks(pixels: PixelsRef) -> tuple[int, ...]:
-    """Chunks of labels follow the image's where these are of a sensible size."""
-    least, most, usual = _CHUNKS[len(pixels.shape)]
-    return tuple(min(c if least <= c <= most else usual, n) for c, n in zip(pixels.chunks, pixels.shape, strict=True))
-
-
-def _label_shards(
-    image: Image, pixels: PixelsRef, chunks: tuple[int, ...], wanted: int | None
-) -> tuple[int, ...] | None:
-    """Shards of labels: as asked, else a plane's where the labels have its chunks; no more than cover the image.
-
-    Raises:
-        InputError: shards that are no whole chunks, or in OME-Zarr 0.4.
-    """
-    if wanted is None:
-        given = open_array(pixels.array).shards
-        if given is None or chunks != pixels.chunks or len(chunks) == 3:
-            return None
-        sides = given[-len(chunks) :]
-    else:
-        sides = (wanted,) * len(chunks)
-    version = image.metadata.version
-    if version == "0.4" or any(side % c for side, c in zip(sides, chunks, strict=True)):
-        raise InputError.of(
-            found=f"shards of {' x '.join(map(str, sides))} px for chunks of {' x '.join(map(str, chunks))} px in "
-            f"OME-Zarr {version}",
-            expected="whole chunks, OME-Zarr 0.5",
-            fix="another --shard, or none",
-        )
-    whole = (-(-n // c) * c for n, c in zip(pixels.shape, chunks, strict=True))
-    return tuple(map(min, sides, whole))
-
-
-def _block(
-    shape: Sequence[int], chunks: tuple[int, ...], shards: tuple[int, ...] | None, execution: Execution
-) -> tuple[int, ...]:
-    """Whole write units: at least two chunks along each axis, or one shard. A cube has as many pixels as a square."""
-    side = execution.block if len(shape) == 2 else max(1, round(execution.block ** (2 / 3)))
-    return block_shape(shape, shards or chunks, side, least=2 if shards is None else 1)
 
 
 def model_channels(plane: PixelsRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
 """How fast and how small is the integration of volumes, and how much noise in the flow does it stand?
 
-    python benchmarks/volume.py [--sizes 128 256 384]     voxels per second and peak memory, stored fields to labels
-    python benchmarks/volume.py --noise [--seeds 3]       AP under white noise, for several crowds
-    python benchmarks/volume.py --planes                  AP of the shipped 2-D network by orthogonal planes
-    python benchmarks/volume.py --tiny                    all three, in seconds
+    python benchmarks/space.py [--sizes 128 256 384]     voxels per second and peak memory, stored fields to labels
+    python benchmarks/space.py --noise [--seeds 3]       AP under white noise, for several crowds
+    python benchmarks/space.py --planes                  AP of the shipped 2-D network by orthogonal planes
+    python benchmarks/space.py --tiny                    all three, in seconds
 
 Input: touching ellipsoids with half axes of 6 to 11 voxels, tiled from one scene of 64 voxels a side, with the gradient
 of their exact distances as flow. Each size is a process of its own, serial, and runs twice: the first run compiles and
