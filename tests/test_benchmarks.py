@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("training_step.py", ["--tiny"], "cpu_ratio"),
         ("precision.py", ["--tiny"], "settle_s"),
         ("synthetic_step.py", ["--tiny"], '"share": 1.0'),
-        ("volume.py", ["--tiny"], "cut by a block"),
+        ("space.py", ["--tiny"], "cut by a block"),
         ("watershed.py", ["--tiny"], "same labels"),
         ("engines.py", ["--tiny"], "ms / trivial task"),
         ("scale.py", ["--tiny"], "a slide of 100,000 px"),
