@@ -52,7 +52,6 @@ class _ClassifyJob:
     ranges: tuple[tuple[float, float], ...]
     block: tuple[int, ...]
     store: str
-    prefix: str
 
 
 def check_same_shape(labels: LabelSource, plane: PixelsRef) -> None:
@@ -77,14 +76,13 @@ def plan_classify(
     store: str,
     block: tuple[int, ...],
     ranges: Sequence[tuple[float, float]] | None = None,
-    prefix: str = "classify",
     precision: str = "float32",
 ) -> Plan[Tile]:
     """Class probabilities of all objects; run `deal_objects` before it and `collect_classes` after it.
 
     Args:
         labels, plane: of one shape, (y, x) or (z, y, x); the plane has the classifier's channels.
-        store, prefix: where objects and probabilities of each block are kept.
+        store: where objects and probabilities of each block are kept.
         block: one length for each axis, in pixels.
         ranges: (low, high) of each channel that become 0 and 1; the classifier's own when None.
         precision: in which the classifier's network runs.
@@ -102,7 +100,6 @@ def plan_classify(
         ranges=tuple(ranges) if ranges is not None else classifier.config.ranges,
         block=block,
         store=store,
-        prefix=prefix,
     )
     halo = (classifier.config.side + 1) // 2 if classifier.needs_patches else 0
     return Plan(
@@ -153,22 +150,22 @@ def deal_objects(plan: Plan[Tile], table: pyarrow.Table) -> None:
         mine = order[first[i] : first[i + 1]]
         some = windows.take(mine)
         arrays = {name: getattr(some, name) for name in _WINDOW_FIELDS} | {"rows": rows[mine]}
-        put_arrays(job.store, _key(job, "objects", task), arrays)
+        put_arrays(job.store, _key("objects", task), arrays)
 
 
-def _key(job: _ClassifyJob, kind: str, tile: Tile) -> str:
-    return f"{job.prefix}/{kind}/{tile.key}.npz"
+def _key(kind: str, tile: Tile) -> str:
+    return f"classify/{kind}/{tile.key}.npz"
 
 
 def _classify_block(tile: Tile, job: _ClassifyJob) -> Json:
-    arrays = get_arrays(job.store, _key(job, "objects", tile))
+    arrays = get_arrays(job.store, _key("objects", tile))
     rows = arrays.pop("rows")
     looks = job.classifier.needs_patches
     windows = Windows(**arrays, side=job.classifier.config.side)
     batches = _batches_of(tile, job, windows) if len(windows.label) and looks else iter(())
     probabilities = job.classifier.predict(batches, rows, precision=job.precision)
     found = {"label": windows.label, "cropped": windows.cropped & looks, "probabilities": probabilities}
-    put_arrays(job.store, _key(job, "classes", tile), found)
+    put_arrays(job.store, _key("classes", tile), found)
     return {"objects": len(windows.label), "cropped": int(found["cropped"].sum())}
 
 
@@ -221,7 +218,7 @@ def _collected(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Labels, probabilities and flags of all blocks, one after the other."""
     job: _ClassifyJob = plan.config
-    parts = [get_arrays(job.store, _key(job, "classes", task)) for task in plan.tasks]
+    parts = [get_arrays(job.store, _key("classes", task)) for task in plan.tasks]
     return (
         np.concatenate([np.zeros(0, np.int64), *(p["label"] for p in parts)]),
         np.concatenate([np.zeros((0, classes), np.float32), *(p["probabilities"] for p in parts)]),

@@ -45,7 +45,7 @@ def contact_sheet(crops: Sequence[Crop], *, columns: int = 5) -> bytes:
         raise InputError(f"{len(crops)} crops in {columns} columns; expected: at least one of each")
     panels = [Panel(rgb=_outlined(crop), title=crop.caption) for crop in crops]
     rows = range(0, len(panels), columns)
-    return draw_sheet([SheetRow(panels=tuple(panels[first : first + columns])) for first in rows])
+    return draw_sheet([SheetRow(panels=tuple(panels[i : i + columns]), caption=None) for i in rows], doubled=0)
 
 
 def _outlined(crop: Crop) -> npt.NDArray[np.uint8]:

@@ -47,10 +47,10 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetRow:
-    """Panels side by side below a line of text."""
+    """Panels side by side below a line of text; no line where it is None."""
 
     panels: tuple[Panel, ...]
-    caption: str = ""
+    caption: str | None = ""
 
 
 def drawn_row(
@@ -158,8 +158,8 @@ def _ends(axis: int, part: slice) -> tuple[slice, ...]:
     return (part, slice(None)) if axis == 0 else (slice(None), part)
 
 
-def draw_sheet(rows: Sequence[SheetRow]) -> bytes:
-    """The rows below each other, as PNG bytes; cells are as large as the largest panel, doubled up to 256 px.
+def draw_sheet(rows: Sequence[SheetRow], *, doubled: int = 256) -> bytes:
+    """The rows below each other, as PNG bytes; cells are as large as the largest panel, or twice up to `doubled` px.
 
     Raises:
         InputError: no row, or one without panels.
@@ -171,15 +171,16 @@ def draw_sheet(rows: Sequence[SheetRow]) -> bytes:
         raise InputError.of(found=f"{len(rows)} rows", expected="rows with panels, at least one", fix="draw a sample")
     panels = [panel for row in rows for panel in row.panels]
     side = tuple(max(panel.rgb.shape[axis] for panel in panels) for axis in (0, 1))
-    scale = 2 if max(side) <= 256 else 1
-    height, width = side[0] * scale + _GAP + 2 * _LINE, side[1] * scale + _GAP
+    scale = 2 if max(side) <= doubled else 1
+    above = _LINE if any(row.caption is not None for row in rows) else 0
+    height, width = side[0] * scale + _GAP + _LINE + above, side[1] * scale + _GAP
     columns = max(len(row.panels) for row in rows)
     sheet = Image.new("RGB", (columns * width + _GAP, len(rows) * height + _GAP), _GROUND)
     for number, row in enumerate(rows):
         corner = (_GAP, _GAP + number * height)
-        _write(sheet, corner, row.caption)
+        _write(sheet, corner, row.caption or "")
         for place, panel in enumerate(row.panels):
-            _paste(sheet, panel, (corner[0] + place * width, corner[1] + _LINE), scale)
+            _paste(sheet, panel, (corner[0] + place * width, corner[1] + above), scale)
     return png_file(sheet)
 
 

@@ -28,7 +28,7 @@ from sketchscale.objects.classifiers import Classifier, load_classifier
 from sketchscale.objects.patches import estimate_side, object_windows, read_patches, window_columns
 from sketchscale.reports.gallery import BINS, GalleryClass, GalleryData, Thumbnail, render_gallery, thumbnail
 from sketchscale.workflow.classify import class_colors_of
-from sketchscale.workflow.classify_train import plane_percentiles, rows_of
+from sketchscale.workflow.classify_train import plane_percentiles, rows_of_labels
 from sketchscale.workflow.images import short_name
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.runner import Runner, refuse_existing
@@ -212,7 +212,7 @@ class _Shots:
     def _of_image(self, image: int, picks: Picks, color: str, is_disagreement: bool) -> Iterator[Thumbnail]:
         setting, trained = self.settings[image], self.trained
         columns = ["class", *window_columns("zyx"[-len(setting.plane.shape) :])]
-        table = rows_of(setting.image.address, self.labels, picks["label"], columns)
+        table = rows_of_labels(setting.image.address, self.labels, picks["label"], columns)
         side = trained.config.side if trained.needs_patches else estimate_side(table, picks["label"].tolist())
         shown = self._ranges(image)
         cut = shown if trained.needs_patches and trained.plane_ranges else ((0.0, 1.0),) * len(shown)

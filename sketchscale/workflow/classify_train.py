@@ -50,7 +50,7 @@ from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, refuse_existing
 from sketchscale.workflow.verbs import verb
 
-__all__ = ["ClassifierResult", "plane_percentiles", "rows_of", "train_classes"]
+__all__ = ["ClassifierResult", "plane_percentiles", "rows_of_labels", "train_classes"]
 
 _LOW, _HIGH = 1.0, 99.8
 _UNSCALED = (0.0, 1.0)
@@ -189,11 +189,11 @@ def _examples(
     if find_classifier(options.kind).network is not None and options.normalize == "plane":
         with Runner(execution) as runner:
             ranges = plane_percentiles(setting, runner, None)
-    rows = rows_of(setting.image.address, labels, np.array(sorted(said), np.int64))
+    rows = rows_of_labels(setting.image.address, labels, np.array(sorted(said), np.int64))
     return _Examples(setting=setting, said=said, table=rows, ranges=ranges)
 
 
-def rows_of(
+def rows_of_labels(
     address: str, labels: str, wanted: npt.NDArray[np.int64], columns: list[str] | None = None
 ) -> pyarrow.Table:
     """Rows of some objects, in their order; the table passes by in batches."""

@@ -20,13 +20,13 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 
-from sketchscale.errors import InputError, MissingDataError, SetupError, UnknownNameError
+from sketchscale.errors import InputError, SetupError, UnknownNameError
 from sketchscale.io.image import open_image
 from sketchscale.io.table import read_batches, require_table, write_table
 from sketchscale.io.user_files import require_local, writing_file
 from sketchscale.objects.measurement.profiles import compartment_of, pycytominer_batches
 from sketchscale.workflow.count import missing_wells, well_of
-from sketchscale.workflow.images import expand
+from sketchscale.workflow.images import expand, of_measured
 from sketchscale.workflow.runner import refuse_existing
 
 __all__ = ["FORMATS", "PROFILES", "ExportResult", "check_profile", "export_table", "write_profile"]
@@ -254,15 +254,9 @@ def _sources(address: str, labels: str, compartment: str | None) -> tuple[list[_
         MissingDataError: no image has one.
     """
     addresses = expand([address])
-    sources: list[_Source] = []
-    missing: list[str] = []
-    for one in addresses:
-        try:
-            sources.append(_source(one, labels, compartment))
-        except MissingDataError:
-            if one == addresses[-1] and not sources:
-                raise
-            missing.append(f"{one}: no table {labels!r}")
+    found = of_measured(addresses, lambda one: _source(one, labels, compartment))
+    sources = [source for source in found if source is not None]
+    missing = [f"{one}: no table {labels!r}" for one, source in zip(addresses, found, strict=True) if source is None]
     missing += [f"{plate}: well {well} has no image" for plate, well in missing_wells([address])]
     return sources, tuple(missing)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from sketchscale.errors import InputError
+from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.patterns import matches
 from sketchscale.io.plate import image_addresses
 
-__all__ = ["expand", "matches", "short_name"]
+__all__ = ["expand", "matches", "of_measured", "short_name"]
+
+
+_T = TypeVar("_T")
 
 
 def expand(addresses: Sequence[str]) -> list[str]:
@@ -28,6 +32,23 @@ def expand(addresses: Sequence[str]) -> list[str]:
     if not found:
         raise InputError("no image was named; expected: at least one OME-Zarr image or plate")
     return list(dict.fromkeys(found))
+
+
+def of_measured(addresses: Sequence[str], work: Callable[[str], _T]) -> list[_T | None]:
+    """What `work` gives for each image; None for one that was not segmented or measured, unless none was.
+
+    Raises:
+        MissingDataError, UnknownNameError: of the last image, where none was measured.
+    """
+    found: list[_T | None] = []
+    for address in addresses:
+        try:
+            found.append(work(address))
+        except (MissingDataError, UnknownNameError):
+            if address == addresses[-1] and not any(found):
+                raise
+            found.append(None)
+    return found
 
 
 def short_name(address: str) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow
 import pyarrow.compute as pc
 
 from sketchscale.config import Execution
@@ -25,9 +24,11 @@ from sketchscale.io.table import list_tables, read_batches
 from sketchscale.io.user_files import put_file
 from sketchscale.objects.annotation.mark_files import check_color
 from sketchscale.objects.classifiers import load_classifier
+from sketchscale.objects.patches import window_columns
 from sketchscale.objects.sources import read_labels
 from sketchscale.reports.judge import JudgeClass, JudgeItem, JudgePage, outlined, render_judge
 from sketchscale.reports.pictures import Picture, color_of, make_picture, to_rgb
+from sketchscale.workflow.classify_train import rows_of_labels
 from sketchscale.workflow.measure import label_setting
 from sketchscale.workflow.propose import Proposal, ProposeResult, columns_of, rows_of
 from sketchscale.workflow.runner import Runner
@@ -147,12 +148,10 @@ def _rows(proposals: Sequence[Proposal], labels: str) -> dict[tuple[str, int], d
     """Rows of the tables, by address and label."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for address in dict.fromkeys(one.address for one in proposals):
-        wanted = pyarrow.array([one.label for one in proposals if one.address == address], pyarrow.int64())
-        for batch in read_batches(address, labels):
-            names = [n for n in batch.schema.names if n in ("label", "class", "class_prob") or n.startswith("box_")]
-            table = pyarrow.Table.from_batches([batch]).select(names)
-            chosen = table.filter(pc.is_in(pc.cast(table.column("label"), pyarrow.int64()), wanted))
-            found |= {(address, int(row["label"])): row for row in chosen.to_pylist()}
+        wanted = np.array([one.label for one in proposals if one.address == address], np.int64)
+        boxes = [name for name in window_columns("zyx") if name.startswith("box_")]
+        rows = rows_of_labels(address, labels, wanted, ["label", "class", "class_prob", *boxes])
+        found |= {(address, int(row["label"])): row for row in rows.to_pylist()}
     return found
 
 

@@ -25,7 +25,7 @@ import pyarrow
 from sketchscale import __version__
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
-from sketchscale.errors import InputError, MissingDataError, UnknownNameError
+from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, whole
 from sketchscale.intensity import channel_ranges
 from sketchscale.io.arrays import read_box
@@ -43,7 +43,7 @@ from sketchscale.reports.plate import CountRow, class_names, sum_counts
 from sketchscale.workflow.count import empty_wells, tally, well_of
 from sketchscale.workflow.empty_results import why_empty
 from sketchscale.workflow.evaluate import evaluate
-from sketchscale.workflow.images import short_name
+from sketchscale.workflow.images import of_measured, short_name
 from sketchscale.workflow.kinds import kind_warning
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.report_training import training_log
@@ -101,29 +101,12 @@ def write_report(
     refuse_existing(out, overwrite=overwrite)
     if truths and len(truths) != len(images):
         raise InputError(f"{len(truths)} truths for {len(images)} images; expected: one for each, in order")
-    found = _show_measured(images, labels)
+    found = of_measured(images, lambda address: _show(address, labels))
     shown = [one for one in found if one is not None]
     unmeasured = [address for address, one in zip(images, found, strict=True) if one is None]
     truths = [truth for one, truth in zip(found, truths, strict=False) if one is not None]
     data = _data(shown, unmeasured, labels, title=title, model=model, truths=truths)
     return put_file(out, render(data).encode())
-
-
-def _show_measured(images: Sequence[str], labels: str) -> list[_Shown | None]:
-    """What is shown of each image; None where it was not segmented or measured, unless none was.
-
-    Raises:
-        MissingDataError, UnknownNameError: of the last image, where none was measured.
-    """
-    found: list[_Shown | None] = []
-    for address in images:
-        try:
-            found.append(_show(address, labels))
-        except (MissingDataError, UnknownNameError):
-            if address == images[-1] and not any(found):
-                raise
-            found.append(None)
-    return found
 
 
 def _show(address: str, labels: str) -> _Shown:

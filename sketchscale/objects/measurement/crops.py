@@ -67,7 +67,6 @@ class _CropJob:
     ranges: tuple[tuple[float, float], ...]
     block: tuple[int, ...]
     store: str
-    prefix: str
 
 
 def plan_crops(
@@ -78,14 +77,13 @@ def plan_crops(
     *,
     store: str,
     block: tuple[int, ...],
-    prefix: str = "crops",
 ) -> Plan[CropTask]:
     """Measure what needs whole objects; run `deal_crops` before it.
 
     Args:
         labels, image, config: as for `plan_measure`.
         places: of `collect_places`, after that plan has run.
-        store, prefix: where objects and values of each block are kept.
+        store: where objects and values of each block are kept.
         block: in pixels along each axis.
 
     Returns:
@@ -95,10 +93,9 @@ def plan_crops(
         labels=labels,
         image=image,
         config=config,
-        ranges=config.texture_ranges or places.ranges,
+        ranges=places.ranges,
         block=block,
         store=store,
-        prefix=prefix,
     )
     tasks = [_task(job, places, index, rows) for index, rows in _deal(job, places)]
     depth = 16 + 2 * np.dtype(config.dtype).itemsize * len(config.channels)
@@ -159,18 +156,18 @@ def deal_crops(plan: Plan[CropTask], places: Places) -> None:
     for task, (_, rows) in zip(plan.tasks, _deal(job, places), strict=True):
         rows = np.sort(rows)
         arrays = {"label": places.label[rows], "starts": places.starts[:, rows], "stops": places.stops[:, rows]}
-        put_arrays(job.store, f"{job.prefix}/objects/{task.key}.npz", arrays)
+        put_arrays(job.store, f"crops/objects/{task.key}.npz", arrays)
 
 
 def _measure_crops(task: CropTask, job: _CropJob) -> Json:
-    mine = get_arrays(job.store, f"{job.prefix}/objects/{task.key}.npz")
+    mine = get_arrays(job.store, f"crops/objects/{task.key}.npz")
     labels = read_labels(job.labels, task.box)
     # Shapes and touching objects need no intensities, whose chunks are most of the reading.
     needed = job.image is not None and any(job.config.crop_parts[CROP_PARTS.index("percentiles") :])
     image = read_plane(job.image, task.box) if job.image and needed else np.empty((0, *task.box.shape), np.uint8)
     crops = crop_objects(labels, image, task.box, mine["label"], mine["starts"], mine["stops"], job.config, job.ranges)
     arrays = {"label": crops.label, "values": crops.values, "channels": crops.channels}
-    put_arrays(job.store, f"{job.prefix}/values/{task.key}.npz", arrays)
+    put_arrays(job.store, f"crops/values/{task.key}.npz", arrays)
     return {"objects": len(crops.label)}
 
 
@@ -181,7 +178,7 @@ def read_crops(plan: Plan[CropTask], task: CropTask) -> Crops:
         InputError: it is absent or damaged.
     """
     job: _CropJob = plan.config
-    return Crops(**get_arrays(job.store, f"{job.prefix}/values/{task.key}.npz"))
+    return Crops(**get_arrays(job.store, f"crops/values/{task.key}.npz"))
 
 
 def crop_objects(

@@ -65,9 +65,6 @@ class MeasureConfig:
         tile_stride: distance of the lines of the network's fixed tile grid along each axis, from 0; None leaves the
             column `crosses_tile_seam` out. It never follows the blocks of a run.
         features: names of FEATURES or of GROUPS to report besides the position, None for all.
-        texture_ranges: lowest and highest intensity of each channel between which textures tell LEVELS apart; none
-            takes those of the objects of the image. Set them where tables of several images are compared.
-        radius: px, within which other centroids count as neighbours.
 
     Raises:
         InputError: a size that is not positive, or channels without ranges where these are needed.
@@ -81,8 +78,6 @@ class MeasureConfig:
     spacing: tuple[float, ...] | None = None
     tile_stride: tuple[int, ...] | None = None
     features: tuple[str, ...] | None = None
-    texture_ranges: tuple[tuple[float, float], ...] = ()
-    radius: float = 100.0
 
     def __post_init__(self) -> None:
         for name, values in (("spacing", self.spacing), ("tile_stride", self.tile_stride)):
@@ -95,14 +90,6 @@ class MeasureConfig:
                 expected="lowest and highest value of each channel",
                 fix="take them from plan_ranges",
             )
-        if self.texture_ranges and len(self.texture_ranges) != len(self.channels):
-            raise InputError.of(
-                found=f"{len(self.texture_ranges)} texture ranges for {len(self.channels)} channels",
-                expected="lowest and highest value of each channel, or none",
-                fix="give one for each channel",
-            )
-        if not self.radius > 0:
-            raise InputError.of(found=f"radius {self.radius}", expected="a positive number of px", fix="correct it")
         choose_features(self.features, axes=len(self.shape))
 
     @property

@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-__all__ = ["Neighbours", "find_neighbours"]
+__all__ = ["RADIUS", "Neighbours", "find_neighbours"]
+
+RADIUS = 100.0
+"""px, within which other centroids count as neighbours."""
 
 Values = npt.NDArray[np.float64]
 
@@ -41,7 +44,7 @@ class Neighbours:
 
 
 def find_neighbours(
-    points: Values, size: npt.NDArray[np.int64], *, spacing: tuple[float, ...], radius: float
+    points: Values, size: npt.NDArray[np.int64], *, spacing: tuple[float, ...], radius: float = RADIUS
 ) -> Neighbours:
     """The neighbours of every object.
 

@@ -42,7 +42,6 @@ class _MeasureJob:
     labels: LabelSource
     image: PixelsRef | None
     store: str
-    prefix: str
     config: MeasureConfig
 
 
@@ -53,7 +52,6 @@ def measure_config(
     ranges: Sequence[tuple[float, float]] = (),
     tile_stride: tuple[int, ...] | None = None,
     features: Sequence[str] | None = None,
-    texture_ranges: Sequence[tuple[float, float]] = (),
 ) -> MeasureConfig:
     """The configuration for measuring these labels on this image.
 
@@ -62,7 +60,6 @@ def measure_config(
         ranges: of `collect_ranges`; needed where `needs_ranges(image)`.
         tile_stride: distance of the lines of the network's tile grid along each axis, None when it is not known.
         features: names of FEATURES or of GROUPS, None for all.
-        texture_ranges: of each channel; none takes those of the objects.
 
     Raises:
         InputError: labels and image differ in shape, or ranges are missing.
@@ -82,7 +79,6 @@ def measure_config(
         spacing=image.spacing_um if image else None,
         tile_stride=tile_stride,
         features=tuple(features) if features is not None else None,
-        texture_ranges=tuple(texture_ranges),
     )
 
 
@@ -93,13 +89,12 @@ def plan_measure(
     *,
     store: str,
     block: tuple[int, ...],
-    prefix: str = "measure",
 ) -> Plan[Tile]:
     """Measure every object of an image, block by block.
 
     Args:
         config: of `measure_config`.
-        store, prefix: where partials go: `<prefix>/<block>.npz`; see `stream.stream_features`.
+        store: where partials go: `measure/<block>.npz`; see `stream.stream_features`.
         block: in pixels along each axis; best a whole number of chunks of labels and image.
 
     Returns:
@@ -111,7 +106,7 @@ def plan_measure(
         stage="measure",
         fn=_measure_block,
         tasks=tile_cover(config.shape, block),
-        config=_MeasureJob(labels=labels, image=image, store=store, prefix=prefix, config=config),
+        config=_MeasureJob(labels=labels, image=image, store=store, config=config),
         task_bytes=pixels * (2 * depth + 30),
     )
 
@@ -121,7 +116,7 @@ def _measure_block(tile: Tile, job: _MeasureJob) -> Json:
     labels = read_windows(job.labels, write)
     image = np.empty((0, *write.shape), np.uint8) if job.image is None else read_plane(job.image, write)
     part = partial_objects(labels, image, write.start, job.config.coding)
-    put_arrays(job.store, f"{job.prefix}/{tile.key}.npz", part.as_arrays())
+    put_arrays(job.store, f"measure/{tile.key}.npz", part.as_arrays())
     return {"objects": len(part.label)}
 
 
@@ -135,7 +130,7 @@ def read_partials(plan: Plan[Any], tasks: Iterable[Tile] | None = None) -> Itera
         InputError: a partial is absent or damaged.
     """
     for task in plan.tasks if tasks is None else tasks:
-        yield Partial(**get_arrays(plan.config.store, f"{plan.config.prefix}/{task.key}.npz"))
+        yield Partial(**get_arrays(plan.config.store, f"measure/{task.key}.npz"))
 
 
 def measure_config_of(plan: Plan[Tile]) -> MeasureConfig:

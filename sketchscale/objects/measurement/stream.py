@@ -92,7 +92,7 @@ def _neighbours(places: Places, config: MeasureConfig) -> Neighbours | None:
     if not config.wants("neighbours"):
         return None
     spacing = config.spacing or (1.0,) * len(config.shape)
-    return find_neighbours(places.centers, places.size, spacing=spacing, radius=config.radius)
+    return find_neighbours(places.centers, places.size, spacing=spacing)
 
 
 def _partials_of(plan: Plan[Tile], places: Places, label: npt.NDArray[np.uint64]) -> Iterable[Any]:

@@ -13,7 +13,7 @@ from sketchscale.engine.base import run_plan
 from sketchscale.objects.measurement import crops as crops_module
 from sketchscale.objects.measurement import stream
 from sketchscale.objects.measurement.crops import deal_crops, plan_crops
-from sketchscale.objects.measurement.features import FEATURES, MeasureConfig, channel_names
+from sketchscale.objects.measurement.features import FEATURES, channel_names
 from sketchscale.objects.measurement.places import collect_places
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
 from sketchscale.objects.measurement.stream import measure_objects
@@ -213,13 +213,6 @@ def test_shapes_alone_read_no_intensities(monkeypatch):
     assert sum(r["objects"] for r in run_plan(plan, open_engine("serial"))) > 3
 
 
-def test_texture_ranges_that_are_given_are_used():
-    labels, image = blobs((30, 30), 8, 3), noise("uint8", (1, 30, 30), 3)
-    table = tabled(labels, image, (16, 16), texture_ranges=((-100.0, 500.0),)).to_pylist()
-    for ours, theirs in zip(table, crop_features(labels, image, [(-100.0, 500.0)]), strict=True):
-        assert ours["texture_contrast_c0"] == pytest.approx(theirs["texture_contrast_c0"])
-
-
 def test_without_an_image_shapes_and_neighbours_are_measured():
     labels = blobs((30, 30), 8, 3)
     source = stored(labels, (16, 16))
@@ -242,10 +235,3 @@ def test_every_feature_gives_its_columns(axes):
         if axes in feature.axes:
             expected += [name] if feature.of == "object" else [f"{name}_{channel}" for channel in channels]
     assert names == expected
-
-
-def test_a_configuration_of_crops_that_cannot_work_is_refused():
-    with pytest.raises(ValueError, match="1 texture ranges for 2 channels"):
-        MeasureConfig(shape=(2, 2), channels=("a", "b"), texture_ranges=((0.0, 1.0),))
-    with pytest.raises(ValueError, match="radius 0"):
-        MeasureConfig(shape=(2, 2), radius=0)
