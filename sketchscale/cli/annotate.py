@@ -30,8 +30,9 @@ def classify_propose(
     json: opt.Json = False,
 ) -> None:
     """Objects worth a look, as a CSV to fill in and a page to do it on: at random, or where examples teach most."""
+    from sketchscale.objects.annotation.mark_files import check_colors
     from sketchscale.workflow.images import expand
-    from sketchscale.workflow.judge import check_colors, class_choices, known_classes, write_page
+    from sketchscale.workflow.judge import class_choices, known_classes, write_page
     from sketchscale.workflow.propose import propose, save_proposals
     from sketchscale.workflow.runner import refuse_existing
 

@@ -29,6 +29,7 @@ from sketchscale.io.ledger import StoreLedger
 from sketchscale.io.table import read_batches, require_table
 from sketchscale.io.user_files import require_local
 from sketchscale.objects.annotation.examples import class_colors, deal_marks, read_marks, resolve_marks
+from sketchscale.objects.annotation.mark_files import check_colors
 from sketchscale.objects.classes import check_same_shape
 from sketchscale.objects.classifiers import (
     Classifier,
@@ -44,7 +45,6 @@ from sketchscale.objects.classifiers.rows import feature_columns, feature_rows
 from sketchscale.objects.patches import estimate_side, object_windows, read_patches
 from sketchscale.reports.confusion import confusion_svg, confusion_text
 from sketchscale.workflow.images import expand
-from sketchscale.workflow.judge import check_colors
 from sketchscale.workflow.measure import LabelSetting, label_setting
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, refuse_existing

@@ -22,7 +22,6 @@ from sketchscale.io.image import Image
 from sketchscale.io.planes import PixelsRef, read_plane
 from sketchscale.io.table import list_tables, read_batches
 from sketchscale.io.user_files import put_file
-from sketchscale.objects.annotation.mark_files import check_color
 from sketchscale.objects.classifiers import load_classifier
 from sketchscale.objects.patches import window_columns
 from sketchscale.objects.sources import read_labels
@@ -33,7 +32,7 @@ from sketchscale.workflow.measure import label_setting
 from sketchscale.workflow.propose import Proposal, ProposeResult, columns_of, rows_of
 from sketchscale.workflow.runner import Runner
 
-__all__ = ["check_colors", "class_choices", "known_classes", "write_page"]
+__all__ = ["class_choices", "known_classes", "write_page"]
 
 _SURROUNDINGS, _SMALLEST, _LARGEST = 2.5, 48, 256
 _MARGIN = 1.25
@@ -49,18 +48,6 @@ class _View:
     labels: Image
     plane: PixelsRef | None
     ranges: tuple[tuple[float, float], ...]
-
-
-def check_colors(colors: Mapping[str, str]) -> dict[str, str]:
-    """Colours by class, in lower case.
-
-    Raises:
-        InputError: not of the form #RRGGBB.
-
-    >>> check_colors({"round": "#00FF00"})
-    {'round': '#00ff00'}
-    """
-    return {name: check_color(color, f"--color {name}={color}") for name, color in colors.items()}
 
 
 def class_choices(names: Sequence[str], colors: Mapping[str, str]) -> tuple[JudgeClass, ...]:

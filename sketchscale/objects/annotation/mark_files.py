@@ -30,7 +30,7 @@ from sketchscale.annotations.geojson import read_geojson
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.io.store import local_path
 
-__all__ = ["UNDO", "UNSURE", "Mark", "check_color", "class_colors", "read_marks"]
+__all__ = ["UNDO", "UNSURE", "Mark", "check_color", "check_colors", "class_colors", "read_marks"]
 
 UNDO = "undo"
 """A mark with this class takes back what earlier marks said of its object."""
@@ -112,6 +112,18 @@ def check_color(text: str, where: str = "color") -> str:
     if not _COLOR.fullmatch(text):
         raise InputError.of(found=f"{where}: {text!r}", expected="a colour such as #e67828", fix="write it as #RRGGBB")
     return text.lower()
+
+
+def check_colors(colors: Mapping[str, str]) -> dict[str, str]:
+    """Colours by class, in lower case.
+
+    Raises:
+        InputError: not of the form #RRGGBB.
+
+    >>> check_colors({"round": "#00FF00"})
+    {'round': '#00ff00'}
+    """
+    return {name: check_color(color, f"--color {name}={color}") for name, color in colors.items()}
 
 
 # ---- tables
