@@ -84,7 +84,7 @@ def test_options_are_strict_and_canonical() -> None:
     with pytest.raises(InputError, match="did you mean 'tile'"):
         parse(SegmentOptions, {"tiel": 3}, source="options")
     assert as_json(SegmentOptions()) == as_json(SegmentOptions())
-    assert as_json(SegmentOptions()).startswith('{"batch":null')
+    assert as_json(SegmentOptions()).startswith('{"anisotropy":null,"batch":null')
     assert Execution(memory_gb=0.5).budget_bytes == 500_000_000
 
 

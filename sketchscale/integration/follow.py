@@ -60,8 +60,7 @@ def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: Integra
 
     >>> flat = np.zeros((3, 1, 2), np.float16)
     >>> from sketchscale.integration.region import region_of
-    >>> box = Box((0, 0), (1, 2))
-    >>> follow_flow(flat, region_of(box, (1, 2), c := IntegrationConfig(threshold=-1.0)), c).ends
+    >>> follow_flow(flat, region_of(whole((1, 2)), (1, 2), c := IntegrationConfig(threshold=-1.0)), c).ends
     array([[0, 1]], dtype=int32)
     """
     config.check_axes(len(region.shape))

@@ -23,7 +23,7 @@ from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import load_model, save_model
 from sketchscale.networks.targets import TARGETS
 from sketchscale.training.loop import train
-from sketchscale.workflow.arrays import predict_array, segment_array
+from sketchscale.workflow.arrays import fields_of_array, segment_array
 from sketchscale.workflow.segment import segment
 from tests.losses.batches import batch, full_mask, random_batch, random_prediction
 from tests.pipeline import draw_nuclei, store_image
@@ -174,7 +174,7 @@ class LossSuite:
         assert load_model(folder).config.target == self.loss.target
         assert all(torch.equal(v, weights(taught)[k]) for k, v in weights(load_model(folder)).items())
         options = SegmentOptions(model=folder, tile=64, overlap=16, min_size=0)
-        said = predict_array(pixels[None], load_model(folder), options)[2]
+        said = fields_of_array(pixels[None], load_model(folder), options)[2]
         options = replace(options, threshold=float(np.quantile(said, 0.7)))
         address = store_image(tmp_path / "image.zarr", pixels)
         result = segment(address, options, Execution(block=64))

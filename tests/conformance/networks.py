@@ -20,7 +20,7 @@ from sketchscale.networks.adapt import adapt_weights
 from sketchscale.networks.checkpoint import Model, load_model, save_model
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.loop import Hooks, train
-from sketchscale.workflow.arrays import predict_array, segment_array
+from sketchscale.workflow.arrays import fields_of_array, segment_array
 from sketchscale.workflow.segment import plan_segment, segment
 from sketchscale.workflow.train import train as train_options
 from tests.pipeline import draw_nuclei, store_image
@@ -158,7 +158,7 @@ class NetworkSuite:
         tile = 16 * create_network(self.config).stride
         pixels = draw_nuclei((100, 130))
         options = SegmentOptions(model=folder, tile=tile, overlap=tile // 4, min_size=0)
-        distance = predict_array(pixels[None], load_model(folder), options)[2]
+        distance = fields_of_array(pixels[None], load_model(folder), options)[2]
         options = replace(options, threshold=float(np.quantile(distance, 0.7)))
         address = store_image(tmp_path / "image.zarr", pixels)
         lines = {line.stage: line for line in plan_segment(address, options)}

@@ -110,7 +110,7 @@ def test_what_options_say_is_not_asked_again(tmp_path):
         notes(depth=2.0)
     with pytest.raises(InputError, match="no sections"):
         notes(spacing=(0.5, 0.5), depth=2.0, axes="cyx")
-    with pytest.raises(InputError, match="above 0"):
+    with pytest.raises(InputError, match="more than 0"):
         ConvertConfig(depth=0.0)
 
 

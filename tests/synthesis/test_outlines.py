@@ -35,6 +35,8 @@ from tests.workflow.test_synthesize import image_and_points
 class Brightness(nn.Module):
     """Reads white as foreground, pixel by pixel; its h and v are 0."""
 
+    stride = 1
+
     def __init__(self) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(4.0))

@@ -56,6 +56,8 @@ class Painter(Generator):
 class Reader(nn.Module):
     """Reads m back from what a Painter with objects at 0.5 and background at -0.5 painted; h and v are 0."""
 
+    stride = 1
+
     def __init__(self, wrong: bool = False) -> None:
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(-40.0 if wrong else 40.0), requires_grad=False)

@@ -18,6 +18,9 @@ from sketchscale.errors import InputError, ResumeError, SetupError, TaskError, U
 from sketchscale.losses import BatchTargets, LossConfig
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import Model, ModelConfig
+from sketchscale.prediction.backend import Recipe, TorchBackend
+from sketchscale.prediction.plan import predict_array
+from sketchscale.prediction.views import views_of
 from sketchscale.training import learner, loop, thresholds
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.loop import Hooks, Step, choose_threshold, rate_at, train
@@ -272,20 +275,19 @@ def test_the_threshold_is_set_on_annotated_pixels_alone(monkeypatch: pytest.Monk
     assert len(seen) == 1, "the time is over after the first image"
 
 
-def test_prediction_by_tiles_is_prediction_in_one_piece() -> None:
+def test_thresholds_are_set_on_the_fields_that_segment_finds() -> None:
     network = create_network(NetworkConfig(widths=(4, 6, 8)), seed=2).eval()
     model = Model(network=network, config=ModelConfig(network=NetworkConfig(widths=(4, 6, 8))), provenance={})
     image = np.random.default_rng(0).random((1, 601, 1030), np.float32)
     got = loop.predict_image(model, image)
-    padded = np.pad(image, ((0, 0), (0, -601 % 4), (0, -1030 % 4)), mode="symmetric")
-    with torch.inference_mode():
-        whole = network(torch.from_numpy(padded)[None])[0, :, :601, :1030].numpy()
-    np.testing.assert_allclose(got, whole, atol=1e-4)
+    backend = TorchBackend(model=model, recipe=Recipe(threads=torch.get_num_threads()))
+    found = predict_array(image, backend, views_of(image.shape[1:], model), ((0.0, 1.0),))
+    np.testing.assert_array_equal(got, found)
     where = np.zeros((601, 1030), bool)
     where[600, 1029] = True
     partial = loop.predict_image(model, image, where)
-    np.testing.assert_array_equal(partial[:, 512:, 1024:], got[:, 512:, 1024:])
-    assert (partial[:, :512] == 0).all()
+    np.testing.assert_array_equal(partial[:, 512:, 960:], got[:, 512:, 960:])
+    assert (partial[:, :448] == 0).all()
 
 
 def test_bfloat16_trains_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import dask.array
@@ -11,7 +12,7 @@ import xarray
 
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.workflow.arrays import open_view, segment_anything, segment_array
-from tests.pipeline import draw_nuclei, draw_volume, make_model, store_image, volume_options
+from tests.pipeline import draw_nuclei, draw_volume, make_model, store_image
 from tests.workflow.finished import SERIAL, SHAPE, copy_of, options
 
 
@@ -51,7 +52,7 @@ def test_arrays_of_another_shape_are_refused(model: str, shape: tuple[int, ...])
 
 def test_three_axes_that_are_no_channels_are_sections(model: str) -> None:
     volume = draw_volume((6, 40, 40))
-    expected = segment_array(volume, volume_options(model=model))
+    expected = segment_array(volume, replace(options(model), volume=True))
     assert expected.max() > 0
     np.testing.assert_array_equal(segment_array(volume, options(model)), expected)
     named = xarray.DataArray(volume, dims=("z", "y", "x"), coords={"z": np.arange(6) * 2.0})
@@ -59,7 +60,7 @@ def test_three_axes_that_are_no_channels_are_sections(model: str) -> None:
     assert isinstance(found, xarray.DataArray)
     assert (found.dims, list(found.coords)) == (("z", "y", "x"), ["z"])
     np.testing.assert_array_equal(found.values, expected)
-    few = segment_array(volume[:3], volume_options(model=model))
+    few = segment_array(volume[:3], replace(options(model), volume=True))
     assert few.shape == (3, 40, 40)
 
 

@@ -24,7 +24,7 @@ from sketchscale.workflow.segment import plan_segment, segment
 from sketchscale.workflow.segment_job import integration_config
 from sketchscale.workflow.verify import verify
 from sketchscale.workflow.where_next import NextOptions, where_next
-from tests.pipeline import draw_nuclei, store_image, volume_options
+from tests.pipeline import draw_nuclei, draw_volume, store_image, volume_options
 from tests.workflow.test_segment import bytes_of, segmented, stored
 
 
@@ -152,7 +152,7 @@ def test_what_reads_flow_refuses_such_a_model_in_one_line(image: str, hover: str
     with pytest.raises(InputError, match="gives h/v maps; expected: flow, for where-next"):
         where_next([image], NextOptions(segment=SegmentOptions(model=hover)))
     with pytest.raises(InputError, match="h/v maps, for 3 axes; expected: flow"):
-        segment_array(np.zeros((3, 40, 40), np.uint8), volume_options(model=hover))
+        segment_array(draw_volume((3, 40, 40)), volume_options(model=hover))
     with pytest.raises(InputError, match="target hover; expected: flow and distance"):
         save_peer(model, tmp_path / "peer", kind="omnipose")
     assert calibrate(model, []) is model

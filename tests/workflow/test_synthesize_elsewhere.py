@@ -99,7 +99,7 @@ def test_a_file_of_the_worker_stands_for_the_one_that_travelled_only_where_it_fi
     paths = [str(tmp_path / name) for name in ("same.csv", "longer.csv", "other.csv", "absent.csv")]
     for path in paths:
         Path(path).write_bytes(b"y,x\n1,2\n")
-    options = SynthesisOptions(points=tuple(paths))
+    options = SynthesisOptions(images=(), points=tuple(paths), out="out", diameter=8.0)
     files = synthesize._TRAVEL.pack(options)
     Path(paths[1]).write_bytes(b"y,x\n1,2\n3,4\n")
     Path(paths[2]).write_bytes(b"y,x\n5,6\n")
