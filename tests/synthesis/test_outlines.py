@@ -163,7 +163,8 @@ def test_a_model_reads_along_and_both_count_alike(seer):
     joined = read_foreground(seer, image, distance_model(threshold=1.5))
     for y, x in np.ndindex(joined.shape):  # pixel by pixel, as the docstring says it
         own = np.clip(np.log(alone[y, x] / (1 - alone[y, x])) - np.log(0.2 / 0.8), -4, 4)
-        other = np.clip(20 * (image[0, y, x] - 0.5) - 1.5, -4, 4)
+        distance = float(np.float16(20 * (image[0, y, x] - 0.5)))  # as fields are stored
+        other = np.clip(distance - 1.5, -4, 4)
         odds = np.exp((own + other) / 2) * 0.2 / 0.8
         assert joined[y, x] == pytest.approx(odds / (1 + odds), rel=1e-4)
 
