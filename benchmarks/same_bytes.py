@@ -6,7 +6,7 @@ OLD and NEW are checkouts. The old one converts small seeded images once; then e
 its own copy, one thread, float32, steps instead of minutes, so that nothing depends on the clock. Compared are
 
     images, labels   every level, decoded, with its chunks and the attributes of OME-Zarr
-    tables           column by column, names, types and values
+    tables           column by column, types and values; a column that NEW adds is a note
     weights          tensor by tensor; arrays of forests
     files            sketches and coordinates, byte by byte
     notes            provenance and configurations: a difference is shown, but may be meant, and counts for nothing
@@ -221,8 +221,8 @@ def contents(folder: Path) -> Content:
             found.update(_node(path.parent, str(Path(name).parent)))
         elif path.suffix == ".parquet":
             table = pq.read_table(path)
-            found["tables", name] = table.schema.names, [str(kind) for kind in table.schema.types]
-            found.update({("tables", f"{name}[{n}]"): table[n].to_pylist() for n in table.schema.names})
+            kinds = dict(zip(table.schema.names, map(str, table.schema.types), strict=True))
+            found.update({("tables", f"{name}[{n}]"): (kinds[n], table[n].to_pylist()) for n in kinds})
         elif path.suffix == ".safetensors":
             found.update({("weights", f"{name}[{n}]"): tensor for n, tensor in tensors(path.read_bytes())})
         elif path.suffix == ".npz":
@@ -302,6 +302,9 @@ def compare(old: Content, new: Content) -> dict[str, list[str]]:
     """Each kind of content to what differs in it."""
     found: dict[str, list[str]] = {}
     for kind, name in sorted({*old, *new}):
+        if kind == "tables" and name.endswith("]") and (kind, name) not in old:
+            found.setdefault("notes", []).append(f"{name}: a new column")
+            continue
         differing = found.setdefault(kind, [])
         if (kind, name) not in old or (kind, name) not in new:
             differing.append(f"{name}: absent in {'old' if (kind, name) in new else 'new'}")
