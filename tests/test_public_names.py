@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import sketchscale
+import sketchscale.options
 from sketchscale.config import SegmentOptions
 
 NAMES = [
@@ -38,3 +40,8 @@ def test_a_stored_image_gives_a_lazy_view_equal_to_the_array(image: str, model: 
     assert view.chunks is not None
     assert pixels.dims == ("y", "x")
     np.testing.assert_array_equal(view.values, sketchscale.segment(pixels, options))
+
+
+def test_an_option_class_that_is_gone_says_what_is_written_now() -> None:
+    with pytest.raises(AttributeError, match=r"SegmentOptions\(volume=True\)"):
+        sketchscale.options.VolumeOptions  # noqa: B018

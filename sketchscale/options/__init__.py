@@ -50,3 +50,12 @@ __all__ = [
     "TableOptions",
     "TrainOptions",
 ]
+
+_GONE = {"VolumeOptions": "SegmentOptions(volume=True)"}
+"""Names of before, and what is written now."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _GONE:
+        raise AttributeError(f"sketchscale.options.{name} is gone; to fix: {_GONE[name]}")
+    raise AttributeError(f"module 'sketchscale.options' has no attribute {name!r}")
