@@ -98,7 +98,7 @@ def average_precision(model: Model, images: Sequence[TrainingImage]) -> dict[str
     rule = integration_config(model, SegmentOptions())
     matchings = [
         score_labels(
-            image.labels.astype(np.uint32), integrate(predict_image(model, image.image)[:3], rule), (0.5, 0.75)
+            image.labels.astype(np.uint32), integrate(predict_image(model, image.image), rule), (0.5, 0.75)
         ).matchings
         for image in images
     ]

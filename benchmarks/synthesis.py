@@ -192,8 +192,7 @@ def aji(model: Model, images: Sequence[TrainingImage]) -> dict[str, float]:
     """By image, and AP at 0.5."""
     rule = integration_config(model, SegmentOptions())
     scores = [
-        score_labels(i.labels.astype(np.uint32), integrate(predict_image(model, i.image)[:3], rule), (0.5,))
-        for i in images
+        score_labels(i.labels.astype(np.uint32), integrate(predict_image(model, i.image), rule), (0.5,)) for i in images
     ]
     return {
         "aji": float(np.mean([s.aji for s in scores])),

@@ -159,7 +159,7 @@ def accuracy(model: Model, test: list[Real]) -> tuple[float, float]:
     config = IntegrationConfig(threshold=model.config.threshold, min_size=model.config.min_size)
     found = []
     for real in test:
-        fields = predict_image(model, real.training(real.truth).image)[:3]
+        fields = predict_image(model, real.training(real.truth).image)
         found.append([m.ap for m in score_labels(real.truth, integrate(fields, config), (0.5, 0.75)).matchings])
     half, high = np.mean(found, axis=0)
     return float(half), float(high)

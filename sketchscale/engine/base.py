@@ -15,11 +15,10 @@ Guarantees of `run_plan`:
   * storage errors are tried again after a short pause, in which other tasks go on.
 
 Who is to blame for a dead worker. A task that always kills its worker must end in an error, and one that was hit by
-accident, on a cluster where machines come and go, must not. Where several tasks were running nobody knows which of them
-did it, so such a loss counts against none; but a task that was lost in company `attempts - 1` times is put aside until
-all others are done, and then runs alone, with nothing else in flight. A loss alone counts, and after `attempts` of
-these the run ends. Each worker that died in company without the task (up to ten) excuses one more loss alone: then
-accidents happen here. With three attempts a task has to be hit five times on a calm cluster, or more on a rough one.
+accident, where machines come and go, must not. Where several tasks were running, such a loss counts against none; but a
+task that was lost in company `attempts - 1` times is put aside until all others are done, and then runs alone. A loss
+alone counts, and after `attempts` of these the run ends. Each worker that died in company without the task (up to ten)
+excuses one more loss alone. With three attempts a task has to be hit five times on a calm cluster.
 
 A deadline counts from when a worker can have taken the task: the oldest `engine.workers` tasks in flight are running,
 those behind them wait.
@@ -132,11 +131,11 @@ def run_plan(
     """Run every task of a plan that the ledger does not have; results in task order.
 
     Args:
-        around: picklable; a worker runs each task and writes its record inside what this gives: settings of the job.
+        around: picklable; a worker runs and records each task inside what this gives: settings of the job.
 
     Raises:
         BudgetError: the plan declares more than `budget_bytes`; nothing was started.
-        Cancelled: somebody cancelled the job; see engine.cancelling.
+        Cancelled: the job was cancelled; see engine.cancelling.
         TaskError: a task failed for good; names stage and task. A SketchscaleError of the task, or of an engine that
             lost its cluster, is raised as it is.
     """

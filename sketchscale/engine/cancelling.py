@@ -2,7 +2,7 @@
 
     stop = threading.Event()
     with cancelled_by(stop):
-        ...                     # `check_cancelled` in here raises once somebody calls `stop.set()`
+        ...                     # `check_cancelled` in here raises after `stop.set()`
 
 It ends as Ctrl-C does: tasks that run come to their end, no more are taken, and what is finished is kept.
 """
@@ -51,10 +51,10 @@ def cancelled() -> bool:
 
 
 def check_cancelled() -> None:
-    """Go on only while nobody has cancelled the job.
+    """End the job here if it was cancelled.
 
     Raises:
-        Cancelled: somebody has.
+        Cancelled: it was.
     """
     if cancelled():
         raise Cancelled

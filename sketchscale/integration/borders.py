@@ -95,7 +95,7 @@ class Borders:
         )
 
 
-def _tolls(config: IntegrationConfig) -> npt.NDArray[np.int64]:
+def _costs(config: IntegrationConfig) -> npt.NDArray[np.int64]:
     """What each pair costs: of the flow's vote, of the ends' vote; and the square of the radius for ends, px.
 
     Without a `join_share` a pair costs all that it can say, so that no border's ends speak for joining.
@@ -118,7 +118,7 @@ def borders_of(found: npt.NDArray[np.uint32], points: EndPoints, region: Region,
         bits = sections(points.bits, leading=1)
         rows, columns = region.window.shape[-2:]
         sizes = np.array([*core, rows, columns], np.int64)
-        _find_pairs(ids, sections(points.ends), bits, half_values(), sizes, _tolls(config), *borders.arrays)
+        _find_pairs(ids, sections(points.ends), bits, half_values(), sizes, _costs(config), *borders.arrays)
     return borders.merged()
 
 
@@ -148,7 +148,7 @@ def _find_pairs(
     bits: npt.NDArray[np.uint16],
     value: npt.NDArray[np.float32],
     sizes: npt.NDArray[np.int64],
-    toll: npt.NDArray[np.int64],
+    cost: npt.NDArray[np.int64],
     pair: npt.NDArray[np.int64],
     saddle: npt.NDArray[np.float32],
     vote: npt.NDArray[np.int64],
@@ -164,25 +164,25 @@ def _find_pairs(
                 if here:
                     if x + 1 < wide and found[z, y, x + 1] and found[z, y, x + 1] != here:
                         pair[n, 0], pair[n, 1] = min(here, found[z, y, x + 1]), max(here, found[z, y, x + 1])
-                        saddle[n], vote[n], near[n] = _said(ends, bits, value, sizes, toll, z, y, x, z, y, x + 1)
+                        saddle[n], vote[n], near[n] = _votes_of(ends, bits, value, sizes, cost, z, y, x, z, y, x + 1)
                         n += 1
                     if y + 1 < high and found[z, y + 1, x] and found[z, y + 1, x] != here:
                         pair[n, 0], pair[n, 1] = min(here, found[z, y + 1, x]), max(here, found[z, y + 1, x])
-                        saddle[n], vote[n], near[n] = _said(ends, bits, value, sizes, toll, z, y, x, z, y + 1, x)
+                        saddle[n], vote[n], near[n] = _votes_of(ends, bits, value, sizes, cost, z, y, x, z, y + 1, x)
                         n += 1
                     if z + 1 < deep and found[z + 1, y, x] and found[z + 1, y, x] != here:
                         pair[n, 0], pair[n, 1] = min(here, found[z + 1, y, x]), max(here, found[z + 1, y, x])
-                        saddle[n], vote[n], near[n] = _said(ends, bits, value, sizes, toll, z, y, x, z + 1, y, x)
+                        saddle[n], vote[n], near[n] = _votes_of(ends, bits, value, sizes, cost, z, y, x, z + 1, y, x)
                         n += 1
 
 
 @compiled
-def _said(
+def _votes_of(
     ends: npt.NDArray[np.int32],
     bits: npt.NDArray[np.uint16],
     value: npt.NDArray[np.float32],
     sizes: npt.NDArray[np.int64],
-    toll: npt.NDArray[np.int64],
+    cost: npt.NDArray[np.int64],
     z: int,
     y: int,
     x: int,
@@ -193,10 +193,10 @@ def _said(
     """Saddle, vote and vote on ends of the pair of pixels (z, y, x) and (w, v, u)."""
     last = bits.shape[0] - 1
     saddle = min(value[bits[last, z, y, x]], value[bits[last, w, v, u]])
-    vote = -toll[0]
+    vote = -cost[0]
     for a in range(last):
         vote += _fixed(value[bits[a, z, y, x]]) * _fixed(value[bits[a, w, v, u]])
-    return saddle, vote, _near_vote(_square(ends[z, y, x], ends[w, v, u], sizes[3], sizes[4]), toll)
+    return saddle, vote, _near_vote(_square(ends[z, y, x], ends[w, v, u], sizes[3], sizes[4]), cost)
 
 
 @compiled
@@ -210,10 +210,10 @@ def _square(a: int, b: int, rows: int, columns: int) -> int:
 
 
 @compiled
-def _near_vote(square: int, toll: npt.NDArray[np.int64]) -> int:
+def _near_vote(square: int, cost: npt.NDArray[np.int64]) -> int:
     """A pair's vote on ends the square root of `square` apart."""
-    gain = 1 << _VOTE_BITS if square <= toll[2] else 0
-    return int(gain - toll[1])
+    gain = 1 << _VOTE_BITS if square <= cost[2] else 0
+    return int(gain - cost[1])
 
 
 @compiled

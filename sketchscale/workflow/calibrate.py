@@ -188,7 +188,7 @@ def _predicted(model: Model, image: AnnotatedImage, box: Box) -> _Window:
     labels = _labels_with_lines(image)
     near = box.grow(min(_HALO, model.declares.context)).clip(labels.shape)
     inner = box.relative_to(near.start).slices
-    fields = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(0, 3), *inner)]
+    fields = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
     return _Window(fields.astype(np.float16), labels[box.slices])
 
 

@@ -52,7 +52,7 @@ def _looked_at(model: Model, image: AnnotatedImage) -> Statistics:
     """Of the window around the middle of what was drawn; the brightness is that of all pixels around it."""
     pixels = image.image
     box = _window(image)
-    fields = predict_image(model, pixels[(slice(None), *box.slices)])[:3]
+    fields = predict_image(model, pixels[(slice(None), *box.slices)])
     bright = [float(np.clip(np.median(channel), 0, 1)) for channel in pixels]
     return statistics_of(bright, count_fields(fields.astype(np.float16), levels_of(model.config)))
 

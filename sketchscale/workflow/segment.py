@@ -39,7 +39,7 @@ from sketchscale.io.pyramid import plan_level
 from sketchscale.prediction.plan import BlendConfig, PredictConfig, plan_blend, plan_predict
 from sketchscale.prediction.views import TileTask
 from sketchscale.workflow.empty_results import empty_facts
-from sketchscale.workflow.kinds import is_tested, judged, kind_warning, levels_of, stored_statistics
+from sketchscale.workflow.kinds import judged, kind_warning, levels_of, stored_statistics
 from sketchscale.workflow.runner import (
     Runner,
     StageLine,
@@ -190,7 +190,7 @@ class _Segmentation:
         ranges = tuple(one.range for one in levels)
         fields, blended = self._fields(ledger, ranges, shared_model(job.model_folder, ledger))
         config = job.model.config
-        kind = judged(stored_statistics(levels, blended), config) if self._is_tested else {}
+        kind = judged(stored_statistics(levels, blended), config) if self.job.is_tested else {}
         pyramid = self._label_levels(ledger)
         outline = self._outline_plan(fields, ledger.scratch)
         outcome = self.runner.run(outline, ledger)
@@ -261,13 +261,9 @@ class _Segmentation:
         self.runner.run(self._predict_plan(tiles, ranges, model), ledger)
         return fields, self.runner.run(self._blend_plan(tiles, fields), ledger)
 
-    @property
-    def _is_tested(self) -> bool:
-        return self.job.is_tested and is_tested(self.job.model.config)
-
     def _blend_plan(self, tiles: tuple[ArrayRef, ...], fields: ArrayRef) -> Plan[Tile]:
         job = self.job
-        levels = levels_of(job.model.config, job.views[0].zoom) if self._is_tested else None
+        levels = levels_of(job.model.config, job.views[0].zoom) if self.job.is_tested else None
         return plan_blend(BlendConfig(views=job.views, tiles=tiles, fields=fields, levels=levels), job.block)
 
     def _scratch_arrays(self, store: str) -> tuple[tuple[ArrayRef, ...], ArrayRef]:

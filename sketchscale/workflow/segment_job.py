@@ -26,6 +26,7 @@ from sketchscale.networks.checkpoint import Model, ModelConfig, copy_model, is_s
 from sketchscale.prediction.backend import Recipe, check_device
 from sketchscale.prediction.views import View, views_of
 from sketchscale.settings import first, resolve
+from sketchscale.workflow.kinds import is_tested
 from sketchscale.workflow.label_layout import label_block, label_chunks, label_shards
 from sketchscale.workflow.precision import kept_by_run, settle_precision
 
@@ -107,7 +108,7 @@ class SegmentJob:
     @property
     def is_tested(self) -> bool:
         """Whether the image is compared with what the model knows; only planes are."""
-        return self.axes == 2 and self.model.config.kind is not None
+        return self.axes == 2 and is_tested(self.model.config)
 
     def rule_record(self) -> dict[str, Any]:
         """The rule from fields to labels, for fingerprint and provenance; of planes without crowds they do not have."""

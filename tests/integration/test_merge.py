@@ -13,6 +13,7 @@ from sketchscale.geometry import whole
 from sketchscale.integration.borders import Borders, borders_of
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.follow import EndPoints
+from sketchscale.integration.links import link_ends
 from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, number_objects
 from sketchscale.integration.plan import integrate
 from sketchscale.integration.region import region_of
@@ -54,6 +55,20 @@ def test_sinks_just_within_the_radius_are_linked_and_just_beyond_are_not():
             sinks = np.zeros((12, 12), np.uint16)
             sinks[5, 5] = sinks[5 + step[0], 5 + step[1]] = 1
             assert link_sinks(sinks, 3)[1] == objects
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize(("crowd", "pieces"), [(1, 1), (3, 1), (4, 2)])
+def test_end_points_of_just_a_crowd_are_linked_over_the_radius_and_those_below_only_climb(axes, crowd, pieces):
+    config = IntegrationConfig(threshold=0.0, link_radius=3, climb=1, crowd=crowd)
+    shape = (1,) * (axes - 1) + (4,)
+    region = region_of(whole(shape), shape, config)
+    counts = np.array([3, 0, 0, 3], np.uint16).reshape(shape)
+    ends = np.array([0, -1, -1, 3], np.int32).reshape(shape)
+    points = EndPoints(ends=ends, bits=np.zeros((axes + 1, *shape), np.uint16), counts=counts, farthest=0)
+    ids, n = link_ends(points, region, config)
+    assert n == pieces
+    assert (ids > 0).ravel().tolist() == [True, False, False, True]
 
 
 @settings(max_examples=60, deadline=None)

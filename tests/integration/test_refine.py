@@ -19,7 +19,7 @@ from sketchscale.integration.plan import create_scratch, integrate, merge_blocks
 from sketchscale.integration.refine import RefineConfig, flow_error, refine_labels
 from sketchscale.integration.refine_plan import Refined, number_refined, plan_finish, plan_inspect
 from sketchscale.io.arrays import ArrayRef, create_array, read_box, write_box
-from tests.integration.fields import any_fields, disc_labels, fields_of, spiral_labels
+from tests.integration.fields import disc_labels, ellipsoid_labels, fields_of, planes_and_volumes, spiral_labels
 from tests.oracles.refine import error_of, refine_whole
 
 CONFIG = IntegrationConfig(threshold=-1.0, min_size=4)
@@ -29,13 +29,15 @@ limits = st.sampled_from([None, 0.0, 0.1, 0.4, 1.0, 4.0])
 
 def store_fields(store: str, fields: npt.NDArray[np.float16]) -> ArrayRef:
     ref = ArrayRef(store=store, path="fields")
-    create_array(ref, shape=fields.shape, chunks=(3, 8, 8), dtype="float16", compress=False)
+    create_array(
+        ref, shape=fields.shape, chunks=(len(fields), *(8,) * (fields.ndim - 1)), dtype="float16", compress=False
+    )
     write_box(ref, whole(fields.shape), fields)
     return ref
 
 
 def refine_stored(
-    fields: npt.NDArray[np.float16], refine: RefineConfig, block: tuple[int, int], engine: str = "serial"
+    fields: npt.NDArray[np.float16], refine: RefineConfig, block: tuple[int, ...], engine: str = "serial"
 ) -> tuple[npt.NDArray[np.uint32], Refined]:
     """All stages from stored fields to refined labels."""
     shape, store = fields.shape[1:], f"memory://refine-{uuid.uuid4()}"
@@ -69,7 +71,21 @@ def pierced_discs(seed: int) -> npt.NDArray[np.float16]:
     return fields.astype(np.float16)
 
 
-anything = st.one_of(any_fields(), st.builds(pierced_discs, st.integers(0, 500)))
+def pierced_balls(seed: int) -> npt.NDArray[np.float16]:
+    """The same of balls, with cavities in them."""
+    rng, shape = np.random.default_rng(seed), (12, 20, 18)
+    fields = fields_of(ellipsoid_labels(shape, 4, seed, radius=(3, 6))).astype(np.float32)
+    fields[3, rng.random(shape) < 0.02] = -5
+    wrong = ellipsoid_labels(shape, 1, seed + 1, radius=(3, 6)) > 0
+    fields[:3, wrong] = rng.normal(size=(3, int(wrong.sum())))
+    return fields.astype(np.float16)
+
+
+anything = st.one_of(
+    planes_and_volumes(48, 14),
+    st.builds(pierced_discs, st.integers(0, 500)),
+    st.builds(pierced_balls, st.integers(0, 500)),
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -85,15 +101,15 @@ def test_refinement_is_what_flooding_and_loops_give(
 
 
 @settings(max_examples=20, deadline=None)
-@given(fields=anything, share=shares, limit=limits, block=st.tuples(st.integers(2, 5), st.integers(2, 5)))
+@given(fields=anything, share=shares, limit=limits, block=st.tuples(*[st.integers(1, 4)] * 3))
 def test_any_block_gives_the_labels_of_the_whole(
     fields: npt.NDArray[np.float16],
     share: float | None,
     limit: float | None,
-    block: tuple[int, int],
+    block: tuple[int, ...],
 ) -> None:
     refine = RefineConfig(fill_holes=share, flow_error=limit)
-    sides = (8 * block[0], 8 * block[1])
+    sides = tuple(8 * n for n in block[: fields.ndim - 1])
     found, refined = refine_stored(fields, refine, sides)
     np.testing.assert_array_equal(found, refine_labels(integrate(fields, CONFIG), fields, refine))
     assert refined.count == found.max(initial=0)
@@ -114,6 +130,18 @@ def test_a_hole_as_large_as_a_block_is_filled_from_the_block_of_the_first_pixel(
     for share, area in ((10.0, 36 * 36), (0.5, 36 * 36 - 28 * 28)):
         found, _ = refine_stored(fields, RefineConfig(fill_holes=share), (16, 16))
         assert (found == 1).sum() == area
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_cavity_is_filled_and_a_tunnel_to_the_border_of_the_volume_is_not(axis: int) -> None:
+    labels = np.zeros((9, 9, 9), np.uint32)
+    labels[:, 2:7, 2:7] = 1
+    cavity, tunnel = labels.copy(), labels.copy()
+    cavity[3:6, 4, 4], tunnel[:, 4, 4] = 0, 0
+    for drawn, filled in ((cavity, True), (tunnel, False)):
+        turned = np.moveaxis(drawn, 0, axis)
+        found = refine_labels(turned, np.zeros((4, 9, 9, 9), np.float16), RefineConfig(fill_holes=0.5))
+        np.testing.assert_array_equal(found, np.moveaxis(labels if filled else drawn, 0, axis))
 
 
 def test_thresholds_of_zero_are_values() -> None:

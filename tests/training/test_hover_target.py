@@ -58,7 +58,7 @@ def taught(steps: int, folder: Path) -> Model:
 
 
 def precision(model: Model, image: TrainingImage, *, parted: bool) -> float:
-    fields = predict_image(model, image.image)[:3]
+    fields = predict_image(model, image.image)
     rule = watershed_for(model.config.diameter, min_size=model.config.min_size)
     pieces, _ = ndimage.label(fields[2] >= model.config.threshold)
     found = hover_labels(fields, rule) if parted else pieces.astype(np.uint32)
