@@ -31,16 +31,16 @@ from skimage.transform import downscale_local_mean
 
 from sketchscale.annotations.simulate import simulate_mask
 from sketchscale.config import SegmentOptions
+from sketchscale.evaluation import score_labels
 from sketchscale.integration.plan import integrate
 from sketchscale.losses import find_loss, loss_config
-from sketchscale.metrics import score_labels
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import Model
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.loop import TrainingConfig, predict_image, train
 from sketchscale.training.patches import TrainingImage
-from sketchscale.workflow.calibrate import calibrate
-from sketchscale.workflow.segment_job import integration_config
+from sketchscale.workflow.segment.job import integration_config
+from sketchscale.workflow.train.calibrate import calibrate
 
 HALVED = ("usiigaci_phase",)
 

@@ -45,15 +45,15 @@ from sklearn.cluster import DBSCAN
 
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.config import SegmentOptions
+from sketchscale.evaluation import Scores, score_labels
 from sketchscale.geometry import whole
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.follow import follow_flow
 from sketchscale.integration.plan import integrate
 from sketchscale.integration.region import region_of
-from sketchscale.metrics import Scores, score_labels
 from sketchscale.networks.checkpoint import load_model
-from sketchscale.workflow.arrays import fields_of_array
-from sketchscale.workflow.segment_job import integration_config
+from sketchscale.workflow.segment.arrays import fields_of_array
+from sketchscale.workflow.segment.job import integration_config
 
 Fields = npt.NDArray[np.float16]
 Labels = npt.NDArray[np.int64]

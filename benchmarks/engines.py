@@ -32,11 +32,11 @@ from sketchscale.config import Execution, SegmentOptions
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Engine, Plan, run_plan
 from sketchscale.geometry import Box
-from sketchscale.io.arrays import ArrayRef, create_array, write_box
-from sketchscale.io.new_images import commit_image, create_image
-from sketchscale.prediction.plan import PredictConfig, plan_predict
-from sketchscale.prediction.views import TileTask
-from sketchscale.workflow.segment_job import prepare
+from sketchscale.inference.plan import PredictConfig, plan_predict
+from sketchscale.inference.views import TileTask
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, write_box
+from sketchscale.io.ome_zarr.new_images import commit_image, create_image
+from sketchscale.workflow.segment.job import prepare
 
 ENGINES = ("serial", "processes", "dask", "ray")
 

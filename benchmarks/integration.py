@@ -111,7 +111,7 @@ def describe(labels: npt.NDArray[np.int32]) -> str:
 def store_input(folder: Path, labels: npt.NDArray[np.int32], times: int, chunk: int) -> None:
     """The tile as it is for checks, and `times` x `times` of it as stored fields."""
     from sketchscale.geometry import tile_cover
-    from sketchscale.io.arrays import ArrayRef, create_array, write_box
+    from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, write_box
 
     fields = exact_fields(labels).astype(np.float16)
     np.save(folder / "tile.npy", labels)
@@ -135,7 +135,7 @@ def run_ours(folder: Path, block: int, workers: int, repeats: int, method: str) 
     from sketchscale.geometry import Box
     from sketchscale.integration.config import IntegrationConfig
     from sketchscale.integration.plan import integrate, integrate_stored, read_fields
-    from sketchscale.io.arrays import ArrayRef, create_array, open_array
+    from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 
     config = IntegrationConfig(threshold=-2.0, method=method)  # type: ignore[arg-type]
     fields, target = ArrayRef(store=str(folder), path="fields"), ArrayRef(store=str(folder), path="labels")
@@ -174,7 +174,7 @@ def spawn(arguments: list[str], workers: int) -> dict[str, Any]:
 
 def average_precision(folder: Path, times: int, found: npt.NDArray[np.integer]) -> float:
     """AP at IoU 0.5 of a whole result against the repeated tile."""
-    from sketchscale.metrics import count_overlaps, score_overlaps
+    from sketchscale.evaluation import count_overlaps, score_overlaps
 
     tile = np.load(folder / "tile.npy")
     rows, columns = np.indices((times, times))
@@ -186,7 +186,7 @@ def average_precision(folder: Path, times: int, found: npt.NDArray[np.integer]) 
 
 def compare(options: argparse.Namespace) -> None:
     """The table of time and memory."""
-    from sketchscale.io.arrays import ArrayRef, open_array
+    from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array
 
     folder = Path(options.work)
     shutil.rmtree(folder, ignore_errors=True)
@@ -254,9 +254,9 @@ def noisy(fields: npt.NDArray[np.float32], kind: str, rng: np.random.Generator) 
 
 def measure_noise(objects: int, seeds: int) -> None:
     """The table of AP under noise: scene and noise differ from seed to seed."""
+    from sketchscale.evaluation import count_overlaps, score_overlaps
     from sketchscale.integration.config import IntegrationConfig
     from sketchscale.integration.plan import integrate
-    from sketchscale.metrics import count_overlaps, score_overlaps
 
     rules: dict[str, dict[str, Any]] = {
         "default": {},

@@ -30,13 +30,13 @@ import torch
 
 from sketchscale.config import ClassifyOptions, Execution
 from sketchscale.geometry import Box, tile_cover
-from sketchscale.io.arrays import write_box
-from sketchscale.io.image import open_image
-from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
-from sketchscale.io.table import read_batches
-from sketchscale.workflow.classify import apply_classes
-from sketchscale.workflow.classify_train import train_classes
-from sketchscale.workflow.measure import measure
+from sketchscale.io.ome_zarr.arrays import write_box
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.new_images import commit_image, commit_labels, create_image, create_labels
+from sketchscale.io.ome_zarr.table import read_batches
+from sketchscale.workflow.classify.apply import apply_classes
+from sketchscale.workflow.classify.train import train_classes
+from sketchscale.workflow.measure.measure import measure
 
 PITCH, RADIUS, CHUNK, LABELS = 24, 9, 2304, "discs"
 SERIAL = Execution(engine="serial", block=2304)

@@ -31,14 +31,14 @@ import torch
 from sketch import nearest, picks, sketched
 from train_nuclei_fluo import load_split
 
+from sketchscale.evaluation import score_labels
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate
-from sketchscale.metrics import score_labels
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import Model
 from sketchscale.training.loop import TrainingConfig, predict_image, train
 from sketchscale.training.patches import TrainingImage
-from sketchscale.workflow.calibrate import calibrate
+from sketchscale.workflow.train.calibrate import calibrate
 
 OBJECTS, OTHERS = 20, 6
 

@@ -21,11 +21,11 @@ import torch
 from skimage.io import imread
 
 from sketchscale.config import SegmentOptions
+from sketchscale.evaluation import Scores, score_labels
 from sketchscale.integration.plan import integrate
-from sketchscale.metrics import Scores, score_labels
 from sketchscale.networks.checkpoint import load_model
-from sketchscale.workflow.arrays import fields_of_array
-from sketchscale.workflow.segment_job import integration_config
+from sketchscale.workflow.segment.arrays import fields_of_array
+from sketchscale.workflow.segment.job import integration_config
 
 
 def load_rows(folder: Path, split: str, every: int) -> list[dict[str, str]]:

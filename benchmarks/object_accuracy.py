@@ -33,13 +33,13 @@ from skimage.io import imread
 from sklearn.ensemble import RandomForestClassifier
 
 from sketchscale.config import ClassifyOptions, Execution
-from sketchscale.io.table import read_table
+from sketchscale.io.ome_zarr.table import read_table
 from sketchscale.objects.classifiers import CLASSIFIERS
-from sketchscale.workflow.classify import apply_classes
-from sketchscale.workflow.classify_train import train_classes
+from sketchscale.workflow.classify.apply import apply_classes
+from sketchscale.workflow.classify.train import train_classes
 from sketchscale.workflow.convert import convert_images
-from sketchscale.workflow.labels import import_labels
-from sketchscale.workflow.measure import measure
+from sketchscale.workflow.labels.labels import import_labels
+from sketchscale.workflow.measure.measure import measure
 
 LABELS, EXAMPLES, TRAINING_IMAGES = "cells", 100, 60
 

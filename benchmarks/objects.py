@@ -32,10 +32,10 @@ from skimage.measure import perimeter_crofton, regionprops_table
 
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
-from sketchscale.io.arrays import open_array
-from sketchscale.io.image import open_image
-from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
-from sketchscale.io.table import read_table
+from sketchscale.io.ome_zarr.arrays import open_array
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.new_images import commit_image, commit_labels, create_image, create_labels
+from sketchscale.io.ome_zarr.table import read_table
 from sketchscale.objects.measurement.features import FEATURES
 from sketchscale.objects.measurement.plan import measure_config
 from sketchscale.objects.measurement.stream import measure_objects

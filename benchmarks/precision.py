@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from training_step import load_images
 
+from sketchscale.inference.backend import Recipe, TorchBackend, run_tiles
 from sketchscale.losses import find_loss
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.networks.precision import Use, choose_precision, measure_rates
-from sketchscale.prediction.backend import Recipe, TorchBackend, run_tiles
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.distributed import World
 from sketchscale.training.learner import Learner

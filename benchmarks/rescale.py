@@ -25,12 +25,12 @@ import torch
 from skimage.io import imread
 
 from sketchscale.config import SegmentOptions
+from sketchscale.evaluation import Scores, score_labels
 from sketchscale.integration.plan import integrate
 from sketchscale.integration.refine import refine_labels
-from sketchscale.metrics import Scores, score_labels
 from sketchscale.networks.checkpoint import Model, load_model
-from sketchscale.workflow.arrays import fields_of_array
-from sketchscale.workflow.segment_job import integration_config, refine_config
+from sketchscale.workflow.segment.arrays import fields_of_array
+from sketchscale.workflow.segment.job import integration_config, refine_config
 
 LIMITS = (12, 16, 20)
 """px; images whose median diameter is below are enlarged."""

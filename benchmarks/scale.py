@@ -45,12 +45,12 @@ from sketchscale.geometry import Box, TileTasks, tile_cover
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, number_objects
 from sketchscale.integration.plan import BlockTask, block_task
-from sketchscale.io.arrays import write_box
-from sketchscale.io.ledger import open_ledger
-from sketchscale.io.new_images import commit_image, create_image
+from sketchscale.io.ome_zarr.arrays import write_box
+from sketchscale.io.ome_zarr.new_images import commit_image, create_image
+from sketchscale.io.runs.ledger import open_ledger
 from sketchscale.networks.checkpoint import load_model
-from sketchscale.workflow.measure import measure
-from sketchscale.workflow.segment import segment
+from sketchscale.workflow.measure.measure import measure
+from sketchscale.workflow.segment.segment import segment
 
 BLOCK = 2048
 OBJECTS = 8

@@ -26,9 +26,9 @@ import torch
 from train_nuclei_fluo import load_split
 
 from sketchscale.annotations.simulate import simulate_strokes
+from sketchscale.evaluation import score_labels
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate
-from sketchscale.metrics import score_labels
 from sketchscale.networks.checkpoint import Model
 from sketchscale.training.loop import TrainingConfig, predict_image, train
 from sketchscale.training.patches import TrainingImage

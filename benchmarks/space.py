@@ -28,11 +28,11 @@ from scipy import ndimage
 
 from sketchscale.config import SegmentOptions
 from sketchscale.engine import open_engine
+from sketchscale.evaluation import score_labels
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate, integrate_stored
-from sketchscale.io.arrays import ArrayRef, create_array
-from sketchscale.metrics import score_labels
-from sketchscale.workflow.arrays import segment_array
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array
+from sketchscale.workflow.segment.arrays import segment_array
 
 Fields = npt.NDArray[np.float16]
 

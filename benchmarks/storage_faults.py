@@ -16,8 +16,8 @@ from collections import Counter
 import numpy as np
 
 from sketchscale.geometry import Box
-from sketchscale.io.arrays import ArrayRef, create_array, read_box, write_box
-from sketchscale.io.blobs import put_blob_if_absent
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, read_box, write_box
+from sketchscale.io.stores.blobs import put_blob_if_absent
 from tests.faults.cells import CELLS, OPERATIONS, run_cell, run_stale_list
 from tests.faults.proxy import FAULTS, Proxy
 from tests.object_store import ENVIRONMENT, ObjectServer

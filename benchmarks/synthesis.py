@@ -40,8 +40,8 @@ from scipy.spatial import KDTree
 from sketchscale.annotations.simulate import simulate_strokes
 from sketchscale.annotations.sketch import RasterSketch
 from sketchscale.config import SegmentOptions
+from sketchscale.evaluation import score_labels
 from sketchscale.integration.plan import integrate
-from sketchscale.metrics import score_labels
 from sketchscale.networks.checkpoint import Model
 from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
 from sketchscale.synthesis.layouts import LayoutPrior
@@ -52,8 +52,8 @@ from sketchscale.synthesis.scenes import PointedImage
 from sketchscale.synthesis.training import SynthesisHooks, train_synthesis
 from sketchscale.training.loop import predict_image, train
 from sketchscale.training.patches import TrainingImage
-from sketchscale.workflow.calibrate import calibrate
-from sketchscale.workflow.segment_job import integration_config
+from sketchscale.workflow.segment.job import integration_config
+from sketchscale.workflow.train.calibrate import calibrate
 
 PRIORS = {"dsb2018_he": LayoutPrior(diameter=21, spread=0.7), "monuseg": LayoutPrior(diameter=24, spread=0.6)}
 ROWS = ("dots", "synthetic", "points", "points, again", "points, synthetic", "strokes", "points + strokes", "dense")

@@ -32,7 +32,7 @@ from sketchscale.training.config import Step, SyntheticConfig, TrainingConfig
 from sketchscale.training.loop import Hooks, train
 from sketchscale.training.patches import TrainingImage
 from sketchscale.training.synthetic import REUSE
-from sketchscale.workflow.synthetic_scenes import MadeScenes, scene_side
+from sketchscale.workflow.synthesize.scenes import MadeScenes, scene_side
 
 WARM = 3
 

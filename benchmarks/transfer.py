@@ -34,7 +34,7 @@ from sketchscale.losses import find_loss, loss_config
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.training.loop import TrainingConfig, train
 from sketchscale.training.patches import TrainingImage
-from sketchscale.workflow.calibrate import calibrate
+from sketchscale.workflow.train.calibrate import calibrate
 
 OBJECTS, BACKGROUND, STEPS, BRUSH = 4, 4, 100, 3
 

@@ -42,15 +42,15 @@ from skimage.measure import label as measure_labels
 from sketchscale.annotations.events import append_events
 from sketchscale.annotations.simulate import simulate_strokes
 from sketchscale.config import Execution, SegmentOptions, TrainOptions
+from sketchscale.evaluation import score_labels
 from sketchscale.integration.plan import integrate
-from sketchscale.metrics import score_labels
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.networks.kind import Kind, Statistics, kind_of, unfamiliar
-from sketchscale.workflow.arrays import fields_of_array
 from sketchscale.workflow.convert import convert_images
-from sketchscale.workflow.kinds import array_statistics, judged
-from sketchscale.workflow.segment_job import integration_config
-from sketchscale.workflow.train import train
+from sketchscale.workflow.segment.arrays import fields_of_array
+from sketchscale.workflow.segment.job import integration_config
+from sketchscale.workflow.segment.unknown_kinds import array_statistics, judged
+from sketchscale.workflow.train.train import train
 
 SAMPLES = Path(__file__).resolve().parents[1] / "sketchscale" / "samples"
 WIDER, LEAST = 0.25, 0.02

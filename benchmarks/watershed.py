@@ -33,7 +33,7 @@ DIAMETER = 26.0
 def make_input(folder: Path, size: int, count: int, noise: float) -> str:
     """Labels and the fields of both ways, stored; says what they are."""
     from sketchscale.annotations.hover_maps import maps_from_labels
-    from sketchscale.io.arrays import ArrayRef, create_array
+    from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array
 
     labels = scene(size, count, seed=0)
     np.save(folder / "labels.npy", labels)
@@ -54,7 +54,7 @@ def run_way(folder: Path, way: str, block: int) -> dict[str, Any]:
     from sketchscale.integration.plan import create_scratch, plan_relabel
     from sketchscale.integration.watershed.config import watershed_for
     from sketchscale.integration.ways import way_of
-    from sketchscale.io.arrays import ArrayRef, create_array
+    from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array
 
     rule = IntegrationConfig(threshold=-2.0) if way == "flow" else watershed_for(DIAMETER)
     steps, engine = way_of(rule), open_engine("serial")
@@ -84,8 +84,8 @@ def resident(name: str = "VmRSS") -> float:
 
 
 def report(folder: Path, blocks: list[int]) -> None:
-    from sketchscale.io.arrays import ArrayRef, open_array
-    from sketchscale.metrics import score_labels
+    from sketchscale.evaluation import score_labels
+    from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array
 
     truth = np.load(folder / "labels.npy").astype(np.uint32)
     print("way    block  Mpx/s  outline s  merge s  relabel s  peak MB (declared)  objects  AP .5  AP .9  same labels")

@@ -37,18 +37,18 @@ from skimage.io import imread
 from sketchscale.annotations.events import append_events
 from sketchscale.annotations.simulate import simulate_strokes
 from sketchscale.config import Execution, SegmentOptions
+from sketchscale.evaluation import score_labels
 from sketchscale.geometry import Box, tile_cover, whole
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate
 from sketchscale.intensity import array_ranges, normalize
-from sketchscale.io.arrays import write_box
-from sketchscale.io.new_images import commit_image, create_image
-from sketchscale.metrics import score_labels
+from sketchscale.io.ome_zarr.arrays import write_box
+from sketchscale.io.ome_zarr.new_images import commit_image, create_image
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import Model, save_model
 from sketchscale.training.loop import TrainingConfig, predict_image, train
 from sketchscale.training.patches import TrainingImage
-from sketchscale.workflow.where_next import NextOptions, where_next
+from sketchscale.workflow.train.where_next import NextOptions, where_next
 
 SAMPLES = Path(__file__).resolve().parents[1] / "sketchscale" / "samples" / "fluorescence"
 CUT, SIZE, UNKNOWN = 256, 64, -1

@@ -27,8 +27,8 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, TileTasks, tile_cover, whole
-from sketchscale.io.arrays import checksum
-from sketchscale.io.planes import PixelsRef, read_plane
+from sketchscale.io.ome_zarr.arrays import checksum
+from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
 
 __all__ = [
     "HistogramConfig",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sketchscale.config import Execution
-from sketchscale.io.convert import ConvertConfig
-from sketchscale.io.image import Image, open_image
+from sketchscale.io.files.convert import ConvertConfig
+from sketchscale.io.ome_zarr.image import Image, open_image
 from sketchscale.workflow.convert import convert_images
 from sketchscale.workflow.runner import quiet
 

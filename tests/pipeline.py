@@ -16,11 +16,11 @@ from scipy import ndimage
 
 from sketchscale.config import SegmentOptions
 from sketchscale.geometry import Box
-from sketchscale.io.arrays import write_box
-from sketchscale.io.new_images import commit_image, create_image
+from sketchscale.io.ome_zarr.arrays import write_box
+from sketchscale.io.ome_zarr.new_images import commit_image, create_image
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import ModelConfig, load_model, save_model
-from sketchscale.workflow.arrays import fields_of_array
+from sketchscale.workflow.segment.arrays import fields_of_array
 
 volume_options = functools.partial(SegmentOptions, volume=True)
 

@@ -20,10 +20,10 @@ from PIL import Image
 from sketchscale.cli import run
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
-from sketchscale.io.arrays import write_box
-from sketchscale.io.image import open_image
-from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
-from sketchscale.workflow.segment import segment
+from sketchscale.io.ome_zarr.arrays import write_box
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.new_images import commit_image, commit_labels, create_image, create_labels
+from sketchscale.workflow.segment.segment import segment
 from tests.pipeline import draw_nuclei, make_model, store_image
 from tests.workflow.finished import SERIAL, SHAPE, convert_small, copy_of, files_of, options
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sketchscale.io.store import STORES
+from sketchscale.io.stores.addresses import STORES
 from sketchscale.workflow.doctor import _OPTIONAL
 from tests.core_packages import table
 
@@ -106,7 +106,7 @@ def test_with_napari_installed_the_tests_are_still_collected(tmp_path: Path) -> 
     )
     if pip.returncode:
         pytest.skip(f"pip cannot install napari here: {pip.stderr.strip().splitlines()[-1][:200]}")
-    collect = [python, "-m", "pytest", "--collect-only", "tests/test_errors.py", "tests/io/test_blobs.py"]
+    collect = [python, "-m", "pytest", "--collect-only", "tests/test_errors.py", "tests/io/stores/test_blobs.py"]
     collected = subprocess.run(collect, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert collected.returncode == 0, collected.stdout + collected.stderr
     assert re.search(r"\d\d tests collected", collected.stdout)

@@ -15,8 +15,8 @@ from sketchscale.engine.base import Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
 from sketchscale.intensity import array_ranges, channel_ranges, normalize, plan_histogram
-from sketchscale.io.arrays import ArrayRef, create_array, write_box
-from sketchscale.io.planes import PixelsRef
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, write_box
+from sketchscale.io.ome_zarr.planes import PixelsRef
 
 TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "u8", "f2", "f4", "f8"]
 

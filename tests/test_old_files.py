@@ -22,9 +22,9 @@ from sketchscale.annotations.centres import read_centres
 from sketchscale.cli import run
 from sketchscale.config import load_study
 from sketchscale.geometry import whole
-from sketchscale.io.arrays import read_box
-from sketchscale.io.image import open_image
-from sketchscale.io.table import read_table
+from sketchscale.io.ome_zarr.arrays import read_box
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.table import read_table
 from tests.workflow.finished import files_of
 
 OLD = Path(__file__).parent / "fixtures" / "0.1"

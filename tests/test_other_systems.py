@@ -40,7 +40,7 @@ def test_stores_and_the_command_line_load_without_fcntl_and_blobs_are_changed() 
     code = """
 load("sketchscale.io", "sketchscale.engine", "sketchscale.cli")
 import tempfile
-from sketchscale.io.blobs import change_blob, get_blob
+from sketchscale.io.stores.blobs import change_blob, get_blob
 with tempfile.TemporaryDirectory() as folder:
     change_blob(folder, "list", lambda old: b"1")
     change_blob(folder, "list", lambda old: old + b"2")

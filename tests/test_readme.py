@@ -134,8 +134,8 @@ def _judge(folder: Path) -> None:
 def _keep_clicks_that_hit(folder: Path) -> None:
     """A model trained for seconds misses objects; a person clicks on those that are there."""
     from sketchscale.geometry import whole
-    from sketchscale.io.arrays import read_box
-    from sketchscale.io.image import open_image
+    from sketchscale.io.ome_zarr.arrays import read_box
+    from sketchscale.io.ome_zarr.image import open_image
 
     found = open_image(folder / "plate.ome.zarr").label_image("cells")
     labels = read_box(found.array(0), whole(found.shapes[0]))

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from sketchscale.annotations.kinds import holds_strokes, kind_of, unlike
 from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
 from sketchscale.geometry import Box
-from sketchscale.io.store import local_path
+from sketchscale.io.stores.addresses import local_path
 
 __all__ = [
     "BOUNDARY",

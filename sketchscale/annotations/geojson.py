@@ -41,7 +41,7 @@ from sketchscale.annotations.events import (
 from sketchscale.annotations.readers import Stamp, next_object, outlines, stamped
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
-from sketchscale.io.store import local_path
+from sketchscale.io.stores.addresses import local_path
 
 __all__ = ["events_from_geojson", "geojson_from_sketch", "points_of_geojson", "read_geojson", "write_geojson"]
 

@@ -24,8 +24,8 @@ from sketchscale.annotations.kinds import FAMILIES, KINDS, companions, kind_of, 
 from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.sketch import Sketch, open_sketch
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
-from sketchscale.io.masks import few_values, is_mask, label_pieces, require_background
-from sketchscale.io.store import local_path
+from sketchscale.io.files.masks import few_values, is_mask, label_pieces, require_background
+from sketchscale.io.stores.addresses import local_path
 
 __all__ = ["SketchFile", "SketchReading", "open_sketch_file", "sketch_files"]
 

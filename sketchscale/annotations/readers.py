@@ -43,7 +43,7 @@ from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, tile_cover
-from sketchscale.io.store import local_path
+from sketchscale.io.stores.addresses import local_path
 
 __all__ = [
     "Stamp",

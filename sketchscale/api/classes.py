@@ -10,7 +10,7 @@ from typing import Any
 from sketchscale.api.fields import execution_of
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.workflow.classify import ClassifyResult, apply_classes
+from sketchscale.workflow.classify.apply import ClassifyResult, apply_classes
 from sketchscale.workflow.runner import quiet
 
 __all__ = ["classify"]

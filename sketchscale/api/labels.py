@@ -16,9 +16,9 @@ from sketchscale.config import Execution, SegmentOptions, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.engine.cancelling import cancelled_by
 from sketchscale.errors import InputError
-from sketchscale.workflow import train as training
-from sketchscale.workflow.arrays import segment_anything
 from sketchscale.workflow.runner import quiet
+from sketchscale.workflow.segment.arrays import segment_anything
+from sketchscale.workflow.train import train as training
 
 __all__ = ["segment", "train"]
 

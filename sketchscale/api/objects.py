@@ -14,10 +14,10 @@ from sketchscale.api.fields import execution_of
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError
-from sketchscale.metrics import THRESHOLDS
-from sketchscale.workflow import evaluate as evaluation
-from sketchscale.workflow import measure as measuring
-from sketchscale.workflow.array_objects import evaluate_arrays, measure_arrays
+from sketchscale.evaluation import THRESHOLDS
+from sketchscale.workflow.measure import evaluate as evaluation
+from sketchscale.workflow.measure import measure as measuring
+from sketchscale.workflow.measure.arrays import evaluate_arrays, measure_arrays
 from sketchscale.workflow.runner import quiet
 
 __all__ = ["evaluate", "measure"]

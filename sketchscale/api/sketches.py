@@ -15,7 +15,7 @@ from sketchscale.annotations.events import Polygon, Stroke, append_events
 from sketchscale.annotations.opening import open_sketch_file
 from sketchscale.annotations.readers import Stamp, events_from_labels, outlines, stamped
 from sketchscale.errors import InputError, OutputExistsError
-from sketchscale.io.user_files import require_local
+from sketchscale.io.stores.output_files import require_local
 
 __all__ = ["Sketch"]
 

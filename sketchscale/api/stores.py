@@ -10,10 +10,10 @@ from typing import Any
 from sketchscale.api.fields import options_and_execution
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.io.convert import ConvertConfig
+from sketchscale.io.files.convert import ConvertConfig
 from sketchscale.workflow.convert import convert_images
 from sketchscale.workflow.images import expand
-from sketchscale.workflow.report import write_report
+from sketchscale.workflow.report.report import write_report
 from sketchscale.workflow.runner import quiet
 
 __all__ = ["convert", "report"]

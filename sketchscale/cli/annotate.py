@@ -31,9 +31,9 @@ def classify_propose(
 ) -> None:
     """Objects worth a look, as a CSV to fill in and a page to do it on: at random, or where examples teach most."""
     from sketchscale.objects.annotation.mark_files import check_colors
+    from sketchscale.workflow.classify.judging_page import class_choices, known_classes, write_page
+    from sketchscale.workflow.classify.propose import propose, save_proposals
     from sketchscale.workflow.images import expand
-    from sketchscale.workflow.judge import class_choices, known_classes, write_page
-    from sketchscale.workflow.propose import propose, save_proposals
     from sketchscale.workflow.runner import refuse_existing
 
     page, labels, overwrite = judge.page, named.labels, execution.overwrite
@@ -56,8 +56,8 @@ def classify_propose(
 
 def count(images: opt.Images, options: CountOptions, execution: opt.StoresToFile, json: opt.Json = False) -> None:
     """Objects per image, well and class; with --review, what there are by a person's judgement of a random sample."""
-    from sketchscale.workflow import count as work
     from sketchscale.workflow.images import expand
+    from sketchscale.workflow.measure import count as work
     from sketchscale.workflow.runner import refuse_existing
 
     labels, csv = options.labels, options.csv
@@ -79,9 +79,9 @@ def count(images: opt.Images, options: CountOptions, execution: opt.StoresToFile
 
 def _count_reviewed(images: list[str], options: CountOptions, by: tuple[str, ...], json: bool) -> None:
     from sketchscale.errors import InputError
-    from sketchscale.workflow.count import save_counts
+    from sketchscale.workflow.classify.review import review_counts, review_rows, review_text
     from sketchscale.workflow.images import expand
-    from sketchscale.workflow.review import review_counts, review_rows, review_text
+    from sketchscale.workflow.measure.count import save_counts
 
     if by != ("class",):
         raise InputError.of(

@@ -26,9 +26,9 @@ def evaluate(
     json: opt.Json = False,
 ) -> None:
     """Labels against the truth, by image and pooled: AP, F1, precision, recall, PQ, AJI, Dice, count error."""
-    from sketchscale.metrics import THRESHOLDS
-    from sketchscale.workflow.evaluate import compare, pair_truths, summarize, write_scores
+    from sketchscale.evaluation import THRESHOLDS
     from sketchscale.workflow.images import expand
+    from sketchscale.workflow.measure.evaluate import compare, pair_truths, summarize, write_scores
     from sketchscale.workflow.runner import refuse_existing
 
     labels, csv, components = options.labels, options.csv, options.components
@@ -82,9 +82,9 @@ def where_next(
 ) -> None:
     """The most informative places to draw over all images: where the model is unsure, and unlike what was drawn."""
     from sketchscale.workflow.images import expand
-    from sketchscale.workflow.next_files import check_extension, draw_places, save_places
     from sketchscale.workflow.runner import refuse_existing
-    from sketchscale.workflow.where_next import where_next as work
+    from sketchscale.workflow.train.where_next import where_next as work
+    from sketchscale.workflow.train.where_next_files import check_extension, draw_places, save_places
 
     for option, file in (("--out", out), ("--picture", picture)):
         if file is not None:

@@ -229,7 +229,7 @@ def _stores(
     records: Mapping[str, tuple[type[Any], list[Flag]]], made: Mapping[str, Any]
 ) -> AbstractContextManager[Any]:
     """How long stores are waited for, and where they are, where a command has options for that."""
-    from sketchscale.io.storage_settings import chosen_settings, using
+    from sketchscale.io.stores.settings import chosen_settings, using
 
     for name, (kind, flags) in records.items():
         if kind is Execution and any(flag.path == ("wait_s",) for flag in flags):

@@ -48,8 +48,8 @@ def segment(
 ) -> None:
     """Outline every object: the network's fields, exact integration, labels and pyramid beside the image."""
     from sketchscale.workflow.images import expand
-    from sketchscale.workflow.segment import plan_segment
-    from sketchscale.workflow.segment import segment as work
+    from sketchscale.workflow.segment.segment import plan_segment
+    from sketchscale.workflow.segment.segment import segment as work
 
     addresses = expand(images)
     if dry_run:
@@ -65,7 +65,7 @@ def segment(
 
 
 def _show_segmented(results: list[Any], json: bool) -> None:
-    from sketchscale.workflow.empty_results import why_empty
+    from sketchscale.workflow.segment.empty_results import why_empty
 
     for r in results:
         if r.n == 0:
@@ -90,7 +90,7 @@ def _segmented(r: Any) -> str:
 def measure(images: opt.Images, options: MeasureOptions, execution: Execution, json: opt.Json = False) -> None:
     """A table with one row per object: place, shape, intensity, texture, neighbours, ring; in pixels and um."""
     from sketchscale.workflow.images import expand
-    from sketchscale.workflow.measure import measure as work
+    from sketchscale.workflow.measure.measure import measure as work
 
     def report(results: list[Any]) -> None:
         lines = [f"{r.image}: {r.n} rows, {r.columns} columns in tables/{r.table}" for r in results]
@@ -106,7 +106,7 @@ def measure(images: opt.Images, options: MeasureOptions, execution: Execution, j
 def report(images: opt.Images, options: ReportOptions, execution: opt.StoresToFile) -> None:
     """One self-contained HTML page: counts, sizes, outlines over the image, seam audit, provenance."""
     from sketchscale.workflow.images import expand
-    from sketchscale.workflow.report import write_report
+    from sketchscale.workflow.report.report import write_report
 
     o = options
     how: dict[str, Any] = {"title": o.title, "model": o.model, "truths": o.truth, "overwrite": execution.overwrite}

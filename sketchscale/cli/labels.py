@@ -30,7 +30,7 @@ def labels_import(
 ) -> None:
     """A mask of another program beside its image, to be measured and classified; ids stay as they are, and a mask of
     one value is split into its connected pieces."""
-    from sketchscale.workflow.labels import import_labels
+    from sketchscale.workflow.labels.labels import import_labels
 
     labels = options.labels
     with opt.progress() as on_event:
@@ -48,6 +48,6 @@ def labels_export(
     execution: opt.StoresToFile,
 ) -> None:
     """Labels as a tiled 32-bit OME-TIFF with their pixel size, for programs that do not read OME-Zarr."""
-    from sketchscale.workflow.labels import export_labels
+    from sketchscale.workflow.labels.labels import export_labels
 
     typer.echo(export_labels(image, named.labels, out, overwrite=execution.overwrite))

@@ -35,7 +35,7 @@ def train(
     or when OUT/run/stop appears, with a model; Ctrl-C saves the state, and `--resume` goes on. Strokes added meanwhile
     are taken in."""
     from sketchscale.training.distributed import is_first_process
-    from sketchscale.workflow.train import train as work
+    from sketchscale.workflow.train.train import train as work
 
     settings = replace(options, minutes=None) if options.steps else options
     result = work(settings, opt.where_to_train("train", engine, execution), on_step=opt.say)

@@ -37,7 +37,7 @@ def classify_train(
     json: opt.Json = False,
 ) -> None:
     """Train on annotated objects; the score on held-out ones is printed, its confusion matrix lies in the folder."""
-    from sketchscale.workflow.classify import train_classes
+    from sketchscale.workflow.classify.apply import train_classes
 
     marks, overwrite = options.annotations or "", execution.overwrite
     result = train_classes(images, named.labels, marks, out, options, overwrite=overwrite)
@@ -54,8 +54,8 @@ def classify_apply(
     json: opt.Json = False,
 ) -> None:
     """Class and probability of every object into the table, and a class image beside the labels."""
-    from sketchscale.workflow.classify import apply_classes
-    from sketchscale.workflow.classify_gallery import check_gallery, write_gallery
+    from sketchscale.workflow.classify.apply import apply_classes
+    from sketchscale.workflow.classify.gallery import check_gallery, write_gallery
     from sketchscale.workflow.images import expand
 
     labels, classifier = named.labels, options.classifier or ""

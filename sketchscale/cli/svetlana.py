@@ -34,7 +34,7 @@ def classify_import(
     json: opt.Json = False,
 ) -> None:
     """Annotations of SVETLANA as marks for --annotations, its network as a classifier. Nothing in the file is run."""
-    from sketchscale.workflow.svetlana import import_svetlana
+    from sketchscale.workflow.classify.svetlana import import_svetlana
 
     found = import_svetlana(
         file,

@@ -28,7 +28,7 @@ def train(
     or when OUT/run/stop appears; Ctrl-C saves the state, and `--resume` goes on. Several GPUs: by torchrun, or by
     `--engine ray`."""
     from sketchscale.training.distributed import is_first_process
-    from sketchscale.workflow.synthesize import synthesize_train
+    from sketchscale.workflow.synthesize.train import synthesize_train
 
     result = synthesize_train(options, opt.where_to_train("synthesize train", engine, execution), on_step=opt.say)
     if is_first_process():
@@ -43,7 +43,7 @@ def generate(
 ) -> None:
     """Pairs of image and labels as a folder of OME-Zarr images. The same seed makes the same pairs, and more `--images`
     begin with them."""
-    from sketchscale.workflow import synthesize_generate as work
+    from sketchscale.workflow.synthesize import generate as work
 
     if dry_run:
         opt.show_stages(work.plan_generate(options, execution), json)
@@ -56,7 +56,7 @@ def generate(
 def score(options: ScoreOptions, execution: Annotated[Execution, Without("resume")], json: opt.Json = False) -> None:
     """Painted crops against real ones: distances beside their floor, diversity, objects read back, order of bright and
     dark. What counts is a model trained on the pairs: `generate`, `train`, `evaluate`."""
-    from sketchscale.workflow.synthesize_score import score_synthesis
+    from sketchscale.workflow.synthesize.score import score_synthesis
 
     with opt.progress() as on_event:
         result = score_synthesis(options, execution, on_event)
@@ -68,7 +68,7 @@ def outline(
 ) -> None:
     """Sketches from clicks: every clicked object as the synthesis sees it; what it is unsure of stays unknown. For
     `train IMAGE... --sketch ... --synthetic SYNTHESIS`."""
-    from sketchscale.workflow.synthesize_outline import synthesize_outline
+    from sketchscale.workflow.synthesize.outline import synthesize_outline
 
     with opt.progress() as on_event:
         found = synthesize_outline(options, execution, on_event)

@@ -29,7 +29,7 @@ def table_export(
     json: opt.Json = False,
 ) -> None:
     """Write a measured table as CSV, Parquet, AnnData, or under pycytominer's names; of a plate, all its images."""
-    from sketchscale.workflow.export_table import export_table
+    from sketchscale.workflow.measure.export_table import export_table
 
     chosen = asdict(options)
     result = export_table(image, chosen.pop("labels"), out, overwrite=execution.overwrite, **chosen)

@@ -31,7 +31,7 @@ from sketchscale.integration.links import link_ends
 from sketchscale.integration.merge import BlockObjects, ObjectMap, join_pieces, local_objects
 from sketchscale.integration.plan import BlockTask, OutlineJob, read_fields
 from sketchscale.integration.region import Region, region_of
-from sketchscale.io.arrays import ArrayRef, read_box
+from sketchscale.io.ome_zarr.arrays import ArrayRef, read_box
 
 __all__ = ["SeamAudit", "audit_seams", "audit_windows", "compare_background", "compare_object"]
 

@@ -31,9 +31,9 @@ from sketchscale.integration.follow import EndPoints, follow_flow
 from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join_pieces, local_objects, number_objects
 from sketchscale.integration.region import Region, region_of
 from sketchscale.integration.watershed.config import WatershedConfig
-from sketchscale.io.ahead import ahead
-from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box, write_box, write_unit
-from sketchscale.io.parts import get_arrays, put_arrays
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array, read_box, write_box, write_unit
+from sketchscale.io.runs.partial_results import get_arrays, put_arrays
+from sketchscale.io.stores.concurrent import ahead
 
 __all__ = [
     "BlockTask",

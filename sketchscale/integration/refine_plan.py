@@ -30,9 +30,9 @@ from sketchscale.geometry import Box, tile_cover
 from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import BlockTask, OutlineJob, check_output, read_fields
 from sketchscale.integration.refine import MARGIN, RefineConfig, crop_of, final_numbers, keeps, refine_object
-from sketchscale.io.arrays import ArrayRef, open_array, read_box, write_box
-from sketchscale.io.blobs import list_blobs
-from sketchscale.io.parts import get_arrays, put_arrays
+from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array, read_box, write_box
+from sketchscale.io.runs.partial_results import get_arrays, put_arrays
+from sketchscale.io.stores.blobs import list_blobs
 
 __all__ = ["Refined", "number_refined", "plan_finish", "plan_inspect"]
 

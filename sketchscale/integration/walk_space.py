@@ -2,7 +2,7 @@
 
 The same integers and the same reach on each axis, so everything said there about blocks, processors and mirrored images
 holds here. Steps are taken in index space: the fields say how objects lie on the voxel grid; who predicts them on
-another grid converts them (prediction/views.py divides flow along z by spacing z / spacing y, so that a trajectory has
+another grid converts them (inference/views.py divides flow along z by spacing z / spacing y, so that a trajectory has
 the shape that it has in space). The distance may be in any unit: only the threshold and the `saddle` look at it.
 """
 

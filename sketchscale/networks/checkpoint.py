@@ -24,9 +24,9 @@ import torch
 from torch import nn
 
 from sketchscale.errors import InputError, MissingDataError, SketchscaleError
-from sketchscale.io.blobs import put_blob
-from sketchscale.io.store import is_local, join_address
-from sketchscale.io.user_files import get_file, has_file, put_file
+from sketchscale.io.stores.addresses import is_local, join_address
+from sketchscale.io.stores.blobs import put_blob
+from sketchscale.io.stores.output_files import get_file, has_file, put_file
 from sketchscale.networks import create_network
 from sketchscale.networks.model import Model, ModelConfig
 from sketchscale.networks.peers import load_peer

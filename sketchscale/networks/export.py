@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.io.user_files import put_file
+from sketchscale.io.stores.output_files import put_file
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.model import Model
 from sketchscale.networks.peers import FLOW_SCALE, PEER_WIDTHS, PEERS, network_shapes, peer_name

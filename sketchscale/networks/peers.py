@@ -40,7 +40,7 @@ from typing import Any, Literal, cast
 import torch
 
 from sketchscale.errors import InputError, MissingDataError, SketchscaleError, UnknownNameError
-from sketchscale.io.user_files import get_file
+from sketchscale.io.stores.output_files import get_file
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.model import Model, ModelConfig
 from sketchscale.networks.unet import UNet

@@ -23,9 +23,9 @@ import pyarrow.compute
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
-from sketchscale.io.arrays import ArrayRef, open_array, write_box
-from sketchscale.io.parts import get_arrays, put_arrays
-from sketchscale.objects.sources import LabelSource, read_labels, source_shape
+from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array, write_box
+from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
+from sketchscale.io.runs.partial_results import get_arrays, put_arrays
 
 __all__ = ["plan_class_image", "plan_class_mask", "put_class_lookup"]
 

@@ -20,13 +20,13 @@ import pyarrow
 from sketchscale.engine.base import Json, Needs, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
-from sketchscale.io.parts import get_arrays, put_arrays
-from sketchscale.io.planes import PixelsRef, read_plane
-from sketchscale.io.table import batches_of
+from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
+from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
+from sketchscale.io.ome_zarr.table import batches_of
+from sketchscale.io.runs.partial_results import get_arrays, put_arrays
 from sketchscale.objects.classifiers import Classifier
 from sketchscale.objects.classifiers.rows import feature_rows
 from sketchscale.objects.patches import Windows, cut_patches, object_windows
-from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
 __all__ = [
     "CLASS_COLUMNS",

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
-from sketchscale.io.arrays import ArrayRef, open_array, write_box
-from sketchscale.io.masks import few_values
+from sketchscale.io.files.masks import few_values
+from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array, write_box
+from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
 from sketchscale.objects.pieces import PIXEL_BYTES, Pieces
-from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
 __all__ = ["plan_check_labels", "plan_copy_labels"]
 

@@ -23,8 +23,8 @@ import pyarrow
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.intensity import normalize
-from sketchscale.io.planes import PixelsRef, read_plane
-from sketchscale.objects.sources import LabelSource, read_labels
+from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels
+from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
 
 __all__ = ["Windows", "cut_patches", "estimate_side", "object_windows", "read_patches", "window_columns"]
 

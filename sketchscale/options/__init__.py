@@ -7,7 +7,7 @@ heavy, so that `--help` answers at once.
 
 from __future__ import annotations
 
-from sketchscale.io.convert_config import ConvertConfig
+from sketchscale.io.files.convert_options import ConvertConfig
 from sketchscale.options.execution import Execution
 from sketchscale.options.objects import (
     ClassifyOptions,

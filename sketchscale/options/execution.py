@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sketchscale.errors import InputError
-from sketchscale.io.storage_settings import check_endpoint
+from sketchscale.io.stores.settings import check_endpoint
 from sketchscale.options.groups import running
 from sketchscale.settings import Options, check
 

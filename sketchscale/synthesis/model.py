@@ -18,9 +18,9 @@ import safetensors.torch
 from torch import nn
 
 from sketchscale.errors import InputError, MissingDataError
-from sketchscale.io.blobs import get_blob, put_blob
-from sketchscale.io.parts import get_arrays, put_arrays
-from sketchscale.io.store import join_address
+from sketchscale.io.runs.partial_results import get_arrays, put_arrays
+from sketchscale.io.stores.addresses import join_address
+from sketchscale.io.stores.blobs import get_blob, put_blob
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import load_weights, parse_settings, settings_bytes
 from sketchscale.synthesis.layouts import LayoutPrior

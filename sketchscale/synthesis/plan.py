@@ -21,12 +21,12 @@ import numpy.typing as npt
 from sketchscale import __version__
 from sketchscale.engine.base import Json, Needs, Plan
 from sketchscale.geometry import whole
-from sketchscale.io.arrays import ArrayRef, write_box
-from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
-from sketchscale.io.parts import get_arrays
-from sketchscale.io.pyramid import halve_mean, halve_nearest
-from sketchscale.io.store import join_address
-from sketchscale.prediction.backend import Recipe, check_device, running
+from sketchscale.inference.backend import Recipe, check_device, running
+from sketchscale.io.ome_zarr.arrays import ArrayRef, write_box
+from sketchscale.io.ome_zarr.new_images import commit_image, commit_labels, create_image, create_labels
+from sketchscale.io.ome_zarr.pyramid import halve_mean, halve_nearest
+from sketchscale.io.runs.partial_results import get_arrays
+from sketchscale.io.stores.addresses import join_address
 from sketchscale.synthesis.model import Synthesis, SynthesisConfig, load_synthesis
 from sketchscale.synthesis.pairs import Pair, draw_pair
 from sketchscale.synthesis.scenes import margin_of

@@ -20,10 +20,10 @@ import torch
 
 from sketchscale.annotations.hover_maps import maps_from_labels
 from sketchscale.errors import InputError
+from sketchscale.evaluation import Overlaps, count_overlaps, join_images, score_overlaps
+from sketchscale.evaluation.distributions import frechet_distance, kernel_distance
 from sketchscale.integration.watershed.config import watershed_for
 from sketchscale.integration.watershed.plan import hover_labels
-from sketchscale.metrics import Overlaps, count_overlaps, join_images, score_overlaps
-from sketchscale.metrics.distributions import frechet_distance, kernel_distance
 from sketchscale.networks import Network
 from sketchscale.synthesis.features import (
     colour_features,

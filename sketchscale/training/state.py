@@ -24,9 +24,9 @@ import safetensors.torch
 import torch
 
 from sketchscale.errors import InputError, MissingDataError, ResumeError
-from sketchscale.io.blobs import delete_blob, get_blob, put_blob
-from sketchscale.io.differences import differences
-from sketchscale.io.store import is_local, join_address, local_path
+from sketchscale.io.runs.differences import differences
+from sketchscale.io.stores.addresses import is_local, join_address, local_path
+from sketchscale.io.stores.blobs import delete_blob, get_blob, put_blob
 from sketchscale.training.config import Step
 
 __all__ = [

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sketchscale.inference.backend import Recipe, TorchBackend
+from sketchscale.inference.plan import predict_array
+from sketchscale.inference.views import views_of
 from sketchscale.networks.checkpoint import Model
-from sketchscale.prediction.backend import Recipe, TorchBackend
-from sketchscale.prediction.plan import predict_array
-from sketchscale.prediction.views import views_of
 from sketchscale.training.patches import AnnotatedImage
 
 __all__ = ["choose_threshold", "median_diameter", "predict_image", "smallest_size"]

@@ -8,8 +8,15 @@ from typing import Any
 
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
-from sketchscale.io.convert import Conversion, ConvertConfig, check_target, conversion_notes, convert, plan_convert
-from sketchscale.io.image import Image
+from sketchscale.io.files.convert import (
+    Conversion,
+    ConvertConfig,
+    check_target,
+    conversion_notes,
+    convert,
+    plan_convert,
+)
+from sketchscale.io.ome_zarr.image import Image
 from sketchscale.workflow.runner import Runner, StageLine, keep_engines, quiet
 from sketchscale.workflow.verbs import Progress, share_of, verb
 

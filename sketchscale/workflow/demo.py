@@ -17,18 +17,18 @@ from typing import Any, Literal
 from sketchscale.annotations.sketch import open_sketch
 from sketchscale.config import ClassifyOptions, Execution, SegmentOptions, TrainOptions
 from sketchscale.errors import OutputExistsError, QualityError
-from sketchscale.io.image import open_image
+from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.objects.annotation.examples import hit_labels
 from sketchscale.objects.annotation.mark_files import read_marks
-from sketchscale.workflow.classify import apply_classes, train_classes
+from sketchscale.workflow.classify.apply import apply_classes, train_classes
 from sketchscale.workflow.compiling import MEASUREMENT, compiling_line
 from sketchscale.workflow.convert import convert_images
-from sketchscale.workflow.count import count
-from sketchscale.workflow.evaluate import evaluate
-from sketchscale.workflow.measure import measure
-from sketchscale.workflow.report import draw_sketch, write_report
-from sketchscale.workflow.segment import segment
-from sketchscale.workflow.train import train
+from sketchscale.workflow.measure.count import count
+from sketchscale.workflow.measure.evaluate import evaluate
+from sketchscale.workflow.measure.measure import measure
+from sketchscale.workflow.report.report import draw_sketch, write_report
+from sketchscale.workflow.segment.segment import segment
+from sketchscale.workflow.train.train import train
 
 __all__ = ["demo"]
 

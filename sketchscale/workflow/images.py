@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
-from sketchscale.io.patterns import matches
-from sketchscale.io.plate import image_addresses
+from sketchscale.io.files.patterns import matches
+from sketchscale.io.ome_zarr.plate import image_addresses
 
 __all__ = ["expand", "matches", "of_measured", "short_name"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sketchscale import __version__
 from sketchscale.errors import OutputExistsError
-from sketchscale.io.user_files import require_local
+from sketchscale.io.stores.output_files import require_local
 from sketchscale.networks.checkpoint import load_model, save_model, shipped_models
 from sketchscale.networks.export import save_peer
 from sketchscale.networks.model import Model

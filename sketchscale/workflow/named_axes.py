@@ -9,7 +9,7 @@ import numpy.typing as npt
 import xarray
 
 from sketchscale.errors import InputError
-from sketchscale.io.metadata import UNITS_UM
+from sketchscale.io.ome_zarr.metadata import UNITS_UM
 
 __all__ = ["named_labels", "pixels_by_name", "spacing_by_name"]
 

@@ -16,8 +16,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from sketchscale.io.ledger import stored_fingerprint
-from sketchscale.io.store import join_address
+from sketchscale.io.runs.ledger import stored_fingerprint
+from sketchscale.io.stores.addresses import join_address
 from sketchscale.networks.precision import Precision, Use, choose_precision
 from sketchscale.training.state import read_state
 

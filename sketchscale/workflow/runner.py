@@ -23,12 +23,12 @@ from sketchscale.config import Execution
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, RetryPolicy, check_budget, run_plan
 from sketchscale.errors import InputError, OutputError, OutputExistsError, ResumeError
-from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.blobs import list_blobs
-from sketchscale.io.image import Image
-from sketchscale.io.ledger import StoreLedger, open_ledger
-from sketchscale.io.storage_settings import chosen_settings, using
-from sketchscale.io.user_files import has_file
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
+from sketchscale.io.ome_zarr.image import Image
+from sketchscale.io.runs.ledger import StoreLedger, open_ledger
+from sketchscale.io.stores.blobs import list_blobs
+from sketchscale.io.stores.output_files import has_file
+from sketchscale.io.stores.settings import chosen_settings, using
 
 __all__ = [
     "Runner",

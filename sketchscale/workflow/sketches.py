@@ -12,11 +12,11 @@ from sketchscale.annotations.opening import SketchFile, SketchReading, open_sket
 from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import MissingDataError, UnknownNameError
-from sketchscale.io.image import open_image
-from sketchscale.io.masks import few_values, is_mask, label_pieces, require_background
-from sketchscale.io.user_files import replacing_file, require_local, writing_place
+from sketchscale.io.files.masks import few_values, is_mask, label_pieces, require_background
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.stores.output_files import replacing_file, require_local, writing_place
 from sketchscale.options.groups import SketchReadingOptions
-from sketchscale.workflow.report import draw_sketch
+from sketchscale.workflow.report.report import draw_sketch
 from sketchscale.workflow.runner import refuse_existing
 
 __all__ = [

@@ -16,16 +16,16 @@ from typing import Any
 from sketchscale.config import ClassifyOptions, Execution, SegmentOptions, Study, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError, SetupError, SketchscaleError
-from sketchscale.io.store import is_local
+from sketchscale.io.stores.addresses import is_local
 from sketchscale.objects.annotation.examples import read_marks
-from sketchscale.workflow.classify import apply_classes, train_classes
-from sketchscale.workflow.count import count
+from sketchscale.workflow.classify.apply import apply_classes, train_classes
 from sketchscale.workflow.images import expand
-from sketchscale.workflow.measure import measure
-from sketchscale.workflow.report import write_report
+from sketchscale.workflow.measure.count import count
+from sketchscale.workflow.measure.measure import measure
+from sketchscale.workflow.report.report import write_report
 from sketchscale.workflow.runner import StageLine, keep_engines, quiet
-from sketchscale.workflow.segment import plan_segment, segment
-from sketchscale.workflow.train import train
+from sketchscale.workflow.segment.segment import plan_segment, segment
+from sketchscale.workflow.train.train import train
 from sketchscale.workflow.verbs import share_of, verb
 
 __all__ = ["plan_study", "run_study"]

@@ -21,7 +21,7 @@ from typing import ParamSpec, TypeVar
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.engine.cancelling import cancelled_by
-from sketchscale.io.storage_settings import chosen_settings, using
+from sketchscale.io.stores.settings import chosen_settings, using
 
 __all__ = ["Progress", "share_of", "verb"]
 

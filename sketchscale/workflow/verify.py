@@ -22,14 +22,14 @@ from sketchscale.engine.base import Event, Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.intensity import plan_histogram
-from sketchscale.io.arrays import ArrayRef, checksum, read_box
-from sketchscale.io.blobs import get_blob
-from sketchscale.io.documents import parse_json
-from sketchscale.io.image import Image, open_image
-from sketchscale.io.ledger import StoreLedger, reopen_ledger
-from sketchscale.io.progress import as_record, run_states
-from sketchscale.io.pyramid import plan_level
-from sketchscale.io.table import list_tables, read_table, table_digest
+from sketchscale.io.ome_zarr.arrays import ArrayRef, checksum, read_box
+from sketchscale.io.ome_zarr.image import Image, open_image
+from sketchscale.io.ome_zarr.pyramid import plan_level
+from sketchscale.io.ome_zarr.table import list_tables, read_table, table_digest
+from sketchscale.io.runs.ledger import StoreLedger, reopen_ledger
+from sketchscale.io.runs.progress import as_record, run_states
+from sketchscale.io.stores.blobs import get_blob
+from sketchscale.io.stores.documents import parse_json
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.verbs import verb
 

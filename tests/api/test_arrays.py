@@ -15,10 +15,10 @@ from scipy import ndimage
 
 import sketchscale
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.io.new_images import commit_image, create_image
-from sketchscale.io.store import _MEMORY
-from sketchscale.io.table import read_table
-from sketchscale.workflow.labels import import_labels
+from sketchscale.io.ome_zarr.new_images import commit_image, create_image
+from sketchscale.io.ome_zarr.table import read_table
+from sketchscale.io.stores.addresses import _MEMORY
+from sketchscale.workflow.labels.labels import import_labels
 from tests.pipeline import draw_nuclei, make_model, store_image
 from tests.workflow.finished import SERIAL, SHAPE, options
 

@@ -11,8 +11,8 @@ import numpy as np
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Plan, run_plan
 from sketchscale.geometry import Box
-from sketchscale.io.arrays import ArrayRef, create_array, read_box, write_box
-from sketchscale.io.ledger import StoreLedger, open_ledger
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, read_box, write_box
+from sketchscale.io.runs.ledger import StoreLedger, open_ledger
 
 SIDE = 32
 

@@ -112,10 +112,10 @@ def _words(name: str, found: dict[str, bytes], expected: dict[str, bytes]) -> st
 
 
 def _main() -> None:
-    import sketchscale.workflow.classify
+    import sketchscale.workflow.classify.apply
     import sketchscale.workflow.convert
-    import sketchscale.workflow.measure
-    import sketchscale.workflow.segment  # noqa: F401  all that the commands import later
+    import sketchscale.workflow.measure.measure
+    import sketchscale.workflow.segment.segment  # noqa: F401  all that the commands import later
 
     loop = Loop(**json.loads(sys.argv[1]))
     image = _fresh(loop)

@@ -17,8 +17,8 @@ from typing import Any
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Plan, run_plan
 from sketchscale.errors import SketchscaleError
-from sketchscale.io.blobs import put_blob
-from sketchscale.io.ledger import open_ledger
+from sketchscale.io.runs.ledger import open_ledger
+from sketchscale.io.stores.blobs import put_blob
 
 TASKS = 8
 

@@ -23,8 +23,8 @@ from sketchscale.config import Execution, SegmentOptions
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Engine, Event, Plan, RetryPolicy, run_plan
 from sketchscale.errors import UnreachableError
-from sketchscale.io.ledger import StoreLedger
-from sketchscale.workflow.segment import segment
+from sketchscale.io.runs.ledger import StoreLedger
+from sketchscale.workflow.segment.segment import segment
 from tests.chaos.copying import copying, in_series, written
 from tests.engine.dask_processes import scheduler_process, worker_process
 from tests.pipeline import draw_nuclei, store_image

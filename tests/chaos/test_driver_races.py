@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sketchscale.io.blobs import get_blob, list_blobs
-from sketchscale.io.ledger import reopen_ledger
+from sketchscale.io.runs.ledger import reopen_ledger
+from sketchscale.io.stores.blobs import get_blob, list_blobs
 from tests.chaos.racers import TASKS
 
 pytestmark = pytest.mark.slow

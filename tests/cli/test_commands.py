@@ -21,10 +21,10 @@ from sketchscale.config import Execution, SegmentOptions
 from sketchscale.engine.base import Event
 from sketchscale.errors import QualityError
 from sketchscale.geometry import Box
-from sketchscale.io.arrays import write_box
-from sketchscale.io.image import open_image
-from sketchscale.io.new_images import label_arrays
-from sketchscale.workflow.segment import segment
+from sketchscale.io.ome_zarr.arrays import write_box
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.new_images import label_arrays
+from sketchscale.workflow.segment.segment import segment
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.finished import SHAPE, annotate, copy_of, files_of
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sketchscale.io.blobs import get_blob, list_blobs
-from sketchscale.io.image import open_image
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.stores.blobs import get_blob, list_blobs
 
 
 def results_of(image: str) -> dict[str, bytes]:

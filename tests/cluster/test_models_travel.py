@@ -11,7 +11,7 @@ from sketchscale.config import Execution, SegmentOptions
 from sketchscale.engine.base import Event
 from sketchscale.errors import MissingDataError
 from sketchscale.networks.checkpoint import copy_model, load_model
-from sketchscale.workflow.segment import segment
+from sketchscale.workflow.segment.segment import segment
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from sketchscale.cli import run
-from sketchscale.io.groups import write_attributes
-from sketchscale.io.ledger import reopen_ledger
-from sketchscale.io.table import read_table
+from sketchscale.io.ome_zarr.groups import write_attributes
+from sketchscale.io.ome_zarr.table import read_table
+from sketchscale.io.runs.ledger import reopen_ledger
 from tests.cluster.results import results_of
 from tests.engine.dask_processes import shared_cluster
 from tests.object_store import ENVIRONMENT, ObjectServer

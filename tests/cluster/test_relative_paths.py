@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from sketchscale.config import Execution, SegmentOptions
-from sketchscale.io.convert import ConvertConfig
+from sketchscale.io.files.convert import ConvertConfig
 from sketchscale.workflow.convert import convert_images
-from sketchscale.workflow.measure import measure
-from sketchscale.workflow.segment import segment
-from sketchscale.workflow.where_next import NextOptions, where_next
+from sketchscale.workflow.measure.measure import measure
+from sketchscale.workflow.segment.segment import segment
+from sketchscale.workflow.train.where_next import NextOptions, where_next
 from tests.cluster.results import results_of
 from tests.engine.dask_processes import shared_cluster
 from tests.pipeline import draw_nuclei, make_model

@@ -12,9 +12,9 @@ import pytest
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.engine.base import Event
 from sketchscale.errors import ResumeError
-from sketchscale.io.blobs import list_blobs
-from sketchscale.workflow.measure import measure
-from sketchscale.workflow.segment import segment
+from sketchscale.io.stores.blobs import list_blobs
+from sketchscale.workflow.measure.measure import measure
+from sketchscale.workflow.segment.segment import segment
 from tests.cluster.results import results_of
 from tests.pipeline import draw_nuclei, store_image
 

@@ -10,13 +10,13 @@ import tifffile
 
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.errors import InputError
-from sketchscale.io.arrays import open_array, write_unit
-from sketchscale.io.blobs import list_blobs
-from sketchscale.io.convert import ConvertConfig
-from sketchscale.io.image import open_image
+from sketchscale.io.files.convert import ConvertConfig
+from sketchscale.io.ome_zarr.arrays import open_array, write_unit
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.stores.blobs import list_blobs
 from sketchscale.workflow.convert import convert_images
-from sketchscale.workflow.measure import measure
-from sketchscale.workflow.segment import segment
+from sketchscale.workflow.measure.measure import measure
+from sketchscale.workflow.segment.segment import segment
 from sketchscale.workflow.verify import verify
 from tests.cluster.results import results_of
 from tests.object_store import s3, s3_server

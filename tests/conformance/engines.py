@@ -20,7 +20,7 @@ import pytest
 
 from sketchscale.engine.base import Engine, Event, Needs, Plan, RetryPolicy, run_plan
 from sketchscale.errors import BudgetError, InputError, SetupError, TaskError
-from sketchscale.io.storage_settings import StorageSettings, storage_settings, using
+from sketchscale.io.stores.settings import StorageSettings, storage_settings, using
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

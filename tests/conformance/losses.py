@@ -16,15 +16,15 @@ from sketchscale.annotations.targets import region_codes
 from sketchscale.config import Execution, SegmentOptions
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
-from sketchscale.io.arrays import read_box
-from sketchscale.io.image import open_image
+from sketchscale.io.ome_zarr.arrays import read_box
+from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.losses import LOSSES, BatchTargets, Loss, LossConfig, loss_config
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import load_model, save_model
 from sketchscale.networks.targets import TARGETS
 from sketchscale.training.loop import train
-from sketchscale.workflow.arrays import fields_of_array, segment_array
-from sketchscale.workflow.segment import segment
+from sketchscale.workflow.segment.arrays import fields_of_array, segment_array
+from sketchscale.workflow.segment.segment import segment
 from tests.losses.batches import batch, full_mask, random_batch, random_prediction
 from tests.pipeline import draw_nuclei, store_image
 from tests.training.examples import TINY, example, same, weights

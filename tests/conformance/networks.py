@@ -13,16 +13,16 @@ import torch
 from sketchscale.config import Execution, SegmentOptions, TrainOptions
 from sketchscale.errors import InputError
 from sketchscale.geometry import whole
-from sketchscale.io.arrays import read_box
-from sketchscale.io.image import open_image
+from sketchscale.io.ome_zarr.arrays import read_box
+from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.adapt import adapt_weights
 from sketchscale.networks.checkpoint import Model, load_model, save_model
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.loop import Hooks, train
-from sketchscale.workflow.arrays import fields_of_array, segment_array
-from sketchscale.workflow.segment import plan_segment, segment
-from sketchscale.workflow.train import train as train_options
+from sketchscale.workflow.segment.arrays import fields_of_array, segment_array
+from sketchscale.workflow.segment.segment import plan_segment, segment
+from sketchscale.workflow.train.train import train as train_options
 from tests.pipeline import draw_nuclei, store_image
 from tests.training.examples import TINY, example, same, weights
 

@@ -1,4 +1,4 @@
-"""Label pairs and what StarDist says about them: the golden numbers of tests/test_metrics.py.
+"""Label pairs and what StarDist says about them: the golden numbers of tests/evaluation/test_scores.py.
 
     pip install stardist==0.9.1 --no-deps tqdm
     python tests/data/make_stardist_matching.py SITE_PACKAGES/stardist/matching.py

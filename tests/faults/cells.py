@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from sketchscale.errors import SketchscaleError
 from sketchscale.geometry import Box
-from sketchscale.io.arrays import ArrayRef, create_array, open_array, read_box, write_box
-from sketchscale.io.blobs import list_blobs, put_blob
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array, read_box, write_box
+from sketchscale.io.stores.blobs import list_blobs, put_blob
 from tests.faults.proxy import FAULTS, Proxy, Rule, StaleList
 
 __all__ = ["CELLS", "LASTING", "OPERATIONS", "Outcome", "run_cell", "run_stale_list"]

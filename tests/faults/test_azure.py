@@ -7,8 +7,8 @@ import pytest
 
 from sketchscale.errors import MissingDataError
 from sketchscale.geometry import Box
-from sketchscale.io.arrays import ArrayRef, create_array, read_box, write_box
-from sketchscale.io.blobs import change_blob, delete_blobs, get_blob, list_blobs, put_blob, put_blob_if_absent
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, read_box, write_box
+from sketchscale.io.stores.blobs import change_blob, delete_blobs, get_blob, list_blobs, put_blob, put_blob_if_absent
 from tests.faults.azurite import azure  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.slow

@@ -26,11 +26,11 @@ from sketchscale.integration.plan import create_scratch, integrate, merge_blocks
 from sketchscale.integration.refine import RefineConfig, refine_labels
 from sketchscale.integration.watershed.config import WatershedConfig
 from sketchscale.integration.watershed.plan import hover_labels, merge_basins, plan_flood
-from sketchscale.io.arrays import ArrayRef, create_array, read_box, write_box
-from sketchscale.io.image import open_image
-from sketchscale.io.new_images import commit_image, commit_labels, create_image, create_labels
-from sketchscale.io.table import read_table
-from sketchscale.workflow.measure import measure
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, read_box, write_box
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.new_images import commit_image, commit_labels, create_image, create_labels
+from sketchscale.io.ome_zarr.table import read_table
+from sketchscale.workflow.measure.measure import measure
 
 Fields = npt.NDArray[np.float16]
 Labels = npt.NDArray[np.uint32]

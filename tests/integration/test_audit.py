@@ -17,7 +17,7 @@ from sketchscale.integration.audit import _certain_pieces, audit_seams
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.merge import BlockObjects, ObjectMap
 from sketchscale.integration.plan import BlockTask, create_scratch, merge_blocks, plan_outline, plan_relabel
-from sketchscale.io.arrays import ArrayRef, create_array, open_array
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 from tests.integration.fields import Fields, disc_labels, ellipsoid_labels, fields_of, planes_and_volumes, rule
 
 STORE = "memory://integration-audit"

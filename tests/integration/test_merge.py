@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sketchscale.errors import InputError
+from sketchscale.evaluation import score_labels
 from sketchscale.geometry import whole
 from sketchscale.integration.borders import Borders, borders_of
 from sketchscale.integration.config import IntegrationConfig
@@ -18,7 +19,6 @@ from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, nu
 from sketchscale.integration.plan import integrate
 from sketchscale.integration.region import region_of
 from sketchscale.integration.sinks import link_sinks
-from sketchscale.metrics import score_labels
 from tests.integration.fields import any_plane, ellipsoid_labels, fields_of, planes_and_volumes
 from tests.integration.fields import rule as usual
 from tests.oracles import integration as oracle

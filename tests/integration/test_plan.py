@@ -28,8 +28,8 @@ from sketchscale.integration.plan import (
     plan_outline,
     plan_relabel,
 )
-from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.blobs import delete_blobs
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
+from sketchscale.io.stores.blobs import delete_blobs
 from tests.integration.fields import (
     Fields,
     any_fields,

@@ -18,7 +18,7 @@ from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import create_scratch, integrate, merge_blocks, plan_outline, plan_relabel
 from sketchscale.integration.refine import RefineConfig, flow_error, refine_labels
 from sketchscale.integration.refine_plan import Refined, number_refined, plan_finish, plan_inspect
-from sketchscale.io.arrays import ArrayRef, create_array, read_box, write_box
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, read_box, write_box
 from tests.integration.fields import disc_labels, ellipsoid_labels, fields_of, planes_and_volumes, spiral_labels
 from tests.oracles.refine import error_of, refine_whole
 

@@ -23,8 +23,8 @@ from sketchscale.integration.watershed.flood import flood_block
 from sketchscale.integration.watershed.merge import join_basins
 from sketchscale.integration.watershed.plan import hover_labels, merge_basins, plan_flood
 from sketchscale.integration.watershed.relief import relief_of, surroundings_of
-from sketchscale.io.arrays import ArrayRef, create_array, open_array, write_box
-from sketchscale.io.blobs import delete_blobs
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array, write_box
+from sketchscale.io.stores.blobs import delete_blobs
 from tests.integration.fields import disc_labels, spiral_labels
 from tests.oracles import watershed as oracle
 

@@ -24,7 +24,7 @@ from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.networks.export import save_peer
 from sketchscale.networks.peers import load_peer, network_of, read_checkpoint
-from sketchscale.workflow.arrays import fields_of_array
+from sketchscale.workflow.segment.arrays import fields_of_array
 from tests.networks.test_adapt import start
 from tests.pipeline import draw_nuclei
 

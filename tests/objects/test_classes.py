@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError
-from sketchscale.io.arrays import ArrayRef, create_array, open_array
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 from sketchscale.objects import classes
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
 from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes

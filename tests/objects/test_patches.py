@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sketchscale.errors import InputError
-from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.planes import PixelsRef
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
+from sketchscale.io.ome_zarr.planes import PixelsRef
 from sketchscale.objects import patches as under_test
 from sketchscale.objects.patches import cut_patches, estimate_side, object_windows, read_patches
 from tests.oracles.patches import padded_patches

@@ -21,14 +21,14 @@ from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError, ResumeError
 from sketchscale.geometry import whole
-from sketchscale.io.arrays import read_box
-from sketchscale.io.blobs import get_blob, list_blobs
-from sketchscale.io.image import open_image
+from sketchscale.io.ome_zarr.arrays import read_box
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.stores.blobs import get_blob, list_blobs
 from sketchscale.synthesis import plan
 from sketchscale.synthesis.model import copy_synthesis, load_synthesis, save_synthesis
 from sketchscale.synthesis.pairs import _window_of, draw_pair
 from sketchscale.synthesis.plan import renumbered
-from sketchscale.workflow.synthesize_generate import GenerateOptions, generate, read_pairs
+from sketchscale.workflow.synthesize.generate import GenerateOptions, generate, read_pairs
 from tests.synthesis.tiny import stored_synthesis, tiny_synthesis
 from tests.workflow.killed import run_killed
 

@@ -25,11 +25,11 @@ from sketchscale.synthesis import outlines
 from sketchscale.synthesis.model import Synthesis, load_synthesis
 from sketchscale.synthesis.outlines import OutlineConfig, label_from_points, leave_drawn, outline_image, read_foreground
 from sketchscale.synthesis.scenes import PointedImage
-from sketchscale.workflow.pointed_images import read_pointed
 from sketchscale.workflow.runner import Runner
+from sketchscale.workflow.synthesize.clicked_images import read_pointed
 from tests.pipeline import make_model
 from tests.synthesis.tiny import stored_synthesis, tiny_synthesis
-from tests.workflow.test_synthesize import image_and_points
+from tests.workflow.synthesize.test_train import image_and_points
 
 
 class Brightness(nn.Module):

@@ -9,10 +9,10 @@ import pytest
 from scipy import ndimage
 
 from sketchscale.errors import InputError
+from sketchscale.evaluation import score_labels
 from sketchscale.integration.watershed.config import watershed_for
 from sketchscale.integration.watershed.plan import hover_labels
 from sketchscale.losses import loss_config
-from sketchscale.metrics import score_labels
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes, adapt_weights
 from sketchscale.networks.checkpoint import Model, load_model

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from sketchscale.errors import InputError, ResumeError, SetupError, TaskError, UnknownNameError
+from sketchscale.inference.backend import Recipe, TorchBackend
+from sketchscale.inference.plan import predict_array
+from sketchscale.inference.views import views_of
 from sketchscale.losses import BatchTargets, LossConfig
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import Model, ModelConfig
-from sketchscale.prediction.backend import Recipe, TorchBackend
-from sketchscale.prediction.plan import predict_array
-from sketchscale.prediction.views import views_of
 from sketchscale.training import learner, loop, thresholds
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.loop import Hooks, Step, choose_threshold, rate_at, train

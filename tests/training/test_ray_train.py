@@ -19,7 +19,7 @@ import torch
 
 from sketchscale.networks.checkpoint import load_model
 from tests.training.several_processes import ROOT, free_port
-from tests.workflow.test_train import image_and_sketch
+from tests.workflow.train.test_train import image_and_sketch
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from sketchscale.config import Execution, SegmentOptions
-from sketchscale.io.convert import ConvertConfig
-from sketchscale.io.table import read_table
-from sketchscale.workflow.classify import apply_classes, train_classes
+from sketchscale.io.files.convert import ConvertConfig
+from sketchscale.io.ome_zarr.table import read_table
+from sketchscale.workflow.classify.apply import apply_classes, train_classes
 from sketchscale.workflow.convert import convert_images
-from sketchscale.workflow.measure import measure
-from sketchscale.workflow.segment import segment
+from sketchscale.workflow.measure.measure import measure
+from sketchscale.workflow.segment.segment import segment
 from tests.pipeline import draw_nuclei
 
 SERIAL = Execution(engine="serial", block=128)

@@ -10,7 +10,7 @@ from typing import Any
 _SCRIPT = """
 import json, os, sys
 arguments = json.loads(sys.argv[1])
-import sketchscale.io.table
+import sketchscale.io.ome_zarr.table
 left = arguments["operations"]
 
 def dying(function):

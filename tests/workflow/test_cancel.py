@@ -17,12 +17,12 @@ from sketchscale.annotations.events import Stroke, append_events
 from sketchscale.config import Execution, SegmentOptions, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.errors import Cancelled
-from sketchscale.io.convert import ConvertConfig
-from sketchscale.workflow.classify import apply_classes, train_classes
+from sketchscale.io.files.convert import ConvertConfig
+from sketchscale.workflow.classify.apply import apply_classes, train_classes
 from sketchscale.workflow.convert import convert_images
-from sketchscale.workflow.measure import measure
-from sketchscale.workflow.segment import segment
-from sketchscale.workflow.train import train
+from sketchscale.workflow.measure.measure import measure
+from sketchscale.workflow.segment.segment import segment
+from sketchscale.workflow.train.train import train
 from sketchscale.workflow.verbs import share_of
 from tests.pipeline import draw_nuclei
 from tests.workflow.finished import annotate, files_of, options

@@ -74,5 +74,5 @@ def test_it_is_said_once_before_the_stage_and_only_where_it_is_true(
 
 def test_the_kernels_of_both_commands_are_found() -> None:
     for command, package in (("segment", "integration"), ("measure", "objects.measurement")):
-        importlib.import_module(f"sketchscale.workflow.{command}")
+        importlib.import_module(f"sketchscale.workflow.{command}.{command}")
         assert len(list(_kernels(f"sketchscale.{package}"))) > 5

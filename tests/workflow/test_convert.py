@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from sketchscale.cli import run
-from sketchscale.io.image import open_image
+from sketchscale.io.ome_zarr.image import open_image
 
 
 def test_notes_are_said_before_and_stand_in_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

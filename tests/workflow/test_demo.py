@@ -10,8 +10,8 @@ import pytest
 
 from sketchscale.errors import QualityError
 from sketchscale.workflow.demo import _Demo, keep_hits
-from sketchscale.workflow.labels import import_labels
-from sketchscale.workflow.train import TrainResult
+from sketchscale.workflow.labels.labels import import_labels
+from sketchscale.workflow.train.train import TrainResult
 from tests.pipeline import draw_nuclei, make_model, store_image
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sketchscale" / "samples" / "fluorescence"

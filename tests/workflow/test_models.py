@@ -15,8 +15,8 @@ from sketchscale.config import SegmentOptions
 from sketchscale.errors import InputError
 from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import load_model
-from sketchscale.workflow.arrays import fields_of_array, open_view, segment_array
-from sketchscale.workflow.segment_job import integration_config
+from sketchscale.workflow.segment.arrays import fields_of_array, open_view, segment_array
+from sketchscale.workflow.segment.job import integration_config
 from tests.oracles.cpnet import forward, random_state
 from tests.pipeline import draw_nuclei, store_image
 

@@ -19,28 +19,28 @@ import torch
 
 from sketchscale.config import ClassifyOptions, Execution, SegmentOptions
 from sketchscale.errors import InputError, ResumeError
-from sketchscale.io.ledger import stored_fingerprint
+from sketchscale.io.runs.ledger import stored_fingerprint
 from sketchscale.networks import precision
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.objects.classifiers import load_classifier
 from sketchscale.synthesis.model import load_synthesis
 from sketchscale.training.state import read_state
 from sketchscale.workflow import precision as work
-from sketchscale.workflow.classify import apply_classes, train_classes
+from sketchscale.workflow.classify.apply import apply_classes, train_classes
 from sketchscale.workflow.doctor import examine, instruction_sets
-from sketchscale.workflow.segment import segment
-from sketchscale.workflow.segment_job import recipe_of
-from sketchscale.workflow.synthesize import synthesize_train
-from sketchscale.workflow.synthesize_generate import GenerateOptions, generate
-from sketchscale.workflow.train import train
+from sketchscale.workflow.segment.job import recipe_of
+from sketchscale.workflow.segment.segment import segment
+from sketchscale.workflow.synthesize.generate import GenerateOptions, generate
+from sketchscale.workflow.synthesize.train import synthesize_train
+from sketchscale.workflow.train.train import train
 from tests.pipeline import draw_nuclei, draw_volume, store_image, volume_options
 from tests.synthesis.tiny import stored_synthesis
 from tests.workflow.finished import files_of
-from tests.workflow.test_segment_in_space import store_volume
-from tests.workflow.test_synthesize import image_and_points
-from tests.workflow.test_synthesize import small as small_synthesis
-from tests.workflow.test_train import image_and_sketch
-from tests.workflow.test_train import small as small_training
+from tests.workflow.segment.test_segment_in_space import store_volume
+from tests.workflow.synthesize.test_train import image_and_points
+from tests.workflow.synthesize.test_train import small as small_synthesis
+from tests.workflow.train.test_train import image_and_sketch
+from tests.workflow.train.test_train import small as small_training
 
 Says = Callable[[str], None]
 SERIAL = Execution(engine="serial", block=128)

@@ -14,9 +14,9 @@ import zarr
 
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
-from sketchscale.io.arrays import read_box
-from sketchscale.io.image import open_image
-from sketchscale.io.table import read_table
+from sketchscale.io.ome_zarr.arrays import read_box
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.table import read_table
 from sketchscale.workflow.verify import status, verify
 from tests.pipeline import draw_nuclei, store_image
 from tests.workflow.finished import copy_of, files_of

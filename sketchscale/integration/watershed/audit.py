@@ -19,7 +19,7 @@ from sketchscale.integration.plan import BlockTask, OutlineJob, read_fields
 from sketchscale.integration.watershed.flood import flood_block
 from sketchscale.integration.watershed.plan import rule_of
 from sketchscale.integration.watershed.relief import relief_of, surroundings_of
-from sketchscale.io.arrays import ArrayRef, read_box
+from sketchscale.io.ome_zarr.arrays import ArrayRef, read_box
 
 __all__ = ["audit_floods"]
 

@@ -33,9 +33,9 @@ from sketchscale.integration.watershed.config import WatershedConfig
 from sketchscale.integration.watershed.flood import Basins, flood_block
 from sketchscale.integration.watershed.merge import join_basins
 from sketchscale.integration.watershed.relief import relief_of, surroundings_of
-from sketchscale.io.ahead import ahead
-from sketchscale.io.arrays import ArrayRef, write_box
-from sketchscale.io.parts import get_arrays, put_arrays
+from sketchscale.io.ome_zarr.arrays import ArrayRef, write_box
+from sketchscale.io.runs.partial_results import get_arrays, put_arrays
+from sketchscale.io.stores.concurrent import ahead
 
 __all__ = ["hover_labels", "merge_basins", "outline_basins", "plan_flood", "rule_of"]
 

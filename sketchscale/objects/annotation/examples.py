@@ -25,11 +25,11 @@ from sketchscale.annotations.events import Polygon
 from sketchscale.annotations.painting import polygon_masks
 from sketchscale.errors import InputError, SketchscaleError
 from sketchscale.geometry import Box
-from sketchscale.io.groups import read_attributes
-from sketchscale.io.plate import well_name
-from sketchscale.io.store import absolute_address, split_address
+from sketchscale.io.ome_zarr.groups import read_attributes
+from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
+from sketchscale.io.ome_zarr.plate import well_name
+from sketchscale.io.stores.addresses import absolute_address, split_address
 from sketchscale.objects.annotation.mark_files import UNDO, UNSURE, Mark, class_colors, read_marks
-from sketchscale.objects.sources import LabelSource, read_labels, source_shape
 
 __all__ = [
     "DealtMarks",

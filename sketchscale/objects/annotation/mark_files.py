@@ -28,7 +28,7 @@ import pyarrow.parquet
 
 from sketchscale.annotations.geojson import read_geojson
 from sketchscale.errors import InputError, MissingDataError
-from sketchscale.io.store import local_path
+from sketchscale.io.stores.addresses import local_path
 
 __all__ = ["UNDO", "UNSURE", "Mark", "check_color", "check_colors", "class_colors", "read_marks"]
 

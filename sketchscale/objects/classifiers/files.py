@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from sketchscale.errors import InputError, MissingDataError
-from sketchscale.io.blobs import put_blob
+from sketchscale.io.stores.blobs import put_blob
 from sketchscale.networks.checkpoint import settings_bytes
 from sketchscale.objects.classifiers.base import (
     Classifier,

@@ -24,14 +24,14 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box
-from sketchscale.io.parts import get_arrays, put_arrays
-from sketchscale.io.planes import PixelsRef, read_plane
+from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels
+from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
+from sketchscale.io.runs.partial_results import get_arrays, put_arrays
 from sketchscale.objects.measurement.features import CROP_PARTS, MeasureConfig
 from sketchscale.objects.measurement.hulls import hull_and_feret
 from sketchscale.objects.measurement.places import Places
 from sketchscale.objects.measurement.textures import OUTER, gradients, object_percentiles, ring_around, textures
 from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
-from sketchscale.objects.sources import LabelSource, read_labels
 
 __all__ = ["CROP_LIMIT", "CropTask", "crop_objects", "deal_crops", "plan_crops", "read_crops"]
 

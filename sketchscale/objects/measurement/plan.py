@@ -19,12 +19,12 @@ import numpy as np
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Tile, tile_cover
-from sketchscale.io.parts import get_arrays, put_arrays
-from sketchscale.io.planes import PixelsRef, read_plane
+from sketchscale.io.ome_zarr.label_sources import LabelSource, read_windows, source_shape
+from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
+from sketchscale.io.runs.partial_results import get_arrays, put_arrays
 from sketchscale.objects.measurement.blocks import partial_objects
 from sketchscale.objects.measurement.features import MeasureConfig
 from sketchscale.objects.measurement.partials import AXES, Partial, is_exact
-from sketchscale.objects.sources import LabelSource, read_windows, source_shape
 
 __all__ = [
     "collect_ranges",

@@ -22,8 +22,9 @@ import pyarrow
 
 from sketchscale.engine.base import Plan
 from sketchscale.geometry import Tile
-from sketchscale.io.planes import PixelsRef
-from sketchscale.io.table import batches_of
+from sketchscale.io.ome_zarr.label_sources import LabelSource
+from sketchscale.io.ome_zarr.planes import PixelsRef
+from sketchscale.io.ome_zarr.table import batches_of
 from sketchscale.objects.measurement.crops import CropTask, deal_crops, plan_crops, read_crops
 from sketchscale.objects.measurement.features import MeasureConfig, feature_table
 from sketchscale.objects.measurement.neighbours import Neighbours, find_neighbours
@@ -31,7 +32,6 @@ from sketchscale.objects.measurement.partials import combine_partials, empty_par
 from sketchscale.objects.measurement.places import Places, collect_places
 from sketchscale.objects.measurement.plan import measure_config_of, plan_measure, read_partials
 from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
-from sketchscale.objects.sources import LabelSource
 
 __all__ = ["ROWS", "measure_objects", "stream_features"]
 

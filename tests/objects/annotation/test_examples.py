@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sketchscale.errors import InputError, MissingDataError
-from sketchscale.io.groups import write_attributes
+from sketchscale.io.ome_zarr.groups import write_attributes
 from sketchscale.objects.annotation.examples import (
     Mark,
     class_colors,

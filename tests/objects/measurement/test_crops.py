@@ -90,7 +90,7 @@ def test_any_blocks_and_chunks_give_the_bytes_of_the_whole_table(shape, block, c
 
 
 def test_engines_give_the_same_table():
-    """Processes, which need a store on disk, in tests/workflow/test_measure.py."""
+    """Processes, which need a store on disk, in tests/workflow/measure/test_measure.py."""
     labels, image = blobs((60, 60), 20, 1), noise("uint8", (1, 60, 60), 1)
     one = tabled(labels, image, (16, 32))
     assert tabled(labels, image, (32, 16), engine="threads", workers=3).equals(one)

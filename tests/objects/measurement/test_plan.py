@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError
+from sketchscale.evaluation import score_labels, score_overlaps
+from sketchscale.evaluation.count_overlaps import collect_overlaps, plan_contingency
 from sketchscale.geometry import Box, whole
-from sketchscale.io.arrays import ArrayRef, create_array, open_array
-from sketchscale.io.planes import PixelsRef
-from sketchscale.metrics import score_labels, score_overlaps
+from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
+from sketchscale.io.ome_zarr.planes import PixelsRef
 from sketchscale.objects.measurement.places import collect_places
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
 from sketchscale.objects.measurement.stream import stream_features
-from sketchscale.objects.overlaps import collect_overlaps, plan_contingency
 from tests.objects.measurement.test_features import blobs, measure, noise, shapes
 
 _NAMES = itertools.count()

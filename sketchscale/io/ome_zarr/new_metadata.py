@@ -1,0 +1,120 @@
+"""OME-Zarr metadata as it is written: plain attributes from records, made and checked by the libraries of the format.
+
+Axes and transformations pass through the classes of `ome-zarr`, which knows what each version of the format wants; the
+whole document is then validated by the models that readers use. Our store writes it: the writers of `ome-zarr` set
+attributes at once, and here nobody may see an image before it is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ome_zarr_models.v04.image import ImageAttrs as ImageAttrs04
+from ome_zarr_models.v04.image_label import ImageLabelAttrs as ImageLabelAttrs04
+from ome_zarr_models.v05.image import ImageAttrs as ImageAttrs05
+from ome_zarr_models.v05.image_label import ImageLabelAttrs as ImageLabelAttrs05
+from pydantic import BaseModel
+
+from sketchscale.io.ome_zarr.metadata import KINDS, Axis, ImageMetadata, Level, Version, validated
+from sketchscale.io.stores.documents import bad_metadata, one_line
+
+__all__ = ["image_document", "label_document", "labels_document"]
+
+
+def image_document(metadata: ImageMetadata, dtype: npt.DTypeLike, where: str) -> dict[str, Any]:
+    """Attributes of an image group, validated.
+
+    Args:
+        metadata: what to say.
+        dtype: of the pixels, for the rendering window of the channels.
+        where: the group, for errors.
+    """
+    ome: dict[str, Any] = {"multiscales": [_multiscale(metadata, "mean", where)]}
+    if metadata.channels:
+        ome["omero"] = {"channels": [_channel(i, name, dtype) for i, name in enumerate(metadata.channels)]}
+    return _versioned(metadata.version, ome, ImageAttrs04, ImageAttrs05, where)
+
+
+def label_document(
+    metadata: ImageMetadata,
+    where: str,
+    *,
+    colors: Mapping[int, Sequence[int]] | None = None,
+    properties: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Attributes of one label group, validated.
+
+    Args:
+        metadata: of the label image; its channels are ignored.
+        where: the group, for errors.
+        colors: (red, green, blue, opacity) by label value, 0 to 255. For classes, not for every object.
+        properties: records that each have a "label-value". Same advice.
+    """
+    label: dict[str, Any] = {"source": {"image": "../../"}}
+    if metadata.version == "0.4":
+        label["version"] = "0.4"
+    if colors:
+        label["colors"] = [{"label-value": int(v), "rgba": [int(c) for c in rgba]} for v, rgba in colors.items()]
+    if properties:
+        label["properties"] = [dict(entry) for entry in properties]
+    ome = {"multiscales": [_multiscale(metadata, "nearest", where)], "image-label": label}
+    return _versioned(metadata.version, ome, ImageLabelAttrs04, ImageLabelAttrs05, where)
+
+
+def labels_document(version: Version, names: Sequence[str]) -> dict[str, Any]:
+    """Attributes of the `labels` group; with a version, because readers that find none may drop the names."""
+    return {"ome": {"version": "0.5", "labels": list(names)}} if version == "0.5" else {"labels": list(names)}
+
+
+def _versioned(
+    version: Version, ome: dict[str, Any], model04: type[BaseModel], model05: type[BaseModel], where: str
+) -> dict[str, Any]:
+    if version == "0.4":
+        validated(model04, ome, where)
+        return ome
+    ome = {"version": "0.5", **ome}
+    validated(model05, {k: v for k, v in ome.items() if k != "omero"}, where)
+    return {"ome": ome}
+
+
+def _multiscale(metadata: ImageMetadata, method: str, where: str) -> dict[str, Any]:
+    from ome_zarr.axes import Axes  # takes a second to import, which only who writes has to wait for
+    from ome_zarr.format import format_from_version
+
+    version = format_from_version(metadata.version)
+    datasets = [_dataset(level) for level in metadata.levels]
+    try:
+        axes = Axes([_axis_document(axis) for axis in metadata.axes], fmt=version).to_list(version)
+        version.validate_coordinate_transformations(
+            len(axes), len(datasets), [dataset["coordinateTransformations"] for dataset in datasets]
+        )
+    except ValueError as error:
+        raise bad_metadata(where, one_line(error)) from error
+    entry = {"name": metadata.name, "axes": axes, "datasets": datasets, "type": method}
+    return {"version": version.version, **entry} if version.zarr_format == 2 else entry
+
+
+def _axis_document(axis: Axis) -> dict[str, str]:
+    entry = {"name": axis.name, "type": axis.kind or KINDS[axis.name]}
+    return {**entry, "unit": axis.unit} if axis.unit else entry
+
+
+def _dataset(level: Level) -> dict[str, Any]:
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": list(level.scale)}]
+    if any(level.translation):
+        transforms.append({"type": "translation", "translation": list(level.translation)})
+    return {"path": level.path, "coordinateTransformations": transforms}
+
+
+_COLORS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00", "FFFFFF")
+
+
+def _channel(index: int, name: str, dtype: npt.DTypeLike) -> dict[str, Any]:
+    kind = np.dtype(dtype)
+    low, high = (0, 1) if kind.kind in "fb" else (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
+    color = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}.get(name, _COLORS[index % len(_COLORS)])
+    window = {"min": low, "max": high, "start": max(0, low), "end": high}
+    return {"label": name, "color": color, "active": True, "window": window}

@@ -1,0 +1,70 @@
+"""Masks of a single value as label images: their connected pieces are the objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sketchscale.errors import UnknownNameError
+from sketchscale.geometry import tile_cover
+from sketchscale.io.files.masks import Few, few_values, is_mask, join_few, require_background
+from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
+from sketchscale.objects.pieces import Pieces, join_pieces, plan_few_values, plan_pieces
+from sketchscale.workflow.runner import Runner
+
+__all__ = ["COMPONENTS", "Split", "check_components", "find_few", "split_components"]
+
+COMPONENTS = ("auto", "always", "never")
+"""Which labels are split: those with exactly one value above 0, all, or none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Labels to go on with.
+
+    Attributes:
+        pieces: how many there are, where the labels were split; None where they are as they were.
+        note: for people; empty where the labels are as they were.
+    """
+
+    labels: LabelSource
+    pieces: int | None = None
+    note: str = ""
+
+
+def check_components(components: str, few: Few, where: str) -> None:
+    """Refuse a way of splitting that is not known, and two values of which neither is 0.
+
+    Args:
+        few: the values of the labels. where: the file, for the message.
+
+    Raises:
+        InputError: it is so.
+    """
+    if components not in COMPONENTS:
+        raise UnknownNameError.among("--components", components, COMPONENTS)
+    if components != "never":
+        fix = "write 0 where the background is, or take both values as objects with --components never"
+        require_background(few, where, fix)
+
+
+def find_few(source: LabelSource, block: tuple[int, ...], runner: Runner) -> Few:
+    """The values of labels where there are at most two; most label images show in one block that there are more."""
+    first = tile_cover(source_shape(source), block)[0].write
+    if few_values(read_labels(source, first)) is None:
+        return None
+    return join_few(result["few"] for result in runner.run(plan_few_values(source, block)))
+
+
+def split_components(source: LabelSource, components: str, few: Few, block: tuple[int, ...], runner: Runner) -> Split:
+    """The connected pieces of a mask as its objects; labels of several ids, and masks in one piece, stay as they are.
+
+    Args:
+        components: one of COMPONENTS. few: the values of the labels. block: pixels of a task.
+    """
+    if components == "never" or (components == "auto" and not is_mask(few)):
+        return Split(labels=source)
+    pieces: Pieces = join_pieces(source, block, runner.run(plan_pieces(source, block)))
+    if components == "auto" and pieces.count <= 1:
+        return Split(labels=source)
+    found = f"its only value is {max(few)}; its" if few and is_mask(few) else "its"
+    return Split(labels=pieces, pieces=pieces.count, note=f"{found} {pieces.count} connected pieces are the objects")

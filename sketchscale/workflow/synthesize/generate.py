@@ -1,0 +1,292 @@
+"""Image/label pairs from a synthesis: a folder of OME-Zarr images that training reads like any other.
+
+<out>/00000.zarr, 00001.zarr, ...   see synthesis.plan
+<out>/sheet.png                     some of them with outlines
+<out>/pairs.json                    how many, and what they were made of; written last
+<out>/.sketchscale/generate/        the ledger of finished pairs, see io.ledger
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sketchscale import __version__
+from sketchscale.annotations.centres import read_centres
+from sketchscale.config import Execution
+from sketchscale.engine.base import Event, Plan
+from sketchscale.errors import BudgetError, InputError, OutputExistsError
+from sketchscale.geometry import Box
+from sketchscale.inference.backend import Recipe
+from sketchscale.io.ome_zarr.arrays import read_box
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.planes import read_plane
+from sketchscale.io.runs.ledger import StoreLedger, open_ledger
+from sketchscale.io.runs.partial_results import put_arrays
+from sketchscale.io.stores.addresses import absolute_address, join_address
+from sketchscale.io.stores.blobs import check_key, delete_blob, delete_blobs, get_blob, list_blobs, put_blob
+from sketchscale.io.stores.documents import parse_json
+from sketchscale.io.stores.output_files import list_names
+from sketchscale.options import GenerateOptions
+from sketchscale.reports.sheet import Crop, contact_sheet
+from sketchscale.synthesis.layouts import pixels_of_points
+from sketchscale.synthesis.model import Synthesis, copy_synthesis, load_synthesis, synthesis_sha256
+from sketchscale.synthesis.plan import (
+    GIVEN_POINTS,
+    PairsConfig,
+    PairTask,
+    channel_names,
+    pair_bytes,
+    pair_name,
+    plan_pairs,
+)
+from sketchscale.workflow.precision import kept_by_run, settle_precision
+from sketchscale.workflow.runner import Runner, StageLine, quiet
+from sketchscale.workflow.segment.job import check_placement
+from sketchscale.workflow.verbs import verb
+
+__all__ = ["PAIRS", "GenerateResult", "generate", "plan_generate", "read_pairs"]
+
+PAIRS, SHEET, RUN = "pairs.json", "sheet.png", "generate"
+_SHOWN, _SHOWN_PX = 12, 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateResult:
+    """Where the pairs are, how many, and how many objects they show."""
+
+    out: str
+    images: int
+    objects: int
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """All that is known before the first pair."""
+
+    options: GenerateOptions
+    synthesis: Synthesis
+    sha256: str
+    fields: tuple[npt.NDArray[np.float64], ...]
+    recipe: Recipe
+
+    @property
+    def points(self) -> str:
+        """SHA-256 of the given points, file by file."""
+        parts = (hashlib.sha256(field.tobytes()).digest() for field in self.fields)
+        return hashlib.sha256(b"".join(parts)).hexdigest() if self.fields else ""
+
+    def fingerprint(self) -> dict[str, str]:
+        o = self.options
+        return {
+            "code": __version__,
+            "synthesis": self.sha256,
+            "points": self.points,
+            "recipe": json.dumps({"device": o.device.partition(":")[0], "precision": self.recipe.precision}),
+            **{name: str(getattr(o, name)) for name in ("images", "size", "seed", "labels")},
+        }
+
+    def plan(self, folder: str) -> Plan[PairTask]:
+        """The pairs, by workers that read the synthesis in `folder`."""
+        o, nets = self.options, (self.synthesis.generator, self.synthesis.masker)
+        config = PairsConfig(
+            out=o.out,
+            synthesis=folder,
+            sha256=self.sha256,
+            size=o.size,
+            seed=o.seed,
+            labels=o.labels,
+            recipe=self.recipe,
+            points=self.points,
+        )
+        weights = sum(4 * p.numel() for net in nets for p in net.parameters())
+        return plan_pairs(config, o.images, pair=_pair_bytes(self.synthesis, o), weight_bytes=2 * weights)
+
+
+@verb({"pairs": 1})
+def generate(
+    options: GenerateOptions,
+    execution: Execution | None = None,
+    on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
+) -> GenerateResult:
+    """Make pairs; those of another engine, or of an interrupted run that goes on, are the same to the byte.
+
+    Raises:
+        MissingDataError: there is no synthesis.
+        InputError: it is damaged, or given points cannot be; nothing was written.
+        BudgetError: a pair takes more memory than `execution` allows.
+        OutputExistsError: the folder holds something already.
+    """
+    execution = execution or Execution()
+    job = _prepare(options, execution)
+    out = job.options.out
+    _check_output(out)
+    with (
+        Runner(execution, on_event) as runner,
+        open_ledger(
+            out,
+            RUN,
+            job.fingerprint(),
+            resume=execution.resume,
+            overwrite=execution.overwrite,
+            outputs=("",),
+            scratch=execution.scratch or "",
+            clear=lambda: _clear(out),
+        ) as ledger,
+    ):
+        if ledger.committed("result") is None:
+            _make(job, runner, ledger)
+        ledger.clear_scratch()
+        found = ledger.committed("result")
+    return GenerateResult(out=options.out, **(found or {}))
+
+
+@verb()
+def plan_generate(options: GenerateOptions, execution: Execution | None = None) -> tuple[StageLine, ...]:
+    """What `generate` would do; nothing is written."""
+    execution = execution or Execution()
+    with Runner(execution) as runner:
+        runner.dry(_prepare(options, execution).plan(options.synthesis))
+        return tuple(runner.stages)
+
+
+def _pair_bytes(synthesis: Synthesis, options: GenerateOptions) -> int:
+    return pair_bytes(synthesis.config, options.size, synthesis.points.densest)
+
+
+def _prepare(options: GenerateOptions, execution: Execution) -> _Job:
+    check_placement(options.device, execution)
+    if "/" in check_key(options.labels, what="label name"):
+        raise InputError.of(found=f"label name {options.labels!r}", expected="a name without '/'", fix="another name")
+    synthesis = load_synthesis(options.synthesis)
+    need, most = _pair_bytes(synthesis, options), execution.budget_bytes
+    if most is not None and need > most:
+        raise BudgetError(
+            f"a pair of {options.size} px takes {need / 1e9:.2f} GB; expected: at most {most / 1e9:.2f} GB; "
+            f"to fix: a smaller --size, or a larger --memory"
+        )
+    placed = replace(options, out=absolute_address(options.out))
+    fields = tuple(_read_field(path) for path in options.points)
+    kept = kept_by_run(placed.out, RUN, resume=execution.resume)
+    precision = settle_precision(options.precision, options.device, kept=kept)
+    return _Job(
+        options=placed,
+        synthesis=synthesis,
+        sha256=synthesis_sha256(options.synthesis),
+        fields=fields,
+        recipe=Recipe(device=options.device, precision=precision),
+    )
+
+
+_ANYWHERE = 1 << 24
+"""Files of points do not say how large their images are."""
+
+
+def _read_field(path: str) -> npt.NDArray[np.float64]:
+    """Points of a file, each in a pixel of its own, from 0 on."""
+    points = read_centres(path, (_ANYWHERE, _ANYWHERE))
+    try:
+        pixels_of_points(points, (_ANYWHERE, _ANYWHERE))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return points
+
+
+def _check_output(out: str) -> None:
+    """Refuse to mix with what is not ours; the ledger refuses what is."""
+    foreign = [name for name in list_names(out) if not _is_ours(name)]
+    if foreign or (list_names(out) and not list_blobs(out, f".sketchscale/{RUN}")):
+        raise OutputExistsError(
+            f"{out} holds {(foreign or list_names(out))[0]} and was not made by synthesize generate; "
+            f"expected: a new folder; to fix: another --out"
+        )
+
+
+def _is_ours(name: str) -> bool:
+    return name in (".sketchscale", PAIRS, SHEET) or re.fullmatch(r"\d{5}\.zarr", name) is not None
+
+
+def _clear(out: str) -> None:
+    """Remove the pairs; first what says that they are some."""
+    for name in (PAIRS, SHEET):
+        delete_blob(out, name)
+    for name in list_names(out):
+        if name.endswith(".zarr") and _is_ours(name):
+            delete_blobs(out, name)
+
+
+def _make(job: _Job, runner: Runner, ledger: StoreLedger) -> None:
+    options = job.options
+    folder = copy_synthesis(options.synthesis, join_address(ledger.scratch, "synthesis"))
+    if job.fields:
+        put_arrays(folder, GIVEN_POINTS, {f"{n:05d}": field for n, field in enumerate(job.fields)})
+    results = runner.run(job.plan(folder), ledger)
+    objects = sum(result["objects"] for result in results)
+    put_blob(options.out, SHEET, _draw_sheet(options))
+    about = _about(job, objects)
+    put_blob(options.out, PAIRS, (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
+    summary = f"{options.out}: {options.images} pairs of {options.size} px with {objects} objects"
+    ledger.commit("result", {"images": options.images, "objects": objects, "summary": summary})
+
+
+def _about(job: _Job, objects: int) -> dict[str, Any]:
+    o = job.options
+    return {
+        "images": o.images,
+        "size": o.size,
+        "seed": o.seed,
+        "labels": o.labels,
+        "channels": list(channel_names(job.synthesis.config.generator.channels)),
+        "objects": objects,
+        "synthesis": job.sha256,
+        "points": job.points,
+        "precision": job.recipe.precision,
+        "versions": {"sketchscale": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
+        "provenance": f"{o.images} pairs of {o.size} px with seed {o.seed}, drawn from synthesis {job.sha256[:12]} by "
+        f"sketchscale {__version__}{' on given points' if job.fields else ''}",
+    }
+
+
+def read_pairs(folder: str) -> dict[str, Any] | None:
+    """What `pairs.json` says of a folder of pairs; None where there is no such file.
+
+    Raises:
+        InputError: it does not read, or says too little.
+    """
+    data = get_blob(folder, PAIRS)
+    if data is None:
+        return None
+    found = parse_json(data, join_address(folder, PAIRS))
+    count = found.get("images")
+    if not isinstance(count, int) or count < 1 or not isinstance(found.get("labels"), str):
+        raise InputError.of(
+            found=f"{folder}/{PAIRS} does not say how many images there are",
+            expected="what synthesize generate wrote",
+            fix="copy the folder again, or generate it again",
+        )
+    return found
+
+
+def _draw_sheet(options: GenerateOptions) -> bytes:
+    """Windows of pairs that are spread evenly over all."""
+    count, side = min(_SHOWN, options.images), min(_SHOWN_PX, options.size)
+    box = Box((0, 0), (side, side))
+    crops = []
+    for number in np.linspace(0, options.images - 1, count).astype(int):
+        image = open_image(join_address(options.out, pair_name(number)))
+        pixels = read_plane(image.plane(), box, tuple(range(len(image.channels))))
+        labels = read_box(image.label_ref(options.labels), box)
+        crops.append(Crop(pixels=(pixels / 255).astype(np.float32), labels=labels, caption=pair_name(number)))
+    return contact_sheet(crops, columns=4)

@@ -1,0 +1,344 @@
+"""Images and their sketches as training takes them: read once, and read again where strokes were added.
+
+Only the surroundings of what was drawn are read: a sketch on a plate of 20,000 px costs the memory of its strokes.
+Where these surroundings are more than memory should hold, they are read where patches are drawn, and the last ones
+kept. Intensities are scaled by percentiles of the whole image, as in prediction; they are computed once.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.annotations.events import Event, Stroke
+from sketchscale.annotations.opening import SketchFile, SketchReading, open_sketch_file, sketch_files
+from sketchscale.annotations.painting import extent_of
+from sketchscale.annotations.sketch import Sketch
+from sketchscale.errors import InputError, MissingDataError
+from sketchscale.geometry import Box, block_shape, joined_boxes
+from sketchscale.intensity import Levels, channel_levels, normalize
+from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
+from sketchscale.training.patches import AnnotatedImage, TrainingImage
+from sketchscale.training.validation import choose_held_out
+from sketchscale.workflow.runner import Runner
+from sketchscale.workflow.segment.job import choose_channels
+
+__all__ = ["HELD_BYTES", "DrawnBox", "Reading", "SketchedImages", "SketchedPart", "drawn_boxes"]
+
+_MARGIN = 128
+"""Pixels read around what was drawn: what the network sees beside a stroke."""
+
+_LARGEST_PX = 4096 * 4096
+"""Of a drawn box; about 0.3 GB with one channel."""
+
+HELD_BYTES = 2 << 30
+"""Of what was drawn, in memory; see SketchedImages."""
+
+_PIXEL_BYTES = 12
+"""Beside 4 a channel: labels, boundary, and what patches are centred on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How images and sketches are read.
+
+    Attributes:
+        channels: as in TrainOptions. low, high: percentiles. on_conflict: what overlapping classes mean.
+        sketch: the kind of the sketch files and what their classes mean.
+    """
+
+    channels: tuple[int | str, ...] | None
+    low: float
+    high: float
+    on_conflict: Literal["refuse", "last"]
+    sketch: SketchReading = field(default_factory=SketchReading)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """An image and what does not change about it."""
+
+    plane: PixelsRef
+    channels: tuple[int, ...]
+    levels: tuple[Levels, ...]
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        return tuple(one.range for one in self.levels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hidden:
+    """Pixels of an image that are not to be seen, one bit each."""
+
+    box: Box
+    bits: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, box: Box, mask: npt.NDArray[np.bool_]) -> _Hidden:
+        return cls(box=box, bits=np.packbits(mask))
+
+    def within(self, box: Box) -> npt.NDArray[np.bool_]:
+        """The mask of another box."""
+        found, common = np.zeros(box.shape, np.bool_), self.box.intersect(box)
+        if common.size:
+            mask = np.unpackbits(self.bits, count=self.box.size).astype(np.bool_).reshape(self.box.shape)
+            found[common.relative_to(box.start).slices] = mask[common.relative_to(self.box.start).slices]
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SketchedPart:
+    """A drawn box of the image number `position`, in storage: an AnnotatedImage that is read when it is asked for."""
+
+    position: int
+    drawn: DrawnBox
+    opened: _Opened
+    sketch: Sketch
+    hidden: tuple[_Hidden, ...] = ()
+
+    @property
+    def box(self) -> Box:
+        return self.drawn.box
+
+    @property
+    def name(self) -> str:
+        return f"{self.opened.plane.array} {self.box}"
+
+    @property
+    def channels(self) -> int:
+        return len(self.opened.channels)
+
+    @property
+    def core(self) -> Box | None:
+        return None if self.drawn.core is None else self.drawn.core.relative_to(self.box.start)
+
+    @property
+    def image(self) -> npt.NDArray[np.float32]:
+        """Of pixels that are numbers.
+
+        Raises:
+            InputError: the image cannot be read, or some are not.
+        """
+        pixels = normalize(read_plane(self.opened.plane, self.box, self.opened.channels), self.opened.ranges)
+        return TrainingImage(image=pixels, labels=np.zeros(pixels.shape[1:], np.int32), name=self.name).image
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        labels = self.sketch.rasterize(self.box).labels
+        for hidden in self.hidden:
+            labels[hidden.within(self.box)] = -1
+        return labels
+
+    @property
+    def boundary(self) -> npt.NDArray[np.bool_]:
+        boundary = self.sketch.rasterize(self.box).boundary
+        for hidden in self.hidden:
+            boundary &= ~hidden.within(self.box)
+        return boundary
+
+
+class SketchedImages:
+    """Pairs of image and sketch.
+
+    Args:
+        images, sketches: addresses and files, in order; none at all for a training without them.
+        runner: computes the percentiles.
+        say: called with one line for each sketch: how its file was understood.
+        held_bytes: of what was drawn with its surroundings: up to these it is kept in memory, beyond them it is read
+            where patches are drawn. No effect on what is learned.
+
+    Raises:
+        InputError: their numbers differ, nothing was drawn, a sketch does not fit its image or contradicts itself.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[str],
+        sketches: Sequence[str],
+        reading: Reading,
+        runner: Runner,
+        *,
+        say: Callable[[str], None] = lambda line: None,
+        held_bytes: int = HELD_BYTES,
+    ) -> None:
+        if len(images) != len(sketches):
+            raise InputError.of(
+                found=f"{len(images)} images and {len(sketches)} sketches",
+                expected="one sketch for each image, in order",
+                fix="repeat --sketch (or --validate-sketch)",
+            )
+        self.paths, self.reading = tuple(sketches), reading
+        self._marks = [_mark(path) for path in self.paths]
+        planes = [open_image(address).plane() for address in images]
+        self.sketches = []
+        for path, plane in zip(self.paths, planes, strict=True):
+            opened = self._open(path, plane)
+            say(opened.line)
+            self.sketches.append(self._checked(opened.sketch))
+        if images and not any(sketch.marks for sketch in self.sketches):
+            raise InputError.of(
+                found=f"no stroke in {', '.join(self.paths[:3])}",
+                expected="something drawn",
+                fix="draw inside a few objects, around them, and background",
+            )
+        self._opened = [self._ready(plane, runner) for plane in planes]
+        self._held_bytes = held_bytes
+        self._parts = [self._find(position) for position in range(len(planes))]
+        self._pixels: dict[tuple[int, Box], npt.NDArray[np.float32]] = {}
+        self._held_out: dict[int, list[_Hidden]] = {}
+
+    def _open(self, path: str, plane: PixelsRef) -> SketchFile:
+        return open_sketch_file(path, shape=plane.section, reading=self.reading.sketch)
+
+    def _checked(self, sketch: Sketch) -> Sketch:
+        """Of several sketches one may lack boundaries, as long as they have some together."""
+        if (len(self.paths) == 1 and sketch.marks) or (self.reading.on_conflict == "refuse" and sketch.conflicts()):
+            sketch.check(self.reading.on_conflict)
+        return sketch
+
+    def _ready(self, plane: PixelsRef, runner: Runner) -> _Opened:
+        wanted = self.reading.channels if self.reading.channels is not None else tuple(range(len(plane.channels)))
+        channels = choose_channels(plane, wanted)
+        y, x = block_shape(plane.shape, plane.chunks, runner.execution.block)
+        levels = channel_levels(runner.run, plane, (y, x), channels, low=self.reading.low, high=self.reading.high)
+        return _Opened(plane=plane, channels=tuple(channels), levels=levels)
+
+    def _find(self, position: int) -> list[SketchedPart]:
+        sketch, opened = self.sketches[position], self._opened[position]
+        return [
+            SketchedPart(position=position, drawn=drawn, opened=opened, sketch=sketch) for drawn in drawn_boxes(sketch)
+        ]
+
+    def look(self) -> None:
+        """Read a pixel of every image: a process that cannot see one finds out before the first step.
+
+        Raises:
+            MissingDataError, InputError: names the image and the machine.
+        """
+        for opened in self._opened:
+            try:
+                read_plane(opened.plane, Box((0, 0), (1, 1)), opened.channels)
+            except InputError as error:
+                raise type(error)(f"on {platform.node()}: {error}") from error
+
+    @property
+    def brightness(self) -> list[tuple[float, ...]]:
+        """Of each channel of each whole image; see networks/kind.py."""
+        return [tuple(one.brightness for one in opened.levels) for opened in self._opened]
+
+    @property
+    def parts(self) -> list[SketchedPart]:
+        return [part for parts in self._parts for part in parts]
+
+    @property
+    def is_held(self) -> bool:
+        """Whether all that was drawn fits into the memory that it may take."""
+        return sum(part.box.size * (4 * part.channels + _PIXEL_BYTES) for part in self.parts) <= self._held_bytes
+
+    def training(self) -> list[AnnotatedImage]:
+        """What may be taught: all that was drawn, without what was held out."""
+        return self._made([replace(part, hidden=self._hidden_in(part)) for part in self.parts])
+
+    def _hidden_in(self, part: SketchedPart) -> tuple[_Hidden, ...]:
+        return tuple(h for h in self._held_out.get(part.position, ()) if h.box.intersect(part.box).size)
+
+    def _made(self, parts: Sequence[SketchedPart]) -> list[AnnotatedImage]:
+        """As they are, or in memory."""
+        return [self._loaded(part) for part in parts] if self.is_held else list(parts)
+
+    def _loaded(self, part: SketchedPart) -> TrainingImage:
+        key = (part.position, part.box)
+        if key not in self._pixels:
+            self._pixels[key] = part.image
+        return TrainingImage(
+            image=self._pixels[key], labels=part.labels, boundary=part.boundary, name=part.name, core=part.core
+        )
+
+    def hold_out(self, share: float, seed: int) -> list[AnnotatedImage]:
+        """Take a share of the objects drawn so far away from training, with the place they are in; returns them.
+
+        Raises:
+            InputError: see training.validation.
+        """
+        parts = self.parts
+        masks = choose_held_out(parts, share, seed)
+        for part, mask in zip(parts, masks, strict=True):
+            self._held_out.setdefault(part.position, []).append(_Hidden.of(part.box, mask))
+        pairs = [(part, mask) for part, mask in zip(parts, masks, strict=True) if mask.any()]
+        return self._made([replace(part, hidden=(_Hidden.of(part.box, ~mask),)) for part, mask in pairs])
+
+    def read_again(self) -> bool:
+        """Take in sketch files that changed since the last look; whether any did.
+
+        Raises:
+            InputError: what is drawn now does not read, fit or agree; what was read before stays in use.
+        """
+        marks = [_mark(path) for path in self.paths]
+        changed = [i for i, (old, new) in enumerate(zip(self._marks, marks, strict=True)) if old != new]
+        self._marks = marks
+        fresh = {i: self._checked(self._open(self.paths[i], self._opened[i].plane).sketch) for i in changed}
+        before = list(self.sketches)
+        for i, sketch in fresh.items():
+            self.sketches[i] = sketch
+        try:
+            parts = {i: self._find(i) for i in changed}
+        except Exception:
+            self.sketches = before
+            raise
+        for i in changed:
+            self._parts[i] = parts[i]
+        wanted = {(part.position, part.box) for part in self.parts}
+        self._pixels = {key: pixels for key, pixels in self._pixels.items() if key in wanted}
+        return bool(changed)
+
+
+def _mark(path: str) -> tuple[tuple[int, int], ...]:
+    """Size and time of change of a sketch's file, and of those that are read with it."""
+    try:
+        found = [os.stat(file) for file in sketch_files(path)]
+    except OSError as error:
+        raise MissingDataError(
+            f"sketch {path} cannot be read: {error.strerror}; expected: a file with an annotation"
+        ) from error
+    return tuple((status.st_size, status.st_mtime_ns) for status in found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnBox:
+    """Where something was drawn, with a margin; `core` is the box's own part where an annotation is cut, else None."""
+
+    box: Box
+    core: Box | None = None
+
+
+def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN, largest: int = _LARGEST_PX) -> list[DrawnBox]:
+    """Boxes that together hold everything drawn with a margin; boxes that overlap are one.
+
+    Margins reach to the image's edge where it is near, so a stroke's surroundings are cut by the image only. A box of
+    more than `largest` pixels (a line across a slide, strokes in a long row) is cut into the tiles of a fixed grid that
+    hold something drawn, each with its margin.
+    """
+    found: list[DrawnBox] = []
+    for box in sorted(joined_boxes(_around(event, margin).clip(sketch.shape) for event in sketch.marks)):
+        found += [DrawnBox(box=box)] if box.size <= largest else _cut(sketch, box, margin)
+    return found
+
+
+def _around(event: Event, margin: int) -> Box:
+    """What an event drew, with a margin."""
+    low, high = extent_of(event)
+    reach = margin + (int(event.radius_px) + 1 if isinstance(event, Stroke) else 0)
+    return Box((int(low[0]), int(low[1])), (int(high[0]) + 1, int(high[1]) + 1)).grow(reach)
+
+
+def _cut(sketch: Sketch, box: Box, margin: int) -> list[DrawnBox]:
+    cores = (tile.intersect(box) for tile in sketch.said_tiles())
+    return [DrawnBox(box=core.grow(margin).clip(sketch.shape), core=core) for core in cores if core.size]

@@ -1,0 +1,379 @@
+"""Train a model on the sketches of one or many images.
+
+OUT/model.safetensors, config.json, provenance.json     the model, when training has ended
+OUT/run/                                                what training says and keeps while it runs:
+    state.safetensors, log.jsonl, bad_batch.npz, stop   see training.state
+    loss.png, preview_<step>.png                        see reports.training; replaced whole
+
+OUT and images may be addresses in object storage; sketches are files. Several processes train one network where
+torchrun started them, or with the engine "ray". Then the first process alone reads sketches and writes OUT; all read
+pixels of the images.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from sketchscale.annotations.opening import SketchReading, sketch_files
+from sketchscale.config import Execution, TrainOptions
+from sketchscale.engine.base import Event
+from sketchscale.engine.cancelling import check_cancelled
+from sketchscale.errors import InputError
+from sketchscale.io.stores.addresses import join_address
+from sketchscale.losses import find_loss, loss_config
+from sketchscale.networks import NetworkConfig
+from sketchscale.networks.adapt import adapt_notes
+from sketchscale.networks.checkpoint import Model, load_model, save_model
+from sketchscale.training.checks import check_images
+from sketchscale.training.config import Step, SyntheticConfig, find_device
+from sketchscale.training.distributed import join_world
+from sketchscale.training.loop import Hooks, TrainingConfig
+from sketchscale.training.loop import train as train_network
+from sketchscale.training.patches import AnnotatedImage
+from sketchscale.training.sizes import Sizes, choose_sizes
+from sketchscale.training.thresholds import choose_threshold
+from sketchscale.workflow.compiling import INTEGRATION, compiling_line
+from sketchscale.workflow.precision import kept_by_training, settle_precision
+from sketchscale.workflow.runner import Runner, quiet
+from sketchscale.workflow.synthesize.scenes import (
+    SceneSource,
+    check_sources,
+    open_sources,
+    scale_of,
+    stream_of,
+)
+from sketchscale.workflow.train.calibrate import calibrate
+from sketchscale.workflow.train.callbacks import Paced, Watch
+from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages
+from sketchscale.workflow.train.known_kind import learn_kind
+from sketchscale.workflow.train.on_ray import Ears, train_anywhere
+from sketchscale.workflow.train.output_folder import begin_output, check_output, writing_output
+from sketchscale.workflow.train.warnings import find_doubts
+from sketchscale.workflow.train.worker_options import Travel
+from sketchscale.workflow.verbs import verb
+
+__all__ = ["TrainResult", "train"]
+
+_CALIBRATION_SHARE = 0.1
+"""Of the time that a training may take."""
+
+_SAVING_S = 2.0
+"""Kept for what comes after calibration: what the images look like, and saving."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """Where the model is, and how its training ended.
+
+    Attributes:
+        warning: why the model is not to be trusted, and what would help; empty where nothing is known.
+    """
+
+    model: str
+    sha256: str
+    steps: int
+    loss: float
+    seconds: float
+    threshold: float
+    min_size: int
+    summary: str
+    warning: str = ""
+
+
+@verb({"histogram": 1, "train": 17, "calibrate": 2})
+def train(
+    options: TrainOptions,
+    execution: Execution | None = None,
+    on_step: Callable[[str], None] = lambda line: None,
+    on_event: Callable[[Event], None] = quiet,
+    *,
+    cancel: threading.Event | None = None,
+) -> TrainResult:
+    """Train on `options.images` with `options.sketches`, pair by pair, on scenes of `options.synthetic`, or on both;
+    save the model folder `options.out`.
+
+    `options.minutes` is the time of all this: what reading took is taken from the steps, and a tenth is kept for
+    calibration. Strokes that are added to the sketches meanwhile are learned from within seconds. Started by
+    `torchrun`, the processes train together, and the first one writes.
+
+    Args:
+        on_step: called with a line of text every few seconds, by the first process.
+
+    Raises:
+        InputError: a sketch does not fit its image, or lacks what training needs; or the minutes are over before the
+            first step; nothing was written.
+        OutputExistsError: the model folder is there; overwrite or resume.
+        OutputError: the model folder cannot be written.
+        TaskError: the loss is not a number; see training.loop.
+    """
+    options, ears = _with_sizes(options), Ears(say=on_step, on_event=on_event)
+    batch = int(options.batch)
+    return train_anywhere(_train_here, options, _TRAVEL, execution or Execution(), ears, batch=batch)
+
+
+_TRAVEL = Travel(
+    addresses=("out", "images", "sketches", "validate", "validate_sketches", "synthetic"),
+    names=("init",),
+    files=("sketches", "validate_sketches"),
+    kind="sketch",
+    expected="a file with an annotation",
+    beside=sketch_files,
+    fits=bytes.startswith,  # as strokes may be added to a sketch
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """What the first process found, for all: they need not see sketches, models to start from, or the output."""
+
+    data: SketchedImages
+    held_out: list[AnnotatedImage]
+    others: list[AnnotatedImage]
+    config: TrainingConfig
+    init: Model | None
+    notes: tuple[str, ...]
+
+
+def _with_sizes(options: TrainOptions) -> TrainOptions:
+    """With numbers in the place of "auto"."""
+    minutes = None if options.steps is not None else options.minutes
+    chosen = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch)
+    return replace(options, width=chosen.width, batch=chosen.batch, patch=chosen.patch)
+
+
+def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> TrainResult:
+    began = time.monotonic()
+    until = None if options.minutes is None or options.steps is not None else began + 60 * options.minutes
+    with join_world(find_device(options.device)) as world:
+        sources: list[SceneSource] = []
+        world.all_do(lambda: sources.extend(open_sources(options.synthetic, options.channels)))
+        ready = world.first_does(lambda: _prepare(options, execution, ears, sources, began))
+        world.all_do(ready.data.look)
+        world.all_do(lambda: check_sources(sources, ready.config))
+        scenes = stream_of(sources, ready.config)
+        ears = ears if world.first else replace(ears, say=_unheard, on_event=quiet)
+        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), ears.say, until)
+        with writing_output(options.out):
+            world.first_does(lambda: _begin(options.out, ready, ears.say, fresh=not execution.resume))
+            model = train_network(
+                ready.data.training(),
+                ready.config,
+                run_folder=watch.run,
+                init=ready.init,
+                validation=[*ready.held_out, *ready.others],
+                on_step=partial(_note, watch, ears, ready.config.steps),
+                hooks=Hooks(
+                    refresh=watch.refresh,
+                    on_preview=watch.show,
+                    interrupted=ears.interrupted,
+                    scenes=scenes,
+                    settle=lambda model, images: _settled(model, ready, images, until, ears),
+                ),
+                resume=execution.resume,
+            )
+            watch.draw()
+        provenance = {"synthetic": [source.about for source in sources]} if sources else {}
+        return _save(replace(model, provenance={**model.provenance, **provenance}), options, watch, world.first)
+
+
+def _note(watch: Watch, ears: Ears, steps: int, step: Step) -> None:
+    watch.note(step)
+    ears.on_event(Event(kind="done", stage="train", done=step.step, total=steps, fraction=step.progress))
+
+
+def _unheard(line: str) -> None:
+    """What the other processes would say."""
+
+
+def _prepare(
+    options: TrainOptions, execution: Execution, ears: Ears, sources: Sequence[SceneSource], began: float
+) -> _Ready:
+    check_output(options.out, execution, ears.token)
+    init = None if options.init in (None, "random") else load_model(options.init)
+    with Runner(execution, _reading_aloud(ears)) as runner:
+        scale = scale_of(sources) if init is None else (init.config.low, init.config.high)
+        data, held_out, others = _read(options, scale, runner, ears.say)
+    images = data.training()
+    channels = images[0].channels if images else sources[0].channels
+    config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
+    kept = kept_by_training(options.out, resume=execution.resume)
+    precision = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
+    config = replace(config, precision=precision)
+    if sources:
+        share = (0.5 if options.synthetic_share is None else options.synthetic_share) if images else 1.0
+        config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
+    check_images(images, config)
+    config = _with_time_left(config, began)
+    notes = _notes(config, init)
+    return _Ready(data=data, held_out=held_out, others=others, config=config, init=init, notes=notes)
+
+
+def _begin(out: str, ready: _Ready, say: Callable[[str], None], *, fresh: bool) -> None:
+    for note in ready.notes:
+        say(note)
+    begin_output(out, say, fresh=fresh, pictures="preview_", made="model")
+
+
+def _notes(config: TrainingConfig, init: Model | None) -> tuple[str, ...]:
+    """What is trained, and what cannot be kept of the model to start from.
+
+    Raises:
+        InputError: it is another kind of network.
+    """
+    network = config.network
+    chosen = f"network {network.name} of {len(network.widths)} levels, {_sizes_of(config)}, {config.precision}"
+    return chosen, *(adapt_notes(init, network, target=config.target) if init else ())
+
+
+def _reading_aloud(ears: Ears) -> Callable[[Event], None]:
+    """A line every few seconds while images are read."""
+    pace = Paced(ears.say)
+
+    def on_event(event: Event) -> None:
+        ears.on_event(event)
+        pace(f"reading images, {event.stage}: {event.done} of {event.total}")
+
+    return on_event
+
+
+def _sizes_of(config: TrainingConfig) -> Sizes:
+    return Sizes(width=config.network.widths[0], batch=config.batch, patch=config.patch)
+
+
+def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
+    """With the minutes that are left for steps.
+
+    Raises:
+        InputError: none are.
+    """
+    if config.minutes is None:
+        return config
+    spent = time.monotonic() - began
+    left = (1 - _CALIBRATION_SHARE) * 60 * config.minutes - _SAVING_S - spent
+    if left <= 0:
+        raise InputError.of(
+            found=f"--minutes {config.minutes:g}, of which reading the images and sketches took {spent / 60:.2g}",
+            expected="time for at least one step",
+            fix=f"--minutes {max(2.0, 3 * spent / 60):.2g}, or --steps",
+        )
+    return replace(config, minutes=left / 60)
+
+
+def _settled(model: Model, ready: _Ready, taught: Sequence[AnnotatedImage], until: float | None, ears: Ears) -> Model:
+    """With all that is set on annotation once the steps are done, and with what such images look like."""
+    model = _calibrated(model, ready.others, taught, until, ears)
+    return learn_kind(model, [*taught, *ready.others], ready.data.brightness)
+
+
+def _calibrated(
+    model: Model,
+    others: Sequence[AnnotatedImage],
+    taught: Sequence[AnnotatedImage],
+    until: float | None,
+    ears: Ears,
+) -> Model:
+    """On other images, which say more, where enough objects are annotated on them; else on what was taught."""
+    pace = Paced(ears.say)
+
+    def on_window(done: int, total: int) -> None:
+        check_cancelled()
+        ears.on_event(Event(kind="start", stage="calibrate", done=done, total=total))
+        if not done and (line := compiling_line(*INTEGRATION)):
+            ears.say(line)
+        pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
+
+    end = None if until is None else until - 2 * _SAVING_S  # a window that was begun is finished
+    for images in (others, taught):
+        calibrated = calibrate(model, images, until=end, on_window=on_window)
+        if calibrated is not model:
+            return calibrated
+    return replace(model, config=replace(model.config, threshold=choose_threshold(model, taught, until=end)))
+
+
+# ---- what is taught, and what is left
+
+
+def _read(
+    options: TrainOptions, scale: tuple[float, float], runner: Runner, say: Callable[[str], None]
+) -> tuple[SketchedImages, list[AnnotatedImage], list[AnnotatedImage]]:
+    """What is taught from, held-out annotation, other images."""
+    sketch = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
+    reading = Reading(
+        channels=options.channels, low=scale[0], high=scale[1], on_conflict=options.on_conflict, sketch=sketch
+    )
+    if not (options.images or options.sketches or options.synthetic):
+        raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some of them")
+    if options.synthetic_share is not None and not options.synthetic:
+        raise InputError.of(found="--synthetic-share alone", expected="--synthetic, too", fix="name a synthesis")
+    if options.hold_out is not None and not options.images:
+        raise InputError.of(
+            found="--hold-out without images", expected="sketches to hold some of out", fix="--validate, or neither"
+        )
+    if options.hold_out is not None and find_loss(options.loss).dense:
+        raise InputError.of(
+            found=f"--hold-out with the loss {options.loss}, which needs every pixel",
+            expected="other images to score",
+            fix="name them with --validate",
+        )
+    data = SketchedImages(options.images, options.sketches, reading, runner, say=say)
+    held_out = [] if options.hold_out is None else data.hold_out(options.hold_out, options.seed)
+    others: list[AnnotatedImage] = []
+    if options.validate or options.validate_sketches:
+        others = SketchedImages(options.validate, options.validate_sketches, reading, runner, say=say).training()
+    return data, held_out, others
+
+
+def _training_config(options: TrainOptions, channels: int, init: Model | None, validated: bool) -> TrainingConfig:
+    outputs = find_loss(options.loss).outputs
+    widths = tuple(int(options.width) * 2**level for level in range(4))
+    shape = NetworkConfig(widths=widths) if init is None else init.config.network
+    by_steps = options.steps is not None
+    return TrainingConfig(
+        network=replace(shape, name=options.network, channels=channels, outputs=outputs),
+        loss=loss_config(options.loss),
+        steps=options.steps if options.steps is not None else 100_000,
+        minutes=None if by_steps else options.minutes,
+        batch=int(options.batch),
+        patch=int(options.patch),
+        validate_every=options.validate_every if validated else 0,
+        keep_bytes=2 * HELD_BYTES,
+        **{name: getattr(options, name) for name in _AS_THEY_ARE},
+    )
+
+
+_AS_THEY_ARE = "rate", "optimizer", "compile", "device", "threads", "seed", "patience", "save_every_s", "preview_every"
+
+
+def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> TrainResult:
+    sketches, warning = watch.data.sketches, find_doubts(model.provenance, options)
+    provenance: dict[str, Any] = {
+        **model.provenance,
+        **({"warning": warning} if warning else {}),
+        "options": {k: v for k, v in asdict(options).items() if k not in ("out", "images", "sketches")},
+        "sketches": [sketch.sha256 for sketch in sketches],
+        "annotated": [asdict(sketch.summary()) for sketch in sketches],
+        "taken_in": watch.taken,
+    }
+    sha256 = save_model(options.out, model.network, model.config, provenance) if first else ""
+    config, steps, seconds = model.config, int(provenance["steps"]), float(provenance["seconds"])
+    losses = provenance["curve"]["loss"]
+    loss = losses[-1][1] if losses else float("nan")
+    if warning:
+        watch.say(f"warning: {warning}")
+    return TrainResult(
+        model=options.out,
+        sha256=sha256,
+        steps=steps,
+        loss=loss,
+        seconds=seconds,
+        threshold=config.threshold,
+        min_size=config.min_size,
+        summary=f"{options.out}: {steps} steps in {seconds:.0f} s ({provenance['ended_by']}), loss {loss:.4f}, "
+        f"threshold {config.threshold:g}{model.target.unit}, objects from {config.min_size} px",
+        warning=warning,
+    )
