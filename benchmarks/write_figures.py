@@ -1,73 +1,271 @@
-"""Puts the kept output of the benchmarks into README, between its two figure marks.
+"""Write benchmarks/README.md from what the benchmarks printed.
 
     python benchmarks/write_figures.py
 
-The output of each benchmark is kept in benchmarks/results; a file that was condensed by hand says so in its first line.
-Headings and what was asked for are here.
+The output of each benchmark is kept in benchmarks/results; a file that was condensed by hand states so in its first
+line. Questions and what was asked for are here. What was found is cut out of the output, so that the table cannot drift
+from it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-
-HEADINGS = {
-    "first_hour.txt": "The demo, and a training that keeps its minutes, limited to AVX2 (asked: mean AP 0.5 of 0.88, "
-    "150 s; 2.3 minutes for --minutes 2, calibration 12 s, no silence over 10 s) | first_hour.py",
-    "minutes.txt": "A minute and a quarter of training on strokes, limited to AVX2 (asked: mean AP 0.5 of 0.62 on six "
-    "other images, 0.45 for the worst pick) | minutes.py",
-    "nuclei_fluo.txt": "The shipped model on 50 test images it never saw (asked: AP 0.5 of 0.85) | nuclei_fluo.py",
-    "unknown_kinds.txt": "Does `segment` warn of kinds of images that the model does not know (asked: of 90 % of "
-    "them, of at most 2 % of its own kind) | unknown_kinds.py",
-    "plate_8000.txt": "The whole job on a plate (asked: 2 GB, AP 0.5 of 0.85) | plate.py",
-    "plate_16000.txt": "The same on four times the pixels (asked: at most 10 % more memory) | plate.py --size 16000",
-    "sketch.txt": "Strokes on about 20 objects, random weights, 5 minutes (asked: mean AP 0.5 of 0.75) | sketch.py",
-    "accuracy.txt": "Losses and partial annotation, small networks on real images (asked: AP 0.5 of 0.90 with all "
-    "pixels, at most 0.02 less with 10 % of them, 0.06 less with 1 %) | accuracy.py",
-    "transfer.txt": "Twelve strokes on a kind of image the model never saw (asked: +0.15) | transfer.py",
-    "training_step.txt": "A training step beside its bare network (asked: at most 1.15 times) | training_step.py",
-    "precision.txt": "The precision that auto chooses beside the better of both (asked: at most 1.05 times) "
-    "| precision.py",
-    "noise.txt": "Integration of exact flows with noise 0.5, 10 seeds (asked: AP 0.5 of 0.97) | integration.py --noise",
-    "integration.txt": "Fields to labels, and a peer (asked: 5 times, half memory) | integration.py --peer",
-    "objects.txt": "Measuring and classifying 17,000 objects on 8000 x 8000 px (asked: 5 times as fast as "
-    "scikit-image, 60 s, 1.5 GB) | objects.py",
-    "many_objects.txt": "Up to a million objects (asked: 2 GB, time flat within 20 %) | many_objects.py",
-    "object_tasks.txt": "Drawn textures and spots, 100 labels (asked: discs 0.98, spots 0.95) | object_tasks.py",
-    "object_accuracy.txt": "Classes from 100 labelled objects (asked: 0.95) | object_accuracy.py",
-    "synthesis.txt": "Segmenters taught with one point in each object (asked: AJI 0.10 above dots, 85 % of dense "
-    "labels; with 20 strokes better than either) | synthesis.py",
-    "layouts.txt": "Layouts drawn around points (asked: 50,000 objects a minute) | layouts.py",
-    "synthetic_step.txt": "What scenes painted while it trains add to a training step | synthetic_step.py",
-    "watershed.txt": "h/v maps to labels, beside the flow | watershed.py",
-    "engines.txt": "What an engine costs over the serial loop, one worker (asked: 10 % per tile, 15 ms per task) "
-    "| engines.py",
-    "scale.txt": "From a hundred to a million blocks, and what a screen would cost (asked: driver of at most 1 GB and "
-    "200 B for each object) | scale.py",
-    "storage_faults.txt": "Nineteen faults of object storage in four kinds of operation (asked: identical or a typed "
-    "error, none silent) | storage_faults.py",
-}
-"""File in results to heading and command; a file that is missing is a figure that is missing."""
+HERE = Path(__file__).resolve().parent
+START, END = "<!-- figures -->", "<!-- end of figures -->"
 
 
-def figures() -> str:
-    """The section's text."""
-    parts = []
-    for name, heading in HEADINGS.items():
-        title, command = heading.split(" | ")
-        text = (ROOT / "benchmarks" / "results" / name).read_text("utf-8").strip()
-        parts.append(f"**{title}**: `python benchmarks/{command} ...`\n\n```\n{text}\n```\n")
-    return "\n".join(parts)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One benchmark.
+
+    Attributes:
+        file: in benchmarks/results, without .txt.
+        question: that it answers.
+        asked: of the figure; "-" where nothing was asked.
+        found: a text with {} for each group that `pattern` finds.
+        pattern: regular expression into the output, over several lines.
+        command: without `python benchmarks/`.
+    """
+
+    file: str
+    question: str
+    asked: str
+    found: str
+    pattern: str
+    command: str
+
+    @property
+    def output(self) -> str:
+        """What the benchmark printed."""
+        return (HERE / "results" / f"{self.file}.txt").read_text("utf-8").strip()
+
+    @property
+    def answer(self) -> str:
+        """What was found, from the output."""
+        match = re.search(self.pattern, self.output, re.DOTALL)
+        if match is None:
+            raise ValueError(f"results/{self.file}.txt has nothing like {self.pattern!r}")
+        return self.found.format(*match.groups())
 
 
-def with_figures(readme: str) -> str:
-    """README with the section replaced."""
-    replacement = f"<!-- figures -->\n\n{figures()}\n<!-- end of figures -->"
-    return re.sub(r"<!-- figures -->.*?<!-- end of figures -->", lambda match: replacement, readme, flags=re.DOTALL)
+FIGURES = (
+    Figure(
+        file="first_hour",
+        question="Is the demo quick and right on a processor with AVX2 only?",
+        asked="150 s; mean AP 0.5 of .88",
+        found="{} s, AP {} (first of three seeds)",
+        pattern=r"\| 0 \| 0 \| (\d+) \|[^|]*\| ([\d.]+) \|",
+        command="first_hour.py --avx2 demo",
+    ),
+    Figure(
+        file="minutes",
+        question="What do strokes on 20 objects teach in 75 s, on six images like the drawn one?",
+        asked="mean AP 0.5 of .62, worst .45",
+        found="{}, worst pick {}",
+        pattern=r"479 \| ([\d.]+) ± [\d.]+ \| ([\d.]+)",
+        command="minutes.py --avx2",
+    ),
+    Figure(
+        file="nuclei_fluo",
+        question="How good is the shipped model on 50 images it never saw?",
+        asked="AP 0.5 of .85",
+        found="{} (AP 0.75 {})",
+        pattern=r"the model's[^|]*\| ([\d.]+) \| ([\d.]+)",
+        command="nuclei_fluo.py",
+    ),
+    Figure(
+        file="unknown_kinds",
+        question="Does `segment` warn of kinds of images that the model does not know?",
+        asked="of 90 %, of at most 2 % of its own",
+        found="of {}; of {} of its own",
+        pattern=r"contrast \| \d+ \| \d+ \(([\d.]+%)\).*?nuclei \| \d+ \| \d+ \(([\d.]+%)\) \| 27",
+        command="unknown_kinds.py",
+    ),
+    Figure(
+        file="plate_8000",
+        question="The whole job on a plate of 8000 x 8000 px",
+        asked="2 GB; AP 0.5 of .85",
+        found="segment {} s, {} GB; AP {}",
+        pattern=r"\| segment \| ([\d.]+) \| ([\d.]+).*AP 0.5 ([\d.]+)",
+        command="plate.py",
+    ),
+    Figure(
+        file="plate_16000",
+        question="The same on four times the pixels",
+        asked="at most 10 % more memory",
+        found="{} GB beside 0.99",
+        pattern=r"\| segment \| [\d.]+ \| ([\d.]+)",
+        command="plate.py --size 16000",
+    ),
+    Figure(
+        file="sketch",
+        question="Strokes on 20 objects, random weights, 5 minutes",
+        asked="mean AP 0.5 of .75",
+        found="{}",
+        pattern=r"AP\.5 ([\d.]+ \+- [\d.]+)",
+        command="sketch.py",
+    ),
+    Figure(
+        file="accuracy",
+        question="What do partial annotation and each loss cost? (nuclei, loss sketchpose)",
+        asked="10 % of the pixels: at most .02; 1 %: .06",
+        found="{}; {}",
+        pattern=r"sketchpose \| 10 %(?:[^|]*\|){5} ([\d. ±]+) \|.*?sketchpose \| 1 %(?:[^|]*\|){5} ([\d. ±]+) \|",
+        command="accuracy.py",
+    ),
+    Figure(
+        file="transfer",
+        question="Twelve strokes on a kind of image that the model never saw, other images",
+        asked="AP 0.5 + .15",
+        found="phase {}, bright field {}",
+        pattern=r"others: mean (\+[\d.]+).*others: mean (\+[\d.]+)",
+        command="transfer.py",
+    ),
+    Figure(
+        file="training_step",
+        question="A training step beside its bare network",
+        asked="at most 1.15 times",
+        found="{} to {} times",
+        pattern=r'"ratio": ([\d.]+).*?"ratio": [\d.]+.*?"ratio": ([\d.]+)',
+        command="training_step.py",
+    ),
+    Figure(
+        file="precision",
+        question="The precision that auto chooses beside the better one",
+        asked="at most 1.05 times",
+        found="{} times",
+        pattern=r'"ratio": ([\d.]+)',
+        command="precision.py",
+    ),
+    Figure(
+        file="noise",
+        question="Integration of exact flows with noise 0.5, 10 seeds",
+        asked="AP 0.5 of .97",
+        found="white {}, smooth {}",
+        pattern=r"\| white \| ([\d.]+).*?3 px \| ([\d.]+)",
+        command="integration.py --noise",
+    ),
+    Figure(
+        file="integration",
+        question="Fields to labels, beside Cellpose 4",
+        asked="5 times as fast, half the memory",
+        found="{} times, {} of the memory",
+        pattern=r"([\d.]+) x \| ([\d.]+)",
+        command="integration.py --peer",
+    ),
+    Figure(
+        file="objects",
+        question="Measuring and classifying 17,000 objects",
+        asked="5 times as fast as scikit-image; 1.5 GB",
+        found="{:.3} times; {:.4} GB",
+        pattern=r'"times_faster": ([\d.]+).*"train_gb": ([\d.]+)',
+        command="objects.py",
+    ),
+    Figure(
+        file="many_objects",
+        question="A million objects",
+        asked="2 GB; time per object flat within 20 %",
+        found="{1} GB; {0} of the time of the smallest",
+        pattern=r"1,000,000 \| \d+ \| \d+ \| ([\d.]+) \| [\d.]+ \| ([\d.]+)",
+        command="many_objects.py",
+    ),
+    Figure(
+        file="object_tasks",
+        question="Classes of drawn textures and spots from 100 labels",
+        asked="discs .98, spots .95",
+        found="{}, {} (light)",
+        pattern=r"discs, kind: light.*?accuracy: ([\d.]+).*?spots, kind: light.*?accuracy: ([\d.]+)",
+        command="object_tasks.py",
+    ),
+    Figure(
+        file="object_accuracy",
+        question="Classes of real objects from 100 labels",
+        asked=".95",
+        found="blood cells {1}, source of a nucleus {0} (the ceiling by size is .953)",
+        pattern=r"plate \| ensemble(?:[^|]*\|){4} ([\d.]+).*?bccd \| ensemble(?:[^|]*\|){4} ([\d.]+)",
+        command="object_accuracy.py",
+    ),
+    Figure(
+        file="synthesis",
+        question="Segmenters trained from one point in each object (stained tissue)",
+        asked="AJI .10 above dots, 85 % of dense labels",
+        found="{} above, {} of dense",
+        pattern=r"\| points \| 3 \| \S+ ± \S+ \| ([\d.]+) ± \S+ \| ([\d.]+)",
+        command="synthesis.py",
+    ),
+    Figure(
+        file="layouts",
+        question="Layouts drawn around points",
+        asked="50,000 objects a minute",
+        found="{} to {}",
+        pattern=r"50000 +[\d.]+ +([\d,]+).*50000 +[\d.]+ +([\d,]+)",
+        command="layouts.py",
+    ),
+    Figure(
+        file="synthetic_step",
+        question="What scenes painted during training add to a step",
+        asked="-",
+        found="{} times the processor time",
+        pattern=r'"share": 0.5.*?"cpu_ratio": ([\d.]+)',
+        command="synthetic_step.py",
+    ),
+    Figure(
+        file="watershed",
+        question="h/v maps to labels, beside the flow",
+        asked="-",
+        found="{1} Mpx/s beside {0}",
+        pattern=r"flow +1024 +([\d.]+).*?hover +1024 +([\d.]+)",
+        command="watershed.py",
+    ),
+    Figure(
+        file="engines",
+        question="What an engine costs over the serial loop, one worker",
+        asked="10 % per tile, 15 ms per task",
+        found="processes {} %, {} ms; ray {} %, {} ms",
+        pattern=r"processes +[\d.]+ +(\S+) % +([\d.]+).*ray +[\d.]+ +(\S+) % +([\d.]+)",
+        command="engines.py",
+    ),
+    Figure(
+        file="scale",
+        question="From a hundred to a million blocks, and what a screen would cost",
+        asked="driver of 1 GB and 200 B an object",
+        found="{} MB at 100,000 blocks, 601,665 objects",
+        pattern=r"100000 +\d+ +- +- +\d+ +\d+ +(\d+)",
+        command="scale.py",
+    ),
+    Figure(
+        file="storage_faults",
+        question="Nineteen faults of object storage in four kinds of operation",
+        asked="identical or a typed error, none silent",
+        found="{} identical, silent {}",
+        pattern=r"(\d+) identical.*key: (\d+)",
+        command="storage_faults.py",
+    ),
+)
+"""In the order of the page; a file that is missing is a figure that is missing."""
+
+
+def section() -> Iterator[str]:
+    """Lines of the table, then each output under its question."""
+    yield "| question | asked | found | command |"
+    yield "|---|---|---|---|"
+    for figure in FIGURES:
+        yield f"| [{figure.question}](#{figure.file}) | {figure.asked} | {figure.answer} | `{figure.command}` |"
+    for figure in FIGURES:
+        yield f'\n### <a id="{figure.file}"></a>{figure.question}\n'
+        yield f"`python benchmarks/{figure.command}`\n\n```\n{figure.output}\n```"
+
+
+def with_figures(page: str) -> str:
+    """The page with its section replaced."""
+    text = f"{START}\n\n" + "\n".join(section()) + f"\n\n{END}"
+    return re.sub(f"{START}.*?{END}", lambda match: text, page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
+    path = HERE / "README.md"
     path.write_text(with_figures(path.read_text("utf-8")), "utf-8")

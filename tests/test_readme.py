@@ -146,10 +146,3 @@ def _keep_clicks_that_hit(folder: Path) -> None:
         if labels[int(y), int(x)]:
             first.setdefault(int(labels[int(y), int(x)]), line)
     (folder / "clicks.csv").write_text("\n".join([head, *first.values()]) + "\n")
-
-
-def test_the_figures_are_what_the_benchmarks_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from write_figures import with_figures
-
-    assert with_figures(README) == README, "run python benchmarks/write_figures.py"
