@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("demo", type=Path, help="folder that `sketchscale demo` wrote")
     demo = parser.parse_args().demo
     PICTURES.mkdir(parents=True, exist_ok=True)
-    drawn, other = (demo / "images" / f"fluorescence-{number}.ome.zarr" for number in (1, 2))
+    drawn, other = (demo / "images" / f"fluorescence-{number}.zarr" for number in (1, 2))
     raster = open_sketch(str(demo / "samples" / "sketch.jsonl"), shape=(520, 696)).rasterize(CROP)
     labels = np.asarray(sketchscale.open(str(other), labels="nuclei")).squeeze()[CROP.slices]
     pictures = {
