@@ -95,6 +95,27 @@ def test_enlarged_objects_have_enlarged_distances() -> None:
     assert patch_targets(codes, MARGIN, -5.0).distance.max() == pytest.approx(2 * plain, abs=1)
 
 
+@pytest.mark.parametrize("scale", [0.5, 0.77, 1.0, 1.6, 3.0])
+@pytest.mark.parametrize("size", [64, 65])
+def test_a_rescaled_image_and_its_annotation_stay_on_top_of_one_another(scale: float, size: int) -> None:
+    y, x = np.indices((80, 80))
+    labels = (np.hypot(y - 40.3, x - 39.6) < 9).astype(np.int32)
+    pose = Pose(centre=(40.37, 39.71), scale=scale)
+    pixels, codes = sample_patch(labels[None].astype(np.float32), labels, pose, size, 0)
+    seen, drawn = (np.argwhere(mask).mean(axis=0) for mask in (pixels[0] > 0.5, codes > 0))
+    np.testing.assert_allclose(seen, drawn, atol=0.2 * max(scale, 1))
+
+
+def test_patches_are_centred_on_objects_as_often_as_on_background() -> None:
+    labels = np.zeros((400, 400), np.int32)
+    labels[20:28, 20:28] = 1
+    image = TrainingImage(image=np.zeros((1, 400, 400), np.float32), labels=labels)
+    source = PatchSource([image], size=32, augment=STILL, outside=-5.0)
+    _, targets = source.batch(np.random.default_rng(0), 200)
+    with_object = targets.inside.flatten(1).any(1).float().mean()
+    assert 0.4 < with_object < 0.65  # half of them; by area it would be one in a hundred
+
+
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
 def test_every_patch_shows_something_the_sketch_knows(seed: int) -> None:

@@ -95,6 +95,16 @@ def test_every_option_changes_what_is_learned(change):
     assert np.isfinite(changed.predict([patches])).all()
 
 
+def test_a_class_of_more_weight_is_found_more_often_where_patches_say_nothing():
+    patches, _ = discs(40, 3)
+    names = np.random.default_rng(0).permutation(["coarse", "fine"] * 20).tolist()  # of no texture in particular
+    for heavy, light in (("coarse", "fine"), ("fine", "coarse")):
+        options = dataclasses.replace(QUICK, steps=30, class_weights={heavy: 20.0, light: 1.0})
+        classifier = learned(patches, names, options)
+        found = classifier.predict([patches], table_rows(patches)).argmax(axis=1)
+        assert (found == classifier.config.classes.index(heavy)).mean() > 0.8
+
+
 def test_volumes_are_learned():
     rng = np.random.default_rng(0)
     patches = rng.normal(size=(12, 2, 9, 9, 9)).astype(np.float32)
