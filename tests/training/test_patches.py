@@ -95,7 +95,7 @@ def test_enlarged_objects_have_enlarged_distances() -> None:
     assert patch_targets(codes, MARGIN, -5.0).distance.max() == pytest.approx(2 * plain, abs=1)
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.77, 1.0, 1.6, 3.0])
+@pytest.mark.parametrize("scale", [0.5, 0.77, 1.6, 3.0])
 @pytest.mark.parametrize("size", [64, 65])
 def test_a_rescaled_image_and_its_annotation_stay_on_top_of_one_another(scale: float, size: int) -> None:
     y, x = np.indices((80, 80))
