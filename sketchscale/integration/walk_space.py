@@ -1,9 +1,9 @@
-"""The inner kernel of volumes: `suppressed` of walk_plane.py with one axis more.
+"""The inner kernel of volumes: `suppressed` of walk_plane.py with one more axis.
 
-The same integers and the same reach on each axis, so everything said there about blocks, processors and mirrored images
-holds here. Steps are taken in index space: the fields say how objects lie on the voxel grid; who predicts them on
-another grid converts them (inference/views.py divides flow along z by spacing z / spacing y, so that a trajectory has
-the shape that it has in space). The distance may be in any unit: only the threshold and the `saddle` look at it.
+It has the same integers and the same reach on each axis, so the guarantees of walk_plane.py about blocks, processors
+and mirrored images hold here. Steps are in voxels. Fields predicted on another grid have to be converted first
+(inference/views.py divides flow along z by spacing z / spacing y, so that a trajectory keeps its shape in space). The
+distance may be in any unit: only the threshold and the `saddle` use it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def walk_space(
     ends: npt.NDArray[np.int32],
     counts: npt.NDArray[np.uint16],
 ) -> tuple[int, int, float]:
-    """`walk_plane` for (4, z, y, x): flow z, y, x, distance; rows of `boxes` are z0, y0, x0, z1, y1, x1."""
+    """Do what `walk_plane` does for (4, z, y, x): flow z, y, x, distance; rows of `boxes` are z0, y0, x0, z1, y1, x1."""
     packed = np.zeros(padded, np.int64)
     broken = _pack(bits, half_values(), above(config.threshold), offset, packed)
     if broken:
@@ -43,9 +43,9 @@ def walk_space(
 
 @compiled
 def _unit(z: np.float32, y: np.float32, x: np.float32) -> np.float32:
-    """Length of a vector, at least 1e-6: the smaller squares are added first, so that axes may be exchanged.
+    """Return the length of a vector, at least 1e-6; infinite when a component is not finite.
 
-    Infinite when a component is not finite.
+    The smaller squares are added first, so that axes may be exchanged.
     """
     if not abs(z) + abs(y) + abs(x) < np.float32(np.inf):
         return np.float32(np.inf)
@@ -63,7 +63,7 @@ def _pack(
     offset: npt.NDArray[np.int64],
     packed: npt.NDArray[np.int64],
 ) -> int:
-    """Fill `packed` from loaded float16 bits that begin at `offset`, edges repeated; counts broken voxels."""
+    """Fill `packed` from bits that begin at `offset`, edges repeated; return the number of broken voxels."""
     broken = 0
     depth, rows, columns = bits.shape[1], bits.shape[2], bits.shape[3]
     scale = np.float32(1 << FLOW_BITS)
@@ -95,7 +95,7 @@ def _follow(
     ends: npt.NDArray[np.int32],
     counts: npt.NDArray[np.uint16],
 ) -> tuple[int, int]:
-    """Collect foreground voxels of the walked box into batches, advance them, write down where they end."""
+    """Collect the foreground voxels of the walked box in batches, advance them, and record their end points."""
     height, width = packed.shape[1], packed.shape[2]
     words = packed.reshape(-1)
     place = np.empty((3, _LANES), np.int32)
@@ -129,7 +129,7 @@ def _advance(
     state: npt.NDArray[np.int32],
     word: npt.NDArray[np.int64],
 ) -> int:
-    """All steps of one batch. Rows of `state`: start index, u z, y, x, p z, y, x, look-up index.
+    """Make all steps of one batch. Rows of `state`: start index, u z, y, x, p z, y, x, look-up index.
 
     The loops are separate for the reason given in walk_plane.py: alone, the arithmetic becomes vector code.
     """
@@ -150,7 +150,7 @@ def _advance(
 
 @compiled
 def _rounded(u: np.int32) -> np.int32:
-    """A displacement to the nearest voxel, halves away from zero."""
+    """Round a displacement to the nearest voxel, halves away from zero."""
     half = _i4(1 << (SUPPRESSED_BITS - 1))
     return _i4(_i4(_i4(u + _i4(u >> _i4(31))) + half) >> _i4(SUPPRESSED_BITS))
 
@@ -166,7 +166,7 @@ def _nearest(
     reach: np.int32,
     index: npt.NDArray[np.int32],
 ) -> int:
-    """Index of the voxel nearest to each position; counts those outside the reach and leaves them at the start."""
+    """Find the voxel nearest to each position, or the start where it is beyond the reach; return how often it is."""
     escaped = _i4(0)
     for i in range(index.size):
         z, y, x = _rounded(uz[i]), _rounded(uy[i]), _rounded(ux[i])
@@ -198,7 +198,7 @@ def _settle(
     ends: npt.NDArray[np.int32],
     counts: npt.NDArray[np.uint16],
 ) -> int:
-    """Count every lane at its end voxel, up to 65,535; keep it for the kept box. Returns the largest displacement."""
+    """Count every end voxel, up to 65,535, and record it for the kept box; return the largest displacement."""
     farthest = np.int64(0)
     kept, window, image = boxes[1], boxes[2], boxes[3]
     end = np.empty(3, np.int64)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.integration.fixed_point import compiled
-from sketchscale.integration.union_find import find, flatten, unite
+from sketchscale.integration.union_find import find, tree_numbers, unite
 from sketchscale.integration.watershed.flood import FREE, Basins
 
 __all__ = ["join_basins"]
@@ -50,21 +50,15 @@ def join_basins(blocks: Iterable[Basins]) -> npt.NDArray[np.int64]:
     crossing = np.concatenate(across)
     crossing[:, 1] = node[by_pixel][np.searchsorted(pixel[by_pixel], crossing[:, 1])]
     edges = np.concatenate([*inner, crossing])
-    return _joined(edges[np.lexsort((edges[:, 3], edges[:, 2]))], np.concatenate(marked))
+    trees = np.concatenate(marked)
+    parent = np.arange(trees.size)
+    _join(edges[np.lexsort((edges[:, 3], edges[:, 2]))], parent, trees)
+    return tree_numbers(parent)
 
 
 def _table(*columns: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """Edges (e, 4): their two ends, order, place."""
     return np.stack(columns, axis=1).astype(np.int64) if columns else np.zeros((0, 4), np.int64)
-
-
-def _joined(edges: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Tree of every node, numbered without gaps."""
-    parent = np.arange(marked.size)
-    _join(edges, parent, marked)
-    flatten(parent)
-    number = np.cumsum(parent == np.arange(parent.size)) - 1
-    return np.asarray(number[parent], np.int64)
 
 
 @compiled
