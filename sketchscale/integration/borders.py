@@ -135,7 +135,8 @@ def _find_pairs(pixels: _Pixels, sizes: npt.NDArray[np.int64], rule: npt.NDArray
 
 @compiled
 def _differ(here: np.uint32, there: np.uint32) -> bool:
-    return there != 0 and there != here
+    """Whether a pixel belongs to another component."""
+    return bool(there != 0 and there != here)
 
 
 @compiled

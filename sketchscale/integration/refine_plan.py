@@ -150,8 +150,8 @@ def _regions(reach: Box, crops: Sequence[Box]) -> Iterator[tuple[Box, list[int]]
 def number_refined(inspect: Plan[BlockTask], objects: ObjectMap) -> Refined:
     """Number the kept objects and store tables of final labels for the blocks: step 3, in the driver.
 
-    Runs after every task of `inspect`. Memory: 5 bytes per object. Objects keep their order, because a filled hole never
-    holds an object's first pixel.
+    Runs after every task of `inspect`; memory: 5 bytes per object. Objects keep their order, because a filled hole
+    never holds an object's first pixel.
     """
     job: InspectJob = inspect.config
     kept = np.ones(objects.count + 1, np.bool_)

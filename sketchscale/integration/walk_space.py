@@ -32,7 +32,7 @@ def walk_space(
     ends: npt.NDArray[np.int32],
     counts: npt.NDArray[np.uint16],
 ) -> tuple[int, int, float]:
-    """Do what `walk_plane` does for (4, z, y, x): flow z, y, x, distance; rows of `boxes` are z0, y0, x0, z1, y1, x1."""
+    """As `walk_plane`, for (4, z, y, x): flow z, y, x, distance; rows of `boxes` are z0, y0, x0, z1, y1, x1."""
     packed = np.zeros(padded, np.int64)
     broken = _pack(bits, half_values(), above(config.threshold), offset, packed)
     if broken:
@@ -143,8 +143,12 @@ def _advance(
         escaped += _nearest(base, state[1], state[2], state[3], _i4(height), _i4(width), _i4(reach), index)
         for i in range(index.size):
             word[i] = packed[np.uint32(index[i])]
-        for axis in range(3):
-            _step(word, 16 * (axis + 1), gains[t], state[4 + axis], state[1 + axis])
+        for axis in range(3):  # p <- (v + p) / 2 towards zero, u <- u + gain p
+            left, p, u = 16 * (axis + 1), state[4 + axis], state[1 + axis]
+            for i in range(word.size):
+                twice = _i4(_i4((word[i] << left) >> 48) + p[i])
+                p[i] = _i4(_i4(twice - _i4(twice >> _i4(31))) >> _i4(1))
+                u[i] = _i4(u[i] + _i4(p[i] * gains[t]))
     return escaped
 
 
@@ -176,18 +180,6 @@ def _nearest(
         step = _i4(_i4(_i4(_i4(_i4(z * height) + y) * width) + x) & _i4(~out))
         index[i] = _i4(base[i] + step)
     return int(escaped)
-
-
-@compiled
-def _step(
-    word: npt.NDArray[np.int64], left: int, gain: np.int32, p: npt.NDArray[np.int32], u: npt.NDArray[np.int32]
-) -> None:
-    """p <- (v + p) / 2 towards zero, u <- u + gain p, for the component of the word that `left` moves to the top."""
-    for i in range(word.size):
-        twice = _i4(_i4((word[i] << left) >> 48) + p[i])
-        mean = _i4(_i4(twice - _i4(twice >> _i4(31))) >> _i4(1))
-        p[i] = mean
-        u[i] = _i4(u[i] + _i4(mean * gain))
 
 
 @compiled
