@@ -25,12 +25,11 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError, QualityError
 from sketchscale.geometry import Box
-from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.follow import EndPoints, follow_flow
+from sketchscale.integration.follow import follow_flow
 from sketchscale.integration.links import link_ends
 from sketchscale.integration.merge import BlockObjects, ObjectMap, join_components, local_objects
 from sketchscale.integration.plan import BlockTask, OutlineJob, read_fields
-from sketchscale.integration.region import Region, region_of
+from sketchscale.integration.region import region_of
 from sketchscale.io.ome_zarr.arrays import ArrayRef, read_box
 
 __all__ = ["SeamAudit", "audit_seams", "audit_windows", "compare_background", "compare_object"]
@@ -156,9 +155,16 @@ def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: Array
     merged = join_components([found], np.arange(found.area.size), config)
     stored = read_box(labels, box)
     compare_background(provisional, stored, box)
-    closed = _certain_components(_closed_components(points, found.area.size, region, config), found)
+    # closed: all end points lie so deep that pixels ending there lie inside, and nothing outside is linked or climbs
+    faces = zip(region.core.start, region.core.stop, region.shape, strict=True)
+    deep = Box(*zip(*[(a + config.margin * (a > 0), b - config.margin * (b < n)) for a, b, n in faces], strict=True))
+    ids, _ = link_ends(points, region, config)
+    ids[deep.intersect(region.window).relative_to(region.window.start).slices] = 0
+    closed = np.ones(found.area.size + 1, np.bool_)
+    closed[ids] = False
+    certain = _certain_components(closed[1:], found)
     determined = np.ones(merged.max(initial=-1) + 1, np.bool_)
-    np.logical_and.at(determined, merged, closed)
+    np.logical_and.at(determined, merged, certain)
     whole_id = np.concatenate([[0], merged + 1])[provisional]
     areas = np.bincount(whole_id.ravel(), minlength=determined.size + 1)[1:]
     numbers = np.flatnonzero(determined & (areas > 0))
@@ -178,22 +184,6 @@ def _certain_components(closed: npt.NDArray[np.bool_], found: BlockObjects) -> n
     certain = closed.copy()
     certain[agreeing[open_side[:, ::-1]]] = False
     return certain
-
-
-def _closed_components(
-    points: EndPoints, count: int, region: Region, config: IntegrationConfig
-) -> npt.NDArray[np.bool_]:
-    """Return which components have all end points so deep in the window that nothing outside belongs to them.
-
-    So deep that pixels ending there lie inside, and that no end point farther out can be linked or climb to them.
-    """
-    faces = zip(region.core.start, region.core.stop, region.shape, strict=True)
-    deep = Box(*zip(*[(a + config.margin * (a > 0), b - config.margin * (b < n)) for a, b, n in faces], strict=True))
-    ids, _ = link_ends(points, region, config)
-    ids[deep.intersect(region.window).relative_to(region.window.start).slices] = 0
-    closed = np.ones(count + 1, np.bool_)
-    closed[ids] = False
-    return closed[1:]
 
 
 def compare_background(provisional: npt.NDArray[np.uint32], stored: npt.NDArray[np.unsignedinteger], box: Box) -> None:

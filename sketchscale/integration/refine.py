@@ -83,21 +83,18 @@ def flow_error(mask: Mask, flow: npt.NDArray[np.floating]) -> float:
         Mean squared difference of unit vectors, 0 to 4; 0 where no pixel has a direction (an object of one pixel, or
         one that fills the image).
     """
-    predicted = flow[-2:].astype(np.float32).reshape(2, -1, *mask.shape[-2:])
-    differences = [_differences(part, predicted[:, z]) for z, part in enumerate(mask.reshape(-1, *mask.shape[-2:]))]
-    compared = np.concatenate(differences, axis=1)
-    return float((compared**2).sum(axis=0).mean(dtype=np.float64)) if compared.size else 0.0
-
-
-def _differences(mask: Mask, predicted: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return predicted minus target unit flow (2, n) of the n pixels of a section that have a direction."""
-    if not mask.any():
-        return np.empty((2, 0), np.float32)
-    target = targets_from_sketch(mask.astype(np.int32))
-    length = np.sqrt((predicted**2).sum(axis=0))
-    compared = mask & target.flow_known & target.flow.any(axis=0) & np.isfinite(length)
-    unit = predicted[:, compared] / np.maximum(length[compared], np.float32(1e-6))
-    return np.asarray(unit - target.flow[:, compared], np.float32)
+    plane = mask.shape[-2:]
+    predicted = flow[-2:].astype(np.float32).reshape(2, -1, *plane)
+    differences = [np.empty((2, 0), np.float32)]
+    for section, part in zip(mask.reshape(-1, *plane), predicted.swapaxes(0, 1), strict=True):
+        if section.any():
+            target = targets_from_sketch(section.astype(np.int32))
+            length = np.sqrt((part**2).sum(axis=0))
+            compared = section & target.flow_known & target.flow.any(axis=0) & np.isfinite(length)
+            unit = part[:, compared] / np.maximum(length[compared], np.float32(1e-6))
+            differences.append(np.asarray(unit - target.flow[:, compared], np.float32))
+    errors = np.concatenate(differences, axis=1)
+    return float((errors**2).sum(axis=0).mean(dtype=np.float64)) if errors.size else 0.0
 
 
 def refine_object(
