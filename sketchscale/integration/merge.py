@@ -41,10 +41,9 @@ blurred border, while the distance alone joins more under noisy flow (benchmarks
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +51,11 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.integration.borders import Borders, borders_of
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import compiled, half_values, sections
+from sketchscale.integration.fixed_point import compiled
 from sketchscale.integration.follow import EndPoints
 from sketchscale.integration.links import link_ends
 from sketchscale.integration.region import Region
+from sketchscale.integration.tables import core_tables
 from sketchscale.integration.union_find import tree_numbers, unite_equal, unite_pairs
 from sketchscale.integration.watershed.config import WatershedConfig
 from sketchscale.integration.watershed.flood import Basins
@@ -141,15 +141,6 @@ class ObjectMap:
         return int((self.blocks > 1).sum())
 
 
-class _Tables(NamedTuple):
-    """Tables of `BlockObjects` that a kernel fills; rows of `box` are (z0, y0, x0, z1, y1, x1)."""
-
-    area: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    box: npt.NDArray[np.int64]
-    peak: npt.NDArray[np.float32]
-
-
 def local_objects(
     points: EndPoints, region: Region, config: IntegrationConfig
 ) -> tuple[npt.NDArray[np.uint32], BlockObjects]:
@@ -166,23 +157,13 @@ def local_objects(
     found = np.zeros(region.kept.shape, np.uint32)
     _look_up(points.ends.reshape(-1), ids.reshape(-1), found.reshape(-1))
     provisional = found[tuple(map(slice, region.core.shape))]
-    axes, size = len(region.shape), math.prod(region.shape)
-    missing = 3 - axes
-    place = np.array([*(0,) * missing, *region.core.start, *(1,) * missing, *region.shape], np.int64)
-    tables = _Tables(
-        area=np.zeros(n, np.int64),
-        first=np.full(n, size, np.int64),
-        box=np.tile(np.array([size] * 3 + [0] * 3, np.int64), (n, 1)),
-        peak=np.full(n, -np.inf, np.float32),
-    )
-    _count_pixels(sections(provisional), sections(points.bits[-1]), half_values(), place, tables)
-    tables.box[tables.area == 0] = 0
+    tables = core_tables(provisional, points.bits[-1], region.core, region.shape, n)
     shared, shared_id = _shared_sinks(ids, region, config.margin)
     borders = borders_of(found, points, region, config)
     objects = BlockObjects(
         area=tables.area,
         first=tables.first,
-        box=np.concatenate([tables.box[:, missing:3], tables.box[:, 3 + missing :]], axis=1),
+        box=tables.box,
         shared=shared,
         shared_id=shared_id,
         peak=tables.peak,
@@ -333,30 +314,3 @@ def _look_up(ends: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], found: npt
     for i in range(ends.size):
         if ends[i] >= 0:
             found[i] = ids[ends[i]]
-
-
-@compiled
-def _count_pixels(
-    provisional: npt.NDArray[np.uint32],
-    distance: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.float32],
-    place: npt.NDArray[np.int64],
-    tables: _Tables,
-) -> None:
-    """Count pixels, first pixel, box and peak of every local object; `place` is the core's start, the image's shape."""
-    area, first, box, peak = tables
-    for k in range(provisional.shape[0]):
-        for j in range(provisional.shape[1]):
-            for i in range(provisional.shape[2]):
-                if provisional[k, j, i]:
-                    row = provisional[k, j, i] - 1
-                    z, y, x = k + place[0], j + place[1], i + place[2]
-                    area[row] += 1
-                    peak[row] = max(peak[row], value[distance[k, j, i]])
-                    first[row] = min(first[row], (z * place[4] + y) * place[5] + x)
-                    box[row, 0] = min(box[row, 0], z)
-                    box[row, 1] = min(box[row, 1], y)
-                    box[row, 2] = min(box[row, 2], x)
-                    box[row, 3] = max(box[row, 3], z + 1)
-                    box[row, 4] = max(box[row, 4], y + 1)
-                    box[row, 5] = max(box[row, 5], x + 1)

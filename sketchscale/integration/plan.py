@@ -342,7 +342,7 @@ def plan_relabel(outline: Plan[BlockTask], target: ArrayRef, *, stage: str = "re
     block = outline.tasks[0].core.shape if outline.tasks else job.shape
     check_output(target, job.shape, block, ("uint32", "uint64"))
     relabel = RelabelJob(scratch=job.scratch, blobs=job.blobs, target=target)
-    memory = 24 * outline.tasks[0].core.size + 32_000_000 if outline.tasks else 0  # the first one is never cut
+    memory = 24 * outline.tasks[0].core.size + 32_000_000 if outline.tasks else 0  # the first task has the largest core
     return Plan(stage=stage, fn=relabel_block, tasks=outline.tasks, config=relabel, task_bytes=memory)
 
 

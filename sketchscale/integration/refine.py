@@ -67,8 +67,9 @@ def holes_of(labels: Labels, label: int, largest: float) -> Mask:
     hole[0] = False
     for axis in range(labels.ndim):
         hole[parts.take([0, -1], axis=axis)] = False
-    others = ndimage.binary_dilation(~background & (labels != label))
-    hole[parts[others & background]] = False
+    others = ~background & (labels != label)
+    if others.any():
+        hole[parts[ndimage.binary_dilation(others) & background]] = False
     return np.asarray(hole[parts], np.bool_)
 
 

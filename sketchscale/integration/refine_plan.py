@@ -19,7 +19,7 @@ itself, so memory is bounded by the block and by the largest object. Every step 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.integration.merge import ObjectMap
-from sketchscale.integration.plan import BlockTask, OutlineJob, check_output, read_fields
+from sketchscale.integration.plan import BlockTask, OutlineJob, RelabelJob, plan_relabel, read_fields
 from sketchscale.integration.refine import MARGIN, RefineConfig, crop_of, final_numbers, keeps, refine_object
 from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array, read_box, write_box
 from sketchscale.io.runs.partial_results import get_arrays, put_arrays
@@ -58,15 +58,6 @@ class InspectJob:
         at = np.unravel_index(pixel, self.shape)
         blocks = tuple(i // b for i, b in zip(at, self.block, strict=True))
         return np.ravel_multi_index(blocks, counts).astype(np.int64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishJob:
-    """The input of all finish tasks."""
-
-    scratch: ArrayRef
-    blobs: str
-    target: ArrayRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,15 +171,11 @@ def plan_finish(outline: Plan[BlockTask], target: ArrayRef) -> Plan[BlockTask]:
     Raises:
         InputError: the target has another shape or type, or blocks cut its write units.
     """
-    job: OutlineJob = outline.config
-    block = outline.tasks[0].core.shape if outline.tasks else job.shape
-    check_output(target, job.shape, block, ("uint32", "uint64"))
-    memory = max((40 * t.core.size + 32_000_000 for t in outline.tasks), default=0)
-    finish = FinishJob(scratch=job.scratch, blobs=job.blobs, target=target)
-    return Plan(stage="relabel", fn=finish_block, tasks=outline.tasks, config=finish, task_bytes=memory)
+    memory = 40 * outline.tasks[0].core.size + 32_000_000 if outline.tasks else 0  # the first task has the largest core
+    return replace(plan_relabel(outline, target), fn=finish_block, task_bytes=memory)
 
 
-def finish_block(task: BlockTask, job: FinishJob) -> Json:
+def finish_block(task: BlockTask, job: RelabelJob) -> Json:
     """Run one task of step 4."""
     array = open_array(job.target)
     table = get_arrays(job.blobs, f"final/{task.key}")["label"].astype(array.dtype)

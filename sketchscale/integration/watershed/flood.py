@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from sketchscale.errors import InputError
 from sketchscale.integration.fixed_point import compiled
+from sketchscale.integration.tables import core_tables
 from sketchscale.integration.union_find import find, unite
 from sketchscale.integration.watershed.relief import STEP, Relief, Surroundings
 
@@ -135,12 +136,8 @@ def _basins(
     around: Surroundings,
 ) -> Basins:
     """Make the tables of the numbered trees; `edges` are the open ones, `flags` those of each tree."""
-    count = flags.size
-    area, box = np.zeros(count, np.int64), np.tile(np.array([*around.shape, 0, 0], np.int64), (count, 1))
-    first = np.full(count, around.shape[0] * around.shape[1], np.int64)
-    start = np.array([*around.core.start, around.shape[1]], np.int64)
-    _count_pixels(ids, kind, start, area, first, box)
-    box[area == 0] = 0
+    own = np.where(kind[: ids.shape[0], : ids.shape[1]] & _FOREGROUND, ids, 0).astype(np.uint32)
+    tables = core_tables(own, np.zeros(ids.shape, np.uint16), around.core, around.shape, flags.size)
     order, place, ends = _unpacked(edges, around)
     pair = ids.reshape(-1)[ends]
     closed = (flags & _OPEN) == 0
@@ -151,9 +148,9 @@ def _basins(
     first_lines[:, 0] |= around.core.start[1] > 0
     y, x = np.nonzero(first_lines & (ids > 0))
     return Basins(
-        area=area,
-        first=first,
-        box=box,
+        area=tables.area,
+        first=tables.first,
+        box=tables.box,
         marked=(flags & _MARKED) > 0,
         closed=closed,
         pair=pair,
@@ -319,26 +316,3 @@ def _number(kind: npt.NDArray[np.uint8], parent: npt.NDArray[np.int32], ids: npt
                 else:
                     ids[y, x] = ids[root // columns, root % columns]
     return count
-
-
-@compiled
-def _count_pixels(
-    ids: npt.NDArray[np.int32],
-    kind: npt.NDArray[np.uint8],
-    start: npt.NDArray[np.int64],
-    area: npt.NDArray[np.int64],
-    first: npt.NDArray[np.int64],
-    box: npt.NDArray[np.int64],
-) -> None:
-    """Count pixels, first pixel and box of every tree, over the foreground only."""
-    y0, x0, width = start
-    for y in range(ids.shape[0]):
-        for x in range(ids.shape[1]):
-            if kind[y, x] & _FOREGROUND:
-                row = ids[y, x] - 1
-                area[row] += 1
-                first[row] = min(first[row], (y + y0) * width + x + x0)
-                box[row, 0] = min(box[row, 0], y + y0)
-                box[row, 1] = min(box[row, 1], x + x0)
-                box[row, 2] = max(box[row, 2], y + y0 + 1)
-                box[row, 3] = max(box[row, 3], x + x0 + 1)

@@ -28,11 +28,11 @@ from math import comb
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.integration.fixed_point import compiled, half_values
+from sketchscale.integration.refine import holes_of
 from sketchscale.integration.watershed.config import WatershedConfig
 
 __all__ = ["STEP", "Relief", "Surroundings", "relief_of", "surroundings_of"]
@@ -214,14 +214,7 @@ def _settle(rise: npt.NDArray[np.int32], energy: npt.NDArray[np.int16]) -> None:
 
 def _filled(mask: Mask, largest: int) -> Mask:
     """Return the mask with its 4-connected holes of at most `largest` px filled, but for those at the box's sides."""
-    if largest == 0:
-        return mask
-    parts, count = ndimage.label(~mask)
-    hole: Mask = np.bincount(parts.ravel(), minlength=count + 1) <= largest
-    hole[0] = False
-    for side in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
-        hole[side] = False
-    return np.asarray(mask | hole[parts])
+    return mask | holes_of(mask.view(np.uint8), 1, largest) if largest else mask
 
 
 def _opened(mask: Mask, radius: int) -> Mask:
