@@ -25,6 +25,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError, QualityError
 from sketchscale.geometry import Box
+from sketchscale.integration.fixed_point import Mask, Uint32
 from sketchscale.integration.follow import follow_flow
 from sketchscale.integration.links import link_ends
 from sketchscale.integration.merge import BlockObjects, ObjectMap, join_components, local_objects
@@ -173,7 +174,7 @@ def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: Array
     return int(numbers.size)
 
 
-def _certain_components(closed: npt.NDArray[np.bool_], found: BlockObjects) -> npt.NDArray[np.bool_]:
+def _certain_components(closed: Mask, found: BlockObjects) -> Mask:
     """Return which components are closed and cannot be joined with an open one.
 
     An open component may go on outside, with more border and a higher peak, or may be one with another open component.
@@ -186,7 +187,7 @@ def _certain_components(closed: npt.NDArray[np.bool_], found: BlockObjects) -> n
     return certain
 
 
-def compare_background(provisional: npt.NDArray[np.uint32], stored: npt.NDArray[np.unsignedinteger], box: Box) -> None:
+def compare_background(provisional: Uint32, stored: npt.NDArray[np.unsignedinteger], box: Box) -> None:
     """Check that no background pixel of a window is labelled.
 
     Raises:
@@ -197,7 +198,7 @@ def compare_background(provisional: npt.NDArray[np.uint32], stored: npt.NDArray[
 
 
 def compare_object(
-    mask: npt.NDArray[np.bool_], stored: npt.NDArray[np.unsignedinteger], box: Box, job: OutlineJob, objects: ObjectMap
+    mask: Mask, stored: npt.NDArray[np.unsignedinteger], box: Box, job: OutlineJob, objects: ObjectMap
 ) -> None:
     """Check that the pixels of a determined object have one label, of the right area and first pixel, or none.
 

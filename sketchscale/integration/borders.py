@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import compiled, half_values, sections
+from sketchscale.integration.fixed_point import Float32, Int32, Int64, Uint16, Uint32, compiled, half_values, sections
 from sketchscale.integration.follow import EndPoints
 from sketchscale.integration.region import Region
 
@@ -39,10 +38,10 @@ class Borders(NamedTuple):
         near: int64 (p,), above 0 where enough of the border ends together.
     """
 
-    pair: npt.NDArray[np.int64]
-    saddle: npt.NDArray[np.float32]
-    vote: npt.NDArray[np.int64]
-    near: npt.NDArray[np.int64]
+    pair: Int64
+    saddle: Float32
+    vote: Int64
+    near: Int64
 
     @classmethod
     def empty(cls, count: int) -> Borders:
@@ -80,13 +79,13 @@ class Borders(NamedTuple):
 class _Pixels(NamedTuple):
     """Local ids, end points and bits of the kept pixels of a block as (z, y, x), and the value of each bit pattern."""
 
-    found: npt.NDArray[np.uint32]
-    ends: npt.NDArray[np.int32]
-    bits: npt.NDArray[np.uint16]
-    value: npt.NDArray[np.float32]
+    found: Uint32
+    ends: Int32
+    bits: Uint16
+    value: Float32
 
 
-def borders_of(found: npt.NDArray[np.uint32], points: EndPoints, region: Region, config: IntegrationConfig) -> Borders:
+def borders_of(found: Uint32, points: EndPoints, region: Region, config: IntegrationConfig) -> Borders:
     """Return the borders of a block's components, over the pairs with the first pixel in the core.
 
     Args:
@@ -106,7 +105,7 @@ def borders_of(found: npt.NDArray[np.uint32], points: EndPoints, region: Region,
 
 
 @compiled
-def _find_pairs(pixels: _Pixels, sizes: npt.NDArray[np.int64], rule: npt.NDArray[np.int64], borders: Borders) -> int:
+def _find_pairs(pixels: _Pixels, sizes: Int64, rule: Int64, borders: Borders) -> int:
     """Fill the votes of all pairs of neighbouring pixels in different components, as many as there is room for.
 
     Args:
@@ -144,8 +143,8 @@ def _add_pair(
     pixels: _Pixels,
     first: tuple[int, int, int],
     second: tuple[int, int, int],
-    sizes: npt.NDArray[np.int64],
-    rule: npt.NDArray[np.int64],
+    sizes: Int64,
+    rule: Int64,
     borders: Borders,
     n: int,
 ) -> int:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Never
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.errors import InputError
-from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS
+from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, Int32
 from sketchscale.rule import FlowRule
 from sketchscale.settings import check, option
 
@@ -73,7 +72,7 @@ class IntegrationConfig(FlowRule[Never]):
             )
 
     @property
-    def gains(self) -> npt.NDArray[np.int32]:
+    def gains(self) -> Int32:
         """Step lengths with 14 fractional bits: 1 / (1 + t) for suppressed, 1 for euler."""
         t = np.arange(self.steps, dtype=np.float64)
         lengths = 1 / (1 + t) if self.method == "suppressed" else np.ones(self.steps)

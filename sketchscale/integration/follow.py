@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.errors import InputError, TaskError
 from sketchscale.geometry import whole
 from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.fixed_point import Float16, Int32, Uint16
 from sketchscale.integration.region import Region
 from sketchscale.integration.walk_plane import walk_plane
 from sketchscale.integration.walk_space import walk_space
@@ -34,13 +34,13 @@ class EndPoints:
         farthest: the largest displacement of a followed pixel along an axis, px; below `reach`.
     """
 
-    ends: npt.NDArray[np.int32]
-    bits: npt.NDArray[np.uint16]
-    counts: npt.NDArray[np.uint16]
+    ends: Int32
+    bits: Uint16
+    counts: Uint16
     farthest: float
 
 
-def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: IntegrationConfig) -> EndPoints:
+def follow_flow(fields: Float16, region: Region, config: IntegrationConfig) -> EndPoints:
     """Return the end points of the pixels of a block; an image without foreground has none.
 
     Args:

@@ -16,10 +16,9 @@ in one core, and the block of that core makes it (the rest of the proof: merge.p
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import compiled, sections
+from sketchscale.integration.fixed_point import Int32, Int64, Uint16, compiled, sections
 from sketchscale.integration.follow import EndPoints
 from sketchscale.integration.region import Region
 from sketchscale.integration.sinks import link_sinks
@@ -28,7 +27,7 @@ from sketchscale.integration.union_find import flatten, unite
 __all__ = ["link_ends"]
 
 
-def link_ends(points: EndPoints, region: Region, config: IntegrationConfig) -> tuple[npt.NDArray[np.int32], int]:
+def link_ends(points: EndPoints, region: Region, config: IntegrationConfig) -> tuple[Int32, int]:
     """Return the components of a block's end points.
 
     Returns:
@@ -57,14 +56,7 @@ def link_ends(points: EndPoints, region: Region, config: IntegrationConfig) -> t
 
 
 @compiled
-def _climb(
-    counts: npt.NDArray[np.uint16],
-    core: npt.NDArray[np.int64],
-    crowd: int,
-    climb: int,
-    ids: npt.NDArray[np.int32],
-    parent: npt.NDArray[np.int64],
-) -> None:
+def _climb(counts: Uint16, core: Int64, crowd: int, climb: int, ids: Int32, parent: Int64) -> None:
     """Unite every end point of the core below the crowd with the most crowded one near it, the first of several."""
     depth, height, width = counts.shape
     for z in range(core[0], core[3]):

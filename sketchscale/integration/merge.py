@@ -51,7 +51,7 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.integration.borders import Borders, borders_of
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import compiled
+from sketchscale.integration.fixed_point import Float32, Int32, Int64, Uint32, compiled
 from sketchscale.integration.follow import EndPoints
 from sketchscale.integration.links import link_ends
 from sketchscale.integration.region import Region
@@ -90,16 +90,16 @@ class BlockObjects:
         near: int64 (p,), sum over their border of (1 where ends are near, else 0) - join share, 24 fractional bits.
     """
 
-    area: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    box: npt.NDArray[np.int64]
-    shared: npt.NDArray[np.int64]
-    shared_id: npt.NDArray[np.int32]
-    peak: npt.NDArray[np.float32]
-    pair: npt.NDArray[np.int32]
-    saddle: npt.NDArray[np.float32]
-    vote: npt.NDArray[np.int64]
-    near: npt.NDArray[np.int64]
+    area: Int64
+    first: Int64
+    box: Int64
+    shared: Int64
+    shared_id: Int32
+    peak: Float32
+    pair: Int32
+    saddle: Float32
+    vote: Int64
+    near: Int64
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays by name, as they are stored between the steps."""
@@ -123,10 +123,10 @@ class ObjectMap:
         dropped_small, dropped_large: numbers of objects that the size filters made background.
     """
 
-    area: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    box: npt.NDArray[np.int64]
-    blocks: npt.NDArray[np.int32]
+    area: Int64
+    first: Int64
+    box: Int64
+    blocks: Int32
     dropped_small: int
     dropped_large: int
 
@@ -141,9 +141,7 @@ class ObjectMap:
         return int((self.blocks > 1).sum())
 
 
-def local_objects(
-    points: EndPoints, region: Region, config: IntegrationConfig
-) -> tuple[npt.NDArray[np.uint32], BlockObjects]:
+def local_objects(points: EndPoints, region: Region, config: IntegrationConfig) -> tuple[Uint32, BlockObjects]:
     """Find the objects of one block: step 1 of the merge.
 
     Args:
@@ -175,9 +173,7 @@ def local_objects(
     return provisional, objects
 
 
-def _shared_sinks(
-    ids: npt.NDArray[np.int32], region: Region, margin: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def _shared_sinks(ids: Int32, region: Region, margin: int) -> tuple[Int64, Int32]:
     """Return the sinks, and their ids, in the part of the window that other windows may reach."""
     faces = zip(region.core.start, region.core.stop, region.shape, region.window.start, strict=True)
     private = [(a + margin * (a > 0) - o, b - margin * (b < n) - o) for a, b, n, o in faces]
@@ -219,14 +215,12 @@ class Unifier:
         last = np.searchsorted(pixel, keep_from)
         self._pixel, self._node = pixel[last:].copy(), node[last:].copy()
 
-    def roots(self) -> npt.NDArray[np.int64]:
+    def roots(self) -> Int64:
         """Return for every local object of every block the number of its component: 0, 1, ..., without gaps."""
         return tree_numbers(self._parent)
 
 
-def join_components(
-    blocks: Iterable[BlockObjects], roots: npt.NDArray[np.int64], config: IntegrationConfig
-) -> npt.NDArray[np.int64]:
+def join_components(blocks: Iterable[BlockObjects], roots: Int64, config: IntegrationConfig) -> Int64:
     """Join components into objects by the borders of all blocks: step 3.
 
     Args:
@@ -255,11 +249,8 @@ def join_components(
 
 
 def number_objects(
-    blocks: Iterable[BlockObjects | Basins],
-    roots: npt.NDArray[np.int64],
-    size: int,
-    config: IntegrationConfig | WatershedConfig,
-) -> tuple[ObjectMap, npt.NDArray[np.uint32]]:
+    blocks: Iterable[BlockObjects | Basins], roots: Int64, size: int, config: IntegrationConfig | WatershedConfig
+) -> tuple[ObjectMap, Uint32]:
     """Sum over the blocks, filter by size, number by first pixel: step 4.
 
     Args:
@@ -309,7 +300,7 @@ def number_objects(
 
 
 @compiled
-def _look_up(ends: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], found: npt.NDArray[np.uint32]) -> None:
+def _look_up(ends: Int32, ids: Int32, found: Uint32) -> None:
     """Look up the local id of every foreground pixel."""
     for i in range(ends.size):
         if ends[i] >= 0:

@@ -27,6 +27,7 @@ from sketchscale.engine.base import Engine, Json, Plan, run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, TileTasks, tile_cover, whole
 from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.fixed_point import Float16, Uint32
 from sketchscale.integration.follow import follow_flow
 from sketchscale.integration.merge import (
     BlockObjects,
@@ -102,7 +103,7 @@ class RelabelJob:
     target: ArrayRef
 
 
-def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> npt.NDArray[np.uint32]:
+def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> Uint32:
     """Return the labels of fields in memory.
 
     Args:
@@ -126,9 +127,7 @@ def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> np
     return next(integrate_each(fields, [config]))
 
 
-def integrate_each(
-    fields: npt.NDArray[np.floating], configs: Sequence[IntegrationConfig]
-) -> Iterator[npt.NDArray[np.uint32]]:
+def integrate_each(fields: npt.NDArray[np.floating], configs: Sequence[IntegrationConfig]) -> Iterator[Uint32]:
     """Yield the labels of fields in memory by several rules; the flow is followed only once.
 
     Args:
@@ -178,12 +177,7 @@ def create_scratch(scratch: ArrayRef, shape: Sequence[int], block: Sequence[int]
 
 
 def plan_outline(
-    fields: ArrayRef,
-    scratch: ArrayRef,
-    blobs: str,
-    config: IntegrationConfig,
-    *,
-    block: Sequence[int],
+    fields: ArrayRef, scratch: ArrayRef, blobs: str, config: IntegrationConfig, *, block: Sequence[int]
 ) -> Plan[BlockTask]:
     """Plan step 1: provisional labels, one task per block.
 
@@ -255,7 +249,7 @@ _BYTES = {2: (12, 5, 10, 20), 3: (16, 8, 28, 24)}
 """By number of axes: bytes per pixel of the loaded box, the padded box, the window and the core."""
 
 
-def read_fields(fields: ArrayRef, box: Box) -> npt.NDArray[np.float16]:
+def read_fields(fields: ArrayRef, box: Box) -> Float16:
     """Read all channels of a box.
 
     Raises:
@@ -306,7 +300,7 @@ def read_objects(blobs: str, tasks: Iterable[BlockTask]) -> Iterator[BlockObject
     return ahead(lambda task: BlockObjects.of(get_arrays(blobs, f"outline/{task.key}")), tasks)
 
 
-def put_tables(blobs: str, tasks: Iterable[BlockTask], labels: npt.NDArray[np.uint32], counts: Sequence[int]) -> None:
+def put_tables(blobs: str, tasks: Iterable[BlockTask], labels: Uint32, counts: Sequence[int]) -> None:
     """Store the final labels of each block's local ids, several blocks at once.
 
     Args:
@@ -360,13 +354,7 @@ def relabel_block(task: BlockTask, job: RelabelJob) -> Json:
 
 
 def integrate_stored(
-    fields: ArrayRef,
-    target: ArrayRef,
-    config: IntegrationConfig,
-    engine: Engine,
-    *,
-    block: Sequence[int],
-    scratch: str,
+    fields: ArrayRef, target: ArrayRef, config: IntegrationConfig, engine: Engine, *, block: Sequence[int], scratch: str
 ) -> ObjectMap:
     """Run all three steps without a ledger, for callers that need no resume.
 

@@ -27,6 +27,7 @@ from scipy import ndimage
 
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.geometry import Box
+from sketchscale.integration.fixed_point import Mask, Uint32
 from sketchscale.rule import Refinement
 
 __all__ = ["MARGIN", "RefineConfig", "flow_error", "holes_of", "refine_labels", "refine_object"]
@@ -34,7 +35,6 @@ __all__ = ["MARGIN", "RefineConfig", "flow_error", "holes_of", "refine_labels", 
 MARGIN = 3
 """What is read around an object's box, px: the window of the targets' flow reaches 2."""
 
-Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.unsignedinteger]
 
 
@@ -120,9 +120,7 @@ def crop_of(box: Box, shape: Sequence[int]) -> Box:
     return box.grow(MARGIN).clip(shape)
 
 
-def refine_labels(
-    labels: npt.NDArray[np.uint32], fields: npt.NDArray[np.floating], config: RefineConfig
-) -> npt.NDArray[np.uint32]:
+def refine_labels(labels: Uint32, fields: npt.NDArray[np.floating], config: RefineConfig) -> Uint32:
     """Return the refined labels of an image in memory; dropped labels leave no gap in the numbers.
 
     Args:
@@ -159,7 +157,7 @@ def keeps(error: float, config: RefineConfig) -> bool:
     return config.flow_error is None or error <= config.flow_error
 
 
-def final_numbers(kept: Mask) -> npt.NDArray[np.uint32]:
+def final_numbers(kept: Mask) -> Uint32:
     """Return the new label of every old one: 1, 2, ... for those kept, else 0; kept[0] is the background."""
     numbers = np.cumsum(kept[1:], dtype=np.uint32) * kept[1:]
     return np.concatenate([np.zeros(1, np.uint32), numbers.astype(np.uint32)])

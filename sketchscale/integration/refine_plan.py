@@ -22,10 +22,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.geometry import Box, tile_cover
+from sketchscale.integration.fixed_point import Int64
 from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import BlockTask, OutlineJob, RelabelJob, plan_relabel, read_fields
 from sketchscale.integration.refine import MARGIN, RefineConfig, crop_of, final_numbers, keeps, refine_object
@@ -52,7 +52,7 @@ class InspectJob:
     block: tuple[int, ...]
     refine: RefineConfig
 
-    def owner(self, pixel: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def owner(self, pixel: Int64) -> Int64:
         """Return the block, as a place in raster order, of each pixel given by its raster index."""
         counts = tuple(-(-n // b) for n, b in zip(self.shape, self.block, strict=True))
         at = np.unravel_index(pixel, self.shape)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from sketchscale.integration.fixed_point import compiled, sections
+from sketchscale.integration.fixed_point import Int32, Int64, Uint16, compiled, sections
 from sketchscale.integration.union_find import find, unite
 
 __all__ = ["link_sinks"]
 
 
-def link_sinks(sinks: npt.NDArray[np.uint16], radius: int) -> tuple[npt.NDArray[np.int32], int]:
+def link_sinks(sinks: Uint16, radius: int) -> tuple[Int32, int]:
     """Return the components of the set pixels; two pixels are linked when at most `radius` apart along every axis.
 
     Pixels of a row with gaps up to `radius` are one run, and two runs of rows at most `radius` apart are linked when
@@ -41,13 +40,7 @@ def link_sinks(sinks: npt.NDArray[np.uint16], radius: int) -> tuple[npt.NDArray[
 
 
 @compiled
-def _find_runs(
-    sinks: npt.NDArray[np.uint16],
-    radius: int,
-    rows: npt.NDArray[np.int64],
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-) -> int:
+def _find_runs(sinks: Uint16, radius: int, rows: Int64, start: Int32, stop: Int32) -> int:
     """Find the first and last pixel (inclusive) of every run; with empty `start` and `stop` only count the runs.
 
     The runs of row y are rows[y] .. rows[y + 1]. Returns the number of runs.
@@ -69,15 +62,7 @@ def _find_runs(
 
 
 @compiled
-def _label_runs(
-    sinks: npt.NDArray[np.uint16],
-    height: int,
-    radius: int,
-    rows: npt.NDArray[np.int64],
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-    ids: npt.NDArray[np.int32],
-) -> int:
+def _label_runs(sinks: Uint16, height: int, radius: int, rows: Int64, start: Int32, stop: Int32, ids: Int32) -> int:
     """Unite the runs of rows at most `radius` apart in z and y; number the components by their first runs."""
     parent = np.arange(start.size)
     for row in range(rows.size - 1):
@@ -105,15 +90,7 @@ def _label_runs(
 
 
 @compiled
-def _link_rows(
-    rows: npt.NDArray[np.int64],
-    row: int,
-    above: int,
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-    radius: int,
-    parent: npt.NDArray[np.int64],
-) -> None:
+def _link_rows(rows: Int64, row: int, above: int, start: Int32, stop: Int32, radius: int, parent: Int64) -> None:
     """Unite the runs of two rows that overlap after growing one row by `radius`."""
     other = rows[above]
     for run in range(rows[row], rows[row + 1]):

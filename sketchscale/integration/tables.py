@@ -6,10 +6,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.geometry import Box
-from sketchscale.integration.fixed_point import compiled, half_values, sections
+from sketchscale.integration.fixed_point import Float32, Int64, Uint16, Uint32, compiled, half_values, sections
 
 __all__ = ["CoreTables", "core_tables"]
 
@@ -24,15 +23,13 @@ class CoreTables(NamedTuple):
         peak: float32 (n,), largest distance, px; -inf when area is 0.
     """
 
-    area: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    box: npt.NDArray[np.int64]
-    peak: npt.NDArray[np.float32]
+    area: Int64
+    first: Int64
+    box: Int64
+    peak: Float32
 
 
-def core_tables(
-    ids: npt.NDArray[np.uint32], distance: npt.NDArray[np.uint16], core: Box, shape: tuple[int, ...], n: int
-) -> CoreTables:
+def core_tables(ids: Uint32, distance: Uint16, core: Box, shape: tuple[int, ...], n: int) -> CoreTables:
     """Return the tables of n objects.
 
     Args:
@@ -54,13 +51,7 @@ def core_tables(
 
 
 @compiled
-def _count_pixels(
-    ids: npt.NDArray[np.uint32],
-    distance: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.float32],
-    place: npt.NDArray[np.int64],
-    tables: CoreTables,
-) -> None:
+def _count_pixels(ids: Uint32, distance: Uint16, value: Float32, place: Int64, tables: CoreTables) -> None:
     """Fill the tables, with boxes (z0, y0, x0, z1, y1, x1); `place` is the core's start and the image's shape."""
     area, first, box, peak = tables
     for k in range(ids.shape[0]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.integration.fixed_point import compiled
+from sketchscale.integration.fixed_point import Int64, compiled
 
 __all__ = ["find", "flatten", "tree_numbers", "unite", "unite_equal", "unite_pairs"]
 
@@ -30,7 +30,7 @@ def unite(parent: npt.NDArray[np.signedinteger], a: int, b: int) -> None:
 
 
 @compiled
-def unite_equal(pixel: npt.NDArray[np.int64], node: npt.NDArray[np.int64], parent: npt.NDArray[np.int64]) -> None:
+def unite_equal(pixel: Int64, node: Int64, parent: Int64) -> None:
     """Join the nodes of equal pixels; the pixels are sorted."""
     for i in range(1, pixel.size):
         if pixel[i] == pixel[i - 1]:
@@ -38,20 +38,20 @@ def unite_equal(pixel: npt.NDArray[np.int64], node: npt.NDArray[np.int64], paren
 
 
 @compiled
-def unite_pairs(pair: npt.NDArray[np.int64], parent: npt.NDArray[np.int64]) -> None:
+def unite_pairs(pair: Int64, parent: Int64) -> None:
     """Join the nodes of every row of (p, 2)."""
     for i in range(pair.shape[0]):
         unite(parent, pair[i, 0], pair[i, 1])
 
 
 @compiled
-def flatten(parent: npt.NDArray[np.int64]) -> None:
+def flatten(parent: Int64) -> None:
     """Make every node point to its root."""
     for node in range(parent.size):
         parent[node] = find(parent, node)
 
 
-def tree_numbers(parent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def tree_numbers(parent: Int64) -> Int64:
     """Return for every node the number of its set: 0, 1, ... in order of the sets' roots. Flattens `parent`."""
     flatten(parent)
     number = np.cumsum(parent == np.arange(parent.size)) - 1

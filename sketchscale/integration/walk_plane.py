@@ -28,10 +28,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, above, compiled, half_values
+from sketchscale.integration.fixed_point import (
+    FLOW_BITS,
+    SUPPRESSED_BITS,
+    Float32,
+    Int32,
+    Int64,
+    Uint8,
+    Uint16,
+    above,
+    compiled,
+    half_values,
+)
 
 __all__ = ["walk_plane"]
 
@@ -42,13 +52,13 @@ _i4 = np.int32
 
 
 def walk_plane(
-    bits: npt.NDArray[np.uint16],
-    offset: npt.NDArray[np.int64],
+    bits: Uint16,
+    offset: Int64,
     padded: tuple[int, ...],
-    boxes: npt.NDArray[np.int64],
+    boxes: Int64,
     config: IntegrationConfig,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
+    ends: Int32,
+    counts: Uint16,
 ) -> tuple[int, int, float]:
     """Follow the foreground pixels of a block of a plane, and fill `ends` and `counts` (see `follow.EndPoints`).
 
@@ -72,15 +82,7 @@ def walk_plane(
 
 
 @compiled
-def _pack(
-    bits: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.float32],
-    above: npt.NDArray[np.uint8],
-    dy: int,
-    dx: int,
-    packed: npt.NDArray[np.int32],
-    inside: npt.NDArray[np.uint8],
-) -> int:
+def _pack(bits: Uint16, value: Float32, above: Uint8, dy: int, dx: int, packed: Int32, inside: Uint8) -> int:
     """Fill `packed` and `inside` from bits at offset (dy, dx), edges repeated; return the number of broken pixels."""
     broken = 0
     rows, columns = bits.shape[1], bits.shape[2]
@@ -107,14 +109,7 @@ def _pack(
 
 @compiled
 def _follow(
-    packed: npt.NDArray[np.int32],
-    inside: npt.NDArray[np.uint8],
-    boxes: npt.NDArray[np.int64],
-    gains: npt.NDArray[np.int32],
-    reach: int,
-    bilinear: bool,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
+    packed: Int32, inside: Uint8, boxes: Int64, gains: Int32, reach: int, bilinear: bool, ends: Int32, counts: Uint16
 ) -> tuple[int, int]:
     """Collect the foreground pixels of the walked box in batches, advance them, and record their end points."""
     width = inside.shape[1]
@@ -141,14 +136,7 @@ def _follow(
 
 
 @compiled
-def _advance(
-    packed: npt.NDArray[np.int32],
-    width: int,
-    gains: npt.NDArray[np.int32],
-    reach: int,
-    bilinear: bool,
-    state: npt.NDArray[np.int32],
-) -> int:
+def _advance(packed: Int32, width: int, gains: Int32, reach: int, bilinear: bool, state: Int32) -> int:
     """Make all steps of one batch. Rows of `state`: start index, u y, u x, p y, p x, look-up index, looked-up word.
 
     The loops are separate because LLVM cannot prove that the gather reads none of the arrays written: alone, the
@@ -172,14 +160,7 @@ def _advance(
 
 
 @compiled
-def _nearest(
-    base: npt.NDArray[np.int32],
-    uy: npt.NDArray[np.int32],
-    ux: npt.NDArray[np.int32],
-    width: np.int32,
-    reach: np.int32,
-    index: npt.NDArray[np.int32],
-) -> int:
+def _nearest(base: Int32, uy: Int32, ux: Int32, width: np.int32, reach: np.int32, index: Int32) -> int:
     """Find the pixel nearest to each position, or the start where it is beyond the reach; return how often it is."""
     half = _i4(1 << (SUPPRESSED_BITS - 1))
     escaped = _i4(0)
@@ -194,13 +175,7 @@ def _nearest(
 
 
 @compiled
-def _step_suppressed(
-    word: npt.NDArray[np.int32],
-    left: np.int32,
-    gain: np.int32,
-    p: npt.NDArray[np.int32],
-    u: npt.NDArray[np.int32],
-) -> None:
+def _step_suppressed(word: Int32, left: np.int32, gain: np.int32, p: Int32, u: Int32) -> None:
     """p <- (v + p) / 2 towards zero, u <- u + gain p, for the half of the word that `left` moves to the top."""
     for i in range(word.size):
         twice = _i4(_i4(_i4(word[i] << left) >> _i4(16)) + p[i])
@@ -210,14 +185,7 @@ def _step_suppressed(
 
 
 @compiled
-def _step_bilinear(
-    packed: npt.NDArray[np.int32],
-    width: np.int32,
-    base: npt.NDArray[np.int32],
-    uy: npt.NDArray[np.int32],
-    ux: npt.NDArray[np.int32],
-    reach: np.int32,
-) -> int:
+def _step_bilinear(packed: Int32, width: np.int32, base: Int32, uy: Int32, ux: Int32, reach: np.int32) -> int:
     """u <- u + v(q + u), bilinear; displacement, weights and flow all with 14 fractional bits."""
     one = 1 << FLOW_BITS
     escaped = 0
@@ -250,15 +218,7 @@ def _mix(a: Any, b: Any, c: Any, d: Any, fy: int, fx: int) -> Any:
 
 
 @compiled
-def _settle(
-    ys: npt.NDArray[np.int32],
-    xs: npt.NDArray[np.int32],
-    state: npt.NDArray[np.int32],
-    boxes: npt.NDArray[np.int64],
-    bilinear: bool,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
-) -> int:
+def _settle(ys: Int32, xs: Int32, state: Int32, boxes: Int64, bilinear: bool, ends: Int32, counts: Uint16) -> int:
     """Count every end pixel, up to 65,535, and record it for the kept box; return the largest displacement."""
     bits = FLOW_BITS if bilinear else SUPPRESSED_BITS
     half = 1 << (bits - 1)

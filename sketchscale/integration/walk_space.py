@@ -9,10 +9,20 @@ distance may be in any unit: only the threshold and the `saddle` use it.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, above, compiled, half_values
+from sketchscale.integration.fixed_point import (
+    FLOW_BITS,
+    SUPPRESSED_BITS,
+    Float32,
+    Int32,
+    Int64,
+    Uint8,
+    Uint16,
+    above,
+    compiled,
+    half_values,
+)
 
 __all__ = ["walk_space"]
 
@@ -24,13 +34,13 @@ _i4 = np.int32
 
 
 def walk_space(
-    bits: npt.NDArray[np.uint16],
-    offset: npt.NDArray[np.int64],
+    bits: Uint16,
+    offset: Int64,
     padded: tuple[int, ...],
-    boxes: npt.NDArray[np.int64],
+    boxes: Int64,
     config: IntegrationConfig,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
+    ends: Int32,
+    counts: Uint16,
 ) -> tuple[int, int, float]:
     """As `walk_plane`, for (4, z, y, x): flow z, y, x, distance; rows of `boxes` are z0, y0, x0, z1, y1, x1."""
     packed = np.zeros(padded, np.int64)
@@ -56,13 +66,7 @@ def _unit(z: np.float32, y: np.float32, x: np.float32) -> np.float32:
 
 
 @compiled
-def _pack(
-    bits: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.float32],
-    above: npt.NDArray[np.uint8],
-    offset: npt.NDArray[np.int64],
-    packed: npt.NDArray[np.int64],
-) -> int:
+def _pack(bits: Uint16, value: Float32, above: Uint8, offset: Int64, packed: Int64) -> int:
     """Fill `packed` from bits that begin at `offset`, edges repeated; return the number of broken voxels."""
     broken = 0
     depth, rows, columns = bits.shape[1], bits.shape[2], bits.shape[3]
@@ -87,14 +91,7 @@ def _pack(
 
 
 @compiled
-def _follow(
-    packed: npt.NDArray[np.int64],
-    boxes: npt.NDArray[np.int64],
-    gains: npt.NDArray[np.int32],
-    reach: int,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
-) -> tuple[int, int]:
+def _follow(packed: Int64, boxes: Int64, gains: Int32, reach: int, ends: Int32, counts: Uint16) -> tuple[int, int]:
     """Collect the foreground voxels of the walked box in batches, advance them, and record their end points."""
     height, width = packed.shape[1], packed.shape[2]
     words = packed.reshape(-1)
@@ -120,15 +117,7 @@ def _follow(
 
 
 @compiled
-def _advance(
-    packed: npt.NDArray[np.int64],
-    height: int,
-    width: int,
-    gains: npt.NDArray[np.int32],
-    reach: int,
-    state: npt.NDArray[np.int32],
-    word: npt.NDArray[np.int64],
-) -> int:
+def _advance(packed: Int64, height: int, width: int, gains: Int32, reach: int, state: Int32, word: Int64) -> int:
     """Make all steps of one batch. Rows of `state`: start index, u z, y, x, p z, y, x, look-up index.
 
     The loops are separate for the reason given in walk_plane.py: alone, the arithmetic becomes vector code.
@@ -161,14 +150,7 @@ def _rounded(u: np.int32) -> np.int32:
 
 @compiled
 def _nearest(
-    base: npt.NDArray[np.int32],
-    uz: npt.NDArray[np.int32],
-    uy: npt.NDArray[np.int32],
-    ux: npt.NDArray[np.int32],
-    height: np.int32,
-    width: np.int32,
-    reach: np.int32,
-    index: npt.NDArray[np.int32],
+    base: Int32, uz: Int32, uy: Int32, ux: Int32, height: np.int32, width: np.int32, reach: np.int32, index: Int32
 ) -> int:
     """Find the voxel nearest to each position, or the start where it is beyond the reach; return how often it is."""
     escaped = _i4(0)
@@ -183,13 +165,7 @@ def _nearest(
 
 
 @compiled
-def _settle(
-    place: npt.NDArray[np.int32],
-    state: npt.NDArray[np.int32],
-    boxes: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
-) -> int:
+def _settle(place: Int32, state: Int32, boxes: Int64, ends: Int32, counts: Uint16) -> int:
     """Count every end voxel, up to 65,535, and record it for the kept box; return the largest displacement."""
     farthest = np.int64(0)
     kept, window, image = boxes[1], boxes[2], boxes[3]

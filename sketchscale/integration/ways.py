@@ -16,6 +16,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Plan
 from sketchscale.integration.audit import SeamAudit, audit_seams
 from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.fixed_point import Uint32
 from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import BlockTask, integrate, merge_blocks, plan_outline
 from sketchscale.integration.watershed.audit import audit_floods
@@ -42,7 +43,7 @@ class Way:
     outline: Callable[..., Plan[BlockTask]]
     merge: Callable[[Plan[BlockTask]], ObjectMap]
     audit: Callable[..., SeamAudit]
-    whole: Callable[[npt.NDArray[np.floating], Any], npt.NDArray[np.uint32]]
+    whole: Callable[[npt.NDArray[np.floating], Any], Uint32]
 
 
 _FLOW = Way(outline=plan_outline, merge=merge_blocks, audit=audit_seams, whole=integrate)

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
-from sketchscale.integration.fixed_point import compiled
+from sketchscale.integration.fixed_point import Int32, Int64, Mask, Uint8, Uint32, compiled
 from sketchscale.integration.tables import core_tables
 from sketchscale.integration.union_find import find, unite
 from sketchscale.integration.watershed.relief import STEP, Relief, Surroundings
@@ -65,20 +65,20 @@ class Basins:
         face: int64 (f,), raster indices of the nodes in the core's first row and column, ascending. face_id: int32.
     """
 
-    area: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    box: npt.NDArray[np.int64]
-    marked: npt.NDArray[np.bool_]
-    closed: npt.NDArray[np.bool_]
-    pair: npt.NDArray[np.int32]
-    order: npt.NDArray[np.int32]
-    place: npt.NDArray[np.int64]
-    across: npt.NDArray[np.int32]
-    pixel: npt.NDArray[np.int64]
-    across_order: npt.NDArray[np.int32]
-    across_place: npt.NDArray[np.int64]
-    face: npt.NDArray[np.int64]
-    face_id: npt.NDArray[np.int32]
+    area: Int64
+    first: Int64
+    box: Int64
+    marked: Mask
+    closed: Mask
+    pair: Int32
+    order: Int32
+    place: Int64
+    across: Int32
+    pixel: Int64
+    across_order: Int32
+    across_place: Int64
+    face: Int64
+    face_id: Int32
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays by name, as they are stored between the steps."""
@@ -90,7 +90,7 @@ class Basins:
         return cls(**arrays)
 
 
-def flood_block(relief: Relief, around: Surroundings) -> tuple[npt.NDArray[np.uint32], Basins]:
+def flood_block(relief: Relief, around: Surroundings) -> tuple[Uint32, Basins]:
     """Compute a block's share of the forest.
 
     Args:
@@ -128,12 +128,7 @@ def flood_block(relief: Relief, around: Surroundings) -> tuple[npt.NDArray[np.ui
 
 
 def _basins(
-    edges: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.int32],
-    flags: npt.NDArray[np.uint8],
-    kind: npt.NDArray[np.uint8],
-    height: npt.NDArray[np.int16],
-    around: Surroundings,
+    edges: Int64, ids: Int32, flags: Uint8, kind: Uint8, height: npt.NDArray[np.int16], around: Surroundings
 ) -> Basins:
     """Make the tables of the numbered trees; `edges` are the open ones, `flags` those of each tree."""
     own = np.where(kind[: ids.shape[0], : ids.shape[1]] & _FOREGROUND, ids, 0).astype(np.uint32)
@@ -162,9 +157,7 @@ def _basins(
     )
 
 
-def _unpacked(
-    edges: npt.NDArray[np.int64], around: Surroundings
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _unpacked(edges: Int64, around: Surroundings) -> tuple[Int32, Int64, Int64]:
     """Return order and place of open edges, and their two pixels (e, 2) as flat indices of the core."""
     local, down = np.divmod(edges & ((1 << _PLACE) - 1), 2)
     width = around.core.shape[1]
@@ -173,16 +166,14 @@ def _unpacked(
     return (edges >> _PLACE).astype(np.int32), _places(y, x, down, around), ends
 
 
-def _places(
-    y: npt.NDArray[np.int64], x: npt.NDArray[np.int64], down: npt.NDArray[np.int64], around: Surroundings
-) -> npt.NDArray[np.int64]:
+def _places(y: Int64, x: Int64, down: Int64, around: Surroundings) -> Int64:
     """Return the place in the image of the edges of pixels of the core."""
     pixel = (y + around.core.start[0]) * np.int64(around.shape[1]) + x + around.core.start[1]
     return 2 * pixel + down
 
 
 def _across(
-    ids: npt.NDArray[np.int32], kind: npt.NDArray[np.uint8], height: npt.NDArray[np.int16], around: Surroundings
+    ids: Int32, kind: Uint8, height: npt.NDArray[np.int16], around: Surroundings
 ) -> dict[str, npt.NDArray[Any]]:
     """Return the columns of `Basins` for the edges across the faces behind the core."""
     rows, columns = ids.shape
@@ -206,7 +197,7 @@ def _across(
     }
 
 
-def _face(ids: npt.NDArray[np.int32], around: Surroundings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def _face(ids: Int32, around: Surroundings) -> tuple[Int64, Int32]:
     """Nodes that an edge from another block may end at."""
     edge = np.zeros(ids.shape, np.bool_)
     edge[0] = around.core.start[0] > 0
@@ -216,14 +207,7 @@ def _face(ids: npt.NDArray[np.int32], around: Surroundings) -> tuple[npt.NDArray
 
 
 @compiled
-def _begin(
-    kind: npt.NDArray[np.uint8],
-    faces: npt.NDArray[np.bool_],
-    shape: npt.NDArray[np.int64],
-    parent: npt.NDArray[np.int32],
-    flags: npt.NDArray[np.uint8],
-    link: npt.NDArray[np.int32],
-) -> None:
+def _begin(kind: Uint8, faces: Mask, shape: Int64, parent: Int32, flags: Uint8, link: Int32) -> None:
     """Unite the pixels of each marker, link all markers, and set the flags of every tree at its root."""
     rows, columns = shape
     for y in range(rows):
@@ -247,12 +231,7 @@ def _begin(
 
 
 @compiled
-def _list_edges(
-    kind: npt.NDArray[np.uint8],
-    height: npt.NDArray[np.int16],
-    shape: npt.NDArray[np.int64],
-    edges: npt.NDArray[np.int64],
-) -> int:
+def _list_edges(kind: Uint8, height: npt.NDArray[np.int16], shape: Int64, edges: Int64) -> int:
     """List the edges as pass height, lower height, place in the block, packed into one number that sorts in order.
 
     Fills `edges` as far as there is room; returns the number of edges.
@@ -273,13 +252,7 @@ def _list_edges(
 
 
 @compiled
-def _join(
-    edges: npt.NDArray[np.int64],
-    columns: int,
-    parent: npt.NDArray[np.int32],
-    flags: npt.NDArray[np.uint8],
-    link: npt.NDArray[np.int32],
-) -> int:
+def _join(edges: Int64, columns: int, parent: Int32, flags: Uint8, link: Int32) -> int:
     """Join edges, drop them, or move them to the front of `edges` as open; return the number of open edges."""
     held = 0
     for i in range(edges.size):
@@ -301,7 +274,7 @@ def _join(
 
 
 @compiled
-def _number(kind: npt.NDArray[np.uint8], parent: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]) -> int:
+def _number(kind: Uint8, parent: Int32, ids: Int32) -> int:
     """Write local ids from 1 in raster order of each tree's first node; return the number of trees."""
     count = 0
     rows, columns = ids.shape

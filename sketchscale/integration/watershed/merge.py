@@ -18,14 +18,14 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.integration.fixed_point import compiled
+from sketchscale.integration.fixed_point import Int64, Mask, compiled
 from sketchscale.integration.union_find import find, tree_numbers, unite
 from sketchscale.integration.watershed.flood import FREE, Basins
 
 __all__ = ["join_basins"]
 
 
-def join_basins(blocks: Iterable[Basins]) -> npt.NDArray[np.int64]:
+def join_basins(blocks: Iterable[Basins]) -> Int64:
     """Join the trees of all blocks: steps 1 and 2.
 
     Args:
@@ -56,13 +56,13 @@ def join_basins(blocks: Iterable[Basins]) -> npt.NDArray[np.int64]:
     return tree_numbers(parent)
 
 
-def _table(*columns: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+def _table(*columns: npt.NDArray[np.integer]) -> Int64:
     """Return edges (e, 4): their two ends, order, place."""
     return np.stack(columns, axis=1).astype(np.int64) if columns else np.zeros((0, 4), np.int64)
 
 
 @compiled
-def _join(edges: npt.NDArray[np.int64], parent: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_]) -> None:
+def _join(edges: Int64, parent: Int64, marked: Mask) -> None:
     """Join trees along the sorted edges, lowest first."""
     for i in range(edges.shape[0]):
         a, b = find(parent, edges[i, 0]), find(parent, edges[i, 1])

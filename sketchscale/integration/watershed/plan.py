@@ -20,6 +20,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, TileTasks, tile_cover, whole
+from sketchscale.integration.fixed_point import Uint32
 from sketchscale.integration.merge import ObjectMap, number_objects
 from sketchscale.integration.plan import (
     BlockTask,
@@ -40,7 +41,7 @@ from sketchscale.io.stores.concurrent import ahead
 __all__ = ["hover_labels", "merge_basins", "outline_basins", "plan_flood", "rule_of"]
 
 
-def hover_labels(fields: npt.NDArray[np.floating], config: WatershedConfig) -> npt.NDArray[np.uint32]:
+def hover_labels(fields: npt.NDArray[np.floating], config: WatershedConfig) -> Uint32:
     """Return the labels of maps in memory.
 
     Args:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
-from sketchscale.integration.fixed_point import compiled, half_values
+from sketchscale.integration.fixed_point import Float16, Int32, Int64, Mask, Uint16, compiled, half_values
 from sketchscale.integration.refine import holes_of
 from sketchscale.integration.watershed.config import WatershedConfig
 
@@ -42,8 +42,6 @@ STEP = 1 << 14
 
 _BITS = 10
 """Fractional bits of the maps and of either filter: the response to a whole step is 2^30."""
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +76,7 @@ def surroundings_of(core: Box, shape: tuple[int, ...], config: WatershedConfig) 
     return Surroundings(shape=shape, core=core, kept=kept, seen=seen, read=seen.grow(config.radius).clip(shape))
 
 
-def relief_of(fields: npt.NDArray[np.float16], around: Surroundings, config: WatershedConfig) -> Relief:
+def relief_of(fields: Float16, around: Surroundings, config: WatershedConfig) -> Relief:
     """Return energy, foreground and markers of a block.
 
     Args:
@@ -113,7 +111,7 @@ def relief_of(fields: npt.NDArray[np.float16], around: Surroundings, config: Wat
     return Relief(energy=energy[kept], foreground=foreground[kept], marker=marker[kept])
 
 
-def _refuse_broken(bits: npt.NDArray[np.uint16], foreground: Mask, around: Surroundings) -> None:
+def _refuse_broken(bits: Uint16, foreground: Mask, around: Surroundings) -> None:
     finite = np.isfinite(half_values())
     broken = np.count_nonzero(foreground & ~(finite[bits[0]] & finite[bits[1]]))
     if broken:
@@ -132,20 +130,20 @@ def _at_least(threshold: float) -> Mask:
 
 
 @functools.cache
-def _fixed() -> npt.NDArray[np.int32]:
+def _fixed() -> Int32:
     """Return for each bit pattern its value between -1 and 1 with 10 fractional bits; 0 for NaN."""
     values = np.clip(np.nan_to_num(half_values(), nan=0.0, posinf=1.0, neginf=-1.0), -1, 1)
     return np.rint(values.astype(np.float64) * (1 << _BITS)).astype(np.int32)
 
 
-def _rounded(values: list[int], total: int) -> npt.NDArray[np.int32]:
+def _rounded(values: list[int], total: int) -> Int32:
     """Return integers in proportion to `values` with this sum; the largest takes the error of rounding."""
     weights = np.array([(2 * total * value + sum(values)) // (2 * sum(values)) for value in values], np.int32)
     weights[int(np.argmax(weights))] += total - weights.sum()
     return weights
 
 
-def _energy(bits: npt.NDArray[np.uint16], around: Surroundings, window: int) -> npt.NDArray[np.int16]:
+def _energy(bits: Uint16, around: Surroundings, window: int) -> npt.NDArray[np.int16]:
     """Return the energy of the seen box.
 
     The weights across are binomial with sum 2^10; those along are their differences, antisymmetric, half with sum 2^9.
@@ -168,12 +166,12 @@ def _energy(bits: npt.NDArray[np.uint16], around: Surroundings, window: int) -> 
 
 @compiled
 def _steepest(
-    bits: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.int32],
-    rows: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int64],
-    row_weights: npt.NDArray[np.int32],
-    column_weights: npt.NDArray[np.int32],
+    bits: Uint16,
+    value: Int32,
+    rows: Int64,
+    columns: Int64,
+    row_weights: Int32,
+    column_weights: Int32,
     energy: npt.NDArray[np.int16],
 ) -> None:
     """energy <- max(energy, fall), for one map; holds only a ring of filtered rows."""
@@ -197,7 +195,7 @@ def _steepest(
 
 
 @compiled
-def _add(total: npt.NDArray[np.int32], values: npt.NDArray[np.int32], weight: np.int32) -> None:
+def _add(total: Int32, values: Int32, weight: np.int32) -> None:
     """total <- total + weight * values."""
     if weight != 0:
         for x in range(total.size):
@@ -205,7 +203,7 @@ def _add(total: npt.NDArray[np.int32], values: npt.NDArray[np.int32], weight: np
 
 
 @compiled
-def _settle(rise: npt.NDArray[np.int32], energy: npt.NDArray[np.int16]) -> None:
+def _settle(rise: Int32, energy: npt.NDArray[np.int16]) -> None:
     """energy <- max(energy, -rise), scaled to STEP."""
     for x in range(energy.size):
         fall = min(-rise[x] >> 16, 16383)
