@@ -43,7 +43,7 @@ from sketchscale.engine import open_engine
 from sketchscale.engine.base import Plan, run_plan
 from sketchscale.geometry import Box, TileTasks, tile_cover
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, number_objects
+from sketchscale.integration.merge import BlockObjects, Unifier, join_components, number_objects
 from sketchscale.integration.plan import BlockTask, block_task
 from sketchscale.io.ome_zarr.arrays import write_box
 from sketchscale.io.ome_zarr.new_images import commit_image, create_image
@@ -204,7 +204,7 @@ def child_merge(count: int) -> dict[str, float]:
     for row in range(rows):
         objects = [made_up(row, column, rows, columns) for column in range(columns)]
         unifier.add_row(objects, ((row + 1) * BLOCK - 8) * columns * BLOCK)
-    roots = join_pieces(every(), unifier.roots(), config)
+    roots = join_components(every(), unifier.roots(), config)
     merged, _ = number_objects(every(), roots, rows * columns * BLOCK**2, config)
     assert merged.count == rows * columns * OBJECTS - rows * (columns - 1) - columns * (rows - 1)
     return {"seconds": time.perf_counter() - started - 3 * making, "objects": merged.count}

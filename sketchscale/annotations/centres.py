@@ -1,10 +1,10 @@
-"""One point in each object, as people click them: read from a table, GeoJSON or a sketch.
+"""Read one point in each object, as people click them, from a table, GeoJSON or a sketch.
 
     .csv                 columns y, x, or axis-0, axis-1 (napari), or Y, X (Fiji), in pixels; others are left out
     .geojson, .json, .gz every Point and MultiPoint but those of the class background
     .jsonl               a sketch: clicks that name a class, and foreground dabs (strokes of one point)
 
-Order is that of the file. Whether points fit an image is for those who use them to say.
+Points have the order of the file. The caller checks whether they lie in the image.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ __all__ = ["read_centres"]
 
 
 def read_centres(path: str, shape: tuple[int, int], image: str | None = None) -> npt.NDArray[np.float64]:
-    """The points of a file.
+    """Read the points of a file.
 
     Args:
         shape: (y, x) of the image.
-        image: whose points to take from a sketch about several.
+        image: the image to take points of, from a sketch of several images.
 
     Returns:
         (n, 2) float64 of (y, x), pixels; the centre of a pixel is a whole number.
 
     Raises:
-        MissingDataError, InputError: absent, of another kind, or it does not read.
+        MissingDataError, InputError: no such file, one of another kind, or one that cannot be read.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _READERS:

@@ -1,7 +1,7 @@
-"""The events of a sketch, and the log they are kept in: one JSON object a line, appended and never rewritten.
+"""The events of a sketch, and their log: one JSON object a line, appended and never rewritten.
 
-A line is written whole or not at all: one write to a file opened for appending, then fsync. If a machine still dies
-inside a line, that line is named when the log is read, never silently dropped.
+A line is written whole or not at all: one write to a file opened for appending, then fsync. If a machine still fails
+inside a line, reading the log raises an error that names this line; it is never dropped silently.
 
 Coordinates are level-0 pixels in array order, `[y, x]`; the centre of the first pixel is `[0, 0]`.
 
@@ -25,6 +25,7 @@ from sketchscale.annotations.kinds import holds_strokes, kind_of, unlike
 from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
 from sketchscale.geometry import Box
 from sketchscale.io.stores.addresses import local_path
+from sketchscale.io.stores.local_files import sync_folder
 
 __all__ = [
     "BOUNDARY",
@@ -47,25 +48,38 @@ __all__ = [
 ]
 
 CLASSES = ("background", "foreground", "boundary", "unknown")
-"""What a stroke, a polygon or a raster can say; "unknown" erases."""
+"""Classes of strokes, polygons and rasters; "unknown" erases."""
 
 UNKNOWN, BOUNDARY, FREE = -1, -2, -3
-"""Pixel values beside 0 (background) and k > 0 (object k): nothing said, a drawn boundary, and foreground of an object
-that was not named."""
+"""Pixel values other than 0 (background) and k > 0 (object k); FREE is foreground of an object without a number."""
 
 Point: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stroke:
+class _Logged:
+    """The fields of all events.
+
+    Attributes:
+        id: unique in its log, for undo.
+        user, time, image: name, ISO 8601, name of the image.
+    """
+
+    id: str = ""
+    user: str = ""
+    time: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stroke(_Logged):
     """A brush stroke.
 
     Attributes:
         points: polyline `((y, x), ...)` in level-0 pixels; one point is a dab.
         radius_px: of the brush, at least 0.5; 0.5 draws a line of one pixel.
         label: one of CLASSES.
-        object: number of the object a foreground stroke belongs to, None when the person did not say.
-        id: unique in its log; what an undo names. user, time (ISO 8601), image: who, when, on which image.
+        object: number of the object of a foreground stroke, None when it is not given.
     """
 
     kind: ClassVar[str] = "stroke"
@@ -73,10 +87,6 @@ class Stroke:
     radius_px: float
     label: str
     object: int | None = None
-    id: str = ""
-    user: str = ""
-    time: str = ""
-    image: str = ""
 
     def __post_init__(self) -> None:
         _require_class(self)
@@ -87,17 +97,13 @@ class Stroke:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Polygon:
+class Polygon(_Logged):
     """A filled region: outer ring and holes, each `((y, x), ...)` with three vertices or more; even-odd rule."""
 
     kind: ClassVar[str] = "polygon"
     rings: tuple[tuple[Point, ...], ...]
     label: str
     object: int | None = None
-    id: str = ""
-    user: str = ""
-    time: str = ""
-    image: str = ""
 
     def __post_init__(self) -> None:
         _require_class(self)
@@ -109,40 +115,33 @@ class Polygon:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledBox:
-    """Everything inside is labelled: `start` (inclusive) and `stop` (exclusive) in pixels, (y, x)."""
+class LabelledBox(_Logged):
+    """A box in which everything is labelled: `start` (inclusive) and `stop` (exclusive) in pixels, (y, x)."""
 
     kind: ClassVar[str] = "box"
     start: tuple[int, int]
     stop: tuple[int, int]
-    id: str = ""
-    user: str = ""
-    time: str = ""
-    image: str = ""
 
     def __post_init__(self) -> None:
         _require_extent(self, self.start, self.stop)
 
     @property
     def box(self) -> Box:
+        """The box of its pixels."""
         return Box(self.start, self.stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Raster:
+class Raster(_Logged):
     """Pixels of a box, run-length encoded in raster order: `((value, count), ...)`.
 
-    Values: k > 0 object k, 0 background, -1 nothing said, -2 boundary, -3 foreground whose object is not named.
+    Values: k > 0 object k, 0 background, -1 unknown, -2 boundary, -3 foreground of an object without a number.
     """
 
     kind: ClassVar[str] = "raster"
     start: tuple[int, int]
     stop: tuple[int, int]
     runs: tuple[tuple[int, int], ...]
-    id: str = ""
-    user: str = ""
-    time: str = ""
-    image: str = ""
 
     def __post_init__(self) -> None:
         _require_extent(self, self.start, self.stop)
@@ -153,6 +152,7 @@ class Raster:
 
     @property
     def box(self) -> Box:
+        """The box of its pixels."""
         return Box(self.start, self.stop)
 
     @classmethod
@@ -170,22 +170,18 @@ class Raster:
         return cls(start=origin, stop=stop, runs=runs, **stamp)
 
     def values(self) -> npt.NDArray[np.int32]:
-        """The pixels, int32 (y, x)."""
+        """Return the pixels, int32 (y, x)."""
         values, counts = np.array(self.runs, dtype=np.int64).T
         return np.repeat(values.astype(np.int32), counts).reshape(self.box.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassPoint:
-    """A click that names the class of the object under it, for the object classifier; draws no pixel."""
+class ClassPoint(_Logged):
+    """A click that gives the class of the object under it, for the object classifier; labels no pixel."""
 
     kind: ClassVar[str] = "class"
     point: Point
     name: str
-    id: str = ""
-    user: str = ""
-    time: str = ""
-    image: str = ""
 
     def __post_init__(self) -> None:
         _require_finite(self, (self.point,), least=1)
@@ -194,15 +190,11 @@ class ClassPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Undo:
-    """Takes back the event named by `target`; an undo can be undone."""
+class Undo(_Logged):
+    """Undoes the event with the id `target`; an undo can be undone."""
 
     kind: ClassVar[str] = "undo"
     target: str
-    id: str = ""
-    user: str = ""
-    time: str = ""
-    image: str = ""
 
 
 Event: TypeAlias = Stroke | Polygon | LabelledBox | Raster | ClassPoint | Undo
@@ -210,7 +202,7 @@ Event: TypeAlias = Stroke | Polygon | LabelledBox | Raster | ClassPoint | Undo
 EVENTS: Mapping[str, type[Event]] = {
     kind.kind: kind for kind in (Stroke, Polygon, LabelledBox, Raster, ClassPoint, Undo)
 }
-"""What a line's "event" can be."""
+"""Event classes by the "event" of a line."""
 
 
 def _bad(event: Event, found: str, expected: str) -> InputError:
@@ -243,9 +235,10 @@ def _require_extent(event: LabelledBox | Raster, start: tuple[int, int], stop: t
 
 
 def event_line(event: Event) -> bytes:
-    """The event as its line of the log, end of line included; empty fields are left out."""
+    """Return the event as a line of the log, with its end of line; empty fields are left out."""
     record: dict[str, Any] = {"event": event.kind}
-    for field in fields(event):
+    shared = fields(_Logged)
+    for field in (*fields(event)[len(shared) :], *shared):
         value = getattr(event, field.name)
         if value is not None and value != "":
             record[field.name] = value
@@ -256,19 +249,11 @@ def _tupled(value: Any) -> Any:
     return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
 
 
-def _from_line(line: bytes) -> Event:
-    record = json.loads(line)
-    kind = str(record.pop("event", None)) if isinstance(record, dict) else "nothing"
-    if kind not in EVENTS:
-        raise UnknownNameError.among("event", kind, EVENTS)
-    return EVENTS[kind](**{name: _tupled(value) for name, value in record.items()})
-
-
 def append_events(path: str | os.PathLike[str], events: Iterable[Event]) -> None:
-    """Append events to a log, which is made when absent; on return they are on the disk.
+    """Append events to a log, which is created when absent; on return they are on the disk.
 
-    All lines go in one write to a file opened for appending, so that two writers never mix inside a line. A write
-    that fails half way (disk full) is taken back.
+    All lines go in one write to a file opened for appending, so that two writers never mix inside a line. A write that
+    fails half way (disk full) is removed.
 
     Raises:
         InputError: the log ends in a torn line (see `repair_log`).
@@ -276,9 +261,16 @@ def append_events(path: str | os.PathLike[str], events: Iterable[Event]) -> None
     """
     path = Path(path)
     data = b"".join(event_line(event) for event in events)
-    _require_whole_last_line(path)
+    fresh = not path.exists()
+    if not fresh and path.stat().st_size:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                raise _torn(path, 1 + path.read_bytes().count(b"\n"))
     try:
         _append(path, data)
+        if fresh:
+            sync_folder(path.parent)
     except OSError as error:
         raise OutputError(
             f"cannot append to sketch {path}: {error.strerror}; to fix: free space or permission"
@@ -286,62 +278,37 @@ def append_events(path: str | os.PathLike[str], events: Iterable[Event]) -> None
 
 
 def _append(path: Path, data: bytes) -> None:
-    fresh = not path.exists()
+    """Write and sync data at the end of a file; on an error cut the file to its old size."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         size = os.fstat(handle).st_size
         try:
-            _write_all(handle, data)
+            while data:
+                data = data[os.write(handle, data) :]
             os.fsync(handle)
         except OSError:
             os.ftruncate(handle, size)
             raise
     finally:
         os.close(handle)
-    if fresh:
-        _fsync_folder(path.parent)
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
-
-
-def _fsync_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there; the file itself is synced
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _require_whole_last_line(path: Path) -> None:
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            raise _torn(path, 1 + path.read_bytes().count(b"\n"))
 
 
 def _torn(path: Path, number: int) -> InputError:
-    """The error for a last line without an end; only a stroke log is sent to --repair."""
+    """Return the error for a last line without an end; it recommends --repair for stroke logs only."""
     if not holds_strokes(path):
         return unlike(path, "strokes")
     return InputError.of(
         found=f"line {number}, the last one of sketch {path}, is torn (no end of line: a writer was stopped there)",
         expected="whole lines",
-        fix="`sketchscale sketch show --repair` keeps the torn piece beside the log and cuts it off",
+        fix="`sketchscale sketch show --repair` moves the torn part to a file next to the log",
     )
 
 
 def repair_log(path: str | os.PathLike[str]) -> Path | None:
-    """Move a torn last line into `<path>.torn`; None when the log is whole.
+    """Move a torn last line to `<path>.torn` and return that path; None when the log is whole.
 
     Raises:
-        InputError: not a stroke log by its first line; it is left as it is.
+        InputError: not a stroke log by its first line; the file stays unchanged.
     """
     path = Path(path)
     data = path.read_bytes()
@@ -357,11 +324,11 @@ def repair_log(path: str | os.PathLike[str]) -> Path | None:
 
 
 def read_events(path: str | os.PathLike[str]) -> tuple[Event, ...]:
-    """All events of a log, in order, undone ones included.
+    """Read all events of a log, in order, with undone ones.
 
     Raises:
         MissingDataError: no such file.
-        InputError: a line is torn, is not JSON, or says something impossible; names file and line.
+        InputError: a line that is torn, not JSON, or has invalid values; names file and line.
     """
     path = local_path(os.fspath(path))
     try:
@@ -377,7 +344,11 @@ def read_events(path: str | os.PathLike[str]) -> tuple[Event, ...]:
 
 def _read_line(path: Path, number: int, line: bytes) -> Event:
     try:
-        return _from_line(line)
+        record = json.loads(line)
+        kind = str(record.pop("event", None)) if isinstance(record, dict) else "nothing"
+        if kind not in EVENTS:
+            raise UnknownNameError.among("event", kind, EVENTS)
+        return EVENTS[kind](**{name: _tupled(value) for name, value in record.items()})
     except InputError as error:
         raise InputError(f"line {number} of sketch {path}: {error}") from error
     except (ValueError, TypeError) as error:

@@ -1,12 +1,12 @@
-"""Sketches as GeoJSON, in QuPath's conventions, there and back.
+"""Read and write sketches as GeoJSON, in QuPath's conventions.
 
     label              properties.classification.name ("foreground" ...); QuPath shows its colour
-    what it was        properties.metadata: kind, radius_px, object, user, time (strings, which QuPath keeps)
+    event              properties.metadata: kind, radius_px, object, user, time (strings, which QuPath keeps)
     stroke             LineString, or Point for a dab          polygon, box    Polygon
-    raster             a Polygon for each connected piece, along the midlines between pixels: same pixels again
+    raster             a Polygon for each connected component, along the midlines between pixels: same pixels again
 
 GeoJSON counts x before y and from the corner of the first pixel; a sketch counts y before x and from its centre:
-`[y, x] = [gy - 0.5, gx - 0.5]`. Halves are exact in binary, so there and back gives the same numbers.
+`[y, x] = [gy - 0.5, gx - 0.5]`. Halves are exact in binary, so writing and reading gives the same numbers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Json: TypeAlias = dict[str, Any]
 _BOX = "labelled box"
 _DAB_RADIUS_PX = 1.5
 _NO_CLASS = "none"
-"""Stands in --class for annotations without a class."""
+"""Name in --class for annotations without a class."""
 _COLORS = {
     "background": [66, 106, 214],
     "foreground": [230, 120, 40],
@@ -61,10 +61,10 @@ _COLORS = {
 
 
 def read_geojson(path: str | Path) -> Json:
-    """The parsed file; `.gz` is unpacked, a bare feature or a list of features is a collection.
+    """Parse a file; `.gz` is unpacked, and a feature or a list of features becomes a collection.
 
     Raises:
-        MissingDataError, InputError: absent, or not GeoJSON.
+        MissingDataError, InputError: no such file, or not GeoJSON.
     """
     path = local_path(path)
     if not path.is_file():
@@ -80,7 +80,7 @@ def read_geojson(path: str | Path) -> Json:
 
 
 def write_geojson(path: str | Path, collection: Json) -> None:
-    """Write; packed when the name ends in .gz, the same bytes for the same content."""
+    """Write a file, packed when the name ends in .gz; the same content gives the same bytes."""
     data = json.dumps(collection, separators=(",", ":"), allow_nan=False).encode()
     Path(path).write_bytes(gzip.compress(data, mtime=0) if str(path).endswith(".gz") else data)
 
@@ -89,10 +89,10 @@ def write_geojson(path: str | Path, collection: Json) -> None:
 
 
 def points_of_geojson(collection: Json) -> list[tuple[Point, str]]:
-    """(y, x) and class of every Point, in order; other geometries are left out.
+    """Return (y, x) and class of every Point, in order; other geometries are left out.
 
     Raises:
-        InputError: a feature does not read.
+        InputError: a feature that cannot be read.
 
     >>> feature = {"geometry": {"type": "Point", "coordinates": [10.5, 4.5]}}
     >>> points_of_geojson({"features": [feature]})
@@ -116,22 +116,22 @@ def events_from_geojson(
     classes: Mapping[str, str] | None = None,
     radius_px: float = 0.5,
 ) -> tuple[Event, ...]:
-    """Features as events.
+    """Return features as events.
 
-    A foreground polygon is a whole object of its own, and its outline becomes boundary. A line is a stroke of
-    `radius_px`, a point a dab; a point of any other class is a click for the object classifier. What
-    `geojson_from_sketch` wrote comes back as it was, under new ids.
+    A foreground polygon is a whole object, and its outline becomes boundary. A line is a stroke of `radius_px`, a point
+    a dab; a point of any other class is a click for the object classifier. Collections of `geojson_from_sketch` come
+    back unchanged, with new ids.
 
     Args:
         collection: a FeatureCollection.
         shape: (y, x) of the image, which outlines must not leave.
-        classes: other class names and what they mean here, such as {"Tumor": "foreground", "Ignore*": "unknown"};
-            case does not matter, and "none" stands for annotations without a class. QuPath's detections and cells are
-            foreground, whatever their class.
-        radius_px: of lines that carry no radius.
+        classes: other class names and their meaning, such as {"Tumor": "foreground", "Ignore*": "unknown"}; case does
+            not matter, and "none" stands for annotations without a class. QuPath's detections and cells are always
+            foreground.
+        radius_px: of lines without a radius.
 
     Raises:
-        UnknownNameError: the class of a line or polygon is none of ours and not in `classes`, or there is none.
+        UnknownNameError: a line or polygon without a class, or with one that is neither in CLASSES nor in `classes`.
         InputError: a geometry that cannot be read; names the feature by its number.
 
     >>> ring = [[2, 1], [6, 1], [6, 4], [2, 4], [2, 1]]
@@ -144,7 +144,15 @@ def events_from_geojson(
     if not isinstance(features, list):
         raise InputError.of(found="GeoJSON without features", expected="a FeatureCollection", fix="export it again")
     known = {name: name for name in (*CLASSES, _BOX)} | {k.lower(): v for k, v in (classes or {}).items()}
-    drafts = [d for n, feature in enumerate(features) for d in _read_feature(n, feature, known, radius_px)]
+    drafts: list[tuple[Event, bool]] = []
+    for number, feature in enumerate(features):
+        with _reading(number):
+            geometry, properties = feature["geometry"], feature.get("properties") or {}
+            metadata = {str(k): str(v) for k, v in (properties.get("metadata") or {}).items()}
+            for kind, coordinates in _single(geometry["type"], geometry["coordinates"]):
+                event = _read_geometry(kind, coordinates, _class_name(properties), metadata, known, radius_px)
+                is_whole = "kind" not in metadata and isinstance(event, Polygon) and event.label == "foreground"
+                drafts.append((event, is_whole))
     numbers = itertools.count(next_object(event for event, _ in drafts))
     events: list[Event] = []
     objects: list[Event] = []
@@ -156,22 +164,9 @@ def events_from_geojson(
     return stamped([*events, *outlines(objects, shape, stamp)], stamp)
 
 
-def _read_feature(
-    number: int, feature: Json, known: Mapping[str, str], radius_px: float
-) -> Iterator[tuple[Event, bool]]:
-    """Events of one feature, each with whether it is a whole object, to be numbered and outlined."""
-    with _reading(number):
-        geometry, properties = feature["geometry"], feature.get("properties") or {}
-        said = {str(k): str(v) for k, v in (properties.get("metadata") or {}).items()}
-        for kind, coordinates in _single(geometry["type"], geometry["coordinates"]):
-            event = _read_geometry(kind, coordinates, _class_name(properties), said, known, radius_px)
-            is_foreign = "kind" not in said and isinstance(event, Polygon) and event.label == "foreground"
-            yield event, is_foreign
-
-
 @contextmanager
 def _reading(number: int) -> Iterator[None]:
-    """What goes wrong with a feature, as one line that names it."""
+    """Turn errors in reading a feature into one line that names it."""
     try:
         yield
     except UnknownNameError:
@@ -185,6 +180,7 @@ def _reading(number: int) -> Iterator[None]:
 
 
 def _single(kind: str, coordinates: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a geometry, each with its kind."""
     if kind.startswith("Multi"):
         for part in coordinates:
             yield kind.removeprefix("Multi"), part
@@ -200,36 +196,38 @@ def _class_name(properties: Json) -> str:
 
 
 def _read_geometry(
-    kind: str, coordinates: Any, name: str, said: Mapping[str, str], known: Mapping[str, str], radius_px: float
+    kind: str, coordinates: Any, name: str, metadata: Mapping[str, str], known: Mapping[str, str], radius_px: float
 ) -> Event:
-    who = {"user": said.get("user", ""), "time": said.get("time", "")}
-    if not name and said.get("kind") != "class":
+    who = {"user": metadata.get("user", ""), "time": metadata.get("time", "")}
+    if not name and metadata.get("kind") != "class":
         name = _unclassified(known)
     label = known.get(name.lower(), name)
-    if kind == "Point" and (said.get("kind") == "class" or name.lower() not in known):
+    if kind == "Point" and (metadata.get("kind") == "class" or name.lower() not in known):
         return ClassPoint(point=_point(coordinates), name=name, **who)
     if label not in (*CLASSES, _BOX):
-        raise UnknownNameError.among("class in GeoJSON (say what it means with --class NAME=CLASS)", name, known)
+        raise UnknownNameError.among("class in GeoJSON (give its meaning with --class NAME=CLASS)", name, known)
     if label == _BOX:
-        return _read_box(coordinates[0], who)
-    numbered = int(said["object"]) if "object" in said else None
+        x, y = zip(*[(p[0], p[1]) for p in coordinates[0]], strict=True)
+        start, stop = (math.floor(min(y)), math.floor(min(x))), (math.ceil(max(y)), math.ceil(max(x)))
+        return LabelledBox(start=start, stop=stop, **who)
+    numbered = int(metadata["object"]) if "object" in metadata else None
     if kind == "Polygon":
         rings = tuple(_ring(ring) for ring in coordinates)
         return Polygon(rings=rings, label=label, object=numbered, **who)
     if kind not in ("LineString", "Point"):
         raise InputError(f"geometry {kind!r}")
     points = tuple(_point(p) for p in (coordinates if kind == "LineString" else [coordinates]))
-    radius = float(said.get("radius_px", radius_px if kind == "LineString" else _DAB_RADIUS_PX))
+    radius = float(metadata.get("radius_px", radius_px if kind == "LineString" else _DAB_RADIUS_PX))
     return Stroke(points=points, radius_px=radius, label=label, object=numbered, **who)
 
 
 def _unclassified(known: Mapping[str, str]) -> str:
-    """The name that annotations without a class go by, where a meaning was given for them."""
+    """Return the name of annotations without a class, if `known` gives it a meaning."""
     if _NO_CLASS not in known:
         raise UnknownNameError.of(
             found="GeoJSON with an annotation that has no class",
             expected="background, foreground or boundary for each",
-            fix=f"say what such annotations are, as in --class {_NO_CLASS}=foreground, or give them a class in QuPath",
+            fix=f"give their meaning, as in --class {_NO_CLASS}=foreground, or give them a class in QuPath",
         )
     return _NO_CLASS
 
@@ -239,22 +237,16 @@ def _point(xy: Sequence[float]) -> Point:
 
 
 def _ring(xys: Sequence[Sequence[float]]) -> tuple[Point, ...]:
-    """Without the last point where it repeats the first."""
+    """Return the points of a ring, without the last one where it repeats the first."""
     points = tuple(_point(p) for p in xys)
     return points[:-1] if len(points) > 1 and points[0] == points[-1] else points
-
-
-def _read_box(ring: Sequence[Sequence[float]], who: Mapping[str, str]) -> LabelledBox:
-    x, y = [p[0] for p in ring], [p[1] for p in ring]
-    start, stop = (math.floor(min(y)), math.floor(min(x))), (math.ceil(max(y)), math.ceil(max(x)))
-    return LabelledBox(start=start, stop=stop, **who)
 
 
 # Writing
 
 
 def geojson_from_sketch(sketch: Sketch) -> Json:
-    """The events in force as a FeatureCollection, in their order; undone events are left out."""
+    """Return the events as a FeatureCollection, in their order; undone events are left out."""
     features = [feature for event in sketch.marks for feature in _features(event)]
     return {"type": "FeatureCollection", "features": features}
 
@@ -276,9 +268,9 @@ def _features(event: Event) -> Iterator[Json]:
             yield _feature(event, label, "Polygon", [_closed(r) for r in rings], object=number)
 
 
-def _feature(event: Event, name: str, kind: str, coordinates: Any, **said: float | None) -> Json:
+def _feature(event: Event, name: str, kind: str, coordinates: Any, **numbers: float | None) -> Json:
     metadata = {"kind": event.kind, "user": event.user, "time": event.time}
-    metadata |= {key: str(value) for key, value in said.items() if value is not None}
+    metadata |= {key: str(value) for key, value in numbers.items() if value is not None}
     return {
         "type": "Feature",
         "geometry": {"type": kind, "coordinates": coordinates},
@@ -300,18 +292,18 @@ def _closed(ring: Sequence[Point]) -> list[list[float]]:
 
 
 def _raster_polygons(event: Raster) -> Iterator[tuple[str, int | None, list[list[Point]]]]:
-    """(label, object, rings) of each 4-connected piece of one value."""
+    """Yield (label, object, rings) of each 4-connected component of one value."""
     values = event.values()
     for value in np.unique(values[values != UNKNOWN]).tolist():
-        pieces, count = ndimage.label(values == value)
-        for k, window in enumerate(ndimage.find_objects(pieces, count), start=1):
+        components, count = ndimage.label(values == value)
+        for k, window in enumerate(ndimage.find_objects(components, count), start=1):
             origin = (event.start[0] + window[0].start, event.start[1] + window[1].start)
             label = {0: "background", BOUNDARY: "boundary"}.get(value, "foreground")
-            yield label, value if value > 0 else None, _rings(pieces[window] == k, origin)
+            yield label, value if value > 0 else None, _rings(components[window] == k, origin)
 
 
 def _rings(mask: npt.NDArray[np.bool_], origin: tuple[int, int]) -> list[list[Point]]:
-    """Outer ring first, then holes; through the middles between pixels, so the mask's pixel centres are inside."""
+    """Return the outer ring, then holes; midway between pixels, so that the mask's pixel centres are inside."""
     padded = np.pad(mask, 1).astype(np.float64)
     contours = measure.find_contours(padded, 0.5, fully_connected="low")  # type: ignore[no-untyped-call]
     rings = [(c[:-1] + np.array(origin) - 1).tolist() for c in contours]

@@ -1,15 +1,15 @@
-"""Recognise what kind of annotation a file holds, by its contents and not by its name.
+"""Recognise the kind of annotation in a file, by its contents and not by its name.
 
     strokes      a stroke log: its first line is a JSON object with an "event"
     geojson      a FeatureCollection, a Feature, or a list of them; packed or not
-    objects      a label image (TIFF, PNG, NPY) in which some objects are painted; where it is 0, nothing is known
-    labels       a label image in which every object is painted; where it is 0, there is background
+    objects      a label image (TIFF, PNG, NPY) with some of the objects; 0 is unknown
+    labels       a label image with all objects; 0 is background
     sketchpose   <stem>_labels.png with <stem>_boundaries.png or <stem>_bbox.csv next to it
     points       CSV with columns y, x, class
     boxes        CSV with columns y0, x0, y1, x1, or napari's table of shapes
 
-A label image alone cannot show whether all objects are painted, so it counts as `objects`: what was not painted is
-never taken for background unless the user says so.
+A label image alone cannot show whether all objects are painted, so it counts as `objects`: pixels of value 0 are
+background only where the user declares it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ KINDS: Mapping[str, str] = {
     "points": "a table of points",
     "boxes": "a table of boxes",
 }
-"""Each kind in words."""
+"""Description of each kind."""
 
 FAMILIES: Mapping[str, str] = {"labels": "objects", "sketchpose": "objects", "boxes": "points"}
-"""Kinds that one file can be read as: the kind that stands for the others."""
+"""Kinds that the same file can be read as: the kind that represents the others."""
 
 _HEAD_BYTES = 65536
 _EVENT = re.compile(rb'\s*\{\s*"event"\s*:')
@@ -52,26 +52,26 @@ _SUFFIXES = {
     ".png": "objects",
     ".npy": "objects",
 }
-"""What the name says where the contents say nothing: enough to name what is damaged."""
+"""Kinds by the file's name, for error messages about damaged contents."""
 
 
 def kind_of(path: Path) -> str:
-    """The kind of annotation in a file; empty when it is none that is known.
+    """Return the kind of annotation in a file; empty when it is unknown.
 
     Raises:
-        MissingDataError: it cannot be read.
+        MissingDataError: the file cannot be read.
     """
     head = _head(path)
     return next((kind for kind, holds in _SIGNS.items() if holds(path, head)), _SUFFIXES.get(path.suffix.lower(), ""))
 
 
 def holds_strokes(path: Path) -> bool:
-    """Whether a file is a stroke log by its first line, whole or torn; never by its name alone."""
+    """Whether a file is a stroke log by its first line, whole or torn; never by its name only."""
     return _holds_strokes(path, _head(path))
 
 
 def unlike(path: Path, expected: str) -> InputError:
-    """The error for a file of another kind than `expected`, a key of KINDS; says what it seems to be."""
+    """Return the error for a file of another kind than `expected`, a key of KINDS; names the recognised kind."""
     kind = kind_of(path)
     if kind in ("", expected):
         return InputError.of(found=f"{path} is something else", expected=KINDS[expected], fix="check the path")
@@ -83,7 +83,7 @@ def unlike(path: Path, expected: str) -> InputError:
 
 
 def unknown_kind(path: Path) -> InputError:
-    """The error for a file of no kind that is known."""
+    """Return the error for a file of unknown kind."""
     return InputError.of(
         found=f"{path} is no kind of sketch that is known{_described(path)}",
         expected="a stroke log (.jsonl), GeoJSON, a label image (TIFF, PNG, NPY), or CSV with the columns y, x, class "
@@ -93,7 +93,7 @@ def unknown_kind(path: Path) -> InputError:
 
 
 def companions(path: Path) -> tuple[Path, ...]:
-    """The files that are read together with a Sketchpose label image, where they are there; none for other files."""
+    """Return the existing files that are read together with a Sketchpose label image; none for other files."""
     if not path.name.endswith("_labels.png"):
         return ()
     stem = path.name.removesuffix("_labels.png")
@@ -140,28 +140,20 @@ def _columns(head: bytes) -> set[str]:
     return {column.strip().strip('"') for column in first.split(",")}
 
 
-def _holds_boxes(path: Path, head: bytes) -> bool:
-    columns = _columns(head)
-    return {"y0", "x0", "y1", "x1"} <= columns or {"index", "shape-type", "axis-0", "axis-1"} <= columns
-
-
-def _holds_points(path: Path, head: bytes) -> bool:
-    columns = _columns(head)
-    return {"y", "x", "class"} <= columns or {"axis-0", "axis-1", "class"} <= columns
-
-
+_BOX_COLUMNS = ({"y0", "x0", "y1", "x1"}, {"index", "shape-type", "axis-0", "axis-1"})
+_POINT_COLUMNS = ({"y", "x", "class"}, {"axis-0", "axis-1", "class"})
 _SIGNS: Mapping[str, Callable[[Path, bytes], bool]] = {
     "strokes": _holds_strokes,
     "geojson": _holds_geojson,
     "sketchpose": lambda path, head: head.startswith(_PICTURES) and bool(companions(path)),
     "objects": lambda path, head: head.startswith(_PICTURES),
-    "boxes": _holds_boxes,
-    "points": _holds_points,
+    "boxes": lambda path, head: any(needed <= _columns(head) for needed in _BOX_COLUMNS),
+    "points": lambda path, head: any(needed <= _columns(head) for needed in _POINT_COLUMNS),
 }
 
 
 def _described(path: Path) -> str:
-    """What can be said of a file that was not recognised."""
+    """Describe a file that was not recognised, for an error message."""
     head = _head(path)
     if not head:
         return " (it is empty)"

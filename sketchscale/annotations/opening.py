@@ -1,7 +1,7 @@
-"""Open a sketch of any kind: the one way in which every command that takes a sketch reads it.
+"""Open a sketch of any kind: the one way to read a sketch, for every command.
 
-A stroke log and what other programs write (GeoJSON, painted label images, tables) give the same `Sketch`. How a file
-was understood is one line, for the user to see before anything is learned from it:
+A stroke log and the files of other programs (GeoJSON, painted label images, tables) give the same `Sketch`. One line
+shows the user how a file was understood, before training on it:
 
     cells.png: a label image of some objects, 4 objects, px: 0 background, 812 foreground, ...; 0 means unknown
 """
@@ -38,17 +38,17 @@ _REST = {
     "points": "what is not clicked is unknown",
     "boxes": "what is not drawn in the boxes is background",
 }
-"""What it means that nothing was drawn somewhere."""
+"""The meaning of places where nothing is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SketchReading:
-    """How sketch files are to be read.
+    """How to read sketch files.
 
     Attributes:
-        kind: a key of KINDS, for files whose contents do not show it; None recognises each file.
-        classes: what the names in a file mean here: classes of GeoJSON, "none" for annotations without a class, or
-            values of a label image, such as {"255": "background"}.
+        kind: a key of KINDS, for files that cannot be recognised by their contents; None recognises each file.
+        classes: the meaning of names in a file: classes of GeoJSON, "none" for annotations without a class, or values
+            of a label image, such as {"255": "background"}.
     """
 
     kind: str | None = None
@@ -68,8 +68,8 @@ class SketchFile:
 
     Attributes:
         kind: a key of KINDS.
-        sized: whether the size of the image is known; else the sketch is as large as what was drawn.
-        note: what else is to be said.
+        sized: whether the size of the image is known; else the sketch just contains all marks.
+        note: a further remark for the user.
     """
 
     path: str
@@ -98,12 +98,12 @@ def open_sketch_file(
     """Open a sketch of any kind.
 
     Args:
-        shape: (y, x) of the image at level 0; None where it is not known. Label images say it themselves.
-        reading: how to read it; recognised by its contents when None.
+        shape: (y, x) of the image at level 0; None where it is not known. Label images have their own.
+        reading: how to read it; None recognises it by its contents.
 
     Raises:
         MissingDataError: no such file.
-        InputError: a file of no known kind, damaged, of another size, or one that needs the image's size.
+        InputError: a file of unknown kind, a damaged one, one of another size, or one that needs the image's size.
     """
     reading = reading or SketchReading()
     place = local_path(os.fspath(path))
@@ -118,14 +118,14 @@ def open_sketch_file(
 
 
 def sketch_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """All files that a sketch is read from: its own first."""
+    """Return all files that a sketch is read from, its own first."""
     place = local_path(os.fspath(path))
     return (place, *companions(place))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """A file to open, its kind, the (y, x) of its image where it is known, and what its classes mean."""
+    """A file to open, its kind, the (y, x) of its image where known, and the meaning of its classes."""
 
     path: Path
     kind: str
@@ -134,19 +134,22 @@ class _Source:
 
     @property
     def size(self) -> tuple[int, int]:
+        """The image's size; an error where it is not known."""
         if self.shape is None:
             raise InputError.of(
-                found=f"{self.path} is {KINDS[self.kind]}, which does not say the size of its image, and no --image",
+                found=f"{self.path} is {KINDS[self.kind]}, which lacks the size of its image, and no --image",
                 expected="the image that was annotated",
                 fix="name it with --image",
             )
         return self.shape
 
     def opened(self, sketch: Sketch, *, sized: bool = True, note: str = "") -> SketchFile:
+        """Return the sketch of this file."""
         return SketchFile(path=str(self.path), kind=self.kind, sketch=sketch, sized=sized, note=note)
 
 
 def _kind(path: Path, wanted: str | None) -> str:
+    """Return the wanted kind if the file can be of that kind, or the recognised one."""
     if path.is_dir():
         raise InputError.of(
             found=f"sketch {path} is a folder", expected="a file with an annotation", fix="give the file"
@@ -159,8 +162,8 @@ def _kind(path: Path, wanted: str | None) -> str:
     if wanted is not None and found and FAMILIES.get(found, found) != FAMILIES.get(wanted, wanted):
         raise InputError.of(
             found=f"{path} seems to be {KINDS[found]}",
-            expected=f"{KINDS[wanted]}, as --kind {wanted} says",
-            fix="leave --kind out; of several kinds, bring each into a stroke log by `sketch import` first",
+            expected=f"{KINDS[wanted]}, because of --kind {wanted}",
+            fix="leave --kind out; for files of several kinds, first convert each to a stroke log by `sketch import`",
         )
     return wanted or found
 
@@ -168,26 +171,26 @@ def _kind(path: Path, wanted: str | None) -> str:
 def _from_strokes(source: _Source) -> SketchFile:
     if source.shape is not None:
         return source.opened(open_sketch(source.path, shape=source.shape))
-    drawn = _extent(read_events(source.path))
-    return source.opened(open_sketch(source.path, shape=drawn), sized=False)
-
-
-def _extent(events: tuple[Event, ...]) -> tuple[int, int]:
-    """An image that holds the events whole, with the radius of every brush."""
-    ends = [_end(event) for event in events if not isinstance(event, Undo)]
-    return max((y for y, _ in ends), default=1), max((x for _, x in ends), default=1)
-
-
-def _end(event: Event) -> tuple[int, int]:
-    reach = 2 + (event.radius_px if isinstance(event, Stroke) else 0.0)
-    y, x = extent_of(event)[1]
-    return max(1, math.ceil(y + reach)), max(1, math.ceil(x + reach))
+    height = width = 1  # an image that contains all marks, with the radius of every brush
+    for event in read_events(source.path):
+        if not isinstance(event, Undo):
+            reach = 2 + (event.radius_px if isinstance(event, Stroke) else 0.0)
+            y, x = extent_of(event)[1]
+            height, width = max(height, math.ceil(y + reach)), max(width, math.ceil(x + reach))
+    return source.opened(open_sketch(source.path, shape=(height, width)), sized=False)
 
 
 def _from_painting(source: _Source, zero: Literal["background", "unknown"]) -> SketchFile:
     labels = readers.read_label_image(source.path)
     shape = _own_shape(source, labels)
-    meanings = _meanings(source)
+    for name, meaning in source.classes.items():
+        if not name.isdecimal():
+            raise InputError.of(
+                found=f"--class {name}={meaning} for {source.path}, a label image",
+                expected="a value of its pixels",
+                fix="write --class 255=background",
+            )
+    meanings = {int(name): meaning for name, meaning in source.classes.items()}
     others = labels[~np.isin(labels, list(meanings))] if meanings else labels
     few = few_values(others)
     if not meanings:
@@ -196,33 +199,22 @@ def _from_painting(source: _Source, zero: Literal["background", "unknown"]) -> S
     note = ""
     if is_mask(few):
         value = max(few or ())
-        labels = _pieces(labels, value, meanings)
-        note = f"the connected pieces of the value {value} are the objects"
+        labels = _components(labels, value, meanings)
+        note = f"the connected components of the value {value} are the objects"
     events = readers.events_from_labels(labels, readers.Stamp.now(), zero=zero, meanings=meanings)
     return source.opened(Sketch(shape=shape, events=events), note=note)
 
 
-def _pieces(labels: npt.NDArray[np.integer], value: int, meanings: Mapping[int, str]) -> npt.NDArray[np.int64]:
-    """The pieces of one value, under ids that no named value has; other pixels as they were."""
+def _components(labels: npt.NDArray[np.integer], value: int, meanings: Mapping[int, str]) -> npt.NDArray[np.int64]:
+    """Return the labels with ids for the components of one value, different from all named values."""
     numbered = label_pieces(labels == value)
     found = labels.astype(np.int64)
     found[numbered > 0] = numbered[numbered > 0] + max((0, *meanings))
     return found
 
 
-def _meanings(source: _Source) -> dict[int, str]:
-    """The values of a label image that were given a meaning."""
-    for name in source.classes:
-        if not name.isdecimal():
-            raise InputError.of(
-                found=f"--class {name}={source.classes[name]} for {source.path}, a label image",
-                expected="a value of its pixels",
-                fix="write --class 255=background",
-            )
-    return {int(name): meaning for name, meaning in source.classes.items()}
-
-
 def _own_shape(source: _Source, labels: npt.NDArray[np.integer]) -> tuple[int, int]:
+    """Return the shape of a label image, which has to be that of its image."""
     own = (labels.shape[0], labels.shape[1])
     if source.shape is not None and source.shape != own:
         raise InputError.of(
@@ -234,8 +226,8 @@ def _own_shape(source: _Source, labels: npt.NDArray[np.integer]) -> tuple[int, i
 def _from_sketchpose(source: _Source) -> SketchFile:
     events = readers.events_from_sketchpose(source.path, readers.Stamp.now())
     shape = _own_shape(source, readers.read_label_image(source.path))
-    beside = companions(source.path)
-    note = f"read together with {', '.join(path.name for path in beside)}" if beside else ""
+    others = companions(source.path)
+    note = f"read together with {', '.join(path.name for path in others)}" if others else ""
     return source.opened(Sketch(shape=shape, events=events), note=note)
 
 
@@ -246,14 +238,8 @@ def _from_geojson(source: _Source) -> SketchFile:
     return source.opened(Sketch(shape=source.size, events=events))
 
 
-def _from_points(source: _Source) -> SketchFile:
-    events = readers.events_from_points(source.path, readers.Stamp.now())
-    return source.opened(Sketch(shape=source.size, events=events))
-
-
-def _from_boxes(source: _Source) -> SketchFile:
-    events = readers.events_from_boxes(source.path, readers.Stamp.now())
-    return source.opened(Sketch(shape=source.size, events=events))
+def _from_table(source: _Source, read: Callable[[Path, readers.Stamp], tuple[Event, ...]]) -> SketchFile:
+    return source.opened(Sketch(shape=source.size, events=read(source.path, readers.Stamp.now())))
 
 
 _READERS: Mapping[str, Callable[[_Source], SketchFile]] = {
@@ -262,6 +248,6 @@ _READERS: Mapping[str, Callable[[_Source], SketchFile]] = {
     "objects": lambda source: _from_painting(source, "unknown"),
     "labels": lambda source: _from_painting(source, "background"),
     "sketchpose": _from_sketchpose,
-    "points": _from_points,
-    "boxes": _from_boxes,
+    "points": lambda source: _from_table(source, readers.events_from_points),
+    "boxes": lambda source: _from_table(source, readers.events_from_boxes),
 }

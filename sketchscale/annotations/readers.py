@@ -1,8 +1,8 @@
-"""Annotation made elsewhere, read into sketch events; see geojson.py for GeoJSON.
+"""Read annotations of other programs into sketch events; geojson.py reads GeoJSON.
 
-Every reader returns events; whoever called decides what to do with them (`append_events`, or a `Sketch`). Formats:
+Every reader returns events, for `append_events` or a `Sketch`. Formats:
 
-    labels      any 2-D integer image: TIFF, PNG, NPY; k > 0 object k, 0 background (or nothing said)
+    labels      any 2-D integer image: TIFF, PNG, NPY; k > 0 object k, 0 background (or unknown)
     points      CSV with columns y, x, class
     boxes       CSV with columns y0, x0, y1, x1 (stop exclusive), or a napari shapes CSV: everything inside is labelled
     sketchpose  <stem>_labels.png (1 background, 2 cells), <stem>_boundaries.png, <stem>_bbox.csv
@@ -67,7 +67,7 @@ _PAINTED = {"background": 0, "foreground": FREE, "boundary": BOUNDARY, "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """Who, when, on which image; `prefix` makes the ids of one import unique in its log."""
+    """User, time and image of events; `prefix` makes the ids of one import unique in its log."""
 
     image: str = ""
     user: str = ""
@@ -76,29 +76,27 @@ class Stamp:
 
     @classmethod
     def now(cls, *, image: str = "", user: str = "") -> Stamp:
-        """Stamped with the current time (UTC, ISO 8601) and a prefix that no other import has."""
-        return cls(image=image, user=user, time=datetime.now(UTC).isoformat(timespec="seconds"), prefix=_new_prefix())
+        """Return a stamp with the current time (UTC, ISO 8601) and a new random prefix."""
+        time, prefix = datetime.now(UTC).isoformat(timespec="seconds"), uuid.uuid4().hex[:8] + "-"
+        return cls(image=image, user=user, time=time, prefix=prefix)
 
     def fields(self, number: int) -> dict[str, str]:
+        """Return the fields of the event with this number."""
         return {"id": f"{self.prefix}{number:05d}", "user": self.user, "time": self.time, "image": self.image}
 
 
-def _new_prefix() -> str:
-    return uuid.uuid4().hex[:8] + "-"
-
-
 def stamped(events: Iterable[Event], stamp: Stamp) -> tuple[Event, ...]:
-    """The events under new ids and the stamp's image; a user and time they name already stay."""
+    """Return the events with new ids and the stamp's image, user and time; an event's own user and time stay."""
     found: list[Event] = []
     for number, event in enumerate(events):
         fields: dict[str, Any] = dict(stamp.fields(number))
-        fields |= {name: said for name in ("user", "time") if (said := getattr(event, name))}
+        fields |= {name: own for name in ("user", "time") if (own := getattr(event, name))}
         found.append(dataclasses.replace(event, **fields))
     return tuple(found)
 
 
 def next_object(events: Iterable[Event]) -> int:
-    """The smallest object number above all that are in use; 1 for an empty log."""
+    """Return the smallest object number above all numbers in use; 1 for an empty log."""
     used = [e.object or 0 for e in events if isinstance(e, Stroke | Polygon)]
     used += [value for e in events if isinstance(e, Raster) for value, _ in e.runs]
     return max([0, *used]) + 1
@@ -108,7 +106,7 @@ def next_object(events: Iterable[Event]) -> int:
 
 
 def read_label_image(path: str | Path) -> npt.NDArray[np.integer[Any]]:
-    """A 2-D integer image from TIFF, PNG or NPY, as stored.
+    """Read a 2-D integer image from TIFF, PNG or NPY, as stored.
 
     Raises:
         MissingDataError: no such file.
@@ -148,14 +146,14 @@ def events_from_labels(
     first_object: int = 1,
     meanings: Mapping[int, str] | None = None,
 ) -> tuple[Event, ...]:
-    """A label image as raster events, one for each tile of 1024 px that says something.
+    """Return a label image as raster events, one for each tile of 1024 px with known pixels.
 
     Args:
-        labels: (y, x), integers; k > 0 object k; negative values say nothing.
-        zero: what 0 means: "background" for a full annotation, "unknown" where only some objects are labelled (then
-            their outlines are added as boundary, since a labelled object is a whole one).
+        labels: (y, x), integers; k > 0 object k; negative values are unknown.
+        zero: meaning of 0: "background" for a full annotation, "unknown" where only some objects are labelled (then
+            their outlines are added as boundary, because a labelled object is complete).
         first_object: object k becomes number k - 1 + first_object; see `next_object`.
-        meanings: classes of single values, which are no objects then, such as {255: "background"}.
+        meanings: classes of single values, which then are not objects, such as {255: "background"}.
     """
     values = np.where(labels > 0, labels.astype(np.int64) + (first_object - 1), np.minimum(labels, 0).astype(np.int64))
     values[labels < 0] = UNKNOWN
@@ -182,14 +180,19 @@ def _raster_events(values: npt.NDArray[np.int64], stamp: Stamp, first: int = 0) 
 
 
 def outlines(events: Sequence[Event], shape: tuple[int, int], stamp: Stamp) -> tuple[Event, ...]:
-    """Boundary pixels around whole objects: the unlabelled pixels that share an edge with an object.
+    """Return boundary events around whole objects: the unlabelled pixels that share an edge with an object.
 
-    Where two objects touch, none is drawn: their numbers say it already, and neither loses a pixel.
+    Where two objects touch, no boundary is drawn: their numbers differ already, and neither loses a pixel.
     """
     sketch = Sketch(shape=shape, events=tuple(events))
+    boxes = []
+    for event in sketch.marks:
+        (y0, x0), (y1, x1) = extent_of(event)
+        margin = event.radius_px + 1 if isinstance(event, Stroke) else 1
+        boxes.append(Box((int(y0 - margin), int(x0 - margin)), (int(y1 + margin) + 1, int(x1 + margin) + 1)).grow(1))
     found: list[Event] = []
     for tile in tile_cover(shape, (_RASTER_TILE, _RASTER_TILE), halo=1):
-        if not any(_box_of(e).grow(1).intersect(tile.write).size for e in sketch.marks):
+        if not any(box.intersect(tile.write).size for box in boxes):
             continue
         labels = sketch.rasterize(tile.read).labels
         ring = ndimage.binary_dilation(labels > 0) & (labels == UNKNOWN)
@@ -201,22 +204,16 @@ def outlines(events: Sequence[Event], shape: tuple[int, int], stamp: Stamp) -> t
     return tuple(found)
 
 
-def _box_of(event: Event) -> Box:
-    (y0, x0), (y1, x1) = extent_of(event)
-    margin = event.radius_px + 1 if isinstance(event, Stroke) else 1
-    return Box((int(y0 - margin), int(x0 - margin)), (int(y1 + margin) + 1, int(x1 + margin) + 1))
-
-
 # Tables
 
 
 def events_from_points(path: str | Path, stamp: Stamp) -> tuple[Event, ...]:
-    """A CSV with columns y, x, class (or axis-0, axis-1, class).
+    """Read a CSV with columns y, x, class (or axis-0, axis-1, class).
 
     A class of CLASSES is a dab of radius 1.5 px; any other name is the class of the object under the point.
 
     Raises:
-        MissingDataError, InputError: absent; columns missing; a value that is no number, with its line.
+        MissingDataError, InputError: no such file; missing columns; a value that is not a number, with its line.
     """
     rows = csv_rows(path, ({"y": "y", "x": "x", "class": "class"}, {"y": "axis-0", "x": "axis-1", "class": "class"}))
     events: list[Event] = []
@@ -230,7 +227,7 @@ def events_from_points(path: str | Path, stamp: Stamp) -> tuple[Event, ...]:
 
 
 def events_from_boxes(path: str | Path, stamp: Stamp) -> tuple[Event, ...]:
-    """A CSV with columns y0, x0, y1, x1 in pixels, stop exclusive; or a napari shapes CSV (index, axis-0, axis-1).
+    """Read a CSV with columns y0, x0, y1, x1 in pixels, stop exclusive; or a napari CSV (index, axis-0, axis-1).
 
     Raises:
         MissingDataError, InputError: as `events_from_points`.
@@ -238,31 +235,25 @@ def events_from_boxes(path: str | Path, stamp: Stamp) -> tuple[Event, ...]:
     plain = {name: name for name in ("y0", "x0", "y1", "x1")}
     napari = {"index": "index", "y": "axis-0", "x": "axis-1"}
     rows = csv_rows(path, (plain, napari))
+    extents = []
     if rows and "index" in rows[0][1]:
-        return _napari_boxes(path, rows, stamp)
-    events = []
-    for number, (line, row) in enumerate(rows):
-        y0, x0, y1, x1 = (round(csv_number(path, line, row[name])) for name in plain)
-        events.append(LabelledBox(start=(y0, x0), stop=(y1, x1), **stamp.fields(number)))
-    return tuple(events)
-
-
-def _napari_boxes(path: str | Path, rows: Sequence[tuple[int, dict[str, str]]], stamp: Stamp) -> tuple[Event, ...]:
-    corners: dict[str, list[Point]] = {}
-    for line, row in rows:
-        corners.setdefault(row["index"], []).append(
-            (csv_number(path, line, row["y"]), csv_number(path, line, row["x"]))
-        )
-    events = []
-    for number, points in enumerate(corners.values()):
-        y, x = [p[0] for p in points], [p[1] for p in points]
-        start, stop = (max(0, round(min(y))), max(0, round(min(x)))), (round(max(y)) + 1, round(max(x)) + 1)
-        events.append(LabelledBox(start=start, stop=stop, **stamp.fields(number)))
-    return tuple(events)
+        corners: dict[str, list[Point]] = {}
+        for line, row in rows:
+            point = csv_number(path, line, row["y"]), csv_number(path, line, row["x"])
+            corners.setdefault(row["index"], []).append(point)
+        for points in corners.values():
+            y, x = zip(*points, strict=True)
+            start = max(0, round(min(y))), max(0, round(min(x)))
+            extents.append((start, (round(max(y)) + 1, round(max(x)) + 1)))
+    else:
+        for line, row in rows:
+            y0, x0, y1, x1 = (round(csv_number(path, line, row[name])) for name in plain)
+            extents.append(((y0, x0), (y1, x1)))
+    return tuple(LabelledBox(start=a, stop=b, **stamp.fields(number)) for number, (a, b) in enumerate(extents))
 
 
 def csv_rows(path: str | Path, headers: Sequence[Mapping[str, str]]) -> list[tuple[int, dict[str, str]]]:
-    """(line, values by our name) of a CSV whose columns are those of one of the headers."""
+    """Return (line, values by our name) of the rows of a CSV that has the columns of one of the headers."""
     path = local_path(path)
     if not path.is_file():
         raise MissingDataError(f"{path} does not exist; expected: a CSV file; to fix: check the path")
@@ -281,6 +272,7 @@ def csv_rows(path: str | Path, headers: Sequence[Mapping[str, str]]) -> list[tup
 
 
 def csv_number(path: str | Path, line: int, text: str) -> float:
+    """Return a finite number from a cell of a CSV."""
     try:
         value = float(text)
     except ValueError:
@@ -294,10 +286,10 @@ def csv_number(path: str | Path, line: int, text: str) -> float:
 
 
 def events_from_sketchpose(labels_path: str | Path, stamp: Stamp) -> tuple[Event, ...]:
-    """Sketchpose's files of one image, found from `<stem>_labels.png`; boundaries and boxes when they are there.
+    """Read Sketchpose's files of one image: `<stem>_labels.png`, and boundaries and boxes if they exist.
 
     Raises:
-        MissingDataError, InputError: absent, named otherwise, or label values beside 0 (nothing), 1 and 2.
+        MissingDataError, InputError: no such file, another name, or label values other than 0 (unknown), 1 and 2.
     """
     path = Path(labels_path)
     if not path.name.endswith("_labels.png"):

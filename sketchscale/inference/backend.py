@@ -1,12 +1,11 @@
-"""Tiles through a network: the one way in which every part of the system runs one.
+"""Run a network over tiles: the one way for every part of the system.
 
-The recipe (device, precision, batch, threads) is part of the result's provenance, because another number of threads or
-another batch changes the last bits of a convolution. With the recipe fixed, the output of a tile depends on the tile's
+The recipe (device, precision, batch, threads) belongs to the result's provenance, because another number of threads or
+another batch changes the last bits of a convolution. With a fixed recipe, the output of a tile depends on the tile's
 pixels only: the default network has no style vector, and a batch is always the same consecutive tiles.
 
-A worker keeps the network between tasks (`load_backend` is cached), so that weights are read once per worker. Where an
-engine lets some tasks of a worker overlap, they take turns at the network (engine/turns.py): one reads, one runs it,
-one writes.
+A worker keeps the network between tasks (`load_backend` is cached), so that it reads weights once. Where an engine
+overlaps the tasks of a worker, they take turns at the network (engine/turns.py): one reads, one predicts, one writes.
 """
 
 from __future__ import annotations
@@ -47,14 +46,14 @@ _PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How the network is run.
+    """How to run a network.
 
     Attributes:
         device: cpu, cuda or mps.
-        precision: float32, bfloat16 or float16; which of the first two is faster here, see networks.precision.
+        precision: float32, bfloat16 or float16; networks.precision measures which of the first two is faster.
         batch: tiles per call; 1 is fastest on a CPU (the working set stays in the cache).
         threads: of one call on a CPU; 1, because workers share the cores.
-        flips: the mean over this many mirrored copies of a tile: 1, 4 (both axes) or 8 (and transposed).
+        flips: number of mirrored copies of a tile to average: 1, 4 (both axes) or 8 (and transposed).
     """
 
     device: str = "cpu"
@@ -78,11 +77,11 @@ _LOADING = threading.Lock()
 
 
 def load_backend(folder: str, sha256: str, recipe: Recipe) -> TorchBackend:
-    """The model on its device, ready to run; read once per worker, whatever the number of its threads.
+    """Return the model on its device, ready to run; a worker reads it once, for all its threads.
 
     Raises:
         InputError: the folder's weights are not those of the plan (`sha256`).
-        SetupError: the device is absent here.
+        SetupError: this machine has no such device.
     """
     with _LOADING:
         return _loaded(folder, sha256, recipe)
@@ -105,10 +104,10 @@ def _loaded(folder: str, sha256: str, recipe: Recipe) -> TorchBackend:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not here, rather than run somewhere else.
+    """Check that this machine has a device.
 
     Raises:
-        SetupError: with the devices there are.
+        SetupError: it has not; lists the devices it has.
     """
     present = ["cpu"]
     if torch.cuda.is_available():
@@ -120,15 +119,15 @@ def check_device(device: str) -> None:
 
 
 class Backend(Protocol):
-    """What runs a network over batches of tiles; torch is the only one yet."""
+    """Runs a network over batches of tiles; torch is the only implementation so far."""
 
     @property
     def batch(self) -> int:
-        """Tiles of a call."""
+        """Number of tiles per call."""
         ...
 
     def run(self, tiles: Float32) -> npt.NDArray[np.float16]:
-        """Fields of one batch.
+        """Return the fields of one batch.
 
         Args:
             tiles: (batch, c, *tile), normalised.
@@ -141,16 +140,18 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchBackend:
-    """A model that torch runs by a recipe; channels that the model allows to be absent count as 0."""
+    """A model that torch runs by a recipe; absent channels that the model allows count as 0."""
 
     model: Model
     recipe: Recipe
 
     @property
     def batch(self) -> int:
+        """See `Backend`."""
         return self.recipe.batch
 
     def run(self, tiles: Float32) -> npt.NDArray[np.float16]:
+        """See `Backend`."""
         config = self.model.config
         axes = config.network.dim
         absent = config.network.channels - tiles.shape[1]
@@ -167,10 +168,10 @@ class TorchBackend:
 def run_tiles(
     backend: Backend, tiles: Sequence[npt.NDArray[np.generic]], ranges: Sequence[tuple[float, float]]
 ) -> npt.NDArray[np.float16]:
-    """Fields of tiles: the one way in which a network is run over an image.
+    """Return the fields of tiles: the one way to run a network over an image.
 
     Args:
-        tiles: each (c, *tile), the image's own values; the last one fills the last batch.
+        tiles: each (c, *tile), values of the image; the last tile fills the last batch.
         ranges: (low, high) of each channel over the whole image; see `intensity`.
 
     Returns:
@@ -196,7 +197,7 @@ def run_tiles(
 
 @contextmanager
 def running(recipe: Recipe) -> Iterator[None]:
-    """Torch as the recipe says, in this task's turn: threads, precision, and no gradients."""
+    """Set up torch by the recipe, in this task's turn: threads, precision, and no gradients."""
     with turn():
         if recipe.device == "cpu" and torch.get_num_threads() != recipe.threads:
             torch.set_num_threads(recipe.threads)
@@ -205,13 +206,13 @@ def running(recipe: Recipe) -> Iterator[None]:
 
 
 def mean_over_flips(network: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, flips: int) -> torch.Tensor:
-    """Fields of the mean of mirrored copies, each turned back: vectors change sign along a mirrored axis.
+    """Return the mean of the fields of mirrored copies, each turned back: flow changes sign along a mirrored axis.
 
     Args:
-        network: (n, c, ...) to (n, axes + 1 or more, ...): flow along each axis, distance, or v, h, m, which turn as
-            flow does; further outputs are left out.
-        batch: (n, c, y, x) or (n, c, z, y, x); y and x are of one length where copies are transposed.
-        flips: 1 (the network's own output), 4 (mirrored along y, x and both) or 8 (the same of the transposed tile).
+        network: (n, c, ...) to (n, axes + 1 or more, ...): flow along each axis, distance; or v, h, m, which turn like
+            flow. Further outputs are left out.
+        batch: (n, c, y, x) or (n, c, z, y, x); y and x have the same length for 8 flips.
+        flips: 1 (the network's own output), 4 (mirrored along y, x and both) or 8 (also of the transposed tile).
 
     Returns:
         (n, axes + 1, ...) float32. Terms are added in a fixed order.

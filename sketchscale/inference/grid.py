@@ -1,13 +1,13 @@
-"""One tile grid per image, and the weights with which overlapping tiles sum to one; any number of axes.
+"""The tile grid of an image, and weights of overlapping tiles that sum to one; any number of axes.
 
     tile 0   ├──────────────┤            the grid starts at pixel 0 and steps by tile - overlap; it depends on the
     tile 1            ├──────────────┤   image and the model, never on chunks, blocks or workers
     weight   ▔▔▔▔▔▔▔▔▔▔╲╱▔▔▔▔▔▔▔╲╱▔▔▔    linear ramps over the overlap; 1 where a tile has no neighbour
 
-A tile that reaches past the image is padded by mirroring (`symmetric`), so every tile has one shape.
+A tile that reaches past the image is padded by mirroring (`symmetric`), so all tiles have the same shape.
 
-A block gathers every tile that covers it and adds them in raster order. A pixel's sum therefore has the same terms in
-the same order whatever the block, and is the same to the bit.
+A block adds all tiles that cover it in raster order. So a pixel's sum has the same terms in the same order for any
+blocks, and the same bits.
 
 Source: ours.
 """
@@ -38,8 +38,8 @@ class TileGrid:
 
     Attributes:
         shape: of the array.
-        tile: of a tile, per axis.
-        overlap: shared by neighbouring tiles, per axis; at most half a tile, so that at most two tiles meet on an axis.
+        tile: shape of a tile.
+        overlap: of neighbouring tiles, per axis; at most half a tile, so that at most two tiles meet on an axis.
     """
 
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class TileGrid:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Tiles along each axis."""
+        """Number of tiles along each axis."""
         sizes = zip(self.shape, self.tile, self.overlap, strict=True)
         return tuple(max(1, -(-(n - o) // (t - o))) for n, t, o in sizes)
 
@@ -64,17 +64,17 @@ class TileGrid:
         return math.prod(self.counts)
 
     def index(self, position: int) -> tuple[int, ...]:
-        """Place along each axis of the tile at this place in raster order."""
+        """Return the place along each axis of the tile at this position in raster order."""
         return tuple(int(i) for i in np.unravel_index(position, self.counts))
 
     def box(self, position: int) -> Box:
-        """The tile's box; may reach past the array at the far ends."""
+        """Return the tile's box, which may reach past the array at the far ends."""
         sizes = zip(self.index(position), self.tile, self.overlap, strict=True)
         start = tuple(i * (t - o) for i, t, o in sizes)
         return Box(start, tuple(a + t for a, t in zip(start, self.tile, strict=True)))
 
     def covering(self, box: Box) -> Iterator[int]:
-        """Positions of the tiles that overlap a box, in raster order."""
+        """Yield the positions of the tiles that overlap a box, in raster order."""
         sizes = zip(box.start, box.stop, self.tile, self.overlap, self.counts, strict=True)
         ranges = [range(max(0, (a - t) // (t - o) + 1), min(n, (b - 1) // (t - o) + 1)) for a, b, t, o, n in sizes]
         for index in itertools.product(*ranges):
@@ -82,14 +82,14 @@ class TileGrid:
 
 
 def tile_grid(shape: Sequence[int], tile: int, overlap: int, stride: int) -> TileGrid:
-    """The grid of a model over an array; depends on nothing else.
+    """Return the grid of a model over an array.
 
     Args:
         tile, overlap: of the model, along every axis.
-        stride: of the network, which the tile is a multiple of.
+        stride: of the network.
 
     Raises:
-        InputError: it is not.
+        InputError: a tile below 16 px, or not a multiple of the stride.
     """
     if tile < 16 or tile % stride:
         raise InputError.of(
@@ -99,7 +99,7 @@ def tile_grid(shape: Sequence[int], tile: int, overlap: int, stride: int) -> Til
 
 
 def shortened(grid: TileGrid, stride: int) -> TileGrid:
-    """The same with shorter tiles where the array is shorter: multiples of the stride, at least twice as long.
+    """Return the grid with shorter tiles where the array is shorter: multiples of the stride, at least twice it.
 
     A section of 40 planes by 2000 px is padded to 40 by 512, not to 512 by 512.
 
@@ -112,7 +112,7 @@ def shortened(grid: TileGrid, stride: int) -> TileGrid:
 
 
 def pad_tile(pixels: npt.NDArray[Any], tile: Sequence[int]) -> npt.NDArray[Any]:
-    """Mirror the last axes of what the array's far ends cut to the size of a tile.
+    """Pad the last axes to the shape of a tile by mirroring, where the array's far ends cut it.
 
     >>> pad_tile(np.array([[[1, 2]]]), (1, 5))[0, 0]
     array([1, 2, 2, 1, 1])
@@ -123,7 +123,7 @@ def pad_tile(pixels: npt.NDArray[Any], tile: Sequence[int]) -> npt.NDArray[Any]:
 
 
 def axis_weights(index: int, count: int, tile: int, overlap: int) -> Float32:
-    """Weights along one axis of the tile at `index` of `count`; neighbours' ramps sum to one.
+    """Return the weights along one axis of the tile at `index` of `count`; neighbours' ramps sum to one.
 
     >>> axis_weights(0, 2, 4, 2)
     array([1.  , 1.  , 0.75, 0.25], dtype=float32)
@@ -138,14 +138,14 @@ def axis_weights(index: int, count: int, tile: int, overlap: int) -> Float32:
 
 
 def blend_box(grid: TileGrid, box: Box, read: Callable[[int, Box], npt.NDArray[np.floating]]) -> Float32:
-    """The blended fields of a box.
+    """Return the blended fields of a box.
 
     Args:
         box: inside the array, not empty.
-        read: (position, part): fields of a part of a tile, in the tile's own coordinates; (..., *part.shape).
+        read: (position, part): fields (..., *part.shape) of a part of a tile, in the tile's coordinates.
 
     Returns:
-        (..., *box.shape), float32, with the leading axes that `read` gives.
+        (..., *box.shape), float32, with the leading axes of `read`.
     """
     result: Float32 | None = None
     for position in grid.covering(box):

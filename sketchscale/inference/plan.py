@@ -3,8 +3,8 @@
     predict   some tiles: image pixels -> network -> a `tiles` scratch array per view, each tile run once
     blend     a block: every tile that covers it, in raster order, weighted -> `fields` array (axes + 1, ...) float16
 
-Storing raw tiles between the two costs 1.3 times the fields in scratch space (of three views 3.9 times) and buys two
-things: no tile is ever run twice for the sake of a block's border, and blending is exact at any block (see grid.py).
+Storing raw tiles between the two costs 1.3 times the fields in scratch space (3.9 times for three views). In return no
+tile is run twice at the border of a block, and blending is exact for any blocks (see grid.py).
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ from sketchscale.networks.kind import FieldLevels, count_fields
 
 __all__ = ["BlendConfig", "PredictConfig", "needs_of", "plan_blend", "plan_predict", "predict_array"]
 
-_CODECS = 32_000_000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictConfig:
-    """What every predict task needs; `tiles` has an array per view."""
+    """The input of all predict tasks; `tiles` has an array per view."""
 
     image: PixelsRef
     channels: tuple[int, ...]
@@ -48,10 +46,10 @@ class PredictConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlendConfig:
-    """What every blend task needs.
+    """The input of all blend tasks.
 
     Attributes:
-        levels: what is counted of the fields, for the test of the image's kind; None counts nothing.
+        levels: for the counts of the test of the image's kind; None counts nothing.
     """
 
     views: tuple[View, ...]
@@ -61,11 +59,11 @@ class BlendConfig:
 
 
 def plan_predict(config: PredictConfig, *, activation_bytes: int = 0, weight_bytes: int = 0) -> Plan[TileTask]:
-    """Tiles through the network.
+    """Plan to run all tiles through the network.
 
     Args:
-        activation_bytes: what the network holds for a pixel while it runs.
-        weight_bytes: of the network's weights.
+        activation_bytes: memory of the running network, per pixel of a tile.
+        weight_bytes: memory of the network's weights.
     """
     batch = config.recipe.batch
     tasks = [task for number, view in enumerate(config.views) for task in view.tasks(number, batch)]
@@ -82,7 +80,7 @@ def plan_predict(config: PredictConfig, *, activation_bytes: int = 0, weight_byt
 
 
 def _task_bytes(view: View, channels: int, batch: int, activation_bytes: int) -> int:
-    """Tiles as read and as the network gives them; a batch of them as it sees them, and what it holds meanwhile."""
+    """Return the memory of a task: tiles as read, their fields, a batch of normalised tiles, and the activations."""
     first = view.tasks(0, batch)[0]
     count, tile = first.positions * first.planes, math.prod(view.grid.tile)
     read = 0
@@ -93,7 +91,7 @@ def _task_bytes(view: View, channels: int, batch: int, activation_bytes: int) ->
 
 
 def needs_of(recipe: Recipe) -> Needs:
-    """Of the workers that run a network by this recipe.
+    """Return what a task needs of its worker to run a network by this recipe.
 
     >>> needs_of(Recipe(device="cuda:1"))
     Needs(warm=True, gpu=True)
@@ -116,7 +114,7 @@ def predict_tiles(task: TileTask, config: PredictConfig) -> Json:
 def _run(
     backend: Backend, view: View, task: TileTask, read: ReadPixels, ranges: Sequence[tuple[float, float]]
 ) -> npt.NDArray[np.float16]:
-    """Raw fields (place, channel, plane, *tile) of one task."""
+    """Return the raw fields (place, channel, plane, *tile) of one task."""
     try:
         fields = run_tiles(backend, view.tiles(task, read), ranges)
     except InputError as error:
@@ -125,26 +123,20 @@ def _run(
 
 
 def plan_blend(config: BlendConfig, block: Sequence[int]) -> Plan[Tile]:
-    """Blend the stored tiles into the fields array, block by block (whole write units)."""
-    shape = config.views[0].shape
-    tasks = tile_cover(shape, block)
-    return Plan(
-        stage="blend", fn=blend_tiles, tasks=tasks, config=config, task_bytes=_blend_bytes(config.views, shape, block)
-    )
-
-
-def _blend_bytes(views: Sequence[View], shape: Sequence[int], block: Sequence[int]) -> int:
-    """The float32 sum and the result; of a view the scaled part with a weighted tile; 32 MB for codecs."""
+    """Plan to blend the stored tiles into the fields array, block by block (whole write units)."""
+    views, shape = config.views, config.views[0].shape
     pixels, channels = math.prod(min(b, n) for b, n in zip(block, shape, strict=True)), len(shape) + 1
-    if len(views) == 1 and views[0].zoom == 1:
-        return pixels * channels * 6 + math.prod(views[0].grid.tile) * channels * 10
-    largest = max(math.prod(view.scales) for view in views)
-    part = min(pixels * largest, float(1026 ** len(shape)))
-    return int(pixels * channels * 10 + part * channels * 14) + _CODECS
+    if len(views) == 1 and views[0].zoom == 1:  # the float32 sum and the result, a weighted tile
+        memory = pixels * channels * 6 + math.prod(views[0].grid.tile) * channels * 10
+    else:  # also the scaled part of a view, and 32 MB for codecs
+        part = min(pixels * max(math.prod(view.scales) for view in views), float(1026 ** len(shape)))
+        memory = int(pixels * channels * 10 + part * channels * 14) + 32_000_000
+    tasks = tile_cover(shape, block)
+    return Plan(stage="blend", fn=blend_tiles, tasks=tasks, config=config, task_bytes=memory)
 
 
 def blend_tiles(task: Tile, config: BlendConfig) -> Json:
-    """Blend one block, and note the counts of its fields."""
+    """Blend one block, and count its fields by `levels`."""
 
     def read(view: int, box: Box) -> npt.NDArray[np.float16]:
         return np.asarray(read_box(config.tiles[view], box)[0])
@@ -163,14 +155,13 @@ def predict_array(
     *,
     where: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.float16]:
-    """Fields of an array in memory, in one piece: the bits that the plans store for the same pixels.
+    """Return the fields of an array in memory: the same bits that the plans store for the same pixels.
 
     Args:
         pixels: (c, y, x) or (c, z, y, x).
-        backend: runs the network.
-        views: of the network over this image, see `views_of`.
+        views: of the network over this image, from `views_of`.
         ranges: (low, high) of each channel.
-        where: pixels that are needed, of the image's shape; tiles without any are left at 0. None for all.
+        where: mask of the needed pixels, of the image's shape; tiles without any stay 0. None for all.
 
     Returns:
         (axes + 1, ...) float16.
@@ -178,14 +169,12 @@ def predict_array(
     tiles = [np.zeros(view.tiles_shape, np.float16) for view in views]
     for number, view in enumerate(views):
         for task in view.tasks(number, backend.batch):
-            if where is not None and not _needed(view, task, where):
+            if where is not None and not any(
+                tile.any() for tile in view.tiles(task, lambda box: where[None, *box.slices])
+            ):
                 continue
             check_cancelled()
             fields = _run(backend, view, task, lambda box: pixels[(slice(None), *box.slices)], ranges)
             tiles[number][task.box(view.tiles_shape).slices] = fields
     box = whole(pixels.shape[1:])
     return fields_of_box(views, box, lambda view, part: tiles[view][part.slices][0]).astype(np.float16)
-
-
-def _needed(view: View, task: TileTask, where: npt.NDArray[np.bool_]) -> bool:
-    return any(tile.any() for tile in view.tiles(task, lambda box: where[(None, *box.slices)]))

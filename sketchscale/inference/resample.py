@@ -1,12 +1,11 @@
-"""Linear resampling of axes, the same to the bit for any part of an axis.
+"""Linear resampling of axes, with the same bits for any part of an axis.
 
     finer      │▁│▂│▅│▇│▆│▃│     an output is a mean of inputs around its own centre, weighted by a triangle of
                 ╲ ╱ ╲ ╱ ╲ ╱      half-width max(1, step): bilinear when enlarging, without aliasing when reducing
     coarser    │ ▂ │ ▆ │ ▄ │
 
-Every coordinate and weight is a function of the output's own index from the array's corner, (i + 0.5) step - 0.5, in
-float64, and the terms of a sum are added in one order. Beyond the array's edges nothing is invented: weights that fall
-outside are left out and the others share what is missing.
+Every coordinate and weight depends only on the output's index from the array's corner, (i + 0.5) step - 0.5 in float64,
+and sums have a fixed order. Weights beyond the array's edges are left out, and the others are scaled to sum to one.
 
 Source: ours; the antialiased triangle is that of Pillow's and torch's bilinear resizing.
 """
@@ -26,7 +25,7 @@ __all__ = ["Taps", "axis_taps", "resampled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taps:
-    """One axis of an interpolation: which inputs make each of n outputs.
+    """One axis of an interpolation: the inputs of each of n outputs.
 
     Attributes:
         index: int64 (n, k), inputs from the array's start; those beyond it are moved to its edge, with weight 0.
@@ -38,20 +37,17 @@ class Taps:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The inputs needed, half open."""
+        """The range of needed inputs, half open."""
         return int(self.index.min()), int(self.index.max()) + 1
 
 
 def axis_taps(start: int, stop: int, step: float, half_width: float, size: int) -> Taps:
-    """Triangular weights of outputs start .. stop along an axis.
+    """Return triangular weights of outputs start .. stop along an axis.
 
     Args:
         step: from one output's centre to the next, in inputs.
         half_width: of the triangle, in inputs; at least 1.
-        size: inputs on the axis.
-
-    Returns:
-        A function of each output's own index, whatever start and stop are.
+        size: number of inputs on the axis.
 
     >>> axis_taps(2, 3, 0.5, 1.0, 9).weight.round(2).tolist()
     [[0.0, 0.25, 0.75, 0.0]]
@@ -65,13 +61,13 @@ def axis_taps(start: int, stop: int, step: float, half_width: float, size: int) 
 
 
 def resampled(values: npt.NDArray[Any], taps: Sequence[Taps | None]) -> npt.NDArray[Any]:
-    """The last axes through their taps, one after the other; None leaves an axis as it is.
+    """Resample the last axes by their taps, one after the other; None leaves an axis as it is.
 
     Args:
-        values: (..., one axis for each of the taps), each from its taps' span on.
+        values: (..., one axis for each of the taps), each beginning at its taps' span.
 
     Returns:
-        Where there are taps float32, or float64 for types of more than 24 significant bits; else `values`.
+        float32, or float64 for types of more than 24 significant bits; without any taps `values`.
 
     >>> row = np.array([[0, 0, 4, 4]], np.uint8)
     >>> resampled(row, [None, axis_taps(0, 8, 0.5, 1.0, 4)])[0, 2:6]

@@ -1,21 +1,21 @@
-"""How a network sees an image: a network of d axes, an image of as many axes or one more.
+"""The views of a network over an image: a network of d axes, an image of as many axes or one more.
 
     plane, network of two axes      yx                   one view
     volume, network of three        zyx                  one view
-    volume, network of two          yx  zx  zy           three views, each plane by plane across the third axis; the
-                                                         answers are averaged, each component over the views that see it
+    volume, network of two          yx  zx  zy           three views, each plane by plane across the third axis; each
+                                                         component is averaged over the views that contain it
 
     yx  (one plane per z)   flow y, flow x, distance ─┐    flow z = (zx + zy) / 2      distance = (yx + zx + zy) / 3
     zx  (one plane per y)   flow z, flow x, distance ─┼─▶  flow y = (yx + zy) / 2
     zy  (one plane per x)   flow z, flow y, distance ─┘    flow x = (yx + zx) / 2
 
-**Scale.** The network may see the image at another scale (`zoom`: network pixels per image pixel), and with sections
-`anisotropy` times as far apart as pixels, zx and zy planes are stretched along z by that ratio. Tiles, their grid and
-the network live in the scaled view; its fields come back on the image's own grid by the taps of resample.py. Distance
-is divided by the zoom, and stays in px of y and x; flow along z is divided by the ratio, because integration walks in
-voxels. A network of three axes is taken to know its voxels.
+**Scale.** A view may have another scale than the image (`zoom`: network pixels per image pixel), and where sections are
+`anisotropy` times as far apart as pixels, zx and zy planes are stretched along z by that ratio. Tiles and their grid
+belong to the scaled view; resample.py brings the fields back to the image's grid. Distance is divided by the zoom, and
+stays in px of y and x; flow along z is divided by the ratio, because integration steps in voxels. A network of three
+axes is used as trained, without stretching.
 
-Everything is a function of the image, the model, the recipe and the ratio, not of blocks or tasks.
+Everything depends on the image, the model, the recipe and the ratio only, not on blocks or tasks.
 
 Source: averaging over orthogonal planes as in Cellpose (Stringer et al. 2021); fixed grids and taps: ours.
 """
@@ -42,12 +42,12 @@ Float32 = npt.NDArray[np.float32]
 ReadPixels = Callable[[Box], npt.NDArray[Any]]
 """Pixels (c, ...) of a box of the image."""
 ReadTile = Callable[[int, Box], npt.NDArray[np.floating]]
-"""(view, box): raw fields of one place, from an array laid out as `View.tiles_shape` says, first axis left out."""
+"""(view, box): raw fields of one place, from an array of `View.tiles_shape`, without the first axis."""
 
 SLAB = 16
-"""Planes of a task: a chunk of the image that is 16 deep across the planes is decoded once for all of them."""
+"""Planes of a task, so that a chunk of the image that is 16 deep is decoded once for all of them."""
 _PART = 1024
-"""Side of what is interpolated at once, px of the scaled view: bounds the memory of a block."""
+"""Side of the part that is interpolated at once, px of the scaled view; bounds the memory of a block."""
 _NAMES = {2: "yx", 3: "zyx"}
 
 
@@ -64,10 +64,11 @@ class TileTask:
 
     @property
     def key(self) -> str:
+        """Name in the ledger."""
         return f"{self.name}-{self.position:08d}-{self.plane:06d}"
 
     def box(self, shape: Sequence[int]) -> Box:
-        """Which box of the view's tiles its fields (place, channel, plane, *tile) fill."""
+        """Return the box of the view's tiles that its fields (place, channel, plane, *tile) fill."""
         start = (self.position, 0, self.plane, *(0,) * (len(shape) - 3))
         return Box(start, (self.position + self.positions, shape[1], self.plane + self.planes, *shape[3:]))
 
@@ -81,7 +82,7 @@ class View:
         axes: of a tile, as axes of the image.
         zoom: network pixels per image pixel.
         stretch: further factor along each of `axes`.
-        lengths: whether the last field is a distance, which has to be scaled back; a probability has not.
+        lengths: whether the last field is a distance, which has to be scaled back, or a probability.
         grid: of tiles over the scaled axes.
     """
 
@@ -94,12 +95,12 @@ class View:
 
     @property
     def name(self) -> str:
-        """Such as zx."""
+        """Names of the axes, such as zx."""
         return "".join(_NAMES[len(self.shape)][axis] for axis in self.axes)
 
     @property
     def across(self) -> int | None:
-        """The axis along which planes follow one another; None where the network sees all axes."""
+        """The axis along which planes follow one another; None for a view of all axes."""
         return next((axis for axis in range(len(self.shape)) if axis not in self.axes), None)
 
     @property
@@ -109,10 +110,11 @@ class View:
 
     @property
     def planes(self) -> int:
+        """Number of planes; 1 for a view of all axes."""
         return 1 if self.across is None else self.shape[self.across]
 
     def tasks(self, number: int, batch: int) -> list[TileTask]:
-        """All tiles of the view in order; `number` is its place among the views."""
+        """Return the tasks for all tiles of the view in order; `number` is its place among the views."""
         positions, planes = (batch, 1) if self.across is None else (1, SLAB)
         return [
             TileTask(
@@ -129,17 +131,17 @@ class View:
 
     @property
     def tiles_shape(self) -> tuple[int, ...]:
-        """Of its raw tiles: (place, channel, plane, *tile)."""
+        """Shape of the array of raw tiles: (place, channel, plane, *tile)."""
         return (len(self.grid), len(self.axes) + 1, self.planes, *self.grid.tile)
 
     def tiles_chunks(self, batch: int) -> tuple[int, ...]:
-        """A task's tiles, cut where a block of a volume would otherwise decode much more than it needs."""
+        """Return the chunks of that array: a task's tiles, cut so that blocks of volumes decode little in excess."""
         side = _PART if len(self.shape) == 2 else {2: 128, 3: 64}[len(self.axes)]
         places, planes = (batch, 1) if self.across is None else (1, min(SLAB, self.planes))
         return (places, len(self.axes) + 1, planes, *(min(side, t) for t in self.grid.tile))
 
     def tiles(self, task: TileTask, read: ReadPixels) -> list[npt.NDArray[Any]]:
-        """Every tile (c, *tile) of a task: the image's own values, or float where they are resampled."""
+        """Return every tile (c, *tile) of a task: values of the image, or floats where they are resampled."""
         found: list[npt.NDArray[Any]] = []
         for position in range(task.position, task.position + task.positions):
             box = self.grid.box(position).clip(self.grid.shape)
@@ -153,7 +155,7 @@ class View:
         return found
 
     def fields(self, box: Box, read: Callable[[Box], npt.NDArray[np.floating]]) -> Float32:
-        """What the view says of a box of the image, not empty: flow along each of `axes`, then the last field."""
+        """Return the fields of a box of the image, not empty: flow along each of `axes`, then the last field."""
         if all(scale == 1 for scale in self.scales):
             return self._fields_of_part(box, read)
         side = max(1, int(_PART / max(1.0, *self.scales)))
@@ -188,7 +190,7 @@ class View:
         return fields.transpose(0, *(1 + order.index(axis) for axis in range(len(order))))
 
     def _box(self, box: Box, taps: Sequence[Taps | None], planes: tuple[int, int]) -> Box:
-        """The image's box that a box of one tile place in some planes is made of."""
+        """Return the image's box that is read for a box of one tile place in some planes."""
         spans = [(a, b) if tap is None else tap.span for a, b, tap in zip(box.start, box.stop, taps, strict=True)]
         ranges = dict(zip(self.axes, spans, strict=True))
         if self.across is not None:
@@ -197,7 +199,7 @@ class View:
         return Box(starts, stops)
 
     def _seen(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """(c, ...) of the image to (plane, c, *axes)."""
+        """Transpose (c, ...) of the image to (plane, c, *axes)."""
         if self.across is None:
             return pixels[None]
         return pixels.transpose(1 + self.across, 0, *(1 + axis for axis in self.axes))
@@ -213,14 +215,14 @@ def views_of(
     anisotropy: float = 1.0,
     short: bool | None = None,
 ) -> tuple[View, ...]:
-    """The views of a model over an image.
+    """Return the views of a model over an image.
 
     Args:
         shape: (y, x) or (z, y, x).
-        tile, overlap: along each axis; the model's when None.
+        tile, overlap: along each axis; those of the model when None.
         zoom: network pixels per image pixel.
         anisotropy: spacing z / spacing y.
-        short: whether tiles are shortened where the image is shorter; of volumes alone when None.
+        short: whether tiles are shortened where the image is shorter; None shortens them in volumes only.
 
     Raises:
         InputError: a scale outside 1/20 .. 20, a tile that does not fit the network, or a network of more axes.
@@ -255,7 +257,7 @@ def views_of(
 
 
 def fields_of_box(views: Sequence[View], box: Box, read: ReadTile) -> Float32:
-    """Fields of a box: flow along each axis of the image, then distance (or v, h, m); float32."""
+    """Return the fields of a box: flow along each axis of the image, then distance (or v, h, m); float32."""
     found = [
         view.fields(box, lambda part, number=number: read(number, part))  # type: ignore[misc]
         for number, view in enumerate(views)

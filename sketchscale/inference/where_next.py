@@ -1,16 +1,16 @@
-"""Which places would teach a model most: how unsure it is there, and how unlike they are to what it was taught.
+"""Choose the places whose annotation would improve a model most: uncertain, and unlike the annotated places.
 
     box ─▶ four flips through the network ─▶ uncertainty: a number in [0, 1]
                                           └▶ look: some numbers about brightness, texture and predicted objects
     boxes ─▶ choose_places: again and again the box of largest uncertainty x novelty
 
-*Uncertainty.* A network that has understood a place says the same of it in a mirror. A pixel counts as uncertain by how
-evenly the four flips are split on whether it is foreground, or, inside objects, by what is missing to a unit flow once
-the four flows are averaged: where they point apart, or are short because the network hesitates. The mean over the box.
+*Uncertainty.* A reliable network gives the same result for a mirrored tile. A pixel is uncertain where the four flips
+disagree on whether it is foreground, or, inside objects, where the mean of the four flows is shorter than 1, because
+they point apart or are short themselves. The uncertainty of a box is the mean over its pixels.
 
-*Novelty.* How far a box's look is from the nearest look among the annotated boxes and those chosen before (k-centre),
-in units of the median of that distance over all candidates at the start, and at most 1: stranger than usual is strange
-enough, or dust would win every time. Without annotation everything is equally new at first.
+*Novelty.* The distance of a box's look from the nearest look among the annotated boxes and those chosen before
+(k-centre), in units of the median of that distance over all candidates at the start, and at most 1, because otherwise
+dust would always be chosen. Without annotation all places are equally new at first.
 
 Source: ours; k-centre greedy choice: Sener & Savarese 2018.
 """
@@ -43,7 +43,7 @@ def flip_tile(tile: npt.NDArray[Any], flip: tuple[bool, bool]) -> npt.NDArray[An
 
 
 def unflip_fields(fields: npt.NDArray[np.floating], flip: tuple[bool, bool]) -> Float32:
-    """Fields (3, y, x) of a mirrored tile as fields of the tile: mirrored back, the mirrored flow component negated.
+    """Return the fields (3, y, x) of a mirrored tile as fields of the tile: mirrored back, mirrored flow negated.
 
     >>> unflip_fields(np.ones((3, 1, 2)), (True, False))[:, 0, 0].tolist()
     [-1.0, 1.0, 1.0]
@@ -53,7 +53,7 @@ def unflip_fields(fields: npt.NDArray[np.floating], flip: tuple[bool, bool]) -> 
 
 
 def mean_fields(views: npt.NDArray[np.floating]) -> Float32:
-    """The fields that the flips agree on: the mean of (flips, 3, y, x), flow of a flip cut to length 1."""
+    """Return the mean of (flips, 3, y, x), with the flow of each flip cut to length 1."""
     flow = views[:, :2].astype(np.float32)
     length = np.sqrt((flow**2).sum(1, keepdims=True))
     fields = np.concatenate([flow / np.maximum(1, length), views[:, 2:].astype(np.float32)], axis=1)
@@ -61,15 +61,15 @@ def mean_fields(views: npt.NDArray[np.floating]) -> Float32:
 
 
 def uncertainty_of(views: npt.NDArray[np.floating], threshold: float) -> Float32:
-    """How unsure the network is of each pixel.
+    """Return how uncertain the network is about each pixel.
 
     Args:
-        views: (flips, 3, y, x), fields of one place seen through flips; flow of length 1, distance in px.
+        views: (flips, 3, y, x), fields of one place by the flips; flow of length 1, distance in px.
         threshold: foreground is where distance > threshold, px.
 
     Returns:
-        (y, x) in [0, 1]. With p, the share of flips that call a pixel foreground, and v, the mean flow: the larger of
-        4 p (1 - p) and p (1 - |v|).
+        (y, x) in [0, 1]: the larger of 4 p (1 - p) and p (1 - |v|), with p the share of flips in which a pixel is
+        foreground, and v the mean flow.
 
     >>> views = np.zeros((4, 3, 1, 1))
     >>> views[:2, 2] = 5
@@ -82,20 +82,22 @@ def uncertainty_of(views: npt.NDArray[np.floating], threshold: float) -> Float32
 
 
 def look_of(pixels: Float32, fields: Float32, threshold: float) -> tuple[float, ...]:
-    """What a box looks like, as numbers that can be compared between boxes of one model and one size.
+    """Describe a box by numbers that can be compared between boxes of one model and one size.
 
     Args:
         pixels: (c, y, x), normalised.
         fields: (3, y, x), see `mean_fields`.
 
     Returns:
-        Per channel four percentiles and two steps of texture (mean absolute difference of pixels 1 and 4 px apart);
-        then foreground share, its mean distance, its outline per area, and its mean flow length.
+        Per channel four percentiles and two numbers of texture (mean absolute difference of pixels 1 and 4 px apart);
+        then the share of foreground, its mean distance, its outline per area, and its mean flow length.
     """
     look: list[float] = []
     for channel in np.clip(pixels, -1, 3):
         look += np.percentile(channel, _PERCENTILES).tolist()
-        look += [_roughness(channel, step) for step in (1, 4)]
+        for step in (1, 4):
+            steps = [np.abs(channel[step:] - channel[:-step]), np.abs(channel[:, step:] - channel[:, :-step])]
+            look.append(float(np.mean([s.mean() for s in steps if s.size] or [0.0])))
     inside = fields[2] > threshold
     area = int(inside.sum())
     outline = sum(int((np.diff(inside, axis=axis) != 0).sum()) for axis in (0, 1))
@@ -105,12 +107,6 @@ def look_of(pixels: Float32, fields: Float32, threshold: float) -> tuple[float, 
     return tuple(round(float(value), 6) for value in look)
 
 
-def _roughness(channel: Float32, step: int) -> float:
-    """Mean absolute difference over so many pixels, along both axes; 0 where the box is narrower."""
-    steps = [np.abs(channel[step:] - channel[:-step]), np.abs(channel[:, step:] - channel[:, :-step])]
-    return float(np.mean([s.mean() for s in steps if s.size] or [0.0]))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """One chosen box.
@@ -118,7 +114,7 @@ class Choice:
     Attributes:
         index: among the candidates.
         score: uncertainty x novelty when it was chosen; falls from choice to choice.
-        novelty: in [0, 1]; 1 is at least as far as the typical candidate is from what was annotated.
+        novelty: in [0, 1]; 1 is at least as far from the annotated boxes as the typical candidate.
     """
 
     index: int
@@ -129,15 +125,15 @@ class Choice:
 def choose_places(
     uncertainty: Sequence[float], looks: Sequence[Sequence[float]], known: Sequence[Sequence[float]], n: int
 ) -> tuple[Choice, ...]:
-    """The n best boxes, best first.
+    """Return the n best boxes, best first.
 
     Args:
-        uncertainty, looks: of the candidates; of no candidate, none is chosen.
+        uncertainty, looks: of the candidates; may be empty.
         known: looks of annotated boxes; may be empty.
-        n: at most so many are chosen. On ties the earlier candidate wins.
+        n: largest number of boxes. On ties the earlier candidate wins.
 
     Raises:
-        InputError: fewer than one is wanted.
+        InputError: n is less than 1.
 
     >>> [c.index for c in choose_places([0.9, 0.8, 0.1], [[0], [0], [9]], [[1]], 2)]
     [0, 2]
@@ -146,18 +142,15 @@ def choose_places(
         raise InputError.of(found=f"{n} places", expected="1 or more", fix="write --n 10")
     if not len(looks):
         return ()
-    return tuple(_choices(np.asarray(uncertainty, np.float64), *_standardised(looks, known), min(n, len(looks))))
-
-
-def _standardised(looks: Sequence[Sequence[float]], known: Sequence[Sequence[float]]) -> tuple[Float64, Float64]:
-    """Every number of a look in units of its spread over the candidates; one that does not vary counts nothing."""
     values = np.asarray(looks, np.float64)
     spread = values.std(0)
-    scale = np.where(spread > 1e-9, spread, np.inf)
-    return values / scale, np.asarray(known, np.float64).reshape(-1, values.shape[1]) / scale
+    scale = np.where(spread > 1e-9, spread, np.inf)  # a number that does not vary has no influence
+    annotated = np.asarray(known, np.float64).reshape(-1, values.shape[1])
+    return tuple(_choices(np.asarray(uncertainty, np.float64), values / scale, annotated / scale, min(n, len(looks))))
 
 
 def _choices(uncertainty: Float64, looks: Float64, known: Float64, n: int) -> Iterator[Choice]:
+    """Yield the choices one by one."""
     nearest = np.full(len(looks), np.inf)
     for look in known:
         nearest = np.minimum(nearest, _distance(looks, look))

@@ -1,17 +1,17 @@
-"""The seam audit: proof on the run's own data that the blocks do not show.
+"""The seam audit: proof on the run's own data that the labels do not depend on the blocks.
 
-Windows centred on the faces between blocks, drawn at random with a seed, are integrated once more in one piece from the
+Windows centred on the faces between blocks, drawn at random with a seed, are integrated again as one block from the
 stored fields and compared with the stored labels:
 
       block 0      │      block 1            Inside a window an object is *determined* when all its end points are at
           ┌────────┼────────┐                least reach + 1 from the window's sides (sides on the image's border do
           │  ░░    │  ▒▒▒▒  │                not count): then all its pixels and its whole border lie inside, and no
           │  ░░  ▓▓▓▓▓▓     │                end point outside can belong to it; and when the flow on that border
-          └────────┼────────┘                agrees with no piece that is not so. Determined objects have to be equal
-                   │                         pixel by pixel, in area and in first pixel; background too.
+          └────────┼────────┘                agrees with no component that is not so. Determined objects have to be
+                   │                         equal pixel by pixel, in area and in first pixel; background too.
 
-Ids are not compared (a window cannot know them); area and first pixel of the whole object are, so an object that was
-split, joined, cut or shifted anywhere shows as soon as one window determines it.
+Ids are not compared, because a window cannot know them; but area and first pixel of the whole object are. So an object
+that was split, joined, cut or shifted anywhere is found as soon as one window determines it.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError, QualityError
 from sketchscale.geometry import Box
-from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.follow import EndPoints, follow_flow
+from sketchscale.integration.fixed_point import Mask, Uint32
+from sketchscale.integration.follow import follow_flow
 from sketchscale.integration.links import link_ends
-from sketchscale.integration.merge import BlockObjects, ObjectMap, join_pieces, local_objects
+from sketchscale.integration.merge import BlockObjects, ObjectMap, join_components, local_objects
 from sketchscale.integration.plan import BlockTask, OutlineJob, read_fields
-from sketchscale.integration.region import Region, region_of
+from sketchscale.integration.region import region_of
 from sketchscale.io.ome_zarr.arrays import ArrayRef, read_box
 
 __all__ = ["SeamAudit", "audit_seams", "audit_windows", "compare_background", "compare_object"]
 
 _USUAL = {2: (8, 256), 3: (6, 64)}
-"""By number of axes: windows, and their side in px."""
+"""By number of axes: number of windows, and their side in px."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeamAudit:
-    """What was compared, for the report.
+    """The result of an audit, for the report.
 
     Attributes:
-        windows: recomputed in one piece.
-        objects: determined in a window and found equal; one seen in two windows counts twice.
-        pixels: of the image that were compared.
+        windows: number of windows.
+        objects: determined in a window and found equal; one in two windows counts twice.
+        pixels: compared pixels.
         blocks: of the run; with one block there are no seams, and windows lie anywhere.
         crossing: objects of the whole image that lie in more than one block.
         farthest: the largest displacement of any pixel, px.
         reach: the bound on it, px.
-        halo: what a block read beyond its core, px.
+        halo: how far a block read beyond its core, px.
     """
 
     windows: int
@@ -78,31 +78,34 @@ def audit_seams(
 
     Args:
         outline: the plan of step 1; its fields are read again.
-        outcome: what its tasks returned.
+        outcome: the results of its tasks.
         objects: from `merge_blocks`.
         labels: the target of step 3.
-        windows: how many; 0 only collects the figures. 8 when None, 6 of a volume.
-        size: side of a window, px; shorter axes are audited whole. 256 when None, 64 of a volume.
+        windows: number of windows; 0 only collects the figures. 8 when None, 6 for a volume.
+        size: side of a window, px; shorter axes are audited whole. 256 when None, 64 for a volume.
         seed: of the positions.
 
     Raises:
         QualityError: a window differs; names the window and the object.
     """
-    return audit_windows(_compare_window, outline, outcome, objects, labels, windows=windows, size=size, seed=seed)
+
+    def compare(box: Box) -> int:
+        return _compare_window(box, outline.config, objects, labels)
+
+    return audit_windows(compare, outline, outcome, objects, windows=windows, size=size, seed=seed)
 
 
 def audit_windows(
-    compare: Callable[[Box, OutlineJob, ObjectMap, ArrayRef], int],
+    compare: Callable[[Box], int],
     outline: Plan[BlockTask],
     outcome: Sequence[Json],
     objects: ObjectMap,
-    labels: ArrayRef,
     *,
     windows: int | None,
     size: int | None,
     seed: int,
 ) -> SeamAudit:
-    """`audit_seams` by any comparison of a window: it returns how many objects the window determines, or raises."""
+    """Audit with any comparison of a window, which returns the number of objects that it determines, or raises."""
     job: OutlineJob = outline.config
     usual = _USUAL[len(job.shape)]
     windows, size = usual[0] if windows is None else windows, usual[1] if size is None else size
@@ -110,7 +113,7 @@ def audit_windows(
         found = f"{windows} audit windows of {size} px"
         raise InputError.of(found=found, expected="0 or more, of 1 px or more", fix="other numbers")
     boxes = _seam_windows(outline.tasks, job.shape, windows, size, np.random.default_rng(seed))
-    compared = [compare(box, job, objects, labels) for box in boxes]
+    compared = [compare(box) for box in boxes]
     return SeamAudit(
         windows=len(boxes),
         objects=sum(compared),
@@ -126,7 +129,7 @@ def audit_windows(
 def _seam_windows(
     tasks: Sequence[BlockTask], shape: tuple[int, ...], count: int, size: int, rng: np.random.Generator
 ) -> list[Box]:
-    """Boxes of `size`, centred on a random point of a random block's near face, moved into the image."""
+    """Return boxes of `size`, centred on a random point of a random block's near face, moved into the image."""
     boxes = []
     for _ in range(count if tasks else 0):
         core = tasks[int(rng.integers(len(tasks)))].core
@@ -141,21 +144,28 @@ def _seam_windows(
 
 
 def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: ArrayRef) -> int:
-    """How many objects the window determines; all of them are as stored.
+    """Return the number of objects that the window determines.
 
     Raises:
-        QualityError: one is not.
+        QualityError: one of them is not as stored.
     """
     config = job.walk
     region = region_of(box, job.shape, config)
     points = follow_flow(read_fields(job.fields, region.loaded), region, config)
     provisional, found = local_objects(points, region, config)
-    merged = join_pieces([found], np.arange(found.area.size), config)
+    merged = join_components([found], np.arange(found.area.size), config)
     stored = read_box(labels, box)
     compare_background(provisional, stored, box)
-    closed = _certain_pieces(_closed_pieces(points, found.area.size, region, config), found)
+    # closed: all end points lie so deep that pixels ending there lie inside, and nothing outside is linked or climbs
+    faces = zip(region.core.start, region.core.stop, region.shape, strict=True)
+    deep = Box(*zip(*[(a + config.margin * (a > 0), b - config.margin * (b < n)) for a, b, n in faces], strict=True))
+    ids, _ = link_ends(points, region, config)
+    ids[deep.intersect(region.window).relative_to(region.window.start).slices] = 0
+    closed = np.ones(found.area.size + 1, np.bool_)
+    closed[ids] = False
+    certain = _certain_components(closed[1:], found)
     determined = np.ones(merged.max(initial=-1) + 1, np.bool_)
-    np.logical_and.at(determined, merged, closed)
+    np.logical_and.at(determined, merged, certain)
     whole_id = np.concatenate([[0], merged + 1])[provisional]
     areas = np.bincount(whole_id.ravel(), minlength=determined.size + 1)[1:]
     numbers = np.flatnonzero(determined & (areas > 0))
@@ -164,11 +174,11 @@ def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: Array
     return int(numbers.size)
 
 
-def _certain_pieces(closed: npt.NDArray[np.bool_], found: BlockObjects) -> npt.NDArray[np.bool_]:
-    """Closed pieces that cannot be joined with an open one.
+def _certain_components(closed: Mask, found: BlockObjects) -> Mask:
+    """Return which components are closed and cannot be joined with an open one.
 
-    An open piece may go on outside, with more border and a higher peak, or may be one with another open piece. But the
-    votes of a closed piece's whole border are inside, so where no open piece agrees with it, none is joined with it.
+    An open component may go on outside, with more border and a higher peak, or may be one with another open component.
+    But a closed component's whole border is inside, so it is joined with no open component that does not agree with it.
     """
     agreeing = found.pair[(found.vote > 0) | (found.near > 0)] - 1
     open_side = ~closed[agreeing]
@@ -177,22 +187,8 @@ def _certain_pieces(closed: npt.NDArray[np.bool_], found: BlockObjects) -> npt.N
     return certain
 
 
-def _closed_pieces(points: EndPoints, count: int, region: Region, config: IntegrationConfig) -> npt.NDArray[np.bool_]:
-    """Pieces all of whose end points lie so deep in the window that nothing outside belongs to them.
-
-    So deep that pixels ending there lie inside, and that no end point farther out can be linked or climb to them.
-    """
-    faces = zip(region.core.start, region.core.stop, region.shape, strict=True)
-    deep = Box(*zip(*[(a + config.margin * (a > 0), b - config.margin * (b < n)) for a, b, n in faces], strict=True))
-    ids, _ = link_ends(points, region, config)
-    ids[deep.intersect(region.window).relative_to(region.window.start).slices] = 0
-    closed = np.ones(count + 1, np.bool_)
-    closed[ids] = False
-    return closed[1:]
-
-
-def compare_background(provisional: npt.NDArray[np.uint32], stored: npt.NDArray[np.unsignedinteger], box: Box) -> None:
-    """No pixel of a window is labelled that is background in one piece.
+def compare_background(provisional: Uint32, stored: npt.NDArray[np.unsignedinteger], box: Box) -> None:
+    """Check that no background pixel of a window is labelled.
 
     Raises:
         QualityError: one is.
@@ -202,9 +198,9 @@ def compare_background(provisional: npt.NDArray[np.uint32], stored: npt.NDArray[
 
 
 def compare_object(
-    mask: npt.NDArray[np.bool_], stored: npt.NDArray[np.unsignedinteger], box: Box, job: OutlineJob, objects: ObjectMap
+    mask: Mask, stored: npt.NDArray[np.unsignedinteger], box: Box, job: OutlineJob, objects: ObjectMap
 ) -> None:
-    """The pixels of a determined object carry one label of the right area and first pixel, or none if filtered.
+    """Check that the pixels of a determined object have one label, of the right area and first pixel, or none.
 
     Raises:
         QualityError: they do not.
@@ -215,13 +211,12 @@ def compare_object(
     ids = np.unique(stored[mask])
     config = job.integration
     kept = config.min_size <= area and (config.max_size is None or area <= config.max_size)
+    row = int(ids[0]) - 1
     if not kept and ids.tolist() == [0]:
         return
-    label = int(ids[0])
-    if kept and ids.size == 1 and 0 < label <= objects.count:
-        row = label - 1
-        if objects.area[row] == area and objects.first[row] == first:
-            return
+    known = kept and ids.size == 1 and 0 <= row < objects.count
+    if known and objects.area[row] == area and objects.first[row] == first:
+        return
     raise QualityError(
         f"seam audit, window {box}: the object of {area} px with first pixel {tuple(place.tolist())} in it is stored "
         f"as labels {ids[:5].tolist()}; expected: one label of that area and first pixel{'' if kept else ', or none'}; "

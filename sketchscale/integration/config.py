@@ -1,4 +1,4 @@
-"""How fields become labels: the rule of the options and of the model, resolved, and what follows from it."""
+"""The resolved rule by which fields become labels, and the distances that follow from it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Never
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.errors import InputError
-from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS
+from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, Int32
 from sketchscale.rule import FlowRule
 from sketchscale.settings import check, option
 
@@ -18,13 +17,13 @@ __all__ = ["IntegrationConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntegrationConfig(FlowRule[Never]):
-    """How fields become labels: every field of `FlowRule` has a value.
+    """The rule by which fields become labels: `FlowRule` with a value for every field.
 
     `threshold` is the midpoint between the values inside and outside, about -2 for dense training with -5 outside.
-    `join_radius`: suppressed ends are less than 6 px along an axis from where they start, so the ends of two pixels
-    that flee from one another are up to 12 px apart. Source of `saddle`, `agreement` and `join_share`: ours
-    (benchmarks/results/affinity.txt). A `crowd` keeps neighbours in a volume apart, which come together under little
-    noise; objects much larger than 6 px in radius it splits, and most of their pieces are joined at their borders.
+    `join_radius`: a suppressed trajectory ends less than 6 px along an axis from its start, so the ends of two pixels
+    with opposite flow are up to 12 px apart. Source of `saddle`, `agreement` and `join_share`: ours
+    (benchmarks/results/affinity.txt). A `crowd` keeps neighbours in a volume apart, which a little noise would join; it
+    splits objects of much more than 6 px in radius, and most of their components are joined again at their borders.
 
     Raises:
         InputError, UnknownNameError: a value out of range, on creation.
@@ -37,9 +36,9 @@ class IntegrationConfig(FlowRule[Never]):
 
     agreement: float = option(
         0.1,
-        "For `saddle`, the mean scalar product of facing pixels' flow is above this: about 1 parallel, 0 at right "
-        "angles, -1 fleeing from one another. Flow as predicted, not normalised: it is short where a network sees two "
-        "objects touch.",
+        "For `saddle`, the mean scalar product of the flow of facing pixels has to be above this: about 1 for parallel "
+        "flow, 0 at right angles, -1 for opposite flow. The flow is not normalised: it is short where a network sees "
+        "two objects touch.",
         at_least=-1,
         at_most=1,
         flag=None,
@@ -47,7 +46,8 @@ class IntegrationConfig(FlowRule[Never]):
 
     climb: int = option(
         3,
-        "An end point below the crowd joins the most crowded one at most so far away along each axis; see links.py.",
+        "An end point of fewer trajectories than `crowd` joins the most crowded end point within this distance along "
+        "each axis.",
         unit="px",
         at_least=1,
         at_most=16,
@@ -61,10 +61,10 @@ class IntegrationConfig(FlowRule[Never]):
             )
 
     def check_axes(self, axes: int) -> None:
-        """Refuse a number of axes that the rule is not for.
+        """Refuse a number of axes that the rule does not support.
 
         Raises:
-            InputError: the walk of the papers is for planes.
+            InputError: `euler` for anything but planes.
         """
         if axes != 2 and self.method != "suppressed":
             raise InputError.of(
@@ -72,7 +72,7 @@ class IntegrationConfig(FlowRule[Never]):
             )
 
     @property
-    def gains(self) -> npt.NDArray[np.int32]:
+    def gains(self) -> Int32:
         """Step lengths with 14 fractional bits: 1 / (1 + t) for suppressed, 1 for euler."""
         t = np.arange(self.steps, dtype=np.float64)
         lengths = 1 / (1 + t) if self.method == "suppressed" else np.ones(self.steps)
@@ -80,7 +80,7 @@ class IntegrationConfig(FlowRule[Never]):
 
     @property
     def reach(self) -> int:
-        """The farthest pixel a trajectory can look at, px along an axis: from the bound |v| <= 1, not from data."""
+        """The farthest pixel that a trajectory can read, px along an axis; follows from |v| <= 1, not from data."""
         longest = int(self.gains.sum(dtype=np.int64)) << FLOW_BITS
         if self.method == "suppressed":
             return (longest + (1 << (SUPPRESSED_BITS - 1))) >> SUPPRESSED_BITS
@@ -88,7 +88,7 @@ class IntegrationConfig(FlowRule[Never]):
 
     @property
     def link(self) -> int:
-        """How far apart linked end points may be, px."""
+        """The largest distance between linked end points, px along an axis."""
         return self.link_radius if self.crowd == 1 else max(self.link_radius, self.climb)
 
     @property
@@ -98,5 +98,5 @@ class IntegrationConfig(FlowRule[Never]):
 
     @property
     def halo(self) -> int:
-        """What a block reads beyond its core, px."""
+        """How far a block reads beyond its core, px."""
         return self.link + 2 * self.reach

@@ -1,8 +1,7 @@
-"""Where every foreground pixel of one block ends, and how many end where; the walks themselves are the inner kernels.
+"""Find where the trajectory of every foreground pixel of a block ends, and how many trajectories end in each pixel.
 
-    walk_plane.py   (y, x), both rules        walk_space.py   (z, y, x), the suppressed rule
-
-Everything else in the integration is written for any number of axes.
+The walks are the inner kernels: walk_plane.py for (y, x) with both rules, walk_space.py for (z, y, x) with the
+suppressed rule. Everything else in the integration is written for any number of axes.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.errors import InputError, TaskError
 from sketchscale.geometry import whole
 from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.fixed_point import Float16, Int32, Uint16
 from sketchscale.integration.region import Region
 from sketchscale.integration.walk_plane import walk_plane
 from sketchscale.integration.walk_space import walk_space
@@ -24,36 +23,32 @@ __all__ = ["EndPoints", "follow_flow"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndPoints:
-    """Where the pixels of a block end.
+    """The end points of the pixels of a block.
 
     Attributes:
         ends: int32, shape of `region.kept`: the end pixel as a flat index into the window; -1 outside the foreground.
             An end beyond the image is moved to its edge.
-        bits: uint16 (axes + 1, ...) of `region.kept`: the float16 fields as read, bit by bit.
-        counts: uint16, shape of the window: followed trajectories that end there, up to 65,535; in the zone, all.
+        bits: uint16 (axes + 1, ...) of `region.kept`: the bit patterns of the float16 fields.
+        counts: uint16, shape of the window: trajectories of this block that end there, up to 65,535; complete in the
+            zone.
         farthest: the largest displacement of a followed pixel along an axis, px; below `reach`.
     """
 
-    ends: npt.NDArray[np.int32]
-    bits: npt.NDArray[np.uint16]
-    counts: npt.NDArray[np.uint16]
+    ends: Int32
+    bits: Uint16
+    counts: Uint16
     farthest: float
 
 
-def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: IntegrationConfig) -> EndPoints:
-    """End points of the pixels of a block.
+def follow_flow(fields: Float16, region: Region, config: IntegrationConfig) -> EndPoints:
+    """Return the end points of the pixels of a block; an image without foreground has none.
 
     Args:
         fields: (axes + 1, ...) of `region.loaded`: flow along each axis (any length; NaN only outside the foreground),
             then distance. A unit of flow is a pixel along its axis, whatever its size in um.
-        region: from `region_of`.
-        config: thresholds and the rule.
-
-    Returns:
-        The end points; an image without foreground has none.
 
     Raises:
-        InputError: flow in the foreground is not finite; counts the pixels. Or a method that is for planes.
+        InputError: flow that is not finite in the foreground, with the number of pixels; or a method for planes only.
         TaskError: a look-up left the loaded box, so `reach` is wrong.
 
     Source: suppressed Euler as in Omnipose (Cutler et al. 2022, supplement); nearest look-ups in fixed point: ours.
@@ -69,7 +64,10 @@ def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: Integra
     counts = np.zeros(region.window.shape, np.uint16)
     walk = walk_plane if len(region.shape) == 2 else walk_space
     offset = np.subtract(region.loaded.start, region.padded.start)
-    broken, escaped, farthest = walk(stored, offset, region.padded.shape, _relative_boxes(region), config, ends, counts)
+    image = whole(region.shape)
+    boxes = [box.relative_to(region.padded.start) for box in (region.walked, region.kept, region.window, image)]
+    rows = np.array([(*box.start, *box.stop) for box in boxes], np.int64)
+    broken, escaped, farthest = walk(stored, offset, region.padded.shape, rows, config, ends, counts)
     if broken:
         raise InputError.of(
             found=f"the flow of block {region.core} is not finite at {broken} foreground pixels",
@@ -80,9 +78,3 @@ def follow_flow(fields: npt.NDArray[np.float16], region: Region, config: Integra
         raise TaskError(f"block {region.core}: {escaped} look-ups left the halo of {config.halo} px; expected: none")
     bits = stored[:, *region.kept.relative_to(region.loaded.start).slices]
     return EndPoints(ends=ends, bits=bits, counts=counts, farthest=farthest)
-
-
-def _relative_boxes(region: Region) -> npt.NDArray[np.int64]:
-    """walked, kept, window and image relative to the padded box: rows of start and stop."""
-    boxes = [region.walked, region.kept, region.window, whole(region.shape)]
-    return np.array([(*b.start, *b.stop) for b in (box.relative_to(region.padded.start) for box in boxes)], np.int64)

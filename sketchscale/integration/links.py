@@ -1,25 +1,24 @@
-"""Which end points of one block are one piece, by how many trajectories end there.
+"""Link the end points of one block into components, by how many trajectories end in each.
 
     crowded   at least `crowd` trajectories: linked with every crowded one at most `link_radius` away along all axes
     other     linked with the end point of most trajectories at most `climb` away, the first of several in raster order,
               which may be itself: it climbs, step by step, to a crowd
 
-With crowd = 1 all are crowded: the rule of planes. In space some thousand voxels face a neighbour, and a few end points
-between two objects are enough to link them: with links of 2 voxels and noise 0.5 all objects of a volume become one.
-But where an object gathers, many trajectories end in each voxel, so volumes have a crowd.
+With crowd = 1 all end points are crowded: the rule of planes. In a volume thousands of voxels of an object face its
+neighbour, and a few end points between the two are enough to link them: with links of 2 voxels and noise 0.5 all
+objects become one. But in the middle of an object many trajectories end in each voxel, so volumes have a crowd.
 
-Counts are exact in the zone, the core grown by `link`. A block makes the links of crowded end points within its zone,
-and lets the others climb from within its core; all look at exact counts, so no link is false, and every link of the
-image has an end in one core, whose block makes it (the rest of the proof: merge.py).
+Counts are exact in the zone, the core grown by `link`. A block links the crowded end points of its zone, and lets the
+others climb from within its core. Both read exact counts, so no link is false; and every link of the image has an end
+in one core, and the block of that core makes it (the rest of the proof: merge.py).
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import compiled, sections
+from sketchscale.integration.fixed_point import Int32, Int64, Uint16, compiled, sections
 from sketchscale.integration.follow import EndPoints
 from sketchscale.integration.region import Region
 from sketchscale.integration.sinks import link_sinks
@@ -28,11 +27,11 @@ from sketchscale.integration.union_find import flatten, unite
 __all__ = ["link_ends"]
 
 
-def link_ends(points: EndPoints, region: Region, config: IntegrationConfig) -> tuple[npt.NDArray[np.int32], int]:
-    """Components of a block's end points.
+def link_ends(points: EndPoints, region: Region, config: IntegrationConfig) -> tuple[Int32, int]:
+    """Return the components of a block's end points.
 
     Returns:
-        (ids, n): ids int32, shape of the window: 1 .. n at the end points, at least of the kept pixels, else 0.
+        (ids, n): ids int32, shape of the window: 1 .. n at end points, at least those of the kept pixels, else 0.
     """
     if config.crowd == 1:
         return link_sinks(points.counts, config.link_radius)
@@ -57,15 +56,8 @@ def link_ends(points: EndPoints, region: Region, config: IntegrationConfig) -> t
 
 
 @compiled
-def _climb(
-    counts: npt.NDArray[np.uint16],
-    core: npt.NDArray[np.int64],
-    crowd: int,
-    climb: int,
-    ids: npt.NDArray[np.int32],
-    parent: npt.NDArray[np.int64],
-) -> None:
-    """Unite every end voxel of the core below the crowd with the most crowded one near it, the first of several."""
+def _climb(counts: Uint16, core: Int64, crowd: int, climb: int, ids: Int32, parent: Int64) -> None:
+    """Unite every end point of the core below the crowd with the most crowded one near it, the first of several."""
     depth, height, width = counts.shape
     for z in range(core[0], core[3]):
         for y in range(core[1], core[4]):

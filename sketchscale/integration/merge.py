@@ -1,50 +1,49 @@
 """Join the end points into objects: inside one block, then across blocks, then number them.
 
-A piece is a connected component of the *sinks* (the set S of all end points) under the relation "at most R apart
-along both axes", R being the link radius; a pixel belongs to the piece of its end point. An object is one piece, or
-several that agree (3).
+A component is a connected component of the *sinks* (the set S of all end points) under the relation "at most R apart
+along every axis", R being the link radius; a pixel belongs to the component of its end point. An object is one
+component, or several whose borders agree (step 3).
 
-    1. In a block     components of S in the window, with local ids 1, 2, ...; areas, first pixels and boxes counted
-                      over the pixels of the core only, so that every pixel is counted once.
-    2. Across blocks  a sink that lies in the windows of two blocks has a local id in both: the two ids are one object.
-    3. Borders        components are at times pieces of one object, where the flow is noisy or the object long. Two
-                      pieces that touch are one object when their common border, wherever it lies in the image, says so
-                      twice: the distance on it climbs above `saddle` times the lower peak of the two, and the flow on
-                      its two sides agrees (scalar product above `agreement` on average). A maximum, and a sum of
-                      integers over pairs of pixels, each pair seen by one block: exact, whatever the blocks. With a
-                      `join_share`, they are also one object when more than that share of the pairs end near each other.
+    1. In a block     components of S in the window, with local ids 1, 2, ...; areas, first pixels and boxes over the
+                      pixels of the core only, so that every pixel is counted once.
+    2. Across blocks  a sink in the windows of two blocks has a local id in both: the two ids are one component.
+    3. Borders        where the flow is noisy or the object long, several components are one object. Two components that
+                      touch are one object when their common border, wherever it lies in the image, passes two tests:
+                      the distance on it climbs above `saddle` times the lower peak of the two, and the flow on its two
+                      sides agrees (scalar product above `agreement` on average). A maximum, and a sum of integers over
+                      pairs of pixels, each pair seen by one block: exact for any blocks. With a `join_share`, they are
+                      also one object when more than that share of the pairs end near each other.
     4. Globally       filters by size, then numbers 1, 2, ... in raster order of each object's first pixel.
 
          core of A      core of B                    a, b: sinks, at most R apart
        ┌──────────────┬──────────────┐               window of A = core of A grown by m >= R: holds a and b; up
-       │            a │ b            │               to R from the core S is exact: A knows the link a-b
-       │          ╌╌╌╌┼╌╌╌╌┐         │               b lies in the windows of A and of B: one piece in both numberings
-       │   window of A│    ╎  c      │               b-c is known to B in the same way
+       │            a │ b            │               to R from the core S is exact: A finds the link a-b
+       │          ╌╌╌╌┼╌╌╌╌┐         │               b lies in the windows of A and of B: one component in both
+       │   window of A│    ╎  c      │               B finds b-c in the same way
        └──────────────┴────╎─────────┘
 
-Proof that the blocks do not show. Let G be the relation on S for the whole image, and G' the relation the blocks
-generate: links seen in some window, and equality of a sink with itself in two windows. G' never joins what G does not,
-because windows only hold true sinks. For the converse take a link a-b of G. a lies in exactly one core,
-say A's; b is at most R from that core, where A's window holds all of S: A's components join a and b. And a's id in A
-is joined to a's id in every other window that holds a by step 2. So both relations have the same closure, the
+Proof that the result does not depend on the blocks. Let G be the relation on S for the whole image, and G' the relation
+that the blocks generate: links seen in some window, and equality of a sink with itself in two windows. G' never joins
+what G does not, because windows hold true sinks only. For the converse take a link a-b of G. a lies in exactly one
+core, A's; b is at most R from that core, where A's window holds all of S: A's components join a and b. And a's id in A
+is joined to a's id in every other window that holds a by step 2. So both relations have the same closure, and the
 components are the same sets of sinks; borders, area, first pixel and number are functions of these sets and of the
-ends. No overlap threshold and no centroid distance enters; objects larger than a block, spirals, and objects over four
-blocks need no case of their own.
+ends. There is no overlap threshold and no distance between centroids; objects larger than a block, spirals, and objects
+over four blocks need no special case.
 
-Which end points are linked is the rule of links.py; with crowds (volumes) the same proof holds, with counts that are
-exact up to `link` from the core.
+links.py decides which end points are linked; with crowds (volumes) the same proof holds, because counts are exact up to
+`link` from the core.
 
 Why borders: without step 3, R = 2 splits long objects even on exact flow, and more so under noise; R = 3 helps less and
-joins small neighbours. Both conditions are needed: on the output of a real network the flow alone joins objects whose
-border the network blurs, while the distance alone joins more under noisy flow (benchmarks/integration.py --noise).
+joins small neighbours. Both tests are needed: on the output of a real network the flow alone joins objects with a
+blurred border, while the distance alone joins more under noisy flow (benchmarks/integration.py --noise).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,28 +51,31 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.integration.borders import Borders, borders_of
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import compiled, half_values, sections
+from sketchscale.integration.fixed_point import Float32, Int32, Int64, Uint32, compiled
 from sketchscale.integration.follow import EndPoints
 from sketchscale.integration.links import link_ends
 from sketchscale.integration.region import Region
-from sketchscale.integration.union_find import flatten, unite_equal, unite_pairs
+from sketchscale.integration.tables import core_tables
+from sketchscale.integration.union_find import tree_numbers, unite_equal, unite_pairs
+from sketchscale.integration.watershed.config import WatershedConfig
+from sketchscale.integration.watershed.flood import Basins
 
 __all__ = [
     "BlockObjects",
     "ObjectMap",
     "Unifier",
-    "join_pieces",
+    "join_components",
     "local_objects",
     "number_objects",
 ]
 
 _LOWEST_PEAK = 0.5
-"""Distance of the first pixel inside an object, px; pieces without a higher one are compared as if they had it."""
+"""Distance of the first pixel inside an object, px: the least peak that components are compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockObjects:
-    """What a block tells the others about its n local objects. Row i of the tables is local id i + 1.
+    """What the other blocks need to know of the n local objects of a block. Row i of the tables is local id i + 1.
 
     Attributes:
         area: int64 (n,), pixels of the core.
@@ -82,30 +84,30 @@ class BlockObjects:
         shared: int64 (k,), raster indices of the window's sinks that may lie in another block's window, ascending.
         shared_id: int32 (k,), their local ids.
         peak: float32 (n,), largest distance of the pixels of the core, px; -inf when area is 0.
-        pair: int32 (p, 2), local ids of two objects that touch, the smaller one first; no pair twice.
+        pair: int32 (p, 2), local ids of two objects that touch, the smaller one first, each pair once.
         saddle: float32 (p,), largest distance that both sides of their border reach, px.
         vote: int64 (p,), sum over their border of scalar product - agreement, 24 fractional bits.
         near: int64 (p,), sum over their border of (1 where ends are near, else 0) - join share, 24 fractional bits.
     """
 
-    area: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    box: npt.NDArray[np.int64]
-    shared: npt.NDArray[np.int64]
-    shared_id: npt.NDArray[np.int32]
-    peak: npt.NDArray[np.float32]
-    pair: npt.NDArray[np.int32]
-    saddle: npt.NDArray[np.float32]
-    vote: npt.NDArray[np.int64]
-    near: npt.NDArray[np.int64]
+    area: Int64
+    first: Int64
+    box: Int64
+    shared: Int64
+    shared_id: Int32
+    peak: Float32
+    pair: Int32
+    saddle: Float32
+    vote: Int64
+    near: Int64
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As stored between the steps."""
+        """Return the arrays by name, as they are stored between the steps."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> BlockObjects:
-        """From what `arrays` gave."""
+        """Return the objects with these arrays."""
         return cls(**arrays)
 
 
@@ -117,59 +119,52 @@ class ObjectMap:
         area: int64 (n,), pixels.
         first: int64 (n,), raster index of the first pixel, strictly ascending.
         box: int64 (n, 2 * axes), start and stop.
-        blocks: int32 (n,), how many blocks hold pixels of the object.
-        dropped_small, dropped_large: objects that the size filters made background.
+        blocks: int32 (n,), number of blocks that hold pixels of the object.
+        dropped_small, dropped_large: numbers of objects that the size filters made background.
     """
 
-    area: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    box: npt.NDArray[np.int64]
-    blocks: npt.NDArray[np.int32]
+    area: Int64
+    first: Int64
+    box: Int64
+    blocks: Int32
     dropped_small: int
     dropped_large: int
 
     @property
     def count(self) -> int:
-        """How many objects there are."""
+        """Number of objects."""
         return int(self.area.size)
 
     @property
     def crossing(self) -> int:
-        """How many objects lie in more than one block."""
+        """Number of objects in more than one block."""
         return int((self.blocks > 1).sum())
 
 
-def local_objects(
-    points: EndPoints, region: Region, config: IntegrationConfig
-) -> tuple[npt.NDArray[np.uint32], BlockObjects]:
-    """Step 1 of the merge, for one block.
+def local_objects(points: EndPoints, region: Region, config: IntegrationConfig) -> tuple[Uint32, BlockObjects]:
+    """Find the objects of one block: step 1 of the merge.
 
     Args:
-        points: from `euler.follow_flow`, for the same region.
+        points: from `follow_flow`, for the same region.
 
     Returns:
         provisional: uint32, shape of the core: the pixel's local id, 0 for background.
-        objects: what the other blocks need to know.
+        objects: their tables.
     """
     ids, n = link_ends(points, region, config)
     found = np.zeros(region.kept.shape, np.uint32)
     _look_up(points.ends.reshape(-1), ids.reshape(-1), found.reshape(-1))
     provisional = found[tuple(map(slice, region.core.shape))]
-    area, first, box, peak = _tables(n, region)
-    _count_pixels(
-        sections(provisional), sections(points.bits[-1]), half_values(), _place(region), area, first, box, peak
-    )
-    box[area == 0] = 0
-    axes = len(region.shape)
+    tables = core_tables(provisional, points.bits[-1], region.core, region.shape, n)
     shared, shared_id = _shared_sinks(ids, region, config.margin)
     borders = borders_of(found, points, region, config)
     objects = BlockObjects(
-        area=area,
-        first=first,
-        box=np.concatenate([box[:, 3 - axes : 3], box[:, 6 - axes :]], axis=1),
+        area=tables.area,
+        first=tables.first,
+        box=tables.box,
         shared=shared,
         shared_id=shared_id,
-        peak=peak,
+        peak=tables.peak,
         pair=borders.pair.astype(np.int32),
         saddle=borders.saddle,
         vote=borders.vote,
@@ -178,23 +173,8 @@ def local_objects(
     return provisional, objects
 
 
-def _tables(n: int, region: Region) -> tuple[Any, Any, Any, Any]:
-    """Area, first pixel, box (z0, y0, x0, z1, y1, x1) and peak of n objects of which nothing was seen yet."""
-    size = math.prod(region.shape)
-    box = np.tile(np.array([size] * 3 + [0] * 3, np.int64), (n, 1))
-    return np.zeros(n, np.int64), np.full(n, size, np.int64), box, np.full(n, -np.inf, np.float32)
-
-
-def _place(region: Region) -> npt.NDArray[np.int64]:
-    """The core's start and the image's shape, each as z, y, x."""
-    missing = 3 - len(region.shape)
-    return np.array([*(0,) * missing, *region.core.start, *(1,) * missing, *region.shape], np.int64)
-
-
-def _shared_sinks(
-    ids: npt.NDArray[np.int32], region: Region, margin: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Sinks outside the part of the window that no other window reaches."""
+def _shared_sinks(ids: Int32, region: Region, margin: int) -> tuple[Int64, Int32]:
+    """Return the sinks, and their ids, in the part of the window that other windows may reach."""
     faces = zip(region.core.start, region.core.stop, region.shape, region.window.start, strict=True)
     private = [(a + margin * (a > 0) - o, b - margin * (b < n) - o) for a, b, n, o in faces]
     outside = np.array(ids, copy=True)
@@ -205,9 +185,9 @@ def _shared_sinks(
 
 
 class Unifier:
-    """Step 2: takes the blocks in raster order, forgets what no later block can share.
+    """Step 2: join the components of all blocks, row by row of blocks (a row is one place along axis 0).
 
-    Holds 8 bytes per local object and the shared sinks of one row of blocks (all those of one place along axis 0).
+    Holds 8 bytes per local object, and the shared sinks of one row of blocks.
     """
 
     def __init__(self) -> None:
@@ -216,11 +196,11 @@ class Unifier:
         self._node = np.empty(0, np.int64)
 
     def add_row(self, blocks: Iterable[BlockObjects], keep_from: int) -> None:
-        """Join the objects of one row of blocks with one another and with the rows before.
+        """Join the components of one row of blocks with one another and with those of earlier rows.
 
         Args:
-            blocks: of the row, in order.
-            keep_from: raster index of the first pixel that the next row's windows hold.
+            blocks: of the row, in raster order.
+            keep_from: raster index of the first pixel in the windows of the next row.
         """
         pixels, nodes, count = [self._pixel], [self._node], self._parent.size
         for objects in blocks:
@@ -235,26 +215,17 @@ class Unifier:
         last = np.searchsorted(pixel, keep_from)
         self._pixel, self._node = pixel[last:].copy(), node[last:].copy()
 
-    def roots(self) -> npt.NDArray[np.int64]:
-        """For every local object of every block the number of its piece: 0, 1, ..., without gaps."""
-        return _numbered(self._parent)
+    def roots(self) -> Int64:
+        """Return for every local object of every block the number of its component: 0, 1, ..., without gaps."""
+        return tree_numbers(self._parent)
 
 
-def _numbered(parent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For every node the number of its tree, in order of the trees' first nodes."""
-    flatten(parent)
-    number = np.cumsum(parent == np.arange(parent.size)) - 1
-    return np.asarray(number[parent], np.int64)
-
-
-def join_pieces(
-    blocks: Iterable[BlockObjects], roots: npt.NDArray[np.int64], config: IntegrationConfig
-) -> npt.NDArray[np.int64]:
-    """Step 3: the borders of all blocks together, and the objects they make of the pieces.
+def join_components(blocks: Iterable[BlockObjects], roots: Int64, config: IntegrationConfig) -> Int64:
+    """Join components into objects by the borders of all blocks: step 3.
 
     Args:
         blocks: in the order of `roots`.
-        roots: piece of every local object, from `Unifier.roots`.
+        roots: component of every local object, from `Unifier.roots`.
 
     Returns:
         Object of every local object, 0, 1, ..., without gaps. A border exactly at a limit joins nothing.
@@ -274,41 +245,21 @@ def join_pieces(
     one = (borders.vote > 0) & (borders.saddle > config.saddle * low) | (borders.near > 0)
     parent = np.arange(peak.size)
     unite_pairs(borders.pair[one], parent)
-    return _numbered(parent)[roots]
-
-
-class Counted(Protocol):
-    """The columns of a block's tables that numbering reads; see `BlockObjects`."""
-
-    @property
-    def area(self) -> npt.NDArray[np.int64]: ...
-    @property
-    def first(self) -> npt.NDArray[np.int64]: ...
-    @property
-    def box(self) -> npt.NDArray[np.int64]: ...
-
-
-class Sizes(Protocol):
-    """The part of a rule that says which objects are kept."""
-
-    @property
-    def min_size(self) -> int: ...
-    @property
-    def max_size(self) -> int | None: ...
+    return tree_numbers(parent)[roots]
 
 
 def number_objects(
-    blocks: Iterable[Counted], roots: npt.NDArray[np.int64], size: int, config: Sizes
-) -> tuple[ObjectMap, npt.NDArray[np.uint32]]:
-    """Step 4: sum over the blocks, filter by size, number by first pixel.
+    blocks: Iterable[BlockObjects | Basins], roots: Int64, size: int, config: IntegrationConfig | WatershedConfig
+) -> tuple[ObjectMap, Uint32]:
+    """Sum over the blocks, filter by size, number by first pixel: step 4.
 
     Args:
         blocks: in the order of `roots`.
-        roots: object of every local object, from `join_pieces`.
+        roots: object of every local object, from `join_components`.
         size: pixels of the image.
 
     Returns:
-        (objects, labels): labels uint32 (len(roots),), the final label of every local object; 0 when it was dropped.
+        (objects, labels): labels uint32 (len(roots),), the final label of every local object, 0 when dropped.
 
     Raises:
         InputError: more objects than uint32 can number.
@@ -349,37 +300,8 @@ def number_objects(
 
 
 @compiled
-def _look_up(ends: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], found: npt.NDArray[np.uint32]) -> None:
-    """Local id of every foreground pixel."""
+def _look_up(ends: Int32, ids: Int32, found: Uint32) -> None:
+    """Look up the local id of every foreground pixel."""
     for i in range(ends.size):
         if ends[i] >= 0:
             found[i] = ids[ends[i]]
-
-
-@compiled
-def _count_pixels(
-    provisional: npt.NDArray[np.uint32],
-    distance: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.float32],
-    place: npt.NDArray[np.int64],
-    area: npt.NDArray[np.int64],
-    first: npt.NDArray[np.int64],
-    box: npt.NDArray[np.int64],
-    peak: npt.NDArray[np.float32],
-) -> None:
-    """Pixels, first pixel, box and largest distance of every local object; `place`: core's start, image's shape."""
-    for k in range(provisional.shape[0]):
-        for j in range(provisional.shape[1]):
-            for i in range(provisional.shape[2]):
-                if provisional[k, j, i]:
-                    row = provisional[k, j, i] - 1
-                    z, y, x = k + place[0], j + place[1], i + place[2]
-                    area[row] += 1
-                    peak[row] = max(peak[row], value[distance[k, j, i]])
-                    first[row] = min(first[row], (z * place[4] + y) * place[5] + x)
-                    box[row, 0] = min(box[row, 0], z)
-                    box[row, 1] = min(box[row, 1], y)
-                    box[row, 2] = min(box[row, 2], x)
-                    box[row, 3] = max(box[row, 3], z + 1)
-                    box[row, 4] = max(box[row, 4], y + 1)
-                    box[row, 5] = max(box[row, 5], x + 1)

@@ -1,15 +1,15 @@
 """From stored fields to a stored label image, block by block, the same for every block size.
 
     1. outline   one task per block: read the core and its halo, follow the flow, write provisional labels (the block's
-                 own ids) to a scratch array and what the block knows of its objects to a blob     `plan_outline`
+                 own ids) to a scratch array and the tables of its objects to a blob               `plan_outline`
     2. merge     in the driver: join, filter, number; one small table per block goes to a blob     `merge_blocks`
     3. relabel   one task per block: provisional labels through the table into the target          `plan_relabel`
 
 A block reads 14 px beyond its core with the default method, 15 with crowds; so a cube of 128 reads 1.9 times its pixels
-and one of 256 1.4 times. No task waits for a neighbour, each writes only its own
-write units, and a task run twice writes the same bytes, so any engine, order and restart gives the same image.
+and one of 256 1.4 times. No task waits for a neighbour, each writes only its own write units, and a task run twice
+writes the same bytes, so any engine, order and restart gives the same image.
 
-`integrate` is the same code on an array in memory, as one block: the oracle for everything else.
+`integrate` runs the same code on an array in memory, as one block: the oracle for everything else.
 """
 
 from __future__ import annotations
@@ -27,9 +27,17 @@ from sketchscale.engine.base import Engine, Json, Plan, run_plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, Tile, TileTasks, tile_cover, whole
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.follow import EndPoints, follow_flow
-from sketchscale.integration.merge import BlockObjects, ObjectMap, Unifier, join_pieces, local_objects, number_objects
-from sketchscale.integration.region import Region, region_of
+from sketchscale.integration.fixed_point import Float16, Uint32
+from sketchscale.integration.follow import follow_flow
+from sketchscale.integration.merge import (
+    BlockObjects,
+    ObjectMap,
+    Unifier,
+    join_components,
+    local_objects,
+    number_objects,
+)
+from sketchscale.integration.region import region_of
 from sketchscale.integration.watershed.config import WatershedConfig
 from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array, read_box, write_box, write_unit
 from sketchscale.io.runs.partial_results import get_arrays, put_arrays
@@ -57,7 +65,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockTask:
-    """One block: its place in the grid of blocks, and the box it writes."""
+    """One block: its place in the grid of blocks, and the box that it writes."""
 
     key: str
     index: tuple[int, ...]
@@ -65,13 +73,13 @@ class BlockTask:
 
 
 def block_task(tile: Tile) -> BlockTask:
-    """The task of a block."""
+    """Return the task of a block."""
     return BlockTask(key=tile.key, index=tile.index, core=tile.write)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlineJob:
-    """What all outline tasks share: addresses, the image's shape, the rule."""
+    """The input of all outline tasks: addresses, the image's shape, the rule."""
 
     fields: ArrayRef
     scratch: ArrayRef
@@ -81,27 +89,26 @@ class OutlineJob:
 
     @property
     def walk(self) -> IntegrationConfig:
-        """The rule of a plan that follows the flow."""
+        """The rule, in a plan that follows the flow."""
         assert isinstance(self.integration, IntegrationConfig)
         return self.integration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelabelJob:
-    """What all relabel tasks share."""
+    """The input of all relabel tasks."""
 
     scratch: ArrayRef
     blobs: str
     target: ArrayRef
 
 
-def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> npt.NDArray[np.uint32]:
-    """Labels of fields in memory.
+def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> Uint32:
+    """Return the labels of fields in memory.
 
     Args:
         fields: (3, y, x): flow y, flow x (any length), distance in px; of a volume (4, z, y, x), flow z first. Other
             floats are rounded to float16 first, as storing them would.
-        config: the rule.
 
     Returns:
         uint32 (y, x) or (z, y, x): 0 background, objects 1, 2, ... in raster order of their first pixel. An object cut
@@ -120,20 +127,15 @@ def integrate(fields: npt.NDArray[np.floating], config: IntegrationConfig) -> np
     return next(integrate_each(fields, [config]))
 
 
-def integrate_each(
-    fields: npt.NDArray[np.floating], configs: Sequence[IntegrationConfig]
-) -> Iterator[npt.NDArray[np.uint32]]:
-    """Labels of fields in memory under several rules that follow the flow alike, which is done once.
+def integrate_each(fields: npt.NDArray[np.floating], configs: Sequence[IntegrationConfig]) -> Iterator[Uint32]:
+    """Yield the labels of fields in memory by several rules; the flow is followed only once.
 
     Args:
         fields: as for `integrate`.
         configs: with the same threshold, steps and method.
 
-    Yields:
-        What `integrate` returns, rule by rule.
-
     Raises:
-        InputError: as `integrate`, or the rules do not walk alike.
+        InputError: as `integrate`, or the rules differ in threshold, steps or method.
 
     >>> still = np.ones((3, 1, 4), np.float16) * np.array([0, 0, 1], np.float16)[:, None, None]
     >>> rules = [IntegrationConfig(threshold=0.0, min_size=size) for size in (4, 5)]
@@ -152,15 +154,10 @@ def integrate_each(
         return
     points = follow_flow(np.asarray(fields, np.float16), region, widest)
     for config in configs:
-        yield _labels_of(points, region, config)
-
-
-def _labels_of(points: EndPoints, region: Region, config: IntegrationConfig) -> npt.NDArray[np.uint32]:
-    """Of an image that is one block."""
-    provisional, objects = local_objects(points, region, config)
-    roots = join_pieces([objects], np.arange(objects.area.size), config)
-    _, labels = number_objects([objects], roots, region.core.size, config)
-    return np.concatenate([np.zeros(1, np.uint32), labels])[provisional]
+        provisional, objects = local_objects(points, region, config)
+        roots = join_components([objects], np.arange(objects.area.size), config)
+        _, labels = number_objects([objects], roots, region.core.size, config)
+        yield np.concatenate([np.zeros(1, np.uint32), labels])[provisional]
 
 
 def _image_shape(shape: Sequence[int], dtype: np.dtype[np.generic]) -> tuple[int, ...]:
@@ -175,28 +172,23 @@ def _image_shape(shape: Sequence[int], dtype: np.dtype[np.generic]) -> tuple[int
 
 
 def create_scratch(scratch: ArrayRef, shape: Sequence[int], block: Sequence[int]) -> None:
-    """Make the array for provisional labels: uint32, one chunk per block."""
+    """Create the array for provisional labels: uint32, one chunk per block."""
     create_array(scratch, shape=shape, chunks=block, dtype=np.uint32)
 
 
 def plan_outline(
-    fields: ArrayRef,
-    scratch: ArrayRef,
-    blobs: str,
-    config: IntegrationConfig,
-    *,
-    block: Sequence[int],
+    fields: ArrayRef, scratch: ArrayRef, blobs: str, config: IntegrationConfig, *, block: Sequence[int]
 ) -> Plan[BlockTask]:
-    """Step 1: provisional labels, one task per block.
+    """Plan step 1: provisional labels, one task per block.
 
     Args:
         fields: float16 (3, y, x) or (4, z, y, x), stored.
         scratch: uint32 (y, x) or (z, y, x), made by `create_scratch` with the same block.
         blobs: address of the store for small objects; keys below `outline/` and `tables/` are used.
-        block: pixels of a task: whole write units of `scratch`, and of the target of step 3.
+        block: shape of a task's core: whole write units of `scratch` and of the target of step 3.
 
     Returns:
-        A plan; a task gives checksum, objects (its own ids), pixels (foreground) and farthest (px).
+        A plan; a task returns checksum, objects (its own ids), pixels (foreground) and farthest (px).
 
     Raises:
         InputError: an array has another shape or type, or blocks cut write units.
@@ -210,7 +202,7 @@ def plan_outline(
 
 
 def stored_shape(fields: ArrayRef, scratch: ArrayRef, block: Sequence[int]) -> tuple[int, ...]:
-    """The image's shape, where blocks of step 1 can read the fields and write the scratch.
+    """Return the image's shape, after checking that blocks of step 1 can read the fields and write the scratch.
 
     Raises:
         InputError: they cannot.
@@ -224,7 +216,7 @@ def stored_shape(fields: ArrayRef, scratch: ArrayRef, block: Sequence[int]) -> t
 
 
 def check_output(ref: ArrayRef, shape: tuple[int, ...], block: Sequence[int], types: Sequence[str]) -> None:
-    """Refuse an array that tasks of these blocks cannot write.
+    """Check that tasks of these blocks can write an array.
 
     Raises:
         InputError: another shape or type, or blocks cut its write units.
@@ -234,7 +226,7 @@ def check_output(ref: ArrayRef, shape: tuple[int, ...], block: Sequence[int], ty
         raise InputError.of(
             found=f"{ref} is {array.dtype} of shape {array.shape}",
             expected=f"{' or '.join(types)} of shape {shape}",
-            fix="create it anew for this image",
+            fix="create it again for this image",
         )
     unit = write_unit(array)
     if any(b % u and b < n for b, u, n in zip(block, unit, shape, strict=True)):
@@ -246,7 +238,7 @@ def check_output(ref: ArrayRef, shape: tuple[int, ...], block: Sequence[int], ty
 
 
 def _outline_bytes(core: Box, job: OutlineJob) -> int:
-    """Fields stored and decoded, packed flow and foreground, counts and ids, ends and labels; 32 MB for codecs."""
+    """Return the memory of a task: fields, packed flow, foreground, counts, ids, ends and labels; 32 MB for codecs."""
     region, axes = region_of(core, job.shape, job.walk), len(job.shape)
     loaded, padded, window, kept = _BYTES[axes]
     pixels = loaded * region.loaded.size + padded * region.padded.size + window * region.window.size + kept * core.size
@@ -254,11 +246,11 @@ def _outline_bytes(core: Box, job: OutlineJob) -> int:
 
 
 _BYTES = {2: (12, 5, 10, 20), 3: (16, 8, 28, 24)}
-"""By number of axes: bytes of a pixel of the loaded, the padded box, the window and the core."""
+"""By number of axes: bytes per pixel of the loaded box, the padded box, the window and the core."""
 
 
-def read_fields(fields: ArrayRef, box: Box) -> npt.NDArray[np.float16]:
-    """All channels of a box.
+def read_fields(fields: ArrayRef, box: Box) -> Float16:
+    """Read all channels of a box.
 
     Raises:
         MissingDataError: a chunk was never written.
@@ -267,7 +259,7 @@ def read_fields(fields: ArrayRef, box: Box) -> npt.NDArray[np.float16]:
 
 
 def outline_block(task: BlockTask, job: OutlineJob) -> Json:
-    """One task of step 1."""
+    """Run one task of step 1."""
     region = region_of(task.core, job.shape, job.walk)
     points = follow_flow(read_fields(job.fields, region.loaded), region, job.walk)
     provisional, objects = local_objects(points, region, job.walk)
@@ -282,7 +274,7 @@ def outline_block(task: BlockTask, job: OutlineJob) -> Json:
 
 
 def merge_blocks(outline: Plan[BlockTask]) -> ObjectMap:
-    """Step 2: join the objects of all blocks, filter, number, and store a table of final labels per block.
+    """Join the components of all blocks, filter, number, and store a table of final labels per block: step 2.
 
     Runs in the driver, after every task of `outline`. Memory: about 170 bytes per object and the blobs of one row of
     blocks. Running it again writes the same tables.
@@ -297,23 +289,23 @@ def merge_blocks(outline: Plan[BlockTask]) -> ObjectMap:
         objects = list(read_objects(job.blobs, tasks))
         counts += [o.area.size for o in objects]
         unifier.add_row(objects, (tasks[0].core.stop[0] - job.walk.margin) * math.prod(job.shape[1:]))
-    roots = join_pieces(read_objects(job.blobs, outline.tasks), unifier.roots(), job.walk)
+    roots = join_components(read_objects(job.blobs, outline.tasks), unifier.roots(), job.walk)
     merged, labels = number_objects(read_objects(job.blobs, outline.tasks), roots, whole(job.shape).size, job.walk)
     put_tables(job.blobs, outline.tasks, labels, counts)
     return merged
 
 
 def read_objects(blobs: str, tasks: Iterable[BlockTask]) -> Iterator[BlockObjects]:
-    """What the blocks know, in their order, read a few ahead."""
+    """Yield the tables of the blocks in order, reading a few ahead."""
     return ahead(lambda task: BlockObjects.of(get_arrays(blobs, f"outline/{task.key}")), tasks)
 
 
-def put_tables(blobs: str, tasks: Iterable[BlockTask], labels: npt.NDArray[np.uint32], counts: Sequence[int]) -> None:
-    """Store the final labels of each block's own ids, several blocks at once.
+def put_tables(blobs: str, tasks: Iterable[BlockTask], labels: Uint32, counts: Sequence[int]) -> None:
+    """Store the final labels of each block's local ids, several blocks at once.
 
     Args:
         labels: of the local objects of all blocks, in the order of the tasks.
-        counts: local objects of each block.
+        counts: number of local objects of each block.
     """
 
     def put(part: tuple[BlockTask, int, int]) -> None:
@@ -327,15 +319,15 @@ def put_tables(blobs: str, tasks: Iterable[BlockTask], labels: npt.NDArray[np.ui
 
 
 def plan_relabel(outline: Plan[BlockTask], target: ArrayRef, *, stage: str = "relabel") -> Plan[BlockTask]:
-    """Step 3: final labels, one task per block of step 1, after `merge_blocks`.
+    """Plan step 3: final labels, one task per block of step 1, after `merge_blocks`.
 
     Args:
         outline: the plan of step 1.
         target: uint32 or uint64, of the image's shape.
-        stage: its name in the ledger; another where the labels are not final (see refine_plan).
+        stage: name in the ledger; not "relabel" where the labels are not final (see refine_plan).
 
     Returns:
-        A plan; a task gives checksum, objects (labels present) and pixels (labelled).
+        A plan; a task returns checksum, objects (labels present) and pixels (labelled).
 
     Raises:
         InputError: the target has another shape or type, or blocks cut its write units.
@@ -344,12 +336,12 @@ def plan_relabel(outline: Plan[BlockTask], target: ArrayRef, *, stage: str = "re
     block = outline.tasks[0].core.shape if outline.tasks else job.shape
     check_output(target, job.shape, block, ("uint32", "uint64"))
     relabel = RelabelJob(scratch=job.scratch, blobs=job.blobs, target=target)
-    memory = 24 * outline.tasks[0].core.size + 32_000_000 if outline.tasks else 0  # the first one is never cut
+    memory = 24 * outline.tasks[0].core.size + 32_000_000 if outline.tasks else 0  # the first task has the largest core
     return Plan(stage=stage, fn=relabel_block, tasks=outline.tasks, config=relabel, task_bytes=memory)
 
 
 def relabel_block(task: BlockTask, job: RelabelJob) -> Json:
-    """One task of step 3."""
+    """Run one task of step 3."""
     dtype = open_array(job.target).dtype
     table = get_arrays(job.blobs, f"tables/{task.key}")["label"]
     labels = np.concatenate([np.zeros(1, dtype), table.astype(dtype)])[read_box(job.scratch, task.core)]
@@ -362,21 +354,15 @@ def relabel_block(task: BlockTask, job: RelabelJob) -> Json:
 
 
 def integrate_stored(
-    fields: ArrayRef,
-    target: ArrayRef,
-    config: IntegrationConfig,
-    engine: Engine,
-    *,
-    block: Sequence[int],
-    scratch: str,
+    fields: ArrayRef, target: ArrayRef, config: IntegrationConfig, engine: Engine, *, block: Sequence[int], scratch: str
 ) -> ObjectMap:
-    """All three steps without a ledger, for callers that need no resume.
+    """Run all three steps without a ledger, for callers that need no resume.
 
     Args:
         fields: float16 (3, y, x) or (4, z, y, x).
-        target: uint32 or uint64, created already.
+        target: uint32 or uint64, already created.
         block: whole write units of the target.
-        scratch: address of a store for everything temporary; the caller removes it.
+        scratch: address of a store for temporary data; the caller removes it.
     """
     provisional = ArrayRef(store=scratch, path="provisional")
     create_scratch(provisional, open_array(target).shape, block)

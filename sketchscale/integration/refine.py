@@ -1,16 +1,16 @@
-"""After merging: fill the holes of objects, and drop objects whose flow is not that of their own shape.
+"""After merging: fill the holes of objects, and drop objects whose flow does not fit their shape.
 
     merge ─▶ sizes ─▶ fill holes ─▶ flow error ─▶ numbers 1, 2, ... in raster order of first pixels
 
-Both are functions of one object's pixels and their surroundings of 3 px, cropped by the object's box; so blocks cannot
-show, and an object of any size is exact (its flow depends on its whole outline, as deep as it is thick).
+Both depend only on one object's pixels and what lies within 3 px of its box, never on blocks; so an object of any size
+is exact (its flow depends on its whole outline, as deep as it is thick).
 
   hole         a set of background pixels that touch along the axes, all of whose other neighbours along the axes belong
                to one object, not at the image's border. Filled when its area is at most `fill_holes` times the
-               object's. A hole that holds another object, or touches one, is none: no object's pixels are taken.
-  flow error   the mean squared difference (0 to 4) between the predicted unit flow and the flow that the object's final
-               mask would be taught, by the solver of the training targets, over the pixels that have a direction. In
-               a volume within each section (y, x), as it was imaged, whatever the distance between sections.
+               object's. A set that holds or touches another object is no hole: no object loses pixels.
+  flow error   the mean squared difference (0 to 4) between the predicted unit flow and the flow of the object's final
+               mask by the solver of the training targets, over the pixels that have a direction. In a volume this is
+               done in each section (y, x), as it was imaged, for any distance between sections.
 
 Source: the filter is Cellpose's (Stringer et al. 2021), there with its own diffusion flow; here with this system's
 targets, because another kind of flow rejects good masks.
@@ -27,20 +27,20 @@ from scipy import ndimage
 
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.geometry import Box
+from sketchscale.integration.fixed_point import Mask, Uint32
 from sketchscale.rule import Refinement
 
 __all__ = ["MARGIN", "RefineConfig", "flow_error", "holes_of", "refine_labels", "refine_object"]
 
 MARGIN = 3
-"""What is seen around an object's box, px: the window of the targets' flow reaches 2."""
+"""What is read around an object's box, px: the window of the targets' flow reaches 2."""
 
-Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.unsignedinteger]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefineConfig(Refinement):
-    """What is done to objects after merging (benchmarks/results/refine.txt)."""
+    """The changes to objects after merging (benchmarks/results/refine.txt)."""
 
     @property
     def active(self) -> bool:
@@ -49,15 +49,11 @@ class RefineConfig(Refinement):
 
 
 def holes_of(labels: Labels, label: int, largest: float) -> Mask:
-    """Holes of one object.
+    """Return a mask of the holes of one object.
 
     Args:
         labels: of any number of axes, the object's box and at least one pixel around it, or up to the image's border.
-        label: of the object.
         largest: px; larger holes stay.
-
-    Returns:
-        True in holes.
 
     >>> ring = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]], np.uint32)
     >>> holes_of(np.pad(ring, 1), 1, largest=2).sum(), holes_of(ring[1:], 1, largest=2).sum()
@@ -71,13 +67,14 @@ def holes_of(labels: Labels, label: int, largest: float) -> Mask:
     hole[0] = False
     for axis in range(labels.ndim):
         hole[parts.take([0, -1], axis=axis)] = False
-    others = ndimage.binary_dilation(~background & (labels != label))
-    hole[parts[others & background]] = False
+    others = ~background & (labels != label)
+    if others.any():
+        hole[parts[ndimage.binary_dilation(others) & background]] = False
     return np.asarray(hole[parts], np.bool_)
 
 
 def flow_error(mask: Mask, flow: npt.NDArray[np.floating]) -> float:
-    """How far the predicted flow is from the one that a mask would be taught.
+    """Return how far the predicted flow is from the training target of a mask.
 
     Args:
         mask: (y, x) or (z, y, x) of one object, with `MARGIN` px around its box or up to the image's border.
@@ -87,35 +84,27 @@ def flow_error(mask: Mask, flow: npt.NDArray[np.floating]) -> float:
         Mean squared difference of unit vectors, 0 to 4; 0 where no pixel has a direction (an object of one pixel, or
         one that fills the image).
     """
-    predicted = flow[-2:].astype(np.float32)
-    differences = [_differences(part, predicted[:, z]) for z, part in enumerate(mask)] if mask.ndim == 3 else []
-    if mask.ndim == 2:
-        differences = [_differences(mask, predicted)]
-    compared = np.concatenate(differences, axis=1)
-    return float((compared**2).sum(axis=0).mean(dtype=np.float64)) if compared.size else 0.0
-
-
-def _differences(mask: Mask, predicted: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Predicted minus taught unit flow (2, n) of the n pixels of a section that have a direction."""
-    if not mask.any():
-        return np.empty((2, 0), np.float32)
-    taught = targets_from_sketch(mask.astype(np.int32))
-    length = np.sqrt((predicted**2).sum(axis=0))
-    compared = mask & taught.flow_known & taught.flow.any(axis=0) & np.isfinite(length)
-    unit = predicted[:, compared] / np.maximum(length[compared], np.float32(1e-6))
-    return np.asarray(unit - taught.flow[:, compared], np.float32)
+    plane = mask.shape[-2:]
+    predicted = flow[-2:].astype(np.float32).reshape(2, -1, *plane)
+    differences = [np.empty((2, 0), np.float32)]
+    for section, part in zip(mask.reshape(-1, *plane), predicted.swapaxes(0, 1), strict=True):
+        if section.any():
+            target = targets_from_sketch(section.astype(np.int32))
+            length = np.sqrt((part**2).sum(axis=0))
+            compared = section & target.flow_known & target.flow.any(axis=0) & np.isfinite(length)
+            unit = part[:, compared] / np.maximum(length[compared], np.float32(1e-6))
+            differences.append(np.asarray(unit - target.flow[:, compared], np.float32))
+    errors = np.concatenate(differences, axis=1)
+    return float((errors**2).sum(axis=0).mean(dtype=np.float64)) if errors.size else 0.0
 
 
 def refine_object(
     labels: Labels, flow: npt.NDArray[np.floating], label: int, config: RefineConfig
 ) -> tuple[Mask | None, float]:
-    """The holes to fill of one object, and its flow error.
+    """Return the holes of one object to fill, or None, and its flow error, 0 when errors are not asked for.
 
     Args:
-        labels, flow: labels and the flow channels of `crop_of` the object.
-
-    Returns:
-        (holes, error): None when there are none; 0 when errors are not asked for.
+        labels, flow: labels and flow channels of `crop_of` the object.
     """
     mask = labels == label
     holes = None
@@ -127,18 +116,16 @@ def refine_object(
 
 
 def crop_of(box: Box, shape: Sequence[int]) -> Box:
-    """What is looked at of an object with this box."""
+    """Return the box that is read for an object with this box."""
     return box.grow(MARGIN).clip(shape)
 
 
-def refine_labels(
-    labels: npt.NDArray[np.uint32], fields: npt.NDArray[np.floating], config: RefineConfig
-) -> npt.NDArray[np.uint32]:
-    """Labels of an image in memory, refined; those that are dropped leave no gap in the numbers.
+def refine_labels(labels: Uint32, fields: npt.NDArray[np.floating], config: RefineConfig) -> Uint32:
+    """Return the refined labels of an image in memory; dropped labels leave no gap in the numbers.
 
     Args:
-        labels: numbered in raster order of first pixels, as `integrate` gives them.
-        fields: those the labels were made of.
+        labels: numbered in raster order of first pixels, from `integrate`.
+        fields: the fields of these labels.
 
     >>> labels = np.zeros((9, 9), np.uint32)
     >>> labels[2:7, 2:7], labels[4, 4] = 1, 0
@@ -166,11 +153,11 @@ def refine_labels(
 
 
 def keeps(error: float, config: RefineConfig) -> bool:
-    """Whether an object of this flow error stays."""
+    """Whether an object of this flow error is kept."""
     return config.flow_error is None or error <= config.flow_error
 
 
-def final_numbers(kept: Mask) -> npt.NDArray[np.uint32]:
-    """New label of every old one: 1, 2, ... for those kept, 0 for the others; kept[0] is the background."""
+def final_numbers(kept: Mask) -> Uint32:
+    """Return the new label of every old one: 1, 2, ... for those kept, else 0; kept[0] is the background."""
     numbers = np.cumsum(kept[1:], dtype=np.uint32) * kept[1:]
     return np.concatenate([np.zeros(1, np.uint32), numbers.astype(np.uint32)])

@@ -1,4 +1,4 @@
-"""The nested boxes of one block: what is kept, what is followed, what has to be read for it.
+"""The nested boxes of one block: the pixels that are kept, followed and read.
 
 loaded   ┌──────────────────────────┐  = walked grown by reach; beyond the image its edge pixels are repeated,
          │ walked ┌────────────────┐│    so a look-up beyond the edge sees the edge pixel
@@ -24,9 +24,8 @@ __all__ = ["Region", "region_of"]
 class Region:
     """The nested boxes of one block, in image coordinates; see the drawing above.
 
-    `kept` is the core and the next pixel after it along each axis, in the image: the pixels whose end points are kept,
-    so that each pair of neighbouring pixels is seen by exactly one block. `padded` may leave the image, `loaded` is the
-    rest.
+    `kept` is the core and the next pixel after it along each axis, in the image: the end points of these pixels are
+    kept, so that exactly one block sees each pair of neighbouring pixels. `padded` may leave the image.
     """
 
     shape: tuple[int, ...]
@@ -44,7 +43,7 @@ class Region:
 
 
 def region_of(core: Box, shape: tuple[int, ...], config: IntegrationConfig) -> Region:
-    """The boxes needed to integrate a core of an image of this shape, (y, x) or (z, y, x).
+    """Return the boxes needed to integrate a core of an image of this shape, (y, x) or (z, y, x).
 
     Raises:
         InputError: the block holds 2^31 pixels or more.

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from sketchscale.integration.fixed_point import compiled, sections
+from sketchscale.integration.fixed_point import Int32, Int64, Uint16, compiled, sections
 from sketchscale.integration.union_find import find, unite
 
 __all__ = ["link_sinks"]
 
 
-def link_sinks(sinks: npt.NDArray[np.uint16], radius: int) -> tuple[npt.NDArray[np.int32], int]:
-    """Components of the set pixels under "at most `radius` apart along every axis".
+def link_sinks(sinks: Uint16, radius: int) -> tuple[Int32, int]:
+    """Return the components of the set pixels; two pixels are linked when at most `radius` apart along every axis.
 
-    Works on runs: pixels of a row with gaps up to `radius` are one run, and two runs of rows at most `radius` apart are
-    linked when they overlap after growing one by `radius`. That is exact: where intervals overlap, an end of one lies
-    between two pixels of the other that are at most `radius` apart, so it is within `radius` of one of them.
+    Pixels of a row with gaps up to `radius` are one run, and two runs of rows at most `radius` apart are linked when
+    they overlap after growing one by `radius`. That is exact: where intervals overlap, an end of one lies between two
+    pixels of the other that are at most `radius` apart, so it is within `radius` of one of them.
 
     Args:
         sinks: (y, x) or (z, y, x) integers or bool, non-zero where a trajectory ends.
-        radius: px, at least 1 (1 links pixels that touch at a corner, too).
+        radius: px, at least 1 (1 also links pixels that touch at a corner).
 
     Returns:
         (ids, n): ids int32, shape of `sinks`, 0 where there is no sink, else 1 .. n in raster order of the component's
@@ -32,19 +31,20 @@ def link_sinks(sinks: npt.NDArray[np.uint16], radius: int) -> tuple[npt.NDArray[
     height = sections(sinks).shape[1]
     flat = np.ascontiguousarray(sinks).reshape(-1, sinks.shape[-1])
     rows = np.zeros(flat.shape[0] + 1, np.int64)
-    total = _count_runs(flat, radius, rows)
+    total = _find_runs(flat, radius, rows, np.empty(0, np.int32), np.empty(0, np.int32))
     start, stop = np.empty(total, np.int32), np.empty(total, np.int32)
     _find_runs(flat, radius, rows, start, stop)
-    identity = np.empty(total, np.int32)
-    count = _link_runs(rows, height, start, stop, radius, identity)
     ids = np.zeros(flat.shape, np.int32)
-    _paint_runs(flat, rows, start, stop, identity, ids)
+    count = _label_runs(flat, height, radius, rows, start, stop, ids)
     return ids.reshape(sinks.shape), int(count)
 
 
 @compiled
-def _count_runs(sinks: npt.NDArray[np.uint16], radius: int, rows: npt.NDArray[np.int64]) -> int:
-    """Runs per row, as offsets: the runs of row y are rows[y] .. rows[y + 1]."""
+def _find_runs(sinks: Uint16, radius: int, rows: Int64, start: Int32, stop: Int32) -> int:
+    """Find the first and last pixel (inclusive) of every run; with empty `start` and `stop` only count the runs.
+
+    The runs of row y are rows[y] .. rows[y + 1]. Returns the number of runs.
+    """
     total = 0
     for y in range(sinks.shape[0]):
         last = -radius - 1
@@ -52,42 +52,18 @@ def _count_runs(sinks: npt.NDArray[np.uint16], radius: int, rows: npt.NDArray[np
             if sinks[y, x]:
                 if x - last > radius:
                     total += 1
+                    if total <= start.size:
+                        start[total - 1] = x
+                if total <= stop.size:
+                    stop[total - 1] = x
                 last = x
         rows[y + 1] = total
     return total
 
 
 @compiled
-def _find_runs(
-    sinks: npt.NDArray[np.uint16],
-    radius: int,
-    rows: npt.NDArray[np.int64],
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-) -> None:
-    """First and last pixel (inclusive) of every run."""
-    for y in range(sinks.shape[0]):
-        run = rows[y] - 1
-        last = -radius - 1
-        for x in range(sinks.shape[1]):
-            if sinks[y, x]:
-                if x - last > radius:
-                    run += 1
-                    start[run] = x
-                stop[run] = x
-                last = x
-
-
-@compiled
-def _link_runs(
-    rows: npt.NDArray[np.int64],
-    height: int,
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-    radius: int,
-    identity: npt.NDArray[np.int32],
-) -> int:
-    """Union-find over runs of rows at most `radius` apart in z and y; then ids from 1 by each component's first run."""
+def _label_runs(sinks: Uint16, height: int, radius: int, rows: Int64, start: Int32, stop: Int32, ids: Int32) -> int:
+    """Unite the runs of rows at most `radius` apart in z and y; number the components by their first runs."""
     parent = np.arange(start.size)
     for row in range(rows.size - 1):
         if rows[row] == rows[row + 1]:
@@ -98,26 +74,23 @@ def _link_runs(
             for other_y in range(max(0, y - radius), last):
                 _link_rows(rows, row, other_z * height + other_y, start, stop, radius, parent)
     count = 0
-    for run in range(parent.size):
-        root = find(parent, run)
-        if root == run:
-            count += 1
-            identity[run] = count
-        else:
-            identity[run] = identity[root]
+    identity = np.empty(start.size, np.int32)
+    for row in range(rows.size - 1):
+        for run in range(rows[row], rows[row + 1]):
+            root = find(parent, run)
+            if root == run:
+                count += 1
+                identity[run] = count
+            else:
+                identity[run] = identity[root]
+            for x in range(start[run], stop[run] + 1):
+                if sinks[row, x]:
+                    ids[row, x] = identity[run]
     return count
 
 
 @compiled
-def _link_rows(
-    rows: npt.NDArray[np.int64],
-    row: int,
-    above: int,
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-    radius: int,
-    parent: npt.NDArray[np.int64],
-) -> None:
+def _link_rows(rows: Int64, row: int, above: int, start: Int32, stop: Int32, radius: int, parent: Int64) -> None:
     """Unite the runs of two rows that overlap after growing one row by `radius`."""
     other = rows[above]
     for run in range(rows[row], rows[row + 1]):
@@ -127,19 +100,3 @@ def _link_rows(
         while candidate < rows[above + 1] and start[candidate] <= stop[run] + radius:
             unite(parent, run, candidate)
             candidate += 1
-
-
-@compiled
-def _paint_runs(
-    sinks: npt.NDArray[np.uint16],
-    rows: npt.NDArray[np.int64],
-    start: npt.NDArray[np.int32],
-    stop: npt.NDArray[np.int32],
-    identity: npt.NDArray[np.int32],
-    ids: npt.NDArray[np.int32],
-) -> None:
-    for y in range(sinks.shape[0]):
-        for run in range(rows[y], rows[y + 1]):
-            for x in range(start[run], stop[run] + 1):
-                if sinks[y, x]:
-                    ids[y, x] = identity[run]

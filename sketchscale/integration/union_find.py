@@ -1,17 +1,18 @@
-"""Sets of nodes that are joined two by two; a root is the smallest node of its set, so no order of joining shows."""
+"""Union-find: the root of a set is its smallest node, so the order of joining does not matter."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.integration.fixed_point import compiled
+from sketchscale.integration.fixed_point import Int64, compiled
 
-__all__ = ["find", "flatten", "unite", "unite_equal", "unite_pairs"]
+__all__ = ["find", "flatten", "tree_numbers", "unite", "unite_equal", "unite_pairs"]
 
 
 @compiled
 def find(parent: npt.NDArray[np.signedinteger], node: int) -> int:
+    """Return the root of a node, shortening the path to it."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -20,7 +21,7 @@ def find(parent: npt.NDArray[np.signedinteger], node: int) -> int:
 
 @compiled
 def unite(parent: npt.NDArray[np.signedinteger], a: int, b: int) -> None:
-    """The smaller root wins, so that a root is its component's first node."""
+    """Join the sets of two nodes."""
     a, b = find(parent, a), find(parent, b)
     if a < b:
         parent[b] = a
@@ -29,20 +30,29 @@ def unite(parent: npt.NDArray[np.signedinteger], a: int, b: int) -> None:
 
 
 @compiled
-def unite_equal(pixel: npt.NDArray[np.int64], node: npt.NDArray[np.int64], parent: npt.NDArray[np.int64]) -> None:
-    """Join the nodes of equal neighbours in a sorted list of pixels."""
+def unite_equal(pixel: Int64, node: Int64, parent: Int64) -> None:
+    """Join the nodes of equal pixels; the pixels are sorted."""
     for i in range(1, pixel.size):
         if pixel[i] == pixel[i - 1]:
             unite(parent, node[i], node[i - 1])
 
 
 @compiled
-def unite_pairs(pair: npt.NDArray[np.int64], parent: npt.NDArray[np.int64]) -> None:
+def unite_pairs(pair: Int64, parent: Int64) -> None:
+    """Join the nodes of every row of (p, 2)."""
     for i in range(pair.shape[0]):
         unite(parent, pair[i, 0], pair[i, 1])
 
 
 @compiled
-def flatten(parent: npt.NDArray[np.int64]) -> None:
+def flatten(parent: Int64) -> None:
+    """Make every node point to its root."""
     for node in range(parent.size):
         parent[node] = find(parent, node)
+
+
+def tree_numbers(parent: Int64) -> Int64:
+    """Return for every node the number of its set: 0, 1, ... in order of the sets' roots. Flattens `parent`."""
+    flatten(parent)
+    number = np.cumsum(parent == np.arange(parent.size)) - 1
+    return np.asarray(number[parent], np.int64)

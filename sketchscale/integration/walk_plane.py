@@ -1,22 +1,23 @@
 """The inner kernel of planes: follow the flow of one block, in integer arithmetic.
 
-Each foreground pixel q starts a trajectory with displacement u = 0 and walks along the flow v, which is normalised to
-unit length inside the foreground (distance > threshold) and 0 outside. Two rules:
+Each foreground pixel q starts a trajectory with displacement u = 0, which follows the flow v, normalised to unit length
+inside the foreground (distance > threshold) and 0 outside. Two rules:
 
   suppressed   p <- (v(q + u) + p) / 2,   u <- u + p / (1 + t),   t = 0 .. steps - 1,  p = v(q) before the first step.
                Look-ups take the nearest pixel, halves away from zero. After 200 steps |u| < 5.88 px on each axis, so
-               the end points of an object are the object eroded, and they stay in one piece. The default: on real
-               network output it splits objects a third as often as the plain walk.
-  euler        u <- u + v(q + u) with bilinear look-ups: the rule of the papers. May walk 1 px a step, so 200 px.
+               the end points of an object are the object eroded, and they stay connected. The default: on real
+               network output it splits objects a third as often as `euler`.
+  euler        u <- u + v(q + u) with bilinear look-ups: the rule of the papers. Up to 1 px a step, so 200 px.
 
-Three properties make the result the same however an image is cut into blocks, and on every processor:
+Three properties make the result the same for any blocks, and on every processor:
 
-  1. The state is the displacement from the start, never a position: the block's origin does not enter.
+  1. The state is the displacement from the start, never a position: the block's origin has no influence.
   2. Everything after the normalisation is int32: flow with 14 fractional bits in an int16 pair, displacement with 28
      (14 for euler). A sum of integers has no rounding, no contraction, no order. The normalisation itself is float32
      of float16 numbers: their squares are exact, and sum, root and quotient are correctly rounded by IEEE 754.
-  3. No trajectory leaves `reach` pixels, and the loaded box contains that for every pixel that is followed. The
-     kernel counts look-ups outside; a count above zero is a TaskError, never a clipped answer. See region.py.
+  3. No trajectory goes farther than `reach` pixels, and the loaded box contains these for every pixel that is
+     followed. The kernel counts look-ups outside; a count above zero is a TaskError, never a clipped result. See
+     region.py.
 
 `suppressed` commutes with flips and transposes exactly: its roundings are symmetric about zero. `euler` rounds halves
 of the interpolated flow upwards, so a mirrored image may differ in the last of 14 bits of a step.
@@ -27,10 +28,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, above, compiled, half_values
+from sketchscale.integration.fixed_point import (
+    FLOW_BITS,
+    SUPPRESSED_BITS,
+    Float32,
+    Int32,
+    Int64,
+    Uint8,
+    Uint16,
+    above,
+    compiled,
+    half_values,
+)
 
 __all__ = ["walk_plane"]
 
@@ -41,25 +52,25 @@ _i4 = np.int32
 
 
 def walk_plane(
-    bits: npt.NDArray[np.uint16],
-    offset: npt.NDArray[np.int64],
+    bits: Uint16,
+    offset: Int64,
     padded: tuple[int, ...],
-    boxes: npt.NDArray[np.int64],
+    boxes: Int64,
     config: IntegrationConfig,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
+    ends: Int32,
+    counts: Uint16,
 ) -> tuple[int, int, float]:
-    """Follow the foreground pixels of a block of a plane; fills `ends` and `counts` (see `follow.EndPoints`).
+    """Follow the foreground pixels of a block of a plane, and fill `ends` and `counts` (see `follow.EndPoints`).
 
     Args:
-        bits: (3, y, x), float16 flow y, flow x, distance as they are stored, bit by bit.
-        offset: where they begin in the padded box; beyond them the edge pixels are repeated.
+        bits: (3, y, x), bit patterns of float16 flow y, flow x, distance.
+        offset: their start in the padded box; beyond them the edge pixels are repeated.
         padded: shape of the padded box.
         boxes: walked, kept, window and image in the padded box, rows of y0, x0, y1, x1.
 
     Returns:
-        Foreground pixels whose flow is not finite (nothing is followed then), look-ups that left the reach, and the
-        largest displacement along an axis, px.
+        The number of foreground pixels with flow that is not finite (then nothing is followed), the number of look-ups
+        beyond the reach, and the largest displacement along an axis, px.
     """
     packed, inside = np.zeros(padded, np.int32), np.zeros(padded, np.uint8)
     broken = _pack(bits, half_values(), above(config.threshold), offset[0], offset[1], packed, inside)
@@ -71,16 +82,8 @@ def walk_plane(
 
 
 @compiled
-def _pack(
-    bits: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.float32],
-    above: npt.NDArray[np.uint8],
-    dy: int,
-    dx: int,
-    packed: npt.NDArray[np.int32],
-    inside: npt.NDArray[np.uint8],
-) -> int:
-    """Fill `packed` and `inside` from loaded float16 bits at offset (dy, dx), edges repeated; counts broken pixels."""
+def _pack(bits: Uint16, value: Float32, above: Uint8, dy: int, dx: int, packed: Int32, inside: Uint8) -> int:
+    """Fill `packed` and `inside` from bits at offset (dy, dx), edges repeated; return the number of broken pixels."""
     broken = 0
     rows, columns = bits.shape[1], bits.shape[2]
     floor = np.float32(1e-6)
@@ -106,16 +109,9 @@ def _pack(
 
 @compiled
 def _follow(
-    packed: npt.NDArray[np.int32],
-    inside: npt.NDArray[np.uint8],
-    boxes: npt.NDArray[np.int64],
-    gains: npt.NDArray[np.int32],
-    reach: int,
-    bilinear: bool,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
+    packed: Int32, inside: Uint8, boxes: Int64, gains: Int32, reach: int, bilinear: bool, ends: Int32, counts: Uint16
 ) -> tuple[int, int]:
-    """Collect foreground pixels of the walked box into batches, advance them, write down where they end."""
+    """Collect the foreground pixels of the walked box in batches, advance them, and record their end points."""
     width = inside.shape[1]
     ys = np.empty(_LANES, np.int32)
     xs = np.empty(_LANES, np.int32)
@@ -140,60 +136,32 @@ def _follow(
 
 
 @compiled
-def _advance(
-    packed: npt.NDArray[np.int32],
-    width: int,
-    gains: npt.NDArray[np.int32],
-    reach: int,
-    bilinear: bool,
-    state: npt.NDArray[np.int32],
-) -> int:
-    """All steps of one batch. Rows of `state`: start index, u y, u x, p y, p x, look-up index, looked-up word.
+def _advance(packed: Int32, width: int, gains: Int32, reach: int, bilinear: bool, state: Int32) -> int:
+    """Make all steps of one batch. Rows of `state`: start index, u y, u x, p y, p x, look-up index, looked-up word.
 
     The loops are separate because LLVM cannot prove that the gather reads none of the arrays written: alone, the
     arithmetic around it becomes vector code, which is 4 times as fast.
     """
     base, uy, ux, py, px, index, word = state[0], state[1], state[2], state[3], state[4], state[5], state[6]
-    _start(packed, base, uy, ux, py, px)
+    state[1:3] = 0
+    for i in range(base.size):
+        py[i], px[i] = packed[base[i]] >> 16, _low(packed[base[i]])
     escaped = 0
     for t in range(gains.size):
         if bilinear:
             escaped += _step_bilinear(packed, _i4(width), base, uy, ux, _i4(reach))
         else:
             escaped += _nearest(base, uy, ux, _i4(width), _i4(reach), index)
-            _gather(packed, index, word)
+            for i in range(index.size):
+                word[i] = packed[np.uint32(index[i])]
             _step_suppressed(word, _i4(0), gains[t], py, uy)
             _step_suppressed(word, _i4(16), gains[t], px, ux)
     return escaped
 
 
 @compiled
-def _start(
-    packed: npt.NDArray[np.int32],
-    base: npt.NDArray[np.int32],
-    uy: npt.NDArray[np.int32],
-    ux: npt.NDArray[np.int32],
-    py: npt.NDArray[np.int32],
-    px: npt.NDArray[np.int32],
-) -> None:
-    for i in range(base.size):
-        here = packed[base[i]]
-        uy[i] = 0
-        ux[i] = 0
-        py[i] = here >> 16
-        px[i] = _i4(here << 16) >> 16
-
-
-@compiled
-def _nearest(
-    base: npt.NDArray[np.int32],
-    uy: npt.NDArray[np.int32],
-    ux: npt.NDArray[np.int32],
-    width: np.int32,
-    reach: np.int32,
-    index: npt.NDArray[np.int32],
-) -> int:
-    """Index of the pixel nearest to each position; counts those outside the reach and leaves them at the start."""
+def _nearest(base: Int32, uy: Int32, ux: Int32, width: np.int32, reach: np.int32, index: Int32) -> int:
+    """Find the pixel nearest to each position, or the start where it is beyond the reach; return how often it is."""
     half = _i4(1 << (SUPPRESSED_BITS - 1))
     escaped = _i4(0)
     for i in range(index.size):
@@ -207,19 +175,7 @@ def _nearest(
 
 
 @compiled
-def _gather(packed: npt.NDArray[np.int32], index: npt.NDArray[np.int32], word: npt.NDArray[np.int32]) -> None:
-    for i in range(index.size):
-        word[i] = packed[np.uint32(index[i])]
-
-
-@compiled
-def _step_suppressed(
-    word: npt.NDArray[np.int32],
-    left: np.int32,
-    gain: np.int32,
-    p: npt.NDArray[np.int32],
-    u: npt.NDArray[np.int32],
-) -> None:
+def _step_suppressed(word: Int32, left: np.int32, gain: np.int32, p: Int32, u: Int32) -> None:
     """p <- (v + p) / 2 towards zero, u <- u + gain p, for the half of the word that `left` moves to the top."""
     for i in range(word.size):
         twice = _i4(_i4(_i4(word[i] << left) >> _i4(16)) + p[i])
@@ -229,14 +185,7 @@ def _step_suppressed(
 
 
 @compiled
-def _step_bilinear(
-    packed: npt.NDArray[np.int32],
-    width: np.int32,
-    base: npt.NDArray[np.int32],
-    uy: npt.NDArray[np.int32],
-    ux: npt.NDArray[np.int32],
-    reach: np.int32,
-) -> int:
+def _step_bilinear(packed: Int32, width: np.int32, base: Int32, uy: Int32, ux: Int32, reach: np.int32) -> int:
     """u <- u + v(q + u), bilinear; displacement, weights and flow all with 14 fractional bits."""
     one = 1 << FLOW_BITS
     escaped = 0
@@ -255,12 +204,13 @@ def _step_bilinear(
 
 @compiled
 def _low(word: np.int32) -> np.int32:
+    """Return the lower half of a word, with its sign."""
     return _i4(_i4(word << 16) >> 16)
 
 
 @compiled
 def _mix(a: Any, b: Any, c: Any, d: Any, fy: int, fx: int) -> Any:
-    """Bilinear mean of four corners, rounded to nearest, halves up."""
+    """Return the bilinear mean of four corners, rounded to nearest, halves up."""
     one, half = 1 << FLOW_BITS, 1 << (FLOW_BITS - 1)
     top = (a * (one - fx) + b * fx + half) >> FLOW_BITS
     bottom = (c * (one - fx) + d * fx + half) >> FLOW_BITS
@@ -268,16 +218,8 @@ def _mix(a: Any, b: Any, c: Any, d: Any, fy: int, fx: int) -> Any:
 
 
 @compiled
-def _settle(
-    ys: npt.NDArray[np.int32],
-    xs: npt.NDArray[np.int32],
-    state: npt.NDArray[np.int32],
-    boxes: npt.NDArray[np.int64],
-    bilinear: bool,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
-) -> int:
-    """Count every lane at its end pixel, up to 65,535; keep it for the kept box. Returns the largest displacement."""
+def _settle(ys: Int32, xs: Int32, state: Int32, boxes: Int64, bilinear: bool, ends: Int32, counts: Uint16) -> int:
+    """Count every end pixel, up to 65,535, and record it for the kept box; return the largest displacement."""
     bits = FLOW_BITS if bilinear else SUPPRESSED_BITS
     half = 1 << (bits - 1)
     farthest = np.int64(0)

@@ -1,18 +1,28 @@
-"""The inner kernel of volumes: `suppressed` of walk_plane.py with one axis more.
+"""The inner kernel of volumes: `suppressed` of walk_plane.py with one more axis.
 
-The same integers and the same reach on each axis, so everything said there about blocks, processors and mirrored images
-holds here. Steps are taken in index space: the fields say how objects lie on the voxel grid; who predicts them on
-another grid converts them (inference/views.py divides flow along z by spacing z / spacing y, so that a trajectory has
-the shape that it has in space). The distance may be in any unit: only the threshold and the `saddle` look at it.
+It has the same integers and the same reach on each axis, so the guarantees of walk_plane.py about blocks, processors
+and mirrored images hold here. Steps are in voxels. Fields predicted on another grid have to be converted first
+(inference/views.py divides flow along z by spacing z / spacing y, so that a trajectory keeps its shape in space). The
+distance may be in any unit: only the threshold and the `saddle` use it.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
-from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, above, compiled, half_values
+from sketchscale.integration.fixed_point import (
+    FLOW_BITS,
+    SUPPRESSED_BITS,
+    Float32,
+    Int32,
+    Int64,
+    Uint8,
+    Uint16,
+    above,
+    compiled,
+    half_values,
+)
 
 __all__ = ["walk_space"]
 
@@ -24,15 +34,15 @@ _i4 = np.int32
 
 
 def walk_space(
-    bits: npt.NDArray[np.uint16],
-    offset: npt.NDArray[np.int64],
+    bits: Uint16,
+    offset: Int64,
     padded: tuple[int, ...],
-    boxes: npt.NDArray[np.int64],
+    boxes: Int64,
     config: IntegrationConfig,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
+    ends: Int32,
+    counts: Uint16,
 ) -> tuple[int, int, float]:
-    """`walk_plane` for (4, z, y, x): flow z, y, x, distance; rows of `boxes` are z0, y0, x0, z1, y1, x1."""
+    """As `walk_plane`, for (4, z, y, x): flow z, y, x, distance; rows of `boxes` are z0, y0, x0, z1, y1, x1."""
     packed = np.zeros(padded, np.int64)
     broken = _pack(bits, half_values(), above(config.threshold), offset, packed)
     if broken:
@@ -43,9 +53,9 @@ def walk_space(
 
 @compiled
 def _unit(z: np.float32, y: np.float32, x: np.float32) -> np.float32:
-    """Length of a vector, at least 1e-6: the smaller squares are added first, so that axes may be exchanged.
+    """Return the length of a vector, at least 1e-6; infinite when a component is not finite.
 
-    Infinite when a component is not finite.
+    The smaller squares are added first, so that axes may be exchanged.
     """
     if not abs(z) + abs(y) + abs(x) < np.float32(np.inf):
         return np.float32(np.inf)
@@ -56,14 +66,8 @@ def _unit(z: np.float32, y: np.float32, x: np.float32) -> np.float32:
 
 
 @compiled
-def _pack(
-    bits: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.float32],
-    above: npt.NDArray[np.uint8],
-    offset: npt.NDArray[np.int64],
-    packed: npt.NDArray[np.int64],
-) -> int:
-    """Fill `packed` from loaded float16 bits that begin at `offset`, edges repeated; counts broken voxels."""
+def _pack(bits: Uint16, value: Float32, above: Uint8, offset: Int64, packed: Int64) -> int:
+    """Fill `packed` from bits that begin at `offset`, edges repeated; return the number of broken voxels."""
     broken = 0
     depth, rows, columns = bits.shape[1], bits.shape[2], bits.shape[3]
     scale = np.float32(1 << FLOW_BITS)
@@ -87,15 +91,8 @@ def _pack(
 
 
 @compiled
-def _follow(
-    packed: npt.NDArray[np.int64],
-    boxes: npt.NDArray[np.int64],
-    gains: npt.NDArray[np.int32],
-    reach: int,
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
-) -> tuple[int, int]:
-    """Collect foreground voxels of the walked box into batches, advance them, write down where they end."""
+def _follow(packed: Int64, boxes: Int64, gains: Int32, reach: int, ends: Int32, counts: Uint16) -> tuple[int, int]:
+    """Collect the foreground voxels of the walked box in batches, advance them, and record their end points."""
     height, width = packed.shape[1], packed.shape[2]
     words = packed.reshape(-1)
     place = np.empty((3, _LANES), np.int32)
@@ -120,16 +117,8 @@ def _follow(
 
 
 @compiled
-def _advance(
-    packed: npt.NDArray[np.int64],
-    height: int,
-    width: int,
-    gains: npt.NDArray[np.int32],
-    reach: int,
-    state: npt.NDArray[np.int32],
-    word: npt.NDArray[np.int64],
-) -> int:
-    """All steps of one batch. Rows of `state`: start index, u z, y, x, p z, y, x, look-up index.
+def _advance(packed: Int64, height: int, width: int, gains: Int32, reach: int, state: Int32, word: Int64) -> int:
+    """Make all steps of one batch. Rows of `state`: start index, u z, y, x, p z, y, x, look-up index.
 
     The loops are separate for the reason given in walk_plane.py: alone, the arithmetic becomes vector code.
     """
@@ -143,30 +132,27 @@ def _advance(
         escaped += _nearest(base, state[1], state[2], state[3], _i4(height), _i4(width), _i4(reach), index)
         for i in range(index.size):
             word[i] = packed[np.uint32(index[i])]
-        for axis in range(3):
-            _step(word, 16 * (axis + 1), gains[t], state[4 + axis], state[1 + axis])
+        for axis in range(3):  # p <- (v + p) / 2 towards zero, u <- u + gain p
+            left, p, u = 16 * (axis + 1), state[4 + axis], state[1 + axis]
+            for i in range(word.size):
+                twice = _i4(_i4((word[i] << left) >> 48) + p[i])
+                p[i] = _i4(_i4(twice - _i4(twice >> _i4(31))) >> _i4(1))
+                u[i] = _i4(u[i] + _i4(p[i] * gains[t]))
     return escaped
 
 
 @compiled
 def _rounded(u: np.int32) -> np.int32:
-    """A displacement to the nearest voxel, halves away from zero."""
+    """Round a displacement to the nearest voxel, halves away from zero."""
     half = _i4(1 << (SUPPRESSED_BITS - 1))
     return _i4(_i4(_i4(u + _i4(u >> _i4(31))) + half) >> _i4(SUPPRESSED_BITS))
 
 
 @compiled
 def _nearest(
-    base: npt.NDArray[np.int32],
-    uz: npt.NDArray[np.int32],
-    uy: npt.NDArray[np.int32],
-    ux: npt.NDArray[np.int32],
-    height: np.int32,
-    width: np.int32,
-    reach: np.int32,
-    index: npt.NDArray[np.int32],
+    base: Int32, uz: Int32, uy: Int32, ux: Int32, height: np.int32, width: np.int32, reach: np.int32, index: Int32
 ) -> int:
-    """Index of the voxel nearest to each position; counts those outside the reach and leaves them at the start."""
+    """Find the voxel nearest to each position, or the start where it is beyond the reach; return how often it is."""
     escaped = _i4(0)
     for i in range(index.size):
         z, y, x = _rounded(uz[i]), _rounded(uy[i]), _rounded(ux[i])
@@ -179,26 +165,8 @@ def _nearest(
 
 
 @compiled
-def _step(
-    word: npt.NDArray[np.int64], left: int, gain: np.int32, p: npt.NDArray[np.int32], u: npt.NDArray[np.int32]
-) -> None:
-    """p <- (v + p) / 2 towards zero, u <- u + gain p, for the component of the word that `left` moves to the top."""
-    for i in range(word.size):
-        twice = _i4(_i4((word[i] << left) >> 48) + p[i])
-        mean = _i4(_i4(twice - _i4(twice >> _i4(31))) >> _i4(1))
-        p[i] = mean
-        u[i] = _i4(u[i] + _i4(mean * gain))
-
-
-@compiled
-def _settle(
-    place: npt.NDArray[np.int32],
-    state: npt.NDArray[np.int32],
-    boxes: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.uint16],
-) -> int:
-    """Count every lane at its end voxel, up to 65,535; keep it for the kept box. Returns the largest displacement."""
+def _settle(place: Int32, state: Int32, boxes: Int64, ends: Int32, counts: Uint16) -> int:
+    """Count every end voxel, up to 65,535, and record it for the kept box; return the largest displacement."""
     farthest = np.int64(0)
     kept, window, image = boxes[1], boxes[2], boxes[3]
     end = np.empty(3, np.int64)

@@ -1,4 +1,4 @@
-"""The two ways from fields to labels, by their rule: both have steps of the same kinds, so nobody else need know.
+"""The two ways from fields to labels, by their rule; both have the same steps, so callers need not distinguish them.
 
 flow    distance and flow, followed to where it ends          IntegrationConfig, integration.plan
 hover   h/v maps and a probability, flooded from markers      WatershedConfig, integration.watershed.plan
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Plan
 from sketchscale.integration.audit import SeamAudit, audit_seams
 from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.fixed_point import Uint32
 from sketchscale.integration.merge import ObjectMap
 from sketchscale.integration.plan import BlockTask, integrate, merge_blocks, plan_outline
 from sketchscale.integration.watershed.audit import audit_floods
@@ -25,24 +26,24 @@ from sketchscale.integration.watershed.plan import hover_labels, merge_basins, p
 __all__ = ["Rule", "Way", "way_of"]
 
 Rule: TypeAlias = IntegrationConfig | WatershedConfig
-"""How fields become labels."""
+"""The rule by which fields become labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """The steps that differ.
+    """The steps that differ between the rules.
 
     Attributes:
-        outline: step 1, provisional labels block by block.
+        outline: step 1, plan the provisional labels of every block.
         merge: step 2, in the driver.
-        audit: windows on the seams, recomputed in one piece.
-        whole: labels of fields in memory.
+        audit: recompute windows on the seams and compare them with the stored labels.
+        whole: label fields in memory.
     """
 
     outline: Callable[..., Plan[BlockTask]]
     merge: Callable[[Plan[BlockTask]], ObjectMap]
     audit: Callable[..., SeamAudit]
-    whole: Callable[[npt.NDArray[np.floating], Any], npt.NDArray[np.uint32]]
+    whole: Callable[[npt.NDArray[np.floating], Any], Uint32]
 
 
 _FLOW = Way(outline=plan_outline, merge=merge_blocks, audit=audit_seams, whole=integrate)
@@ -50,5 +51,5 @@ _HOVER = Way(outline=plan_flood, merge=merge_basins, audit=audit_floods, whole=h
 
 
 def way_of(rule: Rule) -> Way:
-    """The steps that a rule belongs to."""
+    """Return the steps for a rule."""
     return _HOVER if isinstance(rule, WatershedConfig) else _FLOW

@@ -1,4 +1,4 @@
-"""Networks by name. A new one is a file here and a line in NETWORKS; it declares what `Network` says."""
+"""Networks by name. A new one is a file here and a line in NETWORKS; it implements `Network`."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ __all__ = ["NETWORKS", "Network", "NetworkConfig", "create_network", "meta_netwo
 
 
 class Network(Protocol):
-    """What a network declares and does besides being a torch module that is made from its configuration.
-
-    Attributes:
-        stride: px; sizes and origins of tiles and patches are multiples of it.
-        context: px; an output pixel depends on nothing farther away.
-        bytes_per_pixel: of float32 maps that are alive at once while it predicts, for each pixel of the input.
-    """
+    """A network: a torch module that is made from its configuration, with these declarations."""
 
     @property
-    def stride(self) -> int: ...
+    def stride(self) -> int:
+        """Sizes and origins of tiles and patches are multiples of this, px."""
+        ...
 
     @property
-    def context(self) -> int: ...
+    def context(self) -> int:
+        """An output pixel depends on nothing farther away, px."""
+        ...
 
     @property
-    def bytes_per_pixel(self) -> int: ...
+    def bytes_per_pixel(self) -> int:
+        """Bytes of the float32 maps held at once during prediction, per input pixel."""
+        ...
 
     def adapt(
         self, weights: dict[str, torch.Tensor], given: NetworkConfig, kept: Mapping[int, float]
     ) -> dict[str, torch.Tensor]:
-        """The state dict of this network, freshly drawn, when it starts from one of the same name and another shape.
+        """Return the state dict of this network, newly drawn, when it starts from a network of another shape.
 
         Args:
-            weights, given: state dict and shape of that one.
-            kept: the outputs that mean the same in both, and by what each is divided; the others stay as drawn.
+            weights, given: state dict and shape of that network, which has the same name.
+            kept: the outputs with the same meaning in both, and a divisor for each; the others stay random.
 
         Raises:
             InputError: the shapes do not fit.
@@ -54,7 +54,7 @@ NETWORKS: Mapping[str, Callable[[NetworkConfig], nn.Module]] = {"unet": UNet}
 
 
 def create_network(config: NetworkConfig, *, seed: int = 0) -> nn.Module:
-    """A network with random weights that depend on the seed alone.
+    """Return a network with random weights that depend on the seed only.
 
     Raises:
         UnknownNameError: no network of that name.
@@ -69,7 +69,7 @@ def create_network(config: NetworkConfig, *, seed: int = 0) -> nn.Module:
 
 @functools.lru_cache(maxsize=8)
 def meta_network(config: NetworkConfig) -> Network:
-    """A network without memory for its weights, which says what it declares.
+    """Return a network without memory for its weights, for its declarations.
 
     Raises:
         UnknownNameError: no network of that name.

@@ -1,11 +1,11 @@
-"""Weights of one network as the start of another whose inputs and outputs differ.
+"""Start a network from the weights of another one with other inputs and outputs.
 
-What can be kept of the weights is the network's to say (`Network.adapt`); what its outputs mean is said here:
+The network decides what can be kept of the weights (`Network.adapt`); this file decides which outputs mean the same:
 
     flow      divided by the model's `flow_scale`: unit length
-    distance  kept; drawn anew where the model has a logit of foreground there
-    others    kept where the model has them, else drawn anew
-    target    another: all outputs are drawn anew
+    distance  kept; random where the model has a logit of foreground instead
+    others    kept where the model has them, else random
+    target    another one: all outputs are random
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Weights = dict[str, torch.Tensor]
 
 
 def adapt_weights(model: Model, wanted: NetworkConfig, *, target: str = "flow", seed: int = 0) -> Weights:
-    """The state dict of a network of shape `wanted` that starts from `model`.
+    """Return the state dict of a network of shape `wanted` that starts from `model`.
 
     Args:
-        target: what the network is to be taught, see ModelConfig.
-        seed: of what has to be drawn anew.
+        target: what the network is trained to give, see ModelConfig.
+        seed: of the random weights.
 
     Returns:
-        Tensors of their own: training does not change the model.
+        New tensors: training does not change the model.
 
     Raises:
-        InputError: the networks are of another kind, or of shapes that do not fit.
+        InputError: the networks have different names, or shapes that do not fit.
 
     >>> from sketchscale.networks.model import ModelConfig
     >>> small = NetworkConfig(widths=(4, 8))
@@ -45,14 +45,19 @@ def adapt_weights(model: Model, wanted: NetworkConfig, *, target: str = "flow", 
     _refuse_other(model.config.network, wanted)
     weights = {k: v.detach().cpu().clone() for k, v in model.network.state_dict().items()}
     fresh = cast(Network, create_network(wanted, seed=seed))
-    return fresh.adapt(weights, model.config.network, _kept_outputs(model, wanted, target))
+    kept: dict[int, float] = {}
+    if model.config.target == target:
+        for row in range(min(wanted.outputs, model.config.network.outputs)):
+            if row != wanted.dim or not model.config.logit:
+                kept[row] = model.config.flow_scale if row < wanted.dim else 1.0
+    return fresh.adapt(weights, model.config.network, kept)
 
 
 def adapt_notes(model: Model, wanted: NetworkConfig, *, target: str = "flow") -> tuple[str, ...]:
-    """What `adapt_weights` cannot keep, for people; empty when the start computes what the model computed.
+    """Describe what `adapt_weights` cannot keep; empty when the start computes the same as the model.
 
     Raises:
-        InputError: the networks are of another kind.
+        InputError: the networks have different names.
 
     >>> from sketchscale.networks.model import ModelConfig
     >>> small = NetworkConfig(widths=(4, 8))
@@ -86,12 +91,3 @@ def _refuse_other(given: NetworkConfig, wanted: NetworkConfig) -> None:
             expected=f"name {wanted.name}, as the network to train",
             fix=f"--network {given.name}, or start from random weights",
         )
-
-
-def _kept_outputs(model: Model, wanted: NetworkConfig, target: str) -> dict[int, float]:
-    """Those that mean the same in both, and by what each is divided."""
-    if model.config.target != target:
-        return {}
-    both = range(min(wanted.outputs, model.config.network.outputs))
-    rows = [row for row in both if not (row == wanted.dim and model.config.logit)]
-    return {row: model.config.flow_scale if row < wanted.dim else 1.0 for row in rows}

@@ -1,11 +1,10 @@
-"""A model is a folder: weights, configuration, provenance. Nothing in it can run code.
+"""Read and write model folders: weights, configuration, provenance. Nothing in a folder can run code.
 
     <model>/model.safetensors   weights, float16 or float32
     <model>/config.json         ModelConfig, and the SHA-256 of the weights
     <model>/provenance.json     how it was made: versions, training configuration, data, command
 
-`load_model` takes a folder, the name of a shipped model (see `shipped_models`), or a file of Cellpose or Omnipose (see
-peers.py).
+`load_model` takes a folder, the name of a model in the package, or a file of Cellpose or Omnipose (see peers.py).
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def save_model(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> str:
-    """Write a model folder, replacing the files of one that is there; returns the SHA-256 of the weights.
+    """Write a model folder, replacing existing files, and return the SHA-256 of the weights.
 
     Args:
         folder: path, or address in object storage.
@@ -78,21 +77,21 @@ def save_model(
 
 
 def settings_bytes(value: Mapping[str, Any]) -> bytes:
-    """As they are written to a folder with weights."""
+    """Return settings as JSON, as they are stored in a folder with weights."""
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def shipped_models() -> list[str]:
-    """Names of the models in the package."""
+    """Return the names of the models in the package."""
     return sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
 
 
 def load_model(address: str | Path) -> Model:
-    """A model by folder, by the name of a shipped one, or from a file that Cellpose or Omnipose wrote.
+    """Load a model from a folder, by the name of a shipped model, or from a file of Cellpose or Omnipose.
 
     Raises:
         MissingDataError: there is no such folder, file or name.
-        InputError: the folder holds no model of ours, or a damaged one; the file is none of theirs.
+        InputError: the folder holds no model, or a damaged one; the file is not from Cellpose or Omnipose.
     """
     if _is_file(address):
         return load_peer(address)
@@ -115,10 +114,10 @@ def load_model(address: str | Path) -> Model:
 
 
 def copy_model(address: str | Path, target: str) -> str:
-    """Copy the files of a model, byte by byte, to a place that every worker sees; returns the address of the copy.
+    """Copy the files of a model, byte by byte, to a place that all workers can read; return the address of the copy.
 
     Args:
-        address: as `load_model` takes it.
+        address: as for `load_model`.
         target: address of a folder.
 
     Raises:
@@ -138,12 +137,12 @@ _REMEDY = "expected: a model folder as `sketchscale train` writes it; to fix: co
 
 
 def is_shipped(address: str | Path) -> bool:
-    """Whether a model comes with the package, and is on every machine that has it."""
+    """Whether a model comes with the package, and so is on every machine with the package."""
     return not Path(address).is_dir() and (SHIPPED / str(address) / "config.json").is_file()
 
 
 def _is_file(address: str | Path) -> bool:
-    """Whether an address is a file rather than a folder of ours; in object storage there are no folders to look for."""
+    """Whether an address is a file rather than a model folder; object storage has no folders to look for."""
     if is_local(address):
         return Path(address).is_file()
     return not has_file(join_address(address, "config.json")) and has_file(address)
@@ -174,13 +173,13 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
 
 
 def parse_settings(data: bytes, path: str, remedy: str) -> dict[str, Any]:
-    """The settings in a file of a folder with weights.
+    """Parse the settings in a file of a folder with weights.
 
     Args:
-        remedy: what is expected, and how to get it.
+        remedy: end of an error message: what is expected, and how to get it.
 
     Raises:
-        InputError: there are none.
+        InputError: the file holds no settings.
     """
     try:
         value = json.loads(data)
@@ -195,26 +194,23 @@ def _config(folder: str, settings: dict[str, Any]) -> ModelConfig:
     try:
         return _CONFIG.validate_python(settings)
     except (pydantic.ValidationError, InputError) as error:
-        said = "; ".join(str(error).splitlines()[1:3]) if isinstance(error, pydantic.ValidationError) else str(error)
-        raise InputError(f"{folder}/config.json is not a model configuration ({said}); {_REMEDY}") from error
+        reason = "; ".join(str(error).splitlines()[1:3]) if isinstance(error, pydantic.ValidationError) else str(error)
+        raise InputError(f"{folder}/config.json is not a model configuration ({reason}); {_REMEDY}") from error
 
 
 def load_weights(network: nn.Module, data: bytes, path: str, remedy: str) -> None:
-    """Into a network, which is then ready to predict.
+    """Load weights into a network, which is then ready to predict.
 
     Raises:
-        InputError: they do not fit it, or some are no numbers.
+        InputError: the weights do not fit the network, or some are NaN or Inf.
     """
     try:
         weights = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{path} is not a safetensors file ({error}); {remedy}") from error
     wanted = network.state_dict()
-    wrong = [
-        k
-        for k in sorted({*wanted, *weights})
-        if k not in wanted or k not in weights or wanted[k].shape != weights[k].shape
-    ]
+    shapes = [{(name, value.shape) for name, value in state.items()} for state in (wanted, weights)]
+    wrong = sorted({name for name, _ in shapes[0] ^ shapes[1]})
     if wrong:
         raise InputError(
             f"{path}: {len(wrong)} weights do not fit the network of its settings, first {wrong[0]}; {remedy}"

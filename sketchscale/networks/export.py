@@ -1,16 +1,16 @@
-"""Models of ours as files that Cellpose 3 or Omnipose load, strictly, and that compute the same there.
+"""Save models as files that Cellpose 3 or Omnipose load, strictly, and that compute the same there.
 
-What differs between the programs goes into the weights, exactly:
+Differences between the programs are absorbed in the weights, exactly:
 
-    widths     the programs make networks of widths (32, 64, 128, 256): narrower ones of four levels are embedded, with
-               weights of 0 around them
+    widths     the programs make networks of widths (32, 64, 128, 256): narrower ones of four levels are padded with
+               weights of 0
     style      a model without one gets linear layers of 0
-    channels   Cellpose makes networks of two: a model of one gets a second that weighs nothing
-    flow       times 5, the length that both teach
-    distance   minus the model's threshold: their threshold of 0 is ours
-    outputs    Cellpose takes flow and distance; Omnipose all there are
+    channels   Cellpose makes networks of two: a model of one gets a second with weights of 0
+    flow       times 5, the length in both programs
+    distance   minus the model's threshold, because both programs have threshold 0
+    outputs    Cellpose gets flow and distance; Omnipose all outputs
 
-A state dict has no place for percentiles: what the user has to set there is said in the notes.
+A state dict has no place for percentiles: the notes list what the user has to set in the program.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ __all__ = ["save_peer"]
 
 
 def save_peer(model: Model, path: str | Path, *, kind: str) -> tuple[str, ...]:
-    """Write a model's weights as Cellpose 1 to 3, or Omnipose, would save them.
+    """Write a model's weights in the format of Cellpose 1 to 3, or of Omnipose.
 
     Args:
         kind: "cellpose" or "omnipose".
 
     Returns:
-        What to set in that program, a line each.
+        The settings to make in that program, a line each.
 
     Raises:
-        UnknownNameError: `kind` is neither.
+        UnknownNameError: another kind.
         InputError: the network has no counterpart there: volumes or mirrored padding for Cellpose.
         OutputError: the file can't be written.
     """
@@ -49,9 +49,19 @@ def save_peer(model: Model, path: str | Path, *, kind: str) -> tuple[str, ...]:
         raise UnknownNameError.among("kind of weights", kind, PEERS)
     config = model.config.network
     _refuse_without_counterpart(config, model.config.target, kind)
-    target = _target(config, kind)
+    fits = len(config.widths) == len(PEER_WIDTHS) and all(map(operator.le, config.widths, PEER_WIDTHS))
+    target = replace(
+        config,
+        style=True,
+        widths=PEER_WIDTHS if fits else config.widths,
+        channels=max(2, config.channels) if kind == "cellpose" else config.channels,
+        outputs=config.dim + 1 if kind == "cellpose" else config.outputs,
+    )
     weights = {name: value.detach().cpu() for name, value in model.network.state_dict().items()}
-    _convert_head(weights, model, target.outputs)
+    for name in ("head.2.weight", "head.2.bias"):
+        weights[name] = weights[name][: target.outputs].clone()
+        weights[name][: config.dim] *= FLOW_SCALE / model.config.flow_scale
+    weights["head.2.bias"][config.dim] -= model.config.threshold
     state = {peer_name(name): value for name, value in _embedded(weights, target).items()}
     if kind == "cellpose":
         diameter = torch.tensor([model.config.diameter or 30.0])
@@ -59,7 +69,7 @@ def save_peer(model: Model, path: str | Path, *, kind: str) -> tuple[str, ...]:
     stream = io.BytesIO()
     torch.save(state, stream)
     put_file(path, stream.getvalue())
-    return _to_set(model, target, kind)
+    return _settings_to_make(model, target, kind)
 
 
 def _refuse_without_counterpart(config: NetworkConfig, target: str, kind: str) -> None:
@@ -81,20 +91,8 @@ def _refuse_without_counterpart(config: NetworkConfig, target: str, kind: str) -
         )
 
 
-def _target(config: NetworkConfig, kind: str) -> NetworkConfig:
-    """The shape of the network in the file."""
-    fits = len(config.widths) == len(PEER_WIDTHS) and all(map(operator.le, config.widths, PEER_WIDTHS))
-    return replace(
-        config,
-        style=True,
-        widths=PEER_WIDTHS if fits else config.widths,
-        channels=max(2, config.channels) if kind == "cellpose" else config.channels,
-        outputs=config.dim + 1 if kind == "cellpose" else config.outputs,
-    )
-
-
 def _embedded(weights: dict[str, torch.Tensor], target: NetworkConfig) -> dict[str, torch.Tensor]:
-    """Weights in the first places of the larger network's; what is added gives 0 everywhere."""
+    """Return the weights padded to the shapes of the larger network, whose added features are 0 everywhere."""
     larger = {}
     for name, shape in network_shapes(target).items():
         whole = torch.ones(shape) if name.endswith("running_var") else torch.zeros(shape)
@@ -106,15 +104,7 @@ def _embedded(weights: dict[str, torch.Tensor], target: NetworkConfig) -> dict[s
     return larger
 
 
-def _convert_head(weights: dict[str, torch.Tensor], model: Model, outputs: int) -> None:
-    distance = model.config.network.dim
-    for name in ("head.2.weight", "head.2.bias"):
-        weights[name] = weights[name][:outputs].clone()
-        weights[name][:distance] *= FLOW_SCALE / model.config.flow_scale
-    weights["head.2.bias"][distance] -= model.config.threshold
-
-
-def _to_set(model: Model, network: NetworkConfig, kind: str) -> tuple[str, ...]:
+def _settings_to_make(model: Model, network: NetworkConfig, kind: str) -> tuple[str, ...]:
     config, channels = model.config, network.channels
     if kind == "cellpose":
         lines = [f"normalize={{'percentile': [{config.low:g}, {config.high:g}]}}", "cellprob_threshold=0"]

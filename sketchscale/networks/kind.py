@@ -1,19 +1,19 @@
-"""The kind of image that a model knows: three shares of an image, and the intervals in which it has seen them.
+"""Detect images of a kind that a model does not know: three statistics of an image, and the model's intervals for them.
 
-A network gives fields for any image, also for one of a kind that it has never seen, and these fields become hundreds of
-objects all the same. Three shares tell the difference, without any truth:
+A network gives fields for any image, also for one of a kind that it has never seen, and these fields still become
+hundreds of objects. Three shares reveal such an image, without any annotation:
 
     brightness   where the median pixel lies between the two percentiles that become 0 and 1, per channel: near 0 on a
                  dark background, near 1 on a bright one, between them in phase contrast
-    undecided    of the background, the share in which the distance is no longer what was taught there
-    short_flow   of the foreground, the share in which the flow is shorter than 0.5 (it was taught with length 1)
+    undecided    the share of the background in which the distance differs from its training target there
+    short_flow   the share of the foreground in which the flow is shorter than 0.5 (its training target has length 1)
 
 Rule: an image is of an unknown kind where at least two of the three lie outside the model's intervals. One alone can be
 an unusual image of a known kind: crowded cells raise the brightness, a blurred image shortens the flow.
 
 The median comes from the histogram that every segmentation counts anyway. The others are quotients of four counts of
-pixels, which blending adds up block by block: sums of integers, the same however the image was cut and on every engine.
-The intervals are those of example images, made wider (`kind_of`), and belong to the model's configuration.
+pixels, which blending sums block by block: integers, the same for any blocks and on every engine. The intervals are
+those of example images, made wider (`kind_of`), and belong to the model's configuration.
 
 Source: ours. Figures: benchmarks/unknown_kinds.py.
 """
@@ -33,24 +33,25 @@ __all__ = ["FieldLevels", "Kind", "Statistics", "add_counts", "count_fields", "k
 
 Interval = tuple[float, float]
 
+_COUNTS = ("foreground", "short_flow", "background", "undecided")
+
 _SHORT = 0.5
-"""Length of flow, of 1."""
+"""Flow below this length is short."""
 _DECIDED = 0.5
-"""px above the distance taught in background."""
+"""px above the training target of the distance in background."""
 _NEEDED = 2
-"""Statistics outside their intervals that make an image unknown."""
+"""Number of statistics outside their intervals that makes an image unknown."""
 _ROWS = 64
-"""Pixels are counted by strips of so many rows: what is held beside the fields stays small."""
+"""Rows that are counted at once, which bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What a model knows, in its configuration; shares from 0 to 1, both ends known.
+    """The kind of image that a model knows: intervals of shares from 0 to 1, ends included; see the module.
 
     Attributes:
         brightness: an interval for each channel.
-        undecided, short_flow: see the module.
-        images: examples that the intervals come from.
+        images: number of examples that the intervals come from.
     """
 
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
@@ -86,7 +87,7 @@ class FieldLevels:
 
     @classmethod
     def of(cls, threshold: float, outside: float, scale: float) -> FieldLevels:
-        """From a model's threshold and its distance in background, for fields seen at a scale.
+        """Return the levels for a model's threshold and its distance in background, at a scale.
 
         >>> FieldLevels.of(-2.0, -5.0, 1.0).decided
         -4.5
@@ -95,45 +96,37 @@ class FieldLevels:
 
 
 def count_fields(fields: npt.NDArray[np.float16], levels: FieldLevels) -> dict[str, int]:
-    """Pixels of a block by what its fields say.
+    """Count the pixels of a block by their fields.
 
     Args:
         fields: (3, y, x): flow y, flow x, distance.
 
     Returns:
-        foreground, and of it short_flow; background, and of it undecided. The sum over blocks (`add_counts`) is the
-        count of the whole.
+        foreground, and of it short_flow; background, and of it undecided. `add_counts` sums over blocks.
 
     >>> count_fields(np.array([[[0, 1]], [[0, 0]], [[-3, 2]]], np.float16), FieldLevels(threshold=-2, decided=-4.5))
     {'foreground': 1, 'short_flow': 0, 'background': 1, 'undecided': 1}
     """
-    return add_counts(_count_strip(fields[:, row : row + _ROWS], levels) for row in range(0, fields.shape[1], _ROWS))
-
-
-def _count_strip(fields: npt.NDArray[np.float16], levels: FieldLevels) -> dict[str, int]:
-    distance = fields[2].astype(np.float32)
-    foreground = distance > np.float32(levels.threshold)
-    flow_y, flow_x = (flow[foreground].astype(np.float32) for flow in fields[:2])
-    inside = int(flow_y.size)
-    return {
-        "foreground": inside,
-        "short_flow": int(np.count_nonzero(flow_y * flow_y + flow_x * flow_x < np.float32(_SHORT**2))),
-        "background": distance.size - inside,
-        "undecided": int(np.count_nonzero((distance > np.float32(levels.decided)) & ~foreground)),
-    }
-
-
-def add_counts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The sum of counts; zeros for none."""
-    total = dict.fromkeys(("foreground", "short_flow", "background", "undecided"), 0)
-    for part in parts:
-        for name in total:
-            total[name] += part[name]
+    total = dict.fromkeys(_COUNTS, 0)
+    for row in range(0, fields.shape[1], _ROWS):
+        flow, distance = fields[:2, row : row + _ROWS], fields[2, row : row + _ROWS].astype(np.float32)
+        foreground = distance > np.float32(levels.threshold)
+        flow_y, flow_x = (component[foreground].astype(np.float32) for component in flow)
+        total["foreground"] += int(flow_y.size)
+        total["short_flow"] += int(np.count_nonzero(flow_y * flow_y + flow_x * flow_x < np.float32(_SHORT**2)))
+        total["background"] += distance.size - int(flow_y.size)
+        total["undecided"] += int(np.count_nonzero((distance > np.float32(levels.decided)) & ~foreground))
     return total
 
 
+def add_counts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sum of counts; zeros without any."""
+    counts = list(parts)
+    return {name: sum(part[name] for part in counts) for name in _COUNTS}
+
+
 def statistics_of(brightness: Sequence[float], counts: Mapping[str, int]) -> Statistics:
-    """The shares; 0 where there is no foreground, or no background, to have a share of."""
+    """Return the shares of an image; 0 where there is no foreground, or no background."""
     return Statistics(
         brightness=tuple(round(value, 4) for value in brightness),
         undecided=round(counts["undecided"] / max(1, counts["background"]), 4),
@@ -142,12 +135,12 @@ def statistics_of(brightness: Sequence[float], counts: Mapping[str, int]) -> Sta
 
 
 def kind_of(examples: Sequence[Statistics], *, wider: float, least: float) -> Kind:
-    """The intervals of example images, each wider on both sides by a part of its length.
+    """Return the intervals of example images, made wider on both sides.
 
     Args:
         examples: at least one, all with the same channels.
-        wider: that part.
-        least: by at least so much.
+        wider: by this part of an interval's length.
+        least: by at least this much.
     """
 
     def interval(values: Iterable[float]) -> Interval:
@@ -164,10 +157,10 @@ def kind_of(examples: Sequence[Statistics], *, wider: float, least: float) -> Ki
 
 
 def unfamiliar(found: Statistics, kind: Kind) -> str:
-    """Why an image is of an unknown kind, in plain words; empty where it is of a known one.
+    """Return in plain words why an image is of an unknown kind; empty where the kind is known.
 
-    Names the statistic that lies farthest outside, in lengths of its interval. Channels that the image lacks are not
-    looked at; those that deviate count as one statistic.
+    Names the statistic that lies farthest outside, in lengths of its interval. Channels that the image lacks are
+    ignored; the others count as one statistic.
 
     >>> kind = Kind(brightness=((0.0, 0.2),), undecided=(0.0, 0.3), short_flow=(0.0, 0.2), images=9)
     >>> unfamiliar(Statistics(brightness=(0.9,), undecided=0.2, short_flow=0.1), kind)
@@ -188,6 +181,6 @@ def unfamiliar(found: Statistics, kind: Kind) -> str:
 
 
 def _row(value: float, known: Interval) -> tuple[float, float, Interval]:
-    """How far a value lies outside of an interval, in lengths of it (0 inside); and both."""
+    """Return how far a value lies outside an interval, in lengths of it (0 inside); then the value and the interval."""
     low, high = known
     return max(low - value, value - high, 0.0) / max(high - low, 0.01), value, known

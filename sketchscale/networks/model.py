@@ -1,4 +1,4 @@
-"""What a model is: a network, and what it takes to use its weights. Files belong to checkpoint.py and peers.py."""
+"""A model: a network, and the settings to use its weights. checkpoint.py and peers.py read and write files."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ __all__ = ["Model", "ModelConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig(ModelRule[Never]):
-    """What it takes to use the weights, and the rule that suits its fields.
+    """The settings to use the weights, and the rule that suits the fields.
 
     Attributes:
-        network: shape of the network.
-        target: what its first outputs are: key of TARGETS.
+        target: meaning of the first outputs: key of TARGETS.
         low, high: percentiles of the image, per channel, that become 0 and 1.
-        outside: px, the distance taught in background.
-        tile, overlap: px, of prediction; overlap is the least on each axis.
-        diameter: px, the median of the training objects; for information and for the choice of a level.
-        flow_scale: length of the flow that the network gives inside objects; fields are stored with length 1.
-        logit: the third output is the logit of foreground, as Cellpose has it, and no distance in px.
-        absent_channels: so many of the last channels an image may lack; they are fed as 0.
-        kind: what images that the model knows look like; images that do not are warned of. None warns of none.
+        outside: training target of the distance in background, px.
+        tile, overlap: of prediction, px.
+        diameter: median of the training objects, px; for information and for the choice of a level.
+        flow_scale: length of the network's flow inside objects; fields are stored with length 1.
+        logit: the third output is the logit of foreground, as in Cellpose, instead of a distance in px.
+        absent_channels: number of last channels that an image may lack; they count as 0.
+        kind: the known kind of images, for a warning about others; None never warns.
         notes: for people.
     """
 
@@ -73,7 +72,7 @@ class ModelConfig(ModelRule[Never]):
             raise InputError.of(
                 found=f"outside {self.outside}, tile {self.tile}, overlap {self.overlap}",
                 expected="outside < 0, 0 <= overlap < tile",
-                fix="leave out what is not meant",
+                fix="correct them, or leave them out",
             )
         if not 0 < self.flow_scale < math.inf or not 0 <= self.absent_channels < self.network.channels:
             raise InputError.of(
@@ -89,7 +88,7 @@ class Model:
 
     Attributes:
         network: in evaluation mode, on the CPU, float32.
-        sha256: of the file with the weights; empty for a model that was never saved.
+        sha256: of the file with the weights; empty for an unsaved model.
     """
 
     network: nn.Module
@@ -99,14 +98,14 @@ class Model:
 
     @property
     def target(self) -> Target:
-        """What it gives."""
+        """Meaning of the first outputs."""
         return TARGETS[self.config.target]
 
     @property
     def declares(self) -> Network:
-        """The network, for what it declares."""
+        """The network, for its declarations."""
         return cast(Network, self.network)
 
     def fields(self, outputs: torch.Tensor) -> torch.Tensor:
-        """The network's outputs (n, 3 or more, ...) as they are stored and used."""
+        """Convert the network's outputs (n, 3 or more, ...) to fields as they are stored."""
         return self.target.fields(outputs)

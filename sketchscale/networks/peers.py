@@ -1,4 +1,4 @@
-"""Weights of Cellpose 1 to 3 and of Omnipose, by content: what such a file holds, and a model of ours made from it.
+"""Read weights of Cellpose 1 to 3 and of Omnipose, and make models of them.
 
 Both programs save one network under the same 311 names (Cellpose since 2 adds two diameters), and ours is the same
 network, so reading is translating names:
@@ -11,17 +11,17 @@ network, so reading is translating names:
     upsample.up.res_up_K.conv.conv_T.full         up.K.styles.(T - 1)           the style's linear layer
     output.J                                      head.J
 
-Channels, widths, outputs and dimensions follow from shapes. Three things are not in the weights and are concluded from
-the file's name, which both programs fill with settings; what was concluded is in the model's notes and provenance:
+Channels, widths, outputs and dimensions follow from shapes. Three settings are not in the weights and are inferred from
+the file's name, to which both programs add settings; the model's notes and provenance list them:
 
     program     Omnipose by "omni" in the name, by more outputs than flow and distance, or by three dimensions
     padding     "reflect" for names with "abstract", which releases of Omnipose from 1.0 write; else "zeros"
     style       "style_off" in the name: the style vector counts as 0, and the network becomes one without
 
-Dilation and pooling that users of Omnipose from 1.0 can change are in neither; 1 and 2 are taken.
+Dilation and pooling, which users of Omnipose from 1.0 can change, are in neither; 1 and 2 are assumed.
 
-Reading runs no code: tensors and containers are all that torch's restricted reader lets through. Shapes are compared
-with the network before anything of their size is made.
+Reading runs no code: torch's restricted reader accepts tensors and containers only. Shapes are compared with the
+network before memory of their size is allocated.
 
 Source: Stringer et al., Nature Methods 18 (2021) 100, and Cutler et al., Nature Methods 19 (2022) 1438, for the network
 and its outputs (flow of length 5; logit of foreground, or distance).
@@ -60,10 +60,10 @@ __all__ = [
 PEERS = ("cellpose", "omnipose")
 PADDINGS = ("zeros", "reflect")
 FLOW_SCALE = 5.0
-"""Length of the flow that both programs teach."""
+"""Length of the flow in both programs."""
 
 PEER_WIDTHS = (32, 64, 128, 256)
-"""Of the networks that both programs make."""
+"""Widths of the networks that both programs make."""
 
 Weights = dict[str, torch.Tensor]
 
@@ -83,7 +83,7 @@ _EXPECTED = "a file that Cellpose 1 to 3 or Omnipose saved"
 
 
 def peer_name(name: str) -> str:
-    """What Cellpose and Omnipose call a weight of ours.
+    """Return the name of a weight in Cellpose and Omnipose.
 
     >>> peer_name("up.3.styles.0.weight")
     'upsample.up.res_up_3.conv.conv_1.full.weight'
@@ -96,17 +96,17 @@ def peer_name(name: str) -> str:
 
 
 def network_shapes(config: NetworkConfig) -> dict[str, torch.Size]:
-    """Names and shapes of a network's weights, without making them."""
+    """Return names and shapes of a network's weights, without allocating them."""
     with torch.device("meta"):
         return {name: value.shape for name, value in UNet(config).state_dict().items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A file of Cellpose or Omnipose, read and checked.
+    """The checked content of a file of Cellpose or Omnipose.
 
     Attributes:
-        weights: under our names, float32, for a network of shape `network` with style and padding "zeros".
+        weights: by the names of `UNet`, float32, for a network of shape `network` with style and padding "zeros".
         diameters: `diam_mean` and `diam_labels`, where the file has them.
         sha256: of the file.
     """
@@ -118,19 +118,19 @@ class Checkpoint:
 
 
 def load_peer(path: str | Path, *, padding: str | None = None, kind: str | None = None) -> Model:
-    """A model from a file of Cellpose or Omnipose; its network computes what theirs does.
+    """Load a model from a file of Cellpose or Omnipose; its network computes the same as in that program.
 
     Args:
-        padding: of the convolutions; None concludes it (see the module).
-        kind: "cellpose" or "omnipose"; None concludes it.
+        padding: of the convolutions; None infers it (see the module).
+        kind: "cellpose" or "omnipose"; None infers it.
 
     Returns:
-        Its `sha256` is the file's. A network of two channels takes images of one, the second is then 0.
+        A model with the `sha256` of the file. A network of two channels takes images of one; the second is then 0.
 
     Raises:
         MissingDataError: there is no such file.
-        InputError: it is none of theirs, or one of a kind that is not supported, by name; or it gives no distance.
-        UnknownNameError: `padding` or `kind` is neither.
+        InputError: another kind of file, an unsupported network (the message names it), or no output for distance.
+        UnknownNameError: an unknown `padding` or `kind`.
     """
     if kind is not None and kind not in PEERS:
         raise UnknownNameError.among("kind of weights", kind, PEERS)
@@ -141,7 +141,8 @@ def load_peer(path: str | Path, *, padding: str | None = None, kind: str | None 
     config, weights = checkpoint.network, checkpoint.weights
     if config.outputs <= config.dim:
         raise _refusal(path, f"a network with {config.outputs} outputs", "flow and distance, 3 outputs or more")
-    program = kind or _program(name, config)
+    omnipose = "omni" in name or config.outputs > config.dim + 1 or config.dim == 3
+    program = kind or ("omnipose" if omnipose else "cellpose")
     chosen: Any = padding or ("reflect" if program == "omnipose" and "abstract" in name else "zeros")
     style = "style_off" not in name
     if not style:
@@ -164,24 +165,20 @@ def load_peer(path: str | Path, *, padding: str | None = None, kind: str | None 
 
 
 def network_of(config: NetworkConfig, weights: Weights) -> UNet:
-    """A network around weights that fit, ready to predict."""
+    """Return a network with these weights, which fit it, ready to predict."""
     with torch.device("meta"):
         network = UNet(config)
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
 
 
-def _program(name: str, config: NetworkConfig) -> str:
-    return "omnipose" if "omni" in name or config.outputs > config.dim + 1 or config.dim == 3 else "cellpose"
-
-
 def _settings(
     program: str, network: NetworkConfig, diameters: Mapping[str, float], name: str, notes: list[str]
 ) -> ModelConfig:
-    """What either program uses unless told otherwise.
+    """Return the default settings of either program.
 
-    Tiles are the programs' 224 px (64 in volumes, for memory): the style vector depends on them. Pieces are not joined
-    by the saddle where the third output is a logit: its height says nothing about size.
+    Tiles have 224 px as in both programs (64 in volumes, for memory), because the style vector depends on them. The
+    saddle joins no components where the third output is a logit, because its height is not related to size.
     """
     cellpose = program == "cellpose"
     return ModelConfig(
@@ -203,7 +200,7 @@ def _settings(
 
 
 def _without_style(weights: Weights) -> Weights:
-    """The network whose style vector is 0: of the linear layers only biases remain, and batch norm can absorb these."""
+    """Return the weights for a style vector of 0: batch norm absorbs the biases of the linear layers."""
     plain = {name: value for name, value in weights.items() if ".styles." not in name}
     for name in weights:
         found = re.fullmatch(r"up\.(\d+)\.styles\.(\d)\.bias", name)
@@ -214,7 +211,7 @@ def _without_style(weights: Weights) -> Weights:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a file and find out what network it holds.
+    """Read a file and determine its network.
 
     Raises:
         MissingDataError: there is no such file.
@@ -243,11 +240,11 @@ def _unpickled(path: str | Path, data: bytes) -> Any:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # hostile or damaged, the reader may fail in any way; nothing was run
-        raise _refusal(path, f"no file of tensors alone, not read ({type(error).__name__})") from error
+        raise _refusal(path, f"not a file of tensors only, not read ({type(error).__name__})") from error
 
 
 def _tensors(path: str | Path, content: Any) -> Weights:
-    """The mapping of names to tensors, taken out of what trainers wrap around it."""
+    """Return the mapping of names to tensors, without the wrappers that trainers add."""
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -262,7 +259,7 @@ def _tensors(path: str | Path, content: Any) -> Weights:
 
 
 def _refuse_others(path: str | Path, names: Weights) -> None:
-    """Name the relatives that people are likely to have."""
+    """Refuse other networks, and name those that users are likely to have."""
 
     def any_of(start: str) -> bool:
         return any(name.startswith(start) for name in names)
@@ -279,7 +276,7 @@ def _refuse_others(path: str | Path, names: Weights) -> None:
 
 
 def _network(path: str | Path, tensors: Weights) -> NetworkConfig:
-    """Channels, widths, outputs and dimensions from the shapes of a few convolutions."""
+    """Infer channels, widths, outputs and dimensions from the shapes of a few convolutions."""
 
     def shape(name: str) -> tuple[int, ...]:
         return tuple(tensors[name].shape) if name in tensors else ()
@@ -308,13 +305,10 @@ def _network(path: str | Path, tensors: Weights) -> NetworkConfig:
 
 
 def _translated(path: str | Path, tensors: Weights, config: NetworkConfig) -> Weights:
-    """Weights under our names, after every name and shape was compared."""
+    """Return the weights by the names of `UNet`, after comparing every name and shape."""
     wanted = {peer_name(name): (name, shape) for name, shape in network_shapes(config).items()}
-    wrong = sorted(
-        name
-        for name in {*wanted, *tensors}
-        if name not in wanted or name not in tensors or wanted[name][1] != tensors[name].shape
-    )
+    shapes = {(theirs, shape) for theirs, (_, shape) in wanted.items()}
+    wrong = sorted({name for name, _ in shapes ^ {(name, value.shape) for name, value in tensors.items()}})
     if wrong:
         raise _refusal(path, f"{len(wrong)} weights do not fit the network of its other weights, first {wrong[0][:80]}")
     weights = {}

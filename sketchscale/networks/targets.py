@@ -1,10 +1,10 @@
-"""What networks are taught to give: TARGETS. A new one is a line here, and a loss that names it.
+"""The training targets of networks: TARGETS. A new one is a line here, and a loss that names it.
 
-    flow    flow y, flow x, distance                          followed to where it ends
+    flow    flow y, flow x, distance                          followed to its end points
     hover   v, h and m, see annotations.hover_maps            flooded from markers
 
-Of each the first outputs are a vector along the axes, which flips and transposes turn, and the next one says how surely
-a pixel is foreground: above the threshold it is.
+The first outputs are a vector along the axes, which flips and transposes turn; the next one is above the threshold in
+the foreground.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ class Target:
     """A line of the TARGETS table.
 
     Attributes:
-        gives: for people.
-        fields: the network's outputs (n, 3 or more, ...) as they are stored and used.
-        lengths: whether what says foreground is a distance, px, whose threshold is set on annotation; else it is a
-            probability.
+        gives: name for people.
+        fields: converts the network's outputs (n, 3 or more, ...) to fields as they are stored.
+        lengths: whether the last field is a distance, px, with a threshold set on annotation; else a probability.
         rule: how fields become labels: integration.IntegrationConfig or integration.watershed.
-        maps: import path of the function from region codes (y, x) to what is taught, (k, y, x), of which the last says
-            where the first are known; "" where that is the flow and distance that all annotation is turned into.
-        untaught: (found, expected, fix) where no pixel of an object is known.
+        maps: import path of the function from region codes (y, x) to targets (k, y, x), of which the last is where the
+            first are known; "" for the flow and distance of all annotation.
+        unlearnable: (found, expected, fix) of the error where no pixel of an object is known.
     """
 
     gives: str
@@ -38,20 +37,20 @@ class Target:
     lengths: bool
     rule: Literal["flow", "watershed"]
     maps: str = ""
-    untaught: tuple[str, str, str]
+    unlearnable: tuple[str, str, str]
 
     @property
     def unit(self) -> str:
-        """Of the threshold."""
+        """Unit of the threshold."""
         return " px" if self.lengths else ""
 
     def middle(self, outside: float) -> float:
-        """The threshold half-way between what is taught inside and outside."""
+        """Return the threshold half-way between the training targets inside and outside."""
         return (0.5 + outside) / 2 if self.lengths else 0.5
 
 
 def maps_of(outputs: torch.Tensor) -> torch.Tensor:
-    """Outputs (n, 3, y, x) as maps, at least float32: the first two through tanh, the others as probabilities.
+    """Convert outputs (n, 3, y, x) to maps, at least float32: tanh of the first two, probabilities of the others.
 
     >>> maps_of(torch.zeros(1, 3, 1, 1)).flatten()
     tensor([0.0000, 0.0000, 0.5000])
@@ -66,7 +65,7 @@ TARGETS: Mapping[str, Target] = {
         fields=lambda outputs: outputs,
         lengths=True,
         rule="flow",
-        untaught=(
+        unlearnable=(
             "no pixel whose distance to a boundary is known",
             "boundary information",
             "draw the outlines of a few objects as boundary strokes, or background right up to them",
@@ -78,7 +77,7 @@ TARGETS: Mapping[str, Target] = {
         lengths=False,
         rule="watershed",
         maps="sketchscale.annotations.hover_maps:maps_from_sketch",
-        untaught=(
+        unlearnable=(
             "no object that is annotated whole",
             "objects with background, boundary or another object on all sides, as h/v maps need",
             "draw the outlines of a few objects and fill them, or use --loss sketchpose",

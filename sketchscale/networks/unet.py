@@ -6,10 +6,10 @@
 
 A *unit* is batch norm, ReLU, convolution 3 x 3. The style vector is the tile-wide mean of the deepest map, of length 1,
 and enters the last three units of every up block through a linear layer. It makes each output depend on the whole tile,
-so that results change with how an image is tiled: off by default, there for weights that were trained with it.
+so results depend on the tiling: off by default, and available for weights that were trained with it.
 
 With style, widths (32, 64, 128, 256) and padding "zeros" this is the network of Cellpose 1 to 3 and of Omnipose before
-1.0, with "reflect" that of later ones, to the last digits; peers.py translates the names. In three dimensions the
+1.0, with "reflect" that of later releases, to the last digits; peers.py translates the names. In three dimensions the
 convolutions are 3 x 3 x 3 and pooling is 2 x 2 x 2.
 
 Guarantees: `stride` divides every tile origin and size; an output pixel depends on input pixels at most `context` px
@@ -18,12 +18,12 @@ away and on nothing else (without style).
 `UNet.adapt` starts from weights of a U-Net whose widths, levels and dimensions agree. What lies between the first and
 the last convolution is kept as it is:
 
-    channels   more      the new channels weigh nothing: the same outputs, until training finds a use for them
-               fewer     as if the channels left out were 0 everywhere, what their constant adds going into the bias;
+    channels   more      the new channels have weight 0, so outputs stay the same until training changes them
+               fewer     as if the missing channels were 0 everywhere; their constant contribution goes into the bias;
                          exact under "reflect"; under "zeros" and without style, farther from the tile's border than
                          the network's context
-    style      none to some: linear layers of 0, the same outputs; some to none is refused
-    padding    kept weights, another border
+    style      added: linear layers of 0, the same outputs; removing it is refused
+    padding    weights are kept, outputs near the border differ
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class NetworkConfig:
         name: key of the NETWORKS table.
         channels: of the input image.
         widths: features per level; half of the papers' (32, 64, 128, 256) costs a quarter of the time.
-        outputs: flow y, flow x, distance, and what a loss may add; in three dimensions flow z comes first.
+        outputs: flow y, flow x, distance, and outputs that a loss adds; in three dimensions flow z comes first.
         style: whether a vector of the whole tile enters every level (see the module).
-        padding: what convolutions see beyond the tile: "zeros", or "reflect", its mirror image, which needs tiles of at
-            least twice the stride.
+        padding: of convolutions beyond the tile: "zeros", or "reflect", its mirror image, which needs tiles of at least
+            twice the stride.
         dim: 2 for (y, x), 3 for (z, y, x).
     """
 
@@ -83,7 +83,7 @@ class NetworkConfig:
 Weights = dict[str, torch.Tensor]
 
 _EPSILON = 1e-5
-"""Of batch norm."""
+"""Epsilon of batch norm."""
 
 _CONVOLUTION: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -146,33 +146,40 @@ class UNet(nn.Module):
         self.up = nn.ModuleList([_Up(a, b, config) for a, b in zip(coarser, widths, strict=True)])
         last = _CONVOLUTION[config.dim](widths[0], config.outputs, 1)
         self.head = nn.Sequential(_NORM[config.dim](widths[0], eps=_EPSILON), nn.ReLU(), last)
-        self._start_between()
-
-    def _start_between(self) -> None:
-        """Distance starts between its values inside and outside, which saves the first steps."""
-        last = self.head[-1]
-        if self.config.outputs > self.config.dim and isinstance(last, nn.Conv2d | nn.Conv3d) and last.bias is not None:
-            with torch.no_grad():
-                last.bias[self.config.dim] = -2.0
+        if config.outputs > config.dim and last.bias is not None:
+            with torch.no_grad():  # distance starts between its values inside and outside, which saves the first steps
+                last.bias[config.dim] = -2.0
 
     @property
     def stride(self) -> int:
-        """Sizes and origins of tiles are multiples of this, in px."""
+        """See `Network`."""
         return 1 << (len(self.config.widths) - 1)
 
     @property
     def context(self) -> int:
-        """How far an output pixel sees, in px: eight convolutions a level, and the windows of pooling."""
+        """See `Network`: eight convolutions a level, and the windows of pooling."""
         return 8 * (2 * self.stride - 1) + self.stride - 1
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Of the finest level's maps, eight of which are alive at once."""
+        """See `Network`: eight maps of the finest level are held at once."""
         return self.config.widths[0] * 4 * 8
 
     def adapt(self, weights: Weights, given: NetworkConfig, kept: Mapping[int, float]) -> Weights:
-        """See networks.Network, and the module."""
-        _refuse_unfit(given, self.config)
+        """See `Network`, and the module."""
+        for what in ("widths", "dim"):
+            if getattr(given, what) != getattr(self.config, what):
+                raise InputError.of(
+                    found=f"a starting model with {what} {getattr(given, what)}",
+                    expected=f"{what} {getattr(self.config, what)}, as the network to train",
+                    fix="choose the starting model's, or start from random weights",
+                )
+        if given.style and not self.config.style:
+            raise InputError.of(
+                found="a starting model with a style vector",
+                expected="none, as the network to train",
+                fix="train a network with style, or start from random weights",
+            )
         fresh = self.state_dict()
         adapted = _other_channels(weights, given.channels, self.config.channels)
         for name in ("head.2.weight", "head.2.bias"):
@@ -183,7 +190,7 @@ class UNet(nn.Module):
         return adapted | styles
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Features of every level, level 0 first: (n, widths[level], y >> level, x >> level)."""
+        """Return the features of every level, level 0 first: (n, widths[level], y >> level, x >> level)."""
         pool = functional.max_pool2d if self.config.dim == 2 else functional.max_pool3d
         levels: list[torch.Tensor] = []
         for level, block in enumerate(self.down):
@@ -192,6 +199,7 @@ class UNet(nn.Module):
         return levels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs (n, outputs, y, x)."""
         skips = self.encode(x)
         x = skips[-1]
         style = functional.normalize(x.flatten(2).mean(dim=2)) if self.config.style else None
@@ -202,27 +210,12 @@ class UNet(nn.Module):
         return cast(torch.Tensor, self.head(x))
 
     def extra_repr(self) -> str:
+        """Describe the network, for torch's representation."""
         return f"{self.config}, stride={self.stride}, context={self.context}"
 
 
-def _refuse_unfit(given: NetworkConfig, wanted: NetworkConfig) -> None:
-    for what in ("widths", "dim"):
-        if getattr(given, what) != getattr(wanted, what):
-            raise InputError.of(
-                found=f"a starting model with {what} {getattr(given, what)}",
-                expected=f"{what} {getattr(wanted, what)}, as the network to train",
-                fix="choose the starting model's, or start from random weights",
-            )
-    if given.style and not wanted.style:
-        raise InputError.of(
-            found="a starting model with a style vector",
-            expected="none, as the network to train",
-            fix="train a network with style, or start from random weights",
-        )
-
-
 def _other_channels(weights: Weights, given: int, wanted: int) -> Weights:
-    """The weights for another number of input channels; see the module.
+    """Return the weights for another number of input channels; see the module.
 
     The first block has two paths: batch norm, ReLU, convolution, and batch norm, 1 x 1 convolution.
     """
@@ -232,7 +225,9 @@ def _other_channels(weights: Weights, given: int, wanted: int) -> Weights:
         ("down.0.projection.0", "down.0.projection.1", False),
     ):
         if wanted < given:
-            constant = _response_to_zero(weights, norm)[wanted:]
+            # the output of batch norm for a channel that is 0 everywhere
+            scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + _EPSILON).sqrt()
+            constant = (weights[f"{norm}.bias"] - scale * weights[f"{norm}.running_mean"])[wanted:]
             constant = constant.relu() if rectified else constant
             kernel = weights[f"{convolution}.weight"][:, wanted:].flatten(2).sum(dim=2)
             adapted[f"{convolution}.bias"] = weights[f"{convolution}.bias"] + kernel @ constant
@@ -242,14 +237,8 @@ def _other_channels(weights: Weights, given: int, wanted: int) -> Weights:
     return adapted
 
 
-def _response_to_zero(weights: Weights, norm: str) -> torch.Tensor:
-    """What batch norm makes of a channel that is 0 everywhere."""
-    scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + _EPSILON).sqrt()
-    return weights[f"{norm}.bias"] - scale * weights[f"{norm}.running_mean"]
-
-
 def _resized(values: torch.Tensor, size: int, *, axis: int, fill: float) -> torch.Tensor:
-    """The first `size` along an axis, filled up at the end."""
+    """Cut or fill an axis to a size, at the end."""
     missing = size - values.shape[axis]
     if missing <= 0:
         return values.narrow(axis, 0, size).clone()

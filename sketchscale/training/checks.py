@@ -46,7 +46,7 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig) -> No
         )
     target = TARGETS[config.target]
     if not any(_teaches_an_object(image, target, config.outside) for image in images):
-        found, expected, fix = target.untaught
+        found, expected, fix = target.unlearnable
         raise InputError.of(found=found, expected=expected, fix=fix)
 
 

@@ -126,7 +126,7 @@ def test_a_mask_of_one_value_is_split_into_its_pieces(tmp_path: Path) -> None:
     mask[8, 8] = 255  # touches the first square with a corner
     Image.fromarray(mask).save(tmp_path / "a.png")
     opened = open_sketch_file(tmp_path / "a.png")
-    assert "the connected pieces of the value 255 are the objects" in opened.line
+    assert "the connected components of the value 255 are the objects" in opened.line
     raster = opened.sketch.rasterize()
     assert opened.sketch.summary().objects == 2
     assert raster.labels[8, 8] == raster.labels[7, 7] != raster.labels[15, 15]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sketchscale.engine import open_engine
 from sketchscale.engine.base import Json, Plan, run_plan
 from sketchscale.errors import InputError, QualityError
-from sketchscale.integration.audit import _certain_pieces, audit_seams
+from sketchscale.integration.audit import _certain_components, audit_seams
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.merge import BlockObjects, ObjectMap
 from sketchscale.integration.plan import BlockTask, create_scratch, merge_blocks, plan_outline, plan_relabel
@@ -82,7 +82,7 @@ def test_a_closed_piece_is_certain_when_no_open_one_can_be_joined_with_it():
         votes = {"vote": np.array([9, vote]), "near": np.array([9, near])}
         none = {name: np.empty(0) for name in ("area", "first", "box", "shared", "shared_id", "peak")}
         closed = np.array([True, True, False])
-        assert _certain_pieces(closed, BlockObjects.of(none | pairs | votes)).tolist() == [True, certain, False]
+        assert _certain_components(closed, BlockObjects.of(none | pairs | votes)).tolist() == [True, certain, False]
 
 
 def split(labels: Labels) -> None:

@@ -15,7 +15,7 @@ from sketchscale.integration.borders import Borders, borders_of
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.follow import EndPoints
 from sketchscale.integration.links import link_ends
-from sketchscale.integration.merge import BlockObjects, Unifier, join_pieces, number_objects
+from sketchscale.integration.merge import BlockObjects, Unifier, join_components, number_objects
 from sketchscale.integration.plan import integrate
 from sketchscale.integration.region import region_of
 from sketchscale.integration.sinks import link_sinks
@@ -215,7 +215,7 @@ def test_a_chain_of_shared_sinks_makes_one_object_of_four_blocks():
     unifier.add_row(blocks[:2], keep_from=0)
     unifier.add_row(blocks[2:], keep_from=100)
     config = IntegrationConfig(threshold=0.0, min_size=0)
-    roots = join_pieces(blocks, unifier.roots(), config)
+    roots = join_components(blocks, unifier.roots(), config)
     objects, labels = number_objects(blocks, roots, 100, config)
     assert labels.tolist() == [2, 1, 2, 3, 2, 3]
     assert objects.area.tolist() == [1, 13, 12]
@@ -233,7 +233,7 @@ def _bordering(saddle: float, vote: int, near: int) -> BlockObjects:
 def _joined(blocks: list[BlockObjects], config: IntegrationConfig) -> int:
     unifier = Unifier()
     unifier.add_row(blocks, keep_from=0)
-    return int(join_pieces(blocks, unifier.roots(), config).max()) + 1
+    return int(join_components(blocks, unifier.roots(), config).max()) + 1
 
 
 def test_votes_of_two_blocks_are_added_and_their_saddles_compared_before_they_count():
@@ -308,7 +308,7 @@ def test_fields_and_rules_that_do_not_fit_are_refused():
 def test_without_the_shared_sinks_objects_would_fall_apart_at_the_faces(seed):
     """The control: what the union-find over shared sinks is for."""
     blocks = [_block([3], [7], {11: 1}), _block([4], [8 + seed], {11: 1})]
-    apart = join_pieces(blocks, np.arange(2), IntegrationConfig(threshold=0.0))
+    apart = join_components(blocks, np.arange(2), IntegrationConfig(threshold=0.0))
     unifier = Unifier()
     unifier.add_row(blocks, keep_from=0)
     assert (apart.max(), unifier.roots().max()) == (1, 0)

@@ -205,7 +205,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, form: str) -> N
     else:
         content = {**random_state(), "diam_mean": evil} if form == "inside" else evil
         torch.save(content, path, _use_new_zipfile_serialization=form != "legacy")
-    assert "tensors alone" in refusal(path)
+    assert "tensors only" in refusal(path)
     assert not (tmp_path / "owned").exists()
 
 
@@ -219,7 +219,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     data = path.read_bytes()
     for damaged in (data[: len(data) // 2], data[:100], b"", b"hello", b"PK\x03\x04" + b"\0" * 100):
         path.write_bytes(damaged)
-        assert "tensors alone" in refusal(path)
+        assert "tensors only" in refusal(path)
 
 
 def test_no_file_and_unknown_kinds_are_said(tmp_path: Path) -> None:

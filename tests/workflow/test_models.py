@@ -149,7 +149,7 @@ def test_nothing_is_overwritten_unless_asked(
         (("model", "import", "WEIGHTS", "--out", "x", "--kind", "stardist"), "omnipose"),
         (("model", "import", "WEIGHTS", "--out", "x", "--padding", "same"), "reflect"),
         (("model", "export", "WEIGHTS", "--to", "stardist", "--out", "x"), "cellpose"),
-        (("model", "show", __file__), "tensors alone"),
+        (("model", "show", __file__), "tensors only"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -1,7 +1,7 @@
-"""The seam audit of the watershed: windows on the seams, flooded in one piece and compared with the stored labels.
+"""The seam audit of the watershed: windows on the seams, flooded as one block and compared with the stored labels.
 
-A window knows a tree whole, and so determines the object, when none of its pixels lies on a side of the window within
-the image and no edge of it was left open (see flood.py): then everything that leaves it is seen, and belongs to no
+A window holds a whole tree, and so determines the object, when none of its pixels lies on a side of the window within
+the image and no edge of it was left open (see flood.py): then every edge that leaves it is seen, and belongs to no
 tree. Determined objects have to be equal pixel by pixel, in area and in first pixel; background too.
 """
 
@@ -38,14 +38,18 @@ def audit_floods(
 
     Args, raises: as `integration.audit.audit_seams`; `objects` are from `merge_basins`.
     """
-    return audit_windows(_compare_window, outline, outcome, objects, labels, windows=windows, size=size, seed=seed)
+
+    def compare(box: Box) -> int:
+        return _compare_window(box, outline.config, objects, labels)
+
+    return audit_windows(compare, outline, outcome, objects, windows=windows, size=size, seed=seed)
 
 
 def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: ArrayRef) -> int:
-    """How many objects the window determines; all of them are as stored.
+    """Return the number of objects that the window determines.
 
     Raises:
-        QualityError: one is not.
+        QualityError: one of them is not as stored.
     """
     around = surroundings_of(box, job.shape, rule_of(job))
     provisional, basins = flood_block(relief_of(read_fields(job.fields, around.read), around, rule_of(job)), around)

@@ -1,4 +1,4 @@
-"""How maps become labels: every number of the watershed, with its range and what it does."""
+"""The rule by which maps become labels: every number of the watershed, with its range and effect."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["WatershedConfig", "watershed_for"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatershedConfig:
-    """How v, h and m become labels.
+    """The rule by which v, h and m become labels.
 
     Attributes:
         threshold: foreground is where m, a probability, is at least this.
-        edge: where the maps fall by at least this share of a whole step from 1 to -1, no marker lies. 0.5 is the step
-            from an object to background. Lower parts more objects that touch: networks blur the step between them.
-        window: side of the window that slopes are taken over, px, odd. 17 suits objects of 25 px, for which HoVer-Net
-            takes 21; larger holds out against noise, smaller keeps thin objects.
-        holes: holes of markers up to this size are filled, px; larger ones are no noise.
-        opening: radius of the disc by which markers are opened, px; 0 opens nothing. Of 2 (as in HoVer-Net) it has
-            17 px, so that no marker is smaller, but at the image's border.
+        edge: no marker lies where the maps fall by at least this share of a whole step from 1 to -1. 0.5 is the step
+            from an object to background. Lower values split more touching objects: networks blur the step between them.
+        window: side of the window for slopes, px, odd. 17 suits objects of 25 px, for which HoVer-Net takes 21; a
+            larger one resists noise, a smaller one keeps thin objects.
+        holes: holes of markers up to this size are filled, px; larger ones are not noise.
+        opening: radius of the disc by which markers are opened, px; 0 opens nothing. A disc of radius 2 (as in
+            HoVer-Net) has 17 px, and so has every marker at least, except at the image's border.
         min_size: objects with fewer pixels, over the whole image, become background.
         max_size: objects with more pixels become background; None keeps them.
 
@@ -55,7 +55,7 @@ class WatershedConfig:
             raise _bad("max_size", self.max_size, f"at least min_size ({self.min_size}), or none")
 
     def check_axes(self, axes: int) -> None:
-        """Refuse a number of axes that the rule is not for.
+        """Refuse a number of axes that the rule does not support.
 
         Raises:
             InputError: not a plane.
@@ -67,32 +67,32 @@ class WatershedConfig:
 
     @property
     def reach(self) -> int:
-        """How far a pixel is moved, px, as the other rule has it: not at all."""
+        """How far a pixel is moved, px; 0, the counterpart of the flow rule's reach."""
         return 0
 
     @property
     def radius(self) -> int:
-        """How far a pixel looks for its slope, px along an axis."""
+        """How far around a pixel its slope is taken, px along an axis."""
         return self.window // 2
 
     @property
     def margin(self) -> int:
-        """How far around a pixel the slopes are looked at, to know whether it is a marker's, px."""
+        """How far around a pixel slopes decide whether it belongs to a marker, px."""
         return self.holes + 2 * self.opening
 
     @property
     def halo(self) -> int:
-        """What a block reads beyond its core, px."""
+        """How far a block reads beyond its core, px."""
         return 1 + self.margin + self.radius
 
 
 def watershed_for(
     diameter: float, *, threshold: float = 0.5, min_size: int = 20, max_size: int | None = None
 ) -> WatershedConfig:
-    """The rule for objects of a diameter: window and opening in proportion to 17 and 2 px for objects of 25 px.
+    """Return the rule for objects of a diameter, in proportion to window 17 and opening 2 px for objects of 25 px.
 
     Args:
-        diameter: px of the image; 0 or less where it is not known, for 25.
+        diameter: px; 0 or less for unknown, which counts as 25.
 
     >>> rule = watershed_for(12.0)
     >>> rule.window, rule.opening

@@ -4,16 +4,16 @@ Pixels of the foreground are nodes, 4-neighbours are joined by edges, and edges 
 height (the higher energy of the two pixels), then by the lower energy, then by the place of the edge in the image, row
 by row. The energy of a marker's pixels counts as lowest. Pixels of one marker are joined for free. An object is a tree
 of the minimum spanning forest that is rooted in the markers: a pixel belongs to the marker that it reaches over the
-lowest passes. As the order is strict, there is one such forest: nothing in it depends on how an image is cut, and ties
-are decided by place. Foreground that no marker reaches is a tree without a root: one object.
+lowest passes. As the order is strict, there is one such forest: it does not depend on how an image is cut, and ties are
+decided by place. Foreground that no marker reaches is a tree without a root: one object.
 
-What a block can know of it, with the edges between the pixels of its core (Kruskal's order, lowest edge first):
+A block applies Kruskal's algorithm (lowest edge first) to the edges between the pixels of its core. An edge is
 
-    joined     an edge of a tree without marker of which no pixel lies on a face to another block. All that leaves the
-               tree is seen, and this is the lowest of it: it belongs to the forest (cut property).
-    dropped    an edge whose ends are connected already, by lower edges or through the markers, which count as one node.
-               It is the highest of a cycle: it does not belong to the forest (cycle property).
-    open       any other edge: what happens outside decides. Open edges form a forest themselves, so there are fewer of
+    joined     when one of its trees has no marker, and no pixel on a face to another block. The block sees all edges
+               that leave this tree, and this is the lowest: it belongs to the forest (cut property).
+    dropped    when its ends are connected already, by lower edges or through the markers, which count as one node. It
+               is the highest of a cycle: it does not belong to the forest (cycle property).
+    open       otherwise: the result depends on other blocks. Open edges form a forest themselves, so there are fewer of
                them than markers, and pixels on faces, together.
 
 Trees, open edges and the edges across faces are all that `merge.join_basins` needs. `Basins` is what a block stores.
@@ -31,7 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.errors import InputError
-from sketchscale.integration.fixed_point import compiled
+from sketchscale.integration.fixed_point import Int32, Int64, Mask, Uint8, Uint32, compiled
+from sketchscale.integration.tables import core_tables
 from sketchscale.integration.union_find import find, unite
 from sketchscale.integration.watershed.relief import STEP, Relief, Surroundings
 
@@ -50,57 +51,57 @@ _MOST = 1 << (_PLACE - 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basins:
-    """What a block tells the others about its n trees. Row i of the tables is local id i + 1.
+    """What the other blocks need to know of the n trees of a block. Row i of the tables is local id i + 1.
 
     Attributes:
         area: int64 (n,), pixels of foreground in the core.
         first: int64 (n,), smallest raster index in the image of such a pixel; the image's size when area is 0.
         box: int64 (n, 4), y0, x0, y1, x1 (half open) of these pixels; zeros when area is 0.
         marked: bool (n,), whether it holds pixels of a marker.
-        closed: bool (n,), whether it is known whole: no pixel on a face to another block, and no open edge.
+        closed: bool (n,), whether it is complete: no pixel on a face to another block, and no open edge.
         pair: int32 (e, 2), local ids of an open edge. order: int32 (e,), place: int64 (e,): its rank among all edges.
         across: int32 (a,), local id of the pixel before a face. pixel: int64 (a,), raster index of the one behind it,
             which is another block's. across_order: int32 (a,), across_place: int64 (a,).
         face: int64 (f,), raster indices of the nodes in the core's first row and column, ascending. face_id: int32.
     """
 
-    area: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    box: npt.NDArray[np.int64]
-    marked: npt.NDArray[np.bool_]
-    closed: npt.NDArray[np.bool_]
-    pair: npt.NDArray[np.int32]
-    order: npt.NDArray[np.int32]
-    place: npt.NDArray[np.int64]
-    across: npt.NDArray[np.int32]
-    pixel: npt.NDArray[np.int64]
-    across_order: npt.NDArray[np.int32]
-    across_place: npt.NDArray[np.int64]
-    face: npt.NDArray[np.int64]
-    face_id: npt.NDArray[np.int32]
+    area: Int64
+    first: Int64
+    box: Int64
+    marked: Mask
+    closed: Mask
+    pair: Int32
+    order: Int32
+    place: Int64
+    across: Int32
+    pixel: Int64
+    across_order: Int32
+    across_place: Int64
+    face: Int64
+    face_id: Int32
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As stored between the steps."""
+        """Return the arrays by name, as they are stored between the steps."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Basins:
-        """From what `arrays` gave."""
+        """Return the basins with these arrays."""
         return cls(**arrays)
 
 
-def flood_block(relief: Relief, around: Surroundings) -> tuple[npt.NDArray[np.uint32], Basins]:
-    """A block's share of the forest.
+def flood_block(relief: Relief, around: Surroundings) -> tuple[Uint32, Basins]:
+    """Compute a block's share of the forest.
 
     Args:
         relief: from `relief_of`, for the same surroundings.
 
     Returns:
         provisional: uint32, shape of the core: the pixel's local id, 0 for background.
-        basins: what the other blocks need to know.
+        basins: its trees and edges.
 
     Raises:
-        InputError: more than 2^30 px at once.
+        InputError: more than 2^30 px in the block.
     """
     if around.core.size > _MOST:
         raise InputError.of(
@@ -111,8 +112,10 @@ def flood_block(relief: Relief, around: Surroundings) -> tuple[npt.NDArray[np.ui
     shape = np.array([*around.core.shape], np.int64)
     parent = np.arange(around.core.size, dtype=np.int32)
     flags, link = np.zeros(around.core.size, np.uint8), np.arange(around.core.size + 1, dtype=np.int32)
-    _begin(kind, _open_faces(around), shape, parent, flags, link)
-    edges = np.empty(_count_edges(kind, shape), np.int64)
+    sides = zip(around.core.start, around.core.stop, around.shape, strict=True)
+    faces = np.array([open_side for a, b, n in sides for open_side in (a > 0, b < n)], np.bool_)
+    _begin(kind, faces, shape, parent, flags, link)
+    edges = np.empty(_list_edges(kind, height, shape, np.empty(0, np.int64)), np.int64)
     _list_edges(kind, height, shape, edges)
     edges.sort()
     held = _join(edges, int(shape[1]), parent, flags, link)
@@ -124,51 +127,38 @@ def flood_block(relief: Relief, around: Surroundings) -> tuple[npt.NDArray[np.ui
     return provisional.astype(np.uint32), _basins(edges[:held], ids, roots, kind, height, around)
 
 
-def _open_faces(around: Surroundings) -> npt.NDArray[np.bool_]:
-    """Whether another block lies before and behind the core, along y and x: y0, y1, x0, x1."""
-    faces = zip(around.core.start, around.core.stop, around.shape, strict=True)
-    return np.array([side for a, b, n in faces for side in (a > 0, b < n)], np.bool_)
-
-
 def _basins(
-    edges: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.int32],
-    flags: npt.NDArray[np.uint8],
-    kind: npt.NDArray[np.uint8],
-    height: npt.NDArray[np.int16],
-    around: Surroundings,
+    edges: Int64, ids: Int32, flags: Uint8, kind: Uint8, height: npt.NDArray[np.int16], around: Surroundings
 ) -> Basins:
-    """Everything about the trees, once they are numbered; `edges` are the open ones, `flags` those of each tree."""
-    count = flags.size
-    area, box = np.zeros(count, np.int64), np.tile(np.array([*around.shape, 0, 0], np.int64), (count, 1))
-    first = np.full(count, around.shape[0] * around.shape[1], np.int64)
-    start = np.array([*around.core.start, around.shape[1]], np.int64)
-    _count_pixels(ids, kind, start, area, first, box)
-    box[area == 0] = 0
+    """Make the tables of the numbered trees; `edges` are the open ones, `flags` those of each tree."""
+    own = np.where(kind[: ids.shape[0], : ids.shape[1]] & _FOREGROUND, ids, 0).astype(np.uint32)
+    tables = core_tables(own, np.zeros(ids.shape, np.uint16), around.core, around.shape, flags.size)
     order, place, ends = _unpacked(edges, around)
     pair = ids.reshape(-1)[ends]
     closed = (flags & _OPEN) == 0
     closed[pair.reshape(-1) - 1] = False
-    face, face_id = _face(ids, around)
+    # nodes that an edge from another block may end at
+    first_lines = np.zeros(ids.shape, np.bool_)
+    first_lines[0] = around.core.start[0] > 0
+    first_lines[:, 0] |= around.core.start[1] > 0
+    y, x = np.nonzero(first_lines & (ids > 0))
     return Basins(
-        area=area,
-        first=first,
-        box=box,
+        area=tables.area,
+        first=tables.first,
+        box=tables.box,
         marked=(flags & _MARKED) > 0,
         closed=closed,
         pair=pair,
         order=order,
         place=place,
-        face=face,
-        face_id=face_id,
+        face=_places(y, x, np.zeros(y.size, np.int64), around) // 2,
+        face_id=ids[y, x],
         **_across(ids, kind, height, around),
     )
 
 
-def _unpacked(
-    edges: npt.NDArray[np.int64], around: Surroundings
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Order and place of open edges, and their two pixels (e, 2) as flat indices of the core."""
+def _unpacked(edges: Int64, around: Surroundings) -> tuple[Int32, Int64, Int64]:
+    """Return order and place of open edges, and their two pixels (e, 2) as flat indices of the core."""
     local, down = np.divmod(edges & ((1 << _PLACE) - 1), 2)
     width = around.core.shape[1]
     y, x = np.divmod(local, width)
@@ -176,31 +166,22 @@ def _unpacked(
     return (edges >> _PLACE).astype(np.int32), _places(y, x, down, around), ends
 
 
-def _places(
-    y: npt.NDArray[np.int64], x: npt.NDArray[np.int64], down: npt.NDArray[np.int64], around: Surroundings
-) -> npt.NDArray[np.int64]:
-    """Place in the image of the edges of pixels of the core."""
+def _places(y: Int64, x: Int64, down: Int64, around: Surroundings) -> Int64:
+    """Return the place in the image of the edges of pixels of the core."""
     pixel = (y + around.core.start[0]) * np.int64(around.shape[1]) + x + around.core.start[1]
     return 2 * pixel + down
 
 
 def _across(
-    ids: npt.NDArray[np.int32], kind: npt.NDArray[np.uint8], height: npt.NDArray[np.int16], around: Surroundings
+    ids: Int32, kind: Uint8, height: npt.NDArray[np.int16], around: Surroundings
 ) -> dict[str, npt.NDArray[Any]]:
-    """The edges over the faces behind the core."""
+    """Return the columns of `Basins` for the edges across the faces behind the core."""
     rows, columns = ids.shape
     parts = []
     for down in (0, 1):
         if kind.shape[1 - down] == ids.shape[1 - down]:
             continue
-        line = (
-            (np.s_[rows - 1, :columns], np.s_[rows, :columns])
-            if down
-            else (
-                np.s_[:rows, columns - 1],
-                np.s_[:rows, columns],
-            )
-        )
+        line: list[Any] = [np.s_[rows - 1 + i, :columns] if down else np.s_[:rows, columns - 1 + i] for i in (0, 1)]
         free = (kind[line[0]] & kind[line[1]] & _MARKER) > 0
         at = np.flatnonzero(free | ((kind[line[0]] & kind[line[1]] & _FOREGROUND) > 0))
         y, x = (np.full(at.size, rows - 1), at) if down else (at, np.full(at.size, columns - 1))
@@ -216,7 +197,7 @@ def _across(
     }
 
 
-def _face(ids: npt.NDArray[np.int32], around: Surroundings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def _face(ids: Int32, around: Surroundings) -> tuple[Int64, Int32]:
     """Nodes that an edge from another block may end at."""
     edge = np.zeros(ids.shape, np.bool_)
     edge[0] = around.core.start[0] > 0
@@ -226,15 +207,8 @@ def _face(ids: npt.NDArray[np.int32], around: Surroundings) -> tuple[npt.NDArray
 
 
 @compiled
-def _begin(
-    kind: npt.NDArray[np.uint8],
-    faces: npt.NDArray[np.bool_],
-    shape: npt.NDArray[np.int64],
-    parent: npt.NDArray[np.int32],
-    flags: npt.NDArray[np.uint8],
-    link: npt.NDArray[np.int32],
-) -> None:
-    """Markers in one piece each, and linked with one another; flags of every tree at its root."""
+def _begin(kind: Uint8, faces: Mask, shape: Int64, parent: Int32, flags: Uint8, link: Int32) -> None:
+    """Unite the pixels of each marker, link all markers, and set the flags of every tree at its root."""
     rows, columns = shape
     for y in range(rows):
         for x in range(columns):
@@ -257,51 +231,29 @@ def _begin(
 
 
 @compiled
-def _wet(a: int, b: int) -> bool:
-    """Whether two neighbours are joined by an edge that has a height."""
-    return (a & b & _FOREGROUND) > 0 and (a & b & _MARKER) == 0
+def _list_edges(kind: Uint8, height: npt.NDArray[np.int16], shape: Int64, edges: Int64) -> int:
+    """List the edges as pass height, lower height, place in the block, packed into one number that sorts in order.
 
-
-@compiled
-def _count_edges(kind: npt.NDArray[np.uint8], shape: npt.NDArray[np.int64]) -> int:
-    count = 0
-    for y in range(shape[0]):
-        for x in range(shape[1]):
-            count += x + 1 < shape[1] and _wet(kind[y, x], kind[y, x + 1])
-            count += y + 1 < shape[0] and _wet(kind[y, x], kind[y + 1, x])
-    return count
-
-
-@compiled
-def _list_edges(
-    kind: npt.NDArray[np.uint8],
-    height: npt.NDArray[np.int16],
-    shape: npt.NDArray[np.int64],
-    edges: npt.NDArray[np.int64],
-) -> None:
-    """Pass height, lower height, place in the block, packed into one number: sorted, they are in order."""
+    Fills `edges` as far as there is room; returns the number of edges.
+    """
     rows, columns = shape
     n = 0
     for y in range(rows):
         for x in range(columns):
             for down in range(2):
                 below, beside = y + down, x + 1 - down
-                if below < rows and beside < columns and _wet(kind[y, x], kind[below, beside]):
-                    a, b = np.int64(height[y, x]) + STEP, np.int64(height[below, beside]) + STEP
-                    order = (max(a, b) << _BITS) | min(a, b)
-                    edges[n] = (order << _PLACE) | (2 * (y * columns + x) + down)
+                if below < rows and beside < columns and (kind[y, x] & kind[below, beside]) == _FOREGROUND:
+                    if n < edges.size:
+                        a, b = np.int64(height[y, x]) + STEP, np.int64(height[below, beside]) + STEP
+                        order = (max(a, b) << _BITS) | min(a, b)
+                        edges[n] = (order << _PLACE) | (2 * (y * columns + x) + down)
                     n += 1
+    return n
 
 
 @compiled
-def _join(
-    edges: npt.NDArray[np.int64],
-    columns: int,
-    parent: npt.NDArray[np.int32],
-    flags: npt.NDArray[np.uint8],
-    link: npt.NDArray[np.int32],
-) -> int:
-    """Join, drop, or move to the front of `edges` as open; how many of these there are."""
+def _join(edges: Int64, columns: int, parent: Int32, flags: Uint8, link: Int32) -> int:
+    """Join edges, drop them, or move them to the front of `edges` as open; return the number of open edges."""
     held = 0
     for i in range(edges.size):
         place = edges[i] & ((1 << _PLACE) - 1)
@@ -322,8 +274,8 @@ def _join(
 
 
 @compiled
-def _number(kind: npt.NDArray[np.uint8], parent: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]) -> int:
-    """Local ids from 1 in raster order of each tree's first node; returns how many."""
+def _number(kind: Uint8, parent: Int32, ids: Int32) -> int:
+    """Write local ids from 1 in raster order of each tree's first node; return the number of trees."""
     count = 0
     rows, columns = ids.shape
     for y in range(rows):
@@ -337,26 +289,3 @@ def _number(kind: npt.NDArray[np.uint8], parent: npt.NDArray[np.int32], ids: npt
                 else:
                     ids[y, x] = ids[root // columns, root % columns]
     return count
-
-
-@compiled
-def _count_pixels(
-    ids: npt.NDArray[np.int32],
-    kind: npt.NDArray[np.uint8],
-    start: npt.NDArray[np.int64],
-    area: npt.NDArray[np.int64],
-    first: npt.NDArray[np.int64],
-    box: npt.NDArray[np.int64],
-) -> None:
-    """Pixels, first pixel and box of every tree, of the foreground alone."""
-    y0, x0, width = start
-    for y in range(ids.shape[0]):
-        for x in range(ids.shape[1]):
-            if kind[y, x] & _FOREGROUND:
-                row = ids[y, x] - 1
-                area[row] += 1
-                first[row] = min(first[row], (y + y0) * width + x + x0)
-                box[row, 0] = min(box[row, 0], y + y0)
-                box[row, 1] = min(box[row, 1], x + x0)
-                box[row, 2] = max(box[row, 2], y + y0 + 1)
-                box[row, 3] = max(box[row, 3], x + x0 + 1)

@@ -1,13 +1,13 @@
-"""The shares of all blocks to one forest, and its trees to numbered objects.
+"""Join the shares of all blocks to one forest, and its trees to numbered objects.
 
-    1. nodes   the trees of all blocks; an edge across a face is given the tree of the pixel behind it, by that pixel
-    2. join    all open edges and edges across faces, lowest first: two trees become one, but two with a marker never
-               do; edges within a marker come first and join whatever is there
+    1. nodes   the trees of all blocks; an edge across a face ends at the tree of the pixel behind the face
+    2. join    all open edges and edges across faces, lowest first: two trees become one, unless both have a marker;
+               edges within a marker come first and always join
     3. number  sums over the blocks, filters by size, numbers in raster order of first pixels: `merge.number_objects`
 
-Why the blocks do not show: every edge of the image is either seen inside one block, where it was joined, dropped or
-left open by rules that hold for the whole image (see flood.py), or it crosses a face and is seen here. What step 2 has
-before it is the image's graph with edges of the forest contracted and edges outside of it left out; Kruskal's algorithm
+Why the result does not depend on the blocks: every edge of the image is either inside one block, where it was joined,
+dropped or left open by rules that hold for the whole image (see flood.py), or it crosses a face and is handled here.
+Step 2 has the image's graph with edges of the forest contracted and edges outside of it left out; Kruskal's algorithm
 finds the rest of the same forest.
 """
 
@@ -18,15 +18,15 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.integration.fixed_point import compiled
-from sketchscale.integration.union_find import find, flatten, unite
+from sketchscale.integration.fixed_point import Int64, Mask, compiled
+from sketchscale.integration.union_find import find, tree_numbers, unite
 from sketchscale.integration.watershed.flood import FREE, Basins
 
 __all__ = ["join_basins"]
 
 
-def join_basins(blocks: Iterable[Basins]) -> npt.NDArray[np.int64]:
-    """Steps 1 and 2.
+def join_basins(blocks: Iterable[Basins]) -> Int64:
+    """Join the trees of all blocks: steps 1 and 2.
 
     Args:
         blocks: all of an image, in order.
@@ -50,25 +50,20 @@ def join_basins(blocks: Iterable[Basins]) -> npt.NDArray[np.int64]:
     crossing = np.concatenate(across)
     crossing[:, 1] = node[by_pixel][np.searchsorted(pixel[by_pixel], crossing[:, 1])]
     edges = np.concatenate([*inner, crossing])
-    return _joined(edges[np.lexsort((edges[:, 3], edges[:, 2]))], np.concatenate(marked))
+    trees = np.concatenate(marked)
+    parent = np.arange(trees.size)
+    _join(edges[np.lexsort((edges[:, 3], edges[:, 2]))], parent, trees)
+    return tree_numbers(parent)
 
 
-def _table(*columns: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Edges (e, 4): their two ends, order, place."""
+def _table(*columns: npt.NDArray[np.integer]) -> Int64:
+    """Return edges (e, 4): their two ends, order, place."""
     return np.stack(columns, axis=1).astype(np.int64) if columns else np.zeros((0, 4), np.int64)
 
 
-def _joined(edges: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Tree of every node, numbered without gaps."""
-    parent = np.arange(marked.size)
-    _join(edges, parent, marked)
-    flatten(parent)
-    number = np.cumsum(parent == np.arange(parent.size)) - 1
-    return np.asarray(number[parent], np.int64)
-
-
 @compiled
-def _join(edges: npt.NDArray[np.int64], parent: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_]) -> None:
+def _join(edges: Int64, parent: Int64, marked: Mask) -> None:
+    """Join trees along the sorted edges, lowest first."""
     for i in range(edges.shape[0]):
         a, b = find(parent, edges[i, 0]), find(parent, edges[i, 1])
         if a != b and (edges[i, 2] == FREE or not (marked[a] and marked[b])):

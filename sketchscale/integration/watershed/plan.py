@@ -1,13 +1,13 @@
 """From stored maps to a stored label image, block by block, the same for every block size.
 
-    1. outline   one task per block: read the core and its halo, flood from the markers as far as the block knows, write
+    1. outline   one task per block: read the core and its halo, flood from the markers as far as is certain, write
                  provisional labels (the block's own ids) to a scratch array and its trees to a blob    `plan_flood`
     2. merge     in the driver: one forest, filter, number; one small table per block goes to a blob  `merge_basins`
     3. relabel   one task per block: provisional labels through the table into the target `integration.plan_relabel`
 
-The stages are those of `integration.plan`, with another first and second step; what comes after them is the same. A
-block reads 45 px beyond its core with the default rule. `hover_labels` is the same code on an array in memory, as one
-block: the oracle for everything else.
+The stages are those of `integration.plan`; only the first and second step differ. A block reads 45 px beyond its core
+with the default rule. `hover_labels` runs the same code on an array in memory, as one block: the oracle for everything
+else.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, TileTasks, tile_cover, whole
+from sketchscale.integration.fixed_point import Uint32
 from sketchscale.integration.merge import ObjectMap, number_objects
 from sketchscale.integration.plan import (
     BlockTask,
@@ -40,17 +41,16 @@ from sketchscale.io.stores.concurrent import ahead
 __all__ = ["hover_labels", "merge_basins", "outline_basins", "plan_flood", "rule_of"]
 
 
-def hover_labels(fields: npt.NDArray[np.floating], config: WatershedConfig) -> npt.NDArray[np.uint32]:
-    """Labels of maps in memory.
+def hover_labels(fields: npt.NDArray[np.floating], config: WatershedConfig) -> Uint32:
+    """Return the labels of maps in memory.
 
     Args:
         fields: (3, y, x): v and h, from -1 at an object's first row (column) to 1 at its last, m, the probability of
             foreground. Other floats are rounded to float16 first, as storing them would.
-        config: the rule.
 
     Returns:
         uint32 (y, x): 0 background, objects 1, 2, ... in raster order of their first pixel. Foreground without any
-        marker is one object per 4-connected piece. An object cut by the image's border is an object like any other.
+        marker is one object per 4-connected component. An object cut by the image's border is an object like any other.
 
     Raises:
         InputError: another shape, integers, or v or h not finite in the foreground.
@@ -82,16 +82,16 @@ def hover_labels(fields: npt.NDArray[np.floating], config: WatershedConfig) -> n
 def plan_flood(
     fields: ArrayRef, scratch: ArrayRef, blobs: str, config: WatershedConfig, *, block: Sequence[int]
 ) -> Plan[BlockTask]:
-    """Step 1: provisional labels, one task per block.
+    """Plan step 1: provisional labels, one task per block.
 
     Args:
         fields: float16 (3, y, x), stored: v, h, m.
         scratch: uint32 (y, x), made by `integration.plan.create_scratch` with the same block.
         blobs: address of the store for small objects; keys below `outline/` and `tables/` are used.
-        block: pixels (y, x) of a task: whole write units of `scratch`, and of the target of step 3.
+        block: shape (y, x) of a task's core: whole write units of `scratch` and of the target of step 3.
 
     Returns:
-        A plan; a task gives checksum, objects (its own ids), pixels (foreground) and farthest (0: nothing is moved).
+        A plan; a task returns checksum, objects (its own ids), pixels (foreground) and farthest (0: nothing is moved).
 
     Raises:
         InputError: an array has another shape or type, or blocks cut write units.
@@ -105,20 +105,20 @@ def plan_flood(
 
 
 def _flood_bytes(core: Box, job: OutlineJob) -> int:
-    """Maps stored and decoded; energy, masks and holes of what is looked at; then, worst where all is foreground
-    without a marker, 2 edges of 8 bytes and trees of 13 bytes per pixel, and labels; 32 MB for codecs."""
+    """Return the memory of a task: maps stored and decoded; energy, masks and holes of the seen box; then, at worst
+    (all foreground, no marker), 2 edges of 8 bytes and trees of 13 bytes per pixel, and labels; 32 MB for codecs."""
     around = surroundings_of(core, job.shape, rule_of(job))
     return 10 * around.read.size + 12 * around.seen.size + 36 * core.size + 32_000_000
 
 
 def rule_of(job: OutlineJob) -> WatershedConfig:
-    """The rule of a plan that floods."""
+    """Return the rule of a plan that floods."""
     assert isinstance(job.integration, WatershedConfig)
     return job.integration
 
 
 def outline_basins(task: BlockTask, job: OutlineJob) -> Json:
-    """One task of step 1."""
+    """Run one task of step 1."""
     around = surroundings_of(task.core, job.shape, rule_of(job))
     relief = relief_of(read_fields(job.fields, around.read), around, rule_of(job))
     provisional, basins = flood_block(relief, around)
@@ -133,10 +133,10 @@ def outline_basins(task: BlockTask, job: OutlineJob) -> Json:
 
 
 def merge_basins(outline: Plan[BlockTask]) -> ObjectMap:
-    """Step 2: one forest of the trees of all blocks, and a table of final labels per block.
+    """Join the trees of all blocks, filter, number, and store a table of final labels per block: step 2.
 
-    Runs in the driver, after every task of `outline`; its memory is that of `join_basins`, and about 150 bytes per
-    tree. Running it again writes the same tables.
+    Runs in the driver, after every task of `outline`. Memory: that of `join_basins`, and about 150 bytes per tree.
+    Running it again writes the same tables.
 
     Raises:
         InputError: a block's blob is absent or damaged, or there are more objects than uint32 numbers.
@@ -152,5 +152,5 @@ def merge_basins(outline: Plan[BlockTask]) -> ObjectMap:
 
 
 def _read_basins(blobs: str, tasks: Iterable[BlockTask]) -> Iterator[Basins]:
-    """What the blocks know, in their order, read a few ahead."""
+    """Yield the trees of the blocks in order, reading a few ahead."""
     return ahead(lambda task: Basins.of(get_arrays(blobs, f"outline/{task.key}")), tasks)

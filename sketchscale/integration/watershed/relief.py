@@ -1,23 +1,23 @@
-"""Slopes of the maps, and the markers: everything that depends on a pixel's surroundings only.
+"""Slopes of the maps, and the markers: everything that depends on the surroundings of a pixel only.
 
     v, h ─▶ slope of v along y, of h along x ─▶ energy ─▶ foreground below `edge` ─▶ holes filled ─▶ opened ─▶ markers
     m ────▶ foreground
 
 Inside an object the maps rise from -1 to 1; where two objects meet they fall from 1 to -1 within a pixel. The energy of
 a pixel is the steeper fall of the two, by a Sobel filter (binomial weights across, their differences along), in units
-of its answer to such a whole step along a straight edge: 1 between two objects, 0.5 between an object and background
-(where the maps are 0), below 0 inside. That unit is the filter's own. HoVer-Net scales by the smallest and the largest
-slope of the image instead, so that one odd pixel, or the cut into tiles, changes all objects.
+of the filter's response to such a whole step along a straight edge: 1 between two objects, 0.5 between an object and
+background (where the maps are 0), below 0 inside. HoVer-Net scales by the smallest and the largest slope of the image
+instead, so that one odd pixel, or the cut into tiles, changes all objects.
 
-    read      ┌──────────────────────┐  = looked at, grown by window // 2, in the image
-    looked at │ ┌──────────────────┐ │  = kept grown by holes + 2 x opening, in the image: a hole of at most `holes` px
+    read      ┌──────────────────────┐  = seen grown by window // 2, in the image
+    seen      │ ┌──────────────────┐ │  = kept grown by holes + 2 x opening, in the image: a hole of at most `holes` px
     kept      │ │    ┌────────┐    │ │    that comes within 2 x opening of kept lies in it
               └─┴────┴────────┴────┴─┘  = the core, and the next row and column after it, in the image
 
-All of it is integers, so a pixel is the same to the bit in every box. Beyond the image slopes see its edge pixels
-repeated; a hole at the image's border is none; the disc that opens may stick out of the image.
+All of it is integers, so a pixel has the same bits in every box. Beyond the image slopes use its edge pixels repeated;
+a hole at the image's border is not filled; the disc that opens may reach out of the image.
 
-Source: HoVer-Net (Graham et al. 2019), with the scale and the largest hole as said.
+Source: HoVer-Net (Graham et al. 2019), except for the scale and the limit on holes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from math import comb
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
-from sketchscale.integration.fixed_point import compiled, half_values
+from sketchscale.integration.fixed_point import Float16, Int32, Int64, Mask, Uint16, compiled, half_values
+from sketchscale.integration.refine import holes_of
 from sketchscale.integration.watershed.config import WatershedConfig
 
 __all__ = ["STEP", "Relief", "Surroundings", "relief_of", "surroundings_of"]
@@ -41,9 +41,7 @@ STEP = 1 << 14
 """Energy of a whole step from 1 to -1."""
 
 _BITS = 10
-"""Fractional bits of the maps and of either filter: a whole step answers with 2^30."""
-
-Mask = npt.NDArray[np.bool_]
+"""Fractional bits of the maps and of either filter: the response to a whole step is 2^30."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +57,11 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relief:
-    """What a block floods.
+    """The relief that a block floods, over the `kept` box.
 
     Attributes:
-        energy: int16, shape of `kept`, -STEP to STEP - 1. See the module.
-        foreground, marker: of `kept`. A marker may reach over holes of the foreground.
+        energy: int16, -STEP to STEP - 1; see the module.
+        foreground, marker: a marker may reach over holes of the foreground.
     """
 
     energy: npt.NDArray[np.int16]
@@ -72,20 +70,20 @@ class Relief:
 
 
 def surroundings_of(core: Box, shape: tuple[int, ...], config: WatershedConfig) -> Surroundings:
-    """The boxes needed to flood a core of an image of this shape (y, x)."""
+    """Return the boxes needed to flood a core of an image of this shape (y, x)."""
     kept = Box(core.start, (core.stop[0] + 1, core.stop[1] + 1)).clip(shape)
     seen = kept.grow(config.margin).clip(shape)
     return Surroundings(shape=shape, core=core, kept=kept, seen=seen, read=seen.grow(config.radius).clip(shape))
 
 
-def relief_of(fields: npt.NDArray[np.float16], around: Surroundings, config: WatershedConfig) -> Relief:
-    """Energy, foreground and markers of a block.
+def relief_of(fields: Float16, around: Surroundings, config: WatershedConfig) -> Relief:
+    """Return energy, foreground and markers of a block.
 
     Args:
         fields: (3, y, x) of `around.read`: v, h (NaN only outside the foreground), m.
 
     Raises:
-        InputError: v or h is not finite at pixels of the foreground; counts them.
+        InputError: v or h is not finite in the foreground, with the number of pixels.
 
     >>> fields = np.zeros((3, 9, 20), np.float16)
     >>> fields[2] = 1
@@ -95,8 +93,16 @@ def relief_of(fields: npt.NDArray[np.float16], around: Surroundings, config: Wat
     array([0.        , 0.88867188, 0.88867188, 0.        ])
     """
     bits = np.ascontiguousarray(fields).view(np.uint16)
-    foreground = _at_least(config.threshold)[bits[2]]
-    _refuse_broken(bits[:2], foreground, around)
+    with np.errstate(invalid="ignore"):
+        foreground = np.asarray(half_values().astype(np.float64) >= config.threshold)[bits[2]]
+    finite = np.isfinite(half_values())
+    broken = np.count_nonzero(foreground & ~(finite[bits[0]] & finite[bits[1]]))
+    if broken:
+        raise InputError.of(
+            found=f"the h and v maps near block {around.core} are not finite at {broken} foreground pixels",
+            expected="finite numbers",
+            fix="run the prediction again; check the image and the model",
+        )
     energy = _energy(bits, around, config.window)
     foreground = foreground[around.seen.relative_to(around.read.start).slices]
     flat = foreground & (energy < round(config.edge * STEP))
@@ -105,7 +111,7 @@ def relief_of(fields: npt.NDArray[np.float16], around: Surroundings, config: Wat
     return Relief(energy=energy[kept], foreground=foreground[kept], marker=marker[kept])
 
 
-def _refuse_broken(bits: npt.NDArray[np.uint16], foreground: Mask, around: Surroundings) -> None:
+def _refuse_broken(bits: Uint16, foreground: Mask, around: Surroundings) -> None:
     finite = np.isfinite(half_values())
     broken = np.count_nonzero(foreground & ~(finite[bits[0]] & finite[bits[1]]))
     if broken:
@@ -124,33 +130,29 @@ def _at_least(threshold: float) -> Mask:
 
 
 @functools.cache
-def _fixed() -> npt.NDArray[np.int32]:
-    """For each bit pattern its value between -1 and 1 with 10 fractional bits; 0 for NaN."""
+def _fixed() -> Int32:
+    """Return for each bit pattern its value between -1 and 1 with 10 fractional bits; 0 for NaN."""
     values = np.clip(np.nan_to_num(half_values(), nan=0.0, posinf=1.0, neginf=-1.0), -1, 1)
     return np.rint(values.astype(np.float64) * (1 << _BITS)).astype(np.int32)
 
 
-@functools.lru_cache(maxsize=8)
-def _weights(window: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Across: binomial, sum 2^10. Along: its differences, antisymmetric, the positive half with sum 2^9."""
-    across = _rounded([comb(window - 1, k) for k in range(window)], 1 << _BITS)
-    inner = [0, 0, *(comb(window - 3, k) for k in range(window - 2)), 0, 0]
-    slope = [inner[k + 2] - inner[k] for k in range(window)]
-    half = _rounded([-value for value in slope[window // 2 + 1 :]], 1 << (_BITS - 1))
-    return across, np.concatenate([-half[::-1], [0], half]).astype(np.int32)
-
-
-def _rounded(values: list[int], total: int) -> npt.NDArray[np.int32]:
-    """In proportion to `values`, with this sum; what rounding misses goes to the largest."""
+def _rounded(values: list[int], total: int) -> Int32:
+    """Return integers in proportion to `values` with this sum; the largest takes the error of rounding."""
     weights = np.array([(2 * total * value + sum(values)) // (2 * sum(values)) for value in values], np.int32)
     weights[int(np.argmax(weights))] += total - weights.sum()
     return weights
 
 
-def _energy(bits: npt.NDArray[np.uint16], around: Surroundings, window: int) -> npt.NDArray[np.int16]:
-    """Of the box that is looked at."""
-    across, along = _weights(window)
+def _energy(bits: Uint16, around: Surroundings, window: int) -> npt.NDArray[np.int16]:
+    """Return the energy of the seen box.
+
+    The weights across are binomial with sum 2^10; those along are their differences, antisymmetric, half with sum 2^9.
+    """
     reach = window // 2
+    across = _rounded([comb(window - 1, k) for k in range(window)], 1 << _BITS)
+    inner = [0, 0, *(comb(window - 3, k) for k in range(window - 2)), 0, 0]
+    half = _rounded([inner[k] - inner[k + 2] for k in range(reach + 1, window)], 1 << (_BITS - 1))
+    along = np.concatenate([-half[::-1], [0], half]).astype(np.int32)
     wanted = [(a - reach, b + reach) for a, b in zip(around.seen.start, around.seen.stop, strict=True)]
     rows, columns = (
         np.clip(np.arange(a, b), start, stop - 1) - start
@@ -164,15 +166,15 @@ def _energy(bits: npt.NDArray[np.uint16], around: Surroundings, window: int) -> 
 
 @compiled
 def _steepest(
-    bits: npt.NDArray[np.uint16],
-    value: npt.NDArray[np.int32],
-    rows: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int64],
-    row_weights: npt.NDArray[np.int32],
-    column_weights: npt.NDArray[np.int32],
+    bits: Uint16,
+    value: Int32,
+    rows: Int64,
+    columns: Int64,
+    row_weights: Int32,
+    column_weights: Int32,
     energy: npt.NDArray[np.int16],
 ) -> None:
-    """energy <- max(energy, fall), for one map; a ring of filtered rows is all that is kept."""
+    """energy <- max(energy, fall), for one map; holds only a ring of filtered rows."""
     taps = row_weights.size
     width = energy.shape[1]
     line = np.empty(columns.size, np.int32)
@@ -193,33 +195,28 @@ def _steepest(
 
 
 @compiled
-def _add(total: npt.NDArray[np.int32], values: npt.NDArray[np.int32], weight: np.int32) -> None:
+def _add(total: Int32, values: Int32, weight: np.int32) -> None:
+    """total <- total + weight * values."""
     if weight != 0:
         for x in range(total.size):
             total[x] = np.int32(total[x] + np.int32(values[x] * weight))
 
 
 @compiled
-def _settle(rise: npt.NDArray[np.int32], energy: npt.NDArray[np.int16]) -> None:
+def _settle(rise: Int32, energy: npt.NDArray[np.int16]) -> None:
+    """energy <- max(energy, -rise), scaled to STEP."""
     for x in range(energy.size):
         fall = min(-rise[x] >> 16, 16383)
         energy[x] = max(energy[x], fall)
 
 
 def _filled(mask: Mask, largest: int) -> Mask:
-    """With its 4-connected holes of at most `largest` px; those that touch the box's sides are left."""
-    if largest == 0:
-        return mask
-    parts, count = ndimage.label(~mask)
-    hole: Mask = np.bincount(parts.ravel(), minlength=count + 1) <= largest
-    hole[0] = False
-    for side in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
-        hole[side] = False
-    return np.asarray(mask | hole[parts])
+    """Return the mask with its 4-connected holes of at most `largest` px filled, but for those at the box's sides."""
+    return mask | holes_of(mask.view(np.uint8), 1, largest) if largest else mask
 
 
 def _opened(mask: Mask, radius: int) -> Mask:
-    """What discs of this radius cover that lie in the mask, or beyond the box."""
+    """Return the union of the discs of this radius that lie in the mask, or beyond the box."""
     if radius == 0:
         return mask
     inner = _combined(mask, radius, np.logical_and, True)
@@ -227,7 +224,7 @@ def _opened(mask: Mask, radius: int) -> Mask:
 
 
 def _combined(mask: Mask, radius: int, combine: np.ufunc, beyond: bool) -> Mask:
-    """Over a disc around each pixel."""
+    """Combine the values in a disc around each pixel."""
     padded = np.pad(mask, radius, constant_values=beyond)
     result = mask.copy()
     for dy in range(-radius, radius + 1):
