@@ -9,7 +9,7 @@ from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.files.patterns import matches
 from sketchscale.io.ome_zarr.plate import image_addresses
 
-__all__ = ["expand", "matches", "of_measured", "short_name"]
+__all__ = ["expand", "map_measured", "matches", "short_name"]
 
 
 _T = TypeVar("_T")
@@ -34,7 +34,7 @@ def expand(addresses: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def of_measured(addresses: Sequence[str], work: Callable[[str], _T]) -> list[_T | None]:
+def map_measured(addresses: Sequence[str], work: Callable[[str], _T]) -> list[_T | None]:
     """What `work` gives for each image; None for one that was not segmented or measured, unless none was.
 
     Raises:

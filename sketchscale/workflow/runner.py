@@ -34,7 +34,7 @@ __all__ = [
     "Runner",
     "StageLine",
     "ensure_array",
-    "forgotten_if_unfit",
+    "forget_run_if_unfit",
     "keep_engines",
     "open_run",
     "quiet",
@@ -207,7 +207,7 @@ def _check_scratch(ledger: StoreLedger) -> None:
 
 
 @contextmanager
-def forgotten_if_unfit(ledger: StoreLedger) -> Iterator[None]:
+def forget_run_if_unfit(ledger: StoreLedger) -> Iterator[None]:
     """Work that leaves no trace of its run when the input turns out unfit.
 
     A run of an input that has to be corrected cannot be resumed: it would only ask for --overwrite. An output that

@@ -41,7 +41,7 @@ from sketchscale.reports.pictures import color_of
 from sketchscale.workflow.classify.train import ClassifierResult, plane_percentiles, train_classes
 from sketchscale.workflow.measure.measure import LabelSetting, label_provenance, label_setting
 from sketchscale.workflow.precision import kept_by_run, settle_precision
-from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
+from sketchscale.workflow.runner import Runner, forget_run_if_unfit, open_run, quiet
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["ClassifierResult", "ClassifyResult", "apply_classes", "class_colors_of", "train_classes"]
@@ -144,7 +144,7 @@ def apply_classes(
     with open_run(setting.image, run, fingerprint, execution, outputs=outputs) as ledger:
         committed = ledger.committed("result")
         if committed is None:
-            with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
+            with Runner(execution, on_event) as runner, forget_run_if_unfit(ledger):
                 work = _Work(
                     setting=setting, labels=labels, trained=trained, precision=settled, runner=runner, ledger=ledger
                 )

@@ -35,7 +35,7 @@ from sketchscale.objects.copying import plan_check_labels, plan_copy_labels
 from sketchscale.workflow.labels.components import Split, check_components, split_components
 from sketchscale.workflow.runner import (
     Runner,
-    forgotten_if_unfit,
+    forget_run_if_unfit,
     open_run,
     quiet,
     refuse_existing,
@@ -117,7 +117,7 @@ def import_labels(
         with open_run(image, run, fingerprint, execution, outputs=(f"labels/{labels}",)) as ledger:
             committed = ledger.committed("result")
             if committed is None:
-                with forgotten_if_unfit(ledger):
+                with forget_run_if_unfit(ledger):
                     if execution.resume:
                         few = _values(check, components, source, runner)
                     split = split_components(truth, components, few, block, runner)

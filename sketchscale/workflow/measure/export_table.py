@@ -25,7 +25,7 @@ from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.ome_zarr.table import read_batches, require_table, write_table
 from sketchscale.io.stores.output_files import require_local, writing_file
 from sketchscale.objects.measurement.profiles import compartment_of, pycytominer_batches
-from sketchscale.workflow.images import expand, of_measured
+from sketchscale.workflow.images import expand, map_measured
 from sketchscale.workflow.measure.count import missing_wells, well_of
 from sketchscale.workflow.runner import refuse_existing
 
@@ -254,7 +254,7 @@ def _sources(address: str, labels: str, compartment: str | None) -> tuple[list[_
         MissingDataError: no image has one.
     """
     addresses = expand([address])
-    found = of_measured(addresses, lambda one: _source(one, labels, compartment))
+    found = map_measured(addresses, lambda one: _source(one, labels, compartment))
     sources = [source for source in found if source is not None]
     missing = [f"{one}: no table {labels!r}" for one, source in zip(addresses, found, strict=True) if source is None]
     missing += [f"{plate}: well {well} has no image" for plate, well in missing_wells([address])]

@@ -31,7 +31,7 @@ from sketchscale.objects.measurement.features import choose_features
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_ranges
 from sketchscale.objects.measurement.stream import measure_objects
 from sketchscale.workflow.measure.export_table import check_profile, write_profile
-from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
+from sketchscale.workflow.runner import Runner, forget_run_if_unfit, open_run, quiet
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["MeasureResult", "label_provenance", "label_setting", "measure"]
@@ -159,7 +159,7 @@ def measure(
     with open_run(setting.image, f"measure-{labels}", fingerprint, execution, outputs=outputs) as ledger:
         committed = ledger.committed("result")
         if committed is None:
-            with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
+            with Runner(execution, on_event) as runner, forget_run_if_unfit(ledger):
                 committed = _measure(setting, labels, chosen, runner, ledger)
         ledger.clear_scratch()
     if profile is not None:

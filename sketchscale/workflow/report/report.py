@@ -40,7 +40,7 @@ from sketchscale.io.stores.output_files import put_file
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
 from sketchscale.reports.plate import CountRow, class_names, sum_counts
-from sketchscale.workflow.images import of_measured, short_name
+from sketchscale.workflow.images import map_measured, short_name
 from sketchscale.workflow.measure.count import empty_wells, tally, well_of
 from sketchscale.workflow.measure.evaluate import evaluate
 from sketchscale.workflow.measure.measure import LabelSetting, label_setting
@@ -101,7 +101,7 @@ def write_report(
     refuse_existing(out, overwrite=overwrite)
     if truths and len(truths) != len(images):
         raise InputError(f"{len(truths)} truths for {len(images)} images; expected: one for each, in order")
-    found = of_measured(images, lambda address: _show(address, labels))
+    found = map_measured(images, lambda address: _show(address, labels))
     shown = [one for one in found if one is not None]
     unmeasured = [address for address, one in zip(images, found, strict=True) if one is None]
     truths = [truth for one, truth in zip(found, truths, strict=False) if one is not None]

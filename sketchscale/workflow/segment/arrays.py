@@ -38,7 +38,7 @@ from sketchscale.workflow.segment.job import (
     views_for,
 )
 from sketchscale.workflow.segment.segment import segment
-from sketchscale.workflow.segment.unknown_kinds import array_statistics, is_tested, judged, kind_warning
+from sketchscale.workflow.segment.unknown_kinds import array_statistics, is_tested, kind_record, kind_warning
 
 __all__ = ["fields_of_array", "open_view", "segment_anything", "segment_array"]
 
@@ -137,7 +137,7 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     labels = refine_labels(way_of(rule).whole(fields, rule), fields, refine_config(options))
     if is_tested(model.config) and not options.volume:
         found = array_statistics(pixels, fields, model.config, scale_of(model, options))
-        _warn(kind_warning("the image", options.model, judged(found, model.config), objects=int(labels.max())))
+        _warn(kind_warning("the image", options.model, kind_record(found, model.config), objects=int(labels.max())))
     return labels
 
 

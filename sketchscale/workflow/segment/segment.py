@@ -42,14 +42,14 @@ from sketchscale.workflow.runner import (
     Runner,
     StageLine,
     ensure_array,
-    forgotten_if_unfit,
+    forget_run_if_unfit,
     open_run,
     quiet,
     refuse_foreign_labels,
 )
 from sketchscale.workflow.segment.empty_results import empty_facts
 from sketchscale.workflow.segment.job import SegmentJob, prepare, shared_model
-from sketchscale.workflow.segment.unknown_kinds import judged, kind_warning, levels_of, stored_statistics
+from sketchscale.workflow.segment.unknown_kinds import kind_record, kind_warning, levels_of, stored_statistics
 from sketchscale.workflow.verbs import verb
 
 __all__ = [
@@ -185,12 +185,12 @@ class _Segmentation:
 
     def _outline_everything(self, ledger: StoreLedger) -> dict[str, Any]:
         job = self.job
-        with forgotten_if_unfit(ledger):
+        with forget_run_if_unfit(ledger):
             levels, absent = self._channel_levels(ledger)
         ranges = tuple(one.range for one in levels)
         fields, blended = self._fields(ledger, ranges, shared_model(job.model_folder, ledger))
         config = job.model.config
-        kind = judged(stored_statistics(levels, blended), config) if self.job.is_tested else {}
+        kind = kind_record(stored_statistics(levels, blended), config) if self.job.is_tested else {}
         pyramid = self._label_levels(ledger)
         outline = self._outline_plan(fields, ledger.scratch)
         outcome = self.runner.run(outline, ledger)

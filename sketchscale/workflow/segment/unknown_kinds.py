@@ -21,7 +21,7 @@ __all__ = [
     "array_statistics",
     "has_statistics",
     "is_tested",
-    "judged",
+    "kind_record",
     "kind_warning",
     "levels_of",
     "stored_statistics",
@@ -65,7 +65,7 @@ def array_statistics(
     return stored_statistics(levels, [{"counts": count_fields(fields, levels_of(config, scale))}])
 
 
-def judged(found: Statistics, config: ModelConfig) -> dict[str, Any]:
+def kind_record(found: Statistics, config: ModelConfig) -> dict[str, Any]:
     """Statistics for provenance, with `unknown`: why the image is of an unknown kind, empty where it is not."""
     return {**asdict(found), "unknown": unfamiliar(found, config.kind) if config.kind is not None else ""}
 
@@ -74,7 +74,7 @@ def kind_warning(image: str, model: str, found: Mapping[str, Any], *, objects: i
     """One line about an image of an unknown kind; empty for a known one, and where no object was found.
 
     Args:
-        found: of `judged`; empty where nothing was tested.
+        found: of `kind_record`; empty where nothing was tested.
     """
     if not found.get("unknown") or not objects:
         return ""

@@ -25,7 +25,7 @@ from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.segment.job import choose_channels
 from sketchscale.workflow.train.images import HELD_BYTES
 
-__all__ = ["StoredImage", "hold", "read_pointed"]
+__all__ = ["StoredImage", "hold_in_memory", "read_pointed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ def read_pointed(
     return [_open(image, path, channels, scale, runner) for image, path in zip(images, points, strict=True)]
 
 
-def hold(images: Sequence[StoredImage], held_bytes: int = HELD_BYTES) -> list[PointedSource]:
+def hold_in_memory(images: Sequence[StoredImage], held_bytes: int = HELD_BYTES) -> list[PointedSource]:
     """The images in memory where they fit together, else as they are. No effect on what is learned.
 
     Raises:

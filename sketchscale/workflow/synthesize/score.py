@@ -43,7 +43,7 @@ from sketchscale.synthesis.scenes import PointedSource
 from sketchscale.training.config import find_device
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet, refuse_existing
-from sketchscale.workflow.synthesize.clicked_images import hold, read_pointed
+from sketchscale.workflow.synthesize.clicked_images import hold_in_memory, read_pointed
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["SynthesisScore", "score_synthesis"]
@@ -180,7 +180,7 @@ def _read(
                 expected=f"{config.generator.channels}, as {options.synthesis} paints them",
                 fix="choose them with --channel",
             )
-    return hold(stored)
+    return hold_in_memory(stored)
 
 
 def _score(

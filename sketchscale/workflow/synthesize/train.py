@@ -37,10 +37,10 @@ from sketchscale.training.config import Step, find_device
 from sketchscale.training.distributed import join_world
 from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.synthesize.clicked_images import StoredImage, hold, read_pointed
-from sketchscale.workflow.train.on_ray import Ears, train_anywhere
+from sketchscale.workflow.synthesize.clicked_images import StoredImage, hold_in_memory, read_pointed
+from sketchscale.workflow.train.on_ray import TrainCallbacks, train_anywhere
 from sketchscale.workflow.train.output_folder import begin_output, check_output, writing_output
-from sketchscale.workflow.train.worker_options import Travel, lone_file
+from sketchscale.workflow.train.worker_options import WorkerOptions, single_file
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["SynthesisResult", "synthesize_train"]
@@ -85,48 +85,48 @@ def synthesize_train(
         TaskError: a loss is not a number; or workers of a cluster died too often.
         SetupError, UnreachableError: the cluster lacks what is asked for, or does not answer.
     """
-    ears = Ears(say=on_step, on_event=on_event)
+    callbacks = TrainCallbacks(say=on_step, on_event=on_event)
     batch = gan_config(options, channels=1).batch  # whatever the channels are
-    return train_anywhere(_train_here, options, _TRAVEL, execution or Execution(), ears, batch=batch)
+    return train_anywhere(_train_here, options, _WORKER_OPTIONS, execution or Execution(), callbacks, batch=batch)
 
 
-_TRAVEL = Travel(
+_WORKER_OPTIONS = WorkerOptions(
     addresses=("out", "images", "points"),
     files=("points",),
     kind="points",
     expected="a .csv, .geojson or .jsonl file",
-    beside=lone_file,
+    beside=single_file,
     fits=operator.eq,  # as the points that a restart finds must be the same
 )
 
 
-def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> SynthesisResult:
+def _train_here(options: SynthesisOptions, execution: Execution, callbacks: TrainCallbacks) -> SynthesisResult:
     with join_world(find_device(options.device)) as world:
-        stored = world.first_does(lambda: _read(options, execution, ears))
+        stored = world.first_does(lambda: _read(options, execution, callbacks))
         config = replace(
             gan_config(options, stored[0].channels),
-            precision=world.first_does(lambda: _precision(options, execution, ears)),
+            precision=world.first_does(lambda: _precision(options, execution, callbacks)),
         )
         world.first_does(lambda: make_scenes(stored, config))  # refuses what does not fit before anything is written
         images: list[PointedSource] = []
-        world.all_do(lambda: images.extend(hold(stored)))
-        watch = _Watch(join_address(options.out, "run"), ears.say)
+        world.all_do(lambda: images.extend(hold_in_memory(stored)))
+        watch = _Watch(join_address(options.out, "run"), callbacks.say)
 
         def note(step: Step) -> None:
             watch.note(step)
-            ears.on_event(Event(kind="done", stage="train", done=step.step, total=config.steps))
+            callbacks.on_event(Event(kind="done", stage="train", done=step.step, total=config.steps))
 
         with writing_output(options.out):
             fresh = not execution.resume
             world.first_does(
-                lambda: begin_output(options.out, ears.say, fresh=fresh, pictures="sheet_", made="synthesis")
+                lambda: begin_output(options.out, callbacks.say, fresh=fresh, pictures="sheet_", made="synthesis")
             )
             synthesis = train_synthesis(
                 images,
                 config,
                 run_folder=watch.run,
                 scale=SCALE,
-                hooks=SynthesisHooks(on_step=note, on_sample=watch.show, interrupted=ears.interrupted),
+                hooks=SynthesisHooks(on_step=note, on_sample=watch.show, interrupted=callbacks.interrupted),
                 resume=execution.resume,
             )
         provenance = {**synthesis.provenance, "options": _recorded(options)}
@@ -157,17 +157,19 @@ def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
     )
 
 
-def _precision(options: SynthesisOptions, execution: Execution, ears: Ears) -> Literal["float32", "bfloat16"]:
+def _precision(
+    options: SynthesisOptions, execution: Execution, callbacks: TrainCallbacks
+) -> Literal["float32", "bfloat16"]:
     """Of the steps; layouts, and the samples that are shown, are of float32."""
     kept = kept_by_training(options.out, resume=execution.resume)
-    settled = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
+    settled = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
     return "bfloat16" if settled == "bfloat16" else "float32"
 
 
-def _read(options: SynthesisOptions, execution: Execution, ears: Ears) -> list[StoredImage]:
-    check_output(options.out, execution, ears.token)
+def _read(options: SynthesisOptions, execution: Execution, callbacks: TrainCallbacks) -> list[StoredImage]:
+    check_output(options.out, execution, callbacks.token)
     low, high = SCALE
-    with Runner(execution, ears.on_event) as runner:
+    with Runner(execution, callbacks.on_event) as runner:
         return read_pointed(
             options.images, options.points, channels=options.channels, low=low, high=high, runner=runner
         )
