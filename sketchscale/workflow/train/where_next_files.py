@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +15,7 @@ from sketchscale.integration.plan import integrate
 from sketchscale.io.stores.output_files import put_file
 from sketchscale.options import NextOptions
 from sketchscale.reports.sheet import Crop, contact_sheet
+from sketchscale.workflow.csv_file import put_csv
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.segment.job import flow_rule, prepare
 from sketchscale.workflow.train.where_next import NextResult, Place, predict_box, sources_of
@@ -35,7 +34,7 @@ def save_places(result: NextResult, out: str) -> list[str]:
     """
     check_extension(out)
     if out.lower().endswith(".csv"):
-        return [_put(out, _csv(result.places))]
+        return [put_csv(out, list(Place.__dataclass_fields__), (asdict(place).values() for place in result.places))]
     if out.lower().endswith(".json"):
         return [_put(out, json.dumps(asdict(result), indent=2) + "\n")]
     path = PurePosixPath(out)
@@ -66,14 +65,6 @@ def _short(image: str) -> str:
     """Return the last part of an address, with other characters than letters, digits, dots and dashes replaced."""
     name = image.rstrip("/").rpartition("/")[2].partition(".")[0]
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
-
-
-def _csv(places: Sequence[Place]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(Place.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(place) for place in places)
-    return text.getvalue()
 
 
 def _geojson(places: Sequence[Place]) -> str:
