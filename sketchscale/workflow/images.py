@@ -1,4 +1,4 @@
-"""Which images a command means: an image is itself, a plate is its fields, a collection its series."""
+"""Resolve the addresses given to a command: an image is itself, a plate is its fields, a collection its series."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 def expand(addresses: Sequence[str]) -> list[str]:
-    """Addresses of single images, in order, each once.
+    """Return addresses of single images, in order and without repetition.
 
     Args:
         addresses: images, plates, or glob patterns.
@@ -35,10 +35,10 @@ def expand(addresses: Sequence[str]) -> list[str]:
 
 
 def map_measured(addresses: Sequence[str], work: Callable[[str], _T]) -> list[_T | None]:
-    """What `work` gives for each image; None for one that was not segmented or measured, unless none was.
+    """Return the result of `work` for each image; None for images that were not segmented or measured.
 
     Raises:
-        MissingDataError, UnknownNameError: of the last image, where none was measured.
+        MissingDataError, UnknownNameError: that of the last image, where none was measured.
     """
     found: list[_T | None] = []
     for address in addresses:
@@ -52,7 +52,7 @@ def map_measured(addresses: Sequence[str], work: Callable[[str], _T]) -> list[_T
 
 
 def short_name(address: str) -> str:
-    """The last part of an address; row, column and field for an image of a plate.
+    """Return the last part of an address; row, column and field for an image of a plate.
 
     >>> short_name("s3://bucket/a.zarr/"), short_name("p.zarr/B/3/0")
     ('a.zarr', 'B/3/0')
