@@ -17,11 +17,7 @@ T = TypeVar("T")
 
 
 def options_and_execution(
-    function: str,
-    kind: type[T],
-    options: T | None,
-    execution: Execution | None,
-    given: Mapping[str, Any],
+    function: str, kind: type[T], options: T | None, execution: Execution | None, given: Mapping[str, Any]
 ) -> tuple[T, Execution]:
     """The records that a call describes: those it hands over, changed by its keyword arguments.
 

@@ -122,12 +122,7 @@ class _Demo:
         rows = [row for image in images for row in count(image, _LABELS)]
         accuracy = self._compare(images, truths)
         report = write_report(
-            images,
-            _LABELS,
-            str(self.folder / "report.html"),
-            title="Nuclei of the demo",
-            model=model,
-            truths=truths,
+            images, _LABELS, str(self.folder / "report.html"), title="Nuclei of the demo", model=model, truths=truths
         )
         if not any(row["n"] for row in rows):
             steps = self.trained.steps

@@ -51,12 +51,7 @@ def show_model(address: str) -> dict[str, Any]:
 
 
 def import_model(
-    file: str,
-    out: str,
-    *,
-    padding: str | None = None,
-    kind: str | None = None,
-    overwrite: bool = False,
+    file: str, out: str, *, padding: str | None = None, kind: str | None = None, overwrite: bool = False
 ) -> dict[str, Any]:
     """Write a file of Cellpose or Omnipose as a model folder, with what was inferred or given; return `show_model`.
 

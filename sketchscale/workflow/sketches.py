@@ -19,23 +19,11 @@ from sketchscale.options.groups import SketchReadingOptions
 from sketchscale.workflow.report.report import draw_sketch
 from sketchscale.workflow.runner import refuse_existing
 
-__all__ = [
-    "export_sketch",
-    "import_sketch",
-    "repair_sketch",
-    "show_sketch",
-    "simulate_sketch",
-    "sketch_reading",
-]
+__all__ = ["export_sketch", "import_sketch", "repair_sketch", "show_sketch", "simulate_sketch", "sketch_reading"]
 
 
 def import_sketch(
-    source: str,
-    out: str,
-    *,
-    image: str | None = None,
-    reading: SketchReading | None = None,
-    overwrite: bool = False,
+    source: str, out: str, *, image: str | None = None, reading: SketchReading | None = None, overwrite: bool = False
 ) -> str:
     """Write another tool's annotation as a stroke log; return a line on how it was understood.
 
@@ -64,12 +52,7 @@ def sketch_reading(options: SketchReadingOptions) -> SketchReading:
 
 
 def export_sketch(
-    path: str,
-    out: str,
-    *,
-    image: str | None = None,
-    reading: SketchReading | None = None,
-    overwrite: bool = False,
+    path: str, out: str, *, image: str | None = None, reading: SketchReading | None = None, overwrite: bool = False
 ) -> str:
     """Write a sketch as GeoJSON (compressed when `out` ends in .gz); return a line about it."""
     require_local(out)

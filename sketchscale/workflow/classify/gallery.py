@@ -188,12 +188,7 @@ class _Thumbnails:
     """Thumbnails of chosen objects; the percentiles of each image are counted once."""
 
     def __init__(
-        self,
-        settings: Sequence[LabelSetting],
-        labels: str,
-        trained: Classifier,
-        attention: bool,
-        execution: Execution,
+        self, settings: Sequence[LabelSetting], labels: str, trained: Classifier, attention: bool, execution: Execution
     ) -> None:
         self.settings, self.labels, self.trained = settings, labels, trained
         self.attention, self.execution = attention, execution

@@ -19,27 +19,11 @@ import pyarrow
 from sketchscale.errors import InputError
 from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.ome_zarr.table import read_batches, require_table
-from sketchscale.objects.annotation.propose import (
-    Candidates,
-    candidates_of,
-    choose,
-    feature_names,
-    keep,
-    pool_size,
-)
+from sketchscale.objects.annotation.propose import Candidates, candidates_of, choose, feature_names, keep, pool_size
 from sketchscale.options import ProposeOptions
 from sketchscale.workflow.csv_file import put_csv
 
-__all__ = [
-    "COLUMNS",
-    "Proposal",
-    "ProposeResult",
-    "columns_of",
-    "image_names",
-    "propose",
-    "rows_of",
-    "save_proposals",
-]
+__all__ = ["COLUMNS", "Proposal", "ProposeResult", "columns_of", "image_names", "propose", "rows_of", "save_proposals"]
 
 COLUMNS = ("image", "label", "y", "x", "class", "reason", "rank", "drawn_from")
 """Columns of the CSV file; volumes have `z` before `y`."""

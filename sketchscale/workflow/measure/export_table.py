@@ -208,13 +208,7 @@ PROFILES = ("pycytominer",)
 
 
 def export_table(
-    address: str,
-    labels: str,
-    out: str,
-    *,
-    format: str = "csv",
-    compartment: str | None = None,
-    overwrite: bool = False,
+    address: str, labels: str, out: str, *, format: str = "csv", compartment: str | None = None, overwrite: bool = False
 ) -> ExportResult:
     """Write the table of an image's objects as a file; of a plate, one table of all its images.
 

@@ -52,11 +52,7 @@ from sketchscale.workflow.segment.job import SegmentJob, prepare, shared_model
 from sketchscale.workflow.segment.unknown_kinds import kind_record, kind_warning, levels_of, stored_statistics
 from sketchscale.workflow.verbs import verb
 
-__all__ = [
-    "SegmentResult",
-    "plan_segment",
-    "segment",
-]
+__all__ = ["SegmentResult", "plan_segment", "segment"]
 
 
 Result = TypeVar("Result")

@@ -162,12 +162,7 @@ def _read(
     config = synthesis.config
     with Runner(execution, on_event) as runner:
         stored = read_pointed(
-            options.images,
-            options.points,
-            channels=options.channels,
-            low=config.low,
-            high=config.high,
-            runner=runner,
+            options.images, options.points, channels=options.channels, low=config.low, high=config.high, runner=runner
         )
     for image in stored:
         if image.channels != config.generator.channels:

@@ -40,13 +40,7 @@ from sketchscale.training.thresholds import choose_threshold
 from sketchscale.workflow.compiling import INTEGRATION, compiling_line
 from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.synthesize.scenes import (
-    SceneSource,
-    check_sources,
-    open_sources,
-    scale_of,
-    stream_of,
-)
+from sketchscale.workflow.synthesize.scenes import SceneSource, check_sources, open_sources, scale_of, stream_of
 from sketchscale.workflow.train.calibrate import calibrate
 from sketchscale.workflow.train.callbacks import Paced, Watch
 from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages
