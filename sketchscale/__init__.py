@@ -3,7 +3,7 @@
 The names below are the public API; they load when first used, so `import sketchscale` costs nothing.
 
     open(address)             a lazy view of an image or of its labels (xarray over dask)
-    segment(image, ...)       labels of an array in memory, or of an image in storage (written beside it)
+    segment(image, ...)       labels of an array in memory, or of an image in storage (written into it)
     measure, evaluate         figures of the objects of arrays in memory, or of an image in storage
     convert, train, classify, count, report, run
                               the other use cases of the command line, as functions

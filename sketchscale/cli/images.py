@@ -47,7 +47,7 @@ def segment(
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
 ) -> None:
-    """Outline every object: the network's fields, exact integration, labels and pyramid beside the image."""
+    """Outline every object: predict fields, integrate them exactly, store labels and their pyramid in the image."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.segment.empty_results import why_empty
     from sketchscale.workflow.segment.segment import plan_segment

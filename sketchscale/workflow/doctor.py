@@ -32,7 +32,18 @@ class Check:
 
 def examine() -> list[dict[str, Any]]:
     """Check Python, packages, processor, precision, memory, GPU, disk, codecs, shipped model and extras."""
-    checks = [*_interpreter(), _processor(), *_precisions(), *_machine(), *_installation()]
+    python = f"{platform.python_version()} on {platform.machine()}"
+    version = importlib.metadata.version("torch")
+    recent = tuple(int(part) for part in version.split("+")[0].split(".")[:2]) >= (2, 10)
+    fix = "" if recent else "pip install 'torch>=2.10'"
+    checks = [
+        Check(name="python", ok=True, found=python, required=True),
+        Check(name="torch", ok=recent, found=version, fix=fix, required=True),
+        _processor(),
+        *_precisions(),
+        *_machine(),
+        *_installation(),
+    ]
     return [asdict(check) for check in checks]
 
 
@@ -62,13 +73,6 @@ def instruction_sets(cpuinfo: str) -> list[str]:
     lines = (line.partition(":") for line in cpuinfo.splitlines())
     flags = next((words.split() for name, _, words in lines if name.strip().lower() in ("flags", "features")), [])
     return [name for flag, name in _INSTRUCTIONS.items() if flag in flags]
-
-
-def _interpreter() -> Iterator[Check]:
-    yield Check(name="python", ok=True, found=f"{platform.python_version()} on {platform.machine()}", required=True)
-    version = importlib.metadata.version("torch")
-    ok = tuple(int(part) for part in version.split("+")[0].split(".")[:2]) >= (2, 10)
-    yield Check(name="torch", ok=ok, found=version, fix="" if ok else "pip install 'torch>=2.10'", required=True)
 
 
 def _processor() -> Check:

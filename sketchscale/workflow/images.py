@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from sketchscale.config import Execution
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
+from sketchscale.intensity import channel_ranges
 from sketchscale.io.files.patterns import matches
+from sketchscale.io.ome_zarr.planes import PixelsRef
 from sketchscale.io.ome_zarr.plate import image_addresses
+from sketchscale.workflow.runner import Runner
 
-__all__ = ["expand", "map_measured", "matches", "short_name"]
+__all__ = ["display_ranges", "expand", "map_measured", "matches", "short_name"]
 
 
 _T = TypeVar("_T")
@@ -49,6 +53,12 @@ def map_measured(addresses: Sequence[str], work: Callable[[str], _T]) -> list[_T
                 raise
             found.append(None)
     return found
+
+
+def display_ranges(pixels: PixelsRef, block: Sequence[int] = (2048, 2048)) -> tuple[tuple[float, float], ...]:
+    """Return the intensities (low, high) of each channel that pictures show as black and white: percentiles."""
+    with Runner(Execution()) as runner:
+        return channel_ranges(runner.run, pixels, block, low=0.5, high=99.8)
 
 
 def short_name(address: str) -> str:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,7 @@ from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, RetryPoli
 from sketchscale.errors import InputError, OutputError, OutputExistsError, ResumeError
 from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.ome_zarr.image import Image
+from sketchscale.io.ome_zarr.pyramid import plan_level
 from sketchscale.io.runs.ledger import StoreLedger, open_ledger
 from sketchscale.io.stores.blobs import list_blobs
 from sketchscale.io.stores.output_files import has_file
@@ -80,16 +82,6 @@ def keep_engines() -> Iterator[None]:
             engine.close()
 
 
-def _engine_of(execution: Execution, kept: dict[str, Engine] | None) -> Engine:
-    """Return a shared engine with these options, or open one."""
-    options = {"address": execution.address, "gpus_per_worker": execution.gpus_per_worker, "wait_s": execution.wait_s}
-    key = repr((execution.engine, execution.workers, sorted(options.items())))
-    engine = (kept or {}).get(key) or open_engine(execution.engine, execution.workers, **options)
-    if kept is not None:
-        kept[key] = engine
-    return engine
-
-
 class Runner:
     """Runs plans with one engine, and records how long each stage took."""
 
@@ -99,7 +91,16 @@ class Runner:
             self._around = partial(using, chosen_settings(execution.wait_s, execution.endpoint))
             stack.enter_context(self._around())
             self._kept = _KEPT.get()
-            self.engine: Engine = _engine_of(execution, self._kept)
+            options = {
+                "address": execution.address,
+                "gpus_per_worker": execution.gpus_per_worker,
+                "wait_s": execution.wait_s,
+            }
+            key = repr((execution.engine, execution.workers, sorted(options.items())))
+            engine = (self._kept or {}).get(key) or open_engine(execution.engine, execution.workers, **options)
+            if self._kept is not None:
+                self._kept[key] = engine
+            self.engine: Engine = engine
             self._settings = stack.pop_all()
         self.retry = RetryPolicy(attempts=execution.attempts, deadline_s=execution.deadline_s)
         self.stages: list[StageLine] = []
@@ -130,6 +131,11 @@ class Runner:
         )
         self.stages.append(self._line(plan, time.perf_counter() - started))
         return results
+
+    def run_pyramid(self, levels: Sequence[ArrayRef], ledger: Ledger | None = None) -> None:
+        """Make the coarser levels of labels from level 0."""
+        for finer, coarser in itertools.pairwise(levels):
+            self.run(plan_level(finer, coarser, "nearest"), ledger)
 
     def timed(self, stage: str, seconds: float) -> None:
         """Record work that is no plan (merging on the driver)."""

@@ -9,7 +9,6 @@ Masks keep the ids of their objects, so they can be measured and counted like an
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import threading
@@ -27,7 +26,6 @@ from sketchscale.errors import InputError, MissingDataError, OutputExistsError
 from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array
 from sketchscale.io.ome_zarr.image import Image
 from sketchscale.io.ome_zarr.new_images import commit_labels, create_labels, delete_labels, label_arrays
-from sketchscale.io.ome_zarr.pyramid import plan_level
 from sketchscale.io.ome_zarr.table import read_batches, require_table, table_digest, write_table
 from sketchscale.io.runs.ledger import StoreLedger, reopen_ledger
 from sketchscale.networks.precision import Precision
@@ -160,11 +158,7 @@ def apply_classes(
 
 
 def _settled(wanted: str, trained: Classifier, kept: Callable[[], str | None]) -> Precision:
-    """Return the precision of the classifier's network; float32 where it has none.
-
-    Raises:
-        InputError: another precision was asked for, and there is no network.
-    """
+    """Return the precision of the classifier's network; float32 where it has none."""
     if trained.needs_patches:
         return settle_precision(wanted, "cpu", kept=kept)
     if wanted not in ("auto", "float32"):
@@ -191,12 +185,7 @@ def _check_columns(setting: LabelSetting, labels: str, trained: Classifier) -> N
 
 
 def _mask_names(image: Image, labels: str, classes: Sequence[str], execution: Execution) -> dict[str, str]:
-    """Return the name of the label image of each class.
-
-    Raises:
-        InputError: two classes whose label images would have one name.
-        OutputExistsError: labels of that name exist and are no mask of ours.
-    """
+    """Return the name of the label image of each class."""
     names = {known: f"{labels}_{re.sub(r'[^A-Za-z0-9.-]+', '-', known).strip('-.')}" for known in classes}
     taken = [*names.values(), f"{labels}_class", f"{labels}_"]
     for known, name in names.items():
@@ -330,5 +319,4 @@ def _make_arrays(work: _Work, name: str, masks: Mapping[str, str]) -> None:
 
 def _run_levels(work: _Work, plan: Any, levels: Sequence[ArrayRef]) -> None:
     work.runner.run(plan, work.ledger)
-    for finer, coarser in itertools.pairwise(levels):
-        work.runner.run(plan_level(finer, coarser, "nearest"), work.ledger)
+    work.runner.run_pyramid(levels, work.ledger)

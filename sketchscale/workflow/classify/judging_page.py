@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from sketchscale.config import Execution
 from sketchscale.geometry import Box
-from sketchscale.intensity import channel_ranges
 from sketchscale.io.ome_zarr.image import Image
 from sketchscale.io.ome_zarr.label_sources import read_labels
 from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
@@ -29,15 +28,14 @@ from sketchscale.reports.judge import JudgeClass, JudgeItem, JudgePage, outlined
 from sketchscale.reports.pictures import Picture, color_of, make_picture, to_rgb
 from sketchscale.workflow.classify.propose import Proposal, ProposeResult, columns_of, rows_of
 from sketchscale.workflow.classify.train import rows_of_labels
+from sketchscale.workflow.images import display_ranges
 from sketchscale.workflow.measure.measure import label_setting
-from sketchscale.workflow.runner import Runner
 
 __all__ = ["class_choices", "known_classes", "write_page"]
 
 _SURROUNDINGS, _SMALLEST, _LARGEST = 2.5, 48, 256
 _MARGIN = 1.25
 _WIDTH = 480
-_LOW, _HIGH = 0.5, 99.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +149,8 @@ def _view(one: Proposal, labels: str) -> _View:
     """Open an image with its contrast: that of its plane or, in a volume, of the section of its first proposal."""
     setting = label_setting(one.address, labels, Execution())
     is_flat = setting.plane.ndim == 2
-    plane = setting.plane if setting.plane.ndim == 2 else setting.image.plane(z=round(one.center[0]))
-    with Runner(Execution()) as runner:
-        ranges = channel_ranges(runner.run, plane, (2048, 2048), low=_LOW, high=_HIGH)
+    plane = setting.plane if is_flat else setting.image.plane(z=round(one.center[0]))
+    ranges = display_ranges(plane)
     return _View(image=setting.image, labels=setting.labels, plane=plane if is_flat else None, ranges=ranges)
 
 

@@ -116,11 +116,7 @@ def image_names(addresses: Sequence[str]) -> list[str]:
 
 
 def _features(images: Sequence[str], labels: str) -> tuple[str, ...]:
-    """Return the feature columns that all tables have.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the feature columns that all tables have."""
     known: list[tuple[str, ...]] = []
     for address in images:
         schema = next(read_batches(address, labels)).schema

@@ -134,7 +134,8 @@ def train_classes(
             expected="objects of at least two classes",
             fix="annotate some, or name the images that were annotated",
         )
-    colors = _known_colors({**class_colors(marks), **check_colors(options.colors)}, parts)
+    colors = {**class_colors(marks), **check_colors(options.colors)}
+    _check_parts(parts, colors)
     classifier = _train(parts, options, training, init, {"colors": colors})
     save_classifier(out, classifier)
     result = _result(out, classifier, sum(len(part.classes) for part in parts), sum(assigned.ignored.values()))
@@ -219,12 +220,8 @@ def plane_percentiles(
     return channel_ranges(lambda plan: runner.run(plan, ledger), setting.plane, setting.block, low=_LOW, high=_HIGH)
 
 
-def _known_colors(colors: Mapping[str, str], parts: Sequence[_Examples]) -> dict[str, str]:
-    """Return the colours of the annotated classes.
-
-    Raises:
-        InputError: a colour for another class.
-    """
+def _check_parts(parts: Sequence[_Examples], colors: Mapping[str, str]) -> None:
+    """Refuse images with other channels than the first one, and a colour for a class without annotation."""
     classes = sorted({name for part in parts for name in part.classes.values()})
     for name in colors:
         if name not in classes:
@@ -233,7 +230,14 @@ def _known_colors(colors: Mapping[str, str], parts: Sequence[_Examples]) -> dict
                 expected=f"one of the classes {', '.join(classes)}",
                 fix="correct --color",
             )
-    return dict(colors)
+    first = parts[0].setting
+    for part in parts[1:]:
+        if part.setting.plane.channels != first.plane.channels:
+            raise InputError.of(
+                found=f"{part.setting.image.address} with channels {', '.join(part.setting.plane.channels)}",
+                expected=f"those of {first.image.address}: {', '.join(first.plane.channels)}",
+                fix="train on images of one kind",
+            )
 
 
 def _train(
@@ -245,7 +249,7 @@ def _train(
 ) -> Classifier:
     """Read patches and rows of all images, and train a classifier on them."""
     first, kind = parts[0], find_classifier(options.kind)
-    _check_alike(parts)
+
     patches: npt.NDArray[np.float32] | None = None
     rows: npt.NDArray[np.float64] | None = None
     features: tuple[str, ...] = ()
@@ -279,11 +283,7 @@ def _train(
 
 
 def _side(parts: Sequence[_Examples], options: ClassifyOptions, init: Classifier | None) -> int:
-    """Return the side of the patches: the given one, that of the classifier to start from, or an estimate.
-
-    Raises:
-        InputError: another side than that of the start, or patches too large for training.
-    """
+    """Return the side of the patches: the given one, that of the classifier to start from, or an estimate."""
     if init and options.side not in (None, init.config.side):
         raise InputError.of(
             found=f"--side {options.side} and a start with patches of {init.config.side} px",
@@ -299,18 +299,6 @@ def _side(parts: Sequence[_Examples], options: ClassifyOptions, init: Classifier
             fix="a smaller --side: an object that is cut is seen, too",
         )
     return side
-
-
-def _check_alike(parts: Sequence[_Examples]) -> None:
-    """Refuse images with other channels than the first one."""
-    first = parts[0].setting
-    for part in parts[1:]:
-        if part.setting.plane.channels != first.plane.channels:
-            raise InputError.of(
-                found=f"{part.setting.image.address} with channels {', '.join(part.setting.plane.channels)}",
-                expected=f"those of {first.image.address}: {', '.join(first.plane.channels)}",
-                fix="train on images of one kind",
-            )
 
 
 def _result(out: str, classifier: Classifier, n: int, ignored: int) -> ClassifierResult:

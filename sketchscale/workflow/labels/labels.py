@@ -5,7 +5,6 @@ Labels need not come from `segment` to be measured and classified: a mask of any
 
 from __future__ import annotations
 
-import itertools
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,7 +27,6 @@ from sketchscale.io.ome_zarr.image import Image, open_image
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
 from sketchscale.io.ome_zarr.metadata import UNITS_UM
 from sketchscale.io.ome_zarr.new_images import commit_labels, create_labels, delete_labels, label_arrays
-from sketchscale.io.ome_zarr.pyramid import plan_level
 from sketchscale.io.runs.ledger import StoreLedger
 from sketchscale.io.stores.output_files import require_local
 from sketchscale.objects.copying import plan_check_labels, plan_copy_labels
@@ -147,8 +145,7 @@ def _import(
     levels = label_arrays(image, labels)
     block = block_shape(source_shape(split.labels), chunks, runner.execution.block)
     copied = runner.run(plan_copy_labels(split.labels, levels[0], block), ledger)
-    for finer, coarser in itertools.pairwise(levels):
-        runner.run(plan_level(finer, coarser, "nearest"), ledger)
+    runner.run_pyramid(levels, ledger)
     commit_labels(image, labels, attributes={"sketchscale": {"stage": "import", "version": __version__}})
     largest = max((done["largest"] for done in copied), default=0)
     result = {"largest": largest, "pieces": split.count, "note": split.note}

@@ -99,11 +99,7 @@ def _writer(file: IO[bytes], path: str, schema: pyarrow.Schema) -> Iterator[Call
 
 
 def _joined(streams: Sequence[Callable[[], Batches]], path: str) -> Batches:
-    """Yield the rows of all tables one after another, each with the columns of all.
-
-    Raises:
-        InputError: columns of one name that hold text in one table and numbers in another.
-    """
+    """Yield the rows of all tables one after another, each with the columns of all."""
     if len(streams) == 1:
         return streams[0]()
     firsts = [next(iter(stream())) for stream in streams]

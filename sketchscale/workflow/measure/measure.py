@@ -86,9 +86,6 @@ def _intensities_of(image: Image, labels: Image, provenance: Mapping[str, Any]) 
 
     Labels with the axes zyx are a volume, whatever their depth, and belong to the whole depth of the image. All others
     belong to the section and time that `segment` stored with them.
-
-    Raises:
-        InputError: a plane of labels on a volume, or the reverse.
     """
     index = provenance.get("plane", {}).get("index", {})
     axes, sections = image.metadata.order, dict(zip(image.metadata.order, image.shapes[0], strict=True)).get("z", 1)

@@ -27,7 +27,6 @@ from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, whole
-from sketchscale.intensity import channel_ranges
 from sketchscale.io.ome_zarr.arrays import read_box
 from sketchscale.io.ome_zarr.groups import read_attributes
 from sketchscale.io.ome_zarr.image import Image, open_image
@@ -40,12 +39,12 @@ from sketchscale.io.stores.output_files import put_file
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
 from sketchscale.reports.plate import class_names, sum_counts
-from sketchscale.workflow.images import map_measured, short_name
+from sketchscale.workflow.images import display_ranges, map_measured, short_name
 from sketchscale.workflow.measure.count import empty_wells, tally, well_of
 from sketchscale.workflow.measure.evaluate import evaluate
 from sketchscale.workflow.measure.measure import LabelSetting, label_setting
 from sketchscale.workflow.report.training_section import training_log
-from sketchscale.workflow.runner import Runner, refuse_existing
+from sketchscale.workflow.runner import refuse_existing
 from sketchscale.workflow.segment.empty_results import why_empty
 from sketchscale.workflow.segment.unknown_kinds import kind_warning
 
@@ -53,7 +52,7 @@ __all__ = ["draw_sketch", "write_report"]
 
 _OVERVIEWS, _CROPS, _SCREEN, _NAMES = 4, 6, 2048, 24
 _PLATE = 16384
-_LOW, _HIGH = 0.5, 99.8
+
 _SIZE_COLUMNS = (
     ("area", "um2", "area_um2"),
     ("area", "px", "area"),
@@ -112,8 +111,10 @@ def write_report(
 def _show(address: str, labels: str) -> _Shown:
     setting = label_setting(address, labels, Execution())
     require_table(setting.image.address, labels)
-    with Runner(Execution()) as runner:
-        ranges = channel_ranges(runner.run, _contrast_source(setting), setting.block, low=_LOW, high=_HIGH)
+    pixels, index = setting.plane, dict(setting.plane.index)
+    if pixels.ndim == 2 and (level := _level_within(setting.image, _PLATE)):  # of a slide, a level of a plate's size
+        pixels = setting.image.plane(level=level, t=index.get("t"), z=index.get("z"))
+    ranges = display_ranges(pixels, setting.block)
     try:
         result = reopen_ledger(setting.image.address, f"segment-{labels}").committed("result")
     except MissingDataError:  # labels of another tool
@@ -125,15 +126,6 @@ def _show(address: str, labels: str) -> _Shown:
         ranges=ranges,
         result=result if isinstance(result, dict) else {},
     )
-
-
-def _contrast_source(setting: LabelSetting) -> PixelsRef:
-    """Return the pixels that the contrast is taken from: level 0, or of a slide a level of a plate's size."""
-    image, index = setting.image, dict(setting.plane.index)
-    if setting.plane.ndim == 3:
-        return setting.plane
-    level = _level_within(image, _PLATE)
-    return setting.plane if level == 0 else image.plane(level=level, t=index.get("t"), z=index.get("z"))
 
 
 def _level_within(image: Image, side: int) -> int:
@@ -347,7 +339,5 @@ def draw_sketch(sketch: Sketch, image: str | None, out: str) -> str:
     rgb = np.zeros((*sketch.shape, 3), np.uint8)
     if image is not None:
         plane = open_image(image).plane()
-        with Runner(Execution()) as runner:
-            ranges = channel_ranges(runner.run, plane, (2048, 2048), low=_LOW, high=_HIGH)
-        rgb = to_rgb(read_plane(plane, whole(sketch.shape)), ranges)
+        rgb = to_rgb(read_plane(plane, whole(sketch.shape)), display_ranges(plane))
     return put_file(out, flattened(make_sketch_picture(rgb, sketch.rasterize())))

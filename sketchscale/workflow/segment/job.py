@@ -330,11 +330,7 @@ _OF_FLOW = ("flow_error", "method", "steps", "link_radius", "saddle", "join_shar
 
 
 def _refuse_options_of_flow(options: SegmentOptions, gives: str) -> None:
-    """Refuse options of following flow, rather than ignore them.
-
-    Raises:
-        InputError: names the option.
-    """
+    """Refuse options of following flow, rather than ignore them."""
     for name in _OF_FLOW:
         value = getattr(options, name)
         if value != SegmentOptions.__dataclass_fields__[name].default:

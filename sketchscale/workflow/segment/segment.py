@@ -14,7 +14,6 @@ labels are committed, the ledger stays for `verify` and `status`. Nothing is lis
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 import uuid
@@ -36,7 +35,6 @@ from sketchscale.intensity import channel_levels, plan_histogram
 from sketchscale.io.ome_zarr.arrays import ArrayRef
 from sketchscale.io.ome_zarr.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.ome_zarr.planes import count_absent
-from sketchscale.io.ome_zarr.pyramid import plan_level
 from sketchscale.io.runs.ledger import StoreLedger
 from sketchscale.workflow.runner import (
     Runner,
@@ -199,8 +197,7 @@ class _Segmentation:
         outline = self._outline_plan(fields, ledger.scratch)
         outcome = self.runner.run(outline, ledger)
         found = self._labels(outline, outcome, pyramid[0], ledger)
-        for source, target in itertools.pairwise(pyramid):
-            self.runner.run(plan_level(source, target, "nearest"), ledger)
+        self.runner.run_pyramid(pyramid, ledger)
         provenance = self._provenance(ranges, found.count, found.refined) | ({"kind": kind} if kind else {})
         commit_labels(job.image, job.options.labels, attributes={"sketchscale": provenance})
         result = {"n": found.count, "audit": asdict(found.audit), "absent_chunks": absent, "block": list(job.block)}

@@ -218,28 +218,23 @@ def _make(job: _Job, runner: Runner, ledger: StoreLedger) -> None:
     results = runner.run(job.plan(folder), ledger)
     objects = sum(result["objects"] for result in results)
     put_blob(options.out, SHEET, _draw_sheet(options))
-    about = _about(job, objects)
-    put_blob(options.out, PAIRS, (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
-    summary = f"{options.out}: {options.images} pairs of {options.size} px with {objects} objects"
-    ledger.commit("result", {"images": options.images, "objects": objects, "summary": summary})
-
-
-def _about(job: _Job, objects: int) -> dict[str, Any]:
-    o = job.options
-    return {
-        "images": o.images,
-        "size": o.size,
-        "seed": o.seed,
-        "labels": o.labels,
+    about = {
+        "images": options.images,
+        "size": options.size,
+        "seed": options.seed,
+        "labels": options.labels,
         "channels": list(channel_names(job.synthesis.config.generator.channels)),
         "objects": objects,
         "synthesis": job.sha256,
         "points": job.points,
         "precision": job.recipe.precision,
         "versions": {"sketchscale": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
-        "provenance": f"{o.images} pairs of {o.size} px with seed {o.seed}, drawn from synthesis {job.sha256[:12]} by "
-        f"sketchscale {__version__}{' on given points' if job.fields else ''}",
+        "provenance": f"{options.images} pairs of {options.size} px with seed {options.seed}, drawn from synthesis "
+        f"{job.sha256[:12]} by sketchscale {__version__}{' on given points' if job.fields else ''}",
     }
+    put_blob(options.out, PAIRS, (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
+    summary = f"{options.out}: {options.images} pairs of {options.size} px with {objects} objects"
+    ledger.commit("result", {"images": options.images, "objects": objects, "summary": summary})
 
 
 def read_pairs(folder: str) -> dict[str, Any] | None:

@@ -197,24 +197,18 @@ def _trial(threshold: float, joining: Joining, evidence: Sequence[_Evidence], si
     areas = np.concatenate([e.areas for e in evidence])
     shares = np.concatenate([e.shares for e in evidence])
     objects = sum(e.objects for e in evidence)
-    most = _half_of_the_smallest(areas, np.concatenate([e.covered for e in evidence]) * (shares > 0.5))
+    # Half of the weighted 5th percentile of the matched areas. Annotation meets large objects more often than small
+    # ones; weighted by the share that it covers of each, objects of all sizes count as often as they occur.
+    order = np.argsort(areas, kind="stable")
+    weights = np.concatenate([e.covered for e in evidence]) * (shares > 0.5)
+    reached = np.cumsum(weights[order])
+    most = 0
+    if reached.size and reached[-1] > 0:
+        most = int(areas[order][np.searchsorted(reached, 0.05 * reached[-1])]) // 2
     allowed = [*(size for size in sizes if size < most), most]
     scores = [_precision(shares[areas >= size], objects) for size in allowed]
     size = max(i for i, score in enumerate(scores) if score >= max(scores) - _TIE / 3)
     return _Trial(scores[size], threshold, allowed[size], joining)
-
-
-def _half_of_the_smallest(areas: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]) -> int:
-    """Return half of the weighted 5th percentile of areas.
-
-    Annotation meets large objects more often than small ones. Weighted by the share that it covers of each, objects of
-    all sizes count as often as they occur.
-    """
-    order = np.argsort(areas, kind="stable")
-    reached = np.cumsum(weights[order])
-    if not reached.size or reached[-1] == 0:
-        return 0
-    return int(areas[order][np.searchsorted(reached, 0.05 * reached[-1])]) // 2
 
 
 def _precision(shares: npt.NDArray[np.float64], objects: int) -> float:

@@ -210,11 +210,7 @@ def _begin(out: str, ready: _Ready, say: Callable[[str], None], *, fresh: bool) 
 
 
 def _notes(config: TrainingConfig, init: Model | None) -> tuple[str, ...]:
-    """Return lines on what is trained, and on what cannot be kept of the model to start from.
-
-    Raises:
-        InputError: it is another kind of network.
-    """
+    """Return lines on what is trained, and on what cannot be kept of the model to start from."""
     network = config.network
     sizes = Sizes(width=network.widths[0], batch=config.batch, patch=config.patch)
     chosen = f"network {network.name} of {len(network.widths)} levels, {sizes}, {config.precision}"
@@ -222,11 +218,7 @@ def _notes(config: TrainingConfig, init: Model | None) -> tuple[str, ...]:
 
 
 def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
-    """Return the configuration with the minutes that are left for steps.
-
-    Raises:
-        InputError: none are.
-    """
+    """Return the configuration with the minutes that are left for steps."""
     if config.minutes is None:
         return config
     spent = time.monotonic() - began
