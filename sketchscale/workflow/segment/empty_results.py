@@ -60,7 +60,7 @@ def why_empty(facts: Mapping[str, Any]) -> str:
 
     >>> why_empty({"threshold": -1.5, "min_size": 20, "largest": -3.25, "steps": 6, "probability": False})
     'no object was found: the largest predicted distance is -3.25 px, and foreground is above -1.5 px (--threshold); \
-    the model was trained for 6 steps only'
+the model was trained for 6 steps only'
     >>> why_empty({})
     'no object was found'
     """
