@@ -107,5 +107,5 @@ def _places(result: Any) -> str:
         f"{p.rank:>4}{p.score:>8.4f}{p.y0:>8}{p.x0:>8}{p.y1:>8}{p.x1:>8}  {p.image}  {p.reason}" for p in result.places
     ]
     free = result.boxes - result.annotated
-    lines.append(f"looked at {result.looked_at} of {free} boxes without annotation; {result.annotated} are annotated")
+    lines.append(f"looked at {result.looked_at} of {free} boxes without annotation; {result.annotated} have some")
     return "\n".join(lines)
