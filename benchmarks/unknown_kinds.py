@@ -49,7 +49,7 @@ from sketchscale.networks.kind import Kind, Statistics, kind_of, unfamiliar
 from sketchscale.workflow.convert import convert_images
 from sketchscale.workflow.segment.arrays import fields_of_array
 from sketchscale.workflow.segment.job import integration_config
-from sketchscale.workflow.segment.unknown_kinds import array_statistics, judged
+from sketchscale.workflow.segment.unknown_kinds import array_statistics, kind_record
 from sketchscale.workflow.train.train import train
 
 SAMPLES = Path(__file__).resolve().parents[1] / "sketchscale" / "samples"
@@ -306,7 +306,7 @@ def warned_of(folder: str, images: Sequence[Given]) -> str:
     for given in images:
         fields = fields_of_array(given.pixels[None], model, settings)
         found = array_statistics(given.pixels[None], fields, model.config)
-        count += bool(judged(found, model.config)["unknown"])
+        count += bool(kind_record(found, model.config)["unknown"])
     return f"{count} of {len(images)}"
 
 

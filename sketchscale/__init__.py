@@ -1,9 +1,9 @@
 """From a few strokes on a huge microscope image to every object outlined, measured, classified and counted.
 
-The names below are all there is to use; they load when first used, so `import sketchscale` costs nothing.
+The names below are the public API; they load when first used, so `import sketchscale` costs nothing.
 
     open(address)             a lazy view of an image or of its labels (xarray over dask)
-    segment(image, ...)       labels of an array in memory, or of an image in storage (written beside it)
+    segment(image, ...)       labels of an array in memory, or of an image in storage (written into it)
     measure, evaluate         figures of the objects of arrays in memory, or of an image in storage
     convert, train, classify, count, report, run
                               the other use cases of the command line, as functions
@@ -35,7 +35,7 @@ _PUBLIC = {
     "segment": "sketchscale.api.labels:segment",
     "train": "sketchscale.api.labels:train",
 }
-"""Public name to where it lives."""
+"""Public name to its module and attribute."""
 
 __all__ = ["Model", "Sketch", "SketchscaleError", "classify", "convert", "count", "evaluate"]
 __all__ += ["measure", "open", "report", "run", "segment", "train"]

@@ -1,4 +1,4 @@
-"""One TOML file into the options of every use case, and back.
+"""Read one TOML file into the options of every use case.
 
     [study]      which images, which name                    [segment]   model and integration
     [execution]  engine, workers, memory: no effect on results  [measure], [classify], [report]
@@ -41,12 +41,12 @@ class StudyImages(Options):
     """Name of the study, and its images: addresses or glob patterns, relative to the file."""
 
     images: tuple[str, ...] = option(help="Addresses or glob patterns, relative to the file.")
-    name: str = option("study", "Of the study.")
+    name: str = option("study", "Name of the study.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study(Options):
-    """One study file."""
+    """The content of a study file."""
 
     study: StudyImages
     segment: SegmentOptions = SegmentOptions()
@@ -73,7 +73,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy with `a.b=value` set; values are TOML, and bare words are strings.
+    """Return a copy with `a.b=value` set; values are TOML, and bare words are strings.
 
     >>> apply_overrides({"a": {"b": 1}}, ["a.b=2", "c=word"])
     {'a': {'b': 2}, 'c': 'word'}
@@ -103,10 +103,10 @@ def _toml_value(text: str) -> Any:
 
 
 def parse(kind: type[Any], document: Mapping[str, Any], *, source: str) -> Any:
-    """A config dataclass from plain values.
+    """Return a config dataclass from plain values.
 
     Raises:
-        InputError: the first thing wrong, with its key.
+        InputError: the first problem, with its key.
     """
     try:
         return TypeAdapter(kind).validate_python(document)
@@ -118,7 +118,7 @@ def parse(kind: type[Any], document: Mapping[str, Any], *, source: str) -> Any:
 
 
 def _cause(kind: type[Any], error: Any) -> InputError:
-    """What pydantic found, with the nearest known name where one is unknown."""
+    """Return pydantic's finding as our error, with the nearest known name where one is unknown."""
     key = str(error["loc"][-1])
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return UnknownNameError.among(key, error["input"], re.findall("'(.*?)'", error["ctx"]["expected"]))
@@ -130,15 +130,15 @@ def _cause(kind: type[Any], error: Any) -> InputError:
 
 
 def _record(hint: Any) -> Any:
-    """The dataclass of a field that may also be None."""
+    """Return the dataclass of a field that may also be None."""
     return next((part for part in (*get_args(hint), hint) if is_dataclass(part)), hint)
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of a study file."""
+    """Return the JSON schema of a study file."""
     return TypeAdapter(Study).json_schema()
 
 
 def as_json(options: Any) -> str:
-    """A config record as canonical JSON, for fingerprints and provenance."""
+    """Return a config record as canonical JSON, for fingerprints and provenance."""
     return json.dumps(asdict(options), sort_keys=True, separators=(",", ":"))

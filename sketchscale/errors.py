@@ -1,7 +1,7 @@
-"""The error tree, and the words errors are written with.
+"""The error tree, and the form of error messages.
 
-Every error a user can meet says three things in one line: what was found, what was expected, what to do. The command
-line prints that line and leaves with `exit_code`; the Python API raises the same object.
+Every error that a user can meet states in one line what was found, what was expected, and what to do. The command
+line prints that line and exits with `exit_code`; the Python API raises the same object.
 
     SketchscaleError                       1  the run failed
     ├── InputError (ValueError)            2  a file, array or argument is not what it has to be
@@ -17,9 +17,9 @@ line prints that line and leaves with `exit_code`; the Python API raises the sam
     └── SetupError (RuntimeError)          5  something is missing in the environment; names the fix
         └── UnreachableError (ConnectionError) 5  a store or a cluster does not answer; names key or address
 
-    Cancelled (KeyboardInterrupt)            130  the job was cancelled; no SketchscaleError: nothing goes on after it
+    Cancelled (KeyboardInterrupt)            130  the job was cancelled; no SketchscaleError, so that nothing catches it
 
-One thing is a warning of Python, because the work is done all the same: UnknownKindWarning.
+UnknownKindWarning is a Python warning, because the work is done all the same.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 
 class SketchscaleError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error that this package raises on purpose."""
 
     exit_code = 1
 
@@ -57,7 +57,7 @@ class SketchscaleError(Exception):
         return str(self.args[0]) if self.args else ""
 
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
-        # Dask's workers send an error by the `__new__` of its first builtin alone, which fails where it stands for two.
+        # Dask's workers rebuild an error with the `__new__` of its first builtin alone, which fails where it has two.
         return type(self), self.args
 
 
@@ -68,7 +68,7 @@ class InputError(SketchscaleError, ValueError):
 
     @classmethod
     def of(cls, *, found: str, expected: str, fix: str) -> InputError:
-        """The house's one line: found, expected, what to do.
+        """Return an error in the usual form: found, expected, what to do.
 
         >>> str(InputError.of(found="image has 3 channels", expected="the model reads 1", fix="use --channel"))
         'image has 3 channels; expected: the model reads 1; to fix: use --channel'
@@ -77,11 +77,11 @@ class InputError(SketchscaleError, ValueError):
 
 
 class UnknownNameError(InputError, KeyError):
-    """A name that is in none of our tables."""
+    """A name that is not in a table of known names."""
 
     @classmethod
     def among(cls, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-        """Lists the known names, the nearest first when one is near.
+        """Return an error that lists the known names, and suggests the nearest one if it is near.
 
         >>> str(UnknownNameError.among("loss", "sketchpoze", ["sketchpose"]))
         "unknown loss 'sketchpoze'; did you mean 'sketchpose'? known: sketchpose"
@@ -101,7 +101,7 @@ class OutputExistsError(InputError):
 
 
 class ResumeError(InputError):
-    """What is there was made from another input, model, configuration or version."""
+    """The existing output was made from another input, model, configuration or version."""
 
 
 class BudgetError(InputError, MemoryError):
@@ -137,11 +137,11 @@ class UnreachableError(SetupError, ConnectionError):
 
     @classmethod
     def after(cls, what: str, cause: object, *, attempts: int, seconds: float) -> UnreachableError:
-        """The one line of everything that was waited for in vain.
+        """Return an error for a service that did not answer within the deadline.
 
         Args:
             what: the key or the address.
-            attempts, seconds: how often and how long it was tried.
+            attempts, seconds: number of attempts, and how long they took.
 
         >>> str(UnreachableError.after("s3://a/b", "refused", attempts=9, seconds=60)).partition(";")[0]
         's3://a/b does not answer: refused (9 attempts in 60 s)'
@@ -154,7 +154,7 @@ class UnreachableError(SetupError, ConnectionError):
 
 
 class Cancelled(KeyboardInterrupt):
-    """A job was cancelled by its event `cancel`; as after Ctrl-C, what finished is kept, and resume goes on."""
+    """A job was cancelled by its event `cancel`; as after Ctrl-C, finished work is kept, and resume continues."""
 
     exit_code = 130
 

@@ -36,36 +36,39 @@ class Box:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Length along each axis."""
         return tuple(max(0, b - a) for a, b in zip(self.start, self.stop, strict=True))
 
     @property
     def size(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def slices(self) -> tuple[slice, ...]:
+        """Slices that index an array."""
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     def grow(self, halo: int) -> Box:
-        """Larger by `halo` on every side; may leave the array, see `clip`."""
+        """Return the box larger by `halo` on every side; it may leave the array, see `clip`."""
         return Box(tuple(a - halo for a in self.start), tuple(b + halo for b in self.stop))
 
     def clip(self, shape: Sequence[int]) -> Box:
-        """The part inside an array of this shape."""
+        """Return the part inside an array of this shape."""
         return self.intersect(whole(shape))
 
     def intersect(self, other: Box) -> Box:
-        """The common part; empty (size 0) when there is none."""
+        """Return the common part; empty (size 0) when there is none."""
         start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
         stop = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
         return Box(start, tuple(max(a, b) for a, b in zip(start, stop, strict=True)))
 
     def contains(self, other: Box) -> bool:
-        """Whether `other` lies wholly inside."""
+        """Return whether `other` lies wholly inside."""
         return self.intersect(other) == other
 
     def relative_to(self, origin: Sequence[int]) -> Box:
-        """The same box with `origin` as the new zero, as needed to index an array read from `origin` on."""
+        """Return the same box with `origin` as zero, for indexing an array that was read from `origin` on."""
         return Box(
             tuple(a - o for a, o in zip(self.start, origin, strict=True)),
             tuple(b - o for b, o in zip(self.stop, origin, strict=True)),
@@ -77,7 +80,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """One task's boxes: `read` contains `write`; `index` is the tile's place in the grid of write boxes."""
+    """Boxes of one task: `read` contains `write`; `index` is the tile's position in the grid of write boxes."""
 
     index: tuple[int, ...]
     write: Box
@@ -90,13 +93,13 @@ class Tile:
 
 
 def whole(shape: Sequence[int]) -> Box:
-    """The box of a whole array."""
+    """Return the box of a whole array."""
     return Box((0,) * len(shape), tuple(int(n) for n in shape))
 
 
 @dataclass(frozen=True, slots=True)
 class TileCover(Sequence[Tile]):
-    """The tiles of `tile_cover`, made when they are asked for: a million of them take no memory."""
+    """The tiles of `tile_cover`, made when they are used, so that a million of them take no memory."""
 
     shape: tuple[int, ...]
     block: tuple[int, ...]
@@ -140,7 +143,7 @@ TaskT = TypeVar("TaskT")
 
 @dataclass(frozen=True, slots=True)
 class TileTasks(Sequence[TaskT]):
-    """A task for each tile, made when it is asked for.
+    """A task for each tile, made when it is used.
 
     >>> TileTasks(tile_cover((4,), (2,)), lambda tile: tile.key)[1]
     '000001'
@@ -168,7 +171,7 @@ class TileTasks(Sequence[TaskT]):
 
 
 def tile_cover(shape: Sequence[int], block: Sequence[int], *, halo: int = 0) -> TileCover:
-    """Tiles whose write boxes cover an array exactly once, in raster order, anchored at zero.
+    """Return tiles whose write boxes cover an array exactly once, in raster order, anchored at zero.
 
     Args:
         shape: of the array; an axis of length 0 gives no tiles.
@@ -184,10 +187,10 @@ def tile_cover(shape: Sequence[int], block: Sequence[int], *, halo: int = 0) -> 
 
 
 def block_shape(shape: Sequence[int], write_unit: Sequence[int], target: int, *, least: int = 2) -> tuple[int, ...]:
-    """The largest whole number of write units along each axis within `target` pixels, at least two units.
+    """Return the largest whole number of write units along each axis within `target` pixels, at least two units.
 
     A block of exactly one chunk decodes up to nine chunks for its halo; two or more along each axis keep that cheap.
-    Never more than it takes to cover the array. A shard can be read in parts, so `least` may be 1 where it is the unit.
+    It never exceeds what covers the array. A shard can be read in parts, so `least` may be 1 where it is the unit.
 
     >>> block_shape((8000, 8000), (512, 512), 2000)
     (1536, 1536)
@@ -203,7 +206,7 @@ def block_shape(shape: Sequence[int], write_unit: Sequence[int], target: int, *,
 
 
 def joined_boxes(boxes: Iterable[Box]) -> list[Box]:
-    """The smallest boxes that hold all these and do not overlap: those that overlap become the box around them.
+    """Return boxes that hold all these and do not overlap: those that overlap become the box around them.
 
     >>> joined_boxes([Box((0,), (4,)), Box((8,), (9,)), Box((3,), (6,))])
     [Box(start=(8,), stop=(9,)), Box(start=(0,), stop=(6,))]

@@ -49,12 +49,12 @@ _BINS = 1 << _DIGIT
 _MIDDLE = 50.0
 
 Prefixes = tuple[tuple[int, ...], ...]
-"""Per channel, the leading digits of the keys that are looked at; ((0,), ...) at the first pass: all."""
+"""Per channel, the leading digits of the keys that count; ((0,), ...) at the first pass: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levels:
-    """Of one channel over the whole plane: the percentiles that become 0 and 1, low < high, and the median."""
+    """Levels of one channel over the whole plane: the percentiles that become 0 and 1, low < high, and the median."""
 
     low: float
     high: float
@@ -62,11 +62,12 @@ class Levels:
 
     @property
     def range(self) -> tuple[float, float]:
+        """(low, high)."""
         return self.low, self.high
 
     @property
     def brightness(self) -> float:
-        """Where the median lies between the two, from 0 to 1.
+        """Position of the median between the two, from 0 to 1.
 
         >>> Levels(low=10, high=30, median=15).brightness
         0.25
@@ -76,7 +77,7 @@ class Levels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistogramConfig:
-    """Which pass over which channels."""
+    """The pass, and the channels that it reads."""
 
     plane: PixelsRef
     channels: tuple[int, ...]
@@ -92,7 +93,7 @@ def plan_histogram(
     prefixes: Prefixes | None = None,
     position: int = 0,
 ) -> Plan[Tile]:
-    """The pass over the digit at `position` (0 is the leading one); `channel_ranges` runs as many as it takes.
+    """Return the plan of a pass over the digit at `position` (0 is the leading one); see `channel_ranges`.
 
     Args:
         block: (y, x) of a task, px; (z, y, x) of a volume.
@@ -115,7 +116,7 @@ def plan_histogram(
 
 def _count_block(tile: Tile, config: HistogramConfig) -> Json:
     values = read_plane(config.plane, tile.write, config.channels)
-    # the ledger thereby knows what was read, and `verify` can tell a copied input from a changed one
+    # with the checksum in the ledger, `verify` can distinguish a copied input from a changed one
     return {**partial_histogram(values, config.prefixes, config.position), "checksum": checksum(values)}
 
 
@@ -128,11 +129,11 @@ def channel_ranges(
     low: float,
     high: float,
 ) -> Ranges:
-    """The percentiles `low` and `high` of every channel over the whole plane.
+    """Return the percentiles `low` and `high` of every channel over the whole plane.
 
     Args:
         run: runs a plan and returns its results in task order, such as `lambda plan: run_plan(plan, engine)`.
-        block: (y, x), px; how the work is cut, without influence on the result.
+        block: (y, x) of a task, px; no effect on the result.
 
     Returns:
         (low, high) per channel, low < high. Where the percentiles coincide (few bright pixels on a flat ground), the
@@ -153,7 +154,7 @@ def channel_levels(
     low: float,
     high: float,
 ) -> tuple[Levels, ...]:
-    """`channel_ranges` with the median of every channel, from the same passes."""
+    """Return `channel_ranges` with the median of every channel, from the same passes."""
     chosen = tuple(range(len(plane.channels))) if channels is None else tuple(channels)
     boxes = TileTasks(tile_cover(plane.shape, tuple(block)), lambda tile: tile.write)
 
@@ -168,7 +169,7 @@ def channel_levels(
 
 
 def array_ranges(values: npt.NDArray[Any], *, low: float, high: float, name: str = "the image") -> Ranges:
-    """`channel_ranges` of an array in memory, (c, y, x) or (c, z, y, x).
+    """Return `channel_ranges` of an array in memory, (c, y, x) or (c, z, y, x).
 
     >>> array_ranges(np.arange(101, dtype=np.uint8).reshape(1, 1, 101), low=1, high=99)
     ((1.0, 99.0),)
@@ -177,7 +178,7 @@ def array_ranges(values: npt.NDArray[Any], *, low: float, high: float, name: str
 
 
 def array_levels(values: npt.NDArray[Any], *, low: float, high: float, name: str = "the image") -> tuple[Levels, ...]:
-    """`channel_levels` of an array in memory, (c, y, x) or (c, z, y, x)."""
+    """Return `channel_levels` of an array in memory, (c, y, x) or (c, z, y, x)."""
 
     def count(prefixes: Prefixes, position: int) -> dict[str, Any]:
         part = partial_histogram(values, prefixes, position)
@@ -188,7 +189,7 @@ def array_levels(values: npt.NDArray[Any], *, low: float, high: float, name: str
 
 
 def partial_histogram(values: npt.NDArray[Any], prefixes: Prefixes, position: int) -> dict[str, Any]:
-    """Counts of one block: how many keys that start with a prefix go on with each digit.
+    """Count for one block how many keys that start with a prefix continue with each digit.
 
     Args:
         values: (c, y, x) or (c, z, y, x), numbers of up to 64 bits.
@@ -210,7 +211,7 @@ def partial_histogram(values: npt.NDArray[Any], prefixes: Prefixes, position: in
 
 
 def _sortable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Unsigned keys of at least 16 bits that sort as the values do; see `_unsorted` for the way back."""
+    """Return unsigned keys of at least 16 bits that sort as the values do; see `_unsorted` for the inverse."""
     kind, size = values.dtype.kind, max(2, values.dtype.itemsize)
     if kind == "f":
         bits = (values + values.dtype.type(0)).view(f"u{size}")  # -0.0 becomes 0.0
@@ -225,7 +226,7 @@ def _sortable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _unsorted(key: int, dtype: np.dtype[Any]) -> Any:
-    """The value of a key."""
+    """Return the value of a key."""
     size = max(2, dtype.itemsize)
     top = 1 << (8 * size - 1)
     if dtype.kind == "f":
@@ -235,7 +236,7 @@ def _unsorted(key: int, dtype: np.dtype[Any]) -> Any:
 
 
 def _packed(digits: npt.NDArray[np.int64]) -> str:
-    """Counts of digits as text: pairs (digit, count), compressed."""
+    """Return the counts of digits as text: pairs (digit, count), compressed."""
     counts = np.bincount(digits, minlength=1)
     present = np.flatnonzero(counts)
     pairs = np.stack([present, counts[present]]).astype("<i8")
@@ -250,7 +251,7 @@ def _unpacked(text: str) -> npt.NDArray[np.int64]:
 
 
 def combine_histograms(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The sum of partial histograms of one pass: `counts`, per channel a mapping of prefix to (65536,) int64."""
+    """Return the sum of histograms of one pass: `counts`, per channel a mapping of prefix to (65536,) int64."""
     total: list[dict[int, npt.NDArray[np.int64]]] = []
     for part in parts:
         total = total or [{} for _ in part["counts"]]
@@ -278,7 +279,7 @@ def _levels(
     low: float,
     high: float,
 ) -> tuple[Levels, ...]:
-    """Passes over the digits until the wanted ranks are single values, then the percentiles."""
+    """Pass over the digits until the wanted ranks are single values; return the percentiles."""
     passes = max(2, dtype.itemsize) * 8 // _DIGIT
     histograms = count(((0,),) * len(names), 0)["counts"]
     if not histograms or not int(histograms[0][0].sum()):
@@ -303,7 +304,7 @@ def _wanted_ranks(n: int, percentiles: Sequence[float]) -> set[int]:
 
 
 def _descend(counts: npt.NDArray[np.int64], prefix: int, rank: int) -> tuple[int, int]:
-    """The digit in which a rank falls: the longer prefix, and the rank among the keys that share it."""
+    """Return the longer prefix of the digit in which a rank falls, and the rank among the keys that share it."""
     ends = np.cumsum(counts)
     digit = int(np.searchsorted(ends, rank, side="right"))
     return prefix * _BINS + digit, rank - (int(ends[digit - 1]) if digit else 0)
@@ -322,7 +323,7 @@ def _levels_of(values: Mapping[int, Any], n: int, low: float, high: float, name:
 
 
 def _percentile(values: Mapping[int, Any], n: int, q: float) -> float:
-    """numpy's "linear", with numpy's two forms of the straight line, which differ in the last bit."""
+    """Interpolate as numpy's "linear", with its two forms of the straight line, which differ in the last bit."""
     place = (n - 1) * (q / 100)
     below = int(place)
     share = place - below
@@ -331,7 +332,7 @@ def _percentile(values: Mapping[int, Any], n: int, q: float) -> float:
 
 
 def normalize(values: npt.NDArray[Any], ranges: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
-    """(v - low) / (high - low) per channel, not clipped.
+    """Return (v - low) / (high - low) per channel, not clipped.
 
     Args:
         values: (c, ...). ranges: (low, high) per channel.

@@ -2,8 +2,8 @@
 
     min_size: int = option(20, "Remove smaller objects.", unit="px", at_least=0, panel="Objects")
 
-From the field are made: the flag and its `--help` (cli), the key and its description in the schema of a study file
-(config), and the check of its value (`check`), which has one wording. Names to choose from are a Literal in the type.
+The field gives: the flag and its `--help` (cli), the key and its description in the schema of a study file (config),
+and the check of its value (`check`) with its error text. Names to choose from are a Literal in the type.
 
 A record is a frozen dataclass that inherits `Options`. Fields that several records share are declared in a group: a
 frozen dataclass with `__slots__ = ()`, from which the records inherit, too.
@@ -28,17 +28,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """What is declared about a field beside its type and default.
+    """Declarations about a field, in addition to its type and default.
 
     Attributes:
-        help: one sentence that says what the value changes; ends with a full stop.
+        help: one sentence on the effect of the value; ends with a full stop.
         at_least, above, at_most, below: range of a number, or of each number of several.
         panel: heading in `--help`.
-        flag: such as "--min-size"; "" makes it of the field's name, without _s or _gb; None: only for Python and study
-            files.
-        argument: the metavar of what is no flag, but given by its place.
+        flag: such as "--min-size"; "" makes it from the field's name, without _s or _gb; None: only for Python and
+            study files.
+        argument: the metavar of a positional argument; "" for a flag.
         commas: several values may be given at once, separated by commas.
-        only: of a field that is a record: those of its fields that mean something here.
+        only: for a field that is a record: the names of its fields that have a meaning here.
     """
 
     help: str = ""
@@ -55,14 +55,14 @@ class Option:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The range as JSON schema says it."""
+        """The range in terms of JSON schema."""
         names = {"minimum": self.at_least, "exclusiveMinimum": self.above}
         names |= {"maximum": self.at_most, "exclusiveMaximum": self.below}
         return {name: value for name, value in names.items() if value is not None}
 
     @property
     def range(self) -> str:
-        """In words, with the unit; empty where every number is allowed.
+        """The range in words, with the unit; "" where every number is allowed.
 
         >>> Option(at_least=0, at_most=1).range, Option(above=0, unit="s").range
         ('0 to 1', 'more than 0 s')
@@ -77,12 +77,12 @@ class Option:
         return f"{words} {self.unit}".strip() if words else ""
 
     def called(self, field: str) -> str:
-        """The flag of a field of this name; the name itself where it has none."""
+        """Return the flag of a field of this name; the name itself where it has none."""
         bare = field.removesuffix("_s").removesuffix("_gb").replace("_", "-")
         return self.flag or (field if self.flag is None or self.argument else f"--{bare}")
 
     def holds(self, value: float) -> bool:
-        """Whether a number lies in the range; NaN and infinity never do."""
+        """Return whether a number lies in the range; NaN and infinity never do."""
         return (
             math.isfinite(value)
             and (self.at_least is None or value >= self.at_least)
@@ -93,13 +93,13 @@ class Option:
 
 
 def option(default: Any = MISSING, help: str = "", *, factory: Callable[[], Any] | None = None, **declared: Any) -> Any:
-    """A field of a record of options; see `Option` for what may be declared.
+    """Declare a field of a record of options; see `Option` for the arguments.
 
     >>> option(3, "Tries of a task.", at_least=1).metadata["description"]
     'Tries of a task.'
     """
     about = Option(help=help, **declared)
-    # pydantic writes what is under these two keys into the schema
+    # pydantic writes these two keys into the schema
     metadata = {"option": about, "description": help, "json_schema_extra": about.limits}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
@@ -107,7 +107,7 @@ def option(default: Any = MISSING, help: str = "", *, factory: Callable[[], Any]
 
 
 class Options:
-    """What every record of options has: values are checked when it is made, and unknown keys of a file refused."""
+    """Base of all option records: values are checked on creation, and unknown keys of a file refused."""
 
     __slots__ = ()
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -117,14 +117,14 @@ class Options:
 
 
 def options_of(record: type[Any]) -> dict[str, Field[Any]]:
-    """The fields of a record that are declared as options: its own first, then those of its groups in their order."""
+    """Return the fields of a record that are declared as options: its own first, then those of its groups in order."""
     named = {f.name: f for f in fields(record) if "option" in f.metadata}
     order = (name for base in record.__mro__ for name in vars(base).get("__annotations__", ()))
     return {name: named[name] for name in order if name in named}
 
 
 def parts_of(record: Any) -> Mapping[str, tuple[Any, ...]]:
-    """The alternatives in the type of every field of a class: (int, NoneType) of `int | None`."""
+    """Return the alternatives in the type of every field of a class: (int, NoneType) for `int | None`."""
     return _parts_of(record)
 
 
@@ -138,7 +138,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def check(record: Any) -> None:
-    """Refuse values out of range, and names that are not to choose from.
+    """Refuse values out of range, and names that are not among the choices.
 
     Raises:
         InputError, UnknownNameError: names field, value, and what is expected.
@@ -173,12 +173,12 @@ _WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "a text"}
 
 
 def first(name: str, *records: Any) -> Any:
-    """The value of a field in the first record in which it is set: not None."""
+    """Return the value of a field in the first record where it is not None."""
     return next((value for record in records if (value := getattr(record, name, None)) is not None), None)
 
 
 def resolve(kind: type[T], *records: Any, **values: Any) -> T:
-    """A record of `kind`: each field as in `values`, else as in the first record that sets it, else its default.
+    """Return a record of `kind`: each field as in `values`, else as in the first record that sets it, else its default.
 
     >>> @dataclass
     ... class Size:
@@ -192,10 +192,10 @@ def resolve(kind: type[T], *records: Any, **values: Any) -> T:
 
 
 def unset(group: type[Any], owner: str) -> Callable[[type[T]], type[T]]:
-    """In the decorated record, not yet a dataclass, the fields of a group are None unless given.
+    """Return a class decorator, for use before `dataclass`, that makes the fields of a group None unless given.
 
     Args:
-        owner: whose values they then have, for `--help`.
+        owner: whose values are used instead, for `--help`.
     """
 
     def change(record: type[T]) -> type[T]:

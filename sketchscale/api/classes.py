@@ -1,4 +1,4 @@
-"""Give objects classes."""
+"""The public function that classifies objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keyword arguments of a public function to the option records of the use case behind it."""
+"""Turn the keyword arguments of a public function into the option records of its use case."""
 
 from __future__ import annotations
 
@@ -17,22 +17,18 @@ T = TypeVar("T")
 
 
 def options_and_execution(
-    function: str,
-    kind: type[T],
-    options: T | None,
-    execution: Execution | None,
-    given: Mapping[str, Any],
+    function: str, kind: type[T], options: T | None, execution: Execution | None, given: Mapping[str, Any]
 ) -> tuple[T, Execution]:
-    """The records that a call describes: those it hands over, changed by its keyword arguments.
+    """Return the records of a call: the given ones, changed by its keyword arguments.
 
     Args:
         function: public name, for errors.
-        kind: of the options. A field that both have is the options'.
-        given: keyword arguments, fields of `kind` or of Execution, or what their flags are called.
+        kind: of the options. A field that both records have belongs to the options.
+        given: keyword arguments: fields of `kind` or of Execution, or the names of their flags.
 
     Raises:
         UnknownNameError: an argument that neither has.
-        InputError: a value of another type or out of range, or a record that is something else.
+        InputError: a value of another type or out of range, or a record of another class.
 
     >>> from sketchscale.config import SegmentOptions
     >>> given = {"min_size": 20, "workers": 2}
@@ -52,7 +48,7 @@ def options_and_execution(
 def execution_of(
     function: str, execution: Execution | None, given: Mapping[str, Any], *, known: tuple[str, ...] = ()
 ) -> Execution:
-    """The same for a function without an option record.
+    """Return the execution of a call to a function without an option record.
 
     Args:
         known: its other keyword arguments, for the error.
@@ -67,7 +63,7 @@ def _names(kind: type[Any]) -> tuple[str, ...]:
 
 
 def _spelled(name: str, *kinds: type[Any]) -> str:
-    """The field that a flag of this name sets, so that `sketch=` is `sketches=`, as on the command line."""
+    """Return the field that a flag of this name sets, so that `sketch=` is `sketches=`, as on the command line."""
     flag = f"--{name.replace('_', '-')}"
     declared = [item for kind in kinds for item in options_of(kind).items()]
     if name in dict(declared):
@@ -84,7 +80,7 @@ def _refuse_unknown(
 
 
 def _record(function: str, name: str, kind: type[T], record: T | None, changes: Mapping[str, Any]) -> T:
-    """A record of `kind`: the one that was given, or the default one, with changes."""
+    """Return a record of `kind`: the given one, or the default one, with changes."""
     if record is not None and not isinstance(record, kind):
         raise InputError.of(
             found=f"{function}(): {name} is a {type(record).__name__}",
@@ -102,7 +98,7 @@ def _record(function: str, name: str, kind: type[T], record: T | None, changes: 
 
 
 def _plain(value: Any, hint: Any) -> Any:
-    """A path as text, and one value where several may be given as several of one."""
+    """Return a path as text, and one value as a tuple where several may be given."""
     several = get_origin(hint) is tuple and isinstance(value, str | Path)
     value = str(value) if isinstance(value, Path) else value
     if isinstance(value, list | tuple):

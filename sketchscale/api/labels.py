@@ -1,4 +1,4 @@
-"""Train a model, and outline objects with it."""
+"""The public functions that train a model and outline objects with it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def segment(
     cancel: threading.Event | None = None,
     **fields: Any,
 ) -> npt.NDArray[np.uint32] | xarray.DataArray:
-    """Labels of an array in memory, or of an image in storage (written beside it; a lazy view comes back).
+    """Return labels of an array in memory, or of an image in storage (written into it; returned as a lazy view).
 
     Args:
         image: an address of an OME-Zarr image, or (y, x) or (c, y, x) pixels: numpy or dask, or xarray, whose axes are
             found by name.
         options: model, labels, sizes; see SegmentOptions.
         execution: how stored images are run; see Execution.
-        on_event: told of the progress on a stored image.
-        cancel: ends the work once it is set, with `Cancelled`; of a stored image, `resume` goes on with what finished.
+        on_event: called with the progress on a stored image.
+        cancel: ends the work with `Cancelled` once it is set; for a stored image, `resume` continues.
         fields: fields of both as keyword arguments, as in `segment(image, model="my-model", min_size=20)`.
 
     Returns:
@@ -74,12 +74,12 @@ def train(
     """Train a model on images with sketches, as in `train("a.zarr", sketch="a.jsonl", out="my-model", minutes=2)`.
 
     Args:
-        image: address of an image, or several; the options may stand here, too.
+        image: address of an image, or several; or the options.
         options: images, sketches, where to write and how to train; see TrainOptions.
         execution: see Execution.
         on_step: called with a line of text every so often.
-        cancel: ends the training once it is set, with `Cancelled`; its state is saved for `resume`.
-        fields: fields of both as keyword arguments, or what their flags are called.
+        cancel: ends the training with `Cancelled` once it is set; its state is saved for `resume`.
+        fields: fields of both as keyword arguments, or the names of their flags.
 
     Raises:
         UnknownNameError: a keyword argument that is no option.

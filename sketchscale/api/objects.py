@@ -1,4 +1,4 @@
-"""Measure objects, and compare them with the truth: of images in storage, and of arrays in memory."""
+"""The public functions that measure objects and compare them with the truth, of stored images and of arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sketches made, saved and opened in Python, instead of drawn in a viewer."""
+"""Sketches that are made, saved and opened in Python."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Line = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Sketch(sketch.Sketch):
-    """What a person said about one image of `shape` (y, x): `events`, and nothing about the rest.
+    """A person's annotation of an image of `shape` (y, x): `events`; everything else is unknown.
 
     >>> import numpy as np
     >>> labels = np.zeros((40, 60), int)
@@ -39,10 +39,10 @@ class Sketch(sketch.Sketch):
 
     @classmethod
     def from_labels(cls, labels: npt.ArrayLike, *, zero: Literal["background", "unknown"] = "unknown") -> Sketch:
-        """A sketch of painted objects.
+        """Return a sketch of painted objects.
 
         Args:
-            labels: (y, x), integers; k > 0 is object k, and negative values say nothing.
+            labels: (y, x), integers; k > 0 is object k, and negative values are unknown.
             zero: what 0 means. Where it is unknown, the outlines of the objects are drawn, as they are whole.
 
         Raises:
@@ -66,7 +66,7 @@ class Sketch(sketch.Sketch):
         outlined: Sequence[Line] = (),
         radius_px: float = 1.5,
     ) -> Sketch:
-        """A sketch of strokes, and of polygons around whole objects.
+        """Return a sketch of strokes, and of polygons around whole objects.
 
         Args:
             lines: strokes by class: background, foreground, boundary or unknown.
@@ -91,7 +91,7 @@ class Sketch(sketch.Sketch):
 
     @classmethod
     def open(cls, path: str | Path, *, shape: tuple[int, int] | None = None) -> Sketch:
-        """A sketch from any file that `sketch import` reads.
+        """Return a sketch from any file that `sketch import` reads.
 
         Args:
             shape: (y, x) of its image; not needed for a painted image, and for a stroke log as large as what is drawn

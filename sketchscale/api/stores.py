@@ -1,4 +1,4 @@
-"""Files into images, and a page about images."""
+"""The public functions that convert files to images, and write a report about images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a study."""
+"""The public function that runs a study."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def run(
     on_event: Callable[[Event], None] = quiet,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train, segment, measure, classify, count and report, as a study file says.
+    """Train, segment, measure, classify, count and report, as described by a study file.
 
     Args:
-        study: the file; or what was read from it, with its `path`, because names in it are relative to its folder.
+        study: the file; or its content, with its `path`, because names in it are relative to its folder.
         overrides: of keys of the file, as in "segment.min_size=30".
-        resume: go on with what an interrupted run finished.
-        overwrite: remove what is there first.
+        resume: skip what an interrupted run finished.
+        overwrite: replace existing output.
         say: called with a line of text now and then.
 
     Returns:

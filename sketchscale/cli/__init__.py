@@ -3,9 +3,9 @@
 Results go to stdout (text, or JSON with `--json`), progress and messages to stderr. Exit codes:
 
     0 done · 1 failed · 2 bad usage or input · 3 finished, but some images failed · 4 a quality gate failed ·
-    5 environment · 130 interrupted, 143 terminated: tasks that run end, no more are taken, `--resume` goes on
+    5 environment · 130 interrupted, 143 terminated: running tasks end, no more are started, `--resume` continues
 
-Nothing heavy is imported before a command runs, so `--help` answers at once.
+Nothing heavy is imported before a command runs, so `--help` is fast.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sketchscale.errors import SketchscaleError
 __all__ = ["app", "main", "run"]
 
 UsageError: Any = typer.BadParameter.__mro__[1]
-"""What the parser raises; by way of a public class, because recent versions of typer carry a click of their own."""
+"""The parser's error; found through a public class, because recent versions of typer contain their own click."""
 
 app = typer.Typer(
     name="sketchscale",
@@ -68,7 +68,7 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: runs a command and leaves with its exit code."""
+    """Run a command and exit with its code."""
     terminated: list[int] = []
 
     def terminate(number: int, frame: FrameType | None) -> None:
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command; every error a user can cause is one line on stderr."""
+    """Run a command and return its exit code; every error that a user can cause is one line on stderr."""
     try:
         code = app(arguments, standalone_mode=False)
     except SomeFailedError as error:

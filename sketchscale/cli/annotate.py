@@ -1,4 +1,4 @@
-"""Commands on objects and people's judgement of them: `count`, `classify propose`."""
+"""Commands to count objects and to propose objects for review: `count`, `classify propose`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     command(app)(count)
     command(classify_group, "propose")(classify_propose)
 
@@ -29,7 +30,7 @@ def classify_propose(
     execution: opt.StoresToFile,
     json: opt.Json = False,
 ) -> None:
-    """Objects worth a look, as a CSV to fill in and a page to do it on: at random, or where examples teach most."""
+    """Propose objects to review or annotate, as a CSV and a page: at random, or where examples help most."""
     from sketchscale.objects.annotation.mark_files import check_colors
     from sketchscale.workflow.classify.judging_page import class_choices, known_classes, write_page
     from sketchscale.workflow.classify.propose import propose, save_proposals
@@ -55,7 +56,7 @@ def classify_propose(
 
 
 def count(images: opt.Images, options: CountOptions, execution: opt.StoresToFile, json: opt.Json = False) -> None:
-    """Objects per image, well and class; with --review, what there are by a person's judgement of a random sample."""
+    """Count objects per image, well and class; with --review, correct the counts by a reviewed random sample."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.measure import count as work
     from sketchscale.workflow.runner import refuse_existing
@@ -86,7 +87,7 @@ def _count_reviewed(images: list[str], options: CountOptions, by: tuple[str, ...
     if by != ("class",):
         raise InputError.of(
             found=f"--review by {', '.join(by) or 'none'}",
-            expected="--by class: a sample of all images says nothing of one",
+            expected="--by class: a sample of all images does not represent one",
             fix="leave --by out, or count the images of one well with proposals drawn from it",
         )
     labels = options.labels

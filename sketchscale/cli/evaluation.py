@@ -1,4 +1,4 @@
-"""Commands that judge: what labels are worth (evaluate), and where a model needs help (where-next)."""
+"""Commands that show how good labels are (evaluate), and where a model needs more strokes (where-next)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     command(app)(evaluate)
     command(app, "where-next")(where_next)
 
@@ -25,7 +26,7 @@ def evaluate(
     execution: Annotated[Execution, Without("resume")],
     json: opt.Json = False,
 ) -> None:
-    """Labels against the truth, by image and pooled: AP, F1, precision, recall, PQ, AJI, Dice, count error."""
+    """Compare labels with the truth, by image and pooled: AP, F1, precision, recall, PQ, AJI, Dice, count error."""
     from sketchscale.evaluation import THRESHOLDS
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.measure.evaluate import compare, pair_truths, summarize, write_scores
@@ -55,7 +56,7 @@ def evaluate(
 
 
 def _table(summary: dict[str, Any]) -> str:
-    """A line for each image; with several, their mean and the pooled figures below."""
+    """Return a line for each image; for several, also their mean and the pooled figures."""
     records = summary.get("images", [summary])
     thresholds = list(records[0]["ap"])
     shown = [t for t in thresholds if t in ("0.5", "0.75")] or thresholds[:2]
@@ -80,7 +81,7 @@ def where_next(
     picture: Annotated[str | None, typer.Option("--picture", help="PNG of the boxes with predicted outlines.")] = None,
     json: opt.Json = False,
 ) -> None:
-    """The most informative places to draw over all images: where the model is unsure, and unlike what was drawn."""
+    """Find the most informative places to draw in all images: the model is unsure, and nothing like it was drawn."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.runner import refuse_existing
     from sketchscale.workflow.train.where_next import where_next as work

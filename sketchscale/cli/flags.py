@@ -1,11 +1,11 @@
-"""Commands from the fields of option records: a parameter that is a record becomes a flag for each of its fields.
+"""Make commands from the fields of option records: a parameter that is a record becomes a flag for each of its fields.
 
     @command(app)
     def measure(images: Images, options: MeasureOptions, execution: Execution, json: Json = False) -> None: ...
 
-The function receives the records, made and checked; its other parameters stay as they are. What a field means, its
-range, unit, panel and flag come from its declaration, see `settings.option`. `Annotated[Execution, Without("block")]`
-leaves out what means nothing to a command; `Only` names what does.
+The function receives the checked records; its other parameters are unchanged. The declaration of a field, see
+`settings.option`, gives help, range, unit, panel and flag. `Annotated[Execution, Without("block")]` leaves out fields
+without a meaning for a command; `Only` names those that have one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import MISSING, Field, dataclass, is_dataclass, replace
+from dataclasses import MISSING, dataclass, is_dataclass, replace
 from functools import cache, cached_property
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -38,20 +38,20 @@ class Only(tuple[str, ...]):
 
 
 class Without(Only):
-    """Names of the fields of a record that a command has not."""
+    """Names of the fields of a record that a command does not have."""
 
     __slots__ = ()
 
 
 class Required(Only):
-    """Names of the fields of a record that a command does not do without."""
+    """Names of the fields of a record that must be given."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """How one field of a record is given on the command line. No slots: what the parser needs is kept.
+    """How one field of a record is given on the command line. No slots, because of the cached property.
 
     Attributes:
         path: names that lead to the field: its own, after that of the record around it, if any.
@@ -66,20 +66,20 @@ class Flag:
 
     @property
     def name(self) -> str:
-        """Such as "--min-size"."""
+        """The flag, such as "--min-size"."""
         return self.about.called(self.path[-1])
 
     @property
     def help(self) -> str:
-        """The declared sentence, then what may be chosen, or unit and range."""
+        """The declared sentence, then the choices, or unit and range."""
         choices = [str(one) for part in self.parts if get_origin(part) is Literal for one in get_args(part)]
-        said = [*choices, *filter(None, [self.about.range or self.about.unit])]
-        words = " or ".join(filter(None, [", ".join(said[:-1]), *said[-1:]]))
+        notes = [*choices, *filter(None, [self.about.range or self.about.unit])]
+        words = " or ".join(filter(None, [", ".join(notes[:-1]), *notes[-1:]]))
         return f"{self.about.help} ({words})" if words else self.about.help
 
     @property
     def kind(self) -> Any:
-        """What the parser makes of a word: a number, a text, or a list where the field is a tuple or a table."""
+        """The type that a word is parsed as: a number, a text, or a list where the field is a tuple or a table."""
         parts = [part for part in self.parts if part is not NoneType and not isinstance(part, TypeVar)]
         if self.many:
             return list[str] if self.about.commas else list[_word(get_args(parts[0])[:1])]  # type: ignore[misc]
@@ -87,12 +87,12 @@ class Flag:
 
     @property
     def many(self) -> bool:
-        """Whether it may be given several times; no value is none."""
+        """Whether the flag may be repeated; without it, there are no values."""
         return get_origin(self.parts[0]) in (tuple, dict)
 
     @cached_property
     def parameter(self) -> inspect.Parameter:
-        """For the parser."""
+        """The parameter for the parser."""
         if self.about.argument:
             given = typer.Argument(help=self.about.help, metavar=self.about.argument, show_default=False)
         else:
@@ -107,7 +107,7 @@ class Flag:
         )
 
     def value(self, given: Any) -> Any:
-        """What was given, as the field has it.
+        """Return the given words as the value of the field.
 
         Raises:
             InputError: not NAME=VALUE where it has to be.
@@ -121,7 +121,7 @@ class Flag:
 
 
 def _word(parts: Any) -> Any:
-    """The type of one word: that of the only alternative; a text where there are several."""
+    """Return the type of one word: that of the only alternative; a text where there are several."""
     kinds = {type(get_args(part)[0]) if get_origin(part) is Literal else part for part in parts}
     kinds = {kind for kind in kinds if get_origin(kind) is None}
     return kinds.pop() if len(kinds) == 1 and kinds <= {bool, int, float} else str
@@ -135,13 +135,15 @@ def _named(flag: str, word: str) -> tuple[str, str]:
 
 
 def flags_of(record: Any, *notes: Only) -> list[Flag]:
-    """The flags of a record, in the order of its fields; those of a record in it take its place.
+    """Return the flags of a record, in the order of its fields; those of a record in it take its place.
 
     Args:
-        notes: which of its fields are wanted, or not, or have to be given.
+        notes: which of its fields are wanted, not wanted, or required.
     """
-    wanted = [flag for flag in _flags_of(record) if all(_wanted(flag.path[0], note) for note in notes)]
-    return [replace(flag, default=MISSING) if _required(flag.path[0], notes) else flag for flag in wanted]
+    needed = {name for note in notes if isinstance(note, Required) for name in note}
+    chosen = [note for note in notes if not isinstance(note, Required)]
+    wanted = [f for f in _flags_of(record) if all((f.path[0] in n) != isinstance(n, Without) for n in chosen)]
+    return [replace(flag, default=MISSING) if flag.path[0] in needed else flag for flag in wanted]
 
 
 @cache
@@ -154,25 +156,14 @@ def _flags_of(record: Any) -> tuple[Flag, ...]:
             inner = (flag for flag in _flags_of(parts[0]) if about.only is None or flag.path[0] in about.only)
             found += [replace(flag, path=(name, *flag.path)) for flag in inner]
         elif about.flag is not None:
-            default, owner = _default(field), field.metadata.get("owner", "")
+            default = None if field.default_factory is not MISSING else field.default
+            owner = field.metadata.get("owner", "")
             found.append(Flag(path=(name,), about=about, parts=parts, default=default, owner=owner))
     return tuple(found)
 
 
-def _wanted(name: str, note: Only) -> bool:
-    return isinstance(note, Required) or (name in note) != isinstance(note, Without)
-
-
-def _required(name: str, notes: tuple[Only, ...]) -> bool:
-    return any(isinstance(note, Required) and name in note for note in notes)
-
-
-def _default(field: Field[Any]) -> Any:
-    return None if field.default_factory is not MISSING else field.default
-
-
 def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a function to `app` as a command; see above."""
+    """Return a decorator that adds a function to `app` as a command; see above."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(function, include_extras=True)
@@ -195,7 +186,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
                 function(**made, **given)
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
-        # a signature of its own, because the parser reads options from it
+        # the parser reads the options from this signature
         setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         app.command(name)(run)
@@ -205,12 +196,12 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
 
 
 def _place(parameter: inspect.Parameter) -> int:
-    """For the order in `--help`: how work is run comes last."""
+    """Return the sort key in `--help`: options on how work is run come last."""
     return int(get_args(parameter.annotation)[1].rich_help_panel == RUNNING)
 
 
 def _make(record: type[Any], flags: list[Flag], given: dict[str, Any]) -> Any:
-    """The record of what was given, which is taken out of `given`; the rest are its defaults."""
+    """Return the record of the given values, which are removed from `given`; other fields have their defaults."""
     from sketchscale.config import parse
 
     document: dict[str, Any] = {}
@@ -228,7 +219,7 @@ def _make(record: type[Any], flags: list[Flag], given: dict[str, Any]) -> Any:
 def _stores(
     records: Mapping[str, tuple[type[Any], list[Flag]]], made: Mapping[str, Any]
 ) -> AbstractContextManager[Any]:
-    """How long stores are waited for, and where they are, where a command has options for that."""
+    """Return the context of the store settings, where a command has options for them."""
     from sketchscale.io.stores.settings import chosen_settings, using
 
     for name, (kind, flags) in records.items():

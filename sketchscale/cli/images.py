@@ -16,6 +16,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     for one in (convert, segment, measure, report, plan, status, verify):
         command(app)(one)
 
@@ -28,7 +29,7 @@ def convert(
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
 ) -> None:
-    """TIFF and plain images into OME-Zarr, tile by tile: the image never sits whole in memory."""
+    """Convert TIFF and plain images to OME-Zarr, tile by tile: the image need not fit in memory."""
     from sketchscale.workflow import convert as work
 
     if dry_run:
@@ -46,8 +47,9 @@ def segment(
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
 ) -> None:
-    """Outline every object: the network's fields, exact integration, labels and pyramid beside the image."""
+    """Outline every object: predict fields, integrate them exactly, store labels and their pyramid in the image."""
     from sketchscale.workflow.images import expand
+    from sketchscale.workflow.segment.empty_results import why_empty
     from sketchscale.workflow.segment.segment import plan_segment
     from sketchscale.workflow.segment.segment import segment as work
 
@@ -57,38 +59,29 @@ def segment(
         return
     with opt.progress() as on_progress:
         on_event = opt.announcing_compilation(on_progress, "outline", *INTEGRATION)
-        opt.each(
-            addresses,
-            lambda image: _warned(work(image, options, execution, on_event)),
-            lambda results: _show_segmented(results, json),
-        )
 
+        def outline(image: str) -> Any:
+            result = work(image, options, execution, on_event)
+            if result.warning:
+                opt.say(f"warning: {result.warning}")
+            return result
 
-def _show_segmented(results: list[Any], json: bool) -> None:
-    from sketchscale.workflow.segment.empty_results import why_empty
+        def report(results: list[Any]) -> None:
+            for r in results:
+                if r.n == 0:
+                    opt.say(f"{r.image}: {why_empty(r.empty)}")
+            lines = (
+                f"{r.image}: {r.n} objects in labels/{r.labels}; seam audit: {r.audit.windows} windows, "
+                f"{r.audit.objects} objects compared, {r.audit.crossing} cross a block, no difference"
+                for r in results
+            )
+            opt.show([asdict(r) for r in results], json, lambda: "\n".join(lines))
 
-    for r in results:
-        if r.n == 0:
-            opt.say(f"{r.image}: {why_empty(r.empty)}")
-    opt.show([asdict(r) for r in results], json, lambda: "\n".join(map(_segmented, results)))
-
-
-def _warned(r: Any) -> Any:
-    """The result of an image, after its warning was said."""
-    if r.warning:
-        opt.say(f"warning: {r.warning}")
-    return r
-
-
-def _segmented(r: Any) -> str:
-    return (
-        f"{r.image}: {r.n} objects in labels/{r.labels}; seam audit: {r.audit.windows} windows, "
-        f"{r.audit.objects} objects compared, {r.audit.crossing} cross a block, no difference"
-    )
+        opt.each(addresses, outline, report)
 
 
 def measure(images: opt.Images, options: MeasureOptions, execution: Execution, json: opt.Json = False) -> None:
-    """A table with one row per object: place, shape, intensity, texture, neighbours, ring; in pixels and um."""
+    """Write a table of objects: position, shape, intensity, texture, neighbours, ring; in pixels and um."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.measure.measure import measure as work
 
@@ -104,7 +97,7 @@ def measure(images: opt.Images, options: MeasureOptions, execution: Execution, j
 
 
 def report(images: opt.Images, options: ReportOptions, execution: opt.StoresToFile) -> None:
-    """One self-contained HTML page: counts, sizes, outlines over the image, seam audit, provenance."""
+    """Write one self-contained HTML page: counts, sizes, outlines over the image, seam audit, provenance."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.report.report import write_report
 
@@ -119,12 +112,12 @@ def plan(
     execution: Annotated[Execution, Without("resume", "overwrite")],
     json: opt.Json = False,
 ) -> None:
-    """What `segment` would do with the same options: stages, tasks, memory and scratch space; nothing is written."""
+    """Show what `segment` would do with the same options: stages, tasks and memory; nothing is written."""
     segment(images, options, execution, dry_run=True, json=json)
 
 
 def status(images: opt.Images, execution: opt.Stores, json: opt.Json = False) -> None:
-    """How far every run on an image is: from any machine, while it goes on; who runs it; whether it is committed."""
+    """Show the progress of every run on an image, from any machine: its stage, its owner, whether it is committed."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.verify import status as work
 
@@ -147,7 +140,7 @@ def verify(
     execution: Annotated[Execution, Without("block", "gpus_per_worker", "scratch", "resume", "overwrite")],
     json: opt.Json = False,
 ) -> None:
-    """Re-check stored results: every block's checksum, ids against the table, and that the input is the same."""
+    """Check stored results again: every block's checksum, ids against the table, and that the input is the same."""
     from sketchscale.workflow.images import expand
     from sketchscale.workflow.runner import keep_engines
     from sketchscale.workflow.verify import verify as work

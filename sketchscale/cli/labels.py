@@ -15,6 +15,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     group = typer.Typer(help="Label images of other programs, in and out.", no_args_is_help=True)
     command(group, "import")(labels_import)
     command(group, "export")(labels_export)
@@ -28,8 +29,8 @@ def labels_import(
     execution: Execution,
     json: opt.Json = False,
 ) -> None:
-    """A mask of another program beside its image, to be measured and classified; ids stay as they are, and a mask of
-    one value is split into its connected pieces."""
+    """Copy a mask of another program into its image, to be measured and classified. Ids are kept; a mask of one value
+    is split into its connected components."""
     from sketchscale.workflow.labels.labels import import_labels
 
     labels = options.labels
@@ -47,7 +48,7 @@ def labels_export(
     named: opt.Labels,
     execution: opt.StoresToFile,
 ) -> None:
-    """Labels as a tiled 32-bit OME-TIFF with their pixel size, for programs that do not read OME-Zarr."""
+    """Write labels as a tiled 32-bit OME-TIFF with their pixel size, for programs that do not read OME-Zarr."""
     from sketchscale.workflow.labels.labels import export_labels
 
     typer.echo(export_labels(image, named.labels, out, overwrite=execution.overwrite))

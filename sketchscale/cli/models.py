@@ -1,4 +1,4 @@
-"""Commands on annotations and models: sketch import/export/simulate/show, train."""
+"""Commands on sketches and training: sketch import/export/simulate/show, train."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ SketchFile = Annotated[str, typer.Argument(help="Stroke log, or any file that `s
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     command(app)(train)
     group = typer.Typer(help="Sketches: strokes, outlines, boxes and points on an image.", no_args_is_help=True)
     for one in (sketch_import, sketch_export, sketch_simulate, sketch_show):
@@ -31,9 +32,9 @@ def train(
     engine: opt.TrainEngine = "local",
     json: opt.Json = False,
 ) -> None:
-    """Learn from sketches, synthetic scenes, or both. Ends after `--minutes`, when held-out annotation stops improving,
-    or when OUT/run/stop appears, with a model; Ctrl-C saves the state, and `--resume` goes on. Strokes added meanwhile
-    are taken in."""
+    """Train on sketches, synthetic scenes, or both. Ends with a model after `--minutes`, when the score on held-out
+    annotation stops improving, or when the file OUT/run/stop appears. Ctrl-C saves the state, and `--resume`
+    continues. Strokes added meanwhile are used."""
     from sketchscale.training.distributed import is_first_process
     from sketchscale.workflow.train.train import train as work
 
@@ -51,8 +52,8 @@ def sketch_import(
     options: SketchOptions,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Bring other tools' annotations into a stroke log, and say how they were understood. Training, and everything else
-    that takes a sketch, reads the same files directly."""
+    """Write other tools' annotations as a stroke log, and report how they were understood. Training, and everything
+    else that takes a sketch, reads the same files directly."""
     from sketchscale.workflow.sketches import import_sketch, sketch_reading
 
     reading = sketch_reading(options)
@@ -60,7 +61,7 @@ def sketch_import(
 
 
 def sketch_export(sketch: SketchFile, out: Out, options: SketchOptions, overwrite: opt.Overwrite = False) -> None:
-    """A sketch as GeoJSON."""
+    """Write a sketch as GeoJSON."""
     from sketchscale.workflow.sketches import export_sketch, sketch_reading
 
     reading = sketch_reading(options)
@@ -73,7 +74,7 @@ def sketch_simulate(
     options: SimulateOptions,
     overwrite: opt.Overwrite = False,
 ) -> None:
-    """Partial annotation from full masks: strokes as a person draws them, or Gaussian-process masks."""
+    """Make partial annotation from full masks: strokes as a person draws them, or Gaussian-process masks."""
     from sketchscale.workflow.sketches import simulate_sketch
 
     chosen = asdict(options)
@@ -86,12 +87,12 @@ def sketch_show(
     execution: opt.Stores,
     out: Annotated[str | None, typer.Option("--out", help="PNG to write; without it, a summary.")] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="First move the torn last line of a stroke log to SKETCH.torn.")
+        bool, typer.Option("--repair", help="First move an incomplete last line of a stroke log to SKETCH.torn.")
     ] = False,
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
-    """What a sketch holds: pixels per class, objects, whether it has boundaries; or a picture of it."""
+    """Show what a sketch holds: pixels per class, objects, whether it has boundaries; or draw a picture of it."""
     from sketchscale.workflow.sketches import repair_sketch, show_sketch, sketch_reading
 
     if repair:

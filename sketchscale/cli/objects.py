@@ -18,11 +18,12 @@ classify_group = typer.Typer(help="Give every object a class, from a few annotat
 
 Gallery = Annotated[str | None, typer.Option("--gallery", help="HTML file of thumbnails by class and probability.")]
 Attention = Annotated[
-    bool, typer.Option("--attention", help="Beside each thumbnail, where the network looked (Grad-CAM).")
+    bool, typer.Option("--attention", help="Show next to each thumbnail where the network looked (Grad-CAM).")
 ]
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     command(classify_group, "train")(classify_train)
     command(classify_group, "apply")(classify_apply)
     app.add_typer(classify_group, name="classify")
@@ -36,7 +37,7 @@ def classify_train(
     execution: opt.StoresToFile,
     json: opt.Json = False,
 ) -> None:
-    """Train on annotated objects; the score on held-out ones is printed, its confusion matrix lies in the folder."""
+    """Train on annotated objects; prints the score on held-out ones, and saves their confusion matrix in the folder."""
     from sketchscale.workflow.classify.apply import train_classes
 
     marks, overwrite = options.annotations or "", execution.overwrite
@@ -53,7 +54,7 @@ def classify_apply(
     attention: Attention = False,
     json: opt.Json = False,
 ) -> None:
-    """Class and probability of every object into the table, and a class image beside the labels."""
+    """Write class and probability of every object into the table, and a class image next to the labels."""
     from sketchscale.workflow.classify.apply import apply_classes
     from sketchscale.workflow.classify.gallery import check_gallery, write_gallery
     from sketchscale.workflow.images import expand

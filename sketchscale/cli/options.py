@@ -1,4 +1,4 @@
-"""What commands share: their own parameters, progress, results and failures of several images."""
+"""Parts that commands share: parameters, progress, results, and failures of several images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Images = Annotated[list[str], typer.Argument(help="OME-Zarr images or plates.", 
 Image = Annotated[str, typer.Argument(help="An OME-Zarr image.", metavar="IMAGE", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print stages, tasks and memory; change nothing.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove what is there first.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 TrainEngine = Annotated[
     str,
     typer.Option(
@@ -33,7 +33,7 @@ TrainEngine = Annotated[
 
 
 class SomeFailedError(Exception):
-    """Finished, but some images failed (exit code 3), or all did (that of the last)."""
+    """Some images failed (exit code 3), or all did (exit code of the last)."""
 
     def __init__(self, message: str, exit_code: int = 3) -> None:
         super().__init__(message)
@@ -41,28 +41,28 @@ class SomeFailedError(Exception):
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     typer.echo(text, err=True)
 
 
 def show(result: Any, as_json: bool, text: Callable[[], str]) -> None:
-    """The result on stdout, as JSON or as text."""
+    """Print the result on stdout, as JSON or as text."""
     typer.echo(json.dumps(result, indent=2, default=str) if as_json else text())
 
 
 Stores = Annotated[Execution, Only("wait_s", "endpoint")]
-"""For a command that only reads what others wrote."""
+"""For a command that only reads."""
 Labels = Annotated[LabelOptions, Only("labels")]
 StoresToFile = Annotated[Execution, Only("wait_s", "endpoint", "overwrite")]
 Training = Annotated[Execution, Without("engine", "block", "memory_gb", "scratch", "deadline_s")]
-"""A training is no plan of tasks, and has an `--engine` of its own."""
+"""A training is no plan of tasks, and has another `--engine`."""
 
 
 def where_to_train(command: str, engine: str, execution: Execution) -> Execution:
-    """Refuses what only a cluster can be asked for.
+    """Return the execution of a training; refuse options of clusters without one.
 
     Args:
-        command: of `sketchscale`, for the way out.
+        command: of `sketchscale`, for the message.
         engine: local or ray.
     """
     if engine not in ("local", "ray"):
@@ -84,7 +84,7 @@ def where_to_train(command: str, engine: str, execution: Execution) -> Execution
 
 @contextmanager
 def progress(title: str = "") -> Iterator[Callable[[Event], None]]:
-    """A bar per stage on stderr; on a terminal it moves, in a log file each stage is one line."""
+    """Show a bar per stage on stderr; on a terminal it moves, in a log file each stage is one line."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -115,7 +115,7 @@ def progress(title: str = "") -> Iterator[Callable[[Event], None]]:
 def announcing_compilation(
     on_event: Callable[[Event], None], stage: str, package: str, seconds: int
 ) -> Callable[[Event], None]:
-    """Progress that says, before the first task of a stage, that its kernels are compiled: only where none is yet.
+    """Return a callback that prints, before the first task of a stage, that its kernels have to be compiled, if so.
 
     Args:
         package, seconds: see workflow.compiling.
@@ -124,23 +124,23 @@ def announcing_compilation(
 
     looked: list[bool] = []
 
-    def heard(event: Event) -> None:
+    def forward(event: Event) -> None:
         if event.stage == stage and event.kind == "start" and event.done < event.total and not looked:
             looked.append(True)
             if line := compiling_line(package, seconds):
                 say(line)
         on_event(event)
 
-    return heard
+    return forward
 
 
 def each(images: Sequence[str], work: Callable[[str], Any], report: Callable[[list[Any]], None]) -> None:
-    """Do one thing for every image and report what came out; one of several that fails does not stop the others.
+    """Do one thing for every image and report the results; one of several that fails does not stop the others.
 
     Raises:
         SomeFailedError: some or all of several images failed; after all were tried and the others reported.
         SketchscaleError: the only image failed.
-        SetupError: store or cluster do not answer, or lack something: so it would be with every other image.
+        SetupError: store or cluster do not answer, or lack something; every other image would fail too.
     """
     from sketchscale.workflow.runner import keep_engines
 
@@ -166,7 +166,7 @@ def each(images: Sequence[str], work: Callable[[str], Any], report: Callable[[li
 
 
 def show_stages(stages: Sequence[Any], as_json: bool) -> None:
-    """Stages of a dry run, as JSON or as an aligned table."""
+    """Print the stages of a dry run, as JSON or as an aligned table."""
     lines = [f"{'stage':<12}{'tasks':>8}{'MB/task':>10}{'MB in all':>11}"]
     lines += [f"{s.stage:<12}{s.tasks:>8}{s.task_mb:>10.1f}{s.peak_mb:>11.1f}" for s in stages]
     show([asdict(s) for s in stages], as_json, lambda: "\n".join(lines))

@@ -1,4 +1,4 @@
-"""Commands on the whole: demo, doctor, run, schema."""
+"""Commands for everything at once, and about the installation: demo, doctor, run, schema."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     for one in (demo, doctor, run, schema):
         command(app)(one)
 
@@ -23,7 +24,7 @@ def demo(
     execution: Annotated[Execution, Only("overwrite")],
     json: opt.Json = False,
 ) -> None:
-    """The whole main job on shipped images: sketch, train, segment, measure, classify, report."""
+    """Run everything on shipped images: sketch, train, segment, measure, classify, report."""
     from sketchscale.workflow.demo import demo as work
 
     o = options
@@ -34,7 +35,7 @@ def demo(
 
 
 def doctor(json: opt.Json = False) -> None:
-    """What this environment has and lacks, with a fix per line."""
+    """Show what this environment has and lacks, with a fix per line."""
     from sketchscale.workflow.doctor import examine
 
     checks = examine()
@@ -57,7 +58,7 @@ def run(
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
 ) -> None:
-    """All of it for a study: train, segment, measure, classify, count, report; resumable."""
+    """Run a study: train, segment, measure, classify, count, report; resumable."""
     from sketchscale.config import load_study
     from sketchscale.workflow.study import plan_study, run_study
 
@@ -75,7 +76,7 @@ def run(
 
 
 def schema() -> None:
-    """The JSON schema of a study file."""
+    """Print the JSON schema of a study file."""
     from sketchscale.config import schema as work
 
     opt.show(work(), True, str)

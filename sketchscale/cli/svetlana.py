@@ -13,7 +13,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds to the group `classify`; call it before that group is registered."""
+    """Add the command to the group `classify`; call this before that group is registered."""
     classify_group.command("import")(classify_import)
 
 
@@ -26,14 +26,16 @@ def classify_import(
     channels: Annotated[
         list[str] | None, typer.Option("--channel", help="Channel of the images of a network, in order; repeat it.")
     ] = None,
-    side: Annotated[int | None, typer.Option("--side", help="Of a patch, px, if the file does not say.", min=4)] = None,
+    side: Annotated[
+        int | None, typer.Option("--side", help="Side of a patch, px, if the file does not give it.", min=4)
+    ] = None,
     normalize: Annotated[
-        str | None, typer.Option("--normalize", help="min-max, max or none, if the file does not say.")
+        str | None, typer.Option("--normalize", help="min-max, max or none, if the file does not give it.")
     ] = None,
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
-    """Annotations of SVETLANA as marks for --annotations, its network as a classifier. Nothing in the file is run."""
+    """Import annotations of SVETLANA as marks for --annotations, or its network. No code in the file is run."""
     from sketchscale.workflow.classify.svetlana import import_svetlana
 
     found = import_svetlana(

@@ -15,6 +15,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     group = typer.Typer(help="Image and label pairs from centre points.", no_args_is_help=True)
     for one in (train, generate, score, outline):
         command(group)(one)
@@ -25,8 +26,8 @@ def train(
     options: SynthesisOptions, execution: opt.Training, engine: opt.TrainEngine = "local", json: opt.Json = False
 ) -> None:
     """Learn to paint images of any layout of objects, from images with one point in each object. Ends after `--steps`,
-    or when OUT/run/stop appears; Ctrl-C saves the state, and `--resume` goes on. Several GPUs: by torchrun, or by
-    `--engine ray`."""
+    or when the file OUT/run/stop appears; Ctrl-C saves the state, and `--resume` continues. Use torchrun or
+    `--engine ray` for several GPUs."""
     from sketchscale.training.distributed import is_first_process
     from sketchscale.workflow.synthesize.train import synthesize_train
 
@@ -41,8 +42,8 @@ def generate(
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
 ) -> None:
-    """Pairs of image and labels as a folder of OME-Zarr images. The same seed makes the same pairs, and more `--images`
-    begin with them."""
+    """Write pairs of image and labels as a folder of OME-Zarr images. The same seed makes the same pairs, also with
+    more `--images`."""
     from sketchscale.workflow.synthesize import generate as work
 
     if dry_run:
@@ -54,8 +55,8 @@ def generate(
 
 
 def score(options: ScoreOptions, execution: Annotated[Execution, Without("resume")], json: opt.Json = False) -> None:
-    """Painted crops against real ones: distances beside their floor, diversity, objects read back, order of bright and
-    dark. What counts is a model trained on the pairs: `generate`, `train`, `evaluate`."""
+    """Compare painted crops with real ones: distances and their floor, diversity, objects read back, order of bright
+    and dark. The real test is a model trained on the pairs: `generate`, `train`, `evaluate`."""
     from sketchscale.workflow.synthesize.score import score_synthesis
 
     with opt.progress() as on_event:
@@ -66,8 +67,8 @@ def score(options: ScoreOptions, execution: Annotated[Execution, Without("resume
 def outline(
     options: OutlineOptions, execution: Annotated[Execution, Without("resume")], json: opt.Json = False
 ) -> None:
-    """Sketches from clicks: every clicked object as the synthesis sees it; what it is unsure of stays unknown. For
-    `train IMAGE... --sketch ... --synthetic SYNTHESIS`."""
+    """Make sketches from clicks: the outline of every clicked object as the synthesis finds it; uncertain pixels stay
+    unknown. For `train IMAGE... --sketch ... --synthetic SYNTHESIS`."""
     from sketchscale.workflow.synthesize.outline import synthesize_outline
 
     with opt.progress() as on_event:

@@ -15,6 +15,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     group = typer.Typer(help="Tables of objects for other tools.", no_args_is_help=True)
     group.callback()(lambda: None)  # with a single command, its name would be left out
     command(group, "export")(table_export)

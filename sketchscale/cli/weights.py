@@ -16,6 +16,7 @@ ModelAddress = Annotated[
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands."""
     group = typer.Typer(help="Models: list, show, and files of Cellpose and Omnipose in and out.", no_args_is_help=True)
     for command in (model_list, model_show, model_import, model_export):
         group.command(command.__name__.removeprefix("model_"))(command)
@@ -23,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def model_list(json: opt.Json = False) -> None:
-    """The models that come with the package."""
+    """List the models that come with the package."""
     from sketchscale.workflow.models import list_models
 
     found = list_models()
@@ -31,7 +32,7 @@ def model_list(json: opt.Json = False) -> None:
 
 
 def model_show(model: ModelAddress, json: opt.Json = False) -> None:
-    """What a model is: its network, settings, and how it was made."""
+    """Show a model: its network, settings, and how it was made."""
     from sketchscale.workflow.models import show_model
 
     found = show_model(model)
@@ -48,7 +49,7 @@ def model_import(
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
-    """Weights of Cellpose or Omnipose into a model folder. `--model` and `--init` take such files directly, too."""
+    """Write weights of Cellpose or Omnipose as a model folder. `--model` and `--init` read such files directly, too."""
     from sketchscale.workflow.models import import_model
 
     found = import_model(file, out, padding=padding, kind=kind, overwrite=overwrite)
@@ -62,7 +63,7 @@ def model_export(
     overwrite: opt.Overwrite = False,
     json: opt.Json = False,
 ) -> None:
-    """A model as a file that Cellpose 3 or Omnipose load, and what to set there."""
+    """Write a model as a file that Cellpose 3 or Omnipose load, and print what to set there."""
     from sketchscale.workflow.models import export_model
 
     done = export_model(model, out, to=to, overwrite=overwrite)
@@ -77,7 +78,7 @@ def _summary(model: dict[str, Any]) -> str:
 
 
 def _lines(found: dict[str, Any]) -> str:
-    """A line each; of the provenance what is short enough to read (all of it is in `--json`)."""
+    """Return a line for each entry, and of the provenance those that are short (all of it is in `--json`)."""
     made = {f"provenance.{key}": value for key, value in found["provenance"].items() if len(str(value)) < 200}
     lines = {**found["network"], **found, **made}
     return "\n".join(f"{key}: {value}" for key, value in lines.items() if key not in ("network", "provenance"))

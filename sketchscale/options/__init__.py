@@ -1,8 +1,8 @@
-"""The option classes of the public functions, for those who keep options in records instead of keyword arguments.
+"""The option classes of the public functions, for callers who keep options in records instead of keyword arguments.
 
-Each option is declared once, as a field of its class: from it are made the flag of the command line with its help, the
-key of a study file with its description, and the check of its value (see `settings`). Importing this loads nothing
-heavy, so that `--help` answers at once.
+Each option is declared once, as a field of its class. The declaration gives the flag of the command line with its help,
+the key of a study file with its description, and the check of its value (see `settings`). Importing this loads nothing
+heavy, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 _GONE = {"VolumeOptions": "SegmentOptions(volume=True)"}
-"""Names of before, and what is written now."""
+"""Removed names, and what replaces them."""
 
 
 def __getattr__(name: str) -> object:

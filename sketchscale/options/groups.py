@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 RUNNING = "Running"
-"""Heading of what does not change results, or hardly; the last one in `--help`."""
+"""Heading of options that hardly change results; the last one in `--help`."""
 running = partial(option, panel=RUNNING)
 
 
@@ -41,7 +41,7 @@ class Components(Options):
     __slots__ = ()
 
     components: Literal["auto", "always", "never"] = option(
-        "auto", "Each connected piece of a mask is an object; auto: where the mask has exactly one value above 0."
+        "auto", "Each connected component of a mask is an object; auto: if the mask has exactly one value above 0."
     )
 
 
@@ -50,7 +50,7 @@ class Channels(Options):
     __slots__ = ()
 
     channels: tuple[int | str, ...] | None = option(
-        None, "Channel to read, name or index; once per channel, in order.", flag="--channel"
+        None, "Channel to read, by name or index; repeat it for each channel, in order.", flag="--channel"
     )
 
 
@@ -61,7 +61,7 @@ class Device(Options):
     device: str = running("cpu", "Where networks run: cpu, cuda or mps.")
 
 
-_PRECISION = "Of networks; auto is the faster one, by measurement; a resumed run keeps its own."
+_PRECISION = "Precision of networks; auto measures which one is faster; a resumed run keeps its precision."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Precision(Device):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPrecision(Device):
-    """Without float16, whose range is too small for these networks."""
+    """Precision without float16, whose range is too small for these networks."""
 
     __slots__ = ()
 
@@ -82,21 +82,21 @@ class NetworkPrecision(Device):
 
 @dataclass(frozen=True, kw_only=True)
 class SketchReadingOptions(Options):
-    """How sketches are to be read where their contents do not show it; see annotations.opening."""
+    """How to read sketches where their contents do not show it; see annotations.opening."""
 
     __slots__ = ()
 
     sketch_kind: str | None = option(
         None,
-        "Of the sketch: strokes, geojson, points, boxes, sketchpose, objects or labels. Recognised by contents if not "
-        "given; a painted image counts as objects: where it is 0, nothing is known. labels: every object is painted, "
-        "and 0 is background.",
+        "Kind of the sketch: strokes, geojson, points, boxes, sketchpose, objects or labels; by default recognised by "
+        "its contents. A painted image is read as objects: pixels of 0 are unknown. Use labels if every object is "
+        "painted and 0 is background.",
         flag="--kind",
     )
     sketch_classes: dict[str, str] = option(
         factory=dict,
-        help="What a class of GeoJSON means, or a value of a painted image: Tumor=foreground, none=foreground (without "
-        "a class), 255=background; repeatable.",
+        help="Meaning of a class of GeoJSON, or of a value of a painted image: Tumor=foreground, none=foreground "
+        "(objects without a class), 255=background; repeatable.",
         flag="--class",
     )
 
@@ -108,4 +108,6 @@ class Pointed(Options):
     __slots__ = ()
 
     images: tuple[str, ...] = option(help="OME-Zarr images or plates.", argument="IMAGE...")
-    points: tuple[str, ...] = option(help="Centres in each image, in order: CSV (y, x), GeoJSON or a sketch.")
+    points: tuple[str, ...] = option(
+        help="Centres of the objects of each image, in order: CSV (y, x), GeoJSON or a sketch."
+    )

@@ -1,4 +1,4 @@
-"""Options of what looks at images with a model: segment, where-next; and of what judges labels."""
+"""Options of work with a model: segment, where-next; and of evaluate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _network = partial(option, panel="Network")
 @unset(ModelRule, "the model's")
 @unset(Crowds, "by the model's diameter")
 class SegmentOptions(Labels, Channels, FlowRule[None], Refinement, Precision):
-    """From image to labels. None means what the model says.
+    """From image to labels. None means the model's value.
 
     A model that gives h/v maps follows no flow: `method`, `steps`, `link_radius`, `saddle`, `join_share`, `join_radius`
     and `flow_error` are refused with it.
@@ -28,24 +28,27 @@ class SegmentOptions(Labels, Channels, FlowRule[None], Refinement, Precision):
 
     model: str = option("nuclei-fluo", "A shipped model, or a model folder.")
     tile: int | None = _network(None, "Side of a network tile.", unit="px", at_least=16)
-    overlap: int | None = _network(None, "What neighbouring tiles share.", unit="px", at_least=0)
+    overlap: int | None = _network(None, "Overlap of neighbouring tiles.", unit="px", at_least=0)
     diameter: float | None = _network(
-        None, "Of this image's objects: the network sees them at its own size.", unit="px", above=0
+        None,
+        "Diameter of this image's objects; they are scaled to the size that the network knows.",
+        unit="px",
+        above=0,
     )
     rescale: float | None = _network(
-        None, "That scale itself, network px per image px; excludes --diameter.", at_least=0.05, at_most=20
+        None, "The scale itself, network px per image px; excludes --diameter.", at_least=0.05, at_most=20
     )
     flips: Literal[1, 4, 8] = _network(
-        1, "Mean over 4 mirrored copies of a tile, or 8 with the transposed ones; as many times slower."
+        1, "Average over 4 mirrored copies of a tile, or 8 with transposed ones; as many times slower."
     )
-    batch: int | None = _network(None, "Tiles that the network sees at once.", at_least=1)
+    batch: int | None = _network(None, "Tiles that the network processes at once.", at_least=1)
     t: int | None = option(None, "Time point, where there are several.", at_least=0)
     z: int | None = option(None, "Section, where there are several.", at_least=0)
     volume: bool = option(False, "Outline whole volumes: every section at once, labels in 3-D, sizes in voxels.")
-    anisotropy: float | None = option(None, "Spacing z / spacing y of a volume, if the file does not say.", above=0)
+    anisotropy: float | None = option(None, "Spacing z / spacing y of a volume, if the file does not give it.", above=0)
     shard: int | None = option(
         None,
-        "Side of a shard of the labels, whole chunks: fewer, larger files; else as the image.",
+        "Side of a shard of the labels, whole chunks, for fewer, larger files; by default as in the image.",
         unit="px",
         at_least=16,
     )
@@ -57,31 +60,33 @@ class NextOptions(SketchReadingOptions):
 
     segment: SegmentOptions = option(
         factory=SegmentOptions,
-        help="Of the model that is being taught: best the one that the sketches trained.",
+        help="Options of the model that is being trained: best the one trained on the sketches.",
         only=("model", "channels", "t", "z", "device", "precision"),
     )
-    sketches: tuple[str, ...] = option((), "Sketch of the first, second ... image; the rest has none.", flag="--sketch")
-    n: int = option(10, "Boxes to propose.", at_least=1)
-    size: int = option(256, "Side of a box; about what a person draws on in one go.", unit="px", at_least=32)
-    sample: int = option(
-        256, "Boxes to look at in an image, at most, of the annotated and of the other ones.", at_least=1
+    sketches: tuple[str, ...] = option(
+        (), "Sketch of the first, second ... image; the others have none.", flag="--sketch"
     )
+    n: int = option(10, "Number of boxes to propose.", at_least=1)
+    size: int = option(256, "Side of a box; about the area that a person annotates at once.", unit="px", at_least=32)
+    sample: int = option(256, "Most boxes to examine in an image, of the annotated and of the other ones.", at_least=1)
 
     def __post_init__(self) -> None:
         check(self)
         if self.segment.flips != 1 or self.segment.diameter is not None or self.segment.rescale is not None:
-            raise InputError("flips and scales are not for where-next: it compares flips itself, at the image's scale")
+            raise InputError(
+                "flips and scales do not apply to where-next: it compares flips itself, at the image's scale"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOptions(Labels, Components):
-    """Labels against the truth."""
+    """Which truth labels are compared with, and how."""
 
     truth: tuple[str, ...] = option(
         (), "True label image of each image, in order: TIFF, PNG, NPY, OME-Zarr, or a glob."
     )
-    truth_labels: str | None = option(None, "Or: name of the true label image beside each image.")
+    truth_labels: str | None = option(None, "Instead of --truth: name of the true label image inside each image.")
     iou: tuple[float, ...] = option(
-        (), "Thresholds, as in 0.5,0.75; else 0.5 to 0.95.", above=0, at_most=1, commas=True
+        (), "Thresholds, as in 0.5,0.75; by default 0.5 to 0.95.", above=0, at_most=1, commas=True
     )
     csv: str | None = option(None, "Write every figure to this table.")

@@ -1,4 +1,4 @@
-"""Options of what is done with sketches as files."""
+"""Options of sketch files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["SimulateOptions", "SketchOptions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SketchOptions(SketchReadingOptions):
-    """A sketch of a file, and its image."""
+    """How to read a sketch file, and its image."""
 
-    image: str | None = option(None, "The image it belongs to: cut brushes at its edge, draw over it.")
+    image: str | None = option(None, "The image of the sketch: brushes are cut at its edge, and pictures show it.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulateOptions(Options):
-    """Partial annotation from full masks."""
+    """How to make partial annotation from full masks."""
 
     style: str = option("fill", "fill, half, scribble, or gp.")
     objects: int = option(20, "Objects to annotate by strokes.", at_least=1)
-    percent: float = option(10.0, "Annotated pixels with style gp.", unit="%", above=0, at_most=100)
-    seed: int = option(0, "Another one draws other strokes.", at_least=0)
+    percent: float = option(10.0, "Share of annotated pixels with style gp.", unit="%", above=0, at_most=100)
+    seed: int = option(0, "Seed of the strokes.", at_least=0)

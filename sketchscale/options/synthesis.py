@@ -25,24 +25,24 @@ class _Synthesis(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthesisOptions(Pointed, Channels, NetworkPrecision):
-    """From images with centre points to a synthesis; see synthesis.gan for what each does."""
+    """From images with centre points to a synthesis; see synthesis.gan for the effect of each option."""
 
     out: str = option(help="Folder of the synthesis.")
-    diameter: float = _objects(help="Of an object that stands alone.", unit="px", at_least=2)
-    spread: float = _objects(0.45, "Of areas: standard deviation over mean.")
+    diameter: float = _objects(help="Diameter of an isolated object.", unit="px", at_least=2)
+    spread: float = _objects(0.45, "Spread of areas: standard deviation over mean.")
     crowding: float = _objects(1.0, "How much smaller crowded objects are.")
-    size: Literal["small", "paper"] = _how("small", "small (laptop), or paper: as published (GPU).")
-    steps: int | None = _how(None, "3000, or 300000 with --size paper.", at_least=1)
-    batch: int | None = _how(None, "Crops a step: 4, or 8.", at_least=1)
-    crop: int | None = _how(None, "Side of a crop: 128, or 256.", unit="px", at_least=64)
-    width: int | None = _how(None, "Of the generator: 8, or 32.", at_least=1)
-    noise: int = _how(1, "Numbers drawn for each image.", at_least=1)
-    given: float = _how(0.5, "Share of layouts on given points; others on drawn.")
+    size: Literal["small", "paper"] = _how("small", "small (for a laptop), or paper (as published, for a GPU).")
+    steps: int | None = _how(None, "Training steps; by default 3000, or 300000 with --size paper.", at_least=1)
+    batch: int | None = _how(None, "Crops per step; by default 4, or 8 with --size paper.", at_least=1)
+    crop: int | None = _how(None, "Side of a crop; by default 128, or 256 with --size paper.", unit="px", at_least=64)
+    width: int | None = _how(None, "Width of the generator; by default 8, or 32 with --size paper.", at_least=1)
+    noise: int = _how(1, "Random numbers drawn for each image.", at_least=1)
+    given: float = _how(0.5, "Share of layouts on given points; the others are on drawn points.")
     rate: float = _how(2e-4, "Learning rate.", above=0)
-    seed: int = _how(0, "Of weights, crops and layouts.", at_least=0)
-    threads: int | None = running(None, "Of torch on the CPU.", at_least=1)
-    sheet_every: int = running(250, "Steps between sample sheets, 0: none.", at_least=0)
-    save_every_s: float = running(60.0, "Between saved states.", unit="s", at_least=0)
+    seed: int = _how(0, "Seed of weights, crops and layouts.", at_least=0)
+    threads: int | None = running(None, "Threads of torch on the CPU.", at_least=1)
+    sheet_every: int = running(250, "Steps between sample sheets; 0 writes none.", at_least=0)
+    save_every_s: float = running(60.0, "Time between saved states.", unit="s", at_least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,25 +50,25 @@ class GenerateOptions(_Synthesis, Labels, NetworkPrecision):
     """Pairs of image and labels."""
 
     out: str = option(help="New folder for the pairs.")
-    images: int = option(100, "How many pairs.", at_least=1, at_most=100_000)
+    images: int = option(100, "Number of pairs.", at_least=1, at_most=100_000)
     size: int = option(512, "Side of an image.", unit="px", at_least=64, at_most=8192)
-    seed: int = option(0, "Of layouts and noise.", at_least=0)
+    seed: int = option(0, "Seed of layouts and noise.", at_least=0)
     points: tuple[str, ...] = option(
-        (), "Centres to stand on instead of drawn ones, in turn: CSV, GeoJSON, sketch; repeatable."
+        (), "Centres to use in turn instead of drawn ones: CSV, GeoJSON, sketch; repeatable."
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreOptions(_Synthesis, Pointed, Channels, NetworkPrecision):
-    """Painted crops against real ones."""
+    """How to compare painted crops with real ones."""
 
-    crops: int = option(200, "Of the real images; half as many are painted.", at_least=8)
+    crops: int = option(200, "Crops of the real images; half as many are painted.", at_least=8)
     crop: int | None = option(
-        None, "Their side, a multiple of 32; that of training when not given.", unit="px", at_least=64
+        None, "Side of a crop, a multiple of 32; by default that of training.", unit="px", at_least=64
     )
-    seed: int = option(0, "Of crops, layouts and noise.", at_least=0)
+    seed: int = option(0, "Seed of crops, layouts and noise.", at_least=0)
     out: str | None = option(None, "Write every figure to this JSON file.")
-    picture: str | None = option(None, "PNG of some, painted and read.")
+    picture: str | None = option(None, "Write a PNG of some crops, painted and read back.")
 
     def __post_init__(self) -> None:
         check(self)
@@ -78,13 +78,13 @@ class ScoreOptions(_Synthesis, Pointed, Channels, NetworkPrecision):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlineOptions(_Synthesis, Pointed, Channels, SketchReadingOptions, NetworkPrecision):
-    """Sketches from clicks."""
+    """How to make sketches from clicks."""
 
     out: str = option(help="Folder for the sketches, one for each image.")
     sketches: tuple[str, ...] = option(
-        (), "Strokes on each image, in order; they overrule what is seen.", flag="--sketch"
+        (), "Strokes on each image, in order; they overrule the synthesis.", flag="--sketch"
     )
-    model: str | None = option(None, "Segmentation model that reads along, as one trained with strokes.")
+    model: str | None = option(None, "Segmentation model to use as well, such as one trained on strokes.")
     foreground: float = option(0.2, "Least probability of an object's pixel.", at_least=0, at_most=1)
     background: float = option(0.2, "Largest probability of background.", at_least=0, at_most=1)
-    all_clicked: bool = option(False, "No object is without a point: all the rest is background.")
+    all_clicked: bool = option(False, "Every object has a point, so everything else is background.")

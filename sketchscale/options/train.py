@@ -17,7 +17,7 @@ _how = partial(option, panel="How it learns")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions(SketchReadingOptions, Channels, Precision):
-    """From sketches to a model; see training.loop for what each does."""
+    """From sketches to a model; see training.loop for the effect of each option."""
 
     out: str = option("model", "Folder of the model.")
     images: tuple[str, ...] = option((), "OME-Zarr images.", argument="[IMAGE...]")
@@ -25,41 +25,43 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
         (), "Sketch of each image, in order: any file that `sketch import` reads.", flag="--sketch"
     )
     synthetic: tuple[str, ...] = option(
-        (), "Synthesis, or folder of pairs that one made, to learn from beside images or instead; repeatable."
+        (), "Synthesis, or folder of pairs made by one, to train on in addition to images or instead; repeatable."
     )
     synthetic_share: float | None = option(
-        None, "Of the patches, 0.5; all of them without images.", at_least=0, at_most=1
+        None, "Share of synthetic patches; by default 0.5, or 1 without images.", at_least=0, at_most=1
     )
     minutes: float | None = option(
-        5.0, "Of the whole: reading, steps, calibration, saving; the learning rate follows the clock.", above=0
+        5.0, "Time for everything: reading, steps, calibration, saving; the learning rate follows the clock.", above=0
     )
     steps: int | None = option(None, "Steps instead of minutes.", at_least=1)
     loss: str = option("sketchpose", "sketchpose, sketchpose-1, eikonal, dense or hover.")
     network: str = option("unet", "Name of a network.")
     init: str | None = option("random", "random, a model, or a file of Cellpose 1-3 or Omnipose.")
     validate: tuple[str, ...] = _held(
-        (), "Image to score, not to learn from; training ends when scores stop improving; repeatable."
+        (), "Image for validation, not for training; training ends when scores stop improving; repeatable."
     )
     validate_sketches: tuple[str, ...] = _held(
         (), "Sketch of each --validate image, in order.", flag="--validate-sketch"
     )
-    hold_out: float | None = _held(None, "Share of the annotated objects to score instead, as 0.2.", above=0, below=1)
-    patience: int = _held(10, "Scores without a better one before it ends.", at_least=1)
+    hold_out: float | None = _held(
+        None, "Share of the annotated objects to use for validation instead, such as 0.2.", above=0, below=1
+    )
+    patience: int = _held(10, "Scores without improvement before training ends.", at_least=1)
     validate_every: int = _held(25, "Steps between scores.", at_least=1)
     width: int | Literal["auto"] = _how(
-        "auto", "Channels of the first level: 8, 16 or 32; auto: by --minutes; --init has its own.", at_least=1
+        "auto", "Channels of the first level: 8, 16 or 32; auto: by --minutes; not with --init.", at_least=1
     )
     rate: float = _how(3e-3, "Peak of the learning rate.", above=0)
-    batch: int | Literal["auto"] = _how("auto", "Patches a step; auto: by --minutes.", at_least=1)
+    batch: int | Literal["auto"] = _how("auto", "Patches per step; auto: by --minutes.", at_least=1)
     patch: int | Literal["auto"] = _how("auto", "Side of a patch; auto: by --minutes.", unit="px", at_least=1)
     optimizer: str = _how("adamw", "adamw or radam.")
-    seed: int = _how(0, "Of weights and patches.", at_least=0)
+    seed: int = _how(0, "Seed of weights and patches.", at_least=0)
     on_conflict: Literal["refuse", "last"] = _how(
-        "refuse", "Two classes drawn over one another: refuse, or the later wins."
+        "refuse", "If two classes are drawn over one another: refuse, or use the last."
     )
-    compile: Literal["auto", "on", "off"] = running("auto", "Compile the step; auto: on CUDA.")
-    threads: int | None = running(None, "Of torch on the CPU.", at_least=1)
-    preview_every: int = running(100, "Steps between pictures in the run folder, 0: none.", at_least=0)
+    compile: Literal["auto", "on", "off"] = running("auto", "Compile the training step; auto: on CUDA.")
+    threads: int | None = running(None, "Threads of torch on the CPU.", at_least=1)
+    preview_every: int = running(100, "Steps between pictures in the run folder; 0 writes none.", at_least=0)
     save_every_s: float = running(
-        180.0, "Between saved states, which a killed training goes on from.", unit="s", at_least=0
+        180.0, "Time between saved states, from which a killed training can continue.", unit="s", at_least=0
     )

@@ -36,11 +36,11 @@ def convert_images(
     *,
     cancel: threading.Event | None = None,
 ) -> list[dict[str, Any]]:
-    """Write the images; one record each: address, shape, axes, dtype, levels, spacing_um, notes, summary.
+    """Write the images; return for each a record: address, shape, axes, dtype, levels, spacing_um, notes, summary.
 
     Args:
-        say: gets a line of what a file does not say and was assumed, or what of it is left out, before anything is
-            written; also in the records' `notes`.
+        say: called, before anything is written, with a line for each assumption about a file, and for each part of it
+            that is left out; also in the records' `notes`.
 
     Raises:
         OutputExistsError: something is at the target, and neither resume nor overwrite was asked for.
@@ -70,7 +70,7 @@ def plan_images(
     execution: Execution | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[StageLine, ...]:
-    """What `convert_images` would do; nothing is written."""
+    """Return the stages that `convert_images` would run; nothing is written."""
     conversions = plan_convert(source, target, config)
     for line in conversion_notes(conversions):
         say(line)
@@ -81,7 +81,10 @@ def plan_images(
 
 
 def _record(image: Image, conversion: Conversion) -> dict[str, Any]:
-    plane_shape, axes = image.shapes[0], image.metadata.order
+    plane_shape, axes, source = image.shapes[0], image.metadata.order, conversion.source
+    spacing = {} if source.spacing is None else dict(zip("yx", source.spacing, strict=True))
+    if source.depth is not None:
+        spacing = {"z": source.depth, **spacing}
     dtype = image.plane(t=0 if "t" in axes else None, z=0 if "z" in axes else None).dtype
     size = " x ".join(map(str, plane_shape))
     return {
@@ -90,14 +93,7 @@ def _record(image: Image, conversion: Conversion) -> dict[str, Any]:
         "axes": axes,
         "dtype": dtype,
         "levels": len(image.shapes),
-        "spacing_um": _spacing_um(conversion),
-        "notes": list(conversion.source.notes),
+        "spacing_um": spacing,
+        "notes": list(source.notes),
         "summary": f"{size} ({axes}) {dtype}, {len(image.shapes)} levels, OME-Zarr {image.metadata.version}",
     }
-
-
-def _spacing_um(conversion: Conversion) -> dict[str, float]:
-    """um per pixel along each axis that has one; empty when unknown."""
-    source = conversion.source
-    found = {} if source.spacing is None else dict(zip("yx", source.spacing, strict=True))
-    return found if source.depth is None else {"z": source.depth, **found}

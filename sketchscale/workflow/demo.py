@@ -1,8 +1,8 @@
-"""The whole main job on images that come with the package.
+"""Run the whole workflow on images that come with the package.
 
     convert ─▶ sketch ─▶ train ─▶ segment ─▶ measure ─▶ classify ─▶ evaluate ─▶ report
 
-The sketch is on one fluorescence image; the others are segmented with what it taught, and compared with their truth.
+The sketch is on one fluorescence image. The model trained on it segments the others, which are compared with the truth.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ def demo(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Run it all in a folder.
+    """Run everything in a new folder.
 
     Args:
         minutes: of training.
-        precision: of every network; auto is the faster one here, by measurement.
+        precision: of every network; auto measures which is faster here.
         seed: of weights and patches, of the model and of the classifier.
-        say: hears what happens, a line at a time.
+        say: called with a line for each step.
 
     Returns:
-        Paths of report and model, counts, and the accuracy (AP at IoU 0.5) of each image that was not sketched on,
-        for the model trained here and for the shipped one.
+        Paths of report and model, counts, and the accuracy (AP at IoU 0.5) of each image without a sketch, for the
+        model trained here and for the shipped one.
 
     Raises:
         OutputExistsError: the folder is there.
-        QualityError: not one nucleus was found on the five images; the report is there all the same.
+        QualityError: not one nucleus was found on the five images; the report is written all the same.
     """
     folder = Path(out)
     if folder.exists():
@@ -72,11 +72,7 @@ def demo(
 
 
 def keep_hits(image: str, labels: str, clicks: str, out: str) -> int:
-    """Write the clicks that hit an object, the first of each object, as a person clicks on what is there.
-
-    Returns:
-        The number of classes among them.
-    """
+    """Write only the clicks that hit an object, and one for each object; return the number of classes among them."""
     marks = read_marks(clicks)
     hits = hit_labels(marks, open_image(image).label_image(labels).array(0))
     kept: dict[int, str] = {}
@@ -89,7 +85,7 @@ def keep_hits(image: str, labels: str, clicks: str, out: str) -> int:
 
 
 class _Demo:
-    """The steps, each said before it is done."""
+    """The steps, each reported before it runs."""
 
     def __init__(
         self,
@@ -104,9 +100,11 @@ class _Demo:
         self.started = time.perf_counter()
 
     def step(self, line: str) -> None:
+        """Report a step with the time since the start."""
         self.say(f"[{time.perf_counter() - self.started:5.0f} s] {line}")
 
     def run(self) -> dict[str, Any]:
+        """Run all steps."""
         samples = self.folder / "samples"
         self.step("convert: five PNG images to OME-Zarr")
         images = [r["address"] for r in convert_images(str(samples / "images"), str(self.folder / "images"))]
@@ -124,15 +122,16 @@ class _Demo:
         rows = [row for image in images for row in count(image, _LABELS)]
         accuracy = self._compare(images, truths)
         report = write_report(
-            images,
-            _LABELS,
-            str(self.folder / "report.html"),
-            title="Nuclei of the demo",
-            model=model,
-            truths=truths,
+            images, _LABELS, str(self.folder / "report.html"), title="Nuclei of the demo", model=model, truths=truths
         )
         if not any(row["n"] for row in rows):
-            raise QualityError(self._nothing_found(report))
+            steps = self.trained.steps
+            why = self.trained.warning or f"the training made {steps} steps, which were enough on other machines"
+            raise QualityError(
+                f"no nucleus was found on five images, see {report}; expected: at least those that the sketch "
+                f"outlines; {why}; to fix: more --minutes (now {self.minutes:g}), --precision float32, or see "
+                f"`sketchscale doctor`"
+            )
         self.step("done")
         return {"report": report, "model": model, "classes": classes, "counts": rows, "accuracy": accuracy}
 
@@ -155,16 +154,8 @@ class _Demo:
         self.step(self.trained.summary)
         return model
 
-    def _nothing_found(self, report: str) -> str:
-        steps = self.trained.steps
-        why = self.trained.warning or f"the training made {steps} steps, which were enough on other machines"
-        return (
-            f"no nucleus was found on five images, see {report}; expected: those that the sketch outlines, at least; "
-            f"{why}; to fix: more --minutes (now {self.minutes:g}), --precision float32, or see `sketchscale doctor`"
-        )
-
     def _classify(self, images: list[str], clicks: str) -> str | None:
-        """The classifier's folder; None where a model of a few steps found too little of what was clicked."""
+        """Return the classifier's folder; None where a model of a few steps found too few of the clicked objects."""
         classifier, found = str(self.folder / "classes"), str(self.folder / "samples" / "classes_found.csv")
         if keep_hits(images[0], _LABELS, clicks, found) < 2:
             self.step("classify: left out, the model found too few of the annotated nuclei; --minutes trains longer")
@@ -178,8 +169,8 @@ class _Demo:
         return classifier
 
     def _compare(self, images: list[str], truths: list[str]) -> dict[str, dict[str, float]]:
-        """AP at IoU 0.5 against the shipped truth: from the sketch alone, and with the shipped model beside it."""
-        self.step("evaluate: against the true outlines; the shipped model nuclei-fluo beside it")
+        """Return AP at IoU 0.5 against the shipped truth, of the model trained here and of the shipped one."""
+        self.step("evaluate: against the true outlines, and the shipped model nuclei-fluo for comparison")
         shipped = SegmentOptions(model="nuclei-fluo", labels="nuclei-fluo", precision=self.precision)
         scores: dict[str, dict[str, float]] = {}
         for image, truth in zip(images[1:], truths[1:], strict=True):

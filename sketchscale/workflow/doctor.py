@@ -1,4 +1,4 @@
-"""What the environment has and lacks, one line each, with the fix."""
+"""Check the environment: one line for each thing that it has or lacks, with the fix."""
 
 from __future__ import annotations
 
@@ -8,28 +8,20 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sketchscale.networks.precision import Rates
+from typing import Any
 
 __all__ = ["examine", "instruction_sets"]
 
-_OPTIONAL = {
-    "distributed": "dask",
-    "ray": "ray",
-    "boto3": "s3",
-    "s3fs": "s3",
-    "anndata": "anndata",
-}
+_OPTIONAL = {"distributed": "dask", "ray": "ray", "boto3": "s3", "s3fs": "s3", "anndata": "anndata"}
 """Import name to the extra that installs it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of the examination; only a required check that fails makes the environment unfit."""
+    """One line of the result; the environment is unfit only where a required check fails."""
 
     name: str
     ok: bool
@@ -39,41 +31,20 @@ class Check:
 
 
 def examine() -> list[dict[str, Any]]:
-    """Python, packages, processor, precision, memory, GPU, disk, codecs, shipped model and extras."""
+    """Check Python, packages, processor, precision, memory, GPU, disk, codecs, shipped model and extras."""
+    python = f"{platform.python_version()} on {platform.machine()}"
+    version = importlib.metadata.version("torch")
+    recent = tuple(int(part) for part in version.split("+")[0].split(".")[:2]) >= (2, 10)
+    fix = "" if recent else "pip install 'torch>=2.10'"
     checks = [
-        _python(),
-        _torch(),
+        Check(name="python", ok=True, found=python, required=True),
+        Check(name="torch", ok=recent, found=version, fix=fix, required=True),
         _processor(),
         *_precisions(),
-        _device(),
-        _memory(),
-        _disk(),
-        _codecs(),
-        _model(),
-        *_extras(),
+        *_machine(),
+        *_installation(),
     ]
     return [asdict(check) for check in checks]
-
-
-def _python() -> Check:
-    return Check(name="python", ok=True, found=f"{platform.python_version()} on {platform.machine()}", required=True)
-
-
-def _torch() -> Check:
-    version = importlib.metadata.version("torch")
-    ok = tuple(int(part) for part in version.split("+")[0].split(".")[:2]) >= (2, 10)
-    fix = "" if ok else "pip install 'torch>=2.10'"
-    return Check(name="torch", ok=ok, found=version, fix=fix, required=True)
-
-
-def _device() -> Check:
-    import torch  # heavy: only when asked
-
-    if torch.cuda.is_available():
-        return Check(name="gpu", ok=True, found=torch.cuda.get_device_name(0))
-    if torch.backends.mps.is_available():
-        return Check(name="gpu", ok=True, found="Apple GPU (mps)")
-    return Check(name="gpu", ok=False, found="none; everything runs on the processor, slower")
 
 
 _INSTRUCTIONS = {
@@ -87,14 +58,14 @@ _INSTRUCTIONS = {
     "sve": "SVE",
     "bf16": "Arm bf16",
 }
-"""Flag of /proc/cpuinfo to the name of an instruction set that networks run faster with."""
+"""Flag in /proc/cpuinfo to the name of an instruction set that makes networks faster."""
 
 _LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Variables that keep torch, and the library of its convolutions, from instructions that the processor has."""
+"""Variables that keep torch and oneDNN from using instructions that the processor has."""
 
 
 def instruction_sets(cpuinfo: str) -> list[str]:
-    """Names of those that matter here, from the text of /proc/cpuinfo; of the first processor listed there.
+    """Return the instruction sets that matter here, from the text of /proc/cpuinfo, for its first processor.
 
     >>> instruction_sets("flags : fpu avx2 avx512f")
     ['AVX2', 'AVX-512']
@@ -117,63 +88,58 @@ def _processor() -> Check:
     return Check(name="processor", ok=not limits, found=f"{known}; torch uses {uses}{limited}", fix=fix)
 
 
-def _precisions() -> list[Check]:
-    """What `--precision auto` takes here, with the rates that say so."""
+def _precisions() -> Iterator[Check]:
+    """Yield the choice of `--precision auto` for each device and use, with the measured rates."""
     import torch  # heavy: only when asked
 
     from sketchscale.networks.precision import Use, choose_precision
 
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     uses: tuple[Use, ...] = ("inference", "training")
-    found = [(device, use, choose_precision("auto", device, use)) for device in devices for use in uses]
-    return [
-        Check(name=f"precision of {use} on {device}", ok=True, found=f"auto is {chosen.name}{_rates(chosen.rates)}")
-        for device, use, chosen in found
-    ]
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        for use in uses:
+            chosen = choose_precision("auto", device, use)
+            found, rates = f"auto is {chosen.name}", chosen.rates
+            if rates is not None:
+                found += f" (float32 {rates.float32:.3g} GFLOP/s, bfloat16 {rates.bfloat16:.3g} GFLOP/s)"
+            yield Check(name=f"precision of {use} on {device}", ok=True, found=found)
 
 
-def _rates(rates: Rates | None) -> str:
-    if rates is None:
-        return ""
-    return f" (float32 {rates.float32:.3g} GFLOP/s, bfloat16 {rates.bfloat16:.3g} GFLOP/s)"
+def _machine() -> Iterator[Check]:
+    """Yield GPU, memory and disk."""
+    import torch  # heavy: only when asked
 
-
-def _memory() -> Check:
+    if torch.cuda.is_available():
+        yield Check(name="gpu", ok=True, found=torch.cuda.get_device_name(0))
+    elif torch.backends.mps.is_available():
+        yield Check(name="gpu", ok=True, found="Apple GPU (mps)")
+    else:
+        yield Check(name="gpu", ok=False, found="none; everything runs on the processor, slower")
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return Check(name="memory", ok=True, found="unknown on this system")
-    gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    fix = "" if gigabytes >= 4 else "use --block 1024 and --workers 1"
-    return Check(name="memory", ok=gigabytes >= 4, found=f"{gigabytes:.0f} GB, {os.cpu_count()} cores", fix=fix)
-
-
-def _disk() -> Check:
+        yield Check(name="memory", ok=True, found="unknown on this system")
+    else:
+        gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+        fix = "" if gigabytes >= 4 else "use --block 1024 and --workers 1"
+        yield Check(name="memory", ok=gigabytes >= 4, found=f"{gigabytes:.0f} GB, {os.cpu_count()} cores", fix=fix)
     free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
-    return Check(name="disk", ok=free > 5, found=f"{free:.0f} GB free in {tempfile.gettempdir()}", fix="")
+    yield Check(name="disk", ok=free > 5, found=f"{free:.0f} GB free in {tempfile.gettempdir()}")
 
 
-def _codecs() -> Check:
-    unsafe = "NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE" in os.environ
-    fix = "unset NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE" if unsafe else ""
-    found = "may execute code from a hostile file" if unsafe else f"numcodecs {importlib.metadata.version('numcodecs')}"
-    return Check(name="codecs", ok=not unsafe, found=found, fix=fix, required=True)
-
-
-def _model() -> Check:
+def _installation() -> Iterator[Check]:
+    """Yield codecs, shipped model and optional packages."""
     from sketchscale.errors import SketchscaleError
     from sketchscale.networks.checkpoint import load_model
 
+    unsafe = "NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE" in os.environ
+    fix = "unset NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE" if unsafe else ""
+    found = "may execute code from a hostile file" if unsafe else f"numcodecs {importlib.metadata.version('numcodecs')}"
+    yield Check(name="codecs", ok=not unsafe, found=found, fix=fix, required=True)
     try:
         model = load_model("nuclei-fluo")
+        yield Check(name="model", ok=True, found=f"nuclei-fluo {model.sha256[:12]}", required=True)
     except SketchscaleError as error:
-        return Check(name="model", ok=False, found=str(error), fix="install sketchscale again", required=True)
-    return Check(name="model", ok=True, found=f"nuclei-fluo {model.sha256[:12]}", required=True)
-
-
-def _extras() -> list[Check]:
-    checks = []
+        yield Check(name="model", ok=False, found=str(error), fix="install sketchscale again", required=True)
     for module, extra in _OPTIONAL.items():
         here = importlib.util.find_spec(module) is not None
         found = importlib.metadata.version(module) if here else "not installed (optional)"
         fix = "" if here else f"pip install 'sketchscale[{extra}]'"
-        checks.append(Check(name=module, ok=here, found=found, fix=fix))
-    return checks
+        yield Check(name=module, ok=here, found=found, fix=fix)

@@ -1,22 +1,26 @@
-"""Which images a command means: an image is itself, a plate is its fields, a collection its series."""
+"""Resolve the addresses given to a command: an image is itself, a plate is its fields, a collection its series."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from sketchscale.config import Execution
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
+from sketchscale.intensity import channel_ranges
 from sketchscale.io.files.patterns import matches
+from sketchscale.io.ome_zarr.planes import PixelsRef
 from sketchscale.io.ome_zarr.plate import image_addresses
+from sketchscale.workflow.runner import Runner
 
-__all__ = ["expand", "matches", "of_measured", "short_name"]
+__all__ = ["display_ranges", "expand", "map_measured", "matches", "short_name"]
 
 
 _T = TypeVar("_T")
 
 
 def expand(addresses: Sequence[str]) -> list[str]:
-    """Addresses of single images, in order, each once.
+    """Return addresses of single images, in order and without repetition.
 
     Args:
         addresses: images, plates, or glob patterns.
@@ -34,11 +38,11 @@ def expand(addresses: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def of_measured(addresses: Sequence[str], work: Callable[[str], _T]) -> list[_T | None]:
-    """What `work` gives for each image; None for one that was not segmented or measured, unless none was.
+def map_measured(addresses: Sequence[str], work: Callable[[str], _T]) -> list[_T | None]:
+    """Return the result of `work` for each image; None for images that were not segmented or measured.
 
     Raises:
-        MissingDataError, UnknownNameError: of the last image, where none was measured.
+        MissingDataError, UnknownNameError: that of the last image, where none was measured.
     """
     found: list[_T | None] = []
     for address in addresses:
@@ -51,8 +55,14 @@ def of_measured(addresses: Sequence[str], work: Callable[[str], _T]) -> list[_T 
     return found
 
 
+def display_ranges(pixels: PixelsRef, block: Sequence[int] = (2048, 2048)) -> tuple[tuple[float, float], ...]:
+    """Return the intensities (low, high) of each channel that pictures show as black and white: percentiles."""
+    with Runner(Execution()) as runner:
+        return channel_ranges(runner.run, pixels, block, low=0.5, high=99.8)
+
+
 def short_name(address: str) -> str:
-    """The last part of an address; row, column and field for an image of a plate.
+    """Return the last part of an address; row, column and field for an image of a plate.
 
     >>> short_name("s3://bucket/a.zarr/"), short_name("p.zarr/B/3/0")
     ('a.zarr', 'B/3/0')

@@ -1,4 +1,4 @@
-"""Models as users handle them: which there are, what one is, files of Cellpose and Omnipose in and out."""
+"""Models for users: list and show them, and import and export files of Cellpose and Omnipose."""
 
 from __future__ import annotations
 
@@ -18,24 +18,21 @@ __all__ = ["export_model", "import_model", "list_models", "show_model"]
 
 
 def list_models() -> list[dict[str, Any]]:
-    """The models that come with the package: name, digest of the weights, channels, parameters, diameter in px."""
-    found = []
-    for name in shipped_models():
-        model = load_model(name)
-        found.append(
-            {
-                "name": name,
-                "sha256": model.sha256,
-                "channels": model.config.network.channels,
-                "parameters": _parameters(model),
-                "diameter": model.config.diameter,
-            }
-        )
-    return found
+    """Return the shipped models: name, digest of the weights, channels, parameters, diameter in px."""
+    return [
+        {
+            "name": name,
+            "sha256": model.sha256,
+            "channels": model.config.network.channels,
+            "parameters": _parameters(model),
+            "diameter": model.config.diameter,
+        }
+        for name, model in ((name, load_model(name)) for name in shipped_models())
+    ]
 
 
 def show_model(address: str) -> dict[str, Any]:
-    """Everything a model says about itself.
+    """Return everything that is known of a model.
 
     Args:
         address: folder, name of a shipped model, or a file of Cellpose or Omnipose.
@@ -54,18 +51,13 @@ def show_model(address: str) -> dict[str, Any]:
 
 
 def import_model(
-    file: str,
-    out: str,
-    *,
-    padding: str | None = None,
-    kind: str | None = None,
-    overwrite: bool = False,
+    file: str, out: str, *, padding: str | None = None, kind: str | None = None, overwrite: bool = False
 ) -> dict[str, Any]:
-    """A file of Cellpose or Omnipose as a model folder, which keeps what was concluded or asked; returns `show_model`.
+    """Write a file of Cellpose or Omnipose as a model folder, with what was inferred or given; return `show_model`.
 
     Args:
         out: the folder to write.
-        padding, kind: see `load_peer`; None concludes them from the file.
+        padding, kind: see `load_peer`; None infers them from the file.
 
     Raises:
         InputError: the file is refused; see `load_peer`.
@@ -79,7 +71,7 @@ def import_model(
 
 
 def export_model(address: str, out: str, *, to: str, overwrite: bool = False) -> dict[str, Any]:
-    """A model as a file that Cellpose 3 or Omnipose load.
+    """Write a model as a file that Cellpose 3 or Omnipose load.
 
     Args:
         to: "cellpose" or "omnipose".

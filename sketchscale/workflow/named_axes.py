@@ -1,4 +1,4 @@
-"""Arrays that name their axes (xarray): found by name, whatever their order; and labels that name them in turn."""
+"""Arrays with named axes (xarray): find axes by name in any order, and name the axes of labels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _UNNAMED = re.compile(r"dim_\d+")
 
 
 def pixels_by_name(image: xarray.DataArray) -> xarray.DataArray:
-    """The pixels as (y, x) or (z, y, x), after c where there is such an axis; of a dask array, nothing is computed.
+    """Return the pixels as (y, x) or (z, y, x), after c where there is such an axis; a dask array stays lazy.
 
     Args:
         image: axes named y, x and perhaps c (or channel), t and z, in any case and order; t of length 1; z of length 1
-            is left out. Axes that xarray numbered because nothing named them are taken as they stand.
+            is left out. Axes without names, which xarray numbers, are taken in their order.
 
     Raises:
         InputError: another name, no y or x, or several time points.
@@ -31,9 +31,8 @@ def pixels_by_name(image: xarray.DataArray) -> xarray.DataArray:
     ('y', 'x')
     """
     if all(_UNNAMED.fullmatch(str(name)) for name in image.dims):
-        return (
-            image.rename(dict(zip(image.dims, "cyx"[3 - image.ndim :], strict=True))) if image.ndim in (2, 3) else image
-        )
+        known = image.ndim in (2, 3)
+        return image.rename(dict(zip(image.dims, "cyx"[3 - image.ndim :], strict=True))) if known else image
     names = {dim: _ALIASES.get(str(dim).lower(), str(dim).lower()) for dim in image.dims}
     found = ", ".join(map(str, image.dims))
     if not {"y", "x"} <= set(names.values()) <= set("tczyx") or len(set(names.values())) < len(names):
@@ -55,14 +54,14 @@ def pixels_by_name(image: xarray.DataArray) -> xarray.DataArray:
 
 
 def named_labels(labels: npt.NDArray[Any], pixels: xarray.DataArray, name: str) -> xarray.DataArray:
-    """Labels with the coordinates of the pixels that they lie on, where those belong to z, y, x or to none."""
+    """Return labels with the coordinates of their pixels, where those belong to z, y, x or to no axis."""
     dims = tuple("zyx"[-labels.ndim :])
     coordinates = {key: value for key, value in pixels.coords.items() if set(value.dims) <= set(dims)}
     return xarray.DataArray(labels, dims=dims, coords=coordinates, name=name)
 
 
 def spacing_by_name(plane: xarray.DataArray) -> tuple[float, float] | None:
-    """um per pixel (y, x), from coordinates whose attribute `units` is one of length; None when they do not say so."""
+    """Return um per pixel (y, x), from coordinates whose attribute `units` is one of length; None without these."""
     steps = []
     for axis in "yx":
         coordinate = plane.coords.get(axis)

@@ -1,11 +1,11 @@
-"""The precision of a piece of work, settled once by the process that starts it.
+"""Decide the precision of a job once, in the process that starts it.
 
     asked for a precision ─────────────────────────────▶ that one; a warning where bfloat16 is the slower one here
-    auto ─┬─ a run goes on, and its record says one ───▶ the recorded one, whatever this machine would choose
+    auto ─┬─ a run is resumed, and its record has one ─▶ the recorded one, whichever this machine would choose
           └─ else ─────────────────────────────────────▶ measured here, see networks.precision
 
-Configurations, ledgers and provenance hold what was settled, never "auto"; so workers, other processes of a training
-and resumed runs compute the same digits.
+Configurations, ledgers and provenance hold the decision, never "auto"; so workers, other processes of a training and
+resumed runs compute the same digits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["kept_by_run", "kept_by_training", "settle_precision"]
 
 @functools.cache
 def _warn(line: str) -> None:
-    """On stderr, where the program that uses this package sets up no log of its own; each line once."""
+    """Log a line once; it goes to stderr where the calling program configures no log."""
     logging.getLogger("sketchscale").warning("%s", line)
 
 
@@ -38,11 +38,11 @@ def settle_precision(
     kept: Callable[[], str | None] = lambda: None,
     say: Callable[[str], None] = _warn,
 ) -> Precision:
-    """The precision to run in.
+    """Return the precision to run in.
 
     Args:
         wanted: auto or a precision.
-        kept: what the run that goes on began with, or None; asked for auto alone.
+        kept: returns the precision of the run to resume, or None; called for auto alone.
         say: called with the warning, if there is one.
     """
     known = kept() if wanted == "auto" else None
@@ -55,19 +55,20 @@ def settle_precision(
 
 
 def kept_by_run(store: str, run: str, *, resume: bool) -> Callable[[], str | None]:
-    """What the ledger of a run on an image, or on a folder of pairs, says; None where there is none to go on with."""
-    return lambda: _of_fingerprint(stored_fingerprint(store, run)) if resume else None
+    """Return a function that reads the precision of a run from its ledger; None where no run is resumed."""
 
+    def kept() -> str | None:
+        fingerprint: Any = stored_fingerprint(store, run) if resume else None
+        try:
+            return str(json.loads(fingerprint["recipe"])["precision"])
+        except (KeyError, TypeError, ValueError):
+            return None  # no run, or one of another version, which is refused when it is opened
 
-def _of_fingerprint(fingerprint: Any) -> str | None:
-    try:
-        return str(json.loads(fingerprint["recipe"])["precision"])
-    except (KeyError, TypeError, ValueError):
-        return None  # no run, or one of another version, which is refused when it is opened
+    return kept
 
 
 def kept_by_training(out: str, *, resume: bool) -> Callable[[], str | None]:
-    """What the saved state of a training says, of a model or of a synthesis; None where there is none to go on with.
+    """Return a function that reads the precision of a training, of a model or of a synthesis, from its saved state.
 
     Raises:
         InputError: the state does not read; when the returned function is called.

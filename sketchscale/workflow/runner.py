@@ -1,4 +1,4 @@
-"""One use case's runs of plans: engine, ledger, progress and memory budget, opened once and passed on.
+"""Runs plans for one use case: engine, ledger, progress and memory budget, opened once and passed on.
 
     with Runner(execution, on_event) as runner:
         results = runner.run(plan, ledger)
@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,7 @@ from sketchscale.engine.base import Engine, Event, Json, Ledger, Plan, RetryPoli
 from sketchscale.errors import InputError, OutputError, OutputExistsError, ResumeError
 from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.ome_zarr.image import Image
+from sketchscale.io.ome_zarr.pyramid import plan_level
 from sketchscale.io.runs.ledger import StoreLedger, open_ledger
 from sketchscale.io.stores.blobs import list_blobs
 from sketchscale.io.stores.output_files import has_file
@@ -34,7 +36,7 @@ __all__ = [
     "Runner",
     "StageLine",
     "ensure_array",
-    "forgotten_if_unfit",
+    "forget_run_if_unfit",
     "keep_engines",
     "open_run",
     "quiet",
@@ -44,12 +46,12 @@ __all__ = [
 
 
 def quiet(event: Event) -> None:
-    """Progress for nobody."""
+    """Ignore progress events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLine:
-    """One stage of a dry run, or the time of one that ran."""
+    """One stage of a dry run, or of a real one with its time."""
 
     stage: str
     tasks: int
@@ -63,7 +65,7 @@ _KEPT: ContextVar[dict[str, Engine] | None] = ContextVar("engines kept between r
 
 @contextmanager
 def keep_engines() -> Iterator[None]:
-    """Runners inside share their engines, by options: a cluster is joined, and a network loaded, once for many images.
+    """Share engines, by options, between the runners inside: one cluster and one loaded network for many images.
 
     >>> with keep_engines():
     ...     with Runner(Execution()) as one, Runner(Execution()) as two:
@@ -80,21 +82,8 @@ def keep_engines() -> Iterator[None]:
             engine.close()
 
 
-def _engine_of(execution: Execution, kept: dict[str, Engine] | None) -> Engine:
-    options = {
-        "address": execution.address,
-        "gpus_per_worker": execution.gpus_per_worker,
-        "wait_s": execution.wait_s,
-    }
-    key = repr((execution.engine, execution.workers, sorted(options.items())))
-    engine = (kept or {}).get(key) or open_engine(execution.engine, execution.workers, **options)
-    if kept is not None:
-        kept[key] = engine
-    return engine
-
-
 class Runner:
-    """Runs plans with one engine; remembers how long each stage took."""
+    """Runs plans with one engine, and records how long each stage took."""
 
     def __init__(self, execution: Execution, on_event: Callable[[Event], None] = quiet) -> None:
         self.execution, self.on_event = execution, on_event
@@ -102,7 +91,16 @@ class Runner:
             self._around = partial(using, chosen_settings(execution.wait_s, execution.endpoint))
             stack.enter_context(self._around())
             self._kept = _KEPT.get()
-            self.engine: Engine = _engine_of(execution, self._kept)
+            options = {
+                "address": execution.address,
+                "gpus_per_worker": execution.gpus_per_worker,
+                "wait_s": execution.wait_s,
+            }
+            key = repr((execution.engine, execution.workers, sorted(options.items())))
+            engine = (self._kept or {}).get(key) or open_engine(execution.engine, execution.workers, **options)
+            if self._kept is not None:
+                self._kept[key] = engine
+            self.engine: Engine = engine
             self._settings = stack.pop_all()
         self.retry = RetryPolicy(attempts=execution.attempts, deadline_s=execution.deadline_s)
         self.stages: list[StageLine] = []
@@ -120,7 +118,7 @@ class Runner:
         self._settings.close()
 
     def run(self, plan: Plan[Any], ledger: Ledger | None = None) -> list[Json]:
-        """Run a plan; results in task order."""
+        """Run a plan; return results in task order."""
         started = time.perf_counter()
         results = run_plan(
             plan,
@@ -134,12 +132,17 @@ class Runner:
         self.stages.append(self._line(plan, time.perf_counter() - started))
         return results
 
+    def run_pyramid(self, levels: Sequence[ArrayRef], ledger: Ledger | None = None) -> None:
+        """Make the coarser levels of labels from level 0."""
+        for finer, coarser in itertools.pairwise(levels):
+            self.run(plan_level(finer, coarser, "nearest"), ledger)
+
     def timed(self, stage: str, seconds: float) -> None:
-        """Note work that is no plan (merging on the driver)."""
+        """Record work that is no plan (merging on the driver)."""
         self.stages.append(StageLine(stage=stage, tasks=1, task_mb=0, peak_mb=0, seconds=seconds))
 
     def dry(self, plan: Plan[Any]) -> None:
-        """Note a plan without running it; one over the budget is refused all the same."""
+        """Record a plan without running it; one over the budget is refused all the same."""
         check_budget(plan, self.engine.workers, self.execution.budget_bytes)
         self.stages.append(self._line(plan, 0.0))
 
@@ -154,7 +157,7 @@ class Runner:
 
 
 def ensure_array(ref: ArrayRef, **wanted: Any) -> ArrayRef:
-    """An array of exactly this kind: the one an interrupted run left, or a new one. Arguments of `create_array`."""
+    """Return an array of exactly this kind: that of an interrupted run, or a new one. Arguments of `create_array`."""
     try:
         found = open_array(ref)
     except InputError:
@@ -169,14 +172,14 @@ def ensure_array(ref: ArrayRef, **wanted: Any) -> ArrayRef:
 def open_run(
     image: Image, run: str, fingerprint: Mapping[str, str], execution: Execution, *, outputs: Sequence[str] = ()
 ) -> StoreLedger:
-    """The ledger of a run on an image, in `.sketchscale/<run>` inside the image's group.
+    """Open the ledger of a run on an image, in `.sketchscale/<run>` inside the image's group.
 
     Args:
-        outputs: what else only this run writes to; temporary files of a killed run are removed there.
+        outputs: places that only this run writes to; temporary files of a killed run are removed there.
 
     Raises:
         OutputExistsError: the run is there already and neither resume nor overwrite was asked for.
-        ResumeError: it is there and was made of something else, or keeps its arrays in another scratch.
+        ResumeError: it was made from other inputs or options, or keeps its arrays in another scratch.
     """
     ledger = open_ledger(
         image.address,
@@ -190,28 +193,23 @@ def open_run(
     with ExitStack() as stack:
         stack.enter_context(ledger)
         if not ledger.commit("scratch", ledger.scratch_root):
-            _check_scratch(ledger)
+            place = ledger.committed("scratch")
+            if place != ledger.scratch_root and ledger.committed("result") is None:
+                raise ResumeError.of(
+                    found=f"{ledger.store}: the run {ledger.run!r} keeps its arrays in {place or 'its own store'}",
+                    expected="the same scratch",
+                    fix=f"--scratch {place}, or --overwrite" if place else "no --scratch, or --overwrite",
+                )
         stack.pop_all()
     return ledger
 
 
-def _check_scratch(ledger: StoreLedger) -> None:
-    """A resumed run finds its arrays where it left them."""
-    place = ledger.committed("scratch")
-    if place != ledger.scratch_root and ledger.committed("result") is None:
-        raise ResumeError.of(
-            found=f"{ledger.store}: the run {ledger.run!r} keeps its arrays in {place or 'its own store'}",
-            expected="the same scratch",
-            fix=f"--scratch {place}, or --overwrite" if place else "no --scratch, or --overwrite",
-        )
-
-
 @contextmanager
-def forgotten_if_unfit(ledger: StoreLedger) -> Iterator[None]:
-    """Work that leaves no trace of its run when the input turns out unfit.
+def forget_run_if_unfit(ledger: StoreLedger) -> Iterator[None]:
+    """Remove the run from the ledger when the input turns out to be unfit.
 
-    A run of an input that has to be corrected cannot be resumed: it would only ask for --overwrite. An output that
-    cannot be written is another matter: what finished stays.
+    A run of an input that has to be corrected cannot be resumed: it would only ask for --overwrite. When an output
+    cannot be written, the run is kept, with its finished tasks.
     """
     try:
         yield
@@ -223,11 +221,11 @@ def forgotten_if_unfit(ledger: StoreLedger) -> Iterator[None]:
 
 
 def refuse_existing(path: str, *, overwrite: bool, option: str = "--out") -> None:
-    """Refuse before the work what it would replace.
+    """Refuse an output that exists before the work starts.
 
     Args:
         path: of a file or a local folder.
-        option: that names it, for the message.
+        option: its command-line option, for the message.
 
     Raises:
         OutputExistsError: it is there and is not to be overwritten.
@@ -239,7 +237,7 @@ def refuse_existing(path: str, *, overwrite: bool, option: str = "--out") -> Non
 
 
 def refuse_foreign_labels(image: Image, run: str, labels: str, execution: Execution) -> None:
-    """Labels that no run of ours made are not replaced by accident.
+    """Refuse to replace labels that no run of ours made.
 
     Raises:
         OutputExistsError: unless overwrite was asked for.

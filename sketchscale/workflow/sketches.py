@@ -19,29 +19,17 @@ from sketchscale.options.groups import SketchReadingOptions
 from sketchscale.workflow.report.report import draw_sketch
 from sketchscale.workflow.runner import refuse_existing
 
-__all__ = [
-    "export_sketch",
-    "import_sketch",
-    "repair_sketch",
-    "show_sketch",
-    "simulate_sketch",
-    "sketch_reading",
-]
+__all__ = ["export_sketch", "import_sketch", "repair_sketch", "show_sketch", "simulate_sketch", "sketch_reading"]
 
 
 def import_sketch(
-    source: str,
-    out: str,
-    *,
-    image: str | None = None,
-    reading: SketchReading | None = None,
-    overwrite: bool = False,
+    source: str, out: str, *, image: str | None = None, reading: SketchReading | None = None, overwrite: bool = False
 ) -> str:
-    """Bring another tool's annotation into a stroke log; returns a line that says how it was understood.
+    """Write another tool's annotation as a stroke log; return a line on how it was understood.
 
     Args:
         reading: the kind of file and what its classes mean; see annotations.opening.
-        image: address of the image it belongs to; needed for geojson, points and boxes, which do not say its size.
+        image: address of its image; needed for geojson, points and boxes, which lack the image's size.
 
     Raises:
         InputError: not of that kind, or something lies outside the image.
@@ -55,7 +43,7 @@ def import_sketch(
 
 
 def sketch_reading(options: SketchReadingOptions) -> SketchReading:
-    """How to read sketch files, as `--kind` and `--class` say it.
+    """Return how to read sketch files, from `--kind` and `--class`.
 
     Raises:
         UnknownNameError: no such kind, or not one of our classes.
@@ -64,14 +52,9 @@ def sketch_reading(options: SketchReadingOptions) -> SketchReading:
 
 
 def export_sketch(
-    path: str,
-    out: str,
-    *,
-    image: str | None = None,
-    reading: SketchReading | None = None,
-    overwrite: bool = False,
+    path: str, out: str, *, image: str | None = None, reading: SketchReading | None = None, overwrite: bool = False
 ) -> str:
-    """Write a sketch as GeoJSON (packed when `out` ends in .gz); returns a line about it."""
+    """Write a sketch as GeoJSON (compressed when `out` ends in .gz); return a line about it."""
     require_local(out)
     refuse_existing(out, overwrite=overwrite)
     sketch = _open(path, image, reading).sketch
@@ -90,10 +73,10 @@ def simulate_sketch(
     seed: int = 0,
     overwrite: bool = False,
 ) -> str:
-    """Partial annotation from a full label image; returns a line about it.
+    """Write a partial annotation of a full label image; return a line about it.
 
     Args:
-        truth: ids of all objects; of a mask with a single value, the connected pieces are the objects.
+        truth: ids of all objects; of a mask with a single value, the connected components are the objects.
         style: gp for a Gaussian-process mask of `percent`, else strokes on `n_objects` objects as a person draws them.
     """
     require_local(out)
@@ -119,10 +102,10 @@ def show_sketch(
     reading: SketchReading | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Count what a sketch holds, and draw it over its image when `out` is given.
+    """Return counts of what a sketch holds, and draw it over its image when `out` is given.
 
-    Without an image every brush counts whole, so that the figures are those with it, unless a brush hangs over the
-    edge of the image. `shape` is None where neither an image nor the file says it.
+    Without an image every brush counts whole, so that the figures are the same as with it, unless a brush crosses the
+    edge of the image. `shape` is None where neither an image nor the file gives it.
 
     Raises:
         OutputExistsError: the picture is there.
@@ -139,7 +122,7 @@ def show_sketch(
 
 
 def repair_sketch(path: str) -> str:
-    """Move a torn last line, which a stopped writer left, out of the log; returns a line that says what was done.
+    """Move an incomplete last line, which an interrupted writer left, out of the log; return a line on what was done.
 
     Raises:
         MissingDataError: no such sketch.
@@ -159,7 +142,7 @@ def _open(path: str, image: str | None, reading: SketchReading | None = None) ->
 
 
 def _write(sketch: Sketch, out: str) -> str:
-    """A new log; one that is there is replaced when the new one is complete."""
+    """Write a log; an existing one is replaced when the new one is complete."""
     summary = sketch.summary()
     with replacing_file(out) as partial:
         append_events(partial, sketch.events)

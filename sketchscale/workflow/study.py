@@ -1,7 +1,7 @@
-"""A study: train when asked, then segment, measure and classify every image, count, and write the report.
+"""Run a study: train when asked, then segment, measure and classify every image, count, and write the report.
 
-Every step is resumable by itself, so a study is: running it again with resume skips what is finished. An image that
-fails does not stop the others; it is listed.
+Every step can be resumed, and so can a study: with resume, finished steps are skipped. An image that fails does not
+stop the others; it is listed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = ["plan_study", "run_study"]
 
 
 def plan_study(study: Study, path: str) -> tuple[StageLine, ...]:
-    """The stages of every image, with the model that is there now; nothing is written.
+    """Return the stages of every image, with the existing model; nothing is written.
 
     Raises:
-        MissingDataError: the model is still to be trained.
+        MissingDataError: the model is not trained yet.
     """
     base = Path(path).parent
     options = _segment_options(study, base)
@@ -69,20 +69,20 @@ def run_study(
     execution = replace(study.execution, resume=resume, overwrite=overwrite)
     images = _images(study, base)
     parts = (study.train is not None) + len(images) * (2 + (study.classify is not None))
-    heard = (share_of(on_event, part, parts) for part in itertools.count())
+    listeners = (share_of(on_event, part, parts) for part in itertools.count())
     if study.train is not None:
-        _train(study.train, base, execution, say, next(heard))
+        _train(study.train, base, execution, say, next(listeners))
     options = _segment_options(study, base)
     done, failed = [], []
     with keep_engines():
         for i, image in enumerate(images):
             say(f"{i + 1} of {len(images)}: {image}")
             try:
-                if unknown := segment(image, options, execution, next(heard)).warning:
+                if unknown := segment(image, options, execution, next(listeners)).warning:
                     say(f"warning: {unknown}")
-                measure(image, options.labels, execution, next(heard))
+                measure(image, options.labels, execution, next(listeners))
                 done.append(image)
-            except SetupError:  # store or cluster: so it would be with every other image
+            except SetupError:  # store or cluster: every other image would fail too
                 raise
             except SketchscaleError as error:
                 say(f"error: {image}: {error}")
@@ -90,7 +90,7 @@ def run_study(
     if not done:
         raise failed[-1][1]
     if study.classify is not None:
-        _classify(study.classify, base, done, options.labels, execution, heard, say)
+        _classify(study.classify, base, done, options.labels, execution, listeners, say)
     rows = [row for image in done for row in count(image, options.labels)]
     title = study.report.title or study.study.name
     model = options.model if study.train is not None else None
@@ -100,18 +100,18 @@ def run_study(
 
 
 def _images(study: Study, base: Path) -> list[str]:
-    return expand([_beside(base, name) for name in study.study.images])
+    return expand([_resolved(base, name) for name in study.study.images])
 
 
-def _beside(base: Path, name: str) -> str:
+def _resolved(base: Path, name: str) -> str:
     return str(base / name) if is_local(name) else name
 
 
 def _segment_options(study: Study, base: Path) -> SegmentOptions:
-    """The model: the one trained here, a folder beside the study file, or a shipped name."""
+    """Return the options with the model: the one trained here, a folder next to the study file, or a shipped name."""
     name = study.train.out if study.train is not None else study.segment.model
-    beside = base / name
-    model = str(beside) if study.train is not None or beside.is_dir() else name
+    local = base / name
+    model = str(local) if study.train is not None or local.is_dir() else name
     return replace(study.segment, model=model)
 
 
@@ -129,11 +129,11 @@ def _train(
     placed = replace(
         options,
         out=str(out),
-        images=tuple(_beside(base, name) for name in options.images),
+        images=tuple(_resolved(base, name) for name in options.images),
         sketches=tuple(str(base / name) for name in options.sketches),
-        validate=tuple(_beside(base, name) for name in options.validate),
+        validate=tuple(_resolved(base, name) for name in options.validate),
         validate_sketches=tuple(str(base / name) for name in options.validate_sketches),
-        synthetic=tuple(_beside(base, name) for name in options.synthetic),
+        synthetic=tuple(_resolved(base, name) for name in options.synthetic),
         init=str(base / options.init) if options.init and (base / options.init).exists() else options.init,
     )
     say(train(placed, execution, on_step=say, on_event=on_event).summary)
@@ -145,10 +145,10 @@ def _classify(
     images: list[str],
     labels: str,
     execution: Execution,
-    heard: Iterator[Callable[[Event], None]],
+    listeners: Iterator[Callable[[Event], None]],
     say: Callable[[str], None],
 ) -> None:
-    """Train on annotated objects (of the first image where they name none), or take a classifier; apply to all."""
+    """Train on annotated objects (of the first image where they name none), or take a classifier; apply it to all."""
     if options.classifier is None and options.annotations is None:
         raise InputError("[classify] names neither annotations nor a classifier; expected: one of them")
     folder = base / (options.classifier or "classes")
@@ -159,16 +159,12 @@ def _classify(
             labels,
             marks,
             str(folder),
-            _placed(options, base),
+            replace(options, init=str(base / options.init)) if options.init else options,
             overwrite=execution.overwrite,
         )
         say(result.summary)
     with keep_engines():
         for image in images:
             apply_classes(
-                image, labels, str(folder), execution, next(heard), masks=options.masks, precision=options.precision
+                image, labels, str(folder), execution, next(listeners), masks=options.masks, precision=options.precision
             )
-
-
-def _placed(options: ClassifyOptions, base: Path) -> ClassifyOptions:
-    return replace(options, init=str(base / options.init)) if options.init else options

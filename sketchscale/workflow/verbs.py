@@ -1,13 +1,12 @@
-"""A verb is a job of its own: what holds for all of it stands here, once for all verbs.
+"""What all verbs have in common: storage settings, cancelling, progress. A verb is a function that does a whole job.
 
   @verb({"histogram": 1, "predict": 20, "level": 1})
   def segment(image, options=None, execution=None, on_event=quiet, *, cancel=None): ...
 
-* Storage settings that `execution` names hold from the first byte that is read to the last one that is written, and
-  not for other jobs of the process.
-* Once the event `cancel` is set, the verb ends with `Cancelled`, as it does after Ctrl-C: what finished is kept, and
-  resume goes on.
-* Every event of `on_event` says which fraction of the verb is done. It never falls, and the last event says 1.
+* Storage settings in `execution` hold during the whole verb, and not for other jobs of the process.
+* Once the event `cancel` is set, the verb ends with `Cancelled`, as it does after Ctrl-C: finished work is kept, and
+  resume continues.
+* Every event of `on_event` has the fraction of the verb that is done. It never falls, and the last event has 1.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ _NO_STAGES: Mapping[str, float] = {}
 
 
 def verb(stages: Mapping[str, float] = _NO_STAGES) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A decorator for functions with arguments `execution`, `on_event` and `cancel`, or some of them.
+    """Decorate a function that has some of the arguments `execution`, `on_event` and `cancel`.
 
     Args:
-        stages: what a verb runs, in order, each with its usual share of the time; "level" stands for level-1, too.
+        stages: of the verb, in order, each with its usual share of the time; "level" stands for level-1, too.
     """
 
     def decorate(work: Callable[P, T]) -> Callable[P, T]:
@@ -46,7 +45,7 @@ def verb(stages: Mapping[str, float] = _NO_STAGES) -> Callable[[Callable[P, T]],
             bound = signature.bind(*args, **kwargs)
             given = bound.arguments
             execution = given.get("execution") or Execution()
-            progress = Progress(given.get("on_event", _ignore), stages)
+            progress = Progress(given.get("on_event", lambda event: None), stages)
             if "on_event" in signature.parameters:
                 given["on_event"] = progress
             with using(chosen_settings(execution.wait_s, execution.endpoint)), cancelled_by(given.get("cancel")):
@@ -60,24 +59,20 @@ def verb(stages: Mapping[str, float] = _NO_STAGES) -> Callable[[Callable[P, T]],
 
 
 def share_of(on_event: Callable[[Event], None], part: int, parts: int) -> Callable[[Event], None]:
-    """Events of a verb that is one of several equal parts of another one."""
+    """Return a callback for the events of a verb that is one of several equal parts of another one."""
 
-    def heard(event: Event) -> None:
-        if event.kind != "finished":  # which is said once, of all parts
+    def forward(event: Event) -> None:
+        if event.kind != "finished":  # is reported once, for all parts
             on_event(replace(event, fraction=(part + (event.fraction or 0.0)) / parts))
 
-    return heard
-
-
-def _ignore(event: Event) -> None:
-    return None
+    return forward
 
 
 class Progress:
-    """Passes events on, with the fraction of the verb in the place of that of the stage.
+    """Passes events on, with the fraction of the verb in place of that of the stage.
 
-    A stage that comes in several parts (level-1, level-2, ...) gets three quarters of what is left for each, as levels
-    of a pyramid need.
+    A stage in several parts (level-1, level-2, ...) gets three quarters of the rest for each, as levels of a pyramid
+    need.
     """
 
     def __init__(self, on_event: Callable[[Event], None], stages: Mapping[str, float]) -> None:
@@ -91,7 +86,7 @@ class Progress:
 
     def _of(self, event: Event) -> float:
         name = next((n for n in self._stages if event.stage == n or event.stage.startswith((f"{n}-", f"{n} "))), None)
-        if name is None:  # of no stage: the verb's own, or that of a verb inside
+        if name is None:  # an event of the verb itself, or of a verb inside
             return event.fraction or 0.0
         inside = event.fraction if event.fraction is not None else event.done / max(event.total, 1)
         if event.stage != name:

@@ -1,9 +1,9 @@
-"""What has run on an image, and whether its results are still what was written.
+"""Show what has run on an image, and verify that its results are still as they were written.
 
-`verify` trusts the ledger and nothing else: it reads every block of the labels, of the class image and of both pyramids
-again and compares checksums, recounts pixels and objects, compares the table with its digest and the input with its
-identity at the time. Where only sizes or times of the input's files differ, as after copying, its pixels are read again
-and compared with what was read then, block by block. It writes nothing.
+`verify` trusts only the ledger: it reads every block of the labels, of the class image and of both pyramids again and
+compares checksums, recounts pixels and objects, compares the table with its digest and the input with its identity at
+the time. Where only sizes or times of the input's files differ, as after copying, its pixels are read again and
+compared block by block with those read then. It writes nothing.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _ROOT = ".sketchscale"
 
 
 def status(address: str) -> list[dict[str, Any]]:
-    """Runs on an image, from any machine while they go on; writes nothing.
+    """Return the runs on an image; works from any machine while they run, and writes nothing.
 
     Returns:
         For each its name, state (committed, running, stopped), current stage with tasks done and in all, tasks a
-        second, finished tasks and totals by stage, and who owns it.
+        second, finished tasks and totals by stage, and its owner.
     """
     image = open_image(address)
     return [{"image": image.address, **as_record(run)} for run in run_states(image.address)]
@@ -51,14 +51,14 @@ def status(address: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recheck:
-    """What every task of a verification needs."""
+    """The array that the tasks of a verification read."""
 
     array: ArrayRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """A committed run under verification."""
+    """A committed run that is verified."""
 
     image: Image
     kind: str
@@ -88,10 +88,7 @@ def verify(
     *,
     cancel: threading.Event | None = None,
 ) -> list[dict[str, Any]]:
-    """Checks of every result on an image, each with what was found.
-
-    Returns:
-        Records of image, check, ok, found.
+    """Return checks of every result on an image: records of image, check, ok, found.
 
     Raises:
         InputError: the address is not an image, or nothing has run on it.
@@ -107,7 +104,7 @@ def verify(
 
 
 def _run_checks(image: Image, run: dict[str, Any], runner: Runner) -> Iterator[dict[str, Any]]:
-    """Whether a run is committed, and what its kind has to show; results that cannot be read are findings."""
+    """Yield whether a run is committed, and the checks of its kind; results that cannot be read are findings."""
     kind, _, labels = run["run"].partition("-")
     checked = _Run(
         image=image, kind=kind, labels=labels, ledger=reopen_ledger(image.address, run["run"]), runner=runner
@@ -135,35 +132,30 @@ def _segment_checks(run: _Run) -> Iterator[dict[str, Any]]:
 
 
 def _input_checks(run: _Run) -> Iterator[dict[str, Any]]:
-    """The input by the identity of its files; where that differs, by its metadata and its pixels."""
+    """Check the input by the identity of its files; where that differs, by its metadata and its pixels."""
     what = "input unchanged since"
     place = json.loads(run.fingerprint.get("plane", "[]"))
     if run.fingerprint.get("input") == run.image.identity():
         yield run.check(what, True, "yes")
-    elif len(place) < 2 or run.result.get("metadata") != run.image.metadata_digest():
+        return
+    if len(place) < 2 or run.result.get("metadata") != run.image.metadata_digest():
         yield run.check(what, False, "pixels or metadata were written since")
-    else:
-        damage = _changed_input(run, dict(place[-2]), place[-1])
-        yield run.check(what, not damage, damage[0] if damage else "its files were, pixels and metadata are the same")
-
-
-def _changed_input(run: _Run, index: dict[str, int], channels: Sequence[int]) -> list[str]:
-    """Blocks whose pixels are not those that the first stage read; all, where it did not note them."""
-    block = json.loads(run.fingerprint["block"])
-    plane = (
-        run.image.plane(t=index.get("t"), z=index.get("z")) if len(block) == 2 else run.image.volume(t=index.get("t"))
-    )
-    plan = plan_histogram(plane, block, channels)
+        return
+    block, index = json.loads(run.fingerprint["block"]), dict(place[-2])
+    t, z = index.get("t"), index.get("z")
+    plane = run.image.plane(t=t, z=z) if len(block) == 2 else run.image.volume(t=t)
+    plan = plan_histogram(plane, block, place[-1])
     read, found = run.ledger.finished(plan.stage), run.runner.run(plan)
-    return [
+    damage = [  # all blocks, where the first stage recorded no checksums
         f"{plane.array}, {task.write}: other pixels"
-        for task, block in zip(plan.tasks, found, strict=True)
-        if block["checksum"] != _checksum(read.get(task.key))
+        for task, pixels in zip(plan.tasks, found, strict=True)
+        if pixels["checksum"] != _checksum(read.get(task.key))
     ]
+    yield run.check(what, not damage, damage[0] if damage else "its files were, pixels and metadata are the same")
 
 
 def _measure_checks(run: _Run) -> Iterator[dict[str, Any]]:
-    """The table's bytes are those of the measurement, or of the classification that added its columns."""
+    """Check that the table's bytes are those of the measurement, or of the classification that added its columns."""
     written = {run.result.get("sha256")}
     classify = f"classify-{run.labels}"
     if get_blob(run.image.address, f"{_ROOT}/{classify}/run.json") is not None:
@@ -174,7 +166,7 @@ def _measure_checks(run: _Run) -> Iterator[dict[str, Any]]:
 
 
 def _same_labels(run: _Run) -> dict[str, Any]:
-    """Whether the labels are still those that were measured: by their files; where these differ, by ids and areas."""
+    """Check that the labels are those that were measured: by their files; where these differ, by ids and areas."""
     what = f"labels/{run.labels}: unchanged since {run.kind}"
     labels, table = run.image.label_image(run.labels), read_table(run.image.address, run.labels)
     if run.fingerprint.get("labels") == labels.identity():
@@ -183,16 +175,12 @@ def _same_labels(run: _Run) -> dict[str, Any]:
     shape = labels.shapes[0][-len(block) :]
     if labels.shapes[0] != shape:
         return run.check(what, False, "written since")
-    tiles = tile_cover(shape, block)
-    config, largest = _Recheck(array=labels.array(0)), max((tile.write.size for tile in tiles), default=0)
-    blocks = run.runner.run(
-        Plan(stage="verify labels", fn=recheck, tasks=tiles, config=config, task_bytes=24 * largest)
-    )
+    blocks = run.runner.run(_recheck_plan("verify labels", labels.array(0), tile_cover(shape, block)))
     size = table.column("volume" if "volume" in table.column_names else "area").to_numpy()
     found = (max((b.get("top", 0) for b in blocks), default=0), sum(b.get("pixels", 0) for b in blocks))
     expected = (int(table.column("label").to_numpy().max(initial=0)), int(np.sum(size)))
-    said = f"ids up to {found[0]} on {found[1]} px, the table has {expected[0]} on {expected[1]} px"
-    return run.check(what, found == expected, said)
+    figures = f"ids up to {found[0]} on {found[1]} px, the table has {expected[0]} on {expected[1]} px"
+    return run.check(what, found == expected, figures)
 
 
 def _classify_checks(run: _Run) -> Iterator[dict[str, Any]]:
@@ -208,11 +196,11 @@ _CHECKS: dict[str, Callable[[_Run], Iterator[dict[str, Any]]]] = {
     "measure": _measure_checks,
     "classify": _classify_checks,
 }
-"""Kind of a run (the part of its name before the dash) to its checks."""
+"""Checks by kind of run, the part of its name before the dash."""
 
 
 def _label_checks(run: _Run, name: str, stage: str) -> Generator[dict[str, Any], None, list[Json]]:
-    """Every block of a label image and of its pyramid against the ledger; returns what the finest level holds."""
+    """Check every block of a label image and of its pyramid against the ledger; return records of level 0."""
     image = run.image.label_image(name)
     levels = [image.array(level) for level in range(len(image.shapes))]
     tiles = tile_cover(image.shapes[0], json.loads(run.fingerprint["block"]))
@@ -227,11 +215,8 @@ def _label_checks(run: _Run, name: str, stage: str) -> Generator[dict[str, Any],
 
 
 def _recheck_level(run: _Run, stage: str, array: ArrayRef, tasks: Sequence[Tile]) -> tuple[list[Json], list[str]]:
-    """What each block holds now, and the blocks that are not what the ledger says."""
-    largest = max((task.write.size for task in tasks), default=0)
-    config = _Recheck(array=array)
-    plan: Plan[Any] = Plan(stage=f"verify {stage}", fn=recheck, tasks=tasks, config=config, task_bytes=24 * largest)
-    found, written = run.runner.run(plan), run.ledger.finished(stage)
+    """Return a record of each block as it is now, and a line for each that differs from the ledger."""
+    found, written = run.runner.run(_recheck_plan(f"verify {stage}", array, tasks)), run.ledger.finished(stage)
     damage = [
         f"{array}, {task.write}: {block.get('error', 'other pixels')}"
         for task, block in zip(tasks, found, strict=True)
@@ -240,8 +225,13 @@ def _recheck_level(run: _Run, stage: str, array: ArrayRef, tasks: Sequence[Tile]
     return found, damage
 
 
+def _recheck_plan(stage: str, array: ArrayRef, tasks: Sequence[Tile]) -> Plan[Tile]:
+    largest = max((task.write.size for task in tasks), default=0)
+    return Plan(stage=stage, fn=recheck, tasks=tasks, config=_Recheck(array=array), task_bytes=24 * largest)
+
+
 def _checksum(record: Json) -> Json:
-    """Stages record the checksum alone or among other things; a task without a record has none."""
+    """Return the checksum in a stage's record, which may hold other things too; "none" for a task without a record."""
     return record.get("checksum", "none") if isinstance(record, dict) else record or "none"
 
 

@@ -1,15 +1,14 @@
-"""Classes: train on annotated objects (classify_train), apply to all, store class columns, a class image and masks.
+"""Classify all measured objects: store class columns, a class image and masks; training is in `classify.train`.
 
-    ranges ─▶ deal ─▶ classify ─▶ collect ─┬─▶ labels/<name>_class        number of the class, in the classes' colours
-                                           ├─▶ labels/<name>_<class>      on request: the objects of one class
-                                           └─▶ tables/<name>              rows pass by in groups, with class columns
+    ranges ─▶ assign ─▶ classify ─▶ collect ─┬─▶ labels/<name>_class     number of the class, in the classes' colours
+                                             ├─▶ labels/<name>_<class>   on request: the objects of one class
+                                             └─▶ tables/<name>           rows are copied in groups, with class columns
 
 Masks keep the ids of their objects, so they can be measured and counted like any labels; `> 0` makes them binary.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import threading
@@ -22,13 +21,11 @@ import pyarrow.compute
 
 from sketchscale import __version__
 from sketchscale.config import Execution
-from sketchscale.engine.base import Event, Plan
+from sketchscale.engine.base import Event
 from sketchscale.errors import InputError, MissingDataError, OutputExistsError
-from sketchscale.geometry import Tile
 from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array
 from sketchscale.io.ome_zarr.image import Image
 from sketchscale.io.ome_zarr.new_images import commit_labels, create_labels, delete_labels, label_arrays
-from sketchscale.io.ome_zarr.pyramid import plan_level
 from sketchscale.io.ome_zarr.table import read_batches, require_table, table_digest, write_table
 from sketchscale.io.runs.ledger import StoreLedger, reopen_ledger
 from sketchscale.networks.precision import Precision
@@ -41,7 +38,7 @@ from sketchscale.reports.pictures import color_of
 from sketchscale.workflow.classify.train import ClassifierResult, plane_percentiles, train_classes
 from sketchscale.workflow.measure.measure import LabelSetting, label_provenance, label_setting
 from sketchscale.workflow.precision import kept_by_run, settle_precision
-from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
+from sketchscale.workflow.runner import Runner, forget_run_if_unfit, open_run, quiet
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["ClassifierResult", "ClassifyResult", "apply_classes", "class_colors_of", "train_classes"]
@@ -51,10 +48,10 @@ _UNSCALED = (0.0, 1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifyResult:
-    """Objects of each class.
+    """Number of objects of each class.
 
     Attributes:
-        cropped: objects larger than the patch of `side` pixels.
+        cropped: number of objects larger than the patch of `side` pixels.
         masks: names of the label images of one class each.
     """
 
@@ -68,7 +65,7 @@ class ClassifyResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """What the steps of one application share."""
+    """Inputs that the steps of one application share."""
 
     setting: LabelSetting
     labels: str
@@ -83,7 +80,7 @@ class _Work:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Provenance of the table."""
+        """Provenance for the table."""
         known = self.trained.provenance
         return {
             "stage": "classify",
@@ -115,7 +112,7 @@ def apply_classes(
         precision: of the classifier's network: auto, float32 or bfloat16; a resumed run keeps its own.
 
     Raises:
-        InputError: the image's channels are not those of the classifier, or the table lacks what it reads; or a
+        InputError: the image's channels are not those of the classifier, or the table lacks columns that it reads; or a
             precision for a classifier without a network.
         MissingDataError: the labels were not measured.
         OutputExistsError: classes are there; overwrite or resume.
@@ -144,7 +141,7 @@ def apply_classes(
     with open_run(setting.image, run, fingerprint, execution, outputs=outputs) as ledger:
         committed = ledger.committed("result")
         if committed is None:
-            with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
+            with Runner(execution, on_event) as runner, forget_run_if_unfit(ledger):
                 work = _Work(
                     setting=setting, labels=labels, trained=trained, precision=settled, runner=runner, ledger=ledger
                 )
@@ -161,11 +158,7 @@ def apply_classes(
 
 
 def _settled(wanted: str, trained: Classifier, kept: Callable[[], str | None]) -> Precision:
-    """The precision of the classifier's network; float32 where it has none.
-
-    Raises:
-        InputError: another one was asked for, and it has none.
-    """
+    """Return the precision of the classifier's network; float32 where it has none."""
     if trained.needs_patches:
         return settle_precision(wanted, "cpu", kept=kept)
     if wanted not in ("auto", "float32"):
@@ -178,7 +171,7 @@ def _settled(wanted: str, trained: Classifier, kept: Callable[[], str | None]) -
 
 
 def _columns(setting: LabelSetting, trained: Classifier) -> list[str]:
-    """Of the stored table what is read here: places, boxes, and the classifier's features."""
+    """Return the columns of the stored table that are read: positions, boxes, and the classifier's features."""
     places = window_columns("zyx"[-len(setting.plane.shape) :])
     return [*dict.fromkeys([*places, *trained.config.features])]
 
@@ -192,12 +185,7 @@ def _check_columns(setting: LabelSetting, labels: str, trained: Classifier) -> N
 
 
 def _mask_names(image: Image, labels: str, classes: Sequence[str], execution: Execution) -> dict[str, str]:
-    """The label image of each class.
-
-    Raises:
-        InputError: two classes whose labels would have one name.
-        OutputExistsError: labels of that name are there and are no mask of ours.
-    """
+    """Return the name of the label image of each class."""
     names = {known: f"{labels}_{re.sub(r'[^A-Za-z0-9.-]+', '-', known).strip('-.')}" for known in classes}
     taken = [*names.values(), f"{labels}_class", f"{labels}_"]
     for known, name in names.items():
@@ -219,7 +207,7 @@ def _is_mask(image: Image, name: str) -> bool:
 
 
 def _measured_digest(image: Image, labels: str) -> str:
-    """Of the table as it was measured; empty when another tool wrote it."""
+    """Return the digest of the table as it was measured; "" when another tool wrote it."""
     try:
         found = reopen_ledger(image.address, f"measure-{labels}").committed("result")
     except MissingDataError:
@@ -228,7 +216,7 @@ def _measured_digest(image: Image, labels: str) -> str:
 
 
 def class_colors_of(classes: Sequence[str], provenance: Mapping[str, Any]) -> dict[str, str]:
-    """The colour of each class: the one it was trained with, else that of its place in PALETTE, as in reports.
+    """Return the colour of each class: that of its training, else the PALETTE's at its position, as in reports.
 
     >>> class_colors_of(["a", "b"], {"colors": {"a": "#ff0000"}})
     {'a': '#ff0000', 'b': '#f59f00'}
@@ -249,10 +237,13 @@ def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
         ranges=ranges,
         precision=work.precision,
     )
-    dealt = _dealt(plan, work)
+    columns = _columns(setting, trained)
+    table = pyarrow.Table.from_batches(read_batches(setting.image.address, work.labels, columns=columns))
+    deal_objects(plan, table)
+    table = table.select(["label"])  # all that is kept in memory while blocks are classified
     work.runner.run(plan, ledger)
-    said = trained.provenance.get("annotated", {}).get(setting.labels.identity(), {})
-    classified = collect_classes(plan, dealt, {int(label): name for label, name in said.items()})
+    annotated = trained.provenance.get("annotated", {}).get(setting.labels.identity(), {})
+    classified = collect_classes(plan, table, {int(label): name for label, name in annotated.items()})
     _paint(work, classified, masks)
     write_table(
         setting.image.address,
@@ -273,20 +264,12 @@ def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _ranges(work: _Work) -> tuple[tuple[float, float], ...]:
-    """Percentiles of this image, or what the classifier was trained with; nothing is counted that is not used."""
+    """Return the percentiles of this image, or those of the training; counts only what is used."""
     if not work.trained.needs_patches:
         return (_UNSCALED,) * len(work.setting.plane.channels)
     if not work.trained.plane_ranges:
         return work.trained.config.ranges
     return plane_percentiles(work.setting, work.runner, work.ledger)
-
-
-def _dealt(plan: Plan[Tile], work: _Work) -> pyarrow.Table:
-    """Deal the objects to their blocks; returns their labels, which is all that is kept while blocks are worked on."""
-    columns = _columns(work.setting, work.trained)
-    table = pyarrow.Table.from_batches(read_batches(work.setting.image.address, work.labels, columns=columns))
-    deal_objects(plan, table)
-    return table.select(["label"])
 
 
 def _counts(classified: pyarrow.Table, classes: Sequence[str]) -> dict[str, int]:
@@ -296,7 +279,7 @@ def _counts(classified: pyarrow.Table, classes: Sequence[str]) -> dict[str, int]
 
 
 def _paint(work: _Work, classified: pyarrow.Table, masks: Mapping[str, str]) -> None:
-    """The class image, the masks, and their pyramids."""
+    """Write the class image, the masks, and their pyramids."""
     image, name = work.setting.image, f"{work.labels}_class"
     classes = list(_counts(classified, work.trained.config.classes))
     if work.ledger.committed("arrays") is None:
@@ -324,7 +307,7 @@ def _paint(work: _Work, classified: pyarrow.Table, masks: Mapping[str, str]) -> 
 
 
 def _make_arrays(work: _Work, name: str, masks: Mapping[str, str]) -> None:
-    """Empty arrays; masks of an earlier run go, because their classes may be others."""
+    """Create empty arrays; delete masks of an earlier run, because their classes may differ."""
     image = work.setting.image
     for old in [n for n in image.labels if n.startswith(f"{work.labels}_") and n != name and _is_mask(image, n)]:
         delete_labels(image, old)
@@ -336,5 +319,4 @@ def _make_arrays(work: _Work, name: str, masks: Mapping[str, str]) -> None:
 
 def _run_levels(work: _Work, plan: Any, levels: Sequence[ArrayRef]) -> None:
     work.runner.run(plan, work.ledger)
-    for finer, coarser in itertools.pairwise(levels):
-        work.runner.run(plan_level(finer, coarser, "nearest"), work.ledger)
+    work.runner.run_pyramid(levels, work.ledger)

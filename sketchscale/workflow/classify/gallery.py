@@ -1,6 +1,6 @@
 """The gallery of a classification: choose objects from the tables, cut their windows, write the page.
 
-Tables pass by a row group at a time and only the few best candidates of each group of thumbnails are kept, so a study
+Tables are read one row group at a time, and only the best candidates of each group of thumbnails are kept, so a study
 of millions of objects costs no more memory than one of a thousand. Ties are broken by image and label.
 """
 
@@ -37,14 +37,14 @@ from sketchscale.workflow.verbs import verb
 __all__ = ["check_gallery", "write_gallery"]
 
 _MOST, _LEAST, _ALL = 24, 4, 600
-"""Thumbnails of one group: at most, at least, and how many there may be about in all."""
+"""Thumbnails of one group: at most, at least; and about how many in total."""
 
 _PICK = np.dtype([("probability", "f4"), ("image", "i8"), ("label", "i8"), ("choice", "i8")])
 Picks = npt.NDArray[Any]
 
 
 def check_gallery(out: str | None, classifier: str, *, attention: bool, overwrite: bool) -> None:
-    """Refuse what could not be written, before anything is computed.
+    """Refuse a gallery that cannot be written, before anything is computed.
 
     Raises:
         InputError: heat maps without a gallery, or of a classifier that has none.
@@ -60,7 +60,7 @@ def check_gallery(out: str | None, classifier: str, *, attention: bool, overwrit
 
 @dataclass(slots=True)
 class _Survey:
-    """What is known of all objects after their tables have passed by."""
+    """Counts of all objects, and the candidates for thumbnails."""
 
     numbers: Counter[str] = field(default_factory=Counter)
     bars: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
@@ -81,10 +81,10 @@ def write_gallery(
     attention: bool = False,
     cancel: threading.Event | None = None,
 ) -> str:
-    """Write a page of thumbnails of classified images; returns its path.
+    """Write a page of thumbnails of classified images; return its path.
 
     Args:
-        attention: beside each thumbnail a map of where the network looked.
+        attention: also show, next to each thumbnail, a map of where the network looked.
 
     Raises:
         InputError: the images were not classified, or the classifier has no maps.
@@ -95,8 +95,8 @@ def write_gallery(
         check_attention(trained)
     settings = [label_setting(address, labels, execution or Execution()) for address in images]
     survey = _surveyed(settings, labels, trained.config.classes)
-    shots = _Shots(settings, labels, trained, attention, execution or Execution())
-    page = render_gallery(_data(survey, shots))
+    thumbnails = _Thumbnails(settings, labels, trained, attention, execution or Execution())
+    page = render_gallery(_data(survey, thumbnails))
     put_file(out, page.encode())
     return str(out)
 
@@ -114,15 +114,15 @@ def _surveyed(settings: Sequence[LabelSetting], labels: str, classes: Sequence[s
                     expected="the columns of this classifier",
                     fix="sketchscale classify apply",
                 )
-            _take(survey, i, batch, classes, most)
+            _add_batch(survey, i, batch, classes, most)
     for name in survey.certain:
         shown = np.isin(survey.uncertain[name], survey.certain[name])
         survey.uncertain[name] = survey.uncertain[name][~shown]
     return survey
 
 
-def _take(survey: _Survey, image: int, batch: pyarrow.RecordBatch, classes: Sequence[str], most: int) -> None:
-    """Count the objects of a batch, and keep those that belong on the page as far as it is known."""
+def _add_batch(survey: _Survey, image: int, batch: pyarrow.RecordBatch, classes: Sequence[str], most: int) -> None:
+    """Count the objects of a batch, and keep the best candidates so far."""
     picks = np.zeros(batch.num_rows, _PICK)
     picks["image"], picks["label"] = image, batch.column("label").to_numpy()
     picks["probability"] = batch.column("class_prob").to_numpy(zero_copy_only=False)
@@ -146,63 +146,56 @@ def _take(survey: _Survey, image: int, batch: pyarrow.RecordBatch, classes: Sequ
 
 
 def _first(parts: Sequence[Picks | None], most: int, sign: int) -> Picks:
-    """The first few by probability (the largest for sign -1), then by image and label."""
+    """Return the first few by probability (the largest for sign -1), then by image and label."""
     picks = np.concatenate([part for part in parts if part is not None])
     return picks[np.lexsort((picks["label"], picks["image"], sign * picks["probability"]))[:most]]
 
 
-def _data(survey: _Survey, shots: _Shots) -> GalleryData:
-    trained = shots.trained
+def _data(survey: _Survey, thumbnails: _Thumbnails) -> GalleryData:
+    trained = thumbnails.trained
     classes = sorted({*trained.config.classes, *survey.numbers})
     colors = class_colors_of(classes, trained.provenance)
     none, held_out = np.zeros(0, _PICK), trained.provenance.get("held_out")
     return GalleryData(
-        title=f"Classes of {shots.labels}",
-        images=len(shots.settings),
+        title=f"Classes of {thumbnails.labels}",
+        images=len(thumbnails.settings),
         classes=tuple(
             GalleryClass(
                 name=name,
                 color=colors[name],
                 n=survey.numbers[name],
                 by_probability=tuple(survey.bars.get(name, np.zeros(BINS, np.int64)).tolist()),
-                certain=shots.of(survey.certain.get(name, none), colors[name]),
-                uncertain=shots.of(survey.uncertain.get(name, none), colors[name]),
+                certain=thumbnails.of(survey.certain.get(name, none), colors[name]),
+                uncertain=thumbnails.of(survey.uncertain.get(name, none), colors[name]),
             )
             for name in classes
         ),
-        disagreements=shots.of(survey.disagree, "#8d99a6", is_disagreement=True),
+        disagreements=thumbnails.of(survey.disagree, "#8d99a6", is_disagreement=True),
         annotated=survey.annotated,
         confusion=None if not held_out else (trained.config.classes, tuple(map(tuple, held_out["confusion"]))),
-        facts=_facts(shots),
+        facts={
+            "sketchscale": __version__,
+            "classifier": trained.sha256[:16],
+            "kind": trained.config.kind,
+            "channels": ", ".join(trained.config.channels),
+            **({"patch": f"{trained.config.side} px"} if trained.needs_patches else {}),
+            **{f"image {i + 1}": one.image.address for i, one in enumerate(thumbnails.settings[:8])},
+        },
     )
 
 
-def _facts(shots: _Shots) -> dict[str, str]:
-    config = shots.trained.config
-    known = {"sketchscale": __version__, "classifier": shots.trained.sha256[:16], "kind": config.kind}
-    known["channels"] = ", ".join(config.channels)
-    if shots.trained.needs_patches:
-        known["patch"] = f"{config.side} px"
-    return known | {f"image {i + 1}": one.image.address for i, one in enumerate(shots.settings[:8])}
-
-
-class _Shots:
-    """Thumbnails of chosen objects; every image's percentiles are counted once."""
+class _Thumbnails:
+    """Thumbnails of chosen objects; the percentiles of each image are counted once."""
 
     def __init__(
-        self,
-        settings: Sequence[LabelSetting],
-        labels: str,
-        trained: Classifier,
-        attention: bool,
-        execution: Execution,
+        self, settings: Sequence[LabelSetting], labels: str, trained: Classifier, attention: bool, execution: Execution
     ) -> None:
         self.settings, self.labels, self.trained = settings, labels, trained
         self.attention, self.execution = attention, execution
         self._percentiles: dict[int, tuple[tuple[float, float], ...]] = {}
 
     def of(self, picks: Picks, color: str, *, is_disagreement: bool = False) -> tuple[Thumbnail, ...]:
-        """In the order of the picks."""
+        """Return thumbnails in the order of the picks."""
         made: dict[int, Thumbnail] = {}
         for image in np.unique(picks["image"]).tolist():
             rows = np.flatnonzero(picks["image"] == image)
@@ -219,7 +212,7 @@ class _Shots:
         seen = [(0.0, 1.0)] * len(shown) if cut is shown else shown
         patches = read_patches(setting.labels.array(0), setting.plane, object_windows(table, side), cut)
         heats = grad_cam(trained, patches, picks["choice"]) if self.attention else None
-        said = table.column("class").to_pylist()
+        classes = table.column("class").to_pylist()
         for i, pick in enumerate(picks):
             flat = patches[i] if patches.ndim == 4 else patches[i, :, side // 2]
             found = trained.config.classes[pick["choice"]]
@@ -229,7 +222,7 @@ class _Shots:
                 color=color,
                 probability=float(pick["probability"]) if np.isfinite(pick["probability"]) else None,
                 name=self._name(image, int(pick["label"])),
-                note=f"you: {said[i]}; found: {found}" if is_disagreement else "",
+                note=f"you: {classes[i]}; found: {found}" if is_disagreement else "",
                 ranges=seen,
                 heat=None if heats is None else heats[i],
             )
@@ -242,7 +235,7 @@ class _Shots:
         )
 
     def _ranges(self, image: int) -> tuple[tuple[float, float], ...]:
-        """Percentiles of an image: those its objects were classified with, counted again where there are none."""
+        """Return the percentiles with which an image was classified; count them where there are none."""
         if image not in self._percentiles:
             setting = self.settings[image]
             noted = reopen_ledger(setting.image.address, f"classify-{self.labels}").committed("result") or {}

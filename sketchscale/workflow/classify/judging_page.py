@@ -1,7 +1,7 @@
-"""The page on which proposals are judged: pictures of the proposed objects, read around each of them.
+"""The page on which a person reviews proposals: pictures of the proposed objects and their surroundings.
 
 All pictures have one scale, because size is a feature: the side of the window is 2.5 times the median object, and only
-an object that does not fit is shown smaller. Contrast is the image's own, from percentiles of its plane.
+an object that does not fit is shown smaller. Contrast comes from percentiles of the image's plane.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from sketchscale.config import Execution
 from sketchscale.geometry import Box
-from sketchscale.intensity import channel_ranges
 from sketchscale.io.ome_zarr.image import Image
 from sketchscale.io.ome_zarr.label_sources import read_labels
 from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
@@ -29,20 +28,19 @@ from sketchscale.reports.judge import JudgeClass, JudgeItem, JudgePage, outlined
 from sketchscale.reports.pictures import Picture, color_of, make_picture, to_rgb
 from sketchscale.workflow.classify.propose import Proposal, ProposeResult, columns_of, rows_of
 from sketchscale.workflow.classify.train import rows_of_labels
+from sketchscale.workflow.images import display_ranges
 from sketchscale.workflow.measure.measure import label_setting
-from sketchscale.workflow.runner import Runner
 
 __all__ = ["class_choices", "known_classes", "write_page"]
 
 _SURROUNDINGS, _SMALLEST, _LARGEST = 2.5, 48, 256
 _MARGIN = 1.25
 _WIDTH = 480
-_LOW, _HIGH = 0.5, 99.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """One image as it is shown: labels, and its planes at one contrast."""
+    """How one image is shown: its labels, and its planes at one contrast."""
 
     image: Image
     labels: Image
@@ -51,16 +49,16 @@ class _View:
 
 
 def class_choices(names: Sequence[str], colors: Mapping[str, str]) -> tuple[JudgeClass, ...]:
-    """Classes with their colours: as given, else the palette's in order; a class that only has a colour comes last."""
+    """Return classes with their colours: the given ones, else the palette's; classes with a colour only come last."""
     listed = [name for name in dict.fromkeys([*names, *colors]) if name not in ("none", "unsure", "undo")]
     return tuple(JudgeClass(name=name, color=colors.get(name, color_of(i))) for i, name in enumerate(listed))
 
 
 def known_classes(classifier: str | None, images: Sequence[str], labels: str) -> dict[str, str]:
-    """Classes that a person may want, with their colours where known ("" where not).
+    """Return classes that a person may choose, with their colours where known ("" where not).
 
     Args:
-        classifier: folder, whose classes these are; None takes those that the tables name.
+        classifier: folder of a classifier with these classes; None takes those in the tables.
 
     Raises:
         MissingDataError, InputError: no classifier there.
@@ -87,28 +85,33 @@ def write_page(
     show_class: bool = False,
     title: str = "",
 ) -> str:
-    """Write the page of some proposals; returns its path.
+    """Write the page of some proposals; return its path.
 
     Args:
         classes: offered at the start; the person can add others.
-        show_class: tell the person what the classifier said, which an estimate must not do.
+        show_class: show the classifier's class, which must stay hidden where counts are estimated.
 
     Raises:
         OutputError: the page cannot be written.
     """
     proposals = result.proposals
-    views, rows = _views(proposals, labels), _rows(proposals, labels)
-    side = _side([_extent(rows[one.address, one.label]) for one in proposals])
-    items = tuple(
-        JudgeItem(
-            row=row, picture=_picture(one, views[one.address], rows, side), caption=_caption(one, rows, show_class)
-        )
-        for one, row in zip(proposals, rows_of(result), strict=True)
-    )
+    views = {one.address: _view(one, labels) for one in {p.address: p for p in reversed(proposals)}.values()}
+    rows = _rows(proposals, labels)
+    extents = {key: _extent(row) for key, row in rows.items()}
+    common = round(_SURROUNDINGS * float(np.median([extents[one.address, one.label] for one in proposals])))
+    common = int(np.clip(common, _SMALLEST, _LARGEST))
+    items = []
+    for one, row in zip(proposals, rows_of(result), strict=True):
+        key = one.address, one.label
+        place = ", ".join(f"{name} {v:.0f}" for name, v in zip("zyx"[-len(one.center) :], one.center, strict=True))
+        guess = rows[key].get("class") if show_class else None
+        caption = f"{one.image}, {place}" + (f" · {guess} {rows[key].get('class_prob') or 0:.2f}" if guess else "")
+        picture = _picture(one, views[one.address], max(common, round(_MARGIN * extents[key])))
+        items.append(JudgeItem(row=row, picture=picture, caption=caption))
     page = JudgePage(
         title=title or f"{len(proposals)} {labels}",
         columns=columns_of(result),
-        items=items,
+        items=tuple(items),
         classes=tuple(classes),
         note=_note(result),
         file=f"{Path(out).stem}.csv",
@@ -120,19 +123,12 @@ def write_page(
 def _note(result: ProposeResult) -> str:
     reason, n = result.proposals[0].reason, f"{result.drawn_from:,}"
     if reason == "random":
-        return f"Drawn at random from {n} objects: judge them in order, say unsure rather than pass one over."
-    return f"Chosen by {reason} from {n} objects: good examples to learn from, no sample to count from."
-
-
-def _caption(one: Proposal, rows: Mapping[tuple[str, int], Mapping[str, Any]], show_class: bool) -> str:
-    place = ", ".join(f"{name} {v:.0f}" for name, v in zip("zyx"[-len(one.center) :], one.center, strict=True))
-    row = rows[one.address, one.label]
-    guess = f" · {row['class']} {row.get('class_prob') or 0:.2f}" if show_class and row.get("class") else ""
-    return f"{one.image}, {place}{guess}"
+        return f"Drawn at random from {n} objects: judge them in order, and choose unsure rather than skip one."
+    return f"Chosen by {reason} from {n} objects: good examples to learn from, but no sample to count from."
 
 
 def _rows(proposals: Sequence[Proposal], labels: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """Rows of the tables, by address and label."""
+    """Return rows of the tables, by address and label."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for address in dict.fromkeys(one.address for one in proposals):
         wanted = np.array([one.label for one in proposals if one.address == address], np.int64)
@@ -143,33 +139,22 @@ def _rows(proposals: Sequence[Proposal], labels: str) -> dict[tuple[str, int], d
 
 
 def _extent(row: Mapping[str, Any]) -> int:
-    """Larger side of an object's box in its plane; the smallest window where the table has no boxes."""
+    """Return the larger side of an object's box in its plane; the smallest window where the table has no boxes."""
     if "box_y_start" not in row:
         return _SMALLEST
     return max(int(row[f"box_{axis}_stop"] - row[f"box_{axis}_start"]) for axis in "yx")
 
 
-def _side(extents: Sequence[int]) -> int:
-    return int(np.clip(round(_SURROUNDINGS * float(np.median(extents))), _SMALLEST, _LARGEST))
-
-
-def _views(proposals: Sequence[Proposal], labels: str) -> dict[str, _View]:
-    first = {one.address: one for one in reversed(proposals)}
-    return {address: _view(one, labels) for address, one in first.items()}
-
-
 def _view(one: Proposal, labels: str) -> _View:
-    """Contrast is that of the plane, in a volume of the section of its first proposal."""
+    """Open an image with its contrast: that of its plane or, in a volume, of the section of its first proposal."""
     setting = label_setting(one.address, labels, Execution())
     is_flat = setting.plane.ndim == 2
-    plane = setting.plane if setting.plane.ndim == 2 else setting.image.plane(z=round(one.center[0]))
-    with Runner(Execution()) as runner:
-        ranges = channel_ranges(runner.run, plane, (2048, 2048), low=_LOW, high=_HIGH)
+    plane = setting.plane if is_flat else setting.image.plane(z=round(one.center[0]))
+    ranges = display_ranges(plane)
     return _View(image=setting.image, labels=setting.labels, plane=plane if is_flat else None, ranges=ranges)
 
 
-def _picture(one: Proposal, view: _View, rows: Mapping[tuple[str, int], Mapping[str, Any]], common: int) -> Picture:
-    side = max(common, round(_MARGIN * _extent(rows[one.address, one.label])))
+def _picture(one: Proposal, view: _View, side: int) -> Picture:
     plane = view.plane or view.image.plane(z=round(one.center[0]))
     y, x = (round(v) - side // 2 for v in one.center[-2:])
     window = Box((y, x), (y + side, x + side))
@@ -183,7 +168,7 @@ def _picture(one: Proposal, view: _View, rows: Mapping[tuple[str, int], Mapping[
 
 
 def _padded(pixels: npt.NDArray[np.uint8], window: Box, box: Box) -> npt.NDArray[np.uint8]:
-    """Black where the window leaves the image."""
+    """Return the pixels of a box in its window; black where the window leaves the image."""
     whole = np.zeros((*window.shape, *pixels.shape[2:]), np.uint8)
     whole[box.relative_to(window.start).slices] = pixels
     return whole

@@ -1,16 +1,14 @@
-"""Propose objects to annotate or to judge, as a CSV file to fill in and as a page to do it on.
+"""Propose objects to annotate or to review, as a CSV file and as a page.
 
     image,label,y,x,class,reason,rank,drawn_from
     plate.zarr/B/3/0,117,204.50,1033.00,,random,1,16071
 
-`class` is for the person. `drawn_from` is how many objects the proposals were chosen from: all that are not annotated.
-Tables are read a row group at a time, and only what is needed of them.
+A person fills in `class`. `drawn_from` is the number of objects from which the proposals were chosen: all that are not
+annotated. Tables are read a row group at a time, with the needed columns only.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,30 +19,14 @@ import pyarrow
 from sketchscale.errors import InputError
 from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.ome_zarr.table import read_batches, require_table
-from sketchscale.io.stores.output_files import put_file
-from sketchscale.objects.annotation.propose import (
-    Candidates,
-    candidates_of,
-    choose,
-    feature_names,
-    keep,
-    pool_size,
-)
+from sketchscale.objects.annotation.propose import Candidates, candidates_of, choose, feature_names, keep, pool_size
 from sketchscale.options import ProposeOptions
+from sketchscale.workflow.csv_file import put_csv
 
-__all__ = [
-    "COLUMNS",
-    "Proposal",
-    "ProposeResult",
-    "columns_of",
-    "image_names",
-    "propose",
-    "rows_of",
-    "save_proposals",
-]
+__all__ = ["COLUMNS", "Proposal", "ProposeResult", "columns_of", "image_names", "propose", "rows_of", "save_proposals"]
 
 COLUMNS = ("image", "label", "y", "x", "class", "reason", "rank", "drawn_from")
-"""Of the CSV file; volumes have `z` before `y`."""
+"""Columns of the CSV file; volumes have `z` before `y`."""
 
 _REASONS = {"both": "uncertainty and diversity"}
 _NEEDED = ("label", "z", "y", "x", "area", "volume", "in_training", "class_prob")
@@ -57,7 +39,7 @@ class Proposal:
 
     Attributes:
         rank: 1 is first.
-        address: of its image. image: the name of it in the file.
+        address: of its image. image: the image's name in the file.
         center: centroid in pixels, (y, x) or (z, y, x).
         reason: why it was chosen.
     """
@@ -72,7 +54,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProposeResult:
-    """The proposals, and how many objects they were chosen from; `annotated` ones were left out."""
+    """The proposals, and from how many objects they were chosen; `annotated` ones were left out."""
 
     proposals: tuple[Proposal, ...]
     drawn_from: int
@@ -118,7 +100,7 @@ def propose(images: Sequence[str], labels: str = "nuclei", options: ProposeOptio
 
 
 def image_names(addresses: Sequence[str]) -> list[str]:
-    """A short name for each image that is the same on every machine: from the last folder with an ending on.
+    """Return a short name for each image that is the same on every machine: from the last folder with an extension.
 
     Images that would share a name keep their whole address.
 
@@ -134,11 +116,7 @@ def image_names(addresses: Sequence[str]) -> list[str]:
 
 
 def _features(images: Sequence[str], labels: str) -> tuple[str, ...]:
-    """Columns that all tables have.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the feature columns that all tables have."""
     known: list[tuple[str, ...]] = []
     for address in images:
         schema = next(read_batches(address, labels)).schema
@@ -152,18 +130,21 @@ def _features(images: Sequence[str], labels: str) -> tuple[str, ...]:
 def _pooled(
     images: Sequence[str], labels: str, names: Sequence[str], features: tuple[str, ...], options: ProposeOptions
 ) -> tuple[Candidates, Candidates, int, int]:
-    """The best candidates, annotated ones to keep away from, and how many there are of both."""
+    """Return the best candidates, the annotated ones to keep away from, and how many there are of both."""
     most = pool_size(options.by, options.n)
-    pool = shown = _nothing(features)
+    pool = shown = Candidates(
+        image=np.zeros(0, np.int64),
+        label=np.zeros(0, np.int64),
+        center=np.zeros((0, 2)),
+        key=np.zeros(0, np.uint64),
+        rank=np.zeros(0),
+        features=np.zeros((0, len(features))),
+    )
     total = annotated = 0
     for number, address in enumerate(images):
         for table in _batches(address, labels, features):
-            more: dict[str, Any] = {
-                "number": number,
-                "image": names[number],
-                "seed": options.seed,
-                "features": features,
-            }
+            more: dict[str, Any] = {"number": number, "image": names[number], "seed": options.seed}
+            more["features"] = features
             new = candidates_of(table, by=options.by, **more)
             known = candidates_of(table, by="random", annotated=True, **more)
             total, annotated = total + len(new), annotated + len(known)
@@ -172,60 +153,32 @@ def _pooled(
     return pool, shown, total, annotated
 
 
-def _nothing(features: tuple[str, ...]) -> Candidates:
-    whole, real = np.zeros(0, np.int64), np.zeros(0)
-    return Candidates(
-        image=whole,
-        label=whole,
-        center=np.zeros((0, 2)),
-        key=np.zeros(0, np.uint64),
-        rank=real,
-        features=np.zeros((0, len(features))),
-    )
-
-
 def _batches(address: str, labels: str, features: tuple[str, ...]) -> Iterator[pyarrow.Table]:
-    """The rows of a table, with the columns that are needed."""
+    """Yield the rows of a table, with the columns that are needed."""
     for batch in read_batches(address, labels):
         names = batch.schema.names
         wanted = [n for n in names if n in _NEEDED or n in features or n.startswith("prob_")]
         yield pyarrow.Table.from_batches([batch]).select(wanted)
 
 
-# ---- the file
-
-
 def columns_of(result: ProposeResult) -> tuple[str, ...]:
-    """Columns of the CSV file; volumes have `z`."""
+    """Return the columns of the CSV file; volumes have `z`."""
     is_deep = len(result.proposals[0].center) == 3
     return (*COLUMNS[:2], "z", *COLUMNS[2:]) if is_deep else COLUMNS
 
 
 def rows_of(result: ProposeResult) -> list[tuple[str, ...]]:
-    """The values of the CSV file, as text; `class` is empty."""
+    """Return the values of the CSV file, as text; `class` is empty."""
     return [
-        (
-            one.image,
-            str(one.label),
-            *(f"{v:.2f}" for v in one.center),
-            "",
-            one.reason,
-            str(one.rank),
-            str(result.drawn_from),
-        )
-        for one in result.proposals
+        (p.image, str(p.label), *(f"{v:.2f}" for v in p.center), "", p.reason, str(p.rank), str(result.drawn_from))
+        for p in result.proposals
     ]
 
 
 def save_proposals(result: ProposeResult, out: str) -> str:
-    """Write the CSV file; returns its path.
+    """Write the CSV file; return its path.
 
     Raises:
         OutputError: it cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns_of(result))
-    writer.writerows(rows_of(result))
-    put_file(out, text.getvalue().encode())
-    return str(out)
+    return put_csv(out, columns_of(result), rows_of(result))

@@ -1,7 +1,7 @@
-"""`count --review`: what people said of randomly drawn objects, held against the tables, as corrected counts.
+"""`count --review`: correct counts by comparing the tables with a person's classes of randomly drawn objects.
 
-A file made for other labels is refused: a judged object must lie where the file says, and must not have been trained on
-(what a classifier was shown says nothing about the rest).
+A file made for other labels is refused: a reviewed object must lie where the file states, and must not have been used
+in training, because the classifier's examples are not representative.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["ReviewResult", "review_counts", "review_rows", "review_text"]
 
 _COLUMNS = ("label", "z", "y", "x", "class", "in_training")
 _NEAR_PX = 0.02
-"""Places are written with two decimals."""
+"""Tolerance of positions, which are written with two decimals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class ReviewResult:
 
     Attributes:
         ignored: rows of the file about images that were not counted.
-        passed_over: proposals that were skipped though later ones were judged.
+        passed_over: proposals that were skipped though later ones were reviewed.
     """
 
     review: Review
@@ -45,33 +45,39 @@ class ReviewResult:
 
 
 def review_counts(images: Sequence[str], labels: str, path: str, *, on_conflict: OnConflict = "refuse") -> ReviewResult:
-    """Corrected counts of classified images.
+    """Return corrected counts of classified images.
 
     Args:
         images: addresses of single images, those that the proposals were drawn from.
-        path: file of judged objects, see `objects.annotation.mark_files`.
+        path: file of reviewed objects, see `objects.annotation.mark_files`.
 
     Raises:
-        InputError: objects that were not drawn at random, were trained on, lie elsewhere, or have no class; or fewer
-            objects drawn from than there are.
+        InputError: objects that were not drawn at random, were used in training, lie elsewhere, or have no class; or
+            the objects were drawn from fewer objects than there are.
     """
     marks = read_marks(path)
     check_random(marks)
-    dealt = deal_marks(marks, images)
+    assigned = deal_marks(marks, images)
     predicted, known, judged = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
     for address in images:
         table = _table(address, labels)
         is_known = pc.fill_null(table.column("in_training"), False)
         known.update(_numbers(table.filter(is_known)))
         predicted.update(_numbers(table.filter(pc.invert(is_known))))
-        judged.update(_judged(address, labels, table, dealt.of[address], on_conflict))
-    ignored = sum(dealt.ignored.values())
-    _check_population(marks, predicted.total(), ignored)
+        judged.update(_judged(address, labels, table, assigned.of[address], on_conflict))
+    ignored = sum(assigned.ignored.values())
+    drawn = {int(n) for mark in marks if (n := (mark.row or {}).get("drawn_from", "")).isdigit()}
+    if drawn and not ignored and predicted.total() > max(drawn):  # a sample of fewer objects does not represent all
+        raise InputError.of(
+            found=f"objects drawn from {max(drawn)}, counts of {predicted.total()}",
+            expected="a sample of all that are counted",
+            fix="count the images that the proposals were drawn from, or propose from all of these",
+        )
     return ReviewResult(review=estimate(predicted, judged, known), ignored=ignored, passed_over=passed_over(marks))
 
 
 def _table(address: str, labels: str) -> pyarrow.Table:
-    """Places and classes of the objects of an image, ordered by label."""
+    """Return positions and classes of the objects of an image, ordered by label."""
     require_table(open_image(address).address, labels)
     batches = []
     for batch in read_batches(address, labels):
@@ -95,7 +101,7 @@ def _numbers(table: pyarrow.Table) -> dict[str, int]:
 def _judged(
     address: str, labels: str, table: pyarrow.Table, marks: Sequence[Mark], on_conflict: OnConflict
 ) -> Counter[tuple[str, str]]:
-    """Judged objects of an image by (predicted class, class by the person)."""
+    """Count the reviewed objects of an image by (predicted class, class by the person)."""
     if not marks:
         return Counter()
     known = table.column("label").to_numpy()
@@ -104,24 +110,24 @@ def _judged(
     else:
         setting = label_setting(address, labels, Execution())
         hits = hit_labels(marks, setting.labels.array(0), setting.plane.spacing_um)
-    said = settled(marks, hits, known, on_conflict)
-    rows = np.searchsorted(known, list(said))
-    found = dict(zip(said, table.take(rows).to_pylist(), strict=True))
+    classes = settled(marks, hits, known, on_conflict)
+    rows = np.searchsorted(known, list(classes))
+    found = dict(zip(classes, table.take(rows).to_pylist(), strict=True))
     for mark, label in zip(marks, hits, strict=True):
         if label in found:
             _check_same(mark, label, found[label])
-    return Counter((found[label]["class"] or "unclassified", name) for label, name in said.items())
+    return Counter((found[label]["class"] or "unclassified", name) for label, name in classes.items())
 
 
 def _check_same(mark: Mark, label: int, row: Mapping[str, Any]) -> None:
-    """The object is where the file says, and was not trained on."""
-    told = mark.row or {}
-    axes = [axis for axis in ("z", "y", "x") if told.get(axis) and axis in row]
-    if mark.label is not None and any(abs(float(told[axis]) - row[axis]) > _NEAR_PX for axis in axes):
+    """Check that the object lies where the file states, and was not used in training."""
+    stated = mark.row or {}
+    axes = [axis for axis in ("z", "y", "x") if stated.get(axis) and axis in row]
+    if mark.label is not None and any(abs(float(stated[axis]) - row[axis]) > _NEAR_PX for axis in axes):
         place = ", ".join(f"{axis} {row[axis]:.2f}" for axis in axes)
         raise InputError.of(
             found=f"{mark.where}: object {label} is at {place}",
-            expected=f"{', '.join(f'{axis} {told[axis]}' for axis in axes)}",
+            expected=f"{', '.join(f'{axis} {stated[axis]}' for axis in axes)}",
             fix="judge objects of these labels: propose again",
         )
     if row["in_training"]:
@@ -132,22 +138,8 @@ def _check_same(mark: Mark, label: int, row: Mapping[str, Any]) -> None:
         )
 
 
-def _check_population(marks: Sequence[Mark], population: int, ignored: int) -> None:
-    """A sample of fewer objects says nothing about all."""
-    drawn = {int(n) for mark in marks if (n := (mark.row or {}).get("drawn_from", "")).isdigit()}
-    if drawn and not ignored and population > max(drawn):
-        raise InputError.of(
-            found=f"objects drawn from {max(drawn)}, counts of {population}",
-            expected="a sample of all that are counted",
-            fix="count the images that the proposals were drawn from, or propose from all of these",
-        )
-
-
-# ---- shown
-
-
 def review_rows(result: ReviewResult, labels: str) -> list[dict[str, Any]]:
-    """One record per class, then the total, for CSV and JSON."""
+    """Return one record per class, then the total, for CSV and JSON."""
     rows: list[dict[str, Any]] = [
         {
             "labels": labels,
@@ -166,7 +158,7 @@ def review_rows(result: ReviewResult, labels: str) -> list[dict[str, Any]]:
 
 
 def review_text(result: ReviewResult, labels: str) -> str:
-    """Corrected counts, accuracy and confusion for people."""
+    """Return corrected counts, accuracy and confusion for people."""
     review = result.review
     lines = [f"{'class':<20}{'predicted':>10}{'estimate':>10}   95 % interval"]
     lines += [

@@ -1,18 +1,18 @@
-"""Train a classifier on annotated objects of one image or several, and say how good it is.
+"""Train a classifier on annotated objects of one or several images, and report how good it is.
 
     marks ──▶ objects of each image ──▶ patches and rows ──▶ classifier folder
                                                               ├── weights, configuration, provenance
-                                                              ├── confusion.svg   what held-out objects were taken for
+                                                              ├── confusion.svg   predicted classes of held-out objects
                                                               └── summary.txt     the same in words
 
-Every image has percentiles of its own, so a brighter plate is not another class. Objects are held out for the score and
-then learnt from, too: the score is that of a classifier trained on the others.
+Each image is scaled by its own percentiles, so that a brighter plate is not another class. Some objects are held out
+for the score and then used for training, too: the score is that of a classifier trained on the others.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +58,9 @@ _OF_NETWORKS = (
     "side", "depth", "kernel", "width", "steps", "rate", "loss", "normalize", "context_radius", "mask", "device",
     "precision",
 )  # fmt: skip
-"""Options that a forest on the table has no use for."""
+"""Options that do not apply to a forest on the table."""
 _MOST_PIXELS = 2**20
-"""Of a patch: a batch of eight through sixteen filters is 0.5 GB."""
+"""Most pixels of a patch: a batch of eight through sixteen filters is 0.5 GB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +68,8 @@ class ClassifierResult:
     """A trained classifier.
 
     Attributes:
-        n: annotated objects; `ignored` marks were of images that were not asked for.
-        held_out: score on objects that a first training did not see, or None.
+        n: annotated objects. ignored: marks of images that were not asked for.
+        held_out: score on objects that a first training did not use, or None.
     """
 
     folder: str
@@ -87,7 +87,7 @@ class _Examples:
     """Annotated objects of one image: their classes by label, and their rows of the table, in the same order."""
 
     setting: LabelSetting
-    said: Mapping[int, str]
+    classes: Mapping[int, str]
     table: pyarrow.Table
     ranges: tuple[tuple[float, float], ...]
 
@@ -107,7 +107,7 @@ def train_classes(
     """Train a classifier on annotated objects.
 
     Args:
-        images: addresses, plates or patterns; where there are several, the marks say which.
+        images: addresses, plates or patterns; where there are several, each mark names its image.
         annotations: CSV, Parquet or GeoJSON; see `objects.annotation.mark_files`.
         out: folder to write.
 
@@ -119,36 +119,42 @@ def train_classes(
     execution, options = execution or Execution(), options or ClassifyOptions()
     require_local(out)
     refuse_existing(out, overwrite=overwrite)
-    _refuse_idle(options)
+    _refuse_unused(options)
     training = _training_options(options)
     init = load_classifier(options.init) if options.init else None
     addresses = expand([images] if isinstance(images, str) else images)
     marks = read_marks(annotations)
-    dealt = deal_marks(marks, addresses)
-    used = [address for address in addresses if dealt.of[address]]
+    assigned = deal_marks(marks, addresses)
+    used = [address for address in addresses if assigned.of[address]]
     least = 2 if len(used) == 1 else 0
-    parts = [_examples(one, labels, dealt.of[one], options, least, execution) for one in used]
+    parts = [_examples(one, labels, assigned.of[one], options, least, execution) for one in used]
     if not parts:
         raise InputError.of(
             found=f"{annotations}: no annotated object of these images",
             expected="objects of at least two classes",
             fix="annotate some, or name the images that were annotated",
         )
-    colors = _known_colors({**class_colors(marks), **check_colors(options.colors)}, parts)
+    colors = {**class_colors(marks), **check_colors(options.colors)}
+    _check_parts(parts, colors)
     classifier = _train(parts, options, training, init, {"colors": colors})
     save_classifier(out, classifier)
-    result = _result(out, classifier, sum(len(part.said) for part in parts), sum(dealt.ignored.values()))
-    _publish(out, classifier, result)
+    result = _result(out, classifier, sum(len(part.classes) for part in parts), sum(assigned.ignored.values()))
+    lines = [result.summary, f"kind: {result.kind}; classifier {classifier.sha256[:12]}"]
+    if result.held_out:
+        matrix = result.held_out["confusion"]
+        put_blob(out, "confusion.svg", confusion_svg(result.classes, matrix).encode())
+        lines.append(confusion_text(result.classes, matrix))
+    put_blob(out, "summary.txt", ("\n".join(lines) + "\n").encode())
     return result
 
 
-def _refuse_idle(options: ClassifyOptions) -> None:
-    """Refuse options of networks for a kind without one, rather than ignore them."""
+def _refuse_unused(options: ClassifyOptions) -> None:
+    """Refuse options of networks for a classifier without one, rather than ignore them."""
     if find_classifier(options.kind).network is not None:
         return
     default = ClassifyOptions()
     for name in _OF_NETWORKS:
-        if getattr(options, name) not in (getattr(default, name), "float32"):  # which is no other precision than theirs
+        if getattr(options, name) not in (getattr(default, name), "float32"):  # the precision of forests
             raise InputError.of(
                 found=f"{name} {getattr(options, name)} for {options.kind}, which reads the table alone",
                 expected="an option of forests",
@@ -175,28 +181,28 @@ def _training_options(options: ClassifyOptions) -> TrainingOptions:
 def _examples(
     address: str, labels: str, marks: Sequence[Any], options: ClassifyOptions, least: int, execution: Execution
 ) -> _Examples:
-    """What the marks of one image say, with the rows of the objects they mean."""
+    """Return the annotated objects of one image, with their rows of the table."""
     setting = label_setting(address, labels, execution)
     require_table(setting.image.address, labels)
     source = setting.labels.array(0)
     check_same_shape(source, setting.plane)
     batches = read_batches(setting.image.address, labels, columns=["label"])
     known = np.concatenate([batch.column("label").to_numpy() for batch in batches])
-    said = resolve_marks(
+    classes = resolve_marks(
         marks, source, known, spacing=setting.plane.spacing_um, on_conflict=options.on_conflict, least=least
     )
     ranges: tuple[tuple[float, float], ...] = (_UNSCALED,) * len(setting.plane.channels)
     if find_classifier(options.kind).network is not None and options.normalize == "plane":
         with Runner(execution) as runner:
             ranges = plane_percentiles(setting, runner, None)
-    rows = rows_of_labels(setting.image.address, labels, np.array(sorted(said), np.int64))
-    return _Examples(setting=setting, said=said, table=rows, ranges=ranges)
+    rows = rows_of_labels(setting.image.address, labels, np.array(sorted(classes), np.int64))
+    return _Examples(setting=setting, classes=classes, table=rows, ranges=ranges)
 
 
 def rows_of_labels(
     address: str, labels: str, wanted: npt.NDArray[np.int64], columns: list[str] | None = None
 ) -> pyarrow.Table:
-    """Rows of some objects, in their order; the table passes by in batches."""
+    """Return the rows of some objects, in their order; the table is read in batches."""
     kept = [
         batch.filter(pyarrow.array(np.isin(batch.column("label").to_numpy(), wanted)))
         for batch in read_batches(address, labels, columns=columns)
@@ -210,17 +216,13 @@ def rows_of_labels(
 def plane_percentiles(
     setting: LabelSetting, runner: Runner, ledger: StoreLedger | None
 ) -> tuple[tuple[float, float], ...]:
-    """Percentiles of each channel over the whole image, as in segmentation."""
+    """Return the percentiles of each channel over the whole image, as in segmentation."""
     return channel_ranges(lambda plan: runner.run(plan, ledger), setting.plane, setting.block, low=_LOW, high=_HIGH)
 
 
-def _known_colors(colors: Mapping[str, str], parts: Sequence[_Examples]) -> dict[str, str]:
-    """Colours of classes that were annotated.
-
-    Raises:
-        InputError: a colour for another class.
-    """
-    classes = sorted({name for part in parts for name in part.said.values()})
+def _check_parts(parts: Sequence[_Examples], colors: Mapping[str, str]) -> None:
+    """Refuse images with other channels than the first one, and a colour for a class without annotation."""
+    classes = sorted({name for part in parts for name in part.classes.values()})
     for name in colors:
         if name not in classes:
             raise InputError.of(
@@ -228,7 +230,14 @@ def _known_colors(colors: Mapping[str, str], parts: Sequence[_Examples]) -> dict
                 expected=f"one of the classes {', '.join(classes)}",
                 fix="correct --color",
             )
-    return dict(colors)
+    first = parts[0].setting
+    for part in parts[1:]:
+        if part.setting.plane.channels != first.plane.channels:
+            raise InputError.of(
+                found=f"{part.setting.image.address} with channels {', '.join(part.setting.plane.channels)}",
+                expected=f"those of {first.image.address}: {', '.join(first.plane.channels)}",
+                fix="train on images of one kind",
+            )
 
 
 def _train(
@@ -238,22 +247,27 @@ def _train(
     init: Classifier | None,
     about: Mapping[str, Any],
 ) -> Classifier:
-    """Patches and rows of all images together, and the classifier that learns from them."""
+    """Read patches and rows of all images, and train a classifier on them."""
     first, kind = parts[0], find_classifier(options.kind)
-    _check_alike(parts)
+
     patches: npt.NDArray[np.float32] | None = None
     rows: npt.NDArray[np.float64] | None = None
     features: tuple[str, ...] = ()
     if kind.network is not None:
         side = _side(parts, options, init)
-        patches = np.concatenate([_patches(part, side) for part in parts])
+        patches = np.concatenate(
+            [
+                read_patches(p.setting.labels.array(0), p.setting.plane, object_windows(p.table, side), p.ranges)
+                for p in parts
+            ]
+        )
     if kind.forest is not None:
         features = feature_columns(first.table)
         rows = np.concatenate([feature_rows(part.table, features) for part in parts])
     return train_classifier(
         patches,
         rows,
-        [part.said[label] for part in parts for label in part.table.column("label").to_pylist()],
+        [part.classes[label] for part in parts for label in part.table.column("label").to_pylist()],
         kind=options.kind,
         channels=first.setting.plane.channels,
         ranges=first.ranges if patches is not None else (),
@@ -262,25 +276,21 @@ def _train(
         init=init,
         provenance={
             "sketchscale": __version__,
-            "annotated": {p.setting.labels.identity(): {str(k): name for k, name in p.said.items()} for p in parts},
+            "annotated": {p.setting.labels.identity(): {str(k): name for k, name in p.classes.items()} for p in parts},
             **about,
         },
     )
 
 
 def _side(parts: Sequence[_Examples], options: ClassifyOptions, init: Classifier | None) -> int:
-    """Of the patches: what was asked for, that of the classifier to start from, or estimated.
-
-    Raises:
-        InputError: another side than that of the start, or patches too large to be learnt from.
-    """
+    """Return the side of the patches: the given one, that of the classifier to start from, or an estimate."""
     if init and options.side not in (None, init.config.side):
         raise InputError.of(
             found=f"--side {options.side} and a start with patches of {init.config.side} px",
             expected="one side",
             fix="leave out --side, or --init",
         )
-    side = init.config.side if init else options.side or max(estimate_side(p.table, list(p.said)) for p in parts)
+    side = init.config.side if init else options.side or max(estimate_side(p.table, list(p.classes)) for p in parts)
     dim = len(parts[0].setting.plane.shape)
     if side**dim > _MOST_PIXELS:
         raise InputError.of(
@@ -289,23 +299,6 @@ def _side(parts: Sequence[_Examples], options: ClassifyOptions, init: Classifier
             fix="a smaller --side: an object that is cut is seen, too",
         )
     return side
-
-
-def _patches(part: _Examples, side: int) -> npt.NDArray[np.float32]:
-    windows = object_windows(part.table, side)
-    return read_patches(part.setting.labels.array(0), part.setting.plane, windows, part.ranges)
-
-
-def _check_alike(parts: Sequence[_Examples]) -> None:
-    """One classifier, one set of channels."""
-    first = parts[0].setting
-    for part in parts[1:]:
-        if part.setting.plane.channels != first.plane.channels:
-            raise InputError.of(
-                found=f"{part.setting.image.address} with channels {', '.join(part.setting.plane.channels)}",
-                expected=f"those of {first.image.address}: {', '.join(first.plane.channels)}",
-                fix="train on images of one kind",
-            )
 
 
 def _result(out: str, classifier: Classifier, n: int, ignored: int) -> ClassifierResult:
@@ -326,18 +319,3 @@ def _result(out: str, classifier: Classifier, n: int, ignored: int) -> Classifie
         held_out=held_out,
         summary=f"{out}: {', '.join(config.classes)} from {n} objects{looks}{reads}; {score}{others}",
     )
-
-
-def _publish(out: str, classifier: Classifier, result: ClassifierResult) -> None:
-    """Picture and summary beside the weights."""
-    for name, data in _files(classifier, result):
-        put_blob(out, name, data.encode())
-
-
-def _files(classifier: Classifier, result: ClassifierResult) -> Iterator[tuple[str, str]]:
-    lines = [result.summary, f"kind: {result.kind}; classifier {classifier.sha256[:12]}"]
-    if result.held_out:
-        matrix = result.held_out["confusion"]
-        yield "confusion.svg", confusion_svg(result.classes, matrix)
-        lines.append(confusion_text(result.classes, matrix))
-    yield "summary.txt", "\n".join(lines) + "\n"

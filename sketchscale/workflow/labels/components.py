@@ -1,4 +1,4 @@
-"""Masks of a single value as label images: their connected pieces are the objects."""
+"""Split masks of a single value into label images: their connected components are the objects."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from sketchscale.workflow.runner import Runner
 __all__ = ["COMPONENTS", "Split", "check_components", "find_few", "split_components"]
 
 COMPONENTS = ("auto", "always", "never")
-"""Which labels are split: those with exactly one value above 0, all, or none."""
+"""Which labels to split: those with exactly one value above 0, all, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Labels to go on with.
+    """Labels after splitting.
 
     Attributes:
-        pieces: how many there are, where the labels were split; None where they are as they were.
-        note: for people; empty where the labels are as they were.
+        count: number of components where the labels were split; None where they are unchanged.
+        note: for people; empty where the labels are unchanged.
     """
 
     labels: LabelSource
-    pieces: int | None = None
+    count: int | None = None
     note: str = ""
 
 
 def check_components(components: str, few: Few, where: str) -> None:
-    """Refuse a way of splitting that is not known, and two values of which neither is 0.
+    """Refuse an unknown way of splitting, and two values of which neither is 0.
 
     Args:
         few: the values of the labels. where: the file, for the message.
 
     Raises:
-        InputError: it is so.
+        UnknownNameError, InputError: see above.
     """
     if components not in COMPONENTS:
         raise UnknownNameError.among("--components", components, COMPONENTS)
@@ -48,7 +48,7 @@ def check_components(components: str, few: Few, where: str) -> None:
 
 
 def find_few(source: LabelSource, block: tuple[int, ...], runner: Runner) -> Few:
-    """The values of labels where there are at most two; most label images show in one block that there are more."""
+    """Return the values of labels where there are at most two; one block shows for most labels that there are more."""
     first = tile_cover(source_shape(source), block)[0].write
     if few_values(read_labels(source, first)) is None:
         return None
@@ -56,15 +56,16 @@ def find_few(source: LabelSource, block: tuple[int, ...], runner: Runner) -> Few
 
 
 def split_components(source: LabelSource, components: str, few: Few, block: tuple[int, ...], runner: Runner) -> Split:
-    """The connected pieces of a mask as its objects; labels of several ids, and masks in one piece, stay as they are.
+    """Split a mask into its connected components; labels of several ids, and masks of one component, stay unchanged.
 
     Args:
         components: one of COMPONENTS. few: the values of the labels. block: pixels of a task.
     """
     if components == "never" or (components == "auto" and not is_mask(few)):
         return Split(labels=source)
-    pieces: Pieces = join_pieces(source, block, runner.run(plan_pieces(source, block)))
-    if components == "auto" and pieces.count <= 1:
+    found: Pieces = join_pieces(source, block, runner.run(plan_pieces(source, block)))
+    if components == "auto" and found.count <= 1:
         return Split(labels=source)
-    found = f"its only value is {max(few)}; its" if few and is_mask(few) else "its"
-    return Split(labels=pieces, pieces=pieces.count, note=f"{found} {pieces.count} connected pieces are the objects")
+    value = f"its only value is {max(few)}; its" if few and is_mask(few) else "its"
+    note = f"{value} {found.count} connected components are the objects"
+    return Split(labels=found, count=found.count, note=note)

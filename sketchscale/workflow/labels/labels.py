@@ -1,14 +1,13 @@
-"""Labels of other programs into a store, and labels of a store out to a TIFF.
+"""Import labels of other programs into a store, and export labels of a store as a TIFF.
 
-What is measured and classified need not have been outlined here: a mask of any tool, beside its image, is enough.
+Labels need not come from `segment` to be measured and classified: a mask of any tool is enough.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,13 @@ from sketchscale.io.ome_zarr.image import Image, open_image
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
 from sketchscale.io.ome_zarr.metadata import UNITS_UM
 from sketchscale.io.ome_zarr.new_images import commit_labels, create_labels, delete_labels, label_arrays
-from sketchscale.io.ome_zarr.pyramid import plan_level
 from sketchscale.io.runs.ledger import StoreLedger
 from sketchscale.io.stores.output_files import require_local
 from sketchscale.objects.copying import plan_check_labels, plan_copy_labels
 from sketchscale.workflow.labels.components import Split, check_components, split_components
 from sketchscale.workflow.runner import (
     Runner,
-    forgotten_if_unfit,
+    forget_run_if_unfit,
     open_run,
     quiet,
     refuse_existing,
@@ -51,12 +49,12 @@ _LARGEST = 2**32 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportResult:
-    """What was imported.
+    """The imported labels.
 
     Attributes:
         largest: the highest id.
-        pieces: objects that a mask was split into; None where the ids are those of the source.
-        note: for people, what was done about a mask; empty otherwise.
+        pieces: components that a mask was split into; None where the ids are those of the source.
+        note: for people, what was done with a mask; empty otherwise.
     """
 
     image: str
@@ -78,16 +76,16 @@ def import_labels(
     components: str = "auto",
     cancel: threading.Event | None = None,
 ) -> ImportResult:
-    """Copy a label image beside its image, with a pyramid; ids stay as they are, unless a mask is split.
+    """Copy a label image into its image, with a pyramid; ids are kept, unless a mask is split.
 
-    All of it is looked through first: labels that are there are replaced only by ones that fit.
+    The whole source is checked first: existing labels are replaced only by ones that fit.
 
     Args:
         source: TIFF, PNG or NPY of whole numbers, or a label image of another store; (y, x), or (z, y, x) for volumes.
         address: the image that the labels outline.
-        components: auto makes an object of each connected piece where there is exactly one value above 0, always
-            splits every id into its pieces, never splits nothing. Pieces share a side or a corner, and are numbered by
-            their first pixel.
+        components: auto makes an object of each connected component where there is exactly one value above 0, always
+            splits every id into its components, never splits nothing. Pixels of a component share a side or a corner;
+            components are numbered by their first pixel.
 
     Raises:
         InputError: another shape than the image's, fractions, negative ids, ids beyond 32 bits, or two values of which
@@ -117,7 +115,7 @@ def import_labels(
         with open_run(image, run, fingerprint, execution, outputs=(f"labels/{labels}",)) as ledger:
             committed = ledger.committed("result")
             if committed is None:
-                with forgotten_if_unfit(ledger):
+                with forget_run_if_unfit(ledger):
                     if execution.resume:
                         few = _values(check, components, source, runner)
                     split = split_components(truth, components, few, block, runner)
@@ -126,7 +124,7 @@ def import_labels(
 
 
 def _values(check: Plan[Tile], components: str, source: str, runner: Runner) -> Few:
-    """Look through the labels before anything is replaced; their values, where there are at most two."""
+    """Check the labels before anything is replaced; return their values, where there are at most two."""
     few = join_few(result["few"] for result in runner.run(check))
     check_components(components, few, source)
     return few
@@ -147,26 +145,22 @@ def _import(
     levels = label_arrays(image, labels)
     block = block_shape(source_shape(split.labels), chunks, runner.execution.block)
     copied = runner.run(plan_copy_labels(split.labels, levels[0], block), ledger)
-    for finer, coarser in itertools.pairwise(levels):
-        runner.run(plan_level(finer, coarser, "nearest"), ledger)
+    runner.run_pyramid(levels, ledger)
     commit_labels(image, labels, attributes={"sketchscale": {"stage": "import", "version": __version__}})
     largest = max((done["largest"] for done in copied), default=0)
-    result = {"largest": largest, "pieces": split.pieces, "note": split.note}
+    result = {"largest": largest, "pieces": split.count, "note": split.note}
     ledger.commit("result", result)
     return result
 
 
 def export_labels(address: str, labels: str, out: str, *, overwrite: bool = False) -> str:
-    """Write a label image as a tiled OME-TIFF of 32 bits, tile by tile.
+    """Write a label image as a tiled OME-TIFF of 32 bits, tile by tile; return a line for people.
 
-    Pixel size and distance of sections stand in its OME-XML, which Fiji (Bio-Formats) and QuPath read, and the pixel
-    size in the resolution tags as well. (ImageJ's own TIFF has no whole numbers of 32 bits.)
+    Its OME-XML holds the pixel size and the distance of sections, which Fiji (Bio-Formats) and QuPath read; the
+    resolution tags hold the pixel size as well. (ImageJ's own TIFF has no whole numbers of 32 bits.)
 
     Args:
         out: the file to write; it appears when it is complete.
-
-    Returns:
-        A line for people.
 
     Raises:
         UnknownNameError: no labels of that name.
@@ -196,8 +190,11 @@ def export_labels(address: str, labels: str, out: str, *, overwrite: bool = Fals
             ome=True,
             metadata={
                 "axes": axes,
-                "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, image.identity())),  # else one of this machine and time
-                **_physical({a: um for a, um in sizes.items() if a in axes}),
+                "UUID": str(
+                    uuid.uuid5(uuid.NAMESPACE_OID, image.identity())
+                ),  # tifffile's own depends on machine and time
+                **{f"PhysicalSize{a}": um for a, um in sizes.items() if a in axes},
+                **{f"PhysicalSize{a}Unit": "µm" for a in sizes if a in axes},
             },
             resolution=(1e4 / sizes["X"], 1e4 / sizes["Y"]) if sizes else None,
             resolutionunit="CENTIMETER" if sizes else None,
@@ -211,7 +208,7 @@ def export_labels(address: str, labels: str, out: str, *, overwrite: bool = Fals
 
 
 def _sizes_um(labels: Image) -> dict[str, float]:
-    """um per pixel along Y and X, and along Z where it is known; empty when the pixel size is unknown."""
+    """Return um per pixel along Y and X, and along Z where it is known; empty when the pixel size is unknown."""
     metadata = labels.metadata
     if metadata.unit == "pixel":
         return {}
@@ -219,13 +216,8 @@ def _sizes_um(labels: Image) -> dict[str, float]:
     return {a.name.upper(): s * UNITS_UM[a.unit] for a, s in scale if a.name in "zyx" and a.unit in UNITS_UM}
 
 
-def _physical(sizes: Mapping[str, float]) -> dict[str, float | str]:
-    """As OME names them."""
-    return {f"PhysicalSize{a}": um for a, um in sizes.items()} | {f"PhysicalSize{a}Unit": "µm" for a in sizes}
-
-
 def _tiles(source: LabelSource, shape: tuple[int, ...]) -> Iterator[npt.NDArray[Any]]:
-    """Full tiles in the order of the file; those at the edge are padded with background."""
+    """Yield full tiles in the order of the file; those at the edge are padded with background."""
     for tile in tile_cover(shape, (*(1,) * (len(shape) - 2), _TILE, _TILE)):
         values = read_labels(source, tile.write)
         if int(values.max()) > _LARGEST:

@@ -1,6 +1,6 @@
-"""Objects of arrays in memory: measured and compared as those in storage are, with the same figures.
+"""Measure and score arrays in memory, with the same figures as images in storage.
 
-Measuring reads planes from a store, so the arrays are put into one in memory for as long as it takes.
+Measuring reads planes from a store, so the arrays are put into a temporary store in memory.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def measure_arrays(
     """Measure every object of a label array on its image.
 
     Args:
-        image: as the labels, or with channels in front: numpy, dask or xarray. Coordinates y and x of xarray with
-            `units` such as micrometer, as `open_view` gives them, make measures in um besides those in pixels.
+        image: shaped as the labels, or with channels in front: numpy, dask or xarray. Coordinates y and x of xarray
+            with `units` such as micrometer, as `open_view` gives them, add measures in um to those in pixels.
         labels: (y, x) or (z, y, x), whole numbers, 0 background.
         features, without: see `workflow.measure.measure`.
 
@@ -81,7 +81,7 @@ def _plain(array: npt.ArrayLike) -> npt.ArrayLike:
 
 
 def _ids(labels: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
-    """A label array, checked: of xarray in the order y, x."""
+    """Return a checked label array; the axes of xarray are brought into the order y, x."""
     ids = np.asarray(_plain(labels))
     if ids.dtype.kind not in "iub" or (ids.size and int(ids.min()) < 0):
         raise InputError.of(
@@ -93,7 +93,7 @@ def _ids(labels: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
 
 
 def _in_process(execution: Execution | None) -> Execution:
-    """Arrays in memory are seen by this process alone."""
+    """Return an execution within this process, because other processes cannot see arrays in memory."""
     execution = execution or Execution()
     return execution if execution.engine == "serial" else replace(execution, engine="threads", address=None)
 
@@ -127,15 +127,15 @@ def evaluate_arrays(
     *,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> dict[str, Any]:
-    """Scores of a label array; see metrics.Scores for each.
+    """Return scores of a label array; see metrics.Scores for each.
 
     Args:
         labels, truth: whole numbers, 0 background: numpy or dask, (y, x) or (z, y, x); or xarray, with axes y and x.
         thresholds: of the IoU.
 
     Returns:
-        What `workflow.evaluate.evaluate` returns for the same pixels; where that has addresses, this has the arrays'
-        names, or "array".
+        The record that `workflow.evaluate.evaluate` returns for the same pixels, with the arrays' names, or "array", in
+        place of addresses.
 
     Raises:
         InputError: they differ in shape, are no labels, or a threshold is outside (0, 1].

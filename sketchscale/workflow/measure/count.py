@@ -1,13 +1,11 @@
 """Count objects from their tables: by class, by image, by well of a plate.
 
-A well or an image where a class was not found is a result, so it has a row with 0; so has a well that its plate names
-and that holds no image. Rows come in the order of the images, wells by row and column, classes by name.
+A well or an image where a class was not found has a row with 0; so has a well that its plate names and that holds no
+image. Rows come in the order of the images, wells by row and column, classes by name.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,8 +17,8 @@ from sketchscale.io.ome_zarr.metadata import ome_attributes, parse_plate
 from sketchscale.io.ome_zarr.plate import open_plate, well_name
 from sketchscale.io.ome_zarr.table import read_batches, require_table
 from sketchscale.io.stores.addresses import split_address
-from sketchscale.io.stores.output_files import put_file
 from sketchscale.reports.plate import UNCLASSIFIED, CountRow, sum_counts
+from sketchscale.workflow.csv_file import put_csv
 from sketchscale.workflow.images import expand, matches
 
 __all__ = [
@@ -37,11 +35,11 @@ __all__ = [
 ]
 
 BY = ("image", "well", "class")
-"""What rows can be split by."""
+"""Names that rows can be split by."""
 
 
 def parse_by(words: Iterable[str]) -> tuple[str, ...]:
-    """What `--by` says: names of BY, repeated or separated by commas; `none` for a single sum.
+    """Return the names given by `--by`, repeated or separated by commas; none of them for `none`.
 
     Raises:
         InputError: another word, or `none` together with one.
@@ -60,14 +58,14 @@ def parse_by(words: Iterable[str]) -> tuple[str, ...]:
 def count(
     images: str | Sequence[str], labels: str = "nuclei", by: Sequence[str] = ("image", "class")
 ) -> list[dict[str, Any]]:
-    """Objects of images or plates, from the tables that `measure` and `classify` wrote.
+    """Count objects of images or plates, from the tables that `measure` and `classify` wrote.
 
     Args:
         images: addresses, plates or patterns.
         by: see `counts_by`.
 
     Returns:
-        Records with what they are split by, `labels` and `n`; class None before `classify`.
+        Records with the names that they are split by, `labels` and `n`; class None before `classify`.
 
     Raises:
         MissingDataError: an image was not measured.
@@ -78,7 +76,7 @@ def count(
 
 
 def tally(address: str, labels: str = "nuclei") -> CountRow:
-    """Objects of one image; its table is read a row group at a time.
+    """Count the objects of one image; its table is read a row group at a time.
 
     Raises:
         MissingDataError: nothing was measured yet.
@@ -95,7 +93,7 @@ def tally(address: str, labels: str = "nuclei") -> CountRow:
 
 
 def well_of(address: str) -> tuple[str, str]:
-    """(plate, well) of a field, from the path and the plate's own list of wells; empty for other images."""
+    """Return (plate, well) of a field, from the path and the plate's own list of wells; empty for other images."""
     plate = address.rsplit("/", 3)[0]
     if plate == address or not _is_plate(plate):
         return "", ""
@@ -105,7 +103,7 @@ def well_of(address: str) -> tuple[str, str]:
 
 
 def missing_wells(addresses: Sequence[str]) -> list[tuple[str, str]]:
-    """(plate, well) of wells that the plates among these addresses name and that hold no image."""
+    """Return (plate, well) of wells that the plates among these addresses name and that hold no image."""
     given = [one.rstrip("/") for address in addresses for one in matches(address)]
     return [(one, well) for one in given if _is_plate(one) for well in open_plate(one).missing]
 
@@ -118,10 +116,10 @@ def _is_plate(address: str) -> bool:
 def counts_by(
     tallies: Sequence[CountRow], labels: str, by: Sequence[str], *, missing: Sequence[tuple[str, str]] = ()
 ) -> list[dict[str, Any]]:
-    """Sums over images.
+    """Return sums over images.
 
     Args:
-        by: some of BY; nothing gives one sum over all.
+        by: some of BY; none of them gives one sum over all.
         missing: (plate, well) that have a row with 0 when counting by well.
 
     >>> one = CountRow(image="a", n=2, by_class={"round": 2}), CountRow(image="b", n=1, by_class={"long": 1})
@@ -134,24 +132,24 @@ def counts_by(
     names = sorted({name for one in tallies for name in one.by_class})
     rows: list[dict[str, Any]] = []
     for row in sum_counts([*tallies, *(empty_wells(missing) if "well" in by else ())], place):
-        said = {name: getattr(row, name) for name in place} | {"labels": labels}
+        split = {name: getattr(row, name) for name in place} | {"labels": labels}
         if "class" not in by:
-            rows.append({**said, "n": row.n})
+            rows.append({**split, "n": row.n})
             continue
-        rows += [{**said, "class": name, "n": row.by_class.get(name, 0)} for name in names]
+        rows += [{**split, "class": name, "n": row.by_class.get(name, 0)} for name in names]
         rest = row.n - sum(row.by_class.values())
         if rest or not names:  # of tables without classes
-            rows.append({**said, "class": None, "n": rest})
+            rows.append({**split, "class": None, "n": rest})
     return rows
 
 
 def empty_wells(wells: Iterable[tuple[str, str]]) -> list[CountRow]:
-    """Rows of (plate, well) that no image was counted in."""
+    """Return rows for (plate, well) in which no image was counted."""
     return [CountRow(n=0, fields=0, plate=plate, well=well) for plate, well in wells]
 
 
 def counts_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Records as lines with tabs: where, class ("all" where there is none), number."""
+    """Return records as lines with tabs: place, class ("all" where there is none), number."""
     return "\n".join(
         "\t".join(str("all" if value is None else value) for name, value in row.items() if name != "labels")
         for row in rows
@@ -159,14 +157,9 @@ def counts_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def save_counts(rows: Sequence[Mapping[str, Any]], out: str) -> str:
-    """Write records as a CSV file; returns its path.
+    """Write records as a CSV file; return its path.
 
     Raises:
         OutputError: it cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["n"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    put_file(out, text.getvalue().encode())
-    return str(out)
+    return put_csv(out, list(rows[0]) if rows else ["n"], (row.values() for row in rows))

@@ -1,6 +1,6 @@
-"""Predicted labels against true ones, in blocks: neither ever sits whole in memory.
+"""Compare predicted labels with true ones, in blocks: neither has to fit in memory.
 
-Several images are summed up in two ways, which differ when images differ in their number of objects:
+Several images are summarised in two ways, which differ when images differ in their number of objects:
 
     by_image   the mean of each figure over images; every image counts the same
     pooled     the figures of all objects together; every object counts the same
@@ -8,8 +8,6 @@ Several images are summed up in two ways, which differ when images differ in the
 
 from __future__ import annotations
 
-import csv
-import io
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,10 +21,10 @@ from sketchscale.evaluation.overlap_tasks import collect_overlaps, plan_continge
 from sketchscale.evaluation.truth import open_true_labels, stored_labels
 from sketchscale.geometry import block_shape
 from sketchscale.io.ome_zarr.image import Image, open_image
-from sketchscale.io.ome_zarr.label_sources import LabelSource, source_shape
-from sketchscale.io.stores.output_files import put_file
+from sketchscale.io.ome_zarr.label_sources import source_shape
+from sketchscale.workflow.csv_file import put_csv
 from sketchscale.workflow.images import matches
-from sketchscale.workflow.labels.components import Split, check_components, find_few, split_components
+from sketchscale.workflow.labels.components import check_components, find_few, split_components
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.verbs import verb
 
@@ -35,7 +33,7 @@ __all__ = ["Compared", "compare", "evaluate", "pair_truths", "summarize", "write
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One image's labels beside the truth: everything scores are made of."""
+    """One image's labels compared with the truth; all scores are made from `overlaps`."""
 
     image: str
     labels: str
@@ -55,13 +53,13 @@ def evaluate(
     components: str = "auto",
     cancel: threading.Event | None = None,
 ) -> dict[str, Any]:
-    """Scores of an image's labels; see metrics.Scores for each.
+    """Return scores of an image's labels; see metrics.Scores for each.
 
     Args:
         labels: name of the label image; (y, x), or (z, y, x) of a volume.
         truth: address of the true label image: TIFF, PNG, NPY, or an OME-Zarr label image; of the same shape.
         thresholds: of the IoU.
-        components: auto takes each connected piece of a truth with a single value above 0 as an object; see
+        components: auto takes each connected component of a truth with a single value above 0 as an object; see
             workflow.components.
 
     Returns:
@@ -87,27 +85,23 @@ def compare(
     components: str = "auto",
     cancel: threading.Event | None = None,
 ) -> Compared:
-    """Count what labels and truth share; `summarize` makes scores of one or many. `note` says if a mask was split."""
+    """Count the pixels that labels and truth share; `note` is set if a mask was split. See `summarize` for scores."""
     execution = execution or Execution()
     image = open_image(address).label_image(labels)
     predicted, true = stored_labels(image), open_true_labels(truth)
     block = _block(image, len(source_shape(predicted)), execution.block)
     with Runner(execution, on_event) as runner:
         plan_contingency(predicted, true, block=block)  # refuses another shape before anything is read
-        split = _split(true, components, block, truth, runner)
+        check_components(components, None, truth)
+        few = find_few(true, block, runner) if components == "auto" else None
+        check_components(components, few, truth)
+        split = split_components(true, components, few, block, runner)
         overlaps = collect_overlaps(runner.run(plan_contingency(predicted, split.labels, block=block)))
     return Compared(image=address, labels=labels, truth=truth, overlaps=overlaps, note=split.note)
 
 
-def _split(true: LabelSource, components: str, block: tuple[int, ...], truth: str, runner: Runner) -> Split:
-    check_components(components, None, truth)
-    few = find_few(true, block, runner) if components == "auto" else None
-    check_components(components, few, truth)
-    return split_components(true, components, few, block, runner)
-
-
 def _block(labels: Image, axes: int, side: int) -> tuple[int, ...]:
-    """Whole chunks; of a volume, one chunk deep and as many voxels as a plane's block has pixels."""
+    """Return whole chunks; of a volume, one chunk deep and as many voxels as a plane's block has pixels."""
     shape, chunks = labels.shapes[0][-2:], labels.chunks[0]
     deep = max(chunks[:-2], default=1) if axes == 3 else 1
     block = block_shape(shape, chunks[-2:], max(1, round(side / deep**0.5)))
@@ -115,11 +109,11 @@ def _block(labels: Image, axes: int, side: int) -> tuple[int, ...]:
 
 
 def pair_truths(images: Sequence[str], truths: Sequence[str], truth_labels: str | None = None) -> list[str]:
-    """The truth of each image, in order.
+    """Return the truth of each image, in order.
 
     Args:
         truths: addresses, or glob patterns, which stand for their matches by name.
-        truth_labels: name of a label image beside each image, instead.
+        truth_labels: name of a label image in each image, instead.
 
     Raises:
         InputError: not one truth for each image, or both ways at once.
@@ -133,22 +127,22 @@ def pair_truths(images: Sequence[str], truths: Sequence[str], truth_labels: str 
         return [f"{image.rstrip('/')}/labels/{truth_labels}" for image in images]
     if truth_labels is not None or len(found) != len(images):
         raise InputError.of(
-            found=f"{len(images)} images and {len(found)} truths" + (" beside --truth-labels" if truth_labels else ""),
+            found=f"{len(images)} images and {len(found)} truths" + (" with --truth-labels" if truth_labels else ""),
             expected="one truth for each image, in order",
-            fix="repeat --truth, or name a label image beside each image with --truth-labels",
+            fix="repeat --truth, or name a label image of each image with --truth-labels",
         )
     return found
 
 
 def summarize(compared: Sequence[Compared], thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Any]:
-    """Scores of one or several images.
+    """Return scores of one or several images.
 
     Args:
         compared: at least one.
 
     Returns:
-        JSON. Of several images: `images` (the figures of each, as `evaluate` gives them), `by_image` and `pooled`. Of
-        a single image its figures alone, as `evaluate` gives them: mean and pool would repeat them.
+        JSON. For several images: `images` (the figures of each, as `evaluate` gives them), `by_image` and `pooled`. For
+        a single image its figures alone, as `evaluate` gives them.
     """
     records = [_record(one, thresholds) for one in compared]
     if len(records) == 1:
@@ -164,19 +158,14 @@ def _record(compared: Compared, thresholds: Sequence[float]) -> dict[str, Any]:
 
 
 def write_scores(summary: dict[str, Any], out: str) -> str:
-    """Write the summary as CSV: a row for each image, of several also `by_image` and `pooled`; columns as ap_0.5.
+    """Write the summary as CSV, columns as ap_0.5: a row for each image, and for several `by_image` and `pooled`.
 
     Raises:
         OutputError: it cannot be written.
     """
     rows = [_flat(record) for record in summary.get("images", [summary])]
     rows += [{"image": name, **_flat(summary[name])} for name in ("by_image", "pooled") if name in summary]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    put_file(out, text.getvalue().encode())
-    return out
+    return put_csv(out, list(rows[0]), ([row.get(name) for name in rows[0]] for row in rows))
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

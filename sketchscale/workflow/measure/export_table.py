@@ -3,8 +3,8 @@
     tables/<labels> ──rows, a group at a time──▶ csv, parquet, pycytominer     memory: one group
                     ──all rows──────────────────▶ anndata (.h5ad)              memory: the table
 
-The file appears whole or not at all. Every format says which image, plate, well and field its rows are of. A plate
-becomes one table of all its images; a column that only some of them have is empty for the others.
+The file appears when it is complete. Every format gives image, plate, well and field of each row. A plate becomes one
+table of all its images; a column that only some of them have is empty for the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.ome_zarr.table import read_batches, require_table, write_table
 from sketchscale.io.stores.output_files import require_local, writing_file
 from sketchscale.objects.measurement.profiles import compartment_of, pycytominer_batches
-from sketchscale.workflow.images import expand, of_measured
+from sketchscale.workflow.images import expand, map_measured
 from sketchscale.workflow.measure.count import missing_wells, well_of
 from sketchscale.workflow.runner import refuse_existing
 
@@ -38,13 +38,13 @@ _POSITIONS = ("label", "y", "x", "z", "y_um", "x_um", "z_um")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """What was written.
+    """The file that was written.
 
     Attributes:
         image: the image or plate.
         n: rows.
         images: how many images they are of.
-        missing: what has no rows and why: images that were not measured, wells of the plate without an image.
+        missing: images that were not measured, and wells of the plate without an image.
     """
 
     image: str
@@ -56,27 +56,26 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """The rows of one image's table, and where they come from."""
+    """The table of one image."""
 
     image: str
     labels: str
     compartment: str
 
     def place(self) -> dict[str, str]:
-        """Plate, well and field; empty outside a plate."""
+        """Return plate, well and field; empty outside a plate."""
         plate, well = well_of(self.image)
         return {"plate": Path(plate).name, "well": well, "field": self.image.rsplit("/", 1)[-1] if plate else ""}
 
     def batches(self) -> Batches:
-        """The table with columns that say where a row is from."""
+        """Yield the table with columns for the origin of each row."""
         for batch in read_batches(self.image, self.labels):
-            said = {"image": self.image, **self.place()}
-            for name, value in said.items():
+            for name, value in {"image": self.image, **self.place()}.items():
                 batch = batch.append_column(name, pyarrow.array([value] * batch.num_rows, pyarrow.string()))
             yield batch
 
     def profile(self) -> Batches:
-        """The table under pycytominer's names."""
+        """Yield the table under pycytominer's names."""
         place = self.place()
         names = {"Metadata_Plate": "plate", "Metadata_Well": "well", "Metadata_Site": "field"}
         metadata = {"Metadata_Image": self.image, **{name: place[key] for name, key in names.items()}}
@@ -100,11 +99,7 @@ def _writer(file: IO[bytes], path: str, schema: pyarrow.Schema) -> Iterator[Call
 
 
 def _joined(streams: Sequence[Callable[[], Batches]], path: str) -> Batches:
-    """Rows of one table after those of the other, all with the columns of all.
-
-    Raises:
-        InputError: columns of one name that hold text in one table and numbers in another.
-    """
+    """Yield the rows of all tables one after another, each with the columns of all."""
     if len(streams) == 1:
         return streams[0]()
     firsts = [next(iter(stream())) for stream in streams]
@@ -130,30 +125,22 @@ def _with_columns(batch: pyarrow.RecordBatch, schema: pyarrow.Schema) -> pyarrow
     return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _write_rows(batches: Batches, path: str) -> int:
-    """Rows into a file of the kind that its name says, one batch in memory."""
+def _write_rows(streams: Sequence[Callable[[], Batches]], path: str) -> int:
+    """Write rows into a file of the kind of its extension, one batch in memory; return their number."""
     rows = 0
     with writing_file(path) as file, ExitStack() as stack:
         write: Callable[[pyarrow.RecordBatch], None] | None = None
-        for batch in batches:
+        for batch in _joined(streams, path):
             write = write or stack.enter_context(_writer(file, path, batch.schema))
             write(batch)
             rows += batch.num_rows
     return rows
 
 
-def _plain(sources: Sequence[_Source], path: str) -> int:
-    return _write_rows(_joined([source.batches for source in sources], path), path)
-
-
-def _pycytominer(sources: Sequence[_Source], path: str) -> int:
-    return _write_rows(_joined([source.profile for source in sources], path), path)
-
-
 def _anndata(sources: Sequence[_Source], path: str) -> int:
-    """X: numbers; obs: label, position, class and the like; obsm["spatial"]: (x, y) in px, as squidpy wants them.
+    """Write AnnData; X: numbers; obs: label, position, class and so on; obsm["spatial"]: (x, y) in px, as in squidpy.
 
-    Rows are named after their labels, of several images after image and label, which are the regions then.
+    Rows are named after their labels; those of several images after image and label, and the images are the regions.
     """
     try:
         import anndata
@@ -164,7 +151,13 @@ def _anndata(sources: Sequence[_Source], path: str) -> int:
         ) from error
     several = len(sources) > 1
     table = pyarrow.Table.from_batches(list(_joined([source.batches for source in sources], path)))
-    names = [name for name in table.column_names if _is_measured(table.schema.field(name))]
+    names = [
+        field.name
+        for field in table.schema
+        if (pyarrow.types.is_floating(field.type) or pyarrow.types.is_integer(field.type))
+        and field.name not in _POSITIONS
+        and not field.name.startswith(("box_", "class", "prob_"))
+    ]
     numbers = [np.asarray(table.column(name).to_numpy(), np.float64) for name in names]
     frame = table.drop_columns(names).to_pandas()
     for name in frame.columns[frame.isna().any()]:  # of images without this column: HDF5 has no mixed types
@@ -185,9 +178,8 @@ def _anndata(sources: Sequence[_Source], path: str) -> int:
     return int(data.n_obs)
 
 
-def _is_measured(field: pyarrow.Field) -> bool:
-    is_number = pyarrow.types.is_floating(field.type) or pyarrow.types.is_integer(field.type)
-    return is_number and field.name not in _POSITIONS and not field.name.startswith(("box_", "class", "prob_"))
+def _plain(sources: Sequence[_Source], path: str) -> int:
+    return _write_rows([source.batches for source in sources], path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,37 +191,34 @@ class _Format:
 FORMATS: dict[str, _Format] = {
     "csv": _Format(write=_plain, suffixes=(".csv",)),
     "parquet": _Format(write=_plain, suffixes=(".parquet",)),
-    "pycytominer": _Format(write=_pycytominer, suffixes=(".csv", ".parquet")),
+    "pycytominer": _Format(
+        write=lambda sources, path: _write_rows([source.profile for source in sources], path),
+        suffixes=(".csv", ".parquet"),
+    ),
     "anndata": _Format(write=_anndata, suffixes=(".h5ad",)),
 }
-"""Name of a format to how it is written and how its files end."""
+"""Name of a format to the function that writes it, and the extensions of its files."""
 
 PROFILES = ("pycytominer",)
-"""Names that `measure` can write a second table under."""
+"""Kinds of column names for a second table of `measure`."""
 
 
 def export_table(
-    address: str,
-    labels: str,
-    out: str,
-    *,
-    format: str = "csv",
-    compartment: str | None = None,
-    overwrite: bool = False,
+    address: str, labels: str, out: str, *, format: str = "csv", compartment: str | None = None, overwrite: bool = False
 ) -> ExportResult:
-    """Write the table of an image's objects as a file, of a plate one table of all its images.
+    """Write the table of an image's objects as a file; of a plate, one table of all its images.
 
     Args:
         address: of an image or a plate; or a glob pattern.
         labels: name of the labels that were measured.
-        out: file; its ending has to be one of the format's.
+        out: file; its extension has to be one of the format's.
         format: one of FORMATS.
         compartment: prefix of pycytominer's names; from the name of the labels when None.
 
     Raises:
         MissingDataError: the labels were not measured, of a plate in no image.
         UnknownNameError: no such format or compartment.
-        InputError: another ending, or tables that do not fit together.
+        InputError: another extension, or tables that do not fit together.
         OutputExistsError: the file is there.
         SetupError: the format needs a package that is not installed.
     """
@@ -242,27 +231,17 @@ def export_table(
             fix="rename --out, or choose another --format",
         )  # fmt: skip
     refuse_existing(out, overwrite=overwrite)
-    sources, missing = _sources(address, labels, compartment)
-    n = chosen.write(sources, out)
-    return ExportResult(image=address, path=out, n=n, images=len(sources), missing=missing)
-
-
-def _sources(address: str, labels: str, compartment: str | None) -> tuple[list[_Source], tuple[str, ...]]:
-    """Tables of the images behind an address, and what has none.
-
-    Raises:
-        MissingDataError: no image has one.
-    """
     addresses = expand([address])
-    found = of_measured(addresses, lambda one: _source(one, labels, compartment))
+    found = map_measured(addresses, lambda one: _source(one, labels, compartment))
     sources = [source for source in found if source is not None]
     missing = [f"{one}: no table {labels!r}" for one, source in zip(addresses, found, strict=True) if source is None]
     missing += [f"{plate}: well {well} has no image" for plate, well in missing_wells([address])]
-    return sources, tuple(missing)
+    n = chosen.write(sources, out)
+    return ExportResult(image=address, path=out, n=n, images=len(sources), missing=tuple(missing))
 
 
 def check_profile(profile: str | None) -> None:
-    """Refuse names that `write_profile` does not know, before anything is written; None is no profile.
+    """Refuse an unknown profile before anything is written; None is no profile.
 
     Raises:
         UnknownNameError: lists the known ones.
@@ -272,7 +251,7 @@ def check_profile(profile: str | None) -> None:
 
 
 def write_profile(address: str, labels: str, *, profile: str = "pycytominer", compartment: str | None = None) -> str:
-    """Write an image's table a second time under other names, beside it; returns the name: `<labels>_<profile>`.
+    """Write an image's table a second time under other names; return the new table's name, `<labels>_<profile>`.
 
     Raises:
         MissingDataError: the labels were not measured.
@@ -281,7 +260,7 @@ def write_profile(address: str, labels: str, *, profile: str = "pycytominer", co
     check_profile(profile)
     source = _source(address, labels, compartment)
     name = f"{labels}_{profile}"
-    # The layout of tables asks for a column `label`; pycytominer passes it over.
+    # The layout of tables requires a column `label`; pycytominer ignores it.
     rows = (batch.append_column("label", batch.column("Metadata_ObjectNumber")) for batch in source.profile())
     write_table(source.image, name, rows, region=labels, attributes={"sketchscale": {"stage": "measure"}})
     return name

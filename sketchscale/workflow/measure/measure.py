@@ -1,7 +1,7 @@
 """Measure objects into a table.
 
-The table is `tables/<labels>`: one row per object, ordered by label. It is written whole when all blocks are measured,
-and again with classes by `workflow.classify`.
+The table is `tables/<labels>`: one row per object, ordered by label. It is written once all blocks are measured, and
+written again with classes by `workflow.classify`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sketchscale.objects.measurement.features import choose_features
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_ranges
 from sketchscale.objects.measurement.stream import measure_objects
 from sketchscale.workflow.measure.export_table import check_profile, write_profile
-from sketchscale.workflow.runner import Runner, forgotten_if_unfit, open_run, quiet
+from sketchscale.workflow.runner import Runner, forget_run_if_unfit, open_run, quiet
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["MeasureResult", "label_provenance", "label_setting", "measure"]
@@ -39,7 +39,7 @@ __all__ = ["MeasureResult", "label_provenance", "label_setting", "measure"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureResult:
-    """Where the table is and how large."""
+    """The name and size of the table."""
 
     image: str
     table: str
@@ -49,10 +49,10 @@ class MeasureResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSetting:
-    """A label image with the plane or volume that it was made on.
+    """A label image with the plane or volume that it belongs to.
 
     Attributes:
-        provenance: what `segment` wrote with the labels; empty for labels of another tool.
+        provenance: what `segment` stored with the labels; empty for labels of another tool.
         block: ([z,] y, x) of a task; whole chunks of the labels, which a class image shares.
     """
 
@@ -82,16 +82,10 @@ def label_setting(address: str, labels: str, execution: Execution) -> LabelSetti
 
 
 def _intensities_of(image: Image, labels: Image, provenance: Mapping[str, Any]) -> PixelsRef:
-    """The part of an image that its labels lie on: one plane, or a volume.
+    """Return the part of an image that its labels belong to: one plane, or a volume.
 
-    Labels with the axes zyx are a volume, whatever their depth, and lie on the whole depth of the image. All others lie
-    on the section and time that `segment` wrote down with them.
-
-    Args:
-        provenance: what `segment` wrote with the labels; says which section and time they are of.
-
-    Raises:
-        InputError: a plane of labels on a volume, or the reverse.
+    Labels with the axes zyx are a volume, whatever their depth, and belong to the whole depth of the image. All others
+    belong to the section and time that `segment` stored with them.
     """
     index = provenance.get("plane", {}).get("index", {})
     axes, sections = image.metadata.order, dict(zip(image.metadata.order, image.shapes[0], strict=True)).get("z", 1)
@@ -113,7 +107,7 @@ def _misfit(labels: Image, are: str, has: str) -> InputError:
 
 
 def label_provenance(labels: Image) -> dict[str, Any]:
-    """What `segment` wrote with a label image; empty when another tool made it."""
+    """Return what `segment` stored with a label image; empty when another tool made it."""
     store, group = split_address(labels.address)
     found = (read_attributes(store, group) or {}).get("sketchscale", {})
     return found if isinstance(found, dict) else {}
@@ -131,11 +125,10 @@ def measure(
     profile: str | None = None,
     cancel: threading.Event | None = None,
 ) -> MeasureResult:
-    """Measure every object of a label image on its image; the table replaces none unless asked.
+    """Measure every object of a label image on its image; an existing table is kept unless overwrite is set.
 
     Args:
-        features: names of FEATURES or of GROUPS to report besides the position; None is all that objects of so many
-            axes have.
+        features: names of FEATURES or of GROUPS to report besides the position; None is all that apply to the axes.
         without: names or groups to leave out.
         profile: one of PROFILES, to write a second table `<labels>_<profile>` under the names of another tool.
 
@@ -159,7 +152,7 @@ def measure(
     with open_run(setting.image, f"measure-{labels}", fingerprint, execution, outputs=outputs) as ledger:
         committed = ledger.committed("result")
         if committed is None:
-            with Runner(execution, on_event) as runner, forgotten_if_unfit(ledger):
+            with Runner(execution, on_event) as runner, forget_run_if_unfit(ledger):
                 committed = _measure(setting, labels, chosen, runner, ledger)
         ledger.clear_scratch()
     if profile is not None:
@@ -171,7 +164,7 @@ def _measure(
     setting: LabelSetting, labels: str, features: Sequence[str], runner: Runner, ledger: StoreLedger
 ) -> dict[str, Any]:
     rows = _rows(setting, features, lambda plan: runner.run(plan, ledger), ledger.scratch)
-    # All blocks are measured by the first batch: nothing is written where that fails.
+    # The first batch comes once all blocks are measured: nothing is written where that fails.
     first = next(rows)
     size = [0, 0]
     attributes = {"sketchscale": {"stage": "measure", "version": __version__, "labels": setting.provenance}}
@@ -193,21 +186,15 @@ def _rows(
 ) -> Iterator[pyarrow.RecordBatch]:
     source, plane, block = setting.labels.array(0), setting.plane, setting.block
     ranges = collect_ranges(run(plan_ranges(plane, block))) if needs_ranges(plane) else ()
-    config = measure_config(source, plane, ranges=ranges, tile_stride=_tile_stride(setting), features=features)
+    grid, stride = setting.provenance.get("grid"), None
+    if isinstance(grid, dict):  # segment used a single grid
+        stride = tuple(np.broadcast_to(np.subtract(grid["tile"], grid["overlap"]), len(plane.shape)).tolist())
+    config = measure_config(source, plane, ranges=ranges, tile_stride=stride, features=features)
     yield from measure_objects(source, plane, config, run, store=store, block=block)
 
 
-def _tile_stride(setting: LabelSetting) -> tuple[int, ...] | None:
-    """Distance of the lines of the grid that the network saw, where `segment` noted a single one."""
-    grid = setting.provenance.get("grid")
-    if not isinstance(grid, dict):
-        return None
-    stride = np.broadcast_to(np.subtract(grid["tile"], grid["overlap"]), len(setting.plane.shape))
-    return tuple(stride.tolist())
-
-
 def _counted(batches: Iterable[pyarrow.RecordBatch], size: list[int]) -> Iterator[pyarrow.RecordBatch]:
-    """The same batches; their rows and columns are noted on the way."""
+    """Yield the same batches, and record their rows and columns in `size`."""
     for batch in batches:
         size[:] = size[0] + batch.num_rows, batch.num_columns
         yield batch

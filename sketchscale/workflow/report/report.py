@@ -1,6 +1,6 @@
-"""The page of a run, and pictures of sketches: what storage holds, gathered for `reports`.
+"""The page of a run, and pictures of sketches, made by `reports` from what is stored.
 
-Memory is bounded for images of any size: overviews come from a level of the pyramid that fits a screen, enlarged pieces
+Memory is bounded for images of any size: overviews come from a level of the pyramid that fits a screen, enlarged crops
 from level 0.
 """
 
@@ -27,7 +27,6 @@ from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
 from sketchscale.errors import InputError, MissingDataError
 from sketchscale.geometry import Box, whole
-from sketchscale.intensity import channel_ranges
 from sketchscale.io.ome_zarr.arrays import read_box
 from sketchscale.io.ome_zarr.groups import read_attributes
 from sketchscale.io.ome_zarr.image import Image, open_image
@@ -39,13 +38,13 @@ from sketchscale.io.stores.addresses import split_address
 from sketchscale.io.stores.output_files import put_file
 from sketchscale.reports.html import AccuracyRow, Note, ReportData, SeamCheck, Sizes, render
 from sketchscale.reports.pictures import Picture, choose_crops, flattened, make_picture, make_sketch_picture, to_rgb
-from sketchscale.reports.plate import CountRow, class_names, sum_counts
-from sketchscale.workflow.images import of_measured, short_name
+from sketchscale.reports.plate import class_names, sum_counts
+from sketchscale.workflow.images import display_ranges, map_measured, short_name
 from sketchscale.workflow.measure.count import empty_wells, tally, well_of
 from sketchscale.workflow.measure.evaluate import evaluate
 from sketchscale.workflow.measure.measure import LabelSetting, label_setting
 from sketchscale.workflow.report.training_section import training_log
-from sketchscale.workflow.runner import Runner, refuse_existing
+from sketchscale.workflow.runner import refuse_existing
 from sketchscale.workflow.segment.empty_results import why_empty
 from sketchscale.workflow.segment.unknown_kinds import kind_warning
 
@@ -53,7 +52,7 @@ __all__ = ["draw_sketch", "write_report"]
 
 _OVERVIEWS, _CROPS, _SCREEN, _NAMES = 4, 6, 2048, 24
 _PLATE = 16384
-_LOW, _HIGH = 0.5, 99.8
+
 _SIZE_COLUMNS = (
     ("area", "um2", "area_um2"),
     ("area", "px", "area"),
@@ -64,7 +63,7 @@ _SIZE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shown:
-    """One image of the report: where it is, its table, its percentiles, its committed segmentation."""
+    """One image of the report: its labels, its table, its percentiles, its committed segmentation."""
 
     name: str
     setting: LabelSetting
@@ -83,14 +82,14 @@ def write_report(
     truths: Sequence[str] = (),
     overwrite: bool = False,
 ) -> str:
-    """Write one self-contained HTML page about segmented and measured images; returns its path.
-
-    Args:
-        model: folder of the model, for its training curve and strokes; None looks for the
-            one that made the labels in the working directory, and leaves them out where it is not.
-        truths: true label images, one per image, for the table of accuracy; none leaves it out.
+    """Write one self-contained HTML page about segmented and measured images; return its path.
 
     Images that were not measured are named on the page, and not counted.
+
+    Args:
+        model: folder of the model, for its training curve and strokes; None looks in the working directory for the one
+            that made the labels, and leaves curve and strokes out where it is not there.
+        truths: true label images, one per image, for the table of accuracy; none leaves it out.
 
     Raises:
         MissingDataError, UnknownNameError: none of the images was segmented and measured.
@@ -101,7 +100,7 @@ def write_report(
     refuse_existing(out, overwrite=overwrite)
     if truths and len(truths) != len(images):
         raise InputError(f"{len(truths)} truths for {len(images)} images; expected: one for each, in order")
-    found = of_measured(images, lambda address: _show(address, labels))
+    found = map_measured(images, lambda address: _show(address, labels))
     shown = [one for one in found if one is not None]
     unmeasured = [address for address, one in zip(images, found, strict=True) if one is None]
     truths = [truth for one, truth in zip(found, truths, strict=False) if one is not None]
@@ -112,38 +111,26 @@ def write_report(
 def _show(address: str, labels: str) -> _Shown:
     setting = label_setting(address, labels, Execution())
     require_table(setting.image.address, labels)
-    with Runner(Execution()) as runner:
-        ranges = channel_ranges(runner.run, _looked_at(setting), setting.block, low=_LOW, high=_HIGH)
+    pixels, index = setting.plane, dict(setting.plane.index)
+    if pixels.ndim == 2 and (level := _level_within(setting.image, _PLATE)):  # of a slide, a level of a plate's size
+        pixels = setting.image.plane(level=level, t=index.get("t"), z=index.get("z"))
+    ranges = display_ranges(pixels, setting.block)
+    try:
+        result = reopen_ledger(setting.image.address, f"segment-{labels}").committed("result")
+    except MissingDataError:  # labels of another tool
+        result = None
     return _Shown(
         name=short_name(address),
         setting=setting,
         table=read_table(setting.image.address, labels),
         ranges=ranges,
-        result=_committed(setting, labels),
+        result=result if isinstance(result, dict) else {},
     )
 
 
-def _looked_at(setting: LabelSetting) -> PixelsRef:
-    """What the contrast is taken from: level 0, or of a slide a level of a plate's size."""
-    image, index = setting.image, dict(setting.plane.index)
-    if setting.plane.ndim == 3:
-        return setting.plane
-    level = _level_within(image, _PLATE)
-    return setting.plane if level == 0 else image.plane(level=level, t=index.get("t"), z=index.get("z"))
-
-
 def _level_within(image: Image, side: int) -> int:
-    """The finest level whose planes are no longer than this; the coarsest where none is."""
+    """Return the finest level whose planes are no longer than `side`; the coarsest where none is."""
     return next((i for i, s in enumerate(image.shapes) if max(s[-2:]) <= side), len(image.shapes) - 1)
-
-
-def _committed(setting: LabelSetting, labels: str) -> dict[str, Any]:
-    """What the segmentation committed; empty for labels of another tool."""
-    try:
-        found = reopen_ledger(setting.image.address, f"segment-{labels}").committed("result")
-    except MissingDataError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _data(
@@ -160,13 +147,15 @@ def _data(
     classes = class_names(tallies)
     named = zip(tallies, shown, strict=True)
     rows = tuple(replace(row, image=one.name, plate=short_name(row.plate)) for row, one in named)
+    empty = [(short_name(plate.address), well) for plate in plates for well in plate.missing]
+    empty += [(short_name(plate), well) for plate, well in map(well_of, unmeasured) if well]
     return ReportData(
         title=title or f"{labels} in {len(shown)} images" if len(shown) != 1 else title or shown[0].name,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         thing=labels,
         rows=rows,
         classes=classes,
-        wells=_wells(rows, plates, unmeasured),
+        wells=sum_counts([*(row for row in rows if row.well), *empty_wells(empty)], ("plate", "well")),
         notes=(*_notes(shown), *_left_out(shown, unmeasured, plates)),
         sizes=_sizes(shown, classes),
         confusion=_confusion(shown, labels),
@@ -185,7 +174,10 @@ def _data(
 def _notes(shown: Sequence[_Shown]) -> Iterable[Note]:
     for one in shown:
         if one.table.num_rows == 0:
-            yield Note(level="warning", text=f"{one.name}: {_why_empty(one)}.")
+            why = why_empty(one.result.get("empty", {}))
+            if one.result.get("n"):
+                why = f"no object was measured, of {one.result['n']} that segmentation found"
+            yield Note(level="warning", text=f"{one.name}: {why}.")
         model = one.setting.provenance.get("model", {}).get("name", "")
         kind = one.result.get("kind", {})
         if unknown := kind_warning(one.name, model, kind, objects=one.table.num_rows):
@@ -194,22 +186,8 @@ def _notes(shown: Sequence[_Shown]) -> Iterable[Note]:
             yield Note(level="warning", text=f"{one.name}: {absent} chunks are not stored and were read as zeros.")
 
 
-def _why_empty(one: _Shown) -> str:
-    """As far as the segmentation noted it; "no object was found" alone for labels of another tool."""
-    if one.result.get("n"):
-        return f"no object was measured, of {one.result['n']} that segmentation found"
-    return why_empty(one.result.get("empty", {}))
-
-
-def _wells(rows: Sequence[CountRow], plates: Sequence[Plate], unmeasured: Sequence[str]) -> tuple[CountRow, ...]:
-    """Counts of the wells that are shown, and those of their plates where no image is, or none that was measured."""
-    empty = [(short_name(plate.address), well) for plate in plates for well in plate.missing]
-    empty += [(short_name(plate), well) for plate, well in map(well_of, unmeasured) if well]
-    return sum_counts([*(row for row in rows if row.well), *empty_wells(empty)], ("plate", "well"))
-
-
 def _left_out(shown: Sequence[_Shown], unmeasured: Sequence[str], plates: Sequence[Plate]) -> Iterable[Note]:
-    """Images that were not measured, and fields and wells of the plates that this report does not have."""
+    """Yield notes on images that were not measured, and on fields and wells of the plates that are left out."""
     if unmeasured:
         names = _listed([short_name(address) for address in unmeasured])
         yield Note(level="warning", text=f"{names}: not segmented or not measured, so not counted.")
@@ -229,7 +207,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _sizes(shown: Sequence[_Shown], classes: Sequence[str]) -> Sizes:
-    what, unit, column = _size_column(shown)
+    columns = (known for known in _SIZE_COLUMNS if all(known[2] in one.table.column_names for one in shown))
+    what, unit, column = next(columns, ("", "", ""))
+    if not column:
+        raise InputError.of(
+            found="tables of planes and of volumes", expected="images of one kind", fix="write a report of each kind"
+        )
     sizes = [np.asarray(one.table.column(column).to_numpy(), np.float64) for one in shown]
     if not classes:
         return Sizes(areas=(np.concatenate(sizes),), unit=unit, what=what)
@@ -238,22 +221,8 @@ def _sizes(shown: Sequence[_Shown], classes: Sequence[str]) -> Sizes:
     return Sizes(areas=of_class, unit=unit, what=what)
 
 
-def _size_column(shown: Sequence[_Shown]) -> tuple[str, str, str]:
-    """What is shown as size, its unit and its column, which all images have.
-
-    Raises:
-        InputError: planes and volumes in one report.
-    """
-    for what, unit, column in _SIZE_COLUMNS:
-        if all(column in one.table.column_names for one in shown):
-            return what, unit, column
-    raise InputError.of(
-        found="tables of planes and of volumes", expected="images of one kind", fix="write a report of each kind"
-    )
-
-
 def _confusion(shown: Sequence[_Shown], labels: str) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]] | None:
-    """Held-out score of the classifier, as its application noted beside the first table that has one."""
+    """Return the held-out score of the classifier, stored with the first table that has one."""
     for one in shown:
         store, group = split_address(one.setting.image.address)
         attributes = read_attributes(store, f"{group}/tables/{labels}".lstrip("/")) or {}
@@ -293,7 +262,7 @@ def _overview(one: _Shown, classes: Sequence[str], width: int) -> Picture:
 
 
 def _section(one: _Shown, level: int) -> PixelsRef:
-    """The plane that is shown; of a volume, the middle section."""
+    """Return the plane that is shown; of a volume, the middle section."""
     index = dict(one.setting.plane.index)
     z = one.setting.image.shapes[level][-3] // 2 if one.setting.plane.ndim == 3 else index.get("z")
     return one.setting.image.plane(level=level, t=index.get("t"), z=z)
@@ -307,24 +276,19 @@ def _pixels(one: _Shown, box: Box, level: int) -> tuple[npt.NDArray[np.uint8], n
 
 
 def _crops(shown: Sequence[_Shown], classes: Sequence[str]) -> Iterable[Picture]:
-    """A few enlarged pieces, shared out over the first images."""
+    """Yield a few enlarged crops, shared out over the first images."""
     share = max(1, _CROPS // max(1, len(shown)))
     for one in shown[:_CROPS]:
-        table, plane = _in_section(one), _section(one, 0)
+        table, plane = one.table, _section(one, 0)
+        if one.setting.plane.ndim == 3:  # only objects of the section that is shown
+            start, stop = (table.column(f"box_z_{end}").to_numpy() for end in ("start", "stop"))
+            middle = one.setting.plane.shape[0] // 2
+            table = table.filter(pyarrow.array((start <= middle) & (middle < stop)))
         centroids = np.stack([table.column("y").to_numpy(), table.column("x").to_numpy()], axis=1)
         for box in choose_crops(centroids, plane.section, n=share):
             rgb, labels = _pixels(one, box, 0)
             caption = f"{one.name}, y {box.start[0]}, x {box.start[1]}"
             yield make_picture(rgb, labels, class_of=_class_places(table, classes), width=480, caption=caption)
-
-
-def _in_section(one: _Shown) -> pyarrow.Table:
-    """The objects of the section that is shown."""
-    if one.setting.plane.ndim == 2:
-        return one.table
-    start, stop = (one.table.column(f"box_z_{end}").to_numpy() for end in ("start", "stop"))
-    middle = one.setting.plane.shape[0] // 2
-    return one.table.filter(pyarrow.array((start <= middle) & (middle < stop)))
 
 
 def _seams(shown: Sequence[_Shown]) -> SeamCheck | None:
@@ -334,7 +298,7 @@ def _seams(shown: Sequence[_Shown]) -> SeamCheck | None:
     windows, objects, crossing = (sum(int(a[name]) for a in audits) for name in ("windows", "objects", "crossing"))
     return SeamCheck(
         passed=True,
-        sentence=f"{windows} windows on block borders were recomputed in one piece: all {objects} objects in them are "
+        sentence=f"{windows} windows on block borders were recomputed as a whole: all {objects} objects in them are "
         f"exactly as stored.",
         facts={
             "objects that cross a block": str(crossing),
@@ -371,11 +335,9 @@ def _provenance(shown: Sequence[_Shown]) -> dict[str, str]:
 
 
 def draw_sketch(sketch: Sketch, image: str | None, out: str) -> str:
-    """A PNG of a sketch over its image (on black when there is none); returns its path."""
+    """Write a PNG of a sketch over its image (on black when there is none); return its path."""
     rgb = np.zeros((*sketch.shape, 3), np.uint8)
     if image is not None:
         plane = open_image(image).plane()
-        with Runner(Execution()) as runner:
-            ranges = channel_ranges(runner.run, plane, (2048, 2048), low=_LOW, high=_HIGH)
-        rgb = to_rgb(read_plane(plane, whole(sketch.shape)), ranges)
+        rgb = to_rgb(read_plane(plane, whole(sketch.shape)), display_ranges(plane))
     return put_file(out, flattened(make_sketch_picture(rgb, sketch.rasterize())))

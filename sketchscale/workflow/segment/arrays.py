@@ -1,6 +1,6 @@
-"""Arrays in and out: lazy views of what is stored, and the segmentation of an array in memory in one piece.
+"""Arrays: lazy views of stored images, and segmentation of an array in memory as a whole.
 
-`segment_array` is the API for crops and the oracle of the stored pipeline: the same pixels give the same labels.
+`segment_array` is for crops, and the reference for the stored pipeline: the same pixels give the same labels.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from sketchscale.workflow.segment.job import (
     views_for,
 )
 from sketchscale.workflow.segment.segment import segment
-from sketchscale.workflow.segment.unknown_kinds import array_statistics, is_tested, judged, kind_warning
+from sketchscale.workflow.segment.unknown_kinds import array_statistics, is_tested, kind_record, kind_warning
 
 __all__ = ["fields_of_array", "open_view", "segment_anything", "segment_array"]
 
 
 def open_view(address: str | Path, labels: str | None = None, *, level: int = 0) -> xarray.DataArray:
-    """A lazy view: nothing is read before it is computed.
+    """Return a lazy view: nothing is read before it is computed.
 
     Args:
         address: of an OME-Zarr image.
@@ -80,16 +80,16 @@ def segment_anything(
     execution: Execution | None = None,
     on_event: Callable[[Event], None] = quiet,
 ) -> npt.NDArray[np.uint32] | xarray.DataArray:
-    """Labels of an array (in memory), or of an image in storage (written beside it; a lazy view comes back).
+    """Return labels of an array in memory, or of an image in storage (written into it; returned as a lazy view).
 
     Args:
         image: an address of an OME-Zarr image, or pixels as for `segment_array`; of xarray, axes are found by name.
         options: model, labels, sizes; see SegmentOptions.
-        execution, on_event: how stored images are run, and who is told.
+        execution, on_event: how stored images are run, and a callback for their progress.
 
     Returns:
-        Of numpy and dask arrays uint32 (y, x) or (z, y, x); of xarray the same with the axes' names, their coordinates,
-        and the name of the labels.
+        For numpy and dask arrays uint32 (y, x) or (z, y, x); for xarray the same with the axes' names, their
+        coordinates, and the name of the labels.
 
     Raises:
         InputError: see `segment_array`, `pixels_by_name` and `workflow.segment.segment`.
@@ -106,10 +106,10 @@ def segment_anything(
 
 
 def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -> npt.NDArray[np.uint32]:
-    """Labels of an image in memory; the same as `segment` stores for the same pixels.
+    """Return labels of an image in memory; the same as `segment` stores for the same pixels.
 
     Args:
-        image: (y, x), (c, y, x), (z, y, x) or (c, z, y, x); numpy, dask or xarray. Channels as the model reads them.
+        image: (y, x), (c, y, x), (z, y, x) or (c, z, y, x); numpy, dask or xarray. Channels in the model's order.
             Three axes are (c, y, x) where the first is as long as the model has channels; else sections, where the
             first and the last are longer than 4 or `volume` is set.
         options: `anisotropy` None is 1.
@@ -137,29 +137,29 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     labels = refine_labels(way_of(rule).whole(fields, rule), fields, refine_config(options))
     if is_tested(model.config) and not options.volume:
         found = array_statistics(pixels, fields, model.config, scale_of(model, options))
-        _warn(kind_warning("the image", options.model, judged(found, model.config), objects=int(labels.max())))
+        _warn(kind_warning("the image", options.model, kind_record(found, model.config), objects=int(labels.max())))
     return labels
 
 
 def _warn(line: str) -> None:
-    """To the caller of `segment_anything` or `segment_array`."""
+    """Warn the caller of `segment_anything` or `segment_array`."""
     if line:
         warnings.warn(line, UnknownKindWarning, stacklevel=3)
 
 
 def fields_of_array(pixels: npt.NDArray[Any], model: Model, options: SegmentOptions) -> npt.NDArray[np.float16]:
-    """Blended fields (axes + 1, ...) of pixels (c, y, x) or (c, z, y, x)."""
+    """Return blended fields (axes + 1, ...) of pixels (c, y, x) or (c, z, y, x)."""
     views = views_for(pixels.shape[1:], model, options, options.anisotropy or 1.0)
     ranges = array_ranges(pixels, low=model.config.low, high=model.config.high)
     return predict_array(pixels, load_backend(options.model, model.sha256, recipe_of(options)), views, ranges)
 
 
 _FEW = 4
-"""An axis that is no longer holds channels, unless `volume` says otherwise."""
+"""An axis of at most this length holds channels, unless `volume` is set."""
 
 
 def _pixels(image: npt.ArrayLike, model: Model, options: SegmentOptions) -> npt.NDArray[Any]:
-    """(c, y, x) or (c, z, y, x)."""
+    """Return the pixels as (c, y, x) or (c, z, y, x)."""
     pixels = np.asarray(image)
     most = model.config.network.channels
     least = most - model.config.absent_channels

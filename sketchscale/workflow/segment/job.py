@@ -1,7 +1,7 @@
-"""What a segmentation will do, decided before the first pixel is read: options and model resolved against the image.
+"""Decide what a segmentation does before the first pixel is read, from options, model and image.
 
-Options left at None are the model's. One function per decision, so that arrays in memory (`workflow.arrays`) and stored
-images (`workflow.segment`) cannot decide differently.
+Options left at None are the model's. Each decision is one function, so that arrays in memory (`workflow.arrays`) and
+stored images (`workflow.segment`) cannot decide differently.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentJob:
-    """Everything that is known before the first pixel is read.
+    """Everything that is decided before the first pixel is read.
 
     Attributes:
         pixels: the plane or volume of the image that is segmented.
@@ -74,16 +74,18 @@ class SegmentJob:
 
     @property
     def run(self) -> str:
+        """Name of the run."""
         return run_name(self.options)
 
     @property
     def axes(self) -> int:
+        """2 for a plane, 3 for a volume."""
         return len(self.pixels.shape)
 
     def fingerprint(self) -> dict[str, str]:
-        """What the labels depend on; two runs with the same fingerprint write the same bytes.
+        """Return what the labels depend on; two runs with the same fingerprint write the same bytes.
 
-        Its texts are those of version 0.1, so that finished runs of that version are known.
+        Its texts are those of version 0.1, so that finished runs of that version are recognised.
         """
         plane = [self.pixels.index, self.channels]
         found = {
@@ -94,7 +96,7 @@ class SegmentJob:
             "recipe": json.dumps(asdict(self.recipe), sort_keys=True),
             "grid": self._grid_text(),
             "integration": json.dumps(self.rule_record(), sort_keys=True, separators=(",", ":")),
-            # not a matter of the result: blocks of another size are other tasks
+            # has no effect on the result, but blocks of another size are other tasks
             "block": json.dumps(self.block),
         }
         if self.shards is not None:
@@ -111,14 +113,14 @@ class SegmentJob:
         return self.axes == 2 and is_tested(self.model.config)
 
     def rule_record(self) -> dict[str, Any]:
-        """The rule from fields to labels, for fingerprint and provenance; of planes without crowds they do not have."""
+        """Return the rule from fields to labels, for fingerprint and provenance; crowds only where there are some."""
         rule = asdict(self.integration)
         if rule.get("crowd") == 1 and self.axes == 2:
             del rule["crowd"], rule["climb"]
         return rule
 
     def grid_record(self) -> Any:
-        """How the network saw the image, for provenance."""
+        """Return how the network reads the image, for provenance."""
         if self.axes == 3:
             return json.loads(self._grid_text())
         grid, zoom = self.views[0].grid, self.views[0].zoom
@@ -143,7 +145,7 @@ def check_placement(device: str, execution: Execution) -> None:
     """Refuse a device that is not there, and shares of GPUs for a network that runs on none.
 
     Raises:
-        SetupError: this machine lacks the device; workers of a cluster look for their own.
+        SetupError: this machine lacks the device; workers of a cluster check their own.
         InputError: `gpus_per_worker` without cuda.
     """
     if execution.gpus_per_worker is not None and device != "cuda":
@@ -195,7 +197,7 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
 
 
 def refuse_options_of_volumes(options: SegmentOptions) -> None:
-    """Refuse what only a volume has for a plane, and the other way round, rather than ignore it.
+    """Refuse options of volumes for a plane, and the other way round, rather than ignore them.
 
     Raises:
         InputError: names the option.
@@ -208,20 +210,20 @@ def refuse_options_of_volumes(options: SegmentOptions) -> None:
 
 
 def shared_model(address: str, ledger: StoreLedger) -> str:
-    """A model where every worker finds it: a shipped one is installed with them, any other is copied to the scratch."""
+    """Return an address of the model for all workers: a shipped name, else a copy in the scratch."""
     return address if is_shipped(address) else copy_model(address, join_address(ledger.scratch, "model"))
 
 
 def run_name(options: SegmentOptions) -> str:
-    """Of the ledger, beside the image."""
+    """Return the name of the run and of its ledger."""
     return f"segment-{options.labels}"
 
 
 def recipe_of(options: SegmentOptions, kept: Callable[[], str | None] = lambda: None) -> Recipe:
-    """How the network runs; on a GPU eight tiles at once.
+    """Return how the network runs; on a GPU eight tiles at once.
 
     Args:
-        kept: the precision of the run that goes on, see `settle_precision`.
+        kept: returns the precision of the run to resume, see `settle_precision`.
     """
     batch = options.batch or (1 if options.device == "cpu" else 8)
     precision = settle_precision(options.precision, options.device, kept=kept)
@@ -229,10 +231,10 @@ def recipe_of(options: SegmentOptions, kept: Callable[[], str | None] = lambda: 
 
 
 def scale_of(model: Model, options: SegmentOptions) -> float:
-    """Network pixels per image pixel: `rescale`, or the model's diameter over the given one; else 1.
+    """Return network pixels per image pixel: `rescale`, or the model's diameter over the given one; else 1.
 
     Raises:
-        InputError: both were given, a diameter that is no length, or a model that does not know its own.
+        InputError: both were given, a diameter that is not above 0, or a model that does not know its own.
     """
     if options.diameter is None:
         return 1.0 if options.rescale is None else options.rescale
@@ -248,21 +250,21 @@ def scale_of(model: Model, options: SegmentOptions) -> float:
 
 
 def views_for(shape: Sequence[int], model: Model, options: SegmentOptions, ratio: float = 1.0) -> tuple[View, ...]:
-    """How the network sees an image of this shape: the model's tiles unless the options say others."""
+    """Return how the network reads an image of this shape: in the model's tiles unless the options give others."""
     return views_of(
         shape, model, tile=options.tile, overlap=options.overlap, zoom=scale_of(model, options), anisotropy=ratio
     )
 
 
 def integration_config(model: Model, options: SegmentOptions, ratio: float = 1.0) -> Rule:
-    """The rule from fields to labels: the model's threshold and sizes unless the options say others.
+    """Return the rule from fields to labels: the model's threshold and sizes unless the options give others.
 
-    Thresholds are on the network's distances, whatever the scale, or on its probabilities; the model's own minimum size
-    and diameter are pixels of the network, sizes that the options give are pixels of the image.
+    Thresholds are on the network's distances, whichever the scale, or on its probabilities; the model's own minimum
+    size and diameter are pixels of the network, sizes in the options are pixels of the image.
 
-    What a network of two axes does not say of a volume: its minimum area becomes that of the ball with this
-    cross-section, 0.75 A^1.5, divided by the anisotropy; the link radius is 2, and no piece is joined by its ends;
-    crowds (integration/links.py) follow the model's diameter.
+    Where a network of two axes segments a volume: its minimum area becomes that of the ball with this cross-section,
+    0.75 A^1.5, divided by the anisotropy; the link radius is 2, and no component is joined by its ends; crowds
+    (integration/links.py) follow the model's diameter.
 
     Args:
         ratio: of a volume, spacing z / spacing y.
@@ -285,7 +287,9 @@ def integration_config(model: Model, options: SegmentOptions, ratio: float = 1.0
         return rule
     given = {"threshold": first("threshold", options, config) / scale, "min_size": smallest}
     if axes == 3 and options.crowd is None:
-        given["crowd"] = _crowd(config.diameter / scale)
+        # 20 trajectories for objects up to 20 px across; larger ones gather fewer
+        diameter = config.diameter / scale
+        given["crowd"] = 8 if diameter <= 0 else max(4, min(20, round(20 * (20 / diameter) ** 3)))
     known = config if config.network.dim == axes else replace(config, link_radius=2, join_share=None)
     walk = resolve(IntegrationConfig, options, known, **given)
     walk.check_axes(axes)
@@ -293,7 +297,7 @@ def integration_config(model: Model, options: SegmentOptions, ratio: float = 1.0
 
 
 def flow_rule(model: Model, options: SegmentOptions, use: str) -> IntegrationConfig:
-    """`integration_config` of a model that gives flow.
+    """Return `integration_config` of a model that gives flow.
 
     Args:
         use: what it is needed for, for the message.
@@ -309,13 +313,8 @@ def flow_rule(model: Model, options: SegmentOptions, use: str) -> IntegrationCon
     return rule
 
 
-def _crowd(diameter: float) -> int:
-    """Trajectories that make a crowd: 20 for objects up to 20 px across, fewer for larger ones, which gather less."""
-    return 8 if diameter <= 0 else max(4, min(20, round(20 * (20 / diameter) ** 3)))
-
-
 def _smallest(model: Model, options: SegmentOptions, ratio: float) -> int:
-    """Smallest object, px of the image."""
+    """Return the size of the smallest object, px of the image."""
     if options.min_size is not None:
         return options.min_size
     config, scale = model.config, scale_of(model, options)
@@ -331,11 +330,7 @@ _OF_FLOW = ("flow_error", "method", "steps", "link_radius", "saddle", "join_shar
 
 
 def _refuse_options_of_flow(options: SegmentOptions, gives: str) -> None:
-    """Refuse what says how flow is followed, rather than ignore it.
-
-    Raises:
-        InputError: names the option.
-    """
+    """Refuse options of following flow, rather than ignore them."""
     for name in _OF_FLOW:
         value = getattr(options, name)
         if value != SegmentOptions.__dataclass_fields__[name].default:
@@ -348,12 +343,12 @@ def _refuse_options_of_flow(options: SegmentOptions, gives: str) -> None:
 
 
 def refine_config(options: SegmentOptions) -> RefineConfig:
-    """What is done to objects after merging."""
+    """Return what is done to objects after merging."""
     return resolve(RefineConfig, options)
 
 
 def model_channels(plane: PixelsRef, options: SegmentOptions, config: ModelConfig) -> tuple[int, ...]:
-    """Indices of the channels the network reads.
+    """Return indices of the channels that the network reads.
 
     Raises:
         InputError: the image has another number than the model reads and none were chosen.
@@ -373,7 +368,7 @@ def model_channels(plane: PixelsRef, options: SegmentOptions, config: ModelConfi
 
 
 def choose_channels(plane: PixelsRef, wanted: Sequence[int | str]) -> tuple[int, ...]:
-    """Indices of channels by name or index.
+    """Return indices of channels, by name or index.
 
     Raises:
         UnknownNameError: lists the image's channels.

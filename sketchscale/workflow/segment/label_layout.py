@@ -1,4 +1,4 @@
-"""How labels are stored, and in which blocks they are made: chunks, shards, whole write units."""
+"""Choose how labels are stored, and in which blocks they are made: chunks, shards, whole write units."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sketchscale.io.ome_zarr.planes import PixelsRef
 __all__ = ["label_block", "label_chunks", "label_shards"]
 
 _CHUNKS = {2: (64, 1024, 512), 3: (8, 128, 64)}
-"""By number of axes: sensible sides of chunks from, to; and ours, px."""
+"""By number of axes: smallest and largest side of chunks that is kept from the image, and the default, px."""
 
 
 def label_chunks(pixels: PixelsRef) -> tuple[int, ...]:
-    """Chunks of labels follow the image's where these are of a sensible size."""
+    """Return chunks of labels: the image's, where they are of a sensible size."""
     least, most, usual = _CHUNKS[len(pixels.shape)]
     return tuple(min(c if least <= c <= most else usual, n) for c, n in zip(pixels.chunks, pixels.shape, strict=True))
 
@@ -26,7 +26,7 @@ def label_chunks(pixels: PixelsRef) -> tuple[int, ...]:
 def label_shards(
     image: Image, pixels: PixelsRef, chunks: tuple[int, ...], wanted: int | None
 ) -> tuple[int, ...] | None:
-    """Shards of labels: as asked, else a plane's where the labels have its chunks; no more than cover the image.
+    """Return shards of labels: the given ones, else a plane's where the labels have its chunks; cut to the image.
 
     Raises:
         InputError: shards that are no whole chunks, or in OME-Zarr 0.4.
@@ -53,6 +53,6 @@ def label_shards(
 def label_block(
     shape: Sequence[int], chunks: tuple[int, ...], shards: tuple[int, ...] | None, execution: Execution
 ) -> tuple[int, ...]:
-    """Whole write units: at least two chunks along each axis, or one shard. A cube has as many pixels as a square."""
+    """Return whole write units: at least two chunks along each axis, or one shard; cubes and squares of equal size."""
     side = execution.block if len(shape) == 2 else max(1, round(execution.block ** (2 / 3)))
     return block_shape(shape, shards or chunks, side, least=2 if shards is None else 1)

@@ -1,6 +1,6 @@
 """Segment a plane or a volume: prediction, integration, pyramid, audit, commit.
 
-Stages are plans; the ledger remembers each task.
+Stages are plans; the ledger records each task.
 
     histogram ─▶ predict ─▶ blend ─▶ outline ─▶ merge ─▶ relabel ─▶ audit ─▶ pyramid ─▶ commit
     (ranges)     (tiles)    (fields) (provisional ids)   (labels level 0)             (labels visible)
@@ -8,13 +8,12 @@ Stages are plans; the ledger remembers each task.
     with --fill-holes or --flow-error, after merge:      join ─▶ audit ─▶ inspect ─▶ number ─▶ relabel ─▶ pyramid ─▶ ...
                                                          (merged labels)  (each object, whole)
 
-Scratch arrays and the ledger live in `.sketchscale/segment-<labels>` beside the image; the scratch goes when the labels
-are committed, the ledger stays for `verify` and `status`. Nothing is listed under `labels/` before the commit.
+Scratch arrays and the ledger live in `.sketchscale/segment-<labels>` inside the image; the scratch is removed when the
+labels are committed, the ledger stays for `verify` and `status`. Nothing is listed under `labels/` before the commit.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 import uuid
@@ -32,31 +31,26 @@ from sketchscale.integration.audit import SeamAudit
 from sketchscale.integration.plan import BlockTask, plan_relabel
 from sketchscale.integration.refine_plan import number_refined, plan_finish, plan_inspect
 from sketchscale.integration.ways import way_of
-from sketchscale.intensity import Levels, channel_levels, plan_histogram
+from sketchscale.intensity import channel_levels, plan_histogram
 from sketchscale.io.ome_zarr.arrays import ArrayRef
 from sketchscale.io.ome_zarr.new_images import commit_labels, create_labels, delete_labels, label_arrays
 from sketchscale.io.ome_zarr.planes import count_absent
-from sketchscale.io.ome_zarr.pyramid import plan_level
 from sketchscale.io.runs.ledger import StoreLedger
 from sketchscale.workflow.runner import (
     Runner,
     StageLine,
     ensure_array,
-    forgotten_if_unfit,
+    forget_run_if_unfit,
     open_run,
     quiet,
     refuse_foreign_labels,
 )
 from sketchscale.workflow.segment.empty_results import empty_facts
 from sketchscale.workflow.segment.job import SegmentJob, prepare, shared_model
-from sketchscale.workflow.segment.unknown_kinds import judged, kind_warning, levels_of, stored_statistics
+from sketchscale.workflow.segment.unknown_kinds import kind_record, kind_warning, levels_of, stored_statistics
 from sketchscale.workflow.verbs import verb
 
-__all__ = [
-    "SegmentResult",
-    "plan_segment",
-    "segment",
-]
+__all__ = ["SegmentResult", "plan_segment", "segment"]
 
 
 Result = TypeVar("Result")
@@ -64,16 +58,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentResult:
-    """What a segmentation found.
+    """The result of a segmentation.
 
     Attributes:
         image, labels: address and label name.
         n: objects.
-        audit: what the seam audit looked at and found.
+        audit: what the seam audit compared.
         stages: tasks, declared memory and seconds of each stage.
         absent_chunks: input chunks that a sparse image does not store; read as zeros.
-        empty: what is known of why nothing was found, see `workflow.empty_results`; empty when something was.
-        warning: that the image is of a kind which the model does not know; empty where it is not.
+        empty: facts on why nothing was found, see `workflow.empty_results`; empty when something was.
+        warning: that the model does not know this kind of image; empty where it does.
     """
 
     image: str
@@ -88,7 +82,7 @@ class SegmentResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Labelled:
-    """Labels of level 0: how many, what the audit found, and what refinement was asked for and did."""
+    """Labels of level 0: how many, the result of the audit, and the options and result of refinement."""
 
     count: int
     audit: SeamAudit
@@ -104,7 +98,7 @@ def segment(
     *,
     cancel: threading.Event | None = None,
 ) -> SegmentResult:
-    """Outline every object of an image and store the labels beside it.
+    """Outline every object of an image and store the labels in it.
 
     Args:
         image: address of an OME-Zarr image (one field of a plate, too).
@@ -126,7 +120,7 @@ def segment(
 def plan_segment(
     image: str, options: SegmentOptions | None = None, execution: Execution | None = None
 ) -> tuple[StageLine, ...]:
-    """The stages that `segment` would run, with tasks and declared memory; nothing is written."""
+    """Return the stages that `segment` would run, with tasks and declared memory; nothing is written."""
     execution = execution or Execution()
     return _dry_run(prepare(image, options or SegmentOptions(), execution), execution)
 
@@ -143,7 +137,7 @@ class _Segmentation:
         self.job, self.runner, self.way = job, runner, way_of(job.integration)
 
     def dry_run(self) -> tuple[StageLine, ...]:
-        """The plans of `run`, made over empty arrays in memory."""
+        """Make the plans of `run` over empty arrays in memory; return their stages."""
         job, nowhere = self.job, f"memory://plan-{uuid.uuid4()}"
         tiles, fields = self._scratch_arrays(nowhere)
         target = self._label_array(nowhere, "labels")
@@ -162,6 +156,7 @@ class _Segmentation:
         return tuple(self.runner.stages)
 
     def run(self) -> SegmentResult:
+        """Run all stages, or return the committed result."""
         job, execution = self.job, self.runner.execution
         refuse_foreign_labels(job.image, job.run, job.options.labels, execution)
         outputs = (f"labels/{job.options.labels}",)
@@ -185,18 +180,24 @@ class _Segmentation:
 
     def _outline_everything(self, ledger: StoreLedger) -> dict[str, Any]:
         job = self.job
-        with forgotten_if_unfit(ledger):
-            levels, absent = self._channel_levels(ledger)
+        with forget_run_if_unfit(ledger):
+            levels = channel_levels(
+                lambda plan: self.runner.run(plan, ledger),
+                job.pixels,
+                job.block,
+                job.channels,
+                low=job.model.config.low,
+                high=job.model.config.high,
+            )
+            absent = count_absent(job.pixels)
         ranges = tuple(one.range for one in levels)
         fields, blended = self._fields(ledger, ranges, shared_model(job.model_folder, ledger))
-        config = job.model.config
-        kind = judged(stored_statistics(levels, blended), config) if self.job.is_tested else {}
+        kind = kind_record(stored_statistics(levels, blended), job.model.config) if job.is_tested else {}
         pyramid = self._label_levels(ledger)
         outline = self._outline_plan(fields, ledger.scratch)
         outcome = self.runner.run(outline, ledger)
         found = self._labels(outline, outcome, pyramid[0], ledger)
-        for source, target in itertools.pairwise(pyramid):
-            self.runner.run(plan_level(source, target, "nearest"), ledger)
+        self.runner.run_pyramid(pyramid, ledger)
         provenance = self._provenance(ranges, found.count, found.refined) | ({"kind": kind} if kind else {})
         commit_labels(job.image, job.options.labels, attributes={"sketchscale": provenance})
         result = {"n": found.count, "audit": asdict(found.audit), "absent_chunks": absent, "block": list(job.block)}
@@ -209,7 +210,7 @@ class _Segmentation:
     def _labels(
         self, outline: Plan[BlockTask], outcome: Sequence[Json], target: ArrayRef, ledger: StoreLedger
     ) -> _Labelled:
-        """Merged, audited and, where asked for, refined labels in the target."""
+        """Write merged, audited and, where asked for, refined labels to the target."""
         objects = self._timed("merge", lambda: self.way.merge(outline))
         if not self.job.refine.active:
             self.runner.run(plan_relabel(outline, target), ledger)
@@ -226,12 +227,12 @@ class _Segmentation:
         return _Labelled(count=refined.count, audit=audit, refined=asdict(self.job.refine) | counts)
 
     def _label_array(self, store: str, name: str) -> ArrayRef:
-        """Labels in the scratch, such as those before refinement."""
+        """Return an array of labels in the scratch, such as those before refinement."""
         shape, chunks = self.job.pixels.shape, self.job.chunks
         return ensure_array(ArrayRef(store=store, path=name), shape=shape, chunks=chunks, dtype="uint32")
 
     def _label_levels(self, ledger: StoreLedger) -> tuple[ArrayRef, ...]:
-        """The label arrays: made once, and kept by a resumed run."""
+        """Return the label arrays: created once, and kept by a resumed run."""
         image, name = self.job.image, self.job.options.labels
         if ledger.committed("arrays") is None:
             delete_labels(image, name)
@@ -239,24 +240,10 @@ class _Segmentation:
             ledger.commit("arrays", {"levels": len(label_arrays(image, name))})
         return label_arrays(image, name)
 
-    def _channel_levels(self, ledger: StoreLedger) -> tuple[tuple[Levels, ...], int]:
-        """Of each channel; and how many chunks of the image are not stored."""
-        job = self.job
-        config = job.model.config
-        levels = channel_levels(
-            lambda plan: self.runner.run(plan, ledger),
-            job.pixels,
-            job.block,
-            job.channels,
-            low=config.low,
-            high=config.high,
-        )
-        return levels, count_absent(job.pixels)
-
     def _fields(
         self, ledger: StoreLedger, ranges: tuple[tuple[float, float], ...], model: str
     ) -> tuple[ArrayRef, Sequence[Json]]:
-        """The blended fields, and what the tasks of blending noted."""
+        """Return the blended fields, and the records of the blending tasks."""
         tiles, fields = self._scratch_arrays(ledger.scratch)
         self.runner.run(self._predict_plan(tiles, ranges, model), ledger)
         return fields, self.runner.run(self._blend_plan(tiles, fields), ledger)
@@ -267,7 +254,7 @@ class _Segmentation:
         return plan_blend(BlendConfig(views=job.views, tiles=tiles, fields=fields, levels=levels), job.block)
 
     def _scratch_arrays(self, store: str) -> tuple[tuple[ArrayRef, ...], ArrayRef]:
-        """Raw tiles, an array per view, and blended fields; uncompressed, because they are noise to a codec."""
+        """Create raw tiles, an array per view, and blended fields; uncompressed, because they hardly compress."""
         job, channels = self.job, self.job.axes + 1
         tiles = tuple(
             ensure_array(
@@ -307,7 +294,7 @@ class _Segmentation:
         return plan_predict(config, activation_bytes=activations, weight_bytes=2 * weights)
 
     def _timed(self, stage: str, work: Callable[[], Result]) -> Result:
-        """Work of the driver, with its time among the stages."""
+        """Do work on the driver, and record its time as a stage."""
         started = time.perf_counter()
         result = work()
         self.runner.timed(stage, time.perf_counter() - started)
@@ -321,7 +308,7 @@ class _Segmentation:
         return self.way.outline(fields, provisional, store, job.integration, block=job.block)
 
     def _provenance(self, ranges: tuple[tuple[float, float], ...], n: int, refined: dict[str, Any]) -> dict[str, Any]:
-        """What made these labels: everything a result may depend on, and nothing else (no times, no paths)."""
+        """Return everything that the labels may depend on, and nothing else (no times, no paths)."""
         job = self.job
         return {
             "stage": "segment",

@@ -1,4 +1,4 @@
-"""Whether a model knows the kind of an image: the test of networks/kind.py, for stored images and for arrays.
+"""Test whether a model knows the kind of an image, as in networks/kind.py, for stored images and for arrays.
 
 A model without intervals in its configuration, one that gives h/v maps or logits, and volumes are not tested.
 """
@@ -21,7 +21,7 @@ __all__ = [
     "array_statistics",
     "has_statistics",
     "is_tested",
-    "judged",
+    "kind_record",
     "kind_warning",
     "levels_of",
     "stored_statistics",
@@ -29,17 +29,17 @@ __all__ = [
 
 
 def is_tested(config: ModelConfig) -> bool:
-    """Whether images are compared with what the model knows."""
+    """Return whether images are compared with the kind that the model knows."""
     return config.kind is not None and has_statistics(config)
 
 
 def has_statistics(config: ModelConfig) -> bool:
-    """Whether the fields are flow and a distance in px, which the statistics are made for."""
+    """Return whether the fields are flow and a distance in px, for which the statistics are made."""
     return TARGETS[config.target].rule == "flow" and not config.logit and config.network.dim == 2
 
 
 def levels_of(config: ModelConfig, scale: float = 1.0) -> FieldLevels:
-    """What is counted. The levels are the model's, whatever threshold a user asks for.
+    """Return the levels that are counted: the model's, whichever threshold a user asks for.
 
     Args:
         scale: pixels of the network per pixel of the image.
@@ -48,11 +48,11 @@ def levels_of(config: ModelConfig, scale: float = 1.0) -> FieldLevels:
 
 
 def stored_statistics(levels: Sequence[Levels], blended: Iterable[Mapping[str, Any]]) -> Statistics:
-    """Of a stored image.
+    """Return the statistics of a stored image.
 
     Args:
         levels: of each channel that the model reads.
-        blended: what the tasks of blending noted, with `counts`.
+        blended: records of the blending tasks, with `counts`.
     """
     return statistics_of([one.brightness for one in levels], add_counts(noted["counts"] for noted in blended))
 
@@ -60,21 +60,21 @@ def stored_statistics(levels: Sequence[Levels], blended: Iterable[Mapping[str, A
 def array_statistics(
     pixels: npt.NDArray[Any], fields: npt.NDArray[np.float16], config: ModelConfig, scale: float = 1.0
 ) -> Statistics:
-    """Of pixels (c, y, x) in memory and their fields (3, y, x); the same as of the stored image."""
+    """Return the statistics of pixels (c, y, x) and fields (3, y, x) in memory; the same as of the stored image."""
     levels = array_levels(pixels, low=config.low, high=config.high)
     return stored_statistics(levels, [{"counts": count_fields(fields, levels_of(config, scale))}])
 
 
-def judged(found: Statistics, config: ModelConfig) -> dict[str, Any]:
-    """Statistics for provenance, with `unknown`: why the image is of an unknown kind, empty where it is not."""
+def kind_record(found: Statistics, config: ModelConfig) -> dict[str, Any]:
+    """Return the statistics for provenance, with `unknown`: why the kind of image is unknown, "" where it is known."""
     return {**asdict(found), "unknown": unfamiliar(found, config.kind) if config.kind is not None else ""}
 
 
 def kind_warning(image: str, model: str, found: Mapping[str, Any], *, objects: int) -> str:
-    """One line about an image of an unknown kind; empty for a known one, and where no object was found.
+    """Return one line about an image of an unknown kind; "" for a known one, and where no object was found.
 
     Args:
-        found: of `judged`; empty where nothing was tested.
+        found: from `kind_record`; empty where nothing was tested.
     """
     if not found.get("unknown") or not objects:
         return ""

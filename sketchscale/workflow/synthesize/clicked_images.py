@@ -1,8 +1,8 @@
 """Images and their centre points as a synthesis learns from them.
 
-Images are used whole, as their points say that nothing lies where there is none. They are held in memory as long as
-they fit; beyond that each crop is read where it is cut. Intensities are scaled by percentiles of the whole image, as
-everywhere, and then to [-1, 1].
+Whole images are used, because their points also show where there is no object. Images are kept in memory as long as
+they fit; beyond that each crop is read when it is cut. Intensities are scaled by percentiles of the whole image, and
+then to [-1, 1].
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.segment.job import choose_channels
 from sketchscale.workflow.train.images import HELD_BYTES
 
-__all__ = ["StoredImage", "hold", "read_pointed"]
+__all__ = ["StoredImage", "hold_in_memory", "read_pointed", "read_separate_centres"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class StoredImage:
     """An image in storage with its points: a PointedSource.
 
     Attributes:
-        use: indices of the channels. ranges: of each, what becomes -1 and 1.
+        use: indices of the channels. ranges: for each, the intensities that become -1 and 1.
     """
 
     name: str
@@ -44,14 +44,16 @@ class StoredImage:
 
     @property
     def channels(self) -> int:
+        """How many channels are used."""
         return len(self.use)
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(y, x), px."""
         return self.plane.section
 
     def window(self, box: Box) -> npt.NDArray[np.float32]:
-        """(c, y, x) in [-1, 1].
+        """Return the pixels of a box, (c, y, x) in [-1, 1].
 
         Raises:
             InputError: the image cannot be read, or holds NaN or Inf there.
@@ -62,7 +64,7 @@ class StoredImage:
         return np.clip(pixels, 0, 1) * np.float32(2) - np.float32(1)
 
     def held(self) -> PointedImage:
-        """In memory."""
+        """Return the whole image in memory."""
         return PointedImage(image=self.window(Box((0, 0), self.shape)), points=self.points, name=self.name)
 
 
@@ -75,16 +77,16 @@ def read_pointed(
     high: float,
     runner: Runner,
 ) -> list[StoredImage]:
-    """Pairs of OME-Zarr image and file of points, in order.
+    """Open pairs of OME-Zarr image and file of points, in order.
 
     Args:
-        images: addresses. points: see annotations.centres.
+        images: addresses. points: files, see annotations.centres.
         channels: which of each image; all when None.
         low, high: percentiles of an image that become -1 and 1.
         runner: computes the percentiles.
 
     Raises:
-        InputError: other numbers of them, or points that do not read, or lie outside, or twice there; names the file.
+        InputError: their numbers differ, or points do not read, lie outside, or occur twice; names the file.
     """
     if not images or len(images) != len(points):
         raise InputError.of(
@@ -96,8 +98,8 @@ def read_pointed(
     return [_open(image, path, channels, scale, runner) for image, path in zip(images, points, strict=True)]
 
 
-def hold(images: Sequence[StoredImage], held_bytes: int = HELD_BYTES) -> list[PointedSource]:
-    """The images in memory where they fit together, else as they are. No effect on what is learned.
+def hold_in_memory(images: Sequence[StoredImage], held_bytes: int = HELD_BYTES) -> list[PointedSource]:
+    """Load the images into memory where all fit, else return them as they are; the result of training is the same.
 
     Raises:
         InputError: an image cannot be read, or holds NaN or Inf.
@@ -106,15 +108,28 @@ def hold(images: Sequence[StoredImage], held_bytes: int = HELD_BYTES) -> list[Po
     return [image.held() for image in images] if total <= held_bytes else list(images)
 
 
+def read_separate_centres(path: str, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Return the points (n, 2) of a file.
+
+    Args:
+        shape: of their image, (y, x).
+
+    Raises:
+        InputError: points outside the image, or two points in one pixel; names the file.
+    """
+    points = read_centres(path, shape)
+    try:
+        pixels_of_points(points, shape)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return points
+
+
 def _open(
     address: str, path: str, wanted: Sequence[int | str] | None, scale: tuple[float, float], runner: Runner
 ) -> StoredImage:
     plane = open_image(address).plane()
-    centres = read_centres(path, plane.section)
-    try:
-        pixels_of_points(centres, plane.section)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    centres = read_separate_centres(path, plane.section)
     use = tuple(choose_channels(plane, tuple(range(len(plane.channels))) if wanted is None else wanted))
     block = block_shape(plane.shape, plane.chunks, runner.execution.block)
     ranges = channel_ranges(runner.run, plane, block, use, low=scale[0], high=scale[1])

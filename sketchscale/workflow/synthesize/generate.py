@@ -1,4 +1,4 @@
-"""Image/label pairs from a synthesis: a folder of OME-Zarr images that training reads like any other.
+"""Write image/label pairs made by a synthesis: a folder of OME-Zarr images that training reads like any other.
 
 <out>/00000.zarr, 00001.zarr, ...   see synthesis.plan
 <out>/sheet.png                     some of them with outlines
@@ -21,7 +21,6 @@ import numpy.typing as npt
 import torch
 
 from sketchscale import __version__
-from sketchscale.annotations.centres import read_centres
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event, Plan
 from sketchscale.errors import BudgetError, InputError, OutputExistsError
@@ -38,7 +37,6 @@ from sketchscale.io.stores.documents import parse_json
 from sketchscale.io.stores.output_files import list_names
 from sketchscale.options import GenerateOptions
 from sketchscale.reports.sheet import Crop, contact_sheet
-from sketchscale.synthesis.layouts import pixels_of_points
 from sketchscale.synthesis.model import Synthesis, copy_synthesis, load_synthesis, synthesis_sha256
 from sketchscale.synthesis.plan import (
     GIVEN_POINTS,
@@ -52,6 +50,7 @@ from sketchscale.synthesis.plan import (
 from sketchscale.workflow.precision import kept_by_run, settle_precision
 from sketchscale.workflow.runner import Runner, StageLine, quiet
 from sketchscale.workflow.segment.job import check_placement
+from sketchscale.workflow.synthesize.clicked_images import read_separate_centres
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["PAIRS", "GenerateResult", "generate", "plan_generate", "read_pairs"]
@@ -62,7 +61,7 @@ _SHOWN, _SHOWN_PX = 12, 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateResult:
-    """Where the pairs are, how many, and how many objects they show."""
+    """Where the pairs are, how many there are, and how many objects they show."""
 
     out: str
     images: int
@@ -72,7 +71,7 @@ class GenerateResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """All that is known before the first pair."""
+    """What is known before the first pair is made."""
 
     options: GenerateOptions
     synthesis: Synthesis
@@ -82,11 +81,12 @@ class _Job:
 
     @property
     def points(self) -> str:
-        """SHA-256 of the given points, file by file."""
+        """SHA-256 of the given points, file by file; "" without any."""
         parts = (hashlib.sha256(field.tobytes()).digest() for field in self.fields)
         return hashlib.sha256(b"".join(parts)).hexdigest() if self.fields else ""
 
     def fingerprint(self) -> dict[str, str]:
+        """Return what the pairs depend on, for the ledger."""
         o = self.options
         return {
             "code": __version__,
@@ -97,7 +97,7 @@ class _Job:
         }
 
     def plan(self, folder: str) -> Plan[PairTask]:
-        """The pairs, by workers that read the synthesis in `folder`."""
+        """Return the plan of the pairs, for workers that read the synthesis in `folder`."""
         o, nets = self.options, (self.synthesis.generator, self.synthesis.masker)
         config = PairsConfig(
             out=o.out,
@@ -121,18 +121,24 @@ def generate(
     *,
     cancel: threading.Event | None = None,
 ) -> GenerateResult:
-    """Make pairs; those of another engine, or of an interrupted run that goes on, are the same to the byte.
+    """Make pairs; another engine, or an interrupted and resumed run, writes the same bytes.
 
     Raises:
         MissingDataError: there is no synthesis.
-        InputError: it is damaged, or given points cannot be; nothing was written.
+        InputError: it is damaged, or the given points are invalid; nothing was written.
         BudgetError: a pair takes more memory than `execution` allows.
-        OutputExistsError: the folder holds something already.
+        OutputExistsError: the folder is not empty.
     """
     execution = execution or Execution()
     job = _prepare(options, execution)
     out = job.options.out
-    _check_output(out)
+    names = list_names(out)
+    foreign = [name for name in names if not _is_ours(name)]
+    if foreign or (names and not list_blobs(out, f".sketchscale/{RUN}")):  # the ledger refuses what is ours
+        raise OutputExistsError(
+            f"{out} holds {(foreign or names)[0]} and was not made by synthesize generate; "
+            f"expected: a new folder; to fix: another --out"
+        )
     with (
         Runner(execution, on_event) as runner,
         open_ledger(
@@ -155,7 +161,7 @@ def generate(
 
 @verb()
 def plan_generate(options: GenerateOptions, execution: Execution | None = None) -> tuple[StageLine, ...]:
-    """What `generate` would do; nothing is written."""
+    """Return the stages that `generate` would run; nothing is written."""
     execution = execution or Execution()
     with Runner(execution) as runner:
         runner.dry(_prepare(options, execution).plan(options.synthesis))
@@ -178,7 +184,8 @@ def _prepare(options: GenerateOptions, execution: Execution) -> _Job:
             f"to fix: a smaller --size, or a larger --memory"
         )
     placed = replace(options, out=absolute_address(options.out))
-    fields = tuple(_read_field(path) for path in options.points)
+    # files of points do not say how large their images are
+    fields = tuple(read_separate_centres(path, (1 << 24, 1 << 24)) for path in options.points)
     kept = kept_by_run(placed.out, RUN, resume=execution.resume)
     precision = settle_precision(options.precision, options.device, kept=kept)
     return _Job(
@@ -190,36 +197,12 @@ def _prepare(options: GenerateOptions, execution: Execution) -> _Job:
     )
 
 
-_ANYWHERE = 1 << 24
-"""Files of points do not say how large their images are."""
-
-
-def _read_field(path: str) -> npt.NDArray[np.float64]:
-    """Points of a file, each in a pixel of its own, from 0 on."""
-    points = read_centres(path, (_ANYWHERE, _ANYWHERE))
-    try:
-        pixels_of_points(points, (_ANYWHERE, _ANYWHERE))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return points
-
-
-def _check_output(out: str) -> None:
-    """Refuse to mix with what is not ours; the ledger refuses what is."""
-    foreign = [name for name in list_names(out) if not _is_ours(name)]
-    if foreign or (list_names(out) and not list_blobs(out, f".sketchscale/{RUN}")):
-        raise OutputExistsError(
-            f"{out} holds {(foreign or list_names(out))[0]} and was not made by synthesize generate; "
-            f"expected: a new folder; to fix: another --out"
-        )
-
-
 def _is_ours(name: str) -> bool:
     return name in (".sketchscale", PAIRS, SHEET) or re.fullmatch(r"\d{5}\.zarr", name) is not None
 
 
 def _clear(out: str) -> None:
-    """Remove the pairs; first what says that they are some."""
+    """Remove the pairs, and first the files that describe them."""
     for name in (PAIRS, SHEET):
         delete_blob(out, name)
     for name in list_names(out):
@@ -235,35 +218,30 @@ def _make(job: _Job, runner: Runner, ledger: StoreLedger) -> None:
     results = runner.run(job.plan(folder), ledger)
     objects = sum(result["objects"] for result in results)
     put_blob(options.out, SHEET, _draw_sheet(options))
-    about = _about(job, objects)
-    put_blob(options.out, PAIRS, (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
-    summary = f"{options.out}: {options.images} pairs of {options.size} px with {objects} objects"
-    ledger.commit("result", {"images": options.images, "objects": objects, "summary": summary})
-
-
-def _about(job: _Job, objects: int) -> dict[str, Any]:
-    o = job.options
-    return {
-        "images": o.images,
-        "size": o.size,
-        "seed": o.seed,
-        "labels": o.labels,
+    about = {
+        "images": options.images,
+        "size": options.size,
+        "seed": options.seed,
+        "labels": options.labels,
         "channels": list(channel_names(job.synthesis.config.generator.channels)),
         "objects": objects,
         "synthesis": job.sha256,
         "points": job.points,
         "precision": job.recipe.precision,
         "versions": {"sketchscale": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
-        "provenance": f"{o.images} pairs of {o.size} px with seed {o.seed}, drawn from synthesis {job.sha256[:12]} by "
-        f"sketchscale {__version__}{' on given points' if job.fields else ''}",
+        "provenance": f"{options.images} pairs of {options.size} px with seed {options.seed}, drawn from synthesis "
+        f"{job.sha256[:12]} by sketchscale {__version__}{' on given points' if job.fields else ''}",
     }
+    put_blob(options.out, PAIRS, (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
+    summary = f"{options.out}: {options.images} pairs of {options.size} px with {objects} objects"
+    ledger.commit("result", {"images": options.images, "objects": objects, "summary": summary})
 
 
 def read_pairs(folder: str) -> dict[str, Any] | None:
-    """What `pairs.json` says of a folder of pairs; None where there is no such file.
+    """Return the content of `pairs.json` in a folder of pairs; None where there is no such file.
 
     Raises:
-        InputError: it does not read, or says too little.
+        InputError: it does not read, or lacks the number of images or the name of the labels.
     """
     data = get_blob(folder, PAIRS)
     if data is None:
@@ -280,7 +258,7 @@ def read_pairs(folder: str) -> dict[str, Any] | None:
 
 
 def _draw_sheet(options: GenerateOptions) -> bytes:
-    """Windows of pairs that are spread evenly over all."""
+    """Draw windows of some pairs, spread evenly over all."""
     count, side = min(_SHOWN, options.images), min(_SHOWN_PX, options.size)
     box = Box((0, 0), (side, side))
     crops = []

@@ -1,6 +1,6 @@
-"""Sketches of clicked images: each object as a synthesis sees it around its point; what it is unsure of, left open.
+"""Make sketches of clicked images: the outline of each object that a synthesis finds around its point.
 
-A segmentation model may read along, and strokes on the same images are kept: they overrule what was seen.
+Uncertain pixels stay unknown. A segmentation model may be used as well, and strokes on the same images overrule both.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Outlined:
     """A sketch that was written.
 
     Attributes:
-        objects: that were outlined or drawn. unknown: share of the pixels about which nothing is said.
+        objects: how many were outlined or drawn. unknown: share of the pixels that stay unknown.
     """
 
     image: str
@@ -52,6 +52,7 @@ class Outlined:
 
     @property
     def line(self) -> str:
+        """A summary for people."""
         return f"{self.sketch}: {self.objects} objects, {self.unknown:.1%} of the pixels unknown"
 
 
@@ -67,14 +68,19 @@ def synthesize_outline(
 
     Raises:
         MissingDataError, InputError: no synthesis or model, other channels, points or sketches that do not fit, images
-            of one name, a model that reads other images; nothing was written. Or pixels that are no numbers, found when
-            their turn comes: sketches before it are kept.
+            of one name, a model that reads other images; nothing was written. Or pixels that are not finite, found when
+            their image is read: sketches before it are kept.
         OutputExistsError: a sketch is there.
         OutputError: the folder cannot be written.
     """
     execution = execution or Execution()
     require_local(options.out)
-    targets = _targets(options)
+    names = [PurePosixPath(address.rstrip("/")).name.split(".")[0] for address in options.images]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise InputError.of(
+            found=f"{names.count(repeated)} images are called {repeated}", expected="different names", fix="two runs"
+        )
+    targets = [Path(options.out) / f"{name}.jsonl" for name in names]
     for target in targets:
         refuse_existing(str(target), overwrite=execution.overwrite)
     config = OutlineConfig(
@@ -113,7 +119,7 @@ def _model(options: OutlineOptions, synthesis: Synthesis, device: torch.device) 
 
 
 def _sketches(options: OutlineOptions, images: Sequence[StoredImage]) -> list[Sketch]:
-    """One of each image; an empty one where none was drawn."""
+    """Return one sketch for each image; an empty one where none was drawn."""
     if not options.sketches:
         return [Sketch(shape=image.shape, events=()) for image in images]
     if len(options.sketches) != len(images):
@@ -129,18 +135,8 @@ def _sketches(options: OutlineOptions, images: Sequence[StoredImage]) -> list[Sk
     ]
 
 
-def _targets(options: OutlineOptions) -> list[Path]:
-    names = [PurePosixPath(address.rstrip("/")).name.split(".")[0] for address in options.images]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError.of(
-                found=f"{names.count(name)} images are called {name}", expected="names of their own", fix="two runs"
-            )
-    return [Path(options.out) / f"{name}.jsonl" for name in names]
-
-
 def _write(image: StoredImage, seen: npt.NDArray[np.int32], sketch: Sketch, target: Path) -> Outlined:
-    """The strokes as they are, then what was seen beside them."""
+    """Write the strokes as they are, then the outlines next to them."""
     drawn = sketch.rasterize()
     labels = leave_drawn(seen, drawn)
     stamp = Stamp.now(image=sketch.image or target.stem)

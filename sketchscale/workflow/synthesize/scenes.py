@@ -1,11 +1,11 @@
-"""Where the scenes of `train --synthetic` come from: a synthesis at work, or pairs that one made before.
+"""Sources of the scenes of `train --synthetic`: a synthesis, or pairs that one made before.
 
-    a synthesis         scene j is the pair of (seed, j), made when a patch of it is wanted; it is on the scale of
-                        normalised images from the start, as the synthesis learned from such
-    a folder of pairs   scene j is a pair of the folder, all of them in random order before any comes again; read as
-                        any image, and normalised as any
+    a synthesis         scene j is the pair of (seed, j), made when a patch of it is wanted; its intensities are
+                        normalised already, because the synthesis learned from normalised images
+    a folder of pairs   scene j is a pair of the folder, all of them in random order before any repeats; read and
+                        normalised like any image
 
-Of several of both, scene j is one of number j mod n. Every process that trains opens them itself.
+With n sources, scene j comes from source j mod n. Every process that trains opens the sources itself.
 """
 
 from __future__ import annotations
@@ -41,45 +41,50 @@ from sketchscale.workflow.synthesize.generate import PAIRS, read_pairs
 __all__ = ["MadeScenes", "SceneSource", "check_sources", "open_sources", "scale_of", "scene_side", "stream_of"]
 
 _LARGEST = 1024
-"""Side of what is cut out of a stored pair, px."""
+"""Largest side of what is cut out of a stored pair, px."""
 
 
 class SceneSource(Protocol):
-    """One of `--synthetic`, opened: what it is, before it is known how it will be used.
+    """An opened source of `--synthetic`.
 
     Attributes:
-        sha256: of all that its scenes depend on.
-        scale: percentiles of images that are 0 and 1 in its scenes; None where it takes any.
-        about: for provenance.
+        sha256: of everything that its scenes depend on.
     """
 
     address: str
     sha256: str
 
     @property
-    def channels(self) -> int: ...
+    def channels(self) -> int:
+        """Channels of its scenes."""
+
     @property
-    def scale(self) -> tuple[float, float] | None: ...
+    def scale(self) -> tuple[float, float] | None:
+        """Percentiles of images that are 0 and 1 in its scenes; None where any fit."""
+
     @property
-    def about(self) -> dict[str, Any]: ...
-    def stream(self, config: TrainingConfig) -> SceneStream: ...
+    def about(self) -> dict[str, Any]:
+        """A record for provenance."""
+
+    def stream(self, config: TrainingConfig) -> SceneStream:
+        """Return the scenes for a training."""
 
 
 def open_sources(addresses: Sequence[str], channels: Sequence[int | str] | None) -> list[SceneSource]:
-    """Syntheses and folders of pairs, told apart by what is in them.
+    """Open syntheses and folders of pairs, recognised by their contents.
 
     Args:
         channels: of stored pairs; all when None. A synthesis has those that it learned from.
 
     Raises:
-        InputError: neither, or damaged; names it, and the machine that looked.
+        InputError: neither, or damaged; names the address, and the machine that looked.
     """
     return [_open(address, channels) for address in addresses]
 
 
 def _open(address: str, channels: Sequence[int | str] | None) -> SceneSource:
     if is_synthesis(address):
-        return _Made(address=address, sha256=synthesis_sha256(address), synthesis=load_synthesis(address))
+        return _SynthesisSource(address=address, sha256=synthesis_sha256(address), synthesis=load_synthesis(address))
     about = read_pairs(address)
     if about is None:
         raise InputError.of(
@@ -91,22 +96,22 @@ def _open(address: str, channels: Sequence[int | str] | None) -> SceneSource:
     plane = first.plane()
     chosen = choose_channels(plane, tuple(range(len(plane.channels))) if channels is None else channels)
     digest = hashlib.sha256(get_blob(address, PAIRS) or b"").hexdigest()
-    return _Stored(address=address, sha256=digest, record=about, chosen=tuple(chosen))
+    return _PairsSource(address=address, sha256=digest, record=about, chosen=tuple(chosen))
 
 
 def stream_of(sources: Sequence[SceneSource], config: TrainingConfig) -> SceneStream | None:
-    """One stream of all; None without any."""
-    return _Several(streams=tuple(source.stream(config) for source in sources)) if sources else None
+    """Return one stream of all sources; None without any."""
+    return _Alternating(streams=tuple(source.stream(config) for source in sources)) if sources else None
 
 
 def scale_of(sources: Sequence[SceneSource]) -> tuple[float, float]:
-    """The percentiles that intensities are scaled by: those of the first source that has some, else the default."""
+    """Return the percentiles of the first source that has some, else the default, for scaling intensities."""
     default = TrainingConfig().low, TrainingConfig().high
     return next((source.scale for source in sources if source.scale is not None), default)
 
 
 def check_sources(sources: Sequence[SceneSource], config: TrainingConfig) -> None:
-    """Refuse what the network cannot learn from, or what another process does not learn from.
+    """Refuse sources that do not fit the network, or differ between processes.
 
     Raises:
         InputError: another number of channels than the network reads, or not what the configuration was made for.
@@ -134,27 +139,26 @@ def check_sources(sources: Sequence[SceneSource], config: TrainingConfig) -> Non
 
 
 @dataclass(frozen=True, slots=True)
-class _Several:
-    """Streams in turn."""
+class _Alternating:
+    """Streams that take turns."""
 
     streams: tuple[SceneStream, ...]
 
     @property
     def channels(self) -> int:
+        """Channels of the scenes."""
         return self.streams[0].channels
 
     def scene(self, number: int) -> TrainingImage:
+        """Return the scene of a number."""
         return self.streams[number % len(self.streams)].scene(number // len(self.streams))
 
 
-# ---- made
-
-
 def scene_side(patch: int, crop: int) -> int:
-    """Of a made scene, px: so large that patches that are turned and shifted find something on all sides.
+    """Return the side of a generated scene, px: turned and shifted patches must lie inside it.
 
     Args:
-        crop: side of what the synthesis was taught on; scenes are not smaller.
+        crop: side of the crops on which the synthesis was trained; scenes are not smaller.
 
     >>> scene_side(160, 128), scene_side(64, 256)
     (256, 256)
@@ -163,7 +167,7 @@ def scene_side(patch: int, crop: int) -> int:
 
 
 @dataclass(slots=True)
-class _Made:
+class _SynthesisSource:
     address: str
     sha256: str
     synthesis: Synthesis
@@ -182,7 +186,7 @@ class _Made:
 
     def stream(self, config: TrainingConfig) -> SceneStream:
         device = torch.device(config.device)
-        if device.type == "cuda":  # threads that draw ahead have a current device of their own
+        if device.type == "cuda":  # threads that draw ahead have another current device
             device = torch.device("cuda", torch.cuda.current_device())
         self.synthesis.generator.to(device)
         side = scene_side(config.patch, self.synthesis.config.crop)
@@ -191,24 +195,25 @@ class _Made:
 
 @dataclass(frozen=True, slots=True)
 class MadeScenes:
+    """Scenes that a synthesis draws when they are needed."""
+
     synthesis: Synthesis
     side: int
     seed: int
 
     @property
     def channels(self) -> int:
+        """Channels of the scenes."""
         return self.synthesis.config.generator.channels
 
     def scene(self, number: int) -> TrainingImage:
+        """Draw the scene of a number."""
         pair = draw_pair(self.synthesis, (self.side, self.side), seed=(self.seed, number))
         return TrainingImage(image=pair.image, labels=pair.labels.astype(np.int32), name=f"scene {number}")
 
 
-# ---- stored
-
-
 @dataclass(slots=True)
-class _Stored:
+class _PairsSource:
     address: str
     sha256: str
     record: dict[str, Any]
@@ -227,7 +232,7 @@ class _Stored:
         return None
 
     def stream(self, config: TrainingConfig) -> SceneStream:
-        return _StoredScenes(
+        return _PairScenes(
             address=self.address,
             count=self.record["images"],
             labels=self.record["labels"],
@@ -239,7 +244,9 @@ class _Stored:
 
 
 @dataclass(slots=True, kw_only=True)
-class _StoredScenes:
+class _PairScenes:
+    """Pairs of a folder as scenes: all in one random order, then all in another."""
+
     address: str
     count: int
     labels: str
@@ -255,7 +262,12 @@ class _StoredScenes:
         return len(self.chosen)
 
     def scene(self, number: int) -> TrainingImage:
-        image = open_image(join_address(self.address, pair_name(self._pair(number))))
+        epoch, place = divmod(number, self.count)
+        with self._lock:
+            if self._order is None or self._order[0] != epoch:
+                self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.count)
+            pair = int(self._order[1][place])
+        image = open_image(join_address(self.address, pair_name(pair)))
         pixels = read_plane(image.plane(), Box((0, 0), image.plane().shape), self.chosen)
         ranges = array_ranges(pixels, low=self.low, high=self.high, name=image.address)
         box = self._window(image.plane().section, number)
@@ -264,16 +276,8 @@ class _StoredScenes:
             image=normalize(pixels[(slice(None), *box.slices)], ranges), labels=labels, name=f"{image.address} {box}"
         )
 
-    def _pair(self, number: int) -> int:
-        """All pairs in random order, then all in another."""
-        epoch, place = divmod(number, self.count)
-        with self._lock:
-            if self._order is None or self._order[0] != epoch:
-                self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.count)
-            return int(self._order[1][place])
-
     def _window(self, shape: tuple[int, int], number: int) -> Box:
-        """All of the image, or of a large one a part."""
+        """Return the box of the whole image, or of a random part of a large one."""
         side = tuple(min(n, _LARGEST) for n in shape)
         rng = np.random.default_rng((self.seed, number, 1))
         start = tuple(int(rng.integers(n - s + 1)) for n, s in zip(shape, side, strict=True))

@@ -1,7 +1,7 @@
-"""What a synthesis is worth, before a segmenter is trained on it: fidelity, diversity, consistency, order of contrast.
+"""Score a synthesis before a segmenter is trained on it: fidelity, diversity, consistency, order of contrast.
 
-Figures are functions of (synthesis, images, points, options) on one kind of device. Nothing is written but what `out`
-and `picture` name.
+The figures are functions of (synthesis, images, points, options) on one kind of device. Only `out` and `picture` are
+written.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from sketchscale.synthesis.scenes import PointedSource
 from sketchscale.training.config import find_device
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet, refuse_existing
-from sketchscale.workflow.synthesize.clicked_images import hold, read_pointed
+from sketchscale.workflow.synthesize.clicked_images import hold_in_memory, read_pointed
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["SynthesisScore", "score_synthesis"]
@@ -58,9 +58,9 @@ class SynthesisScore:
 
     Attributes:
         sha256: of the synthesis' weights.
-        precision: in which its networks ran. The network whose features are compared runs in float32.
+        precision: of its networks. The network whose features are compared runs in float32.
         network: whose features are compared.
-        real, made: order of each channel. order_kept: see contrast.order_kept.
+        real, made: contrast order of each channel. order_kept: see contrast.order_kept.
     """
 
     synthesis: str
@@ -76,13 +76,13 @@ class SynthesisScore:
     precision: str = "float32"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the order of each channel has its `sign`."""
+        """Return a record for JSON; the order of each channel has its `sign`."""
         orders = {name: [{**asdict(o), "sign": o.sign} for o in getattr(self, name)] for name in ("real", "made")}
         return {**asdict(self), **orders}
 
     @property
     def text(self) -> str:
-        """For people, a few lines."""
+        """The figures for people, a few lines."""
         f, d, c = self.fidelity, self.diversity, self.consistency
         lines = [
             f"{f.crops} painted crops of {f.crop} px against as many of each half of {self.images} real images; "
@@ -140,7 +140,8 @@ def score_synthesis(
     for option, path in (("--out", options.out), ("--picture", options.picture)):
         if path is not None:
             refuse_existing(path, overwrite=execution.overwrite, option=option)
-    synthesis = _load(options)
+    synthesis, device = load_synthesis(options.synthesis), find_device(options.device)
+    synthesis = replace(synthesis, generator=synthesis.generator.to(device), masker=synthesis.masker.to(device))
     images = _read(options, synthesis, execution, on_event)
     side = options.crop or max(_LEAST, synthesis.config.crop // _STRIDE * _STRIDE)
     halves(images, side, options.seed)  # refuses what does not fit before anything is painted
@@ -155,23 +156,13 @@ def score_synthesis(
     return score
 
 
-def _load(options: ScoreOptions) -> Synthesis:
-    synthesis, device = load_synthesis(options.synthesis), find_device(options.device)
-    return replace(synthesis, generator=synthesis.generator.to(device), masker=synthesis.masker.to(device))
-
-
 def _read(
     options: ScoreOptions, synthesis: Synthesis, execution: Execution, on_event: Callable[[Event], None]
 ) -> list[PointedSource]:
     config = synthesis.config
     with Runner(execution, on_event) as runner:
         stored = read_pointed(
-            options.images,
-            options.points,
-            channels=options.channels,
-            low=config.low,
-            high=config.high,
-            runner=runner,
+            options.images, options.points, channels=options.channels, low=config.low, high=config.high, runner=runner
         )
     for image in stored:
         if image.channels != config.generator.channels:
@@ -180,7 +171,7 @@ def _read(
                 expected=f"{config.generator.channels}, as {options.synthesis} paints them",
                 fix="choose them with --channel",
             )
-    return hold(stored)
+    return hold_in_memory(stored)
 
 
 def _score(
@@ -204,19 +195,19 @@ def _score(
 
 
 def _rows(synthesis: Synthesis, images: Sequence[PointedSource], pairs: Sequence[Pair], side: int) -> list[SheetRow]:
+    """Return rows of the sheet: some drawn pairs, then the middles of some real images."""
     drawn = [
         drawn_row(maps_from_labels(pair.labels), pair.image, read_maps(synthesis, pair.image), f"layout {number}")
         for number, pair in enumerate(pairs[:_SHOWN])
     ]
-    return [*drawn, *(_real_row(synthesis, image, side) for image in images[:_SHOWN])]
-
-
-def _real_row(synthesis: Synthesis, image: PointedSource, side: int) -> SheetRow:
-    """The middle of an image."""
-    start = [(n - side) // 2 for n in image.shape]
-    box = Box((start[0], start[1]), (start[0] + side, start[1] + side))
-    pixels: npt.NDArray[np.float32] = (image.window(box) + np.float32(1)) / np.float32(2)
-    maps = read_maps(synthesis, pixels)
-    inside = image.points - start
-    inside = inside[((inside > -0.5) & (inside < side - 0.5)).all(1)]
-    return real_row(pixels, inside, maps, paint_maps(synthesis, maps, noise_of(synthesis, 0)), image.name)
+    real = []
+    for image in images[:_SHOWN]:
+        start = [(n - side) // 2 for n in image.shape]
+        box = Box((start[0], start[1]), (start[0] + side, start[1] + side))
+        pixels: npt.NDArray[np.float32] = (image.window(box) + np.float32(1)) / np.float32(2)
+        maps = read_maps(synthesis, pixels)
+        inside = image.points - start
+        inside = inside[((inside > -0.5) & (inside < side - 0.5)).all(1)]
+        painted = paint_maps(synthesis, maps, noise_of(synthesis, 0))
+        real.append(real_row(pixels, inside, maps, painted, image.name))
+    return [*drawn, *real]

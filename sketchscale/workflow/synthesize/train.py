@@ -1,12 +1,12 @@
 """Train a synthesis on images with centre points.
 
 OUT/synthesis.safetensors, points.npz, synthesis.json, provenance.json    the synthesis, when training has ended
-OUT/run/                                                                  what training says and keeps while it runs:
+OUT/run/                                                                  what training reports and keeps:
     state.safetensors, log.jsonl, bad_batch.npz, stop   see synthesis.training
-    loss.png, sheet_<step>.png                          see reports.synthesis; replaced whole
+    loss.png, sheet_<step>.png                          see reports.synthesis; each write replaces the whole file
 
-OUT and images may be addresses in object storage; points are files. Several processes train together where torchrun
-started them, or with the engine "ray". Then the first one alone reads points and writes OUT; all read pixels.
+OUT and images may be addresses in object storage; points are files. Several processes train together when started by
+torchrun, or with the engine "ray". Then the first one alone reads points and writes OUT; all read pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +37,10 @@ from sketchscale.training.config import Step, find_device
 from sketchscale.training.distributed import join_world
 from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.synthesize.clicked_images import StoredImage, hold, read_pointed
-from sketchscale.workflow.train.on_ray import Ears, train_anywhere
+from sketchscale.workflow.synthesize.clicked_images import StoredImage, hold_in_memory, read_pointed
+from sketchscale.workflow.train.on_ray import TrainCallbacks, train_anywhere
 from sketchscale.workflow.train.output_folder import begin_output, check_output, writing_output
-from sketchscale.workflow.train.worker_options import Travel, lone_file
+from sketchscale.workflow.train.worker_options import WorkerOptions, single_file
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["SynthesisResult", "synthesize_train"]
@@ -53,7 +53,7 @@ _CURVE_EVERY_S, _CURVE_POINTS = 10.0, 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthesisResult:
-    """Where the synthesis is, and how its training ended."""
+    """The address of the synthesis, and how its training ended."""
 
     synthesis: str
     sha256: str
@@ -73,7 +73,7 @@ def synthesize_train(
 ) -> SynthesisResult:
     """Train on `options.images` with `options.points`, pair by pair, and save the folder `options.out`.
 
-    Started by `torchrun`, or with the engine "ray", several processes train together, and the first one writes.
+    Processes started by `torchrun`, or with the engine "ray", train together, and the first one writes.
 
     Args:
         on_step: called with a line of text every so often, by the first process.
@@ -85,51 +85,52 @@ def synthesize_train(
         TaskError: a loss is not a number; or workers of a cluster died too often.
         SetupError, UnreachableError: the cluster lacks what is asked for, or does not answer.
     """
-    ears = Ears(say=on_step, on_event=on_event)
-    batch = gan_config(options, channels=1).batch  # whatever the channels are
-    return train_anywhere(_train_here, options, _TRAVEL, execution or Execution(), ears, batch=batch)
+    callbacks = TrainCallbacks(say=on_step, on_event=on_event)
+    batch = gan_config(options, channels=1).batch  # does not depend on the channels
+    return train_anywhere(_train_here, options, _WORKER_OPTIONS, execution or Execution(), callbacks, batch=batch)
 
 
-_TRAVEL = Travel(
+_WORKER_OPTIONS = WorkerOptions(
     addresses=("out", "images", "points"),
     files=("points",),
     kind="points",
     expected="a .csv, .geojson or .jsonl file",
-    beside=lone_file,
-    fits=operator.eq,  # as the points that a restart finds must be the same
+    beside=single_file,
+    fits=operator.eq,  # because a restart must find the same points
 )
 
 
-def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> SynthesisResult:
+def _train_here(options: SynthesisOptions, execution: Execution, callbacks: TrainCallbacks) -> SynthesisResult:
     with join_world(find_device(options.device)) as world:
-        stored = world.first_does(lambda: _read(options, execution, ears))
+        stored = world.first_does(lambda: _read(options, execution, callbacks))
         config = replace(
             gan_config(options, stored[0].channels),
-            precision=world.first_does(lambda: _precision(options, execution, ears)),
+            precision=world.first_does(lambda: _precision(options, execution, callbacks)),
         )
         world.first_does(lambda: make_scenes(stored, config))  # refuses what does not fit before anything is written
         images: list[PointedSource] = []
-        world.all_do(lambda: images.extend(hold(stored)))
-        watch = _Watch(join_address(options.out, "run"), ears.say)
+        world.all_do(lambda: images.extend(hold_in_memory(stored)))
+        watch = _Watch(join_address(options.out, "run"), callbacks.say)
 
         def note(step: Step) -> None:
             watch.note(step)
-            ears.on_event(Event(kind="done", stage="train", done=step.step, total=config.steps))
+            callbacks.on_event(Event(kind="done", stage="train", done=step.step, total=config.steps))
 
         with writing_output(options.out):
             fresh = not execution.resume
             world.first_does(
-                lambda: begin_output(options.out, ears.say, fresh=fresh, pictures="sheet_", made="synthesis")
+                lambda: begin_output(options.out, callbacks.say, fresh=fresh, pictures="sheet_", made="synthesis")
             )
             synthesis = train_synthesis(
                 images,
                 config,
                 run_folder=watch.run,
                 scale=SCALE,
-                hooks=SynthesisHooks(on_step=note, on_sample=watch.show, interrupted=ears.interrupted),
+                hooks=SynthesisHooks(on_step=note, on_sample=watch.show, interrupted=callbacks.interrupted),
                 resume=execution.resume,
             )
-        provenance = {**synthesis.provenance, "options": _recorded(options)}
+        recorded = {k: v for k, v in asdict(options).items() if k not in ("out", "images", "points")}
+        provenance = {**synthesis.provenance, "options": recorded}
         sha256 = save_synthesis(options.out, replace(synthesis, provenance=provenance)) if world.first else ""
     steps, seconds = int(provenance["steps"]), float(provenance["seconds"])
     return SynthesisResult(
@@ -143,8 +144,7 @@ def _train_here(options: SynthesisOptions, execution: Execution, ears: Ears) -> 
 
 
 def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
-    """What the options say, but for the precision, which is settled by the first process; where they do not, what the
-    size says."""
+    """Return the configuration: what the options give, else what their `size` means; without the precision."""
     base = PAPER_SIZE if options.size == "paper" else GanConfig()
     names = "steps", "batch", "crop", "given", "rate", "threads", "save_every_s", "sheet_every", "seed", "device"
     given = {name: getattr(options, name) for name in names}
@@ -157,31 +157,26 @@ def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
     )
 
 
-def _precision(options: SynthesisOptions, execution: Execution, ears: Ears) -> Literal["float32", "bfloat16"]:
-    """Of the steps; layouts, and the samples that are shown, are of float32."""
+def _precision(
+    options: SynthesisOptions, execution: Execution, callbacks: TrainCallbacks
+) -> Literal["float32", "bfloat16"]:
+    """Return the precision of the steps; layouts and sample pictures are always float32."""
     kept = kept_by_training(options.out, resume=execution.resume)
-    settled = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
+    settled = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
     return "bfloat16" if settled == "bfloat16" else "float32"
 
 
-def _read(options: SynthesisOptions, execution: Execution, ears: Ears) -> list[StoredImage]:
-    check_output(options.out, execution, ears.token)
+def _read(options: SynthesisOptions, execution: Execution, callbacks: TrainCallbacks) -> list[StoredImage]:
+    check_output(options.out, execution, callbacks.token)
     low, high = SCALE
-    with Runner(execution, ears.on_event) as runner:
+    with Runner(execution, callbacks.on_event) as runner:
         return read_pointed(
             options.images, options.points, channels=options.channels, low=low, high=high, runner=runner
         )
 
 
-def _recorded(options: SynthesisOptions) -> dict[str, Any]:
-    return {k: v for k, v in asdict(options).items() if k not in ("out", "images", "points")}
-
-
-# ---- what is said and shown
-
-
 class _Watch:
-    """What is done beside the steps: words and pictures."""
+    """Callbacks of a training: progress lines and pictures."""
 
     def __init__(self, run: str, say: Callable[[str], None]) -> None:
         self.run, self.say = run, say
@@ -190,6 +185,7 @@ class _Watch:
         self.drawn = time.monotonic()
 
     def note(self, step: Step) -> None:
+        """Record a step, report it, and redraw the curve when it is due."""
         if step.step % self.every == 0:
             self.steps.append(step)
         if len(self.steps) > 2 * _CURVE_POINTS:
@@ -202,7 +198,7 @@ class _Watch:
             self.draw()
 
     def draw(self) -> None:
-        """The curve of every term; lists begin where this process began."""
+        """Write the curve of every term, from where this process began."""
         self.drawn = time.monotonic()
         names = [name for name in (self.steps[0].terms or {}) if name != "critics"] if self.steps else []
         curves = [
@@ -212,12 +208,13 @@ class _Watch:
             put_blob(self.run, "loss.png", draw_curve(curves))
 
     def show(self, sample: Sample) -> None:
+        """Write a sheet of samples."""
         self.draw()
         put_blob(self.run, f"sheet_{sample.step:06d}.png", draw_sheet(sheet_rows(sample)))
 
 
 def sheet_rows(sample: Sample) -> list[SheetRow]:
-    """Drawn layouts, then real crops."""
+    """Return rows of drawn layouts, then of real crops."""
     scenes = sample.scenes
     count = len(scenes.maps)
     drawn = [
@@ -237,5 +234,5 @@ def sheet_rows(sample: Sample) -> list[SheetRow]:
 
 
 def _shown(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """From [-1, 1] to [0, 1]."""
+    """Scale an image from [-1, 1] to [0, 1]."""
     return (image + np.float32(1)) / np.float32(2)

@@ -1,24 +1,26 @@
-"""Threshold, way of joining and smallest size of a model, set on annotated objects once it is trained.
+"""Set a trained model's threshold, joining rule and smallest size on annotated objects.
 
     annotation   ▒▒▒▒▒▒▒▒      outside the annotated pixels A nothing is known: truth and prediction are compared on A,
     prediction     ██████████  and the smallest size on the predicted objects' whole areas, which A may cut
 
-For every candidate threshold and way of joining, the trained network's fields of some annotated windows are made into
+For every candidate threshold and joining rule, the trained network's fields in some annotated windows are made into
 objects of any size. A predicted object and an annotated one match at t when the pixels that they share are more than t
-of the pixels of A in either. The candidate with the best mean of the average precisions at 0.5 and 0.75 over the pooled
-objects wins, with the largest of the smallest sizes within 0.001 of the best for it, as specks mostly lie where nobody
-drew; but at most half of the 5th percentile of the matched objects: nothing much smaller than what was shown is an
-object. Pieces are joined by their ends only where that is better by more than 0.003; among thresholds within 0.003 of
-the best, the middle one is taken. Pieces with fewer than 8 annotated pixels are left out: they say too little.
+of the pixels of A in either. The rules for choosing:
+
+  * The candidate with the best mean of the average precisions at 0.5 and 0.75 over the pooled objects wins.
+  * Of the smallest sizes within 0.001 of the best, the largest is taken, because specks mostly lie where nothing was
+    drawn; but at most half of the 5th percentile of the matched objects.
+  * Components are joined by their ends only where that is better by more than 0.003.
+  * Among thresholds within 0.003 of the best, the middle one is taken.
+  * Objects with fewer than 8 annotated pixels are left out.
 
 Windows are cut to what is annotated in them, so the cost follows the annotation and not the image. (Tighter boxes
-around single objects cost half as much and were .009 worse for the shipped model: background far from objects says
+around single objects cost half as much and were .009 worse for the shipped model: background far from objects shows
 where nothing should be found.) Windows are taken one by one, in an order that is spread over the images, until the time
-that is given is over; without a time limit all of them count, and the result is a function of model and annotation
-alone.
+is over; without a time limit all of them count, and the result is a function of model and annotation alone.
 
-`train` looks at the images that it was given to validate, or, where these have too few annotated objects, at those that
-the model was trained on, where fields are a little better than elsewhere.
+`train` uses the validation images or, where these have too few annotated objects, the training images, where fields are
+a little better than elsewhere.
 """
 
 from __future__ import annotations
@@ -48,35 +50,27 @@ SIZES = (10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960)
 
 _WINDOW = 512
 _MARGIN = 32
-"""Pixels around what is annotated in a window: the whole area of an object counts, too."""
+"""Margin in px around the annotation of a window, because the whole area of an object counts."""
 _HALO = 64
-"""Pixels around a window that the network sees; beyond them next to nothing reaches its output."""
-_TELLING = 8
+"""Margin in px around a window that the network reads; pixels beyond it hardly change its output."""
+_FEWEST_PX = 8
 _TIE = 0.003
 _FEWEST = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joining(JoiningRule[Never]):
-    """A way of joining end points and pieces."""
+    """A rule that joins end points and components."""
 
 
-_PARTING = Joining(link_radius=1, saddle=1.0)
-JOININGS = (Joining(), _PARTING, Joining(join_share=0.3), replace(_PARTING, join_share=0.3))
-"""What holds out against noisy flow, and what parts small objects that touch; then both with pieces joined by ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """Fields (3, y, x) and annotation of a part of an image: labels k > 0, 0 background, -1 unknown."""
-
-    fields: npt.NDArray[np.float16]
-    labels: npt.NDArray[np.int32]
+_SEPARATING = Joining(link_radius=1, saddle=1.0)
+JOININGS = (Joining(), _SEPARATING, Joining(join_share=0.3), replace(_SEPARATING, join_share=0.3))
+"""One robust to noisy flow, one that separates small touching objects; then both with components joined by ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A candidate with its best smallest size, and what it scores."""
+    """A candidate with its best smallest size, and its score."""
 
     score: float
     threshold: float
@@ -86,16 +80,16 @@ class _Trial:
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """Per predicted object that A says something about: its whole area, and its largest share with one true object.
+    """Predicted objects that A covers in part: whole area, and largest overlap with one true object.
 
     Attributes:
-        areas: px. shares: intersection over union within A. said: share of the object that A covers.
-        objects: annotated objects in all.
+        areas: px. shares: intersection over union within A. covered: share of the object that A covers.
+        objects: number of annotated objects.
     """
 
     areas: npt.NDArray[np.int64]
     shares: npt.NDArray[np.float64]
-    said: npt.NDArray[np.float64]
+    covered: npt.NDArray[np.float64]
     objects: int
 
 
@@ -108,32 +102,36 @@ def calibrate(
     until: float | None = None,
     on_window: Callable[[int, int], None] = lambda done, total: None,
 ) -> Model:
-    """The model with the threshold, the way of joining and the smallest size that suit the annotation best.
+    """Return the model with the threshold, joining rule and smallest size that suit the annotation best.
 
     Args:
-        model: in evaluation mode; its fields are those of `images` as they are, at scale 1.
+        model: in evaluation mode; its fields are those of `images` at scale 1.
         images: annotated, densely or in part.
         most: windows that are looked at, of at most 512 x 512 px, spread evenly over all with annotated foreground.
         sizes: candidates for the smallest size, px, rising.
-        until: no further window is begun at this time (`time.monotonic`) once 5 objects were seen; None for no limit.
+        until: no further window is begun after this time (`time.monotonic`) once 5 objects were seen; None: no limit.
         on_window: called before each window with the number of windows done, and of all.
 
     Returns:
-        The same network with another configuration; the model as it is where fewer than 5 objects are annotated, and
-        where it gives h/v maps, whose foreground is a probability.
+        The same network with another configuration. The model is unchanged where fewer than 5 objects are annotated,
+        and where it gives h/v maps, whose foreground is a probability.
     """
     if model.target.rule != "flow":
         return model
     found: dict[tuple[float, Joining], list[_Evidence]] = {}
-    windows, objects = _spread(_annotated(images), most), 0
+    windows, objects = _spread(_annotated_windows(images), most), 0
     for seen, (image, box) in enumerate(windows):
         if until is not None and objects >= _FEWEST and time.monotonic() > until:
             windows = windows[:seen]
             break
         on_window(seen, len(windows))
-        window = _predicted(model, image, box)
-        objects += _telling(window.labels)
-        for rule, evidence in _compared(window):
+        labels = _labels_with_lines(image)
+        near = box.grow(min(_HALO, model.declares.context)).clip(labels.shape)
+        inner = box.relative_to(near.start).slices
+        fields = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
+        labels = labels[box.slices]
+        objects += int((np.bincount(labels[labels > 0]) >= _FEWEST_PX).sum())
+        for rule, evidence in _compared(fields.astype(np.float16), labels):
             found.setdefault(rule, []).append(evidence)
     if objects < _FEWEST:
         return model
@@ -146,111 +144,94 @@ def calibrate(
 
 
 def _best(trials: Sequence[_Trial]) -> _Trial:
-    """The joining with the best score, by ends only if that is more than a tie; and its middle threshold."""
+    """Choose the joining with the best score, by ends only if it wins clearly; and its middle threshold."""
     scores = {j: max(t.score for t in trials if t.joining == j) for j in JOININGS}
     joining = max(JOININGS, key=lambda j: scores[j] - (0 if j.join_share is None else _TIE))
     near = [t for t in trials if t.joining == joining and t.score >= scores[joining] - _TIE]
     return near[len(near) // 2]
 
 
-def _annotated(images: Sequence[AnnotatedImage]) -> list[tuple[AnnotatedImage, Box]]:
-    """Every window with annotated foreground, image by image in raster order, cut to what is annotated in it."""
-    return [(image, box) for image in images for box in _annotated_boxes(_labels_with_lines(image))]
-
-
 def _labels_with_lines(image: AnnotatedImage) -> npt.NDArray[np.int32]:
-    """A drawn line is outside of every object."""
+    """Return the labels with drawn lines as background."""
     labels, boundary = image.labels.copy(), image.boundary
     if boundary is not None:
         labels[boundary] = 0
     return labels
 
 
-def _annotated_boxes(labels: npt.NDArray[np.int32]) -> list[Box]:
-    windows = (tile.write for tile in tile_cover(labels.shape, (_WINDOW, _WINDOW)))
-    return [_cut_to_annotation(labels, box) for box in windows if (labels[box.slices] > 0).any()]
-
-
-def _cut_to_annotation(labels: npt.NDArray[np.int32], box: Box) -> Box:
-    """The part of a window with all that is annotated in it, and a margin, so that few objects are cut by it."""
-    at = np.argwhere(labels[box.slices] >= 0) + box.start
-    drawn = Box(tuple(map(int, at.min(axis=0))), tuple(map(int, at.max(axis=0) + 1)))
-    return drawn.grow(_MARGIN).intersect(box)
+def _annotated_windows(images: Sequence[AnnotatedImage]) -> list[tuple[AnnotatedImage, Box]]:
+    """Return every window with annotated foreground, in raster order, cut to its annotation and a margin."""
+    found = []
+    for image in images:
+        labels = _labels_with_lines(image)
+        for box in (tile.write for tile in tile_cover(labels.shape, (_WINDOW, _WINDOW))):
+            if (labels[box.slices] > 0).any():
+                at = np.argwhere(labels[box.slices] >= 0) + box.start
+                drawn = Box(tuple(map(int, at.min(axis=0))), tuple(map(int, at.max(axis=0) + 1)))
+                found.append((image, drawn.grow(_MARGIN).intersect(box)))
+    return found
 
 
 def _spread(items: list[tuple[AnnotatedImage, Box]], most: int) -> list[tuple[AnnotatedImage, Box]]:
-    """At most so many, spread evenly, in an order whose every beginning is spread, too."""
+    """Return at most `most` items, spread evenly, in an order in which every beginning is spread too."""
     chosen = [items[int(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items)))]
     return [chosen[i] for i in np.random.default_rng(0).permutation(len(chosen))]
 
 
-def _predicted(model: Model, image: AnnotatedImage, box: Box) -> _Window:
-    labels = _labels_with_lines(image)
-    near = box.grow(min(_HALO, model.declares.context)).clip(labels.shape)
-    inner = box.relative_to(near.start).slices
-    fields = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
-    return _Window(fields.astype(np.float16), labels[box.slices])
+def _compared(
+    fields: npt.NDArray[np.float16], labels: npt.NDArray[np.int32]
+) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
+    """Yield every threshold with every joining, and how their objects compare with the annotation of a window.
 
-
-def _telling(labels: npt.NDArray[np.int32]) -> int:
-    """Annotated objects with enough pixels."""
-    return int((np.bincount(labels[labels > 0]) >= _TELLING).sum())
-
-
-def _compared(window: _Window) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
-    """Every threshold with every joining, and what the annotation of the window says of the objects that they make."""
+    Args:
+        fields: (3, y, x). labels: (y, x), k > 0 is an object, 0 background, -1 unknown.
+    """
     for threshold in THRESHOLDS:
         rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in JOININGS]
-        for joining, labels in zip(JOININGS, integrate_each(window.fields, rules), strict=True):
-            yield (threshold, joining), _compare(labels, window.labels)
+        for joining, predicted in zip(JOININGS, integrate_each(fields, rules), strict=True):
+            yield (threshold, joining), _compare(predicted, labels)
 
 
 def _trial(threshold: float, joining: Joining, evidence: Sequence[_Evidence], sizes: Sequence[int]) -> _Trial:
-    """A candidate with its best smallest size."""
+    """Return a candidate with its best smallest size."""
     areas = np.concatenate([e.areas for e in evidence])
     shares = np.concatenate([e.shares for e in evidence])
     objects = sum(e.objects for e in evidence)
-    most = _half_of_the_smallest(areas, np.concatenate([e.said for e in evidence]) * (shares > 0.5))
+    # Half of the weighted 5th percentile of the matched areas. Annotation meets large objects more often than small
+    # ones; weighted by the share that it covers of each, objects of all sizes count as often as they occur.
+    order = np.argsort(areas, kind="stable")
+    weights = np.concatenate([e.covered for e in evidence]) * (shares > 0.5)
+    reached = np.cumsum(weights[order])
+    most = 0
+    if reached.size and reached[-1] > 0:
+        most = int(areas[order][np.searchsorted(reached, 0.05 * reached[-1])]) // 2
     allowed = [*(size for size in sizes if size < most), most]
     scores = [_precision(shares[areas >= size], objects) for size in allowed]
     size = max(i for i, score in enumerate(scores) if score >= max(scores) - _TIE / 3)
     return _Trial(scores[size], threshold, allowed[size], joining)
 
 
-def _half_of_the_smallest(areas: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]) -> int:
-    """Half of the weighted 5th percentile of areas.
-
-    Annotation meets large objects more often than small ones. Weighed by the share of each that it covers, objects of
-    every size count as often as they are there: that share is on average the same for all.
-    """
-    order = np.argsort(areas, kind="stable")
-    reached = np.cumsum(weights[order])
-    if not reached.size or reached[-1] == 0:
-        return 0
-    return int(areas[order][np.searchsorted(reached, 0.05 * reached[-1])]) // 2
-
-
 def _precision(shares: npt.NDArray[np.float64], objects: int) -> float:
-    """Mean of TP / (TP + FP + FN) at 0.5 and 0.75; shares above 0.5 match one to one."""
+    """Return the mean of TP / (TP + FP + FN) at 0.5 and 0.75; overlaps above 0.5 match one to one."""
     hits = [int((shares > at).sum()) for at in (0.5, 0.75)]
     return float(np.mean([hit / max(1, shares.size + objects - hit) for hit in hits]))
 
 
 def _compare(predicted: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32]) -> _Evidence:
-    """What the annotation says of a window's predicted objects."""
-    said = labels >= 0
+    """Compare the predicted objects of a window with its annotation."""
+    known = labels >= 0
     whole = np.bincount(predicted.ravel())
-    table = count_overlaps(np.where(said, labels, 0), np.where(said, predicted, 0))
+    table = count_overlaps(np.where(known, labels, 0), np.where(known, predicted, 0))
     true, found, shared = table.truth.astype(np.int64), table.predicted.astype(np.int64), table.pixels
     inside = (true > 0) | (found > 0)
     true, found, shared = true[inside], found[inside], shared[inside]
     true_area = np.bincount(true, shared, minlength=1)
     found_area = np.bincount(found, shared, minlength=whole.size)
-    both = (true > 0) & (found > 0) & (true_area[true] >= _TELLING)
+    both = (true > 0) & (found > 0) & (true_area[true] >= _FEWEST_PX)
     share = shared[both] / (true_area[true[both]] + found_area[found[both]] - shared[both])
     best = np.zeros(whole.size)
     np.maximum.at(best, found[both], share)
-    seen = np.flatnonzero(found_area >= _TELLING)
+    seen = np.flatnonzero(found_area >= _FEWEST_PX)
     seen = seen[seen > 0]
-    said_of = found_area[seen] / whole[seen]
-    return _Evidence(whole[seen], best[seen], said_of, int((true_area[1:] >= _TELLING).sum()))
+    covered = found_area[seen] / whole[seen]
+    return _Evidence(whole[seen], best[seen], covered, int((true_area[1:] >= _FEWEST_PX).sum()))

@@ -1,4 +1,4 @@
-"""What is done beside the steps of a training: words, pictures, new strokes."""
+"""What happens during the steps of a training: progress lines, pictures, new strokes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _LINE_EVERY_S = 4.0
 
 
 class Paced:
-    """Lines of progress, of which only one every few seconds is passed on."""
+    """Pass on at most one line of progress every few seconds."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._last = say, time.monotonic()
 
     def __call__(self, line: str, *, now: bool = False) -> None:
-        """Pass the line on if it is time, or if it has to be said now."""
+        """Pass the line on if enough time has passed, or at once with `now`."""
         if now or time.monotonic() - self._last >= _LINE_EVERY_S:
             self._last = time.monotonic()
             self._say(line)
 
 
 class Watch:
-    """Of one training.
+    """Callbacks of one training.
 
     Args:
         run: address of the run folder.
@@ -60,6 +60,7 @@ class Watch:
         self.drawn = time.monotonic()
 
     def note(self, step: Step) -> None:
+        """Record a step, report it, and redraw the curve when it is due."""
         self.steps.append(step)
         if step.annotation:
             self.taken.append({"step": step.step, "sketches": [sketch.sha256 for sketch in self.data.sketches]})
@@ -73,7 +74,7 @@ class Watch:
             self.draw()
 
     def _left(self, step: Step) -> str:
-        """Time left, with calibration where the time is limited; empty on the first step, which tells nothing."""
+        """Return the time left, including calibration where time is limited; "" at the first step."""
         first = self._first or step
         if self._until is not None:
             left = self._until - time.monotonic()
@@ -81,9 +82,11 @@ class Watch:
             left = (step.elapsed_s - first.elapsed_s) / (step.step - first.step) * (self.config.steps - step.step)
         else:
             return ""
-        return f", {_words(max(0.0, left))} left"
+        left = max(0.0, left)
+        return f", {left:.0f} s left" if left < 100 else f", {left / 60:.0f} min left"
 
     def draw(self) -> None:
+        """Write the loss curve."""
         self.drawn = time.monotonic()
         if not self.config.preview_every or not self.steps:
             return
@@ -93,12 +96,13 @@ class Watch:
         put_blob(self.run, "loss.png", draw_curve(curves))
 
     def show(self, preview: Preview) -> None:
+        """Write a preview picture."""
         raster = RasterSketch(labels=preview.labels, boundary=preview.boundary)
         picture = draw_preview(preview.image, raster, preview.distance, preview.threshold)
         put_blob(self.run, f"preview_{preview.step:06d}.png", picture)
 
     def refresh(self) -> list[AnnotatedImage] | None:
-        """New strokes, when they can be used; else a line that says why not, and training goes on without."""
+        """Return images with new strokes, or None where there are none; report strokes that cannot be used."""
         try:
             if not self.data.read_again():
                 return None
@@ -108,12 +112,3 @@ class Watch:
             self.say(f"changed strokes are not used: {error}")
             return None
         return images
-
-
-def _words(seconds: float) -> str:
-    """A time as people say it.
-
-    >>> _words(4.2), _words(190)
-    ('4 s', '3 min')
-    """
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,8 +1,8 @@
-"""Images and their sketches as training takes them: read once, and read again where strokes were added.
+"""Images and their sketches for training: read once, and read again where strokes were added.
 
 Only the surroundings of what was drawn are read: a sketch on a plate of 20,000 px costs the memory of its strokes.
-Where these surroundings are more than memory should hold, they are read where patches are drawn, and the last ones
-kept. Intensities are scaled by percentiles of the whole image, as in prediction; they are computed once.
+Where these surroundings need too much memory, they are read when patches are drawn, and the last ones are kept.
+Intensities are scaled by percentiles of the whole image, as in prediction; they are computed once.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from sketchscale.workflow.segment.job import choose_channels
 __all__ = ["HELD_BYTES", "DrawnBox", "Reading", "SketchedImages", "SketchedPart", "drawn_boxes"]
 
 _MARGIN = 128
-"""Pixels read around what was drawn: what the network sees beside a stroke."""
+"""Margin in px around what was drawn, which the network sees next to a stroke."""
 
 _LARGEST_PX = 4096 * 4096
-"""Of a drawn box; about 0.3 GB with one channel."""
+"""Most pixels of a drawn box; about 0.3 GB with one channel."""
 
 HELD_BYTES = 2 << 30
-"""Of what was drawn, in memory; see SketchedImages."""
+"""Most bytes of drawn boxes to keep in memory; see SketchedImages."""
 
 _PIXEL_BYTES = 12
-"""Beside 4 a channel: labels, boundary, and what patches are centred on."""
+"""In addition to 4 per channel: labels, boundary, and what patches are centred on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
-    """An image and what does not change about it."""
+    """An opened image: plane, chosen channels, and their intensity levels."""
 
     plane: PixelsRef
     channels: tuple[int, ...]
@@ -76,7 +76,7 @@ class _Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Hidden:
-    """Pixels of an image that are not to be seen, one bit each."""
+    """Pixels of an image that training must not see, one bit each."""
 
     box: Box
     bits: npt.NDArray[np.uint8]
@@ -85,8 +85,12 @@ class _Hidden:
     def of(cls, box: Box, mask: npt.NDArray[np.bool_]) -> _Hidden:
         return cls(box=box, bits=np.packbits(mask))
 
+    def overlaps(self, box: Box) -> bool:
+        """Return whether some of the pixels lie in a box."""
+        return self.box.intersect(box).size > 0
+
     def within(self, box: Box) -> npt.NDArray[np.bool_]:
-        """The mask of another box."""
+        """Return the mask inside another box."""
         found, common = np.zeros(box.shape, np.bool_), self.box.intersect(box)
         if common.size:
             mask = np.unpackbits(self.bits, count=self.box.size).astype(np.bool_).reshape(self.box.shape)
@@ -96,7 +100,7 @@ class _Hidden:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SketchedPart:
-    """A drawn box of the image number `position`, in storage: an AnnotatedImage that is read when it is asked for."""
+    """A drawn box of image number `position`: an AnnotatedImage that is read from storage when it is used."""
 
     position: int
     drawn: DrawnBox
@@ -106,32 +110,37 @@ class SketchedPart:
 
     @property
     def box(self) -> Box:
+        """The box with its margin."""
         return self.drawn.box
 
     @property
     def name(self) -> str:
+        """The array and the box, for messages."""
         return f"{self.opened.plane.array} {self.box}"
 
     @property
     def channels(self) -> int:
+        """How many channels are read."""
         return len(self.opened.channels)
 
     @property
     def core(self) -> Box | None:
+        """The box's own part, relative to the box; None where the annotation is not cut."""
         return None if self.drawn.core is None else self.drawn.core.relative_to(self.box.start)
 
     @property
     def image(self) -> npt.NDArray[np.float32]:
-        """Of pixels that are numbers.
+        """Normalised pixels (c, y, x).
 
         Raises:
-            InputError: the image cannot be read, or some are not.
+            InputError: the image cannot be read, or some pixels are not finite.
         """
         pixels = normalize(read_plane(self.opened.plane, self.box, self.opened.channels), self.opened.ranges)
         return TrainingImage(image=pixels, labels=np.zeros(pixels.shape[1:], np.int32), name=self.name).image
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
+        """Labels (y, x): k > 0 is an object, 0 background, -1 unknown or hidden."""
         labels = self.sketch.rasterize(self.box).labels
         for hidden in self.hidden:
             labels[hidden.within(self.box)] = -1
@@ -139,6 +148,7 @@ class SketchedPart:
 
     @property
     def boundary(self) -> npt.NDArray[np.bool_]:
+        """Mask (y, x) of drawn boundaries that are not hidden."""
         boundary = self.sketch.rasterize(self.box).boundary
         for hidden in self.hidden:
             boundary &= ~hidden.within(self.box)
@@ -149,11 +159,11 @@ class SketchedImages:
     """Pairs of image and sketch.
 
     Args:
-        images, sketches: addresses and files, in order; none at all for a training without them.
+        images, sketches: addresses and files, in order; none for a training on synthetic scenes alone.
         runner: computes the percentiles.
         say: called with one line for each sketch: how its file was understood.
-        held_bytes: of what was drawn with its surroundings: up to these it is kept in memory, beyond them it is read
-            where patches are drawn. No effect on what is learned.
+        held_bytes: drawn boxes are kept in memory up to this size; beyond it, they are read when patches are drawn.
+            This does not change what is learned.
 
     Raises:
         InputError: their numbers differ, nothing was drawn, a sketch does not fit its image or contradicts itself.
@@ -176,7 +186,7 @@ class SketchedImages:
                 fix="repeat --sketch (or --validate-sketch)",
             )
         self.paths, self.reading = tuple(sketches), reading
-        self._marks = [_mark(path) for path in self.paths]
+        self._states = [_file_state(path) for path in self.paths]
         planes = [open_image(address).plane() for address in images]
         self.sketches = []
         for path, plane in zip(self.paths, planes, strict=True):
@@ -189,7 +199,13 @@ class SketchedImages:
                 expected="something drawn",
                 fix="draw inside a few objects, around them, and background",
             )
-        self._opened = [self._ready(plane, runner) for plane in planes]
+        self._opened = []
+        for plane in planes:
+            wanted = reading.channels if reading.channels is not None else tuple(range(len(plane.channels)))
+            channels = choose_channels(plane, wanted)
+            block = block_shape(plane.shape, plane.chunks, runner.execution.block)
+            levels = channel_levels(runner.run, plane, block, channels, low=reading.low, high=reading.high)
+            self._opened.append(_Opened(plane=plane, channels=channels, levels=levels))
         self._held_bytes = held_bytes
         self._parts = [self._find(position) for position in range(len(planes))]
         self._pixels: dict[tuple[int, Box], npt.NDArray[np.float32]] = {}
@@ -199,17 +215,10 @@ class SketchedImages:
         return open_sketch_file(path, shape=plane.section, reading=self.reading.sketch)
 
     def _checked(self, sketch: Sketch) -> Sketch:
-        """Of several sketches one may lack boundaries, as long as they have some together."""
+        """Check a sketch; one of several may lack boundaries, as long as they have some together."""
         if (len(self.paths) == 1 and sketch.marks) or (self.reading.on_conflict == "refuse" and sketch.conflicts()):
             sketch.check(self.reading.on_conflict)
         return sketch
-
-    def _ready(self, plane: PixelsRef, runner: Runner) -> _Opened:
-        wanted = self.reading.channels if self.reading.channels is not None else tuple(range(len(plane.channels)))
-        channels = choose_channels(plane, wanted)
-        y, x = block_shape(plane.shape, plane.chunks, runner.execution.block)
-        levels = channel_levels(runner.run, plane, (y, x), channels, low=self.reading.low, high=self.reading.high)
-        return _Opened(plane=plane, channels=tuple(channels), levels=levels)
 
     def _find(self, position: int) -> list[SketchedPart]:
         sketch, opened = self.sketches[position], self._opened[position]
@@ -217,8 +226,8 @@ class SketchedImages:
             SketchedPart(position=position, drawn=drawn, opened=opened, sketch=sketch) for drawn in drawn_boxes(sketch)
         ]
 
-    def look(self) -> None:
-        """Read a pixel of every image: a process that cannot see one finds out before the first step.
+    def check_readable(self) -> None:
+        """Read a pixel of every image, so that a process that cannot read one fails before the first step.
 
         Raises:
             MissingDataError, InputError: names the image and the machine.
@@ -231,27 +240,30 @@ class SketchedImages:
 
     @property
     def brightness(self) -> list[tuple[float, ...]]:
-        """Of each channel of each whole image; see networks/kind.py."""
+        """Brightness of each channel of each whole image; see networks/kind.py."""
         return [tuple(one.brightness for one in opened.levels) for opened in self._opened]
 
     @property
     def parts(self) -> list[SketchedPart]:
+        """The drawn boxes of all images."""
         return [part for parts in self._parts for part in parts]
 
     @property
     def is_held(self) -> bool:
-        """Whether all that was drawn fits into the memory that it may take."""
+        """Whether all drawn boxes fit in the memory that they may take."""
         return sum(part.box.size * (4 * part.channels + _PIXEL_BYTES) for part in self.parts) <= self._held_bytes
 
     def training(self) -> list[AnnotatedImage]:
-        """What may be taught: all that was drawn, without what was held out."""
-        return self._made([replace(part, hidden=self._hidden_in(part)) for part in self.parts])
-
-    def _hidden_in(self, part: SketchedPart) -> tuple[_Hidden, ...]:
-        return tuple(h for h in self._held_out.get(part.position, ()) if h.box.intersect(part.box).size)
+        """Return everything that was drawn, without what was held out."""
+        return self._made(
+            [
+                replace(part, hidden=tuple(h for h in self._held_out.get(part.position, ()) if h.overlaps(part.box)))
+                for part in self.parts
+            ]
+        )
 
     def _made(self, parts: Sequence[SketchedPart]) -> list[AnnotatedImage]:
-        """As they are, or in memory."""
+        """Return the parts in memory where all fit, else as they are."""
         return [self._loaded(part) for part in parts] if self.is_held else list(parts)
 
     def _loaded(self, part: SketchedPart) -> TrainingImage:
@@ -263,7 +275,7 @@ class SketchedImages:
         )
 
     def hold_out(self, share: float, seed: int) -> list[AnnotatedImage]:
-        """Take a share of the objects drawn so far away from training, with the place they are in; returns them.
+        """Take a share of the drawn objects, with their surroundings, away from training; return them.
 
         Raises:
             InputError: see training.validation.
@@ -276,14 +288,14 @@ class SketchedImages:
         return self._made([replace(part, hidden=(_Hidden.of(part.box, ~mask),)) for part, mask in pairs])
 
     def read_again(self) -> bool:
-        """Take in sketch files that changed since the last look; whether any did.
+        """Read sketch files that changed since the last call; return whether any did.
 
         Raises:
-            InputError: what is drawn now does not read, fit or agree; what was read before stays in use.
+            InputError: a changed sketch does not read, fit or agree; what was read before stays in use.
         """
-        marks = [_mark(path) for path in self.paths]
-        changed = [i for i, (old, new) in enumerate(zip(self._marks, marks, strict=True)) if old != new]
-        self._marks = marks
+        states = [_file_state(path) for path in self.paths]
+        changed = [i for i, (old, new) in enumerate(zip(self._states, states, strict=True)) if old != new]
+        self._states = states
         fresh = {i: self._checked(self._open(self.paths[i], self._opened[i].plane).sketch) for i in changed}
         before = list(self.sketches)
         for i, sketch in fresh.items():
@@ -300,8 +312,8 @@ class SketchedImages:
         return bool(changed)
 
 
-def _mark(path: str) -> tuple[tuple[int, int], ...]:
-    """Size and time of change of a sketch's file, and of those that are read with it."""
+def _file_state(path: str) -> tuple[tuple[int, int], ...]:
+    """Return size and time of change of a sketch's file, and of those that are read with it."""
     try:
         found = [os.stat(file) for file in sketch_files(path)]
     except OSError as error:
@@ -313,14 +325,14 @@ def _mark(path: str) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnBox:
-    """Where something was drawn, with a margin; `core` is the box's own part where an annotation is cut, else None."""
+    """A box around something drawn, with a margin; `core` is its own part where an annotation is cut, else None."""
 
     box: Box
     core: Box | None = None
 
 
 def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN, largest: int = _LARGEST_PX) -> list[DrawnBox]:
-    """Boxes that together hold everything drawn with a margin; boxes that overlap are one.
+    """Return boxes that together hold everything drawn with a margin; boxes that overlap are joined.
 
     Margins reach to the image's edge where it is near, so a stroke's surroundings are cut by the image only. A box of
     more than `largest` pixels (a line across a slide, strokes in a long row) is cut into the tiles of a fixed grid that
@@ -333,7 +345,7 @@ def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN, largest: int = _LARGES
 
 
 def _around(event: Event, margin: int) -> Box:
-    """What an event drew, with a margin."""
+    """Return the box of what an event drew, with a margin."""
     low, high = extent_of(event)
     reach = margin + (int(event.radius_px) + 1 if isinstance(event, Stroke) else 0)
     return Box((int(low[0]), int(low[1])), (int(high[0]) + 1, int(high[1]) + 1)).grow(reach)

@@ -1,14 +1,14 @@
-"""A training here or in the workers of a Ray cluster, whatever is trained: a network, or a synthesis.
+"""Run a training here or in the workers of a Ray cluster; the training may be of a network or of a synthesis.
 
-    driver: check, show a word in OUT/run ─▶ training.ray_train ─▶ in each worker: train(options, execution, ears)
+    driver: check, write a token to OUT/run ─▶ training.ray_train ─▶ worker: train(options, execution, callbacks)
                      ▲                                                    │
                      └──────────────── lines, result ─────────────────────┘
 
 What it guarantees:
   * a team that cannot be had, or an output that must not be written, is refused before anything starts;
-  * workers that do not see the output folder of this process are refused, see training_output;
-  * workers that were started again go on from the saved state, even where the command said --overwrite;
-  * an interrupt of this process is one of the work, which saves its state.
+  * workers that do not see the output folder of this process are refused, see output_folder;
+  * restarted workers continue from the saved state, even where the command has --overwrite;
+  * an interrupt of this process interrupts the training, which saves its state.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from sketchscale.io.stores.settings import chosen_settings, storage_settings, us
 from sketchscale.training.distributed import was_restarted
 from sketchscale.workflow.runner import quiet
 from sketchscale.workflow.train.output_folder import check_output, showing_token
-from sketchscale.workflow.train.worker_options import Luggage, Travel
+from sketchscale.workflow.train.worker_options import PackedFiles, WorkerOptions
 
 if TYPE_CHECKING:
     from sketchscale.training.ray_train import Voice
 
-__all__ = ["Ears", "train_anywhere", "train_in_worker"]
+__all__ = ["TrainCallbacks", "train_anywhere", "train_in_worker"]
 
 _T = TypeVar("_T")
-_Train = Callable[[Any, Execution, "Ears"], _T]
+_Train = Callable[[Any, Execution, "TrainCallbacks"], _T]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ears:
-    """Who is told, and who may interrupt; `token` proves that a worker sees the driver's output folder."""
+class TrainCallbacks:
+    """Functions that a training calls, and a token that proves that a worker sees the driver's output folder."""
 
     say: Callable[[str], None]
     on_event: Callable[[Event], None] = quiet
@@ -49,14 +49,21 @@ class Ears:
 
 
 def train_anywhere(
-    train: _Train[_T], options: Any, travel: Travel, execution: Execution, ears: Ears, *, batch: int
+    train: _Train[_T],
+    options: Any,
+    shipping: WorkerOptions,
+    execution: Execution,
+    callbacks: TrainCallbacks,
+    *,
+    batch: int,
 ) -> _T:
-    """What `train` returns here, or in the first worker of a cluster where the engine is "ray".
+    """Return what `train` returns here, or in the first worker of a cluster where the engine is "ray".
 
     Args:
-        train: a function of a module, called with options, how to run there, and who is told. Its first process calls
-            `check_output` with the token.
+        train: a module-level function of options, execution and callbacks. Its first process calls `check_output` with
+            the token.
         options: with `out`, `device` and `threads` (of torch in each worker, a core each; one when None).
+        shipping: which options hold addresses, and which files are sent to the workers.
         execution: size and address of the cluster; resume and overwrite.
         batch: patches of a step, which the workers share; at least one each.
 
@@ -66,11 +73,11 @@ def train_anywhere(
         SketchscaleError: what `train` raised.
     """
     if execution.engine != "ray":
-        return train(options, _resumed(execution) if was_restarted() else execution, ears)
+        return train(options, _resumed(execution) if was_restarted() else execution, callbacks)
     from sketchscale.training import ray_train  # an optional package
 
-    options = travel.absolute(options)
-    luggage = travel.pack(options)
+    options = shipping.absolute(options)
+    packed = shipping.pack(options)
     cluster = EngineOptions(
         workers=execution.workers,
         address=execution.address,
@@ -91,34 +98,36 @@ def train_anywhere(
         wait_s=here.wait_s,
         endpoint=here.endpoint,
     )
-    work = partial(_at_work, partial(train_in_worker, train, options, travel, luggage), there, token)
+    work = partial(_run_in_worker, partial(train_in_worker, train, options, shipping, packed), there, token)
     with showing_token(options.out, token):
-        result: _T = ray_train.train_on_ray(work, team, cluster, on_line=ears.say)
+        result: _T = ray_train.train_on_ray(work, team, cluster, on_line=callbacks.say)
     return result
 
 
 def train_in_worker(
     train: _Train[_T],
     options: Any,
-    travel: Travel,
-    luggage: Luggage,
+    shipping: WorkerOptions,
+    packed: PackedFiles,
     execution: Execution,
-    ears: Ears,
+    callbacks: TrainCallbacks,
     folder: Path,
 ) -> _T:
-    """With what travelled, in an empty folder."""
-    return train(travel.unpack(options, luggage, folder), execution, ears)
+    """Train with the files that were sent; `folder` is empty."""
+    return train(shipping.unpack(options, packed, folder), execution, callbacks)
 
 
 def _resumed(execution: Execution) -> Execution:
     return replace(execution, resume=True, overwrite=False)
 
 
-def _at_work(work: Callable[[Execution, Ears, Path], _T], execution: Execution, token: bytes, voice: Voice) -> _T:
-    """In each worker."""
+def _run_in_worker(
+    work: Callable[[Execution, TrainCallbacks, Path], _T], execution: Execution, token: bytes, voice: Voice
+) -> _T:
+    """Set up a worker, restarted or not, and run the training in it."""
     if voice.restarted:
         execution = _resumed(execution)
-    ears = Ears(say=voice.say, interrupted=voice.interrupted, token=token)
+    callbacks = TrainCallbacks(say=voice.say, interrupted=voice.interrupted, token=token)
     settings = chosen_settings(execution.wait_s, execution.endpoint)
     with using(settings), tempfile.TemporaryDirectory(prefix="sketchscale-train-") as folder:
-        return work(execution, ears, Path(folder))
+        return work(execution, callbacks, Path(folder))

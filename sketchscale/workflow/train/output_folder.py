@@ -1,7 +1,7 @@
-"""The folder that a training writes: refused where it must not be written, found out where it cannot be.
+"""The folder that a training writes: checked before anything is trained.
 
-OUT/run/driver    while workers of a cluster train: a word of the process that started them; who reads it there writes
-                  where that process looks
+OUT/run/driver    while workers of a cluster train: a token of the process that started them. A worker that can read it
+                  writes to the same folder as that process.
 """
 
 from __future__ import annotations
@@ -25,19 +25,23 @@ _TOKEN = "driver"
 
 
 def check_output(out: str, execution: Execution, token: bytes | None = None) -> None:
-    """A folder with anything in it is not written to by accident; the driver's word does not count.
+    """Refuse a folder that is not empty, unless overwrite or resume was asked for; the driver's token does not count.
 
     Args:
-        token: what `showing_token` shows there; None where this process gave the command itself.
+        token: the content that `showing_token` wrote; None where this process gave the command itself.
 
     Raises:
         OutputExistsError: it is not empty; overwrite or resume.
-        SetupError: the word is not there, as this machine sees another folder of that name.
+        SetupError: the token is not there, because this machine sees another folder of that name.
 
     >>> check_output("memory://doc-new", Execution())
     """
-    if token is not None:
-        _check_token(out, token)
+    if token is not None and get_blob(join_address(out, "run"), _TOKEN) != token:
+        raise SetupError(
+            f"the worker on {platform.node()} does not see the folder {out} of the machine that gave the command; "
+            f"expected: a place that all share; to fix: --out in object storage (s3://...), or in a folder of the "
+            f"network"
+        )
     found = any(key != f"run/{_TOKEN}" for key in list_blobs(out, ""))
     if found and not (execution.overwrite or execution.resume):
         raise OutputExistsError(
@@ -45,21 +49,12 @@ def check_output(out: str, execution: Execution, token: bytes | None = None) -> 
         )
 
 
-def _check_token(out: str, token: bytes) -> None:
-    if get_blob(join_address(out, "run"), _TOKEN) == token:
-        return
-    raise SetupError(
-        f"the worker on {platform.node()} does not see the folder {out} of the machine that gave the command; "
-        f"expected: a place that all share; to fix: --out in object storage (s3://...), or in a folder of the network"
-    )
-
-
 @contextlib.contextmanager
 def showing_token(out: str, token: bytes) -> Iterator[None]:
-    """A word in the run folder while workers are at work; see `check_output`.
+    """Keep a token in the run folder while workers train; see `check_output`.
 
-    >>> with showing_token("memory://doc-shown", b"a word"):
-    ...     check_output("memory://doc-shown", Execution(), b"a word")
+    >>> with showing_token("memory://doc-shown", b"a token"):
+    ...     check_output("memory://doc-shown", Execution(), b"a token")
     """
     run = join_address(out, "run")
     put_blob(run, _TOKEN, token)
@@ -68,19 +63,19 @@ def showing_token(out: str, token: bytes) -> Iterator[None]:
     finally:
         with contextlib.suppress(SketchscaleError):
             delete_blob(run, _TOKEN)
-        with contextlib.suppress(OSError):  # of an empty folder nothing stays; in object storage there is none
+        with contextlib.suppress(OSError):  # remove the folder if it is empty; object storage has none
             os.rmdir(out)
 
 
 def begin_output(out: str, say: Callable[[str], None], *, fresh: bool, pictures: str, made: str) -> None:
-    """Find out that a folder cannot be written before minutes of training, not after; and say how to end it early.
+    """Check that a folder can be written before training starts, and report how to end training early.
 
     Args:
         fresh: remove what an earlier training left in the run folder. pictures: how the names of its pictures begin.
-        made: what the training makes, for people.
+        made: what the training makes, for the message.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: it cannot be written.
     """
     put_blob(out, "probe", b"?")
     delete_blob(out, "probe")
@@ -92,5 +87,5 @@ def begin_output(out: str, say: Callable[[str], None], *, fresh: bool, pictures:
 
 
 def writing_output(folder: str) -> AbstractContextManager[None]:
-    """Errors of the system while training saves its state, as ours."""
+    """Turn errors of the system while training saves its state into OutputError."""
     return writing_place(folder, fix="free space, then run again with --resume, or another --out")

@@ -1,13 +1,13 @@
 """Train a model on the sketches of one or many images.
 
 OUT/model.safetensors, config.json, provenance.json     the model, when training has ended
-OUT/run/                                                what training says and keeps while it runs:
+OUT/run/                                                what training reports and keeps while it runs:
     state.safetensors, log.jsonl, bad_batch.npz, stop   see training.state
-    loss.png, preview_<step>.png                        see reports.training; replaced whole
+    loss.png, preview_<step>.png                        see reports.training; each write replaces the whole file
 
-OUT and images may be addresses in object storage; sketches are files. Several processes train one network where
-torchrun started them, or with the engine "ray". Then the first process alone reads sketches and writes OUT; all read
-pixels of the images.
+OUT and images may be addresses in object storage; sketches are files. Several processes train one network when started
+by torchrun, or with the engine "ray". Then the first process alone reads sketches and writes OUT; all read pixels of
+the images.
 """
 
 from __future__ import annotations
@@ -40,38 +40,32 @@ from sketchscale.training.thresholds import choose_threshold
 from sketchscale.workflow.compiling import INTEGRATION, compiling_line
 from sketchscale.workflow.precision import kept_by_training, settle_precision
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.synthesize.scenes import (
-    SceneSource,
-    check_sources,
-    open_sources,
-    scale_of,
-    stream_of,
-)
+from sketchscale.workflow.synthesize.scenes import SceneSource, check_sources, open_sources, scale_of, stream_of
 from sketchscale.workflow.train.calibrate import calibrate
 from sketchscale.workflow.train.callbacks import Paced, Watch
 from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.train.known_kind import learn_kind
-from sketchscale.workflow.train.on_ray import Ears, train_anywhere
+from sketchscale.workflow.train.on_ray import TrainCallbacks, train_anywhere
 from sketchscale.workflow.train.output_folder import begin_output, check_output, writing_output
 from sketchscale.workflow.train.warnings import find_doubts
-from sketchscale.workflow.train.worker_options import Travel
+from sketchscale.workflow.train.worker_options import WorkerOptions
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["TrainResult", "train"]
 
 _CALIBRATION_SHARE = 0.1
-"""Of the time that a training may take."""
+"""Share of the time of a training."""
 
 _SAVING_S = 2.0
-"""Kept for what comes after calibration: what the images look like, and saving."""
+"""Time kept for what comes after calibration: recording the kind of the images, and saving."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """Where the model is, and how its training ended.
+    """The address of the model, and how its training ended.
 
     Attributes:
-        warning: why the model is not to be trusted, and what would help; empty where nothing is known.
+        warning: why the model should not be trusted, and what would help; empty where nothing is known.
     """
 
     model: str
@@ -94,12 +88,11 @@ def train(
     *,
     cancel: threading.Event | None = None,
 ) -> TrainResult:
-    """Train on `options.images` with `options.sketches`, pair by pair, on scenes of `options.synthetic`, or on both;
-    save the model folder `options.out`.
+    """Train on `options.images` with `options.sketches`, on scenes of `options.synthetic`, or on both; save a model.
 
-    `options.minutes` is the time of all this: what reading took is taken from the steps, and a tenth is kept for
-    calibration. Strokes that are added to the sketches meanwhile are learned from within seconds. Started by
-    `torchrun`, the processes train together, and the first one writes.
+    `options.minutes` is the time for everything: the time for reading is taken from the steps, and a tenth is kept for
+    calibration. Strokes that are added to the sketches meanwhile are used within seconds.
+    Processes started by `torchrun` train together, and the first one writes.
 
     Args:
         on_step: called with a line of text every few seconds, by the first process.
@@ -111,25 +104,27 @@ def train(
         OutputError: the model folder cannot be written.
         TaskError: the loss is not a number; see training.loop.
     """
-    options, ears = _with_sizes(options), Ears(say=on_step, on_event=on_event)
-    batch = int(options.batch)
-    return train_anywhere(_train_here, options, _TRAVEL, execution or Execution(), ears, batch=batch)
+    minutes = None if options.steps is not None else options.minutes
+    sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch)
+    options = replace(options, width=sizes.width, batch=sizes.batch, patch=sizes.patch)
+    callbacks = TrainCallbacks(say=on_step, on_event=on_event)
+    return train_anywhere(_train_here, options, _WORKER_OPTIONS, execution or Execution(), callbacks, batch=sizes.batch)
 
 
-_TRAVEL = Travel(
+_WORKER_OPTIONS = WorkerOptions(
     addresses=("out", "images", "sketches", "validate", "validate_sketches", "synthetic"),
     names=("init",),
     files=("sketches", "validate_sketches"),
     kind="sketch",
     expected="a file with an annotation",
     beside=sketch_files,
-    fits=bytes.startswith,  # as strokes may be added to a sketch
+    fits=bytes.startswith,  # because strokes may be added to a sketch
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ready:
-    """What the first process found, for all: they need not see sketches, models to start from, or the output."""
+    """What the first process read and decided; the others need not see sketches, initial models or the output."""
 
     data: SketchedImages
     held_out: list[AnnotatedImage]
@@ -139,40 +134,33 @@ class _Ready:
     notes: tuple[str, ...]
 
 
-def _with_sizes(options: TrainOptions) -> TrainOptions:
-    """With numbers in the place of "auto"."""
-    minutes = None if options.steps is not None else options.minutes
-    chosen = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch)
-    return replace(options, width=chosen.width, batch=chosen.batch, patch=chosen.patch)
-
-
-def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> TrainResult:
+def _train_here(options: TrainOptions, execution: Execution, callbacks: TrainCallbacks) -> TrainResult:
     began = time.monotonic()
     until = None if options.minutes is None or options.steps is not None else began + 60 * options.minutes
     with join_world(find_device(options.device)) as world:
         sources: list[SceneSource] = []
         world.all_do(lambda: sources.extend(open_sources(options.synthetic, options.channels)))
-        ready = world.first_does(lambda: _prepare(options, execution, ears, sources, began))
-        world.all_do(ready.data.look)
+        ready = world.first_does(lambda: _prepare(options, execution, callbacks, sources, began))
+        world.all_do(ready.data.check_readable)
         world.all_do(lambda: check_sources(sources, ready.config))
         scenes = stream_of(sources, ready.config)
-        ears = ears if world.first else replace(ears, say=_unheard, on_event=quiet)
-        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), ears.say, until)
+        callbacks = callbacks if world.first else replace(callbacks, say=lambda line: None, on_event=quiet)
+        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), callbacks.say, until)
         with writing_output(options.out):
-            world.first_does(lambda: _begin(options.out, ready, ears.say, fresh=not execution.resume))
+            world.first_does(lambda: _begin(options.out, ready, callbacks.say, fresh=not execution.resume))
             model = train_network(
                 ready.data.training(),
                 ready.config,
                 run_folder=watch.run,
                 init=ready.init,
                 validation=[*ready.held_out, *ready.others],
-                on_step=partial(_note, watch, ears, ready.config.steps),
+                on_step=partial(_note, watch, callbacks, ready.config.steps),
                 hooks=Hooks(
                     refresh=watch.refresh,
                     on_preview=watch.show,
-                    interrupted=ears.interrupted,
+                    interrupted=callbacks.interrupted,
                     scenes=scenes,
-                    settle=lambda model, images: _settled(model, ready, images, until, ears),
+                    settle=lambda model, images: _calibrated(model, ready, images, until, callbacks),
                 ),
                 resume=execution.resume,
             )
@@ -181,28 +169,30 @@ def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> Trai
         return _save(replace(model, provenance={**model.provenance, **provenance}), options, watch, world.first)
 
 
-def _note(watch: Watch, ears: Ears, steps: int, step: Step) -> None:
+def _note(watch: Watch, callbacks: TrainCallbacks, steps: int, step: Step) -> None:
     watch.note(step)
-    ears.on_event(Event(kind="done", stage="train", done=step.step, total=steps, fraction=step.progress))
-
-
-def _unheard(line: str) -> None:
-    """What the other processes would say."""
+    callbacks.on_event(Event(kind="done", stage="train", done=step.step, total=steps, fraction=step.progress))
 
 
 def _prepare(
-    options: TrainOptions, execution: Execution, ears: Ears, sources: Sequence[SceneSource], began: float
+    options: TrainOptions, execution: Execution, callbacks: TrainCallbacks, sources: Sequence[SceneSource], began: float
 ) -> _Ready:
-    check_output(options.out, execution, ears.token)
+    check_output(options.out, execution, callbacks.token)
     init = None if options.init in (None, "random") else load_model(options.init)
-    with Runner(execution, _reading_aloud(ears)) as runner:
+    pace = Paced(callbacks.say)
+
+    def on_event(event: Event) -> None:
+        callbacks.on_event(event)
+        pace(f"reading images, {event.stage}: {event.done} of {event.total}")
+
+    with Runner(execution, on_event) as runner:
         scale = scale_of(sources) if init is None else (init.config.low, init.config.high)
-        data, held_out, others = _read(options, scale, runner, ears.say)
+        data, held_out, others = _read(options, scale, runner, callbacks.say)
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
     config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
     kept = kept_by_training(options.out, resume=execution.resume)
-    precision = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
+    precision = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
     config = replace(config, precision=precision)
     if sources:
         share = (0.5 if options.synthetic_share is None else options.synthetic_share) if images else 1.0
@@ -220,37 +210,15 @@ def _begin(out: str, ready: _Ready, say: Callable[[str], None], *, fresh: bool) 
 
 
 def _notes(config: TrainingConfig, init: Model | None) -> tuple[str, ...]:
-    """What is trained, and what cannot be kept of the model to start from.
-
-    Raises:
-        InputError: it is another kind of network.
-    """
+    """Return lines on what is trained, and on what cannot be kept of the model to start from."""
     network = config.network
-    chosen = f"network {network.name} of {len(network.widths)} levels, {_sizes_of(config)}, {config.precision}"
+    sizes = Sizes(width=network.widths[0], batch=config.batch, patch=config.patch)
+    chosen = f"network {network.name} of {len(network.widths)} levels, {sizes}, {config.precision}"
     return chosen, *(adapt_notes(init, network, target=config.target) if init else ())
 
 
-def _reading_aloud(ears: Ears) -> Callable[[Event], None]:
-    """A line every few seconds while images are read."""
-    pace = Paced(ears.say)
-
-    def on_event(event: Event) -> None:
-        ears.on_event(event)
-        pace(f"reading images, {event.stage}: {event.done} of {event.total}")
-
-    return on_event
-
-
-def _sizes_of(config: TrainingConfig) -> Sizes:
-    return Sizes(width=config.network.widths[0], batch=config.batch, patch=config.patch)
-
-
 def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
-    """With the minutes that are left for steps.
-
-    Raises:
-        InputError: none are.
-    """
+    """Return the configuration with the minutes that are left for steps."""
     if config.minutes is None:
         return config
     spent = time.monotonic() - began
@@ -264,50 +232,43 @@ def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
     return replace(config, minutes=left / 60)
 
 
-def _settled(model: Model, ready: _Ready, taught: Sequence[AnnotatedImage], until: float | None, ears: Ears) -> Model:
-    """With all that is set on annotation once the steps are done, and with what such images look like."""
-    model = _calibrated(model, ready.others, taught, until, ears)
-    return learn_kind(model, [*taught, *ready.others], ready.data.brightness)
-
-
 def _calibrated(
-    model: Model,
-    others: Sequence[AnnotatedImage],
-    taught: Sequence[AnnotatedImage],
-    until: float | None,
-    ears: Ears,
+    model: Model, ready: _Ready, trained: Sequence[AnnotatedImage], until: float | None, callbacks: TrainCallbacks
 ) -> Model:
-    """On other images, which say more, where enough objects are annotated on them; else on what was taught."""
-    pace = Paced(ears.say)
+    """Return the model with threshold, joining rule and smallest size set on annotation, and the kind of its images.
+
+    Validation images show more than training images, so they are used where enough objects are annotated on them.
+    """
+    pace = Paced(callbacks.say)
 
     def on_window(done: int, total: int) -> None:
         check_cancelled()
-        ears.on_event(Event(kind="start", stage="calibrate", done=done, total=total))
+        callbacks.on_event(Event(kind="start", stage="calibrate", done=done, total=total))
         if not done and (line := compiling_line(*INTEGRATION)):
-            ears.say(line)
+            callbacks.say(line)
         pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
 
     end = None if until is None else until - 2 * _SAVING_S  # a window that was begun is finished
-    for images in (others, taught):
+    for images in (ready.others, trained):
         calibrated = calibrate(model, images, until=end, on_window=on_window)
         if calibrated is not model:
-            return calibrated
-    return replace(model, config=replace(model.config, threshold=choose_threshold(model, taught, until=end)))
-
-
-# ---- what is taught, and what is left
+            break
+    else:
+        threshold = choose_threshold(model, trained, until=end)
+        calibrated = replace(model, config=replace(model.config, threshold=threshold))
+    return learn_kind(calibrated, [*trained, *ready.others], ready.data.brightness)
 
 
 def _read(
     options: TrainOptions, scale: tuple[float, float], runner: Runner, say: Callable[[str], None]
 ) -> tuple[SketchedImages, list[AnnotatedImage], list[AnnotatedImage]]:
-    """What is taught from, held-out annotation, other images."""
+    """Return the sketched images, the held-out annotation, and the validation images."""
     sketch = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
     reading = Reading(
         channels=options.channels, low=scale[0], high=scale[1], on_conflict=options.on_conflict, sketch=sketch
     )
     if not (options.images or options.sketches or options.synthetic):
-        raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some of them")
+        raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some")
     if options.synthetic_share is not None and not options.synthetic:
         raise InputError.of(found="--synthetic-share alone", expected="--synthetic, too", fix="name a synthesis")
     if options.hold_out is not None and not options.images:

@@ -1,4 +1,4 @@
-"""Why a trained model should not be trusted: too few steps, or none of the annotated objects found again."""
+"""Reasons not to trust a trained model: too few steps, or hardly any annotated object found again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sketchscale.training.sizes import QUICK
 __all__ = ["FEW_STEPS", "find_doubts"]
 
 FEW_STEPS = 50
-"""From random weights, a model of fewer steps is not to be trusted. On the demo's images 5 steps find nothing, 36 steps
+"""Do not trust a model trained from random weights for fewer steps. On the demo's images 5 steps find nothing, 36 steps
 reach an AP of .82, and 485 steps one of .90; on other images 54 steps reach .73 where 500 reach .81."""
 
 _FOUND_AGAIN = 0.05
@@ -19,7 +19,7 @@ _FOUND_AGAIN = 0.05
 
 
 def find_doubts(provenance: Mapping[str, Any], options: TrainOptions) -> str:
-    """What speaks against a model, and what would help; empty where nothing does.
+    """Return what speaks against a model and what would help; "" where nothing does.
 
     Args:
         provenance: of the trained model: `steps`, `seconds`, and `calibrated` where enough objects were annotated.
@@ -39,10 +39,10 @@ steps or more; to fix: --steps 50 or more'
     if not found:
         return ""
     expected = f"{FEW_STEPS} steps or more" if few else "most of them"
-    return f"{', and '.join(found)}; expected: {expected}; to fix: {_help(provenance, options, few)}"
+    return f"{', and '.join(found)}; expected: {expected}; to fix: {_remedy(provenance, options, few)}"
 
 
-def _help(provenance: Mapping[str, Any], options: TrainOptions, few: bool) -> str:
+def _remedy(provenance: Mapping[str, Any], options: TrainOptions, few: bool) -> str:
     if options.steps is not None:
         return f"--steps {max(FEW_STEPS, 0 if few else 2 * options.steps)} or more"
     minutes = options.minutes or 0

@@ -1,12 +1,12 @@
-"""Where to draw next: the boxes of a whole study that would teach a model most, ranked.
+"""Where to draw next: rank the boxes of a whole study by how much a model would learn from them.
 
     image ─▶ boxes of a fixed grid ─┬─ annotated ─▶ look                    one task a box, on any engine;
                                     └─ the others ─▶ look, uncertainty ─▶   choose_places ─▶ boxes, best first
 
-Boxes do not overlap, and a box with a single annotated pixel is never proposed. Slivers at the far edges (less than
-half a box) are left out. At most `sample` boxes of each kind are looked at in an image, spread evenly over the grid, so
-that the cost is bounded on images of any size: four passes of the network over a box and its margin each, beside one
-pass over the pixels for their percentiles. Nothing is written beside the images; the result depends on images, model,
+Boxes do not overlap, and a box with a single annotated pixel is never proposed. Narrow boxes at the far edges (less
+than half a box) are left out. At most `sample` boxes of each kind are used in an image, spread evenly over the grid, so
+that the cost is bounded on images of any size: four passes of the network over a box and its margin each, and one pass
+over the pixels for their percentiles. Nothing is written next to the images; the result depends on images, model,
 sketches and options, never on chunks, engine or workers.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,6 @@ import numpy.typing as npt
 from sketchscale.annotations.events import Stroke
 from sketchscale.annotations.opening import SketchReading, open_sketch_file
 from sketchscale.annotations.painting import extent_of
-from sketchscale.annotations.sketch import Sketch
 from sketchscale.config import Execution
 from sketchscale.engine.base import Event, Json, Needs, Plan
 from sketchscale.errors import InputError
@@ -50,10 +49,10 @@ from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.segment.job import SegmentJob, flow_rule, prepare
 from sketchscale.workflow.verbs import verb
 
-__all__ = ["NextResult", "Place", "Source", "see", "sources_of", "where_next"]
+__all__ = ["NextResult", "Place", "Source", "predict_box", "sources_of", "where_next"]
 
 _MARGIN = 32
-"""Pixels around a box that the network sees too."""
+"""Margin in px around a box that the network reads."""
 
 _STEP = 16
 """Sides of tiles are multiples of this, which every network here accepts."""
@@ -84,6 +83,7 @@ class Place:
 
     @property
     def box(self) -> Box:
+        """The box in level-0 pixels."""
         return Box((self.y0, self.x0), (self.y1, self.x1))
 
 
@@ -92,7 +92,7 @@ class NextResult:
     """The places, best first, and what they were chosen from.
 
     Attributes:
-        boxes: on the grids of all images; annotated: with something drawn in them; looked_at: others that were scored.
+        boxes: on the grids of all images. annotated: with something drawn in them. looked_at: others that were scored.
     """
 
     places: tuple[Place, ...]
@@ -103,7 +103,7 @@ class NextResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """An image as the network reads it, and the network."""
+    """An image with the network that reads it, and how it reads it."""
 
     image: str
     plane: PixelsRef
@@ -117,7 +117,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxTask:
-    """One box of one image."""
+    """A box of an image."""
 
     source: int
     box: Box
@@ -125,6 +125,7 @@ class BoxTask:
 
     @property
     def key(self) -> str:
+        """A name that sorts by image and position."""
         return f"{self.source:06d}." + ".".join(f"{a:08d}" for a in self.box.start)
 
 
@@ -145,7 +146,7 @@ def where_next(
     *,
     cancel: threading.Event | None = None,
 ) -> NextResult:
-    """The boxes that would teach the model most, over all images.
+    """Return the boxes from which the model would learn most, over all images.
 
     Args:
         images: addresses of single images, see `workflow.images.expand`.
@@ -165,19 +166,15 @@ def where_next(
         )
     with Runner(execution, on_event) as runner:
         jobs = [prepare(image, options.segment, execution) for image in images]
-        grids = [_grid(job.pixels, sketch, options) for job, sketch in _paired(jobs, options.sketches)]
+        sketches = [*options.sketches, *[None] * (len(jobs) - len(options.sketches))]
+        grids = [_grid(job.pixels, sketch, options) for job, sketch in zip(jobs, sketches, strict=True)]
         plan = _plan(jobs, sources_of(jobs, runner), grids, options)
         looks = runner.run(plan)
     return _ranked(plan, looks, grids, options)
 
 
-def _paired(jobs: Sequence[SegmentJob], sketches: Sequence[str]) -> Iterator[tuple[SegmentJob, str | None]]:
-    for number, job in enumerate(jobs):
-        yield job, sketches[number] if number < len(sketches) else None
-
-
 def sources_of(jobs: Sequence[SegmentJob], runner: Runner) -> tuple[Source, ...]:
-    """Images with the percentiles that the network's input is scaled by; reads every pixel once."""
+    """Return the images with the percentiles that scale the network's input; reads every pixel once."""
     return tuple(_source(job, runner) for job in jobs)
 
 
@@ -205,26 +202,22 @@ class _Grid:
 
 
 def _grid(plane: PixelsRef, sketch: str | None, options: NextOptions) -> _Grid:
+    """Split the boxes of an image into those with an annotated pixel and the others."""
     reading = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
     sides = [min(options.size, n) for n in plane.shape]
     tiles = (tile.write for tile in tile_cover(plane.shape, sides))
     boxes = [box for box in tiles if all(2 * n >= side for n, side in zip(box.shape, sides, strict=True))]
-    drawn = (
-        set(_drawn(open_sketch_file(sketch, shape=plane.section, reading=reading).sketch, boxes))
-        if sketch is not None
-        else set()
-    )
-    return _Grid(annotated=tuple(b for b in boxes if b in drawn), free=tuple(b for b in boxes if b not in drawn))
-
-
-def _drawn(sketch: Sketch, boxes: Sequence[Box]) -> Iterator[Box]:
-    """The boxes with an annotated pixel; only those near a stroke are rasterised."""
-    extents = [_extent(event) for event in sketch.marks]
+    if sketch is None:
+        return _Grid(annotated=(), free=tuple(boxes))
+    opened = open_sketch_file(sketch, shape=plane.section, reading=reading).sketch
+    extents = [_extent(event) for event in opened.marks]
+    drawn = set()
     for box in boxes:
-        if any(extent.intersect(box).size for extent in extents):
-            raster = sketch.rasterize(box)
-            if bool((raster.labels >= 0).any() or raster.boundary.any()):
-                yield box
+        if any(extent.intersect(box).size for extent in extents):  # only boxes near a stroke are rasterised
+            raster = opened.rasterize(box)
+            if (raster.labels >= 0).any() or raster.boundary.any():
+                drawn.add(box)
+    return _Grid(annotated=tuple(b for b in boxes if b in drawn), free=tuple(b for b in boxes if b not in drawn))
 
 
 def _extent(event: Any) -> Box:
@@ -256,22 +249,26 @@ def _plan(
 
 
 def _spread(boxes: Sequence[Box], most: int) -> Sequence[Box]:
-    """At most so many, evenly spaced in raster order."""
+    """Return at most `most` boxes, evenly spaced in raster order."""
     if len(boxes) <= most:
         return boxes
     return [boxes[(2 * i + 1) * len(boxes) // (2 * most)] for i in range(most)]
 
 
 def look_at_box(task: BoxTask, config: LookConfig) -> Json:
-    """Uncertainty (None where annotated: nobody asks) and look of one box."""
+    """Return the uncertainty of a box (None where it is annotated, as it is not needed) and its look."""
     source = config.sources[task.source]
-    pixels, views = see(source, task.box, config.size)
+    pixels, views = predict_box(source, task.box, config.size)
     uncertainty = None if task.annotated else round(float(uncertainty_of(views, source.threshold).mean()), 6)
     return {"uncertainty": uncertainty, "look": list(look_of(pixels, mean_fields(views), source.threshold))}
 
 
-def see(source: Source, box: Box, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Normalised pixels (c, y, x) of a box of at most `size` px, and its fields through each flip, (flips, 3, y, x)."""
+def predict_box(source: Source, box: Box, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return the normalised pixels (c, y, x) of a box, and its fields through each flip, (flips, 3, y, x).
+
+    Args:
+        size: the box's largest side, px.
+    """
     read = box.grow(_MARGIN).clip(source.plane.shape)
     side = _tile_side(size)
     tile = pad_tile(read_plane(source.plane, read, source.channels), (side, side))
@@ -315,7 +312,7 @@ def _ranked(plan: Plan[BoxTask], looks: Sequence[Json], grids: Sequence[_Grid], 
 
 
 def _reason(uncertainty: float, typical: float, novelty: float, annotated: bool) -> str:
-    """What speaks for a box: clearly more uncertain than most, unlike the rest, both, or the best of what is left."""
+    """Return why a box was chosen: clearly more uncertain than most, unlike the rest, both, or the best left."""
     words = []
     if uncertainty > 1.1 * typical:
         words.append("uncertain" if typical == 0 else f"uncertain ({uncertainty / typical:.1f} x the usual)")

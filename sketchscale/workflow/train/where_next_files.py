@@ -1,9 +1,7 @@
-"""Places to draw as files that other tools open (tables, GeoJSON), and as a contact sheet for people."""
+"""Write places to draw as files that other tools open (CSV, JSON, GeoJSON), and as a contact sheet."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,15 +15,16 @@ from sketchscale.integration.plan import integrate
 from sketchscale.io.stores.output_files import put_file
 from sketchscale.options import NextOptions
 from sketchscale.reports.sheet import Crop, contact_sheet
+from sketchscale.workflow.csv_file import put_csv
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.segment.job import flow_rule, prepare
-from sketchscale.workflow.train.where_next import NextResult, Place, see, sources_of
+from sketchscale.workflow.train.where_next import NextResult, Place, predict_box, sources_of
 
 __all__ = ["check_extension", "draw_places", "save_places"]
 
 
 def save_places(result: NextResult, out: str) -> list[str]:
-    """The places as a file: .csv or .json of all images, or .geojson, one for each image; returns what was written.
+    """Write the places as .csv or .json of all images, or as .geojson, one for each image; return the paths.
 
     Several images with places give `next-1-NAME.geojson`, `next-2-NAME.geojson` and so on from `next.geojson`.
 
@@ -35,7 +34,7 @@ def save_places(result: NextResult, out: str) -> list[str]:
     """
     check_extension(out)
     if out.lower().endswith(".csv"):
-        return [_put(out, _csv(result.places))]
+        return [put_csv(out, list(Place.__dataclass_fields__), (asdict(place).values() for place in result.places))]
     if out.lower().endswith(".json"):
         return [_put(out, json.dumps(asdict(result), indent=2) + "\n")]
     path = PurePosixPath(out)
@@ -49,7 +48,7 @@ def save_places(result: NextResult, out: str) -> list[str]:
 
 
 def check_extension(out: str) -> None:
-    """Refuse a name whose ending says nothing, before the work.
+    """Refuse an unknown file extension before the work starts.
 
     Raises:
         InputError: neither .geojson, .csv nor .json.
@@ -63,21 +62,13 @@ def _put(out: str, content: str | bytes) -> str:
 
 
 def _short(image: str) -> str:
-    """The last part of an address, without what is not letters, digits, dots or dashes."""
+    """Return the last part of an address, with other characters than letters, digits, dots and dashes replaced."""
     name = image.rstrip("/").rpartition("/")[2].partition(".")[0]
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
 
 
-def _csv(places: Sequence[Place]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(Place.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(place) for place in places)
-    return text.getvalue()
-
-
 def _geojson(places: Sequence[Place]) -> str:
-    """Boxes as QuPath annotations of class "draw here"; x before y, from the corner of the first pixel."""
+    """Return boxes as QuPath annotations of class "draw here"; x before y, from the corner of the first pixel."""
     return json.dumps({"type": "FeatureCollection", "features": [_feature(place) for place in places]}) + "\n"
 
 
@@ -98,7 +89,7 @@ def _feature(place: Place) -> dict[str, Any]:
 
 
 def draw_places(result: NextResult, options: NextOptions, out: str) -> str:
-    """A contact sheet of the chosen boxes with the model's outlines, as PNG; returns its path.
+    """Write a contact sheet of the chosen boxes with the model's outlines as PNG; return its path.
 
     Raises:
         InputError: there is no place to show.
@@ -113,7 +104,7 @@ def draw_places(result: NextResult, options: NextOptions, out: str) -> str:
     rule = {image: flow_rule(job.model, options.segment, "where-next") for image, job in zip(images, jobs, strict=True)}
     crops = []
     for place in result.places:
-        pixels, views = see(sources[place.image], place.box, options.size)
+        pixels, views = predict_box(sources[place.image], place.box, options.size)
         labels = integrate(mean_fields(views), rule[place.image])
         crops.append(Crop(pixels=pixels, labels=labels, caption=f"{place.rank}  {_short(place.image)}"))
     return _put(out, contact_sheet(crops))

@@ -1,7 +1,7 @@
-"""The options of a training as they are where it runs: on the machines of a cluster.
+"""Adapt the options of a training to the machines of a cluster.
 
-Images are read there by address. What a person drew or clicked travels with the work: it is small, and lies on the
-machine of that person.
+Workers read images by address. What a person drew or clicked is small and lies on that person's machine, so these files
+are sent to the workers.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Any
 from sketchscale.errors import MissingDataError
 from sketchscale.io.stores.addresses import absolute_address
 
-__all__ = ["Luggage", "Travel", "lone_file"]
+__all__ = ["PackedFiles", "WorkerOptions", "single_file"]
 
-Luggage = dict[str, dict[str, bytes]]
-"""For each path, its own file and those that are read with it, by path."""
+PackedFiles = dict[str, dict[str, bytes]]
+"""For each path in the options, the contents of its file and of those that are read with it, by path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Travel:
-    """What options name, and what of it travels.
+class WorkerOptions:
+    """Which options hold addresses and files, and which files are sent.
 
     Attributes:
         addresses: options that hold addresses; local ones become absolute.
-        names: those that hold an address or a name; they do where there is such a file.
-        files: those that hold paths of files that travel.
-        kind, expected: for words: what such a file is called, and what it is.
-        beside: all files that one is read from, its own first.
-        fits: whether a worker's file may stand for the one that travelled: (there, travelled).
+        names: options that hold an address or a name; an existing file counts as an address.
+        files: options that hold paths of files to send.
+        kind, expected: for error messages: what such a file is called, and what it is.
+        beside: returns all files that are read with one, its own first.
+        fits: whether a worker's own file may replace the one that was sent: (there, sent).
     """
 
     addresses: tuple[str, ...]
@@ -43,13 +43,13 @@ class Travel:
     fits: Callable[[bytes, bytes], bool]
 
     def absolute(self, options: Any) -> Any:
-        """Local paths as they are called from any working folder."""
+        """Return the options with absolute local paths."""
         named = {name: getattr(options, name) for name in (*self.addresses, *self.names)}
         there = {k: v for k, v in named.items() if k not in self.names or (v is not None and os.path.exists(v))}
         return replace(options, **{k: _absolute(v) for k, v in there.items()})
 
-    def pack(self, options: object) -> Luggage:
-        """The files, read.
+    def pack(self, options: object) -> PackedFiles:
+        """Read the files to send.
 
         Raises:
             MissingDataError: one cannot be read.
@@ -66,17 +66,17 @@ class Travel:
                 f"to fix: check the path"
             ) from error
 
-    def unpack(self, options: Any, luggage: Luggage, folder: Path) -> Any:
-        """With the worker's own files where all that are read together fit; else with what travelled.
+    def unpack(self, options: Any, packed: PackedFiles, folder: Path) -> Any:
+        """Return the options with the worker's own files where all that are read together fit, else with those sent.
 
         Args:
-            folder: empty.
+            folder: an empty folder for the files that were sent.
         """
-        here = {path: self._placed(path, files, folder / str(n)) for n, (path, files) in enumerate(luggage.items())}
+        here = {path: self._placed(path, files, folder / str(n)) for n, (path, files) in enumerate(packed.items())}
         return replace(options, **{name: tuple(here[p] for p in getattr(options, name)) for name in self.files})
 
     def _placed(self, path: str, files: dict[str, bytes], folder: Path) -> str:
-        """Files that are read together stay together, under their own names."""
+        """Return the path of a file in this worker; files that are read together stay in one folder."""
         if all(Path(name).is_file() and self.fits(Path(name).read_bytes(), data) for name, data in files.items()):
             return path
         folder.mkdir()
@@ -85,13 +85,13 @@ class Travel:
         return str(folder / Path(path).name)
 
 
-def lone_file(path: str) -> tuple[str]:
-    """See Travel: nothing is read with it."""
+def single_file(path: str) -> tuple[str]:
+    """Return only the file itself, for `WorkerOptions.beside`."""
     return (path,)
 
 
 def _absolute(value: Any) -> Any:
-    """Of an address, or several.
+    """Return an address, or a tuple of them, with local paths made absolute.
 
     >>> _absolute(("/data/../image.zarr", "s3://bucket/image.zarr"))
     ('/image.zarr', 's3://bucket/image.zarr')

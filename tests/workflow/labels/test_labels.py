@@ -146,7 +146,7 @@ def test_pieces_do_not_depend_on_the_blocks_they_are_found_in(
         split = split_components(InMemory(labels), "always", few_values(labels), block, runner)
     found = read_labels(split.labels, whole(shape))
     assert np.array_equal(found, pieces_by_hand(labels))
-    assert split.pieces == found.max()
+    assert split.count == found.max()
     stop = tuple(int(n) for n in random.integers(1, np.array(shape) + 1))
     start = tuple(int(n) for n in random.integers(0, stop))
     part = Box(start, stop)
@@ -172,7 +172,7 @@ def test_a_mask_of_one_value_becomes_an_object_for_each_piece(
     Image.fromarray(mask).save(path)
     command = ["labels", "import", str(path), image, "--labels", "cells", "--engine", "serial", "--block", str(block)]
     assert run(command) == 0
-    assert "its only value is 255; its 3 connected pieces are the objects" in capsys.readouterr().out
+    assert "its only value is 255; its 3 connected components are the objects" in capsys.readouterr().out
     stored = open_array(open_image(image).label_image("cells").array(0))[...]
     assert np.array_equal(stored, pieces_by_hand(mask))
     assert [stored[2, 30], stored[4, 3], stored[38, 9], stored[20, 20]] == [1, 2, 2, 3]

@@ -82,7 +82,7 @@ def test_each_piece_of_a_true_mask_with_one_value_is_an_object(
         out, err = capsys.readouterr()
         scores, expected = json.loads(out), score_labels(pieces, predicted).as_dict()
         assert {name: scores[name] for name in expected} == expected
-        assert f"its only value is 255; its {count} connected pieces are the objects" in err
+        assert f"its only value is 255; its {count} connected components are the objects" in err
     assert run([*command, "--components", "never"]) == 0
     assert json.loads(capsys.readouterr().out)["n_true"] == 1
     np.save(tmp_path / "two.npy", np.where(mask > 0, 2, 1))
@@ -214,7 +214,7 @@ def test_truths_by_name_or_by_place() -> None:
     [
         ((), "1 images and 0 truths"),
         (("--truth", "x.tif", "--truth", "y.tif"), "1 images and 2 truths"),
-        (("--truth", "x.tif", "--truth-labels", "truth"), "beside --truth-labels"),
+        (("--truth", "x.tif", "--truth-labels", "truth"), "with --truth-labels"),
         (("--truth", "none-*.tif"), "matches nothing"),
         (("--truth-labels", "gold"), "gold"),
         (("--truth-labels", "truth", "--labels", "cells"), "known: nuclei, truth"),

@@ -127,8 +127,9 @@ def test_the_largest_distance_is_that_of_all_blocks(tmp_path: Path, shape: tuple
 
 def test_foreground_that_was_not_kept_is_said_to_be_so() -> None:
     facts = {"threshold": -2.0, "min_size": 20, "probability": False, "largest": 1.5}
-    assert "above the threshold of -2 px, but no piece was kept; objects have 20 px or more (--min-size)" in why_empty(
-        facts
+    assert (
+        "above the threshold of -2 px, but no component was kept; objects have 20 px or more (--min-size)"
+        in why_empty(facts)
     )
     del facts["largest"]
     assert why_empty(facts) == (

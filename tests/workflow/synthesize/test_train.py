@@ -17,7 +17,7 @@ from sketchscale.geometry import Box
 from sketchscale.synthesis.model import load_synthesis
 from sketchscale.training.config import Step
 from sketchscale.workflow.runner import Runner
-from sketchscale.workflow.synthesize.clicked_images import hold, read_pointed
+from sketchscale.workflow.synthesize.clicked_images import hold_in_memory, read_pointed
 from sketchscale.workflow.synthesize.train import SynthesisOptions, _Watch, synthesize_train
 from tests.pipeline import draw_nuclei, store_image
 
@@ -81,7 +81,7 @@ def test_images_in_memory_and_in_storage_give_the_same_crops(tmp_path):
     image, points = image_and_points(tmp_path)
     with Runner(SERIAL) as runner:
         stored = read_pointed([image], [points], channels=None, low=1, high=99.8, runner=runner)
-    held, kept = hold(stored)[0], hold(stored, held_bytes=0)[0]
+    held, kept = hold_in_memory(stored)[0], hold_in_memory(stored, held_bytes=0)[0]
     assert kept is stored[0]
     assert type(held) is not type(kept)
     box = Box((7, 11), (80, 75))

@@ -27,7 +27,7 @@ from sketchscale.synthesis.model import Synthesis, load_synthesis
 from sketchscale.workflow.synthesize import train as synthesize
 from sketchscale.workflow.synthesize.train import SynthesisOptions, SynthesisResult, synthesize_train
 from sketchscale.workflow.train import train
-from sketchscale.workflow.train.on_ray import Ears, train_in_worker
+from sketchscale.workflow.train.on_ray import TrainCallbacks, train_in_worker
 from sketchscale.workflow.train.output_folder import check_output, showing_token
 from tests.workflow.synthesize.test_train import SERIAL, image_and_points, small
 
@@ -39,10 +39,10 @@ def weights(synthesis: Synthesis) -> dict[str, torch.Tensor]:
     return {f"{name}.{key}": value for name, net in nets.items() for key, value in net.state_dict().items()}
 
 
-def work_of(options: SynthesisOptions) -> Callable[[Execution, Ears, Path], SynthesisResult]:
+def work_of(options: SynthesisOptions) -> Callable[[Execution, TrainCallbacks, Path], SynthesisResult]:
     """As it arrives in a worker, through the wire."""
-    travel, found = synthesize._TRAVEL, synthesize._train_here
-    work = partial(train_in_worker, found, options, travel, travel.pack(options))
+    shipping, found = synthesize._WORKER_OPTIONS, synthesize._train_here
+    work = partial(train_in_worker, found, options, shipping, shipping.pack(options))
     return pickle.loads(pickle.dumps(work))
 
 
@@ -88,7 +88,7 @@ def test_points_travel_and_teach_the_same_synthesis(
     (tmp_path / "folder").mkdir()
     said: list[str] = []
     with showing_token(options.out, HERE):
-        result = work(SERIAL, Ears(say=said.append, token=HERE), tmp_path / "folder")
+        result = work(SERIAL, TrainCallbacks(say=said.append, token=HERE), tmp_path / "folder")
     check_same(load_synthesis(result.synthesis), expected)
     assert any(line.startswith("step 1 ") for line in said)
     assert {p.name for p in (tmp_path / "synthesis" / "run").iterdir()} == {
@@ -101,15 +101,15 @@ def test_a_file_of_the_worker_stands_for_the_one_that_travelled_only_where_it_fi
     for path in paths:
         Path(path).write_bytes(b"y,x\n1,2\n")
     options = SynthesisOptions(images=(), points=tuple(paths), out="out", diameter=8.0)
-    files = synthesize._TRAVEL.pack(options)
+    files = synthesize._WORKER_OPTIONS.pack(options)
     Path(paths[1]).write_bytes(b"y,x\n1,2\n3,4\n")
     Path(paths[2]).write_bytes(b"y,x\n5,6\n")
     Path(paths[3]).unlink()
     for fits, own in ((operator.eq, paths[:1]), (bytes.startswith, paths[:2])):
         folder = tmp_path / fits.__name__
         folder.mkdir()
-        travel = replace(synthesize._TRAVEL, fits=fits)
-        here = dict(zip(paths, travel.unpack(options, files, folder).points, strict=True))
+        shipping = replace(synthesize._WORKER_OPTIONS, fits=fits)
+        here = dict(zip(paths, shipping.unpack(options, files, folder).points, strict=True))
         assert [path for path in paths if here[path] == path] == own
         travelled = [Path(here[path]) for path in paths if path not in own]
         assert [path.suffix for path in travelled] == [".csv"] * len(travelled)
@@ -124,12 +124,12 @@ def test_sketches_travel_with_the_files_that_are_read_with_them(tmp_path: Path) 
         (home / name).write_bytes(name.encode())
     paths = (str(home / "a_labels.png"), str(home / "b.jsonl"))
     options = TrainOptions(sketches=paths[:1], validate_sketches=paths[1:])
-    sketches = train._TRAVEL.pack(options)
+    sketches = train._WORKER_OPTIONS.pack(options)
     for gone in ("", "a_boundaries.png", "b.jsonl"):
         (worker / gone).mkdir(parents=True)
         if gone:
             (home / gone).unlink()
-        here = train._TRAVEL.unpack(options, sketches, worker / gone)
+        here = train._WORKER_OPTIONS.unpack(options, sketches, worker / gone)
         (painted,), (log,) = here.sketches, here.validate_sketches
         assert (painted == paths[0]) == (gone == "")
         assert (log == paths[1]) == (gone != "b.jsonl")
@@ -141,13 +141,13 @@ def test_addresses_are_the_same_from_any_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     images = ("image.zarr", "s3://bucket/image.zarr")
     options = SynthesisOptions(images=images, points=("a.csv", "../b.csv"), out="out", diameter=12, seed=3)
-    assert synthesize._TRAVEL.absolute(options) == replace(
+    assert synthesize._WORKER_OPTIONS.absolute(options) == replace(
         options,
         images=(str(tmp_path / "image.zarr"), "s3://bucket/image.zarr"),
         points=(str(tmp_path / "a.csv"), str(tmp_path.parent / "b.csv")),
         out=str(tmp_path / "out"),
     )
-    assert synthesize._TRAVEL.absolute(replace(options, out="s3://bucket/out")).out == "s3://bucket/out"
+    assert synthesize._WORKER_OPTIONS.absolute(replace(options, out="s3://bucket/out")).out == "s3://bucket/out"
 
 
 def test_a_worker_that_sees_another_folder_is_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
@@ -158,9 +158,9 @@ def test_a_worker_that_sees_another_folder_is_refused(tmp_path: Path, pair: tupl
         showing_token(options.out, b"of another driver"),
         pytest.raises(SetupError, match=r"does not see the folder .*synthesis of the machine .*; to fix: --out in"),
     ):
-        work(SERIAL, Ears(say=lambda line: None, token=HERE), tmp_path / "folder")
+        work(SERIAL, TrainCallbacks(say=lambda line: None, token=HERE), tmp_path / "folder")
     with pytest.raises(SetupError, match="does not see the folder"):
-        work(SERIAL, Ears(say=lambda line: None, token=HERE), tmp_path / "folder")
+        work(SERIAL, TrainCallbacks(say=lambda line: None, token=HERE), tmp_path / "folder")
     assert not (tmp_path / "synthesis" / "run" / "log.jsonl").exists()
 
 
@@ -182,9 +182,9 @@ def test_an_interrupt_of_the_driver_saves_the_state_and_resume_goes_on(
 ) -> None:
     options, said = small(tmp_path, pair), list[str]()
     (tmp_path / "folder").mkdir()
-    ears = Ears(say=said.append, interrupted=lambda: any(line.startswith("step 1 ") for line in said))
+    callbacks = TrainCallbacks(say=said.append, interrupted=lambda: any(line.startswith("step 1 ") for line in said))
     with pytest.raises(KeyboardInterrupt):
-        work_of(options)(SERIAL, ears, tmp_path / "folder")
+        work_of(options)(SERIAL, callbacks, tmp_path / "folder")
     assert len((tmp_path / "synthesis" / "run" / "log.jsonl").read_text().splitlines()) == 1
     assert not (tmp_path / "synthesis" / "synthesis.safetensors").exists()
     synthesize_train(options, replace(SERIAL, resume=True))
