@@ -1,4 +1,4 @@
-"""The pages for people: links lead somewhere, pictures exist, tables and maps are what the tree and the benchmarks hold."""
+"""The pages for people: links lead somewhere, pictures exist, tables and maps agree with the tree and the benchmarks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_links_and_pictures_lead_to_files(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_files_named_in_prose_exist(page: Path) -> None:
-    """Names such as `integration/merge.py`, from the page, from the root or from the package; my_... are the reader's own."""
+    """Names such as `integration/merge.py`, from the page, the root or the package; my_... are the reader's own."""
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     for name in re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|md|txt|toml|yaml|sbatch))`", text):
         if "my_" not in name:
