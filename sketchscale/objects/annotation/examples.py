@@ -1,6 +1,6 @@
-"""Marks of people, dealt to their images and resolved to objects.
+"""Marks of people, assigned to their images and resolved to objects.
 
-    file ──read_marks──▶ marks ──deal_marks──▶ marks of each image ──resolve_marks──▶ {label: class}
+    file ──read_marks──▶ marks ──assign_marks──▶ marks of each image ──resolve_marks──▶ {label: class}
 
 A point means the object under it. An outline means the object with the most pixel centres inside it (the smaller id
 where two have as many); background inside does not count. Every mark must hit an object.
@@ -32,11 +32,11 @@ from sketchscale.io.stores.addresses import absolute_address, split_address
 from sketchscale.objects.annotation.mark_files import UNDO, UNSURE, Mark, class_colors, read_marks
 
 __all__ = [
-    "DealtMarks",
+    "AssignedMarks",
     "Mark",
     "OnConflict",
+    "assign_marks",
     "class_colors",
-    "deal_marks",
     "hit_labels",
     "read_marks",
     "resolve_marks",
@@ -55,14 +55,14 @@ _ENDINGS = re.compile(r"(\.ome)?\.(zarr|zip|tiff?|png|jpe?g|npy)$|\.zarr\.zip$",
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DealtMarks:
+class AssignedMarks:
     """Marks by image address; `ignored` counts rows of images that exist and were not asked for, by their name."""
 
     of: Mapping[str, tuple[Mark, ...]]
     ignored: Mapping[str, int]
 
 
-def deal_marks(marks: Iterable[Mark], addresses: Sequence[str]) -> DealtMarks:
+def assign_marks(marks: Iterable[Mark], addresses: Sequence[str]) -> AssignedMarks:
     """Give every mark to its image.
 
     Args:
@@ -71,9 +71,9 @@ def deal_marks(marks: Iterable[Mark], addresses: Sequence[str]) -> DealtMarks:
     Raises:
         InputError: a mark without image among several, one whose name fits several or no image at all.
 
-    >>> dealt = deal_marks([Mark(name="a", label=1, image="B03"), Mark(name="b", label=1, image="B/4/0")],
+    >>> assigned = assign_marks([Mark(name="a", label=1, image="B03"), Mark(name="b", label=1, image="B/4/0")],
     ...                    ["p.zarr/B/3/0", "p.zarr/B/4/0"])
-    >>> [len(marks) for marks in dealt.of.values()]
+    >>> [len(marks) for marks in assigned.of.values()]
     [1, 1]
     """
     of: dict[str, list[Mark]] = {address: [] for address in addresses}
@@ -87,7 +87,7 @@ def deal_marks(marks: Iterable[Mark], addresses: Sequence[str]) -> DealtMarks:
             ignored[mark.image] += 1
         else:
             of[owner].append(mark)
-    return DealtMarks(of={address: tuple(mine) for address, mine in of.items()}, ignored=ignored)
+    return AssignedMarks(of={address: tuple(mine) for address, mine in of.items()}, ignored=ignored)
 
 
 def _owner(mark: Mark, addresses: Sequence[str]) -> str | None:

@@ -33,7 +33,7 @@ from sketchscale.objects.measurement.places import Places
 from sketchscale.objects.measurement.textures import OUTER, gradients, object_percentiles, ring_around, textures
 from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
 
-__all__ = ["CROP_LIMIT", "CropTask", "crop_objects", "deal_crops", "plan_crops", "read_crops"]
+__all__ = ["CROP_LIMIT", "CropTask", "assign_crops", "crop_objects", "plan_crops", "read_crops"]
 
 CROP_LIMIT = 1 << 24
 """Pixels of the largest box that is measured as a crop: some 0.5 GB of memory."""
@@ -78,7 +78,7 @@ def plan_crops(
     store: str,
     block: tuple[int, ...],
 ) -> Plan[CropTask]:
-    """Measure what needs whole objects; run `deal_crops` before it.
+    """Measure what needs whole objects; run `assign_crops` before it.
 
     Args:
         labels, image, config: as for `plan_measure`.
@@ -97,7 +97,7 @@ def plan_crops(
         block=block,
         store=store,
     )
-    tasks = [_task(job, places, index, rows) for index, rows in _deal(job, places)]
+    tasks = [_task(job, places, index, rows) for index, rows in _assignments(job, places)]
     depth = 16 + 2 * np.dtype(config.dtype).itemsize * len(config.channels)
     crop = int(np.prod(places.stops - places.starts + 2 * _margin(config), axis=0).max(initial=0))
     return Plan(
@@ -109,7 +109,7 @@ def plan_crops(
     )
 
 
-def _deal(job: _CropJob, places: Places) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.intp]]]:
+def _assignments(job: _CropJob, places: Places) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.intp]]]:
     """Index and rows of each task, in raster order of blocks, those of large objects behind."""
     if not any(job.config.crop_parts):
         return
@@ -150,10 +150,10 @@ def _task(job: _CropJob, places: Places, index: tuple[int, ...], rows: npt.NDArr
     return CropTask(index=index, box=box, first=int(label.min()), last=int(label.max()))
 
 
-def deal_crops(plan: Plan[CropTask], places: Places) -> None:
+def assign_crops(plan: Plan[CropTask], places: Places) -> None:
     """Write down which objects each task of `plan_crops` measures."""
     job: _CropJob = plan.config
-    for task, (_, rows) in zip(plan.tasks, _deal(job, places), strict=True):
+    for task, (_, rows) in zip(plan.tasks, _assignments(job, places), strict=True):
         rows = np.sort(rows)
         arrays = {"label": places.label[rows], "starts": places.starts[:, rows], "stops": places.stops[:, rows]}
         put_arrays(job.store, f"crops/objects/{task.key}.npz", arrays)

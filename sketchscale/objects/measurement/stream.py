@@ -25,7 +25,7 @@ from sketchscale.geometry import Tile
 from sketchscale.io.ome_zarr.label_sources import LabelSource
 from sketchscale.io.ome_zarr.planes import PixelsRef
 from sketchscale.io.ome_zarr.table import batches_of
-from sketchscale.objects.measurement.crops import CropTask, deal_crops, plan_crops, read_crops
+from sketchscale.objects.measurement.crops import CropTask, assign_crops, plan_crops, read_crops
 from sketchscale.objects.measurement.features import MeasureConfig, feature_table
 from sketchscale.objects.measurement.neighbours import Neighbours, find_neighbours
 from sketchscale.objects.measurement.partials import combine_partials, empty_partial
@@ -59,7 +59,7 @@ def measure_objects(
     run(plan)
     places = collect_places(plan)
     crops = plan_crops(labels, plane, config, places, store=store, block=block)
-    deal_crops(crops, places)
+    assign_crops(crops, places)
     run(crops)
     yield from stream_features(plan, places, crops)
 

@@ -1,8 +1,8 @@
 """Classes: train on annotated objects (classify_train), apply to all, store class columns, a class image and masks.
 
-    ranges ─▶ deal ─▶ classify ─▶ collect ─┬─▶ labels/<name>_class        number of the class, in the classes' colours
-                                           ├─▶ labels/<name>_<class>      on request: the objects of one class
-                                           └─▶ tables/<name>              rows pass by in groups, with class columns
+    ranges ─▶ assign ─▶ classify ─▶ collect ─┬─▶ labels/<name>_class        number of the class, in the classes' colours
+                                             ├─▶ labels/<name>_<class>      on request: the objects of one class
+                                             └─▶ tables/<name>              rows pass by in groups, with class columns
 
 Masks keep the ids of their objects, so they can be measured and counted like any labels; `> 0` makes them binary.
 """
@@ -33,7 +33,7 @@ from sketchscale.io.ome_zarr.table import read_batches, require_table, table_dig
 from sketchscale.io.runs.ledger import StoreLedger, reopen_ledger
 from sketchscale.networks.precision import Precision
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
-from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
+from sketchscale.objects.classes import assign_objects, collect_classes, plan_classify, with_classes
 from sketchscale.objects.classifiers import Classifier, load_classifier
 from sketchscale.objects.classifiers.rows import feature_rows
 from sketchscale.objects.patches import object_windows, window_columns
@@ -249,10 +249,10 @@ def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
         ranges=ranges,
         precision=work.precision,
     )
-    dealt = _dealt(plan, work)
+    assigned = _dealt(plan, work)
     work.runner.run(plan, ledger)
     said = trained.provenance.get("annotated", {}).get(setting.labels.identity(), {})
-    classified = collect_classes(plan, dealt, {int(label): name for label, name in said.items()})
+    classified = collect_classes(plan, assigned, {int(label): name for label, name in said.items()})
     _paint(work, classified, masks)
     write_table(
         setting.image.address,
@@ -285,7 +285,7 @@ def _dealt(plan: Plan[Tile], work: _Work) -> pyarrow.Table:
     """Deal the objects to their blocks; returns their labels, which is all that is kept while blocks are worked on."""
     columns = _columns(work.setting, work.trained)
     table = pyarrow.Table.from_batches(read_batches(work.setting.image.address, work.labels, columns=columns))
-    deal_objects(plan, table)
+    assign_objects(plan, table)
     return table.select(["label"])
 
 

@@ -28,7 +28,7 @@ from sketchscale.io.ome_zarr.table import read_batches, require_table
 from sketchscale.io.runs.ledger import StoreLedger
 from sketchscale.io.stores.blobs import put_blob
 from sketchscale.io.stores.output_files import require_local
-from sketchscale.objects.annotation.examples import class_colors, deal_marks, read_marks, resolve_marks
+from sketchscale.objects.annotation.examples import assign_marks, class_colors, read_marks, resolve_marks
 from sketchscale.objects.annotation.mark_files import check_colors
 from sketchscale.objects.classes import check_same_shape
 from sketchscale.objects.classifiers import (
@@ -124,10 +124,10 @@ def train_classes(
     init = load_classifier(options.init) if options.init else None
     addresses = expand([images] if isinstance(images, str) else images)
     marks = read_marks(annotations)
-    dealt = deal_marks(marks, addresses)
-    used = [address for address in addresses if dealt.of[address]]
+    assigned = assign_marks(marks, addresses)
+    used = [address for address in addresses if assigned.of[address]]
     least = 2 if len(used) == 1 else 0
-    parts = [_examples(one, labels, dealt.of[one], options, least, execution) for one in used]
+    parts = [_examples(one, labels, assigned.of[one], options, least, execution) for one in used]
     if not parts:
         raise InputError.of(
             found=f"{annotations}: no annotated object of these images",
@@ -137,7 +137,7 @@ def train_classes(
     colors = _known_colors({**class_colors(marks), **check_colors(options.colors)}, parts)
     classifier = _train(parts, options, training, init, {"colors": colors})
     save_classifier(out, classifier)
-    result = _result(out, classifier, sum(len(part.said) for part in parts), sum(dealt.ignored.values()))
+    result = _result(out, classifier, sum(len(part.said) for part in parts), sum(assigned.ignored.values()))
     _publish(out, classifier, result)
     return result
 
