@@ -4,8 +4,8 @@
     labels, image ──classify──▶ classes/<block>.npz  probabilities; labels and image are read once per block, with halo
     ──collect_classes──▶ class columns ──with_classes──▶ the table, row group by row group
 
-A probability depends on the patch and the row alone (`classifiers`), so blocks change no byte. An annotation by a person
-overrides the classifier. All data are arrays: a million objects of three classes take about 60 MB.
+A probability depends on the patch and the row alone (`classifiers`), so blocks change no byte. An annotation overrides
+the classifier. All data are arrays: a million objects of three classes take about 60 MB.
 """
 
 from __future__ import annotations

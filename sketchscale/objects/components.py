@@ -4,7 +4,7 @@
     numbers along the faces that it shares with other blocks.
  2. `join_components` joins components that touch across faces, edges and corners: a pixel on one side of a face meets
     the pixels on the other side that are at most one pixel away, also in the neighbouring blocks.
- 3. Ids count from 1 in the order of the first pixel of each whole component, so they do not depend on blocks or workers.
+ 3. Ids count from 1 by the first pixel of each whole component, so they do not depend on blocks or workers.
 
 The result is a reader: a box is assembled from the blocks that it meets, with their final ids.
 """
