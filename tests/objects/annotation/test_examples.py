@@ -222,9 +222,9 @@ def test_wells_that_exist_and_were_not_asked_for_are_ignored(tmp_path):
 
 
 def test_a_row_that_may_mean_several_images_is_refused():
-    with pytest.raises(InputError, match=r"image 'B03' may be any of 2 images.*B/3/0"):
+    with pytest.raises(InputError, match=r"image 'B03' may mean any of 2 images.*B/3/0"):
         assign_marks([Mark(name="a", label=1, image="B03")], PLATE)
-    with pytest.raises(InputError, match=r"image '' may be any of 3 images"):
+    with pytest.raises(InputError, match=r"image '' may mean any of 3 images"):
         assign_marks([Mark(name="a", label=1)], PLATE)
 
 
