@@ -37,7 +37,7 @@ HEADINGS = {
     "many_objects.txt": "Up to a million objects (asked: 2 GB, time flat within 20 %) | many_objects.py",
     "object_tasks.txt": "Drawn textures and spots, 100 labels (asked: discs 0.98, spots 0.95) | object_tasks.py",
     "object_accuracy.txt": "Classes from 100 labelled objects (asked: 0.95) | object_accuracy.py",
-    "synthesis.txt": "Segmenters taught with one point in each object (asked: AJI 0.10 above dots, 85 % of dense "
+    "synthesis.txt": "Segmenters trained with one point in each object (asked: AJI 0.10 above dots, 85 % of dense "
     "labels; with 20 strokes better than either) | synthesis.py",
     "layouts.txt": "Layouts drawn around points (asked: 50,000 objects a minute) | layouts.py",
     "synthetic_step.txt": "What scenes painted while it trains add to a training step | synthetic_step.py",
