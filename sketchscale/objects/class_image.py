@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,19 +125,15 @@ def _lookup(store: str, key: str) -> dict[str, npt.NDArray[Any]]:
 
 
 def _write_block(tile: Tile, job: _ClassImageJob) -> Json:
-    labels = read_labels(job.labels, tile.write)
-    values: npt.NDArray[Any] = _codes_of(labels, _lookup(job.store, job.key))
+    labels, lookup = read_labels(job.labels, tile.write), _lookup(job.store, job.key)
+    code = lookup["code"]
+    if "label" in lookup:  # 0 for background and for labels without a class
+        ids, place = np.unique(labels, return_inverse=True)
+        row = np.minimum(np.searchsorted(lookup["label"], ids), len(code) - 1)
+        codes = np.where((lookup["label"][row] == ids) & (ids > 0), code[row], 0)
+        values = np.asarray(codes[place.reshape(labels.shape)], np.uint8)
+    else:
+        values = code[np.minimum(labels, len(code) - 1).astype(np.intp)]
     if job.code:
         values = np.where(values == job.code, labels, 0).astype(open_array(job.target).dtype)
     return {"checksum": write_box(job.target, tile.write, values)}
-
-
-def _codes_of(labels: npt.NDArray[Any], lookup: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
-    """Return the code of every pixel's object; 0 for background and for labels without a class."""
-    code: npt.NDArray[np.uint8] = lookup["code"]
-    if "label" not in lookup:
-        return np.asarray(code[np.minimum(labels, len(code) - 1).astype(np.intp)])
-    ids, place = np.unique(labels, return_inverse=True)
-    row = np.minimum(np.searchsorted(lookup["label"], ids), len(code) - 1)
-    codes = np.where((lookup["label"][row] == ids) & (ids > 0), code[row], 0)
-    return np.asarray(codes[place.reshape(labels.shape)], np.uint8)

@@ -26,7 +26,7 @@ from sketchscale.io.ome_zarr.table import batches_of
 from sketchscale.io.runs.partial_results import get_arrays, put_arrays
 from sketchscale.objects.classifiers import Classifier
 from sketchscale.objects.classifiers.rows import feature_rows
-from sketchscale.objects.patches import Windows, cut_patches, object_windows
+from sketchscale.objects.patches import Windows, check_axes, cut_patches, object_windows
 
 __all__ = [
     "CLASS_COLUMNS",
@@ -127,12 +127,7 @@ def assign_objects(plan: Plan[Tile], table: pyarrow.Table) -> None:
     windows = object_windows(table, max(1, job.classifier.config.side))
     rows = feature_rows(table, job.classifier.config.features)
     shape, block = np.array(job.plane.shape), np.array(job.block)
-    if len(windows.shape) != len(shape):
-        raise InputError.of(
-            found=f"objects with {len(windows.shape)} coordinates in an image of {job.plane.shape}",
-            expected="the table of labels of this image",
-            fix="measure the labels again with --overwrite",
-        )
+    check_axes(windows, job.plane.shape)
     if len(windows.label) and not ((windows.center >= 0).all() and (windows.center < shape).all()):
         raise InputError.of(found="objects outside the image", expected="its own table", fix="measure these labels")
     number = np.ravel_multi_index(tuple((windows.center // block).T), tuple(-(-shape // block)))

@@ -26,7 +26,7 @@ from sketchscale.intensity import normalize
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels
 from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
 
-__all__ = ["Windows", "cut_patches", "estimate_side", "object_windows", "read_patches", "window_columns"]
+__all__ = ["Windows", "check_axes", "cut_patches", "estimate_side", "object_windows", "read_patches", "window_columns"]
 
 LARGEST_SIDE = {2: 200, 3: 64}
 """Largest estimated side by number of axes, so that one annotated clump does not make all patches huge."""
@@ -126,6 +126,16 @@ def estimate_side(table: pyarrow.Table, labels: Sequence[int]) -> int:
     return int(np.clip(-(-14 * largest // 40) * 4, 8, LARGEST_SIDE[len(sides)]))
 
 
+def check_axes(windows: Windows, shape: tuple[int, ...]) -> None:
+    """Raise InputError if the windows and an image of this shape differ in their number of axes."""
+    if len(windows.shape) != len(shape):
+        raise InputError.of(
+            found=f"objects with {len(windows.shape)} coordinates in an image of {shape}",
+            expected="the table of labels of this image",
+            fix="measure the labels again with --overwrite",
+        )
+
+
 def cut_patches(
     labels: npt.NDArray[Any],
     image: npt.NDArray[Any],
@@ -162,12 +172,7 @@ def read_patches(
     Raises:
         InputError: pixels cannot be read, or the windows are those of a volume and the image is a plane.
     """
-    if len(windows.shape) != len(plane.shape):
-        raise InputError.of(
-            found=f"objects with {len(windows.shape)} coordinates in an image of {plane.shape}",
-            expected="the table of labels of this image",
-            fix="measure the labels again with --overwrite",
-        )
+    check_axes(windows, plane.shape)
     patches = np.zeros((len(windows.label), len(plane.channels) + 1, *windows.shape), np.float32)
     cells = windows.center // _REACH[len(windows.shape)]
     _, cell = np.unique(cells, axis=0, return_inverse=True)

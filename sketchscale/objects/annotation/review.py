@@ -168,7 +168,11 @@ def _review(
     shares = _shares(table)
     rest = sizes - table.sum(axis=1)
     points = table.sum(axis=0) + (rest[:, None] * shares).sum(axis=0)
-    counts = _draws(sizes, table, rng, draws)
+    counts = np.tile(table.sum(axis=0).astype(np.float64), (draws, 1))
+    prior = np.full((k, k), 0.5 / np.sqrt(max(1, k - 2)))
+    np.fill_diagonal(prior, 0.5)
+    for j in np.flatnonzero(rest):
+        counts += rng.multinomial(int(rest[j]), rng.dirichlet(table[j] + prior[j], draws))
     classes = []
     for i in range(k):
         point, low, high = _interval(counts[:, i], float(points[i]), float(extra[i]))
@@ -197,19 +201,6 @@ def _shares(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     guess = np.full((k, k), (1 - right) / (k - 1))
     np.fill_diagonal(guess, right)
     return np.where(number > 0, table / np.maximum(number, 1), guess)
-
-
-def _draws(
-    sizes: npt.NDArray[np.int64], table: npt.NDArray[np.int64], rng: np.random.Generator, number: int
-) -> npt.NDArray[np.float64]:
-    """Return (number, k) objects of each class, drawn from the posterior."""
-    rest, k = sizes - table.sum(axis=1), len(sizes)
-    counts = np.tile(table.sum(axis=0).astype(np.float64), (number, 1))
-    prior = np.full((k, k), 0.5 / np.sqrt(max(1, k - 2)))
-    np.fill_diagonal(prior, 0.5)
-    for j in np.flatnonzero(rest):
-        counts += rng.multinomial(int(rest[j]), rng.dirichlet(table[j] + prior[j], number))
-    return counts
 
 
 def _interval(draws: npt.NDArray[Any], point: float, known: float = 0.0) -> tuple[float, float, float]:

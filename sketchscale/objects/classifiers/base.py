@@ -172,14 +172,12 @@ def _light(config: ClassifierConfig) -> nn.Module:
     )
 
 
-def _resnet18(config: ClassifierConfig) -> nn.Module:
-    size = config.network
-    return ResNet18(config.planes, len(config.classes), width=size.width or 64, stem=size.stem)
-
-
 CLASSIFIERS: dict[str, ClassifierKind] = {
     "light": ClassifierKind(means="SVETLANA's light network on patches", network=_light),
-    "resnet18": ClassifierKind(means="a residual network of 18 layers on patches, 2-D", network=_resnet18),
+    "resnet18": ClassifierKind(
+        means="a residual network of 18 layers on patches, 2-D",
+        network=lambda c: ResNet18(c.planes, len(c.classes), width=c.network.width or 64, stem=c.network.stem),
+    ),
     "random-forest": ClassifierKind(means="a random forest on the feature table", forest="random-forest"),
     "gradient-boosting": ClassifierKind(means="gradient-boosted trees on the table", forest="gradient-boosting"),
     "ensemble": ClassifierKind(

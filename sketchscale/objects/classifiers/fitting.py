@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 from sketchscale.engine.cancelling import check_cancelled
 from sketchscale.networks.precision import autocast
@@ -58,7 +59,11 @@ def fit_network(
         network.load_state_dict({**network.state_dict(), **known})
         network.to(options.device).train()
         optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-        schedule = _schedule(optimiser, options.schedule, steps)
+        schedule: LRScheduler
+        if options.schedule == "cosine":
+            schedule = CosineAnnealingLR(optimiser, steps)
+        else:
+            schedule = StepLR(optimiser, max(1, -(-steps // 3)), 0.1 if options.schedule == "step" else 1.0)
         for rows in _batches(len(targets), batch, steps, rng):
             check_cancelled()
             seen = augmented(data[rows], options.augment, rng, len(config.channels)).to(options.device)
@@ -70,13 +75,6 @@ def fit_network(
             optimiser.step()
             schedule.step()
     return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in network.state_dict().items()}
-
-
-def _schedule(optimiser: torch.optim.Optimizer, name: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    if name == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    gamma = 0.1 if name == "step" else 1.0
-    return torch.optim.lr_scheduler.StepLR(optimiser, max(1, -(-steps // 3)), gamma)
 
 
 def _batches(n: int, size: int, steps: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:

@@ -37,9 +37,19 @@ class LightNet(nn.Module):
         self, channels: int, classes: int, *, depth: int = 2, kernel: int = 3, width: int = 16, dim: int = 2
     ) -> None:
         super().__init__()
-        make = _flat_layers if dim == 2 else _solid_layers
-        self.cnn_layers = nn.Sequential(*make(channels, depth, kernel, width))
-        wide = width if dim == 2 else width * 2 ** (depth - 1)
+        layers: list[nn.Module] = []
+        for i in range(depth):
+            wide = width if dim == 2 else width * 2**i
+            if dim == 2:
+                layers += [nn.Conv2d(width if i else channels, width, kernel, padding=1)]
+                layers += [nn.ReLU(), nn.BatchNorm2d(width), nn.MaxPool2d(2)]
+            elif i:
+                layers += [nn.Conv3d(wide // 2, wide, 3, padding=1)]
+                layers += [nn.ReLU(), nn.BatchNorm3d(wide), nn.MaxPool3d(2)]
+            else:
+                layers += [nn.Conv3d(channels, width, 7, stride=2, padding=3, bias=False)]
+                layers += [nn.ReLU(), nn.BatchNorm3d(width), nn.MaxPool3d(2, padding=1)]
+        self.cnn_layers = nn.Sequential(*layers)
         self.fc = nn.Sequential(nn.Linear(wide, classes))
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
@@ -47,24 +57,6 @@ class LightNet(nn.Module):
         features = self.cnn_layers(patches)
         logits: torch.Tensor = self.fc(features.mean(dim=tuple(range(2, features.ndim))))
         return logits
-
-
-def _flat_layers(channels: int, depth: int, kernel: int, width: int) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for i in range(depth):
-        before = channels if i == 0 else width
-        layers += [nn.Conv2d(before, width, kernel, padding=1), nn.ReLU(), nn.BatchNorm2d(width), nn.MaxPool2d(2)]
-    return layers
-
-
-def _solid_layers(channels: int, depth: int, kernel: int, width: int) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.Conv3d(channels, width, 7, stride=2, padding=3, bias=False)]
-    for i in range(depth):
-        wide = width * 2**i
-        if i > 0:
-            layers.append(nn.Conv3d(wide // 2, wide, 3, padding=1))
-        layers += [nn.ReLU(), nn.BatchNorm3d(wide), nn.MaxPool3d(2, padding=1 if i == 0 else 0)]
-    return layers
 
 
 def smallest_side(depth: int, kernel: int, dim: int = 2) -> int:

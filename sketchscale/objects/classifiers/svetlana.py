@@ -68,11 +68,16 @@ def svetlana_marks(path: str | Path, content: Any, classes: Sequence[str] = ()) 
         found = list(_objects(content))
         keys = [int(key) for _, _, key in found]
         first = 0 if 0 in keys else 1
-        names = [_class_name(path, key - first, classes) for key in keys]
-        return [
-            SvetlanaMark(image=image, label=int(each["label"]), point=_point_on(each), name=name)
-            for (image, each, _), name in zip(found, names, strict=True)
-        ]
+        marks = []
+        for (image, each, _), key in zip(found, keys, strict=True):
+            name = _class_name(path, key - first, classes)
+            point = np.array([float(value) for value in each["centroid"]])
+            if (coords := each.get("coords")) is not None and len(coords):
+                # the centroid may lie outside the object: take the first of its pixels that are nearest to it
+                pixels = np.asarray(coords, np.float64)
+                point = pixels[((pixels - point) ** 2).sum(axis=1).argmin()]
+            marks.append(SvetlanaMark(image=image, label=int(each["label"]), point=tuple(point.tolist()), name=name))
+        return marks
     except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
@@ -102,17 +107,6 @@ def _class_name(path: str | Path, place: int, classes: Sequence[str]) -> str:
     if not 0 <= place < len(classes):
         raise _refusal(path, f"class {place + 1}", f"{len(classes)} classes, as named", "name every class")
     return classes[place]
-
-
-def _point_on(each: Mapping[str, Any]) -> tuple[float, ...]:
-    """Return the first pixel of the object that is nearest to its centroid, which may lie outside the object."""
-    centroid = np.array([float(value) for value in each["centroid"]])
-    coords = each.get("coords")
-    if coords is None or len(coords) == 0:
-        return tuple(centroid.tolist())
-    pixels = np.asarray(coords, np.float64)
-    nearest = pixels[((pixels - centroid) ** 2).sum(axis=1).argmin()]
-    return tuple(nearest.tolist())
 
 
 def svetlana_classifier(

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
@@ -33,7 +32,7 @@ from sketchscale.objects.measurement.places import Places
 from sketchscale.objects.measurement.textures import OUTER, gradients, object_percentiles, ring_around, textures
 from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
 
-__all__ = ["CROP_LIMIT", "CropTask", "assign_crops", "crop_objects", "plan_crops", "read_crops"]
+__all__ = ["CROP_LIMIT", "CropTask", "assign_crops", "plan_crops", "read_crops"]
 
 CROP_LIMIT = 1 << 24
 """Pixels of the largest box that is measured as a crop: some 0.5 GB of memory."""
@@ -90,15 +89,12 @@ def plan_crops(
     Returns:
         A plan whose tasks return `{"objects": n}`; without tasks if no such feature is chosen.
     """
-    job = _CropJob(
-        labels=labels,
-        image=image,
-        config=config,
-        ranges=places.ranges,
-        block=block,
-        store=store,
-    )
-    tasks = [_task(job, places, index, rows) for index, rows in _assignments(job, places)]
+    job = _CropJob(labels=labels, image=image, config=config, ranges=places.ranges, block=block, store=store)
+    tasks = []
+    for index, rows in _assignments(job, places):
+        label, (starts, stops) = places.label[rows], _crop(config, places.starts[:, rows], places.stops[:, rows])
+        box = Box(tuple(starts.min(axis=1).tolist()), tuple(stops.max(axis=1).tolist()))
+        tasks.append(CropTask(index=index, box=box, first=int(label.min()), last=int(label.max())))
     depth = 16 + 2 * np.dtype(config.dtype).itemsize * len(config.channels)
     crop = int(np.prod(places.stops - places.starts + 2 * _margin(config), axis=0).max(initial=0))
     return Plan(
@@ -130,8 +126,9 @@ def _assignments(job: _CropJob, places: Places) -> Iterator[tuple[tuple[int, ...
 
 def _margin(config: MeasureConfig) -> npt.NDArray[np.int64]:
     """Return (d, 1): margin of a crop around the box of its object, px."""
-    margin = np.full((len(config.shape), 1), OUTER if config.wants("ring") else 1)
-    if config.wants("ring") and len(margin) == 3:
+    ring = config.wants("ring")
+    margin = np.full((len(config.shape), 1), OUTER if ring else 1)
+    if ring and len(margin) == 3:
         margin[0] = max(1, math.ceil(OUTER / config.section))
     return margin
 
@@ -144,13 +141,6 @@ def _crop(
     return np.maximum(starts - margin, 0), np.minimum(stops + margin, shape)
 
 
-def _task(job: _CropJob, places: Places, index: tuple[int, ...], rows: npt.NDArray[np.intp]) -> CropTask:
-    starts, stops = _crop(job.config, places.starts[:, rows], places.stops[:, rows])
-    box = Box(tuple(starts.min(axis=1).tolist()), tuple(stops.max(axis=1).tolist()))
-    label = places.label[rows]
-    return CropTask(index=index, box=box, first=int(label.min()), last=int(label.max()))
-
-
 def assign_crops(plan: Plan[CropTask], places: Places) -> None:
     """Store which objects each task of `plan_crops` measures."""
     job: _CropJob = plan.config
@@ -161,64 +151,40 @@ def assign_crops(plan: Plan[CropTask], places: Places) -> None:
 
 
 def _measure_crops(task: CropTask, job: _CropJob) -> Json:
-    mine = get_arrays(job.store, f"crops/objects/{task.key}.npz")
+    mine, config = get_arrays(job.store, f"crops/objects/{task.key}.npz"), job.config
+    label, starts, stops = mine["label"], mine["starts"], mine["stops"]
     labels = read_labels(job.labels, task.box)
-    # Shapes and touching objects need no intensities, which are most of the data.
-    needed = job.image is not None and any(job.config.crop_parts[CROP_PARTS.index("percentiles") :])
-    image = read_plane(job.image, task.box) if job.image and needed else np.empty((0, *task.box.shape), np.uint8)
-    crops = crop_objects(labels, image, task.box, mine["label"], mine["starts"], mine["stops"], job.config, job.ranges)
-    arrays = {"label": crops.label, "values": crops.values, "channels": crops.channels}
-    put_arrays(job.store, f"crops/values/{task.key}.npz", arrays)
-    return {"objects": len(crops.label)}
-
-
-def read_crops(plan: Plan[CropTask], task: CropTask) -> Crops:
-    """Return the values that a task of `plan_crops` has stored; raise InputError if they are missing or damaged."""
-    job: _CropJob = plan.config
-    return Crops(**get_arrays(job.store, f"crops/values/{task.key}.npz"))
-
-
-def crop_objects(
-    labels: npt.NDArray[Any],
-    image: npt.NDArray[Any],
-    box: Box,
-    label: npt.NDArray[np.uint64],
-    starts: npt.NDArray[np.int64],
-    stops: npt.NDArray[np.int64],
-    config: MeasureConfig,
-    ranges: tuple[tuple[float, float], ...],
-) -> Crops:
-    """Measure objects with crops in one box.
-
-    Args:
-        labels: ([z,] y, x) ids, image: (c, [z,] y, x) intensities, both of `box`; c may be 0.
-        label, starts, stops: (n,), (d, n), (d, n): the objects and their boxes in the image.
-        ranges: lowest and highest intensity of each channel, for textures.
-
-    Returns:
-        Values in the order of `label`; NaN for parts that are not chosen.
-    """
     labels = np.ascontiguousarray(labels, np.uint64 if labels.dtype.itemsize > 4 else np.uint32)
-    values = np.full((len(OBJECT_VALUES), len(label)), np.nan)
-    channels = np.full((len(config.channels), len(CHANNEL_VALUES), len(label)), np.nan)
-    origin, flat = np.array(box.start)[:, None], np.zeros((3 - len(box.start), len(label)), np.int64)
+    # Shapes and touching objects need no intensities, which are most of the data.
+    needed = job.image is not None and any(config.crop_parts[CROP_PARTS.index("percentiles") :])
+    image = read_plane(job.image, task.box) if job.image and needed else np.empty((0, *task.box.shape), np.uint8)
+    origin, flat = np.array(task.box.start)[:, None], np.zeros((3 - len(task.box.start), len(label)), np.int64)
     corners = [np.concatenate([flat, at - origin]) for at in (*_crop(config, starts, stops), starts, stops)]
     for stop in corners[1::2]:
         stop[: len(flat)] = 1  # a plane is one section
     spacing = config.spacing or (1.0,) * len(config.shape)
+    values = np.full((len(OBJECT_VALUES), len(label)), np.nan)
+    channels = np.full((len(config.channels), len(CHANNEL_VALUES), len(label)), np.nan)
     _measure(
         labels.reshape((1,) * len(flat) + labels.shape),
         np.ascontiguousarray(image).reshape(len(image), *(1,) * len(flat), *labels.shape),
         label.astype(labels.dtype),
         np.stack(corners),
         np.array([config.section, *spacing[-2:]]),
-        np.array(ranges, np.float64).reshape(-1, 2),
+        np.array(job.ranges, np.float64).reshape(-1, 2),
         config.crop_parts,
         np.dtype(config.dtype).kind != "f",
         values,
         channels,
     )
-    return Crops(label=label, values=values, channels=channels)
+    put_arrays(job.store, f"crops/values/{task.key}.npz", {"label": label, "values": values, "channels": channels})
+    return {"objects": len(label)}
+
+
+def read_crops(plan: Plan[CropTask], task: CropTask) -> Crops:
+    """Return the values that a task of `plan_crops` has stored; raise InputError if they are missing or damaged."""
+    job: _CropJob = plan.config
+    return Crops(**get_arrays(job.store, f"crops/values/{task.key}.npz"))
 
 
 @numba.njit(nogil=True, cache=True)

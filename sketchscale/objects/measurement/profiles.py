@@ -115,20 +115,17 @@ def pycytominer_names(columns: Iterable[str], compartment: str) -> dict[str, str
     if compartment not in COMPARTMENTS:
         raise UnknownNameError.among("compartment", compartment, COMPARTMENTS)
     names: dict[str, str] = {}
+    of_channels = [feature for feature in PYCYTOMINER if FEATURES[feature].of == "channel"]
     for column in columns:
-        name = _METADATA.get(column) or _feature_name(column, compartment)
-        if name:
-            names[column] = name
+        prefix = next((feature for feature in of_channels if column.startswith(f"{feature}_")), None)
+        if column in _METADATA:
+            names[column] = _METADATA[column]
+        elif column in PYCYTOMINER and FEATURES[column].of == "object":
+            names[column] = f"{compartment}_{PYCYTOMINER[column]}"
+        elif prefix is not None:
+            channel = column.removeprefix(f"{prefix}_")
+            names[column] = f"{compartment}_{PYCYTOMINER[prefix].format(channel=channel)}"
     return names
-
-
-def _feature_name(column: str, compartment: str) -> str | None:
-    if column in PYCYTOMINER and FEATURES[column].of == "object":
-        return f"{compartment}_{PYCYTOMINER[column]}"
-    for feature, name in PYCYTOMINER.items():
-        if FEATURES[feature].of == "channel" and column.startswith(f"{feature}_"):
-            return f"{compartment}_{name.format(channel=column.removeprefix(f'{feature}_'))}"
-    return None
 
 
 def pycytominer_batches(
