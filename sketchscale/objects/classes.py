@@ -28,14 +28,7 @@ from sketchscale.objects.classifiers import Classifier
 from sketchscale.objects.classifiers.rows import feature_rows
 from sketchscale.objects.patches import Windows, check_axes, cut_patches, object_windows
 
-__all__ = [
-    "CLASS_COLUMNS",
-    "assign_objects",
-    "check_same_shape",
-    "collect_classes",
-    "plan_classify",
-    "with_classes",
-]
+__all__ = ["CLASS_COLUMNS", "assign_objects", "check_same_shape", "collect_classes", "plan_classify", "with_classes"]
 
 CLASS_COLUMNS = ("class", "class_prob", "class_source", "in_training", "patch_cropped")
 """Columns of every classification, in their order; after them one `prob_<class>` for each class of the classifier."""

@@ -29,6 +29,8 @@ from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, sour
 
 __all__ = ["PIXEL_BYTES", "Components", "join_components", "plan_components", "plan_few_values"]
 
+Ints = npt.NDArray[np.int64]
+
 PIXEL_BYTES = 60
 """Memory to number the components of a block, per pixel."""
 
@@ -37,7 +39,7 @@ Index = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Components:
-    """Labels whose ids are the connected components of other labels.
+    """Labels with the connected components of other labels as objects.
 
     Attributes:
         block: size of the blocks. starts: for each block, in order, where its components begin in `ids`.
@@ -49,7 +51,7 @@ class Components:
     shape: tuple[int, ...]
     block: tuple[int, ...]
     starts: tuple[int, ...]
-    ids: npt.NDArray[np.int64]
+    ids: Ints
     count: int
 
     def read(self, box: Box) -> npt.NDArray[np.uint32]:
@@ -151,7 +153,7 @@ def join_components(source: LabelSource, block: tuple[int, ...], results: Sequen
     )
 
 
-def _numbered(first: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _numbered(first: Ints, pairs: Ints) -> Ints:
     """Return the id of each component of a block: the rank of its whole component among all, by first pixel."""
     n = len(first)
     if not n:
@@ -162,7 +164,7 @@ def _numbered(first: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -> npt
     np.minimum.at(earliest, whole_of, first)
     rank = np.empty(count, np.int64)
     rank[np.argsort(earliest)] = np.arange(1, count + 1)
-    found: npt.NDArray[np.int64] = rank[whole_of]
+    found: Ints = rank[whole_of]
     return found
 
 
@@ -171,16 +173,16 @@ class _Faces:
     """The numbers along the faces of all blocks, counted over all blocks: 0 is none, k + 1 is component k."""
 
     tiles: TileCover
-    starts: npt.NDArray[np.int64]
+    starts: Ints
     results: Sequence[Json]
 
-    def pairs(self) -> Iterator[npt.NDArray[np.int64]]:
+    def pairs(self) -> Iterator[Ints]:
         """Yield (n, 2) pairs of components that touch across a face."""
         for tile, axis in itertools.product(self.tiles, range(len(self.tiles.shape))):
             if tile.index[axis] + 1 < self.tiles.counts[axis]:
                 yield self._across(tile, axis)
 
-    def _across(self, tile: Tile, axis: int) -> npt.NDArray[np.int64]:
+    def _across(self, tile: Tile, axis: int) -> Ints:
         """Return pairs between a block's last layer along an axis and the layer after it, corners included."""
         here = self._layer(tile.index, axis, "+")
         beyond = np.pad(np.zeros_like(here), 1)
@@ -201,14 +203,14 @@ class _Faces:
         ]
         return np.unique(np.concatenate(found), axis=0)
 
-    def _layer(self, index: Index, axis: int, side: str) -> npt.NDArray[np.int64]:
+    def _layer(self, index: Index, axis: int, side: str) -> Ints:
         position = _position(self.tiles, index)
         shape = _without(self.tiles[position].write, axis).shape
         numbers = unpacked(self.results[position]["faces"][f"{axis}{side}"]).reshape(shape)
         return np.where(numbers > 0, numbers + self.starts[position], 0)
 
 
-def _touching(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _touching(a: Ints, b: Ints) -> Ints:
     both = (a > 0) & (b > 0)
     return np.unique(np.stack([a[both] - 1, b[both] - 1], axis=1), axis=0)
 

@@ -28,6 +28,8 @@ from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
 
 __all__ = ["Windows", "check_axes", "cut_patches", "estimate_side", "object_windows", "read_patches", "window_columns"]
 
+Patches = npt.NDArray[np.float32]
+
 LARGEST_SIDE = {2: 200, 3: 64}
 """Largest estimated side by number of axes, so that one annotated clump does not make all patches huge."""
 
@@ -142,7 +144,7 @@ def cut_patches(
     origin: tuple[int, ...],
     windows: Windows,
     ranges: Sequence[tuple[float, float]],
-) -> npt.NDArray[np.float32]:
+) -> Patches:
     """Cut windows out of pixels in memory.
 
     Args:
@@ -166,7 +168,7 @@ def cut_patches(
 
 def read_patches(
     labels: LabelSource, plane: PixelsRef, windows: Windows, ranges: Sequence[tuple[float, float]]
-) -> npt.NDArray[np.float32]:
+) -> Patches:
     """Return the patches of some objects of an image as `cut_patches` does; each region is read once.
 
     Raises:

@@ -75,10 +75,7 @@ def head(title: str, *, sheets: Sequence[str] = ("report.css",), script: str = "
 def page_header(kicker: str, title: str, lead: str) -> Markup:
     """Return the first lines of a page: kind, title, one sentence."""
     return element(
-        "header",
-        element("p", kicker, class_="kicker"),
-        element("h1", title),
-        element("p", lead, class_="lead"),
+        "header", element("p", kicker, class_="kicker"), element("h1", title), element("p", lead, class_="lead")
     )
 
 

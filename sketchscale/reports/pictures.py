@@ -39,6 +39,8 @@ __all__ = [
     "webp_file",
 ]
 
+Rgb = npt.NDArray[np.uint8]
+
 PALETTE = ("#17b890", "#f59f00", "#4c9bf5", "#f0629a", "#9775fa", "#9bc53d", "#fa5f55", "#8d99a6")
 """Class colours, in order of the classes; repeated past eight. Readable on black, on white and on purple stains."""
 
@@ -74,7 +76,7 @@ def _rgb(color: str) -> npt.NDArray[np.float32]:
     return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
 
 
-def to_rgb(image: npt.NDArray[Any], ranges: Sequence[tuple[float, float]]) -> npt.NDArray[np.uint8]:
+def to_rgb(image: npt.NDArray[Any], ranges: Sequence[tuple[float, float]]) -> Rgb:
     """Return intensities as a picture, uint8 (y, x, 3).
 
     Args:
@@ -120,7 +122,7 @@ def outline_layer(
     class_of: Mapping[int, int] | None = None,
     line_px: int = 1,
     colors: Sequence[str] = PALETTE,
-) -> npt.NDArray[np.uint8]:
+) -> Rgb:
     """Return outlines in the colour of each object's class, uint8 RGBA (y, x, 4), transparent elsewhere.
 
     Args:
@@ -137,7 +139,7 @@ def outline_layer(
     return layer
 
 
-def sketch_layer(raster: RasterSketch) -> npt.NDArray[np.uint8]:
+def sketch_layer(raster: RasterSketch) -> Rgb:
     """Return a sketch as a translucent layer, uint8 RGBA (y, x, 4)."""
     layer = np.zeros((*raster.labels.shape, 4), np.uint8)
     for name, mask, alpha in (
@@ -150,7 +152,7 @@ def sketch_layer(raster: RasterSketch) -> npt.NDArray[np.uint8]:
 
 
 def make_picture(
-    rgb: npt.NDArray[np.uint8],
+    rgb: Rgb,
     labels: npt.NDArray[np.integer[Any]] | None = None,
     *,
     class_of: Mapping[int, int] | None = None,
@@ -176,7 +178,7 @@ def make_picture(
 
 
 def make_sketch_picture(
-    rgb: npt.NDArray[np.uint8], raster: RasterSketch, *, width: int = 1400, title: str = "", caption: str = ""
+    rgb: Rgb, raster: RasterSketch, *, width: int = 1400, title: str = "", caption: str = ""
 ) -> Picture:
     """Return a picture as `make_picture`, with a sketch of the same size above the image."""
     size, scale = _shown_size(rgb, width)
@@ -196,14 +198,14 @@ def flattened(picture: Picture) -> bytes:
     return png_file(whole_picture.convert("RGB"))
 
 
-def _shown_size(rgb: npt.NDArray[np.uint8], width: int) -> tuple[tuple[int, int], float]:
+def _shown_size(rgb: Rgb, width: int) -> tuple[tuple[int, int], float]:
     """Return (width, height) of the picture, and its scale, an integer if above 1."""
     scale = min(4.0, width / max(1, rgb.shape[1]))
     scale = float(int(scale)) if scale > 1 else scale
     return (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))), scale
 
 
-def _resized(rgb: npt.NDArray[np.uint8], size: tuple[int, int], scale: float) -> Image.Image:
+def _resized(rgb: Rgb, size: tuple[int, int], scale: float) -> Image.Image:
     return Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)
 
 
@@ -227,7 +229,7 @@ def png_file(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _png(layer: npt.NDArray[np.uint8]) -> bytes:
+def _png(layer: Rgb) -> bytes:
     """Return a PNG with a palette: outlines have few colours, so it has a tenth of the size of RGBA."""
     colors, index = np.unique(layer.reshape(-1, 4), axis=0, return_inverse=True)
     image = Image.fromarray(index.reshape(layer.shape[:2]).astype(np.uint8))

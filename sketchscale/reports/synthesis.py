@@ -26,6 +26,9 @@ from sketchscale.reports.pictures import outline_layer, png_file, to_rgb
 
 __all__ = ["Panel", "SheetRow", "below_outlines", "draw_sheet", "drawn_row", "map_colors", "map_rims", "real_row"]
 
+Floats = npt.NDArray[np.float32]
+Rgb = npt.NDArray[np.uint8]
+
 _GAP, _LINE = 8, 16
 _POINT, _RIM, _GROUND, _INK = "#ffd43b", "#000000", "#202428", "#ffffff"
 
@@ -40,7 +43,7 @@ class Panel:
         points: (n, 2) of (y, x), px; drawn as dots.
     """
 
-    rgb: npt.NDArray[np.uint8]
+    rgb: Rgb
     title: str = ""
     points: npt.NDArray[np.float64] | None = None
 
@@ -53,12 +56,7 @@ class SheetRow:
     caption: str | None = ""
 
 
-def drawn_row(
-    maps: npt.NDArray[np.float32],
-    painted: npt.NDArray[np.float32],
-    read: npt.NDArray[np.float32],
-    caption: str = "layout",
-) -> SheetRow:
+def drawn_row(maps: Floats, painted: Floats, read: Floats, caption: str = "layout") -> SheetRow:
     """Return the row of a layout, see the module.
 
     Args:
@@ -76,11 +74,7 @@ def drawn_row(
 
 
 def real_row(
-    image: npt.NDArray[np.float32],
-    points: npt.NDArray[np.float64],
-    maps: npt.NDArray[np.float32],
-    repainted: npt.NDArray[np.float32],
-    caption: str = "image",
+    image: Floats, points: npt.NDArray[np.float64], maps: Floats, repainted: Floats, caption: str = "image"
 ) -> SheetRow:
     """Return the row of a real crop, see the module.
 
@@ -98,25 +92,25 @@ def real_row(
     return SheetRow(panels=panels, caption=caption)
 
 
-def _shown(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _shown(image: Floats) -> Rgb:
     return to_rgb(image, [(0.0, 1.0)] * len(image))
 
 
-def _outlined(rgb: npt.NDArray[np.uint8], maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _outlined(rgb: Rgb, maps: Floats) -> Rgb:
     """Return the picture below the rims of the maps' objects."""
     # each pixel of a rim becomes a separate object, so that all of them are outlines
     rims = map_rims(maps)
     return below_outlines(rgb, rims * (1 + np.arange(rims.size).reshape(rims.shape)))
 
 
-def below_outlines(rgb: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
+def below_outlines(rgb: Rgb, labels: npt.NDArray[np.integer[Any]]) -> Rgb:
     """Return a picture with the outlines of labels drawn into it."""
     picture = Image.fromarray(rgb).convert("RGBA")
     picture.alpha_composite(Image.fromarray(outline_layer(labels)))
     return np.asarray(picture.convert("RGB"))
 
 
-def map_colors(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def map_colors(maps: Floats) -> Rgb:
     """Return maps as a picture, uint8 (y, x, 3); see the module.
 
     Args:
@@ -133,7 +127,7 @@ def map_colors(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.round(colors).astype(np.uint8)
 
 
-def map_rims(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def map_rims(maps: Floats) -> npt.NDArray[np.bool_]:
     """Return the rims of the maps' objects, bool (y, x).
 
     A pixel with m above one half is on a rim if a neighbour (sharing an edge) has no such m, or if h falls by more than

@@ -28,6 +28,10 @@ from sketchscale.errors import InputError
 
 __all__ = ["LayoutPrior", "crowding", "draw_layout", "pixels_of_points"]
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.uint32]
+
 _KNOTS = 24
 """Radii of an outline, evenly spaced in angle."""
 _ATTEMPTS = 20
@@ -69,7 +73,7 @@ class LayoutPrior:
                 raise InputError.of(found=f"{name} of the layouts is {value}", expected=expected, fix=f"set {name}")
 
 
-def pixels_of_points(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.int64]:
+def pixels_of_points(points: Floats, shape: tuple[int, int]) -> Ints:
     """Return the pixel of each point, (n, 2) int64.
 
     Args:
@@ -108,7 +112,7 @@ def pixels_of_points(points: npt.NDArray[np.float64], shape: tuple[int, int]) ->
     return pixels
 
 
-def crowding(points: npt.NDArray[np.float64], diameter: float) -> npt.NDArray[np.float64]:
+def crowding(points: Floats, diameter: float) -> Floats:
     """Return the number of other points in a Gaussian window of area `diameter` squared around each point.
 
     Args:
@@ -129,9 +133,7 @@ def crowding(points: npt.NDArray[np.float64], diameter: float) -> npt.NDArray[np
     return total
 
 
-def draw_layout(
-    points: npt.NDArray[np.float64], shape: tuple[int, int], prior: LayoutPrior | None = None, *, seed: int = 0
-) -> npt.NDArray[np.uint32]:
+def draw_layout(points: Floats, shape: tuple[int, int], prior: LayoutPrior | None = None, *, seed: int = 0) -> Labels:
     """Draw a label image with one object around each point.
 
     Args:
@@ -165,7 +167,7 @@ def draw_layout(
     return labels
 
 
-def _outlines(points: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _outlines(points: Floats, prior: LayoutPrior, rng: np.random.Generator) -> Floats:
     """Return radii (n, attempts, knots) of the outlines that are tried for each point, px."""
     many = (len(points), _ATTEMPTS)
     area = _areas(crowding(points, prior.diameter), prior, rng)
@@ -181,7 +183,7 @@ def _outlines(points: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.rando
     return np.asarray(np.maximum(radii * (1 + rough * smooth) * shrink[:, None], 0.5), np.float64)
 
 
-def _areas(crowded: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _areas(crowded: Floats, prior: LayoutPrior, rng: np.random.Generator) -> Floats:
     """Return areas (n, attempts), px2: Beta distributed from 0 to five times the mean, which falls with crowding."""
     mean = np.pi / 4 * prior.diameter**2 * np.exp(-prior.crowding * crowded)[:, None]
     if prior.spread < 1e-6:
@@ -192,13 +194,7 @@ def _areas(crowded: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.random.
 
 
 @njit(cache=True, nogil=True)
-def _place(
-    pixels: npt.NDArray[np.int64],
-    radii: npt.NDArray[np.float64],
-    overlap: float,
-    labels: npt.NDArray[np.uint32],
-    stack: npt.NDArray[np.int64],
-) -> None:
+def _place(pixels: Ints, radii: Floats, overlap: float, labels: Labels, stack: Ints) -> None:
     """Paint, point by point, the first outline of which at most `overlap` belongs to others; else keep the kernel."""
     for i in range(pixels.shape[0]):
         y, x = pixels[i]
@@ -210,7 +206,7 @@ def _place(
 
 
 @njit(cache=True, nogil=True)
-def _reserve(pixels: npt.NDArray[np.int64], radius: npt.NDArray[np.float64], labels: npt.NDArray[np.uint32]) -> None:
+def _reserve(pixels: Ints, radius: Floats, labels: Labels) -> None:
     """Paint a disc around each point."""
     for i in range(pixels.shape[0]):
         y, x = pixels[i]
@@ -222,7 +218,7 @@ def _reserve(pixels: npt.NDArray[np.int64], radius: npt.NDArray[np.float64], lab
 
 
 @njit(cache=True, nogil=True)
-def _within(dy: int, dx: int, radii: npt.NDArray[np.float64]) -> bool:
+def _within(dy: int, dx: int, radii: Floats) -> bool:
     """Return whether a pixel lies inside the outline: its distance against the radius at its angle, interpolated."""
     place = np.arctan2(float(dy), float(dx)) / (2 * np.pi) * radii.size
     place += radii.size * (place < 0)
@@ -234,9 +230,7 @@ def _within(dy: int, dx: int, radii: npt.NDArray[np.float64]) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _count_taken(
-    y: int, x: int, radii: npt.NDArray[np.float64], own: np.uint32, labels: npt.NDArray[np.uint32]
-) -> tuple[int, int]:
+def _count_taken(y: int, x: int, radii: Floats, own: np.uint32, labels: Labels) -> tuple[int, int]:
     """Return the number of pixels of the outline in the image that belong to other objects, and of all its pixels."""
     far = int(np.ceil(radii.max()))
     taken, total = 0, 0
@@ -249,14 +243,7 @@ def _count_taken(
 
 
 @njit(cache=True, nogil=True)
-def _paint(
-    y: int,
-    x: int,
-    radii: npt.NDArray[np.float64],
-    own: np.uint32,
-    labels: npt.NDArray[np.uint32],
-    stack: npt.NDArray[np.int64],
-) -> None:
+def _paint(y: int, x: int, radii: Floats, own: np.uint32, labels: Labels, stack: Ints) -> None:
     """Flood-fill the free pixels of the outline from the point's kernel."""
     n = 0
     far = int(np.ceil(radii.max()))

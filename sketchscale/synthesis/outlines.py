@@ -42,6 +42,8 @@ __all__ = [
     "read_foreground",
 ]
 
+Image = npt.NDArray[np.float32]
+
 TILE, MARGIN = 1024, 96
 """Tiles in which an image is read and outlined, and the margin that is read around them, px."""
 _SURE, _REACH = 0.3, 1.5
@@ -77,10 +79,7 @@ class OutlineConfig:
 
 
 def label_from_points(
-    foreground: npt.NDArray[np.float32],
-    points: npt.NDArray[np.float64],
-    diameter: float,
-    config: OutlineConfig | None = None,
+    foreground: Image, points: npt.NDArray[np.float64], diameter: float, config: OutlineConfig | None = None
 ) -> npt.NDArray[np.int32]:
     """Return partial labels from points and the probability of foreground.
 
@@ -114,9 +113,7 @@ def label_from_points(
     return np.where(found > 0, found, labels).astype(np.int32)
 
 
-def read_foreground(
-    synthesis: Synthesis, image: npt.NDArray[np.float32], model: Model | None = None
-) -> npt.NDArray[np.float32]:
+def read_foreground(synthesis: Synthesis, image: Image, model: Model | None = None) -> Image:
     """Return the probability of an object at each pixel, float32 (y, x), mean over the eight orientations of the image.
 
     Args:
@@ -129,7 +126,7 @@ def read_foreground(
     if model is None:
         return seen.astype(np.float32)
 
-    def beyond_threshold(turned: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def beyond_threshold(turned: Image) -> Image:
         output, threshold = predict_image(model, turned)[2], model.config.threshold
         beyond = output - threshold if model.target.lengths else _log_odds(output) - _log_odds(threshold)
         return np.clip(beyond, -_CLIP, _CLIP).astype(np.float32)
@@ -140,9 +137,7 @@ def read_foreground(
     return joined.astype(np.float32)
 
 
-def _mean_over_orientations(
-    image: npt.NDArray[np.float32], read: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-) -> npt.NDArray[np.float64]:
+def _mean_over_orientations(image: Image, read: Callable[[Image], Image]) -> npt.NDArray[np.float64]:
     total = np.zeros(image.shape[1:])
     for turn in range(4):
         for mirror in (False, True):

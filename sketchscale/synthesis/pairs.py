@@ -17,6 +17,9 @@ from sketchscale.synthesis.scenes import draw_window, margin_of
 
 __all__ = ["Pair", "draw_pair", "paint", "paint_maps"]
 
+Floats = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
@@ -27,7 +30,7 @@ class Pair:
         labels: uint32 (y, x), 0 is background.
     """
 
-    image: npt.NDArray[np.float32]
+    image: Image
     labels: npt.NDArray[np.uint32]
 
 
@@ -36,8 +39,8 @@ def draw_pair(
     shape: tuple[int, int],
     *,
     seed: tuple[int, ...],
-    points: npt.NDArray[np.float64] | None = None,
-    field: npt.NDArray[np.float64] | None = None,
+    points: Floats | None = None,
+    field: Floats | None = None,
 ) -> Pair:
     """Draw a pair. On one machine it depends only on synthesis, shape, seed and points.
 
@@ -64,19 +67,15 @@ def draw_pair(
     return Pair(image=paint(synthesis, labels, noise), labels=labels)
 
 
-def _window_of(
-    field: npt.NDArray[np.float64], shape: tuple[int, int], margin: int, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+def _window_of(field: Floats, shape: tuple[int, int], margin: int, rng: np.random.Generator) -> Floats:
     """Return the points in and near a random window, in coordinates of the window grown by a margin."""
     room = np.floor(field.max(0) + 0.5).astype(np.int64) + 1 - shape
     start = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
-    moved: npt.NDArray[np.float64] = field - start + margin
+    moved: Floats = field - start + margin
     return moved[((moved > -0.5) & (moved < np.array(shape) + 2 * margin - 0.5)).all(1)]
 
 
-def paint(
-    synthesis: Synthesis, labels: npt.NDArray[np.integer], noise: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def paint(synthesis: Synthesis, labels: npt.NDArray[np.integer], noise: Image) -> Image:
     """Return the generator's image of a label image, float32 (c, y, x) in [0, 1].
 
     Args:
@@ -99,9 +98,7 @@ def _mirrored(labels: npt.NDArray[np.integer], rest: Sequence[int]) -> npt.NDArr
     return np.where(grown > 0, grown + copy * (int(labels.max()) + 1), 0)
 
 
-def paint_maps(
-    synthesis: Synthesis, maps: npt.NDArray[np.float32], noise: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def paint_maps(synthesis: Synthesis, maps: Image, noise: Image) -> Image:
     """Return the generator's image of maps, float32 (c, y, x) in [0, 1].
 
     Args:
@@ -111,5 +108,5 @@ def paint_maps(
     device = synthesis.generator.head.weight.device
     given = (torch.from_numpy(values)[None].to(device) for values in (maps, noise))
     with torch.inference_mode():
-        made: npt.NDArray[np.float32] = synthesis.generator(*given)[0].float().cpu().numpy()
+        made: Image = synthesis.generator(*given)[0].float().cpu().numpy()
     return np.clip((made + 1) / 2, 0, 1)

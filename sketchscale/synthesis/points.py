@@ -24,6 +24,8 @@ from sketchscale.synthesis.layouts import pixels_of_points
 
 __all__ = ["PointModel", "PointScene", "draw_points", "fit_points"]
 
+Floats = npt.NDArray[np.float64]
+
 _LEAST = 10
 _TRIES = 30
 
@@ -32,10 +34,10 @@ _TRIES = 30
 class PointScene:
     """One annotated image: density on a coarse grid (cells of `cell` px, sum 1), points per px2, nearest distances."""
 
-    density: npt.NDArray[np.float64]
+    density: Floats
     cell: int
     per_pixel: float
-    nearest: npt.NDArray[np.float64]
+    nearest: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +51,16 @@ class PointModel:
         """Points per px2 in the densest cell."""
         return max(s.per_pixel * s.density.size * float(s.density.max()) for s in self.scenes)
 
-    def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
+    def arrays(self) -> dict[str, Floats]:
         """Return the model as arrays by name."""
-        found: dict[str, npt.NDArray[np.float64]] = {}
+        found: dict[str, Floats] = {}
         for i, scene in enumerate(self.scenes):
             found[f"{i:05d}.density"], found[f"{i:05d}.nearest"] = scene.density, scene.nearest
             found[f"{i:05d}.numbers"] = np.array([scene.cell, scene.per_pixel])
         return found
 
     @classmethod
-    def of(cls, arrays: Mapping[str, npt.NDArray[np.float64]]) -> PointModel:
+    def of(cls, arrays: Mapping[str, Floats]) -> PointModel:
         """Restore a model from `arrays`; raise KeyError or ValueError if they are not of a model."""
         scenes = []
         for key in sorted({name.partition(".")[0] for name in arrays}):
@@ -69,7 +71,7 @@ class PointModel:
 
 
 def fit_points(
-    points: Sequence[npt.NDArray[np.float64]], shapes: Sequence[tuple[int, int]], *, bandwidth: float | None = None
+    points: Sequence[Floats], shapes: Sequence[tuple[int, int]], *, bandwidth: float | None = None
 ) -> PointModel:
     """Fit the density model of annotated images.
 
@@ -104,9 +106,7 @@ def fit_points(
     )
 
 
-def _scene(
-    points: npt.NDArray[np.float64], shape: tuple[int, int], nearest: npt.NDArray[np.float64], width: float
-) -> PointScene:
+def _scene(points: Floats, shape: tuple[int, int], nearest: Floats, width: float) -> PointScene:
     cell = max(1, int(width / 4))
     cells = tuple(-(-n // cell) for n in shape)
     counts = np.zeros(cells)
@@ -119,9 +119,7 @@ def _scene(
     )
 
 
-def draw_points(
-    model: PointModel, shape: tuple[int, int], *, seed: int = 0, count: int | None = None
-) -> npt.NDArray[np.float64]:
+def draw_points(model: PointModel, shape: tuple[int, int], *, seed: int = 0, count: int | None = None) -> Floats:
     """Draw points for a new image.
 
     Args:
@@ -149,7 +147,7 @@ def draw_points(
     return _spaced(places, np.maximum(apart, 1.0), shape)
 
 
-def _fitted(scene: PointScene, shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _fitted(scene: PointScene, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
     """Return the density, mirrored at random, from a random start, and repeated until it covers the shape."""
     density = scene.density
     for axis in (0, 1):
@@ -163,9 +161,7 @@ def _fitted(scene: PointScene, shape: tuple[int, int], rng: np.random.Generator)
     return grown[start[0] : start[0] + cells[0], start[1] : start[1] + cells[1]]
 
 
-def _spaced(
-    places: npt.NDArray[np.int64], apart: npt.NDArray[np.float64], shape: tuple[int, int]
-) -> npt.NDArray[np.float64]:
+def _spaced(places: npt.NDArray[np.int64], apart: Floats, shape: tuple[int, int]) -> Floats:
     """Return one place per column: the first of its rows in the image that keeps its distance from earlier places."""
     side = max(1, int(np.ceil(apart.max(initial=1.0))))
     buckets: dict[tuple[int, int], list[tuple[int, int]]] = {}

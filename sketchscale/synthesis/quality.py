@@ -72,7 +72,7 @@ class Distances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """How similar generated crops are to real ones.
+    """Similarity of generated crops to real ones.
 
     Attributes:
         crops: on each side of each distance. crop: side, px.

@@ -22,6 +22,9 @@ from sketchscale.synthesis.points import PointModel, draw_points, fit_points
 
 __all__ = ["PointedImage", "PointedSource", "SceneBatch", "Scenes", "draw_window", "margin_of"]
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
 
 class PointedSource(Protocol):
     """A source of crops; see PointedImage. It may read its pixels at every call."""
@@ -39,7 +42,7 @@ class PointedSource(Protocol):
         """(y, x)."""
 
     @property
-    def points(self) -> npt.NDArray[np.float64]:
+    def points(self) -> Floats:
         """(n, 2) of (y, x), px."""
 
     def window(self, box: Box) -> npt.NDArray[np.float32]:
@@ -57,7 +60,7 @@ class PointedImage:
     """
 
     image: npt.NDArray[np.float32]
-    points: npt.NDArray[np.float64]
+    points: Floats
     name: str = "image"
 
     @property
@@ -149,14 +152,14 @@ class Scenes:
         at = _marked(_held(inside, (self.crop, self.crop)), self.crop)
         return _turned(source.window(window), turn), _turned(at, turn)
 
-    def _window(self, rng: np.random.Generator) -> tuple[PointedSource, npt.NDArray[np.int64]]:
+    def _window(self, rng: np.random.Generator) -> tuple[PointedSource, Ints]:
         source = self.images[int(rng.integers(len(self.images)))]
         room = np.array(source.shape) - self.crop
         return source, rng.integers(0, room + 1)
 
-    def _given_points(self, rng: np.random.Generator, side: int, margin: int) -> npt.NDArray[np.float64]:
+    def _given_points(self, rng: np.random.Generator, side: int, margin: int) -> Floats:
         source, start = self._window(rng)
-        whole: npt.NDArray[np.float64] = np.floor(source.points + 0.5)  # rounding halves after a flip could collide
+        whole: Floats = np.floor(source.points + 0.5)  # rounding halves after a flip could collide
         points = whole - start + margin
         if rng.random() < 0.5:
             points = points[:, ::-1]
@@ -177,8 +180,8 @@ def draw_window(
     prior: LayoutPrior,
     shape: tuple[int, int],
     rng: np.random.Generator,
-    points: npt.NDArray[np.float64] | None = None,
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    points: Floats | None = None,
+) -> tuple[npt.NDArray[np.uint32], Ints]:
     """Draw a layout with objects cut by its borders, as in an image; and the pixels of the points in it.
 
     Args:
@@ -197,13 +200,13 @@ def draw_window(
     return np.ascontiguousarray(window), _held(points - margin, shape)
 
 
-def _held(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.int64]:
+def _held(points: Floats, shape: tuple[int, int]) -> Ints:
     """Return the pixels of the points that lie in the window."""
     pixels = np.floor(points + 0.5).astype(np.int64)
     return pixels[((pixels >= 0) & (pixels < shape)).all(1)]
 
 
-def _marked(pixels: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.bool_]:
+def _marked(pixels: Ints, side: int) -> npt.NDArray[np.bool_]:
     marked = np.zeros((side, side), np.bool_)
     marked[pixels[:, 0], pixels[:, 1]] = True
     return marked

@@ -40,6 +40,8 @@ __all__ = [
     "pool_size",
 ]
 
+Floats = npt.NDArray[np.float64]
+
 STRATEGIES = ("random", "uncertainty", "diversity", "both")
 
 _MOST = 100_000
@@ -66,10 +68,10 @@ class Candidates:
 
     image: npt.NDArray[np.int64]
     label: npt.NDArray[np.int64]
-    center: npt.NDArray[np.float64]
+    center: Floats
     key: npt.NDArray[np.uint64]
-    rank: npt.NDArray[np.float64]
-    features: npt.NDArray[np.float64]
+    rank: Floats
+    features: Floats
 
     def __len__(self) -> int:
         return len(self.label)
@@ -79,9 +81,7 @@ class Candidates:
         return Candidates(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def object_keys(
-    center: npt.NDArray[np.float64], size: npt.NDArray[Any], image: str, seed: int
-) -> npt.NDArray[np.uint64]:
+def object_keys(center: Floats, size: npt.NDArray[Any], image: str, seed: int) -> npt.NDArray[np.uint64]:
     """Return a hash of each object that does not depend on its id.
 
     Args:
@@ -156,9 +156,7 @@ def candidates_of(
     size = next((name for name in ("area", "volume") if name in names), None)
     if "label" not in names or axes[-2:] != ["y", "x"]:
         raise InputError.of(
-            found=f"a table with columns {', '.join(names)[:80]}",
-            expected="label, y and x",
-            fix="measure the labels",
+            found=f"a table with columns {', '.join(names)[:80]}", expected="label, y and x", fix="measure the labels"
         )
     known = _numbers(table, "in_training") == 1 if "in_training" in names else np.zeros(table.num_rows, bool)
     rows = np.flatnonzero(known if annotated else ~known)
@@ -175,12 +173,12 @@ def candidates_of(
     )
 
 
-def _numbers(table: pyarrow.Table, name: str) -> npt.NDArray[np.float64]:
+def _numbers(table: pyarrow.Table, name: str) -> Floats:
     """Return a column as float64, NaN where missing."""
     return np.asarray(pc.cast(table.column(name), pyarrow.float64()).to_numpy(), np.float64)
 
 
-def _margins(table: pyarrow.Table) -> npt.NDArray[np.float64]:
+def _margins(table: pyarrow.Table) -> Floats:
     """Return best minus second best probability; 0, the least certain, where there is none."""
     names = [name for name in table.column_names if name.startswith("prob_")]
     if len(names) >= 2:
@@ -212,7 +210,7 @@ def keep(pools: Sequence[Candidates], most: int) -> Candidates:
     return whole.take(np.lexsort((whole.label, whole.image, whole.key, whole.rank))[:most])
 
 
-def choose(pool: Candidates, n: int, by: str, shown: npt.NDArray[np.float64] | None = None) -> Candidates:
+def choose(pool: Candidates, n: int, by: str, shown: Floats | None = None) -> Candidates:
     """Return the n best proposals, best first; all if there are fewer.
 
     Args:
@@ -224,9 +222,7 @@ def choose(pool: Candidates, n: int, by: str, shown: npt.NDArray[np.float64] | N
     return pool.take(farthest_first(pool.features, n, shown))
 
 
-def farthest_first(
-    features: npt.NDArray[np.float64], n: int, shown: npt.NDArray[np.float64] | None = None
-) -> npt.NDArray[np.int64]:
+def farthest_first(features: Floats, n: int, shown: Floats | None = None) -> npt.NDArray[np.int64]:
     """Return rows that are far from each other, chosen greedily.
 
     Args:
@@ -247,7 +243,7 @@ def farthest_first(
     mean = np.where(finite, features, 0.0).sum(axis=0) / number
     spread = np.sqrt((np.where(finite, features - mean, 0.0) ** 2).sum(axis=0) / number)
 
-    def standard(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def standard(rows: Floats) -> Floats:
         scaled = np.where(np.isfinite(rows), rows - mean, 0.0) / np.where(spread > 0, spread, 1.0)
         return np.asarray(np.clip(scaled, -_CUT, _CUT), np.float64)
 
@@ -267,5 +263,5 @@ def farthest_first(
     return np.array(chosen, np.int64)
 
 
-def _squares(points: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _squares(points: Floats, other: Floats) -> Floats:
     return np.asarray(((points - other) ** 2).sum(axis=1), np.float64)

@@ -35,6 +35,8 @@ from sketchscale.objects.annotation.mark_files import UNSURE, Mark
 
 __all__ = ["NONE", "ClassEstimate", "Review", "check_random", "estimate", "judged_name", "passed_over"]
 
+Counts = npt.NDArray[np.int64]
+
 NONE = "none"
 """Class of what is no object, or cannot be decided."""
 
@@ -144,7 +146,7 @@ def estimate(
     return _review(names, sizes, table, extra, np.random.default_rng(seed), draws)
 
 
-def _check(names: Sequence[str], sizes: npt.NDArray[np.int64], table: npt.NDArray[np.int64], guessed: set[str]) -> None:
+def _check(names: Sequence[str], sizes: Counts, table: Counts, guessed: set[str]) -> None:
     if not table.sum():
         raise InputError.of(found="no judged object", expected="some", fix="judge proposals of classify propose")
     wrong = [name for name, n, size in zip(names, table.sum(axis=1), sizes, strict=True) if n > size]
@@ -157,12 +159,7 @@ def _check(names: Sequence[str], sizes: npt.NDArray[np.int64], table: npt.NDArra
 
 
 def _review(
-    names: Sequence[str],
-    sizes: npt.NDArray[np.int64],
-    table: npt.NDArray[np.int64],
-    extra: npt.NDArray[np.int64],
-    rng: np.random.Generator,
-    draws: int,
+    names: Sequence[str], sizes: Counts, table: Counts, extra: Counts, rng: np.random.Generator, draws: int
 ) -> Review:
     k, judged, population = len(names), int(table.sum()), int(sizes.sum())
     shares = _shares(table)
@@ -194,7 +191,7 @@ def _review(
     )
 
 
-def _shares(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _shares(table: Counts) -> npt.NDArray[np.float64]:
     """Return the (k, k) share of each class in each stratum; without judged objects, guessed from the other strata."""
     k, number = len(table), table.sum(axis=1, keepdims=True)
     right = (np.trace(table) + 1) / (table.sum() + 2)

@@ -20,7 +20,7 @@ __all__ = ["AugmentOptions", "augmented"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentOptions:
-    """How far patches are changed.
+    """Limits of the random changes of patches.
 
     Attributes:
         rotate: probability that a patch is turned, by 0, 90, 180 or 270 degrees.

@@ -34,7 +34,10 @@ from sketchscale.errors import InputError
 
 __all__ = ["FORESTS", "ForestOptions", "check_forest", "fit_forest", "forest_probabilities"]
 
-Arrays = dict[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+Arrays = dict[str, Array]
 Rows = npt.NDArray[np.float64]
 
 
@@ -64,13 +67,7 @@ class ForestOptions:
 
 
 def fit_forest(
-    name: str,
-    rows: Rows,
-    targets: npt.NDArray[np.int64],
-    class_weights: npt.NDArray[np.float64],
-    *,
-    options: ForestOptions,
-    seed: int,
+    name: str, rows: Rows, targets: Ints, class_weights: npt.NDArray[np.float64], *, options: ForestOptions, seed: int
 ) -> Arrays:
     """Train a forest and return the arrays of the module's table.
 
@@ -161,7 +158,7 @@ def _joined(parts: list[Arrays]) -> Arrays:
     return {"forest.first": first, **joined}
 
 
-def forest_probabilities(arrays: Mapping[str, npt.NDArray[Any]], rows: Rows) -> npt.NDArray[np.float64]:
+def forest_probabilities(arrays: Mapping[str, Array], rows: Rows) -> npt.NDArray[np.float64]:
     """Return class probabilities of rows, (n, L); rows sum to 1.
 
     Args:
@@ -192,12 +189,12 @@ def forest_probabilities(arrays: Mapping[str, npt.NDArray[Any]], rows: Rows) -> 
 class _Trees(NamedTuple):
     """The arrays of the module's table that a walk through the trees needs."""
 
-    first: npt.NDArray[Any]
-    feature: npt.NDArray[Any]
-    threshold: npt.NDArray[Any]
-    children: npt.NDArray[Any]
-    missing: npt.NDArray[Any]
-    value: npt.NDArray[Any]
+    first: Array
+    feature: Array
+    threshold: Array
+    children: Array
+    missing: Array
+    value: Array
 
 
 @numba.njit(nogil=True, cache=True)
@@ -215,7 +212,7 @@ def _add_trees(rows, trees, total):  # type: ignore[no-untyped-def]
                 total[i, k] += value[node, k]
 
 
-def check_forest(arrays: Mapping[str, npt.NDArray[Any]], columns: int, classes: int) -> None:
+def check_forest(arrays: Mapping[str, Array], columns: int, classes: int) -> None:
     """Raise ValueError if a walk through the trees could leave the arrays or never end."""
     for name, kind in {**_TYPES, "first": np.int64}.items():
         if arrays[f"forest.{name}"].dtype != kind:

@@ -27,6 +27,10 @@ from sketchscale.objects.classifiers.scores import class_scores
 
 __all__ = ["train_classifier"]
 
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
 _JUDGED = 20
 """Objects that should be scored; a score on 5 objects means little."""
 
@@ -39,8 +43,8 @@ class _Examples:
     """Patches or rows of training objects, or both, and their classes."""
 
     patches: Patches | None
-    rows: npt.NDArray[np.float64] | None
-    targets: npt.NDArray[np.int64]
+    rows: Floats | None
+    targets: Ints
 
     def take(self, chosen: npt.NDArray[np.bool_]) -> _Examples:
         return _Examples(
@@ -52,7 +56,7 @@ class _Examples:
 
 def train_classifier(
     patches: Patches | None,
-    rows: npt.NDArray[np.float64] | None,
+    rows: Floats | None,
     names: Sequence[str],
     *,
     kind: str = "light",
@@ -120,12 +124,7 @@ def train_classifier(
     return Classifier(config=config, weights=weights, provenance=record, sha256=classifier_digest(config, weights))
 
 
-def _checked(
-    patches: Patches | None,
-    rows: npt.NDArray[np.float64] | None,
-    targets: npt.NDArray[np.int64],
-    config: ClassifierConfig,
-) -> _Examples:
+def _checked(patches: Patches | None, rows: Floats | None, targets: Ints, config: ClassifierConfig) -> _Examples:
     """Return the examples that the kind needs; refuse wrong shapes."""
     made, n = find_classifier(config.kind), len(targets)
     patches = None if made.network is None else patches
@@ -146,7 +145,7 @@ def _checked(
     return _Examples(patches=patches, rows=rows, targets=targets)
 
 
-def _transferred(init: Classifier, config: ClassifierConfig) -> dict[str, npt.NDArray[Any]]:
+def _transferred(init: Classifier, config: ClassifierConfig) -> dict[str, Array]:
     """Return the weights of another network that are reused."""
     old = init.config
     if (old.kind, old.channels, old.dim) != (config.kind, config.channels, config.dim):
@@ -164,11 +163,11 @@ def _transferred(init: Classifier, config: ClassifierConfig) -> dict[str, npt.ND
 
 
 def _fit(
-    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
+    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, Array]
+) -> dict[str, Array]:
     """Train the parts of the kind and return their weights."""
     made, balance = find_classifier(config.kind), _class_weights(examples.targets, config.classes, options)
-    weights: dict[str, npt.NDArray[Any]] = {}
+    weights: dict[str, Array] = {}
     if examples.patches is not None:
         weights |= fit_network(examples.patches, examples.targets, balance, config, options, start)
     if examples.rows is not None and made.forest is not None:
@@ -177,9 +176,7 @@ def _fit(
     return weights
 
 
-def _class_weights(
-    targets: npt.NDArray[np.int64], classes: Sequence[str], options: TrainingOptions
-) -> npt.NDArray[np.float64]:
+def _class_weights(targets: Ints, classes: Sequence[str], options: TrainingOptions) -> Floats:
     """Return (L,) weights of an example of each class."""
     given = options.class_weights
     if isinstance(given, str):
@@ -197,7 +194,7 @@ def _class_weights(
 
 
 def _held_out_score(
-    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, npt.NDArray[Any]]
+    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, Array]
 ) -> dict[str, Any] | None:
     found, true = [], []
     for part in _held_out_parts(examples.targets, options):
@@ -211,7 +208,7 @@ def _held_out_score(
     return class_scores(np.concatenate(found), np.concatenate(true), config.classes)
 
 
-def _held_out_parts(targets: npt.NDArray[np.int64], options: TrainingOptions) -> list[npt.NDArray[np.bool_]]:
+def _held_out_parts(targets: Ints, options: TrainingOptions) -> list[npt.NDArray[np.bool_]]:
     """Return disjoint parts with the same share of each class; at least one object of each class is not held out."""
     rng = np.random.default_rng((options.seed, 1))
     order = {int(kind): rng.permutation(np.flatnonzero(targets == kind)) for kind in np.unique(targets)}

@@ -34,6 +34,8 @@ from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES
 
 __all__ = ["CROP_LIMIT", "CropTask", "assign_crops", "plan_crops", "read_crops"]
 
+Ints = npt.NDArray[np.int64]
+
 CROP_LIMIT = 1 << 24
 """Pixels of the largest box that is measured as a crop: some 0.5 GB of memory."""
 
@@ -124,7 +126,7 @@ def _assignments(job: _CropJob, places: Places) -> Iterator[tuple[tuple[int, ...
         yield (*cells[:, row].tolist(), k), alone[k : k + 1]
 
 
-def _margin(config: MeasureConfig) -> npt.NDArray[np.int64]:
+def _margin(config: MeasureConfig) -> Ints:
     """Return (d, 1): margin of a crop around the box of its object, px."""
     ring = config.wants("ring")
     margin = np.full((len(config.shape), 1), OUTER if ring else 1)
@@ -133,9 +135,7 @@ def _margin(config: MeasureConfig) -> npt.NDArray[np.int64]:
     return margin
 
 
-def _crop(
-    config: MeasureConfig, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _crop(config: MeasureConfig, starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
     """Return the half-open crops of boxes as (d, n) starts and stops."""
     margin, shape = _margin(config), np.array(config.shape)[:, None]
     return np.maximum(starts - margin, 0), np.minimum(stops + margin, shape)

@@ -52,7 +52,7 @@ CROP_PARTS = ("shape", "touching", "percentiles", "texture", "ring")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureConfig:
-    """What is measured on which image.
+    """The image, and the features to measure on it.
 
     Attributes:
         shape: ([z,] y, x) of the whole image; an object that reaches an edge of it may be cut by it.

@@ -16,6 +16,8 @@ from scipy.spatial import cKDTree
 
 __all__ = ["RADIUS", "Neighbours", "find_neighbours"]
 
+Ints = npt.NDArray[np.int64]
+
 RADIUS = 100.0
 """Largest distance of a neighbour's centroid, px."""
 
@@ -35,7 +37,7 @@ class Neighbours:
 
     distance: Values
     distance_um: Values
-    count: npt.NDArray[np.int64]
+    count: Ints
     size: Values
 
     def take(self, rows: slice) -> Neighbours:
@@ -43,9 +45,7 @@ class Neighbours:
         return Neighbours(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def find_neighbours(
-    points: Values, size: npt.NDArray[np.int64], *, spacing: tuple[float, ...], radius: float = RADIUS
-) -> Neighbours:
+def find_neighbours(points: Values, size: Ints, *, spacing: tuple[float, ...], radius: float = RADIUS) -> Neighbours:
     """Return the neighbours of every object.
 
     Args:
@@ -67,9 +67,7 @@ def find_neighbours(
     return Neighbours(distance=distance, distance_um=distance_um, count=count, size=mean)
 
 
-def _within(
-    points: Values, size: npt.NDArray[np.int64], radius: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _within(points: Values, size: Ints, radius: float) -> tuple[Ints, Ints]:
     """Return number and summed size of the others within the radius of each object.
 
     Candidates are the objects of the same cell and of the cells around it. Cells are numbered line by line with an

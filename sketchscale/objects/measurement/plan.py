@@ -82,12 +82,7 @@ def measure_config(
 
 
 def plan_measure(
-    labels: LabelSource,
-    image: PixelsRef | None,
-    config: MeasureConfig,
-    *,
-    store: str,
-    block: tuple[int, ...],
+    labels: LabelSource, image: PixelsRef | None, config: MeasureConfig, *, store: str, block: tuple[int, ...]
 ) -> Plan[Tile]:
     """Return the plan that measures every object of an image, block by block.
 
