@@ -20,8 +20,9 @@ import torch
 
 from sketchscale.annotations.hover_maps import maps_from_labels
 from sketchscale.errors import InputError
-from sketchscale.evaluation import Overlaps, count_overlaps, join_images, score_overlaps
+from sketchscale.evaluation import Overlaps, join_images, score_overlaps
 from sketchscale.evaluation.distributions import frechet_distance, kernel_distance
+from sketchscale.evaluation.overlaps import count_overlaps
 from sketchscale.integration.watershed.config import watershed_for
 from sketchscale.integration.watershed.plan import hover_labels
 from sketchscale.networks import Network
