@@ -5,8 +5,8 @@
 
 On the same fields, with the same foreground, steps and minimum size:
 
-  linked        what `segment` does: end points of the suppressed walk linked within a radius, pieces joined at saddles
-  joined r, q   linked, and pieces that touch are one when the end points of more than a share q of the pixel pairs on
+  linked        what `segment` does: end points of the suppressed walk linked within a radius, parts joined at saddles
+  joined r, q   linked, and parts that touch are one when the end points of more than a share q of the pixel pairs on
                 their border are at most r px apart: `join_radius` and `join_share` of IntegrationConfig
   divergence c  4-neighbours stay linked unless their flows part along the step by more than c; components of the links
   ends r        4-neighbours stay linked when their end points are at most r px apart

@@ -6,7 +6,7 @@
 One worker everywhere, so that nothing is gained by working at once: what is left is overhead. A task of the network is
 one tile of the shipped model, read from a stored image and written to a stored array, as `segment` has it. A trivial
 task adds one. Engines are started, and networks loaded, before the clock; rounds of all engines are interleaved, and
-medians are told. A worker that runs beside the driver may use a second core, so overhead can be below zero.
+medians are printed. A worker that runs in parallel to the driver may use a second core, so overhead can be below zero.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Result:
     """A command that ran: exit code, seconds, stdout, and lines of stderr with the second in which each came."""
 
     code: int
@@ -44,8 +44,8 @@ class Told:
         return max(b - a for a, b in itertools.pairwise(moments))
 
 
-def tell(arguments: list[str], folder: Path) -> Told:
-    """Run `sketchscale` and listen."""
+def run(arguments: list[str], folder: Path) -> Result:
+    """Run `sketchscale` and record what it prints."""
     began = time.perf_counter()
     with (folder / "stdout").open("w+") as output:
         process = subprocess.Popen(
@@ -56,7 +56,7 @@ def tell(arguments: list[str], folder: Path) -> Told:
         code = process.wait()
         seconds = time.perf_counter() - began
         output.seek(0)
-        return Told(code=code, seconds=seconds, output=output.read(), lines=lines)
+        return Result(code=code, seconds=seconds, output=output.read(), lines=lines)
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -67,13 +67,13 @@ def demo(options: argparse.Namespace) -> None:
             arguments = ["demo", "--out", f"{folder}/demo", "--seed", str(seed), "--json"]
             if options.minutes:
                 arguments += ["--minutes", str(options.minutes)]
-            told = tell(arguments, Path(folder))
-        if told.code:
-            print(f"| {seed} | {told.code} | {told.seconds:.0f} | {told.lines[-1][1]} | | {told.silence:.1f} |")
+            result = run(arguments, Path(folder))
+        if result.code:
+            print(f"| {seed} | {result.code} | {result.seconds:.0f} | {result.lines[-1][1]} | | {result.silence:.1f} |")
             continue
-        found = [row["sketch"] for row in json.loads(told.output)["accuracy"].values()]
+        found = [row["sketch"] for row in json.loads(result.output)["accuracy"].values()]
         values = f"{', '.join(f'{ap:.3f}' for ap in found)} | {sum(found) / len(found):.3f}"
-        print(f"| {seed} | 0 | {told.seconds:.0f} | {values} | {told.silence:.1f} |", flush=True)
+        print(f"| {seed} | 0 | {result.seconds:.0f} | {values} | {result.silence:.1f} |", flush=True)
 
 
 def budget(options: argparse.Namespace) -> None:
@@ -91,16 +91,16 @@ def budget(options: argparse.Namespace) -> None:
                 ["convert", str(folder / "plate_image.tif"), image],
                 ["sketch", "simulate", str(folder / "plate_labels.tif"), "--out", sketch, "--objects", "20"],
             ):
-                if (made := tell(arguments, folder)).code:
+                if (made := run(arguments, folder)).code:
                     raise SystemExit(made.lines[-1][1])
             arguments = ["train", image, "--sketch", sketch, "--out", str(folder / "model"), "--json"]
-            told = tell([*arguments, "--minutes", str(options.minutes)], folder)
-            if told.code:
-                raise SystemExit(told.lines[-1][1])
-            began = next(moment for moment, line in told.lines if line.startswith("calibrating"))
-            share = told.seconds / (60 * options.minutes)
-            figures = f"{told.seconds:.1f} | {share:.2f} | {told.seconds - began:.1f} | {told.silence:.1f}"
-            print(f"| {side} | {figures} | {json.loads(told.output)['steps']} |", flush=True)
+            result = run([*arguments, "--minutes", str(options.minutes)], folder)
+            if result.code:
+                raise SystemExit(result.lines[-1][1])
+            began = next(moment for moment, line in result.lines if line.startswith("calibrating"))
+            share = result.seconds / (60 * options.minutes)
+            figures = f"{result.seconds:.1f} | {share:.2f} | {result.seconds - began:.1f} | {result.silence:.1f}"
+            print(f"| {side} | {figures} | {json.loads(result.output)['steps']} |", flush=True)
 
 
 def main() -> None:

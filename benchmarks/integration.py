@@ -57,7 +57,7 @@ print(json.dumps({"seconds": seconds, "peak_gb": memory("VmHWM"), "before_gb": b
 
 
 def scene(side: int, count: int, seed: int) -> npt.NDArray[np.int32]:
-    """Labels of `count` ellipses and rods; each keeps at least 85 % of its area free of earlier ones, and one piece."""
+    """Labels of `count` ellipses and rods; each keeps 85 % of its area free of earlier ones and is connected."""
     from scipy import ndimage
 
     rng = np.random.default_rng(seed)
@@ -262,7 +262,7 @@ def measure_noise(objects: int, seeds: int) -> None:
         "default": {},
         "joined by distance alone": {"agreement": -1.0},
         "joined by flow alone": {"saddle": 0.0},
-        "pieces not joined": {"saddle": 1.0},
+        "parts not joined": {"saddle": 1.0},
         "not joined, radius 3": {"saddle": 1.0, "link_radius": 3},
         "joined, and by ends": {"join_share": 0.3},
         "by ends alone, radius 1": {"saddle": 1.0, "link_radius": 1, "join_share": 0.3},

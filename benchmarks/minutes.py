@@ -81,8 +81,8 @@ def tries(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     done = {(row["kind"], row["pick"], tuple(row["size"]), row["minutes"]) for row in known}
     yield from known
     for kind in options.kinds:
-        taught, test = (load_split(options.data / kind, split) for split in ("train", "test"))
-        chosen = picks(taught, max(options.picks) + 1, OBJECTS, options.seed)
+        pool, test = (load_split(options.data / kind, split) for split in ("train", "test"))
+        chosen = picks(pool, max(options.picks) + 1, OBJECTS, options.seed)
         for pick in options.picks:
             drawn = np.random.default_rng((options.seed, pick)).permutation(len(test))[:OTHERS]
             others = {"near": nearest(chosen[pick], test, OTHERS), "drawn": [test[i] for i in drawn]}

@@ -3,7 +3,7 @@
     python benchmarks/nuclei_fluo.py --data DATA/dsb2018_fluo [--model nuclei-fluo] [--split test] [--every 1]
 
 Every image is segmented by the package's own function for arrays, with the model's own settings, and compared with its
-truth. Printed: AP at IoU 0.5 and 0.75, by image (mean) and pooled over objects, for the model's way of joining pieces
+truth. Printed: AP at IoU 0.5 and 0.75, by image (mean) and pooled over objects, for the model's way of joining parts
 and for the package's default. The model's way (and its threshold) was preferred after looking at test images and at the
 test plate, so the test figures lean a little to its side; `--split train --every 9` shows both ways on training images.
 """

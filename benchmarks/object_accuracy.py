@@ -4,7 +4,7 @@
 
 plate   a plate of real fluorescent nuclei by DATA/make_plate.py; the class says whether the image that a nucleus came
         from has small, medium or large nuclei. 100 objects drawn at random are labelled, all others are the test.
-        The last row is a forest that is told the true median area of that image, which no program can see: a ceiling.
+        The last row is a forest that gets the true median area of that image, which no program can see: an upper bound.
 bccd    blood cells (red, white, platelets) known by their boxes: an object is the ellipse in its box. 100 cells of the
         first 60 training images are labelled, a third of each class as far as there are; the test is every cell of the
         32 test images. Balanced accuracy is the mean over classes.
@@ -183,7 +183,7 @@ def ceiling(folder: Path, seeds: int) -> str:
         forest = RandomForestClassifier(100, random_state=0).fit(known[few], classes[few])
         found.append(float((forest.predict(known[rest]) == classes[rest]).mean()))
     accuracy = f"{np.mean(found):.3f} ± {np.std(found):.3f}"
-    return f"| plate | told the size of its source | {len(classes)} | {EXAMPLES} | {seeds} | {accuracy} | | |"
+    return f"| plate | given the size of its source | {len(classes)} | {EXAMPLES} | {seeds} | {accuracy} | | |"
 
 
 def rows(name: str, options: argparse.Namespace) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Which classifier tells drawn objects apart, from how many labels, and how long does it learn?
+"""Which classifier separates drawn objects, from how many labels, and how long does it train?
 
     python benchmarks/object_tasks.py           every kind on every task, 100 labels, 3 seeds
     python benchmarks/object_tasks.py --tiny    one seed, few steps, for CI
@@ -8,7 +8,7 @@ Two tasks are drawn here, as patches and as rows of a feature table, so nothing 
     discs    one channel; discs of any size and brightness with stripes 3 px apart, or 7 px
     spots    two channels; cells with spots: the spots of both channels in the same places, or in different ones
 
-Neither size nor mean brightness tells the classes apart. Scores are on 500 objects that nobody was trained on.
+Neither size nor mean brightness separates the classes. Scores are on 500 objects that no classifier was trained on.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ code = run(sys.argv[1:])
 print(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 sys.exit(code)
 """
-"""A command that prints its own peak in kB: what a parent is told counts the parent's memory, too."""
+"""A command that prints its own peak in kB: the value that a parent gets includes its own memory."""
 
 
 def draw(side: int, seed: int = 0) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8], dict[int, str]]:

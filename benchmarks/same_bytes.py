@@ -152,7 +152,7 @@ class Version:
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
             "PYTHONPATH": str(self.checkout),
         }
-        said = ""
+        failure = ""
         for spelling in command.split(" | "):
             result = subprocess.run(
                 [self.python, "-m", "sketchscale", *shlex.split(spelling)],
@@ -164,10 +164,10 @@ class Version:
             )
             if result.returncode == 0:
                 return ""
-            said = f"{spelling}: exit {result.returncode}: {(result.stderr.strip().splitlines() or ['silent'])[-1]}"
+            failure = f"{spelling}: exit {result.returncode}: {(result.stderr.strip().splitlines() or ['silent'])[-1]}"
             if result.returncode != 2:
                 break
-        return said
+        return failure
 
 
 def discs(shape: tuple[int, ...], count: int, radius: tuple[float, float], seed: int) -> npt.NDArray[np.uint16]:
@@ -308,8 +308,8 @@ def compare(old: Content, new: Content) -> dict[str, list[str]]:
         differing = found.setdefault(kind, [])
         if (kind, name) not in old or (kind, name) not in new:
             differing.append(f"{name}: absent in {'old' if (kind, name) in new else 'new'}")
-        elif said := difference(old[kind, name], new[kind, name]):
-            differing.append(f"{name} {said}")
+        elif change := difference(old[kind, name], new[kind, name]):
+            differing.append(f"{name} {change}")
     return found
 
 
@@ -324,8 +324,8 @@ def prepare(version: Version, inputs: Path, names: Iterable[str]) -> None:
     draw(inputs)
     needed = {word for word in words_of(names) if word.endswith((".zarr", ".jsonl"))}
     for command in INPUTS:
-        if needed & set(command.split()) and (said := version.run(command, inputs)):
-            raise SystemExit(f"{version.checkout}: {said}")
+        if needed & set(command.split()) and (failure := version.run(command, inputs)):
+            raise SystemExit(f"{version.checkout}: {failure}")
 
 
 def work(version: Version, name: str, inputs: Path) -> tuple[str, Content]:
@@ -338,15 +338,15 @@ def work(version: Version, name: str, inputs: Path) -> tuple[str, Content]:
             copy: Callable[..., Any] = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, folder / path.name)
     for command in RUNS[name]:
-        if said := version.run(command, folder):
-            return f"{version.name}: {said}", {}
+        if failure := version.run(command, folder):
+            return f"{version.name}: {failure}", {}
     return "", contents(folder)
 
 
 def report(name: str, failures: list[str], both: list[Content]) -> bool:
     """Print the lines of one run; returns whether it is the same."""
-    for said in failures:
-        print(f"| {name} | failed | {said} |", flush=True)
+    for failure in failures:
+        print(f"| {name} | failed | {failure} |", flush=True)
     if failures:
         return False
     found = compare(*both)
@@ -380,7 +380,7 @@ def main() -> int:
         same = []
         for name in names:
             results = list(pool.map(lambda version, name=name: work(version, name, root / "inputs"), (old, new)))
-            same.append(report(name, [said for said, _ in results if said], [content for _, content in results]))
+            same.append(report(name, [text for text, _ in results if text], [content for _, content in results]))
     print(f"\n{sum(same)} of {len(same)} runs are the same; {time.monotonic() - started:.0f} s")
     return 0 if all(same) else 1
 

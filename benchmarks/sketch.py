@@ -3,13 +3,13 @@
     python benchmarks/sketch.py --data DATA/dsb2018_fluo
 
 For each of some training images with enough objects (drawn by a seed), strokes are simulated as a person draws them:
-closed outlines, paint inside, a piece of background near each object, thick strokes elsewhere. From random weights a
+closed outlines, paint inside, a patch of background near each object, thick strokes elsewhere. From random weights a
 network is trained on that image alone, by the package's default recipe, for a few minutes. It is then tried on the
 20 test images nearest in kind, none of which it has seen. Kind: the logarithm of the median object area, and the
 median intensity after scaling (how dark the ground is), each in units of its spread over the test images.
 
 Prints a row per pick: AP at IoU 0.5 and 0.75 (mean over the images) with the threshold that training chose, and for
-comparison at fixed thresholds, which nobody can choose without the truth.
+comparison at fixed thresholds, which cannot be chosen without the truth.
 """
 
 from __future__ import annotations
@@ -122,10 +122,10 @@ def main() -> None:
         threshold = model.config.threshold
         scores = average_precision(model, nearest(image, test, options.similar), (threshold, *FIXED))
         results.append(scores[threshold][:2])
-        said = ((strokes.labels >= 0) | (strokes.boundary if strokes.boundary is not None else False)).mean()
+        annotated = ((strokes.labels >= 0) | (strokes.boundary if strokes.boundary is not None else False)).mean()
         half, high, tp, fp, fn = scores[threshold]
         print(
-            f"{position:4d}  {image.name[:8]}  {'x'.join(map(str, image.labels.shape)):8s} {100 * said:5.1f} "
+            f"{position:4d}  {image.name[:8]}  {'x'.join(map(str, image.labels.shape)):8s} {100 * annotated:5.1f} "
             f"{model.provenance['steps']:6d} {elapsed:4.0f} {threshold:5.2f} {half:5.3f} {high:5.3f} "
             f"{tp:5d} {fp:4d} {fn:4d} | " + " ".join(f"{scores[t][0]:.3f}" for t in FIXED),
             flush=True,

@@ -38,7 +38,7 @@ Fields = npt.NDArray[np.float16]
 
 
 def scene(side: int, count: int, seed: int, radius: tuple[float, float] = (6, 11)) -> npt.NDArray[np.int32]:
-    """Labels of ellipsoids; each keeps at least 70 % of its voxels free of earlier ones, and one piece."""
+    """Labels of ellipsoids; each keeps at least 70 % of its voxels free of earlier ones and is connected."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((side,) * 3, np.int32)
     for _ in range(40 * count):

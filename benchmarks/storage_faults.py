@@ -1,8 +1,8 @@
-"""What becomes of every fault of object storage in every kind of operation, and what looking up a write costs.
+"""What does every fault of object storage cause in every kind of operation, and what does verifying a write cost?
 
     python -m benchmarks.storage_faults [--wait 5] > benchmarks/results/storage_faults.txt
 
-Starts a server that speaks S3 and a proxy that breaks what it is told to, both on loopback (`tests/faults/`).
+Starts a server that speaks S3 and a proxy that causes the faults, both on loopback (`tests/faults/`).
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def print_costs(bucket: str, proxy: Proxy) -> None:
         act()
         seconds = time.perf_counter() - started
         kinds = Counter(line.partition(" ")[0] for line in proxy.log)
-        told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        print(f"{name} of a box of 64 chunks, 8 MB: {told}; {seconds:.2f} s")
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        print(f"{name} of a box of 64 chunks, 8 MB: {listed}; {seconds:.2f} s")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-r"""What do centre points alone reach? Segmenters taught with points, with pairs painted from them, and with strokes.
+r"""What do centre points alone reach? Segmenters trained with points, with pairs painted from them, and with strokes.
 
     python benchmarks/synthesis.py paint --data DATA --set dsb2018_he --runs RUNS
     python benchmarks/synthesis.py train --data DATA --set dsb2018_he --runs RUNS --out CELLS
     python benchmarks/synthesis.py table CELLS...
 
 `paint` trains a synthesis on the training images and the centres of their objects, on nothing else; the size of the
-layouts' objects is the one number that a person has to say. `train` trains the same small network from random weights
+layouts' objects is the only number that a person has to give. `train` trains the same small network from random weights
 with equal steps on
 
     dots               a disc of the layouts' size around each point, cut halfway to the next; all else is background
@@ -179,11 +179,11 @@ def annotation(options: argparse.Namespace, row: str, seed: int, images: list[Tr
     strokes = stroked(images, seed) if "strokes" in row else []
     if row == "points + strokes":
         drawn = {image.name: image for image in strokes}
-        seen = outlined(options, images, taught(options, "strokes", seed, strokes))
+        seen = outlined(options, images, fitted(options, "strokes", seed, strokes))
         return [with_strokes(image, drawn[image.name]) if image.name in drawn else image for image in seen]
     seen = outlined(options, images) if "points" in row else []
     if row == "points, again":
-        return outlined(options, images, taught(options, "points", seed, seen))
+        return outlined(options, images, fitted(options, "points", seed, seen))
     pairs = painted(options, seed) if "synthetic" in row else []
     return [*seen * max(1, len(pairs) // max(1, len(seen))), *pairs, *strokes]
 
@@ -201,7 +201,7 @@ def aji(model: Model, images: Sequence[TrainingImage]) -> dict[str, float]:
     }
 
 
-def taught(options: argparse.Namespace, row: str, seed: int, annotated: Sequence[TrainingImage]) -> Model:
+def fitted(options: argparse.Namespace, row: str, seed: int, annotated: Sequence[TrainingImage]) -> Model:
     """A small network trained from random weights, and calibrated, on what a row knows."""
     config = recipe(options, "sketchpose", annotated[0].image.shape[0], seed)
     name = "-".join(row.replace(",", " ").replace("+", " ").split())
@@ -220,7 +220,7 @@ def run_train(options: argparse.Namespace) -> None:
             key = {"set": options.set, "row": row, "seed": seed, "full": options.full, "steps": steps}
             if any(key.items() <= cell.items() for cell in finished(options.out)):
                 continue
-            model = taught(options, row, seed, annotation(options, row, seed, images))
+            model = fitted(options, row, seed, annotation(options, row, seed, images))
             found = aji(model, test) | {"threshold": model.config.threshold, "min_size": model.config.min_size}
             add(options.out, key | found | {"seconds": model.provenance["seconds"]})
 
@@ -251,7 +251,7 @@ def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _both(by_row: dict[str, dict[int, float]]) -> Iterator[str]:
-    """Do points and strokes together beat the better of the two, seed by seed?"""
+    """Are points and strokes together better than the better of the two, seed by seed?"""
     points, strokes = by_row["points"], by_row["strokes"]
     gains = [
         aji - max(points[seed], strokes[seed])

@@ -42,7 +42,7 @@ def load_split(folder: Path, split: str) -> list[TrainingImage]:
 
 
 def recipe(options: argparse.Namespace) -> TrainingConfig:
-    """Half width. Contrast is varied little: brightness within an image tells nuclei from their halos."""
+    """Half width. Contrast is varied little: brightness within an image separates nuclei from their halos."""
     return TrainingConfig(
         network=NetworkConfig(channels=1, widths=(16, 32, 64, 128)),
         loss=LossConfig(far=options.far, rim=4),

@@ -66,7 +66,7 @@ def ringed_objects(truth: npt.NDArray[np.int32], seed: int) -> Iterator[Event]:
 
 
 def stands_alone(truth: npt.NDArray[np.int32], region: Any, room: int) -> bool:
-    """In one piece, with nothing but background around it."""
+    """Whether an object is connected, with only background around it."""
     y0, x0, y1, x1 = region.bbox
     if min(y0, x0) < room or y1 > truth.shape[0] - room or x1 > truth.shape[1] - room:
         return False

@@ -126,9 +126,9 @@ def views_of(group: str, folder: Path, row: dict[str, str], *, channels: bool) -
 def fluorescence(folder: Path) -> Iterator[Given]:
     """The images of the model's own kind: training images that the record is made from, others, and the test images."""
     rows = read_rows(folder)
-    taught = [row for row in rows if row["split"] == "train"]
+    training = [row for row in rows if row["split"] == "train"]
     for rest, group in ((0, FITTED), (2, "fluorescent nuclei, training images (dsb2018_fluo)")):
-        for row in taught[rest::4]:
+        for row in training[rest::4]:
             yield from views_of(group, folder, row, channels=False)
     for row in rows:
         if row["split"] == "test":
@@ -249,7 +249,7 @@ def row_of(group: str, lines: list[dict[str, Any]], kind: Kind) -> str:
     return f"| {group} | {len(lines)} | {warned} ({warned / max(1, len(lines)):.1%}) | {objects:.0f} | {ap} |"
 
 
-TAUGHT = {
+SOURCES = {
     "fluorescence": ("dsb2018_fluo", "test"),
     "stained": ("dsb2018_he", "test"),
     "bright field": ("dsb2018_brightfield", "train"),
@@ -258,9 +258,9 @@ TAUGHT = {
 """Kinds that small networks are trained on, with the set and the split."""
 
 
-def taught_images(data: Path, kind: str, count: int) -> list[Given]:
+def training_images(data: Path, kind: str, count: int) -> list[Given]:
     """The first so many with at least 4 objects, as grey and cut to 256 px."""
-    folder, split = data / TAUGHT[kind][0], TAUGHT[kind][1]
+    folder, split = data / SOURCES[kind][0], SOURCES[kind][1]
     rows = [row for row in read_rows(folder) if row["split"] == split]
     views = (given for row in rows for given in views_of(kind, folder, row, channels=False))
     cut = (replace(g, pixels=g.pixels[:256, :256], truth=g.truth[:256, :256]) for g in views if g.truth is not None)
@@ -290,12 +290,14 @@ def trained(given: Given, folder: Path, steps: int, seed: int) -> str:
 
 def print_strokes(data: Path, steps: int) -> None:
     """A row per kind that a model was trained on."""
-    images = {kind: taught_images(data, kind, 9) for kind in TAUGHT}
-    print("| trained on one image of | warns of it | " + " | ".join(TAUGHT) + " |\n" + "|---" * (2 + len(TAUGHT)) + "|")
-    for seed, kind in enumerate(TAUGHT):
+    images = {kind: training_images(data, kind, 9) for kind in SOURCES}
+    print(
+        "| trained on one image of | warns of it | " + " | ".join(SOURCES) + " |\n" + "|---" * (2 + len(SOURCES)) + "|"
+    )
+    for seed, kind in enumerate(SOURCES):
         with tempfile.TemporaryDirectory() as folder:
             model = trained(images[kind][0], Path(folder), steps, seed)
-            shares = [warned_of(model, images[other][1:]) for other in TAUGHT]
+            shares = [warned_of(model, images[other][1:]) for other in SOURCES]
             print(f"| {kind} | {warned_of(model, images[kind][:1])} | " + " | ".join(shares) + " |", flush=True)
 
 

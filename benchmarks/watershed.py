@@ -93,8 +93,8 @@ def report(folder: Path, blocks: list[int]) -> None:
         first = None
         for block in blocks:
             command = [sys.executable, __file__, "--run", str(folder), way, str(block)]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            found = json.loads(said.splitlines()[-1])
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            found = json.loads(output.splitlines()[-1])
             labels = np.asarray(open_array(ArrayRef(store=str(folder), path=f"{way}-{block}-target"))[:])
             first = labels if first is None else first
             ap = [m.ap for m in score_labels(truth, labels, (0.5, 0.9)).matchings]

@@ -5,8 +5,8 @@
 
 A start: a pool of training images (cut to 256 px), strokes on 8 objects of one of them, and a quarter-width network
 trained on these for some hundred small steps. Then boxes of 64 px are added, everything inside labelled from the truth,
-and training goes on from that network for as many steps (or starts anew with `--anew`). The boxes are chosen in one of
-these ways:
+and training goes on from that network for as many steps (with `--from-scratch`: starts from random weights). The boxes
+are chosen in one of these ways:
 
     none            the strokes alone, for as many steps more
     where-next      proposed by `sketchscale where-next` with the start's model
@@ -111,12 +111,12 @@ class Study:
     def boxes(self) -> list[tuple[int, Box]]:
         """Boxes without strokes, as (image, box)."""
         raster = self.strokes.rasterize()
-        said = (raster.labels != UNKNOWN) | raster.boundary
+        known = (raster.labels != UNKNOWN) | raster.boundary
         return [
             (i, tile.write)
             for i, real in enumerate(self.pool)
             for tile in tile_cover(real.truth.shape, (SIZE, SIZE))
-            if tile.write.shape == (SIZE, SIZE) and not (i == 0 and said[tile.write.slices].any())
+            if tile.write.shape == (SIZE, SIZE) and not (i == 0 and known[tile.write.slices].any())
         ]
 
     def train(self, boxes: list[tuple[int, Box]], init: Model | None) -> Model:
@@ -169,7 +169,7 @@ Row = tuple[str, float, float, int]
 
 
 def run_start(pool: list[Real], test: list[Real], options: argparse.Namespace, seed: int) -> list[Row]:
-    """One start and what each way makes of it."""
+    """Run one start with every way of choosing boxes."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         study = Study(Path(folder), pool, options, seed)
@@ -179,7 +179,7 @@ def run_start(pool: list[Real], test: list[Real], options: argparse.Namespace, s
             print(f"start {seed}: {way:<14} AP.5 {rows[-1][1]:.3f}  AP.75 {rows[-1][2]:.3f}", flush=True)
 
         first = study.train([], None)
-        init = None if options.anew else first
+        init = None if options.from_scratch else first
         note("strokes only", [], first)
         if init is not None:
             note("none", [], study.train([], init))
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2, help="of each random way, per start")
     parser.add_argument("--boxes", type=int, default=6)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--anew", action="store_true", help="train on strokes and boxes from random weights")
+    parser.add_argument("--from-scratch", action="store_true", help="train on strokes and boxes from random weights")
     options = parser.parse_args()
     options.widths = (8, 16, 32, 64)
     if options.tiny:
@@ -233,7 +233,7 @@ def main() -> None:
     source = options.data.name if options.data else "samples"
     print(
         f"\n{source}: pool of {len(pool)} images, {len(test)} test images, {options.boxes} boxes of {SIZE} px, "
-        f"{options.steps} steps {'anew' if options.anew else 'more'}, seeds {seeds[0]} to {seeds[-1]}; "
+        f"{options.steps} steps {'from scratch' if options.from_scratch else 'more'}, seeds {seeds[0]} to {seeds[-1]}; "
         f"{platform.machine()}, torch {torch.__version__}, 1 thread, "
         f"{time.monotonic() - started:.0f} s\n\n{table(rows)}"
     )

@@ -1,4 +1,4 @@
-"""The pages for people: links lead somewhere, pictures exist, tables and maps agree with the tree and the benchmarks."""
+"""The pages for people: links lead somewhere, pictures exist, tables and maps agree with tree and benchmarks."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is known of each object (measurement), what people say of it (annotation), which class it has (classifiers)."""
+"""Objects: their features (measurement), annotations by people (annotation) and classes (classifiers)."""

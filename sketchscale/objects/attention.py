@@ -1,11 +1,11 @@
-"""Where a network looked: Grad-CAM of the class it chose, one heat map a patch.
+"""Grad-CAM heat maps: one per patch, for the class that the network chose.
 
     patch ─▶ ... ─▶ last convolution A (K maps) ─▶ ... ─▶ logit of a class
                         │                                  │
                         └── weight of each map: mean over the map of d logit / d A
     heat = positive part of the weighted sum of the maps, enlarged to the patch, its largest value 1
 
-A map depends on its patch alone: batches have the shape of prediction and run on one thread.
+A map depends on its patch alone: batches have the same shape as in prediction and run on one thread.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["check_attention", "grad_cam"]
 
 
 def check_attention(classifier: Classifier) -> None:
-    """Refuse what has no heat maps: forests, and networks on volumes.
+    """Refuse classifiers without heat maps: forests, and networks for volumes.
 
     Raises:
-        InputError: names the kind.
+        InputError: the classifier is of such a kind; the message names it.
     """
     if not classifier.needs_patches or classifier.config.dim != 2:
         raise InputError.of(
             found=f"a classifier of kind {classifier.config.kind!r} in {classifier.config.dim}-D",
-            expected="a network that looks at patches of a plane",
+            expected="a network on 2-D patches",
             fix="leave out --attention",
         )
 
@@ -40,17 +40,17 @@ def check_attention(classifier: Classifier) -> None:
 def grad_cam(
     classifier: Classifier, patches: npt.NDArray[np.float32], classes: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.float32]:
-    """Heat maps of patches.
+    """Return heat maps of patches.
 
     Args:
-        patches: (n, C, s, s) as `cut_patches` makes them.
-        classes: (n,) the class whose logit is explained, by its place in the classifier's list.
+        patches: (n, C, s, s) of `cut_patches`.
+        classes: (n,) index of the class whose logit is explained.
 
     Returns:
-        (n, s, s) from 0 to 1; all 0 where nothing speaks for the class.
+        (n, s, s) from 0 to 1; all 0 where nothing supports the class.
 
     Raises:
-        InputError: the classifier has no network, or one for volumes.
+        InputError: see `check_attention`.
 
     Source: Grad-CAM (Selvaraju et al. 2017), equations 1 and 2.
     """
@@ -70,7 +70,7 @@ def grad_cam(
 
 
 def _heat(network: nn.Module, patches: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """(n, h, w): positive part of the maps of the last convolution, weighed by what they do for the logit."""
+    """Return (n, h, w): the maps of the last convolution, weighted by their effect on the logit, without negatives."""
     kept: list[torch.Tensor] = []
 
     def keep(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
@@ -90,7 +90,7 @@ def _heat(network: nn.Module, patches: torch.Tensor, classes: torch.Tensor) -> t
 
 
 def _scaled(heat: torch.Tensor, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Enlarged to the patch, bilinear between pixel centres; the largest value of each becomes 1."""
+    """Return the maps at the size of the patch, bilinear between pixel centres; the largest value of each becomes 1."""
     large = nn.functional.interpolate(heat[:, None], size=shape, mode="bilinear", align_corners=False)[:, 0]
     top = large.amax(dim=(1, 2), keepdim=True)
     scaled: npt.NDArray[np.float32] = (large / torch.where(top > 0, top, torch.ones_like(top))).numpy()

@@ -1,11 +1,11 @@
-"""Tasks that give every object a class: each object belongs to the block of its centroid.
+"""Tasks that classify every object; each object belongs to the block of its centroid.
 
-    table ──deal_objects──▶ objects/<block>.npz      who is looked at where, and the features that are read
-    labels, image ──classify──▶ classes/<block>.npz  probabilities; labels and image are read once a block, with a halo
+    table ──assign_objects──▶ objects/<block>.npz    objects of each block, and the features that are read
+    labels, image ──classify──▶ classes/<block>.npz  probabilities; labels and image are read once per block, with halo
     ──collect_classes──▶ class columns ──with_classes──▶ the table, row group by row group
 
-Probabilities are those of the patch and of the row alone (`classifiers`), so blocks change no byte. What a person said
-wins over what the classifier says. Everything here is arrays: a million objects of three classes are some 60 MB.
+A probability depends on the patch and the row alone (`classifiers`), so blocks change no byte. An annotation overrides
+the classifier. All data are arrays: a million objects of three classes take about 60 MB.
 """
 
 from __future__ import annotations
@@ -26,16 +26,9 @@ from sketchscale.io.ome_zarr.table import batches_of
 from sketchscale.io.runs.partial_results import get_arrays, put_arrays
 from sketchscale.objects.classifiers import Classifier
 from sketchscale.objects.classifiers.rows import feature_rows
-from sketchscale.objects.patches import Windows, cut_patches, object_windows
+from sketchscale.objects.patches import Windows, check_axes, cut_patches, object_windows
 
-__all__ = [
-    "CLASS_COLUMNS",
-    "check_same_shape",
-    "collect_classes",
-    "deal_objects",
-    "plan_classify",
-    "with_classes",
-]
+__all__ = ["CLASS_COLUMNS", "assign_objects", "check_same_shape", "collect_classes", "plan_classify", "with_classes"]
 
 CLASS_COLUMNS = ("class", "class_prob", "class_source", "in_training", "patch_cropped")
 """Columns of every classification, in their order; after them one `prob_<class>` for each class of the classifier."""
@@ -55,11 +48,7 @@ class _ClassifyJob:
 
 
 def check_same_shape(labels: LabelSource, plane: PixelsRef) -> None:
-    """Refuse labels that do not lie on the image pixel by pixel.
-
-    Raises:
-        InputError: their shapes differ.
-    """
+    """Raise InputError if labels and image differ in shape."""
     if source_shape(labels) != plane.shape:
         raise InputError.of(
             found=f"labels of {source_shape(labels)}, an image of {plane.shape}",
@@ -78,14 +67,14 @@ def plan_classify(
     ranges: Sequence[tuple[float, float]] | None = None,
     precision: str = "float32",
 ) -> Plan[Tile]:
-    """Class probabilities of all objects; run `deal_objects` before it and `collect_classes` after it.
+    """Return the plan that computes class probabilities; run `assign_objects` before it, `collect_classes` after it.
 
     Args:
         labels, plane: of one shape, (y, x) or (z, y, x); the plane has the classifier's channels.
-        store: where objects and probabilities of each block are kept.
-        block: one length for each axis, in pixels.
-        ranges: (low, high) of each channel that become 0 and 1; the classifier's own when None.
-        precision: in which the classifier's network runs.
+        store: for objects and probabilities of each block.
+        block: one length per axis, px.
+        ranges: (low, high) of each channel that become 0 and 1; those of the classifier when None.
+        precision: of the classifier's network.
 
     Raises:
         InputError: channels differ from the classifier's, or labels and plane in shape.
@@ -101,46 +90,37 @@ def plan_classify(
         block=block,
         store=store,
     )
-    halo = (classifier.config.side + 1) // 2 if classifier.needs_patches else 0
+    halo, task_bytes = 0, 1 << 20
+    if classifier.needs_patches:  # labels and image of a block, and a batch in the network
+        halo = (classifier.config.side + 1) // 2
+        pixels = int(np.prod([min(b + 2 * halo, n) for b, n in zip(block, plane.shape, strict=True)]))
+        depth = np.dtype(plane.dtype).itemsize * len(plane.channels) + 4
+        task_bytes = 2 * pixels * depth + classifier.batch_bytes()
     return Plan(
         stage="classify",
         fn=_classify_block,
         tasks=tile_cover(plane.shape, block, halo=halo),
         config=job,
-        task_bytes=_task_bytes(plane, classifier, tuple(b + 2 * halo for b in block)),
+        task_bytes=task_bytes,
         needs=Needs(warm=classifier.needs_patches),
     )
 
 
-def _task_bytes(plane: PixelsRef, classifier: Classifier, read: tuple[int, ...]) -> int:
-    """Labels and image of a block, and a batch on its way through the network."""
-    if not classifier.needs_patches:
-        return 1 << 20
-    pixels = int(np.prod([min(r, n) for r, n in zip(read, plane.shape, strict=True)]))
-    depth = np.dtype(plane.dtype).itemsize * len(plane.channels) + 4
-    return 2 * pixels * depth + classifier.batch_bytes()
-
-
-def deal_objects(plan: Plan[Tile], table: pyarrow.Table) -> None:
-    """Write down which objects each block of a plan classifies.
+def assign_objects(plan: Plan[Tile], table: pyarrow.Table) -> None:
+    """Store which objects each block of a plan classifies.
 
     Args:
         plan: of `plan_classify`.
         table: label, centroid and box of the objects, and the columns that the classifier reads.
 
     Raises:
-        InputError: the table lacks a column, or has an object outside the plane.
+        InputError: a column is missing, or an object lies outside the plane.
     """
     job: _ClassifyJob = plan.config
     windows = object_windows(table, max(1, job.classifier.config.side))
     rows = feature_rows(table, job.classifier.config.features)
     shape, block = np.array(job.plane.shape), np.array(job.block)
-    if len(windows.shape) != len(shape):
-        raise InputError.of(
-            found=f"objects with {len(windows.shape)} coordinates in an image of {job.plane.shape}",
-            expected="the table of labels of this image",
-            fix="measure the labels again with --overwrite",
-        )
+    check_axes(windows, job.plane.shape)
     if len(windows.label) and not ((windows.center >= 0).all() and (windows.center < shape).all()):
         raise InputError.of(found="objects outside the image", expected="its own table", fix="measure these labels")
     number = np.ravel_multi_index(tuple((windows.center // block).T), tuple(-(-shape // block)))
@@ -160,35 +140,35 @@ def _key(kind: str, tile: Tile) -> str:
 def _classify_block(tile: Tile, job: _ClassifyJob) -> Json:
     arrays = get_arrays(job.store, _key("objects", tile))
     rows = arrays.pop("rows")
-    looks = job.classifier.needs_patches
+    uses_patches = job.classifier.needs_patches
     windows = Windows(**arrays, side=job.classifier.config.side)
-    batches = _batches_of(tile, job, windows) if len(windows.label) and looks else iter(())
-    probabilities = job.classifier.predict(batches, rows, precision=job.precision)
-    found = {"label": windows.label, "cropped": windows.cropped & looks, "probabilities": probabilities}
+
+    def batches() -> Iterator[npt.NDArray[np.float32]]:
+        labels, image = read_labels(job.labels, tile.read), read_plane(job.plane, tile.read)
+        size = job.classifier.batch_shape()[0]
+        for first in range(0, len(windows.label), size):
+            some = windows.take(np.arange(first, min(first + size, len(windows.label))))
+            yield cut_patches(labels, image, tile.read.start, some, job.ranges)
+
+    patches = batches() if len(windows.label) and uses_patches else iter(())
+    probabilities = job.classifier.predict(patches, rows, precision=job.precision)
+    found = {"label": windows.label, "cropped": windows.cropped & uses_patches, "probabilities": probabilities}
     put_arrays(job.store, _key("classes", tile), found)
     return {"objects": len(windows.label), "cropped": int(found["cropped"].sum())}
 
 
-def _batches_of(tile: Tile, job: _ClassifyJob, windows: Windows) -> Iterator[npt.NDArray[np.float32]]:
-    labels, image = read_labels(job.labels, tile.read), read_plane(job.plane, tile.read)
-    size = job.classifier.batch_shape()[0]
-    for first in range(0, len(windows.label), size):
-        some = windows.take(np.arange(first, min(first + size, len(windows.label))))
-        yield cut_patches(labels, image, tile.read.start, some, job.ranges)
-
-
 def collect_classes(plan: Plan[Tile], table: pyarrow.Table, examples: Mapping[int, str] | None = None) -> pyarrow.Table:
-    """The feature table with its class columns, replacing those of an earlier classification.
+    """Return the feature table with class columns, which replace those of an earlier classification.
 
     Args:
         plan: of `plan_classify`, after it has run on the objects of `table`.
-        table: with `label`; its other columns are kept, so that a table too large for memory may be given as its
-            labels alone, and `with_classes` puts the columns where they belong.
-        examples: class that a person gave, by label; these objects keep it.
+        table: with `label`; its other columns are kept. For a table that is too large for memory pass the labels alone
+            and add the columns with `with_classes`.
+        examples: class given by a person, by label; these objects keep it.
 
     Returns:
-        Rows as in `table`, with `class`; `class_prob`, the classifier's probability of its own choice (for an annotated
-        object, of the class the person gave: a low one is worth a second look; missing when the classifier has no such
+        Rows as in `table`, with `class`; `class_prob`, the probability of the chosen class (of an annotated object: of
+        the class given by the person, so a low one is worth a second look; missing if the classifier does not know the
         class); `class_source`, "model" or "user"; `in_training`; `patch_cropped`, larger than the patch; and
         `prob_<class>` for each class of the classifier.
 
@@ -198,7 +178,10 @@ def collect_classes(plan: Plan[Tile], table: pyarrow.Table, examples: Mapping[in
     job: _ClassifyJob = plan.config
     names = job.classifier.config.classes
     wanted = table.column("label").to_numpy().astype(np.int64)
-    label, probabilities, cropped = _collected(plan, len(names))
+    parts = [get_arrays(job.store, _key("classes", task)) for task in plan.tasks]
+    label = np.concatenate([np.zeros(0, np.int64), *(p["label"] for p in parts)])
+    probabilities = np.concatenate([np.zeros((0, len(names)), np.float32), *(p["probabilities"] for p in parts)])
+    cropped = np.concatenate([np.zeros(0, bool), *(p["cropped"] for p in parts)])
     order = np.argsort(label)
     if not np.array_equal(label[order], np.sort(wanted)):
         raise InputError.of(
@@ -213,27 +196,14 @@ def collect_classes(plan: Plan[Tile], table: pyarrow.Table, examples: Mapping[in
     return _with_columns(table, columns)
 
 
-def _collected(
-    plan: Plan[Tile], classes: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Labels, probabilities and flags of all blocks, one after the other."""
-    job: _ClassifyJob = plan.config
-    parts = [get_arrays(job.store, _key("classes", task)) for task in plan.tasks]
-    return (
-        np.concatenate([np.zeros(0, np.int64), *(p["label"] for p in parts)]),
-        np.concatenate([np.zeros((0, classes), np.float32), *(p["probabilities"] for p in parts)]),
-        np.concatenate([np.zeros(0, bool), *(p["cropped"] for p in parts)]),
-    )
-
-
 def _class_columns(
-    label: npt.NDArray[np.int64], names: Sequence[str], probabilities: npt.NDArray[np.float32], said: Mapping[int, str]
+    label: npt.NDArray[np.int64], names: Sequence[str], probabilities: npt.NDArray[np.float32], given: Mapping[int, str]
 ) -> dict[str, pyarrow.Array]:
-    """The columns that a person's word may change; `names` come first in the list of all classes."""
-    known = (*names, *sorted({*said.values()} - {*names}))
+    """Return the columns that an annotation may change; `names` come first in the list of all classes."""
+    known = (*names, *sorted({*given.values()} - {*names}))
     code = probabilities.argmax(axis=1) if len(label) else np.zeros(0, np.int64)
-    user = np.isin(label, np.array(list(said), np.int64))
-    code[user] = [known.index(said[k]) for k in label[user].tolist()]
+    user = np.isin(label, np.array(list(given), np.int64))
+    code[user] = [known.index(given[k]) for k in label[user].tolist()]
     unknown = code >= len(names)
     certain = np.take_along_axis(probabilities, np.where(unknown, 0, code)[:, None], axis=1)[:, 0]
     return {
@@ -260,11 +230,11 @@ def _is_class_column(name: str) -> bool:
 
 
 def with_classes(batches: Iterable[pyarrow.RecordBatch], classified: pyarrow.Table) -> Iterator[pyarrow.RecordBatch]:
-    """Rows of a stored table with class columns, replacing earlier ones; one batch is held at a time.
+    """Yield rows of a stored table with class columns, which replace earlier ones; one batch is held at a time.
 
     Args:
         batches: of the stored table.
-        classified: of `collect_classes`, with a row for each of theirs, in their order.
+        classified: of `collect_classes`, with the same rows in the same order.
 
     Raises:
         InputError: the rows are of other objects.
@@ -276,7 +246,7 @@ def with_classes(batches: Iterable[pyarrow.RecordBatch], classified: pyarrow.Tab
         first += batch.num_rows
         if not np.array_equal(mine.column("label").to_numpy(), batch.column("label").to_numpy()):
             raise InputError.of(
-                found="a table that was written while its objects were classified",
+                found="a table that changed while its objects were classified",
                 expected="the rows that were read",
                 fix="classify again",
             )

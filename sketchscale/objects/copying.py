@@ -1,4 +1,4 @@
-"""Tasks that look through labels of any source, and copy them into an array of ours, ids as they are."""
+"""Tasks that check labels of any source and copy them into an array of ours without changing ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.files.masks import few_values
 from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array, write_box
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
-from sketchscale.objects.pieces import PIXEL_BYTES, Pieces
+from sketchscale.objects.components import PIXEL_BYTES, Components
 
 __all__ = ["plan_check_labels", "plan_copy_labels"]
 
@@ -33,19 +33,19 @@ class _CheckJob:
 
 
 def plan_check_labels(source: LabelSource, shape: tuple[int, ...], dtype: str, block: tuple[int, ...]) -> Plan[Tile]:
-    """Look whether labels can be copied, block by block, before anything makes room for them.
+    """Return a plan that checks whether labels can be copied; run it before the target is created.
 
     Args:
-        source: (y, x) or (z, y, x) whole numbers of any type, 0 for background.
+        source: (y, x) or (z, y, x) integers of any type, 0 for background.
         shape: of the image that they outline, with all axes.
         dtype: of the copy.
         block: pixels of a task.
 
     Returns:
-        A plan whose tasks return `{"largest": id, "few": values}`, the latter as `io.masks.few_values` gives them.
+        A plan whose tasks return `{"largest": id, "few": values}`; for the latter see `io.files.masks.few_values`.
 
     Raises:
-        InputError: the shapes differ; while it runs, an id that `dtype` does not hold, or that is negative.
+        InputError: the shapes differ; while it runs: an id that is negative or that `dtype` does not hold.
     """
     found = source_shape(source)
     _check_shape(found, tuple(shape[-len(found) :]))
@@ -68,18 +68,18 @@ def _check_shape(found: tuple[int, ...], shape: tuple[int, ...]) -> None:
 
 
 def plan_copy_labels(source: LabelSource, target: ArrayRef, block: tuple[int, ...]) -> Plan[Tile]:
-    """Copy labels, block by block.
+    """Return a plan that copies labels block by block.
 
     Args:
-        source: (y, x) or (z, y, x) whole numbers of any type, 0 for background.
-        target: an array of the same shape, created beforehand.
+        source: (y, x) or (z, y, x) integers of any type, 0 for background.
+        target: an existing array of the same shape.
         block: whole write units of the target.
 
     Returns:
         A plan whose tasks return `{"checksum": ..., "largest": id}`.
 
     Raises:
-        InputError: the shapes differ; while it runs, an id that the target's type does not hold.
+        InputError: the shapes differ; while it runs: an id that the target's type does not hold.
     """
     shape = tuple(open_array(target).shape)
     _check_shape(source_shape(source), shape)
@@ -88,7 +88,7 @@ def plan_copy_labels(source: LabelSource, target: ArrayRef, block: tuple[int, ..
         fn=_copy_block,
         tasks=tile_cover(shape, block),
         config=_CopyJob(source=source, target=target),
-        task_bytes=(20 + (PIXEL_BYTES if isinstance(source, Pieces) else 0)) * math.prod(block),
+        task_bytes=(20 + (PIXEL_BYTES if isinstance(source, Components) else 0)) * math.prod(block),
     )
 
 
@@ -104,7 +104,7 @@ def _copy_block(tile: Tile, job: _CopyJob) -> Json:
 
 
 def _largest(labels: npt.NDArray[Any], dtype: np.dtype[Any], tile: Tile) -> int:
-    """The largest id, which `dtype` must hold."""
+    """Return the largest id; raise if `dtype` does not hold it."""
     largest = int(labels.max(initial=0))
     if largest > np.iinfo(dtype).max:
         raise InputError.of(

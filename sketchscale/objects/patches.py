@@ -1,4 +1,4 @@
-"""The windows a classifier looks at, square or cubic: one an object, cut from what a block has read.
+"""The windows that a classifier sees, square or cubic: one per object, cut from the pixels that a block has read.
 
                     ┌───────────┐   side x side pixels around the object's centroid (rounded down)
                     │   ▒▒▒     │   channels: the image's, normalised, then the mask of this very object
@@ -6,13 +6,13 @@
                     │   ▒▒▒     │   an object larger than the window is cropped by it, and flagged
                     └───────────┘
 
-A patch depends on the pixels of its window alone, hence not on the block that cut it. In a volume the window is a cube
-of voxels, whatever their spacing: a network learns how objects look at the spacing of its images.
+A patch depends on the pixels of its window alone, not on the block that cut it. In a volume the window is a cube of
+voxels for any spacing: a network learns how objects look at the spacing of its images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,25 +26,27 @@ from sketchscale.intensity import normalize
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels
 from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
 
-__all__ = ["Windows", "cut_patches", "estimate_side", "object_windows", "read_patches", "window_columns"]
+__all__ = ["Windows", "check_axes", "cut_patches", "estimate_side", "object_windows", "read_patches", "window_columns"]
+
+Patches = npt.NDArray[np.float32]
 
 LARGEST_SIDE = {2: 200, 3: 64}
-"""Estimated sides stop here, by number of axes: one clump among the annotated must not make all patches huge."""
+"""Largest estimated side by number of axes, so that one annotated clump does not make all patches huge."""
 
 _REACH = {2: 1024, 3: 128}
-"""Training patches whose centroids share a square or cube of this size are cut from one read."""
+"""Training patches with centroids in one square or cube of this size are cut from one read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """Where n objects are looked at.
+    """The windows of n objects.
 
     Attributes:
         label: (n,) ids.
         corner: (n, 2) first pixel (y, x) of each window, (n, 3) first voxel (z, y, x); may lie outside the image.
-        center: as corner, pixel of the centroid; decides which block an object belongs to.
+        center: as corner, pixel of the centroid; decides to which block an object belongs.
         cropped: (n,) the object does not fit into its window.
-        side: pixels, of every window.
+        side: of every window, px.
     """
 
     label: npt.NDArray[np.int64]
@@ -55,21 +57,21 @@ class Windows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one window: as long along every axis."""
+        """Shape of one window: `side` along every axis."""
         return (self.side,) * int(self.corner.shape[1])
 
     def take(self, rows: npt.NDArray[Any]) -> Windows:
-        """Some of them, by index or by mask."""
+        """Return some of the windows, by index or by mask."""
         arrays = {name: getattr(self, name)[rows] for name in ("label", "corner", "center", "cropped")}
         return Windows(**arrays, side=self.side)
 
 
 def object_windows(table: pyarrow.Table, side: int) -> Windows:
-    """The windows of all objects of a feature table, in its order.
+    """Return the windows of all objects of a feature table, in its order.
 
     Args:
-        table: with label, y, x and the box columns; z and its box columns, too, make the windows cubes.
-        side: pixels, at least 1.
+        table: with label, y, x and the box columns; with z and its box columns the windows are cubes.
+        side: px, at least 1.
 
     Raises:
         InputError: a column is missing, or the side is not positive.
@@ -92,7 +94,7 @@ def object_windows(table: pyarrow.Table, side: int) -> Windows:
 
 
 def window_columns(axes: str) -> tuple[str, ...]:
-    """Columns that `object_windows` reads of objects with these axes."""
+    """Return the columns that `object_windows` reads of objects with these axes."""
     return ("label", *axes, *(f"box_{axis}_{end}" for axis in axes for end in ("start", "stop")))
 
 
@@ -101,19 +103,19 @@ def _axes(table: pyarrow.Table) -> str:
 
 
 def _stacked(table: pyarrow.Table, names: Sequence[str]) -> npt.NDArray[Any]:
-    """(n, axes) columns side by side."""
+    """Return columns side by side, (n, columns)."""
     return np.stack([table.column(name).to_numpy() for name in names], axis=1)
 
 
 def estimate_side(table: pyarrow.Table, labels: Sequence[int]) -> int:
-    """Side of the patches: 1.4 x the largest box side of the annotated objects, up to a multiple of 4.
+    """Return the side of the patches: 1.4 x the largest box side of annotated objects, rounded up to a multiple of 4.
 
     Args:
-        table: feature table, of a plane or a volume.
+        table: feature table of a plane or a volume.
         labels: of the annotated objects.
 
     Returns:
-        Pixels, from 8 to 200; 64 in a volume.
+        px, from 8 to 200, in a volume to 64.
 
     Source: SVETLANA (Cazorla et al.), with a limit.
     """
@@ -126,18 +128,28 @@ def estimate_side(table: pyarrow.Table, labels: Sequence[int]) -> int:
     return int(np.clip(-(-14 * largest // 40) * 4, 8, LARGEST_SIDE[len(sides)]))
 
 
+def check_axes(windows: Windows, shape: tuple[int, ...]) -> None:
+    """Raise InputError if the windows and an image of this shape differ in their number of axes."""
+    if len(windows.shape) != len(shape):
+        raise InputError.of(
+            found=f"objects with {len(windows.shape)} coordinates in an image of {shape}",
+            expected="the table of labels of this image",
+            fix="measure the labels again with --overwrite",
+        )
+
+
 def cut_patches(
     labels: npt.NDArray[Any],
     image: npt.NDArray[Any],
     origin: tuple[int, ...],
     windows: Windows,
     ranges: Sequence[tuple[float, float]],
-) -> npt.NDArray[np.float32]:
+) -> Patches:
     """Cut windows out of pixels in memory.
 
     Args:
-        labels: ([z,] y, x) ids, image: (c, [z,] y, x) intensities: of one box, which holds the windows' part of the
-            image.
+        labels: ([z,] y, x) ids, image: (c, [z,] y, x) intensities, both of a box that holds the windows as far as they
+            lie in the image.
         origin: ([z,] y, x) of the box's first pixel in the image.
         ranges: (low, high) of each channel that become 0 and 1.
 
@@ -156,30 +168,20 @@ def cut_patches(
 
 def read_patches(
     labels: LabelSource, plane: PixelsRef, windows: Windows, ranges: Sequence[tuple[float, float]]
-) -> npt.NDArray[np.float32]:
-    """The patches of some objects of an image, in their order, as `cut_patches`; each region is read once.
+) -> Patches:
+    """Return the patches of some objects of an image as `cut_patches` does; each region is read once.
 
     Raises:
         InputError: pixels cannot be read, or the windows are those of a volume and the image is a plane.
     """
-    if len(windows.shape) != len(plane.shape):
-        raise InputError.of(
-            found=f"objects with {len(windows.shape)} coordinates in an image of {plane.shape}",
-            expected="the table of labels of this image",
-            fix="measure the labels again with --overwrite",
-        )
+    check_axes(windows, plane.shape)
     patches = np.zeros((len(windows.label), len(plane.channels) + 1, *windows.shape), np.float32)
-    for rows in _neighbours(windows):
+    cells = windows.center // _REACH[len(windows.shape)]
+    _, cell = np.unique(cells, axis=0, return_inverse=True)
+    order = np.argsort(cell, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(cell[order])) + 1) if len(order) else ():
         near = windows.take(rows)
         start, stop = near.corner.min(axis=0), near.corner.max(axis=0) + windows.side
         box = Box(tuple(start.tolist()), tuple(stop.tolist())).clip(plane.shape)
         patches[rows] = cut_patches(read_labels(labels, box), read_plane(plane, box), box.start, near, ranges)
     return patches
-
-
-def _neighbours(windows: Windows) -> Iterator[npt.NDArray[np.intp]]:
-    """Rows of objects whose centroids share a cell of the size `_REACH`; cell after cell, in raster order."""
-    cells = windows.center // _REACH[len(windows.shape)]
-    _, cell = np.unique(cells, axis=0, return_inverse=True)
-    order = np.argsort(cell, kind="stable")
-    yield from np.split(order, np.flatnonzero(np.diff(cell[order])) + 1) if len(order) else ()

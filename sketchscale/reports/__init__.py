@@ -1,1 +1,1 @@
-"""What a run found, for people: counts by plate and class, pictures, one HTML page. Runs without torch."""
+"""Reports of a run: counts by plate and class, pictures, one HTML page. Runs without torch."""

@@ -1,7 +1,7 @@
-"""Small charts as inline SVG: no library, no script, readable in print and in dark mode.
+"""Small charts as inline SVG without library or script, readable in print and in dark mode.
 
 Colours of data come from `PALETTE`, everything else from the page's style sheet (classes `axis`, `grid`, `tick`).
-Each mark has a title, so a browser shows its numbers on hovering.
+Each mark has a title, so a browser shows its numbers on hover.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 36
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """A line: points (x, y) in order of x, its name, and the place of its colour."""
+    """A line: points (x, y) in order of x, its name, and the index of its colour."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -32,7 +32,7 @@ class Series:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number as people write it: thousands apart, few digits, no trailing zeros, a dash for nothing.
+    """Format a number: thousands separated, few digits, no trailing zeros; a dash for None and NaN.
 
     >>> number(15113), number(0.8530001), number(None), number(12.25)
     ('15,113', '0.853', '–', '12.2')
@@ -48,7 +48,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
-    """About n round numbers from low to high.
+    """Return about n round numbers from low to high.
 
     >>> ticks(0, 97)
     [0.0, 20.0, 40.0, 60.0, 80.0]
@@ -95,11 +95,11 @@ def histogram_chart(
     median: float | None,
     colors: Sequence[str] = PALETTE,
 ) -> Markup:
-    """Bars of classes on top of each other.
+    """Return a histogram with the classes stacked.
 
     Args:
         edges: n + 1, ascending. counts: n per class. names: of the classes, in the same order.
-        title: of the x axis, with its unit. median: drawn as a line; None leaves it out. colors: of the classes.
+        title: of the x axis, with its unit. median: drawn as a line, if any. colors: of the classes.
     """
     totals = [sum(column) for column in zip(*counts, strict=True)]
     x = _scale(edges[0], edges[-1], _LEFT, _WIDTH - _RIGHT)
@@ -131,8 +131,12 @@ def line_chart(
     logarithmic: bool = False,
     y_range: tuple[float, float] | None = None,
 ) -> Markup:
-    """Lines over a common x axis; on a logarithmic y axis values that are not positive are left out."""
-    kept = [_kept(one, logarithmic) for one in series]
+    """Return lines over a common x axis; a logarithmic y axis leaves out values that are not positive."""
+    kept: list[Series] = []
+    for one in series:
+        pairs = [(a, b) for a, b in one.points if math.isfinite(b) and (b > 0 or not logarithmic)]
+        shown = tuple((a, math.log10(b)) if logarithmic else (a, b) for a, b in pairs)
+        kept.append(Series(name=one.name, color=one.color, points=shown))
     points = [p for one in kept for p in one.points]
     if not points:
         return Markup("")
@@ -141,26 +145,16 @@ def line_chart(
         low, high = min(0.0, low), high * 1.05
     x = _scale(min(p[0] for p in points), max(p[0] for p in points), _LEFT, _WIDTH - _RIGHT)
     y = _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
-    marks = [m for m in (_log_ticks(low, high) if logarithmic else ticks(low, high, 4)) if low <= m <= high]
+    marks = ticks(low, high, 4)
+    if logarithmic:
+        steps = (1, 2, 5) if high - low < 2 else (1,)
+        marks = [d + math.log10(m) for d in range(math.floor(low), math.ceil(high) + 1) for m in steps]
+    marks = [m for m in marks if low <= m <= high]
     parts = [*_y_axis(y, marks, [number(10**m if logarithmic else m) for m in marks])]
     parts += [_line(one, x, y) for one in kept]
     return _svg(
         *parts, *_x_axis(x, ticks(min(p[0] for p in points), max(p[0] for p in points), 8), x_title), label=label
     )
-
-
-def _kept(series: Series, logarithmic: bool) -> Series:
-    points = [(a, b) for a, b in series.points if math.isfinite(b) and (b > 0 or not logarithmic)]
-    return Series(
-        name=series.name,
-        color=series.color,
-        points=tuple((a, math.log10(b)) if logarithmic else (a, b) for a, b in points),
-    )
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    steps = (1, 2, 5) if high - low < 2 else (1,)
-    return [d + math.log10(m) for d in range(math.floor(low), math.ceil(high) + 1) for m in steps]
 
 
 def _line(series: Series, x: Callable[[float], float], y: Callable[[float], float]) -> Markup:
@@ -174,7 +168,7 @@ def _line(series: Series, x: Callable[[float], float], y: Callable[[float], floa
 
 
 def bar(values: Sequence[int], names: Sequence[str], longest: int) -> Markup:
-    """A row's classes as one thin stacked bar; `longest` is the total that fills the width."""
+    """Return a row's classes as one thin stacked bar; `longest` is the total that fills the width."""
     parts, left = [], 0.0
     for place, (value, name) in enumerate(zip(values, names, strict=True)):
         width = 100 * value / max(1, longest)
@@ -187,7 +181,7 @@ def bar(values: Sequence[int], names: Sequence[str], longest: int) -> Markup:
 
 
 def plate_map(rows: Sequence[CountRow], label: str) -> Markup:
-    """Wells of one plate in their places, the darker the more objects; a well without image is an empty ring."""
+    """Return a map of a plate's wells, darker for more objects; a well without image is an empty ring."""
     places = [(split_well(row.well), row) for row in rows]
     letters = sorted({place[0] for place, _ in places}, key=lambda name: (len(name), name))
     columns = sorted({place[1] for place, _ in places})
@@ -206,5 +200,5 @@ def plate_map(rows: Sequence[CountRow], label: str) -> Markup:
         if row.fields and step >= _NUMBERED_STEP:
             parts.append(element("text", number(row.n), x=cx, y=cy + 4, class_="inside middle"))
     width, height = 48 + step * len(columns), 26 + step * len(letters)
-    # A few wells are not blown up to the width of the page.
+    # A few wells are not enlarged to the width of the page.
     return _svg(*parts, label=label, width=width, height=height, style=f"max-width: {width}px")

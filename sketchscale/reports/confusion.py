@@ -1,7 +1,7 @@
-"""What a classifier makes of objects whose class is known: a table of counts, as a picture, as HTML and as text.
+"""Confusion matrix of a classifier on annotated objects, as a picture, as HTML and as text.
 
-Rows are what a person said, columns what the classifier found; a good one has all objects on the diagonal. The shade
-is the share of the row, so rare classes show their errors as clearly as frequent ones.
+Rows are annotated classes, columns predicted ones; a good classifier has all objects on the diagonal. The shade is the
+share of the row, so rare classes show their errors as clearly as frequent ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STYLE = (
 
 
 def recalls(matrix: Sequence[Sequence[int]]) -> list[float | None]:
-    """Share of each class that was found as such; None where there is no object of it.
+    """Return the share of each class that was predicted correctly; None for a class without objects.
 
     >>> recalls([[3, 1], [0, 0]])
     [0.75, None]
@@ -32,28 +32,20 @@ def recalls(matrix: Sequence[Sequence[int]]) -> list[float | None]:
 
 
 def confusion_chart(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
-    """The table as inline SVG for a page with the report's style.
+    """Return the table as inline SVG for a page with the report's style.
 
     Args:
         classes: names, in the order of rows and columns.
         matrix: counts; rows annotated, columns found.
     """
     width, height = _size(len(classes))
+    box, style, label = f"0 0 {width} {height}", f"max-width:{width}px", "annotated and found classes"
     parts = _cells(classes, matrix)
-    label = "annotated and found classes"
-    return element(
-        "svg",
-        *parts,
-        viewBox=f"0 0 {width} {height}",
-        role="img",
-        aria_label=label,
-        class_="chart",
-        style=f"max-width:{width}px",
-    )
+    return element("svg", *parts, viewBox=box, role="img", aria_label=label, class_="chart", style=style)
 
 
 def held_out_section(confusion: tuple[Sequence[str], Sequence[Sequence[int]]] | None) -> Markup:
-    """The section of a page about objects that a first training did not see; nothing without any."""
+    """Return the section of a page about held-out objects; nothing without any."""
     if confusion is None:
         return Markup("")
     classes, matrix = confusion
@@ -63,7 +55,7 @@ def held_out_section(confusion: tuple[Sequence[str], Sequence[Sequence[int]]] | 
 
 
 def confusion_svg(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
-    """The table as a picture of its own: dark text on white.
+    """Return the table as a standalone picture with dark text on white.
 
     >>> confusion_svg(["a", "b"], [[3, 1], [0, 4]]).startswith("<svg")
     True
@@ -95,20 +87,18 @@ def _cells(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[Mark
         at = _TOP + i * _CELL + _CELL / 2 + 5
         parts.append(element("text", _short(name, 20), x=_LEFT - 10, y=at, class_="end strong"))
         parts.append(element("text", _short(name, 9), x=_LEFT + (i + 0.5) * _CELL, y=_TOP - 10, class_="middle strong"))
-        parts += [_cell(i, j, value, row, (name, classes[j])) for j, value in enumerate(row)]
-        share = "–" if recall is None else f"{100 * recall:.0f} %"
-        parts.append(element("text", share, x=end + 12, y=at, class_="soft"))
+        for j, value in enumerate(row):
+            x, y, share = _LEFT + j * _CELL, _TOP + i * _CELL, value / max(1, sum(row))
+            hint = element("title", f"{number(value)} annotated as {name}, found as {classes[j]}")
+            fill = _RIGHT_COLOR if i == j else _WRONG_COLOR
+            size = {"x": x + 1, "y": y + 1, "width": _CELL - 2, "height": _CELL - 2, "rx": 3}
+            box = element("rect", hint, **size, fill=fill, fill_opacity=round(0.06 + 0.6 * share, 3))
+            look = "strong middle" if value else "soft middle"
+            count = element("text", number(value), x=x + _CELL / 2, y=y + _CELL / 2 + 5, class_=look)
+            parts.append(element("g", box, count))
+        found = "–" if recall is None else f"{100 * recall:.0f} %"
+        parts.append(element("text", found, x=end + 12, y=at, class_="soft"))
     return parts
-
-
-def _cell(i: int, j: int, value: int, row: Sequence[int], names: tuple[str, str]) -> Markup:
-    x, y, share = _LEFT + j * _CELL, _TOP + i * _CELL, value / max(1, sum(row))
-    hint = element("title", f"{number(value)} annotated as {names[0]}, found as {names[1]}")
-    fill = _RIGHT_COLOR if i == j else _WRONG_COLOR
-    size = {"x": x + 1, "y": y + 1, "width": _CELL - 2, "height": _CELL - 2, "rx": 3}
-    box = element("rect", hint, **size, fill=fill, fill_opacity=round(0.06 + 0.6 * share, 3))
-    shown = "strong middle" if value else "soft middle"
-    return element("g", box, element("text", number(value), x=x + _CELL / 2, y=y + _CELL / 2 + 5, class_=shown))
 
 
 def _short(name: str, most: int) -> str:
@@ -116,7 +106,7 @@ def _short(name: str, most: int) -> str:
 
 
 def confusion_text(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
-    """The table in plain text.
+    """Return the table in plain text.
 
     >>> print(confusion_text(["a", "b"], [[3, 1], [0, 4]]).partition("found")[2])
         a   b   recall

@@ -1,6 +1,6 @@
-"""Counts on a page: the map and the table of a plate's wells, and the table of its images.
+"""Sections of a page with counts: map and table of a plate's wells, and the table of images.
 
-Long tables show their first rows and fold all of them away; their last line is the sum of all.
+Long tables show their first rows, and all rows on request; their last line is the sum of all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Columns = dict[str, Callable[[CountRow], str]]
 
 
 def plate_section(wells: Sequence[CountRow], classes: Sequence[str], thing: str) -> Markup:
-    """Maps of the plates and the table of their wells; nothing without a well."""
+    """Return maps of the plates and the table of their wells; nothing without a well."""
     if not wells:
         return Markup("")
     maps: list[object] = []
@@ -31,12 +31,12 @@ def plate_section(wells: Sequence[CountRow], classes: Sequence[str], thing: str)
     columns: Columns = {"Well": lambda row: row.well, "Images": lambda row: number(row.fields)}
     if len({well.plate for well in wells}) > 1:
         columns = {"Plate": lambda row: row.plate} | columns
-    said = "The stronger the colour, the more objects; dashed: no image that was measured"
-    return section("Plate", said, *maps, *_tables(wells, classes, thing, columns))
+    aside = "The stronger the colour, the more objects; dashed: no image that was measured"
+    return section("Plate", aside, *maps, *_tables(wells, classes, thing, columns))
 
 
 def image_section(rows: Sequence[CountRow], classes: Sequence[str], thing: str) -> Markup:
-    """The table of the images."""
+    """Return the table of the images."""
     columns: Columns = {"Image": lambda row: row.image}
     if any(row.well for row in rows):
         columns["Well"] = lambda row: row.well
@@ -47,8 +47,8 @@ def image_section(rows: Sequence[CountRow], classes: Sequence[str], thing: str) 
 def _tables(rows: Sequence[CountRow], classes: Sequence[str], thing: str, columns: Columns) -> list[Markup]:
     if len(rows) <= _MANY_ROWS:
         return [_table(rows, rows, classes, thing, columns)]
-    said = f"All {number(len(rows))} rows; above are the first {_FEW_ROWS}, and the sum of all"
-    rest = element("details", element("summary", said), _table(rows, rows, classes, thing, columns))
+    summary = f"All {number(len(rows))} rows; above are the first {_FEW_ROWS}, and the sum of all"
+    rest = element("details", element("summary", summary), _table(rows, rows, classes, thing, columns))
     return [_table(rows[:_FEW_ROWS], rows, classes, thing, columns), rest]
 
 

@@ -1,9 +1,9 @@
-"""A page of thumbnails: for each class the objects a classifier is most and least certain of, and where people differ.
+"""A page of thumbnails: the most and least certain objects of each class, and disagreements with annotations.
 
-    title ─ counts ─ certainty (histogram) ─ disagreements ─ one section a class ─ held-out score ─ provenance
+    title ─ counts ─ certainty (histogram) ─ disagreements ─ one section per class ─ held-out score ─ provenance
 
-A reader judges a classifier by its doubts: wrong thumbnails among the least certain are the next to annotate. The page
-is one file in the style of the report; its size depends on the number of classes, not on that of objects.
+Wrong thumbnails among the least certain objects are the ones to annotate next. The page is one file in the style of the
+report; its size depends on the number of classes, not of objects.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ BINS = 20
 
 _WIDTH = 120
 _HEAT = ((0, 0, 4), (65, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
-"""From cold to hot: black, violet, red, yellow; legible without colour, too."""
+"""From cold to hot: black, violet, red, yellow; also readable without colour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnail:
-    """One object: its window with its outline, below it probability, name and what is to be said about it.
+    """One object: its window with its outline, and below it probability, name and a note.
 
     Attributes:
-        heat: WebP bytes of the same size, where the network looked; None leaves it out.
-        probability: of the class of its section; None when the classifier has no such class.
+        heat: WebP bytes of the same size with the network's heat map, if any.
+        probability: of the class of its section; None if the classifier has no such class.
     """
 
     picture: Picture
@@ -61,7 +61,7 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GalleryClass:
-    """One class: how many objects of each probability (BINS counts), and those at both ends."""
+    """One class: number of objects by probability (BINS counts), and the most and least certain ones."""
 
     name: str
     color: str
@@ -73,12 +73,12 @@ class GalleryClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GalleryData:
-    """All that the page shows, as plain values.
+    """The content of the page, as plain values.
 
     Attributes:
         disagreements: annotated objects for which the classifier finds another class more probable.
-        annotated: how many objects were annotated in these images.
-        confusion: classes of the classifier and held-out counts; None leaves them out.
+        annotated: number of annotated objects in these images.
+        confusion: classes of the classifier and held-out counts, if any.
     """
 
     title: str
@@ -91,6 +91,7 @@ class GalleryData:
 
     @property
     def total(self) -> int:
+        """Number of objects."""
         return sum(one.n for one in self.classes)
 
 
@@ -105,52 +106,47 @@ def thumbnail(
     ranges: Sequence[tuple[float, float]] | None = None,
     heat: npt.NDArray[np.float32] | None = None,
 ) -> Thumbnail:
-    """A thumbnail of about 120 px.
+    """Return a thumbnail of about 120 px.
 
     Args:
         pixels: (c, y, x). mask: (y, x), 0 outside the object. color: of its outline, "#rrggbb".
-        ranges: (low, high) of each channel shown as black and full; (0, 1) when None.
-        heat: (y, x) from 0 to 1.
+        ranges: (low, high) of each channel shown as black and full; (0, 1) if None.
+        heat: (y, x) from 0 to 1, shown over a dim grey image.
     """
     rgb = to_rgb(pixels, ranges or [(0.0, 1.0)] * len(pixels))
     picture = make_picture(rgb, (mask > 0).astype(np.int32), class_of={1: 0}, width=_WIDTH, colors=(color,))
-    warm = None if heat is None else _heated(rgb, heat, (picture.width, picture.height))
+    warm = None
+    if heat is not None:
+        stops, size = np.array(_HEAT, np.float32), (picture.width, picture.height)
+        at = np.clip(heat, 0, 1) * (len(stops) - 1)
+        colors = np.stack([np.interp(at, np.arange(len(stops)), stops[:, c]) for c in range(3)], axis=-1)
+        grey = rgb.astype(np.float32).mean(axis=-1, keepdims=True)
+        blended = np.clip(0.75 * colors + 0.25 * grey, 0, 255).astype(np.uint8)
+        warm = webp_file(Image.fromarray(blended).resize(size, Image.Resampling.BICUBIC), quality=80)
     return Thumbnail(picture=replace(picture, title=name), heat=warm, probability=probability, name=name, note=note)
 
 
-def _heated(rgb: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32], size: tuple[int, int]) -> bytes:
-    """The heat map over a dim grey image, as WebP."""
-    stops = np.array(_HEAT, np.float32)
-    at = np.clip(heat, 0, 1) * (len(stops) - 1)
-    colors = np.stack([np.interp(at, np.arange(len(stops)), stops[:, c]) for c in range(3)], axis=-1)
-    grey = rgb.astype(np.float32).mean(axis=-1, keepdims=True)
-    blended = np.clip(0.75 * colors + 0.25 * grey, 0, 255).astype(np.uint8)
-    return webp_file(Image.fromarray(blended).resize(size, Image.Resampling.BICUBIC), quality=80)
-
-
 def render_gallery(data: GalleryData) -> str:
-    """The page as text, to be written as UTF-8; the same data gives the same bytes.
+    """Return the page as text, to be written as UTF-8; the same data gives the same bytes.
 
     >>> page = render_gallery(GalleryData(title="<plate>", images=1, classes=()))
     >>> "&lt;plate&gt;" in page, "http:" in page
     (True, False)
     """
-    lead = f"{number(data.total)} objects of {len(data.classes)} classes in {_images(data.images)}."
+    images = f"{number(data.images)} image{'s' if data.images != 1 else ''}"
+    lead = f"{number(data.total)} objects of {len(data.classes)} classes in {images}."
+    aside = "Annotated objects that the classifier takes for something else; your word counts"
     return document(
         data.title,
         page_header("sketchscale gallery", data.title, lead),
         _numbers(data),
         _certainty(data),
-        _disagreements(data),
+        section("You and the classifier differ", aside, _thumbnails(data.disagreements)) if data.disagreements else "",
         *(_class_section(one, data.total) for one in data.classes),
         held_out_section(data.confusion),
         section("Provenance", "What it takes to make this again", fact_list(data.facts)) if data.facts else "",
         page_footer(data.facts),
     )
-
-
-def _images(n: int) -> str:
-    return f"{number(n)} image{'s' if n != 1 else ''}"
 
 
 def _numbers(data: GalleryData) -> Markup:
@@ -167,23 +163,10 @@ def _certainty(data: GalleryData) -> Markup:
     if not data.total:
         return Markup("")
     names, colors = [one.name for one in data.classes], [one.color for one in data.classes]
-    edges = [i / BINS for i in range(BINS + 1)]
-    chart = histogram_chart(
-        edges,
-        [one.by_probability for one in data.classes],
-        names,
-        title="probability of the object's class",
-        median=None,
-        colors=colors,
-    )
+    edges, counts = [i / BINS for i in range(BINS + 1)], [one.by_probability for one in data.classes]
+    title = "probability of the object's class"
+    chart = histogram_chart(edges, counts, names, title=title, median=None, colors=colors)
     return section("Certainty", "Objects by the probability of their class", chart, color_key(names, colors))
-
-
-def _disagreements(data: GalleryData) -> Markup:
-    if not data.disagreements:
-        return Markup("")
-    aside = "Annotated objects that the classifier takes for something else; your word counts"
-    return section("You and the classifier differ", aside, _thumbnails(data.disagreements))
 
 
 def _class_section(one: GalleryClass, total: int) -> Markup:
@@ -198,18 +181,17 @@ def _class_section(one: GalleryClass, total: int) -> Markup:
 
 
 def _thumbnails(shown: Sequence[Thumbnail]) -> Markup:
+    items = []
+    for one in shown:
+        views = [picture_figure(replace(one.picture, title="", caption=""))]
+        if one.heat is not None:
+            size = {"width": one.picture.width, "height": one.picture.height}
+            hot = element("img", src=data_uri(one.heat, "image/webp"), alt="where the network looked", **size)
+            views.append(element("figure", element("div", hot, class_="frame")))
+        sure = "–" if one.probability is None else f"{one.probability:.3f}"
+        words = [element("b", sure), element("span", one.name)]
+        words += [element("span", one.note, class_="note")] if one.note else []
+        frame = element("div", *views, class_="views")
+        items.append(element("div", frame, element("p", *words), class_="thumb", title=one.name))
     wide = any(one.heat is not None for one in shown)
-    return element("div", *map(_thumbnail, shown), class_="thumbs pairs" if wide else "thumbs")
-
-
-def _thumbnail(one: Thumbnail) -> Markup:
-    bare = picture_figure(replace(one.picture, title="", caption=""))
-    views = [bare]
-    if one.heat is not None:
-        size = {"width": one.picture.width, "height": one.picture.height}
-        hot = element("img", src=data_uri(one.heat, "image/webp"), alt="where the network looked", **size)
-        views.append(element("figure", element("div", hot, class_="frame")))
-    sure = "–" if one.probability is None else f"{one.probability:.3f}"
-    words = [element("b", sure), element("span", one.name)]
-    words += [element("span", one.note, class_="note")] if one.note else []
-    return element("div", element("div", *views, class_="views"), element("p", *words), class_="thumb", title=one.name)
+    return element("div", *items, class_="thumbs pairs" if wide else "thumbs")

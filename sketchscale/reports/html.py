@@ -1,11 +1,11 @@
 """One self-contained HTML page per run.
 
-    title, sentence ─ notes (what a reader must know first) ─ big numbers
+    title, sentence ─ notes (the most important remarks) ─ big numbers
     plate ─ counts ─ sizes ─ pictures ─ accuracy ─ seams ─ training ─ provenance
 
-Everything is inside the file: style, charts (SVG), pictures (data URIs). No script, no font, no request; a content
-security policy says so to the browser, and every text goes through `markup`, which escapes it. The same data gives the
-same bytes. Sections without data are left out.
+Everything is inside the file: style, charts (SVG), pictures (data URIs). A content security policy forbids scripts,
+fonts and requests; every text goes through `markup`, which escapes it. The same data gives the same bytes. Sections
+without data are left out.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Areas (or `what`) of all objects: one array per class, in the order of the classes (one when there are none)."""
+    """Areas (or `what`) of all objects: one array per class, in the order of the classes (one without classes)."""
 
     areas: tuple[npt.NDArray[np.floating[Any]], ...]
     unit: str
@@ -62,7 +62,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeamCheck:
-    """The seam audit: whether it held, one sentence about it, and its figures by name."""
+    """Result of the seam audit, one sentence about it, and its figures by name."""
 
     passed: bool
     sentence: str
@@ -71,8 +71,7 @@ class SeamCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingLog:
-    """Loss by step, on patches trained on and (where there was validation) on others; facts such as steps and time;
-    what was drawn, by image."""
+    """Loss by step, in training and (if any) in validation; facts such as steps and time; strokes by image."""
 
     loss: tuple[tuple[float, float], ...]
     validation: tuple[tuple[float, float], ...] = ()
@@ -82,7 +81,7 @@ class TrainingLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyRow:
-    """Against true labels: `ap` by IoU threshold, such as {0.5: 0.91}."""
+    """Accuracy against true labels: `ap` by IoU threshold, such as {0.5: 0.91}."""
 
     image: str
     n_true: int
@@ -93,20 +92,20 @@ class AccuracyRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """All that a report shows, as plain values.
+    """The content of a report, as plain values.
 
     Attributes:
-        title: of the run. lead: one sentence below it; made from the counts when empty. created: date and time.
-        thing: what an object is called, plural, such as "nuclei".
-        rows: one per image (see `reports.plate`). wells: one per well, when it is a plate.
-        classes: in the order of their colours; empty when objects are not classified.
+        title: of the run. lead: one sentence below it; made from the counts if empty. created: date and time.
+        thing: plural name of the objects, such as "nuclei".
+        rows: one per image (see `reports.plate`). wells: one per well of a plate.
+        classes: in the order of their colours; empty if objects are not classified.
         figures: further big numbers, (value, label).
-        notes: what a reader must know first, the worst first.
+        notes: the most important remarks, the worst first.
         sizes, seams, training, accuracy: None or empty leaves the section out.
-        confusion: classes of the classifier, and how many held-out objects of each it took for each.
+        confusion: classes of the classifier, and counts of held-out objects by true and predicted class.
         overviews: whole images; the first is shown large (make it 1400 px wide), the others half as wide (700 px).
-        crops: enlarged pieces, square (480 px).
-        not_shown: names of images of which there is no picture.
+        crops: enlarged square details (480 px).
+        not_shown: names of images without a picture.
         provenance: versions, hashes, device, by name. command: as typed. config: the resolved configuration, as text.
     """
 
@@ -141,11 +140,12 @@ class ReportData:
 
     @property
     def total(self) -> int:
+        """Number of objects."""
         return sum(row.n for row in self.rows)
 
 
 def render(data: ReportData) -> str:
-    """The page as text, to be written as UTF-8.
+    """Return the page as text, to be written as UTF-8.
 
     >>> page = render(ReportData(title="<plate>", rows=(CountRow(n=3, image="a"),)))
     >>> "&lt;plate&gt;" in page, "http:" in page
@@ -168,15 +168,12 @@ def render(data: ReportData) -> str:
 
 def _head(data: ReportData) -> Markup:
     kicker = " · ".join(part for part in ("sketchscale report", data.created) if part)
-    return page_header(kicker, data.title, data.lead or _sentence(data))
-
-
-def _sentence(data: ReportData) -> str:
     where = f"{number(len(data.rows))} image{'s' if len(data.rows) != 1 else ''}"
     if data.wells:
         where += f" in {number(len(data.wells))} well{'s' if len(data.wells) != 1 else ''}"
     kinds = f" of {len(data.classes)} classes" if len(data.classes) > 1 else ""
-    return f"{number(data.total)} {data.thing}{kinds}, found in {where}."
+    lead = data.lead or f"{number(data.total)} {data.thing}{kinds}, found in {where}."
+    return page_header(kicker, data.title, lead)
 
 
 def _notes(notes: Sequence[Note]) -> Markup:
@@ -201,7 +198,7 @@ def _sizes(data: ReportData) -> Markup:
     if data.sizes is None or not any(a.size for a in data.sizes.areas):
         return Markup("")
     together = np.concatenate([np.asarray(a, np.float64) for a in data.sizes.areas])
-    # One giant would squeeze all others into a few bars.
+    # One very large object would compress all others into a few bars.
     top = float(min(together.max(), 1.3 * np.quantile(together, 0.97)))
     step = ticks(0, max(top, 1e-9), _BINS)[1]
     edges = np.arange(np.ceil(top / step) + 1) * step
@@ -228,21 +225,15 @@ def _pictures(data: ReportData) -> Markup:
     large = join(map(picture_figure, data.overviews[:1]))
     others = element("div", *map(picture_figure, data.overviews[1:]), class_="others") if data.overviews[1:] else ""
     crops = element("div", *map(picture_figure, data.crops), class_="crops") if data.crops else ""
-    key = color_key(data.classes)
-    rest = _not_shown(data)
+    key, rest, names = color_key(data.classes), Markup(""), ", ".join(data.not_shown)
+    summary = f"{number(len(data.not_shown))} of {number(len(data.rows))} images have no picture here"
+    if len(data.not_shown) > _FEW_NAMES:
+        rest = element("details", element("summary", summary), element("p", names))
+    elif data.not_shown:
+        rest = element("p", f"{summary}: {names}.", class_="explained")
     return section(
         "Pictures", "Outlines lie inside their objects", switch, large, others, crops, rest, key, class_="pictures"
     )
-
-
-def _not_shown(data: ReportData) -> Markup:
-    if not data.not_shown:
-        return Markup("")
-    names = ", ".join(data.not_shown)
-    said = f"{number(len(data.not_shown))} of {number(len(data.rows))} images have no picture here"
-    if len(data.not_shown) <= _FEW_NAMES:
-        return element("p", f"{said}: {names}.", class_="explained")
-    return element("details", element("summary", said), element("p", names))
 
 
 def _accuracy(rows: Sequence[AccuracyRow]) -> Markup:
@@ -251,7 +242,11 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> Markup:
     shared = sorted(set.intersection(*(set(row.ap) for row in rows)))
     shown = [t for t in (0.5, 0.75, 0.9) if t in shared]
     head = ["Image", "True", "Found", *(f"AP {t:g}" for t in shown), "F1 0.5"]
-    body = [_accuracy_row(row, shown) for row in rows]
+    body = []
+    for row in rows:
+        values = [number(row.n_true), number(row.n_pred), *(f"{row.ap[t]:.3f}" for t in shown)]
+        values.append("–" if row.f1 is None else f"{row.f1:.3f}")
+        body.append(element("tr", element("td", row.image), *(element("td", value) for value in values)))
     parts: list[object] = [table(head, body)]
     if len(shared) > 2:
         curve = tuple((t, sum(row.ap[t] for row in rows) / len(rows)) for t in shared)
@@ -260,12 +255,6 @@ def _accuracy(rows: Sequence[AccuracyRow]) -> Markup:
         parts += [element("h3", "AP by IoU threshold, mean of images")]
         parts += [line_chart(lines, x_title="IoU threshold", label=label, y_range=(0.0, 1.0))]
     return section("Accuracy", "Against true labels. AP is TP / (TP + FP + FN) at an IoU threshold", *parts)
-
-
-def _accuracy_row(row: AccuracyRow, thresholds: Sequence[float]) -> Markup:
-    values = [number(row.n_true), number(row.n_pred), *(f"{row.ap[t]:.3f}" for t in thresholds)]
-    values.append("–" if row.f1 is None else f"{row.f1:.3f}")
-    return element("tr", element("td", row.image), *(element("td", value) for value in values))
 
 
 def _seams(seams: SeamCheck | None, objects: int) -> Markup:
@@ -277,7 +266,7 @@ def _seams(seams: SeamCheck | None, objects: int) -> Markup:
     state = "verdict" if seams.passed else "verdict failure"
     return section(
         "Seams",
-        "Windows over block borders, computed again in one piece and compared",
+        "Windows over block borders, computed again as a whole and compared",
         element("p", element("i"), verdict, class_=state),
         element("p", seams.sentence, class_="explained"),
         fact_list(seams.facts),
@@ -298,7 +287,7 @@ def _training(log: TrainingLog | None) -> Markup:
 
 
 def _thinned(points: Sequence[tuple[float, float]], n: int = 400) -> tuple[tuple[float, float], ...]:
-    """At most n points: each the mean of a run of neighbours."""
+    """Return at most n points, each the mean of consecutive ones."""
     if len(points) <= n:
         return tuple(points)
     groups = np.array_split(np.asarray(points, np.float64), n)

@@ -1,6 +1,6 @@
 "use strict";
-/* What the person said, as plain data, changed by pure functions; below, the page that shows it.
-   marks: class by number of the object; history: what to take back; classes: name and colour; at: shown object. */
+/* The answers of a person as plain data with pure functions, followed by the page that shows them.
+   marks: class by number of the object; history: for undo; classes: name and colour; at: shown object. */
 const judge = (() => {
   const RESERVED = ["undo", "unsure", "none"];
   const start = (classes) => ({ marks: {}, history: [], classes: classes.slice(), at: 0 });
@@ -23,7 +23,7 @@ const judge = (() => {
     return { ...put(state, index, before), history: state.history.slice(0, -1), at: index };
   }
 
-  /* The next object without a class, from the one shown on, round the end; the same when all have one. */
+  /* The next object without a class, starting again at the end; the same if all have one. */
   function onward(state, n) {
     for (let step = 1; step <= n; step++) {
       const index = (state.at + step) % n;
@@ -38,7 +38,7 @@ const judge = (() => {
     return clean && !taken ? { ...state, classes: [...state.classes, { name: clean, color }] } : state;
   }
 
-  /* A saved state, or null when it is not one of ours for n objects. */
+  /* A saved state, or null if it is not valid for n objects. */
   function restore(text, n) {
     try {
       const found = JSON.parse(text);
@@ -79,8 +79,8 @@ function startPage() {
   const byId = (id) => document.getElementById(id);
   const key = `sketchscale-judge-${data.digest}`;
   const builtIn = [
-    { name: "unsure", said: "unsure", key: "0", color: "" },
-    { name: "none", said: "not an object", key: "-", color: "" },
+    { name: "unsure", title: "unsure", key: "0", color: "" },
+    { name: "none", title: "not an object", key: "-", color: "" },
   ];
   let state = judge.start(data.classes);
   let isSaved = true;
@@ -102,16 +102,16 @@ function startPage() {
     show();
   }
 
-  const said = (name) => builtIn.find((one) => one.name === name)?.said ?? name;
+  const titleOf = (name) => builtIn.find((one) => one.name === name)?.title ?? name;
   const colorOf = (name) => state.classes.find((one) => one.name === name)?.color ?? "";
 
   function give(name) {
     change(judge.onward(judge.assign(state, state.at, name), n));
-    byId("live").textContent = `${said(name)}. ${spoken()}`;
+    byId("live").textContent = `${titleOf(name)}. ${spoken()}`;
   }
 
   const move = (by) => change({ ...state, at: (state.at + by + n) % n });
-  const spoken = () => `Object ${state.at + 1} of ${n}${state.marks[state.at] ? `, ${said(state.marks[state.at])}` : ""}`;
+  const spoken = () => `Object ${state.at + 1} of ${n}${state.marks[state.at] ? `, ${titleOf(state.marks[state.at])}` : ""}`;
 
   function made(tag, attributes, ...children) {
     const element = document.createElement(tag);
@@ -129,7 +129,7 @@ function startPage() {
   function button(one, shortcut) {
     const isChosen = state.marks[state.at] === one.name;
     const count = Object.values(state.marks).filter((name) => name === one.name).length;
-    const element = made("button", { type: "button", "aria-pressed": isChosen }, dot(one.color), made("span", {}, one.said ?? one.name));
+    const element = made("button", { type: "button", "aria-pressed": isChosen }, dot(one.color), made("span", {}, one.title ?? one.name));
     element.append(made("small", {}, count ? String(count) : ""), made("kbd", {}, shortcut));
     element.addEventListener("click", () => give(one.name));
     return element;
@@ -149,7 +149,7 @@ function startPage() {
     byId("outline").src = item.layer;
     byId("place").textContent = item.caption;
     const given = state.marks[state.at];
-    byId("given").replaceChildren(...(given === undefined ? [] : [dot(colorOf(given)), said(given)]));
+    byId("given").replaceChildren(...(given === undefined ? [] : [dot(colorOf(given)), titleOf(given)]));
   }
 
   function showProgress() {
@@ -162,9 +162,9 @@ function startPage() {
     byId("undo").disabled = !state.history.length;
     strip.forEach((thumb, i) => {
       thumb.setAttribute("aria-current", i === state.at);
-      thumb.setAttribute("aria-label", `Object ${i + 1}${state.marks[i] ? `, ${said(state.marks[i])}` : ""}`);
+      thumb.setAttribute("aria-label", `Object ${i + 1}${state.marks[i] ? `, ${titleOf(state.marks[i])}` : ""}`);
       thumb.classList.toggle("judged", i in state.marks);
-      thumb.style.setProperty("--said", colorOf(state.marks[i]) || "var(--faint)");
+      thumb.style.setProperty("--class-color", colorOf(state.marks[i]) || "var(--faint)");
     });
     const box = byId("strip");
     const thumb = strip[state.at];

@@ -1,12 +1,12 @@
-"""One page on which a person gives objects their class: pictures, buttons, keys, and a CSV file at the end.
+"""A page on which a person assigns classes to objects: pictures, buttons, keys, and a CSV file at the end.
 
-The file holds everything: style, script, pictures (data URIs) and the rows of the table that it fills in. It asks for
-nothing from any network; a content security policy says so to the browser, and names the one script that may run by its
-SHA-256. Every text reaches the page through `markup` or as JSON in which `<` is written as an escape, so a class or an
-image named like a tag is shown, never run.
+The file contains everything: style, script, pictures (data URIs) and the rows of the table that it fills in. It needs
+no network, which a content security policy enforces; the policy also names the single allowed script by its SHA-256.
+Every text enters the page through `markup` or as JSON with `<` escaped, so a class or an image named like a tag is
+shown, never run.
 
-What was said is kept in the browser under the digest of the proposals: a page that is closed and opened again goes on,
-and a page with other proposals starts anew. The CSV holds the rows that were judged, in the order of the proposals.
+Answers are kept in the browser under the digest of the proposals: a page that is closed and opened again continues, and
+a page with other proposals starts from the beginning. The CSV has the judged rows, in the order of the proposals.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class JudgeItem:
     """One object to be judged.
 
     Attributes:
-        row: values of the CSV file, in the order of its columns; that of `class` is filled in by the person.
-        picture: the object and its surroundings, its outline as the layer.
-        caption: where it is. A blind page says nothing of the predicted class here.
+        row: values of the CSV file, in the order of its columns; the person fills in `class`.
+        picture: the object and its surroundings, with its outline as the layer.
+        caption: place of the object; on a blind page without the predicted class.
     """
 
     row: tuple[str, ...]
@@ -58,13 +58,13 @@ class JudgeItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgePage:
-    """All that the page shows.
+    """The content of the page.
 
     Attributes:
         columns: of the CSV file; `class` is one of them.
         classes: in the order of their keys; a person can add others.
         note: one sentence below the title.
-        file: name of the CSV file that is saved.
+        file: name of the CSV file.
     """
 
     title: str
@@ -86,7 +86,7 @@ class JudgePage:
 
 
 def outlined(picture: Picture, color: str = "#00d5ff") -> Picture:
-    """A picture with its outline in a colour that is no class's."""
+    """Return a picture with its outline in a colour that no class has."""
     if picture.layer is None:
         return picture
     rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
@@ -97,13 +97,13 @@ def outlined(picture: Picture, color: str = "#00d5ff") -> Picture:
 
 
 def page_digest(page: JudgePage) -> str:
-    """What identifies the proposals, whatever the pictures and classes are."""
+    """Return a digest that identifies the proposals, independent of pictures and classes."""
     text = json.dumps([page.columns, [item.row for item in page.items]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def render_judge(page: JudgePage) -> str:
-    """The page as text, to be written as UTF-8.
+    """Return the page as text, to be written as UTF-8.
 
     >>> item = JudgeItem(row=("7", ""), picture=Picture(image=b"", layer=None, width=1, height=1), caption="<b>")
     >>> html = render_judge(JudgePage(title="<nuclei>", columns=("label", "class"), items=(item,)))
@@ -111,9 +111,11 @@ def render_judge(page: JudgePage) -> str:
     (True, False, False)
     """
     script = packaged("judge.js")
+    live = element("p", id="live", class_="hidden", aria_live="polite")
+    desk = element("div", _seen(len(page.items)), element("div", *_choices(), *_tools(), live), class_="desk")
     body = element(
         "body",
-        element("main", _top(page), _desk(page), element("div", id="strip", aria_label="All objects"), class_="judge"),
+        element("main", _top(page), desk, element("div", id="strip", aria_label="All objects"), class_="judge"),
         element("script", _data(page), id="data", type="application/json"),
         element("script", Markup(script)),
     )
@@ -121,26 +123,22 @@ def render_judge(page: JudgePage) -> str:
 
 
 def _data(page: JudgePage) -> Markup:
-    """The page's data as JSON that cannot end its element."""
+    """Return the page's data as JSON that cannot end its element."""
+    items = []
+    for item in page.items:
+        image, layer = item.picture.image, item.picture.layer
+        outline = "" if layer is None else data_uri(layer, "image/png")
+        items.append({"image": data_uri(image, "image/webp"), "layer": outline, "caption": item.caption})
     data = {
         "digest": page_digest(page),
         "columns": page.columns,
         "rows": [item.row for item in page.items],
-        "items": [_item(item) for item in page.items],
+        "items": items,
         "classes": [{"name": one.name, "color": one.color} for one in page.classes],
         "palette": PALETTE,
         "file": page.file,
     }
     return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _item(item: JudgeItem) -> dict[str, str]:
-    layer = item.picture.layer
-    return {
-        "image": data_uri(item.picture.image, "image/webp"),
-        "layer": "" if layer is None else data_uri(layer, "image/png"),
-        "caption": item.caption,
-    }
 
 
 def _top(page: JudgePage) -> Markup:
@@ -152,34 +150,19 @@ def _top(page: JudgePage) -> Markup:
     return element("header", element("div", title, count, class_="top"), note, bar)
 
 
-def _desk(page: JudgePage) -> Markup:
-    live = element("p", id="live", class_="hidden", aria_live="polite")
-    return element("div", _seen(len(page.items)), element("div", *_choices(), *_tools(), live), class_="desk")
-
-
 def _seen(n: int) -> Markup:
-    frame = element(
-        "div",
-        element("img", id="picture", alt=""),
-        element("img", id="outline", alt="", class_="layer"),
-        class_="frame",
-    )
+    images = element("img", id="picture", alt=""), element("img", id="outline", alt="", class_="layer")
+    frame = element("div", *images, class_="frame")
     number = element("span", "Object ", element("span", "1", id="number"), f" of {n} · ", element("span", id="place"))
     return element("figure", frame, element("figcaption", number, element("b", id="given")), class_="seen")
 
 
 def _choices() -> Sequence[Markup]:
-    """Buttons are made by the script: classes can be added."""
-    add = element(
-        "form",
-        element(
-            "input", id="name", type="text", placeholder="new class", aria_label="Name of a new class", maxlength=60
-        ),
-        element("button", "Add", type="submit"),
-        element("kbd", "a"),
-        id="add",
-        autocomplete="off",
-    )
+    """Return the places of the class buttons, which the script makes because classes can be added."""
+    label = "Name of a new class"
+    name = element("input", id="name", type="text", placeholder="new class", aria_label=label, maxlength=60)
+    submit = element("button", "Add", type="submit")
+    add = element("form", name, submit, element("kbd", "a"), id="add", autocomplete="off")
     return (
         element("p", "No class yet: press a, type a name, Enter.", id="no-classes", hidden=True),
         element("div", id="classes", class_="choices"),
@@ -191,21 +174,15 @@ def _choices() -> Sequence[Markup]:
 
 def _tools() -> Sequence[Markup]:
     box = element("input", id="outlined", type="checkbox", checked=True)
+    named = (("previous", "Back", "←"), ("undo", "Undo", "u"), ("next", "Next", "→"), ("save", "Save CSV", "s"))
+    buttons = (
+        element("button", title, " ", element("kbd", shortcut), id=name, type="button")
+        for name, title, shortcut in named
+    )
     return (
-        element(
-            "div",
-            _tool("previous", "Back", "←"),
-            _tool("undo", "Undo", "u"),
-            _tool("next", "Next", "→"),
-            _tool("save", "Save CSV", "s"),
-            class_="tools",
-        ),
+        element("div", *buttons, class_="tools"),
         element("label", box, "Outline ", element("kbd", "o"), class_="switch"),
         element("p", "All are judged: save the CSV.", id="finished", hidden=True),
         element("p", id="stored"),
         element("p", _KEYS, class_="keys"),
     )
-
-
-def _tool(name: str, title: str, shortcut: str) -> Markup:
-    return element("button", title, " ", element("kbd", shortcut), id=name, type="button")

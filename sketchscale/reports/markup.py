@@ -1,7 +1,7 @@
 """HTML and SVG from nested calls, escaped by construction.
 
-Text becomes `Markup` only through `element` and `text`, which escape it; a name of an image or a class that contains
-tags or quotes is shown, never run. Nothing else in this package writes angle brackets.
+Text becomes `Markup` only through `element` and `text`, which escape it, so an image or class name that contains tags
+or quotes is shown, never run. No other module of this package writes angle brackets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Markup", "element", "join", "text"]
 
 
 class Markup(str):
-    """A string that is HTML already."""
+    """A string that is already HTML."""
 
     __slots__ = ()
 
@@ -22,7 +22,7 @@ _VOID = frozenset({"img", "input", "meta", "br", "line", "rect", "path", "circle
 
 
 def text(value: object) -> Markup:
-    """Escaped; Markup stays as it is; None is nothing.
+    """Return escaped text; Markup is unchanged, None becomes empty.
 
     >>> text("<b>")
     '&lt;b&gt;'
@@ -33,25 +33,21 @@ def text(value: object) -> Markup:
 
 
 def join(parts: Iterable[object]) -> Markup:
-    """One after the other, each escaped."""
+    """Return the concatenated parts, each escaped."""
     return Markup("".join(text(part) for part in parts))
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Markup:
-    """An element; attribute names lose a trailing underscore and turn other underscores into hyphens.
+    """Return an element. In attribute names a trailing underscore is removed and others become hyphens.
 
     Attributes that are None or False are left out, True ones have no value.
 
     >>> element("td", "a & b", class_="n")
     '<td class="n">a &amp; b</td>'
     """
-    written = "".join(_attribute(key, value) for key, value in attributes.items() if value not in (None, False))
+    given = ((k.rstrip("_").replace("_", "-"), v) for k, v in attributes.items() if v not in (None, False))
+    written = "".join(f" {key}" if value is True else f' {key}="{text(value)}"' for key, value in given)
     inner = join(children)
     if name in _VOID and not inner:
         return Markup(f"<{name}{written}/>")
     return Markup(f"<{name}{written}>{inner}</{name}>")
-
-
-def _attribute(key: str, value: object) -> str:
-    name = key.rstrip("_").replace("_", "-")
-    return f" {name}" if value is True else f' {name}="{text(value)}"'

@@ -1,7 +1,7 @@
-"""The parts that pages share: head with policy and style, sections, big numbers, pictures, facts.
+"""The common parts of pages: head with policy and style, sections, big numbers, pictures, facts.
 
-Everything is inside the file: style and pictures (data URIs). No font, no request, and no script but the one a page may
-name; a content security policy says so to the browser.
+Everything is inside the file: style and pictures (data URIs). A content security policy forbids fonts, requests, and
+scripts except for the one that a page may name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def document(title: str, *content: object) -> str:
-    """A whole page as text, to be written as UTF-8.
+    """Return a whole page as text, to be written as UTF-8.
 
     >>> document("<b>", "text").count("&lt;b&gt;")
     1
@@ -42,21 +42,21 @@ def document(title: str, *content: object) -> str:
 
 
 def whole_page(top: Markup, body: Markup) -> str:
-    """Head and body as text."""
+    """Return head and body as text."""
     return "<!doctype html>\n" + element("html", top, body, lang="en") + "\n"
 
 
 def packaged(name: str) -> str:
-    """The text of a style sheet or script of this package."""
+    """Return the text of a style sheet or script of this package."""
     return files("sketchscale.reports").joinpath(name).read_text("utf-8")
 
 
 def head(title: str, *, sheets: Sequence[str] = ("report.css",), script: str = "") -> Markup:
-    """Title, style, and the policy that forbids a browser every request.
+    """Return title, style, and the policy that forbids all requests.
 
     Args:
         sheets: names of style sheets of this package.
-        script: text of the one script that may run, named by its SHA-256; none may when empty.
+        script: text of the single script that may run, allowed by its SHA-256; empty for none.
     """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     if script:
@@ -73,51 +73,48 @@ def head(title: str, *, sheets: Sequence[str] = ("report.css",), script: str = "
 
 
 def page_header(kicker: str, title: str, lead: str) -> Markup:
-    """The first lines of a page: what it is, its name, one sentence."""
+    """Return the first lines of a page: kind, title, one sentence."""
     return element(
-        "header",
-        element("p", kicker, class_="kicker"),
-        element("h1", title),
-        element("p", lead, class_="lead"),
+        "header", element("p", kicker, class_="kicker"), element("h1", title), element("p", lead, class_="lead")
     )
 
 
 def page_footer(facts: Mapping[str, str]) -> Markup:
-    """The last line of a page; the facts may say which version made it."""
+    """Return the last line of a page, with the version if it is among the facts."""
     made = f"Made by sketchscale {facts.get('sketchscale', '')}".strip()
     return element("footer", f"{made}. One file, nothing loaded.", class_="foot")
 
 
 def table(head: Sequence[str], body: Sequence[Markup]) -> Markup:
-    """A table of rows that are made already, below its headings."""
+    """Return a table of headings and finished rows."""
     top = element("thead", element("tr", *(element("th", name) for name in head)))
     return element("table", top, element("tbody", *body))
 
 
 def section(title: object, aside: object, *content: object, class_: str = "") -> Markup:
-    """A part of a page: its name and a remark on the left, its content beside them."""
+    """Return a section of a page: name and remark on the left, content on the right."""
     head = element("header", element("h2", title), element("p", aside) if aside else "")
     return element("section", head, element("div", *content), class_=class_ or None)
 
 
 def big_number(value: object, label: object) -> Markup:
-    """A number to be read first, and what it counts."""
+    """Return a prominent number and its label."""
     return element("div", element("b", value), element("span", label), class_="figure")
 
 
 def dot(color: str) -> Markup:
-    """A round mark of a class, "#rrggbb"."""
+    """Return the round mark of a class, "#rrggbb"."""
     return element("i", style=f"background:{color}")
 
 
 def color_key(names: Sequence[str], colors: Sequence[str] = PALETTE) -> Markup:
-    """Which colour is which class; nothing without classes."""
+    """Return the legend of class colours; nothing without classes."""
     items = [element("li", dot(colors[i % len(colors)]), name) for i, name in enumerate(names)]
     return element("ul", *items, class_="key") if names else Markup("")
 
 
 def picture_figure(picture: Picture) -> Markup:
-    """A picture with its layer above it, and title and caption below."""
+    """Return a picture with its layer above it, and title and caption below."""
     name = picture.title or picture.caption or "picture"
     size = {"width": picture.width, "height": picture.height}
     layers = [element("img", src=data_uri(picture.image, "image/webp"), alt=name, **size)]
@@ -129,7 +126,7 @@ def picture_figure(picture: Picture) -> Markup:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Bytes as an address, so that a page needs no other file.
+    """Return bytes as an address, so that a page needs no other file.
 
     >>> data_uri(b"a", "text/plain")
     'data:text/plain;base64,YQ=='
@@ -138,6 +135,6 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def fact_list(facts: Mapping[str, str]) -> Markup:
-    """Names and values in two columns; nothing without facts."""
+    """Return names and values in two columns; nothing without facts."""
     pairs = [part for name, value in facts.items() for part in (element("dt", name), element("dd", value))]
     return element("dl", *pairs) if pairs else Markup("")

@@ -1,10 +1,10 @@
-"""Pictures of results: an image at a stated contrast, and outlines as a layer of their own.
+"""Pictures of results: an image at a given contrast, and outlines as a separate layer.
 
 A `Picture` has two layers of the same size: the image (lossy WebP) and the outlines (PNG, transparent elsewhere). The
-page shows one above the other, so a reader can take the outlines off; nothing is drawn into the pixels.
+page shows one above the other, so a reader can hide the outlines; nothing is drawn into the pixels.
 
-Outlines lie inside their objects: the pixels that have a neighbour (sharing an edge) of another label. They are traced
-after enlarging, so a crop shows thin lines over a magnified image.
+Outlines lie inside their objects: pixels with a neighbour (sharing an edge) of another label. They are found after
+enlarging, so a crop shows thin lines over a magnified image.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ __all__ = [
     "webp_file",
 ]
 
+Rgb = npt.NDArray[np.uint8]
+
 PALETTE = ("#17b890", "#f59f00", "#4c9bf5", "#f0629a", "#9775fa", "#9bc53d", "#fa5f55", "#8d99a6")
 """Class colours, in order of the classes; repeated past eight. Readable on black, on white and on purple stains."""
 
@@ -52,7 +54,7 @@ class Picture:
 
     Attributes:
         image: WebP bytes.
-        layer: PNG bytes with transparency, same size; None when nothing lies above the image.
+        layer: PNG bytes with transparency of the same size, if any.
         width, height: px of both.
         title, caption: shown below; plain text.
     """
@@ -66,7 +68,7 @@ class Picture:
 
 
 def color_of(index: int) -> str:
-    """The colour of a class by its place."""
+    """Return the colour of a class by its index."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -74,11 +76,11 @@ def _rgb(color: str) -> npt.NDArray[np.float32]:
     return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
 
 
-def to_rgb(image: npt.NDArray[Any], ranges: Sequence[tuple[float, float]]) -> npt.NDArray[np.uint8]:
-    """Intensities to a picture, uint8 (y, x, 3).
+def to_rgb(image: npt.NDArray[Any], ranges: Sequence[tuple[float, float]]) -> Rgb:
+    """Return intensities as a picture, uint8 (y, x, 3).
 
     Args:
-        image: (c, y, x). One channel is grey, three are red, green and blue, others are added up in colours.
+        image: (c, y, x). One channel is grey, three are red, green and blue, others are summed in colours.
         ranges: (low, high) shown as black and full, one per channel; a channel with low == high is black.
     """
     if image.ndim != 3 or len(ranges) != image.shape[0]:
@@ -104,7 +106,7 @@ def _scaled(channel: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[n
 
 
 def outlines(labels: npt.NDArray[np.integer[Any]], line_px: int = 1) -> npt.NDArray[np.bool_]:
-    """Object pixels within `line_px` of another label, counted in steps to 4-neighbours; the array's border is none."""
+    """Return object pixels within `line_px` steps (4-neighbours) of another label, not of the array's border."""
     edge = np.zeros(labels.shape, np.bool_)
     edge[1:] |= labels[1:] != labels[:-1]
     edge[:-1] |= labels[:-1] != labels[1:]
@@ -120,12 +122,12 @@ def outline_layer(
     class_of: Mapping[int, int] | None = None,
     line_px: int = 1,
     colors: Sequence[str] = PALETTE,
-) -> npt.NDArray[np.uint8]:
-    """Outlines in the colour of each object's class, uint8 RGBA (y, x, 4), transparent elsewhere.
+) -> Rgb:
+    """Return outlines in the colour of each object's class, uint8 RGBA (y, x, 4), transparent elsewhere.
 
     Args:
         labels: (y, x).
-        class_of: place of each object's class; all are of the first when None, and an object without one is grey.
+        class_of: index of each object's class; None gives all the first one, and an object without a class is grey.
         line_px: see `outlines`. colors: "#rrggbb" of the classes, repeated past the last.
     """
     layer = np.zeros((*labels.shape, 4), np.uint8)
@@ -137,8 +139,8 @@ def outline_layer(
     return layer
 
 
-def sketch_layer(raster: RasterSketch) -> npt.NDArray[np.uint8]:
-    """A sketch as a translucent layer, uint8 RGBA (y, x, 4)."""
+def sketch_layer(raster: RasterSketch) -> Rgb:
+    """Return a sketch as a translucent layer, uint8 RGBA (y, x, 4)."""
     layer = np.zeros((*raster.labels.shape, 4), np.uint8)
     for name, mask, alpha in (
         ("background", raster.labels == 0, 130),
@@ -150,7 +152,7 @@ def sketch_layer(raster: RasterSketch) -> npt.NDArray[np.uint8]:
 
 
 def make_picture(
-    rgb: npt.NDArray[np.uint8],
+    rgb: Rgb,
     labels: npt.NDArray[np.integer[Any]] | None = None,
     *,
     class_of: Mapping[int, int] | None = None,
@@ -159,7 +161,7 @@ def make_picture(
     caption: str = "",
     colors: Sequence[str] = PALETTE,
 ) -> Picture:
-    """A picture of about `width` px: enlarged by whole factors up to 4, or shrunk.
+    """Return a picture of about `width` px: enlarged by integer factors up to 4, or shrunk.
 
     Args:
         rgb: uint8 (y, x, 3), see `to_rgb`.
@@ -176,9 +178,9 @@ def make_picture(
 
 
 def make_sketch_picture(
-    rgb: npt.NDArray[np.uint8], raster: RasterSketch, *, width: int = 1400, title: str = "", caption: str = ""
+    rgb: Rgb, raster: RasterSketch, *, width: int = 1400, title: str = "", caption: str = ""
 ) -> Picture:
-    """As `make_picture`, with a sketch of the same size above the image."""
+    """Return a picture as `make_picture`, with a sketch of the same size above the image."""
     size, scale = _shown_size(rgb, width)
     at = _enlarged(raster.labels.shape, size)
     layer = _png(sketch_layer(RasterSketch(labels=raster.labels[at], boundary=raster.boundary[at])))
@@ -187,7 +189,7 @@ def make_sketch_picture(
 
 
 def flattened(picture: Picture) -> bytes:
-    """Both layers as one PNG file, for `--out picture.png`."""
+    """Return both layers as one PNG file, for `--out picture.png`."""
     with Image.open(io.BytesIO(picture.image)) as image:
         whole_picture = image.convert("RGBA")
     if picture.layer is not None:
@@ -196,39 +198,39 @@ def flattened(picture: Picture) -> bytes:
     return png_file(whole_picture.convert("RGB"))
 
 
-def _shown_size(rgb: npt.NDArray[np.uint8], width: int) -> tuple[tuple[int, int], float]:
-    """(width, height) of the picture, and the factor from pixels to it: whole when above 1."""
+def _shown_size(rgb: Rgb, width: int) -> tuple[tuple[int, int], float]:
+    """Return (width, height) of the picture, and its scale, an integer if above 1."""
     scale = min(4.0, width / max(1, rgb.shape[1]))
     scale = float(int(scale)) if scale > 1 else scale
     return (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))), scale
 
 
-def _resized(rgb: npt.NDArray[np.uint8], size: tuple[int, int], scale: float) -> Image.Image:
+def _resized(rgb: Rgb, size: tuple[int, int], scale: float) -> Image.Image:
     return Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)
 
 
 def _enlarged(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[npt.NDArray[np.intp], ...]:
-    """Index that takes an array of `shape` to a picture of `size` (width, height) by the nearest pixel."""
+    """Return the index that scales an array of `shape` to a picture of `size` (width, height) by the nearest pixel."""
     rows, columns = (np.arange(n) * m // n for n, m in zip(size[::-1], shape, strict=True))
     return np.ix_(rows, columns)
 
 
 def webp_file(image: Image.Image, quality: int = 82) -> bytes:
-    """The bytes of a WebP file."""
+    """Return the bytes of a WebP file."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=quality, method=4)
     return buffer.getvalue()
 
 
 def png_file(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
+    """Return the bytes of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _png(layer: npt.NDArray[np.uint8]) -> bytes:
-    """PNG with a palette: outlines have few colours, so this is a tenth of RGBA."""
+def _png(layer: Rgb) -> bytes:
+    """Return a PNG with a palette: outlines have few colours, so it has a tenth of the size of RGBA."""
     colors, index = np.unique(layer.reshape(-1, 4), axis=0, return_inverse=True)
     image = Image.fromarray(index.reshape(layer.shape[:2]).astype(np.uint8))
     image.putpalette(colors.astype(np.uint8).tobytes(), "RGBA")
@@ -238,12 +240,12 @@ def _png(layer: npt.NDArray[np.uint8]) -> bytes:
 def choose_crops(
     centroids: npt.NDArray[np.floating[Any]], shape: tuple[int, int], *, size: int = 160, n: int = 6, seed: int = 0
 ) -> tuple[Box, ...]:
-    """Up to n square boxes around objects drawn at random, not overlapping; the same seed chooses the same.
+    """Return up to n square boxes around random objects, without overlap; they depend on the seed alone.
 
     Args:
-        centroids: (n, 2), y and x; none gives no box.
-        shape: (y, x) of the image; boxes are moved inside, and cut where the image is smaller.
-        size: edge in px.
+        centroids: (n, 2), y and x; may be empty.
+        shape: (y, x) of the image; boxes are moved inside, and cut if the image is smaller.
+        size: of the boxes, px.
     """
     boxes: list[Box] = []
     for i in np.random.default_rng(seed).permutation(len(centroids)):

@@ -1,6 +1,6 @@
-"""Counts of objects by image, well and plate, and how they add up: the one counter of tables and pages.
+"""Counts of objects by image, well and plate, and their sums, for tables and pages.
 
-A well where nothing was found is a result, and so is a well that was planned and has no image: both have their row.
+A well without objects is a result, and so is a planned well without an image: both have a row.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ UNCLASSIFIED = "unclassified"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountRow:
-    """How many objects there are.
+    """Number of objects in one place.
 
     Attributes:
-        plate, well, image: where; empty where the row sums over them, and outside a plate.
+        plate, well, image: the place; empty if the row is a sum over them, and outside a plate.
         n: objects in all.
-        by_class: objects by class; empty when they are not classified.
-        fields: images summed; 0 for a well that was planned and has none.
+        by_class: objects by class; empty if they are not classified.
+        fields: images summed; 0 for a planned well without images.
     """
 
     n: int
@@ -35,10 +35,10 @@ class CountRow:
 
 
 def sum_counts(rows: Iterable[CountRow], by: Sequence[str]) -> tuple[CountRow, ...]:
-    """Sums of the rows that are of one place, in the order in which these come; wells by plate, row and column.
+    """Return sums of rows of the same place, in the order of the places; wells by plate, row and column.
 
     Args:
-        by: what makes a place, of "plate", "well" and "image"; nothing gives one sum, where there is a row.
+        by: fields that make a place, of "plate", "well" and "image"; empty for a single sum over all rows.
 
     >>> rows = [CountRow(n=2, well="B10"), CountRow(n=1, well="B2"), CountRow(n=4, well="B10")]
     >>> [(row.well, row.n, row.fields) for row in sum_counts(rows, ["well"])]
@@ -47,25 +47,21 @@ def sum_counts(rows: Iterable[CountRow], by: Sequence[str]) -> tuple[CountRow, .
     groups: dict[tuple[str, ...], list[CountRow]] = {}
     for row in rows:
         groups.setdefault(tuple(getattr(row, name) for name in by), []).append(row)
-    sums = [_sum(found, dict(zip(by, place, strict=True))) for place, found in groups.items()]
-    return tuple(sorted(sums, key=_place_order) if "well" in by else sums)
-
-
-def _sum(rows: Sequence[CountRow], place: Mapping[str, str]) -> CountRow:
-    by_class: Counter[str] = Counter()
-    for row in rows:
-        by_class.update(row.by_class)
-    n, fields = sum(r.n for r in rows), sum(r.fields for r in rows)
-    return CountRow(n=n, fields=fields, by_class=dict(sorted(by_class.items())), **place)
-
-
-def _place_order(row: CountRow) -> tuple[str, int, str, int, str]:
-    letters, column = split_well(row.well)
-    return row.plate, len(letters), letters, column, row.image
+    sums = []
+    for place, found in groups.items():
+        by_class: Counter[str] = Counter()
+        for row in found:
+            by_class.update(row.by_class)
+        n, fields = sum(r.n for r in found), sum(r.fields for r in found)
+        where = dict(zip(by, place, strict=True))
+        sums.append(CountRow(n=n, fields=fields, by_class=dict(sorted(by_class.items())), **where))
+    if "well" in by:
+        sums.sort(key=lambda row: (row.plate, len(split_well(row.well)[0]), *split_well(row.well), row.image))
+    return tuple(sums)
 
 
 def split_well(name: str) -> tuple[str, int]:
-    """Row letters and column number; a name of another kind is a row of its own.
+    """Return row letters and column number; for any other name the whole name and 0.
 
     >>> split_well("AB07")
     ('AB', 7)
@@ -75,6 +71,6 @@ def split_well(name: str) -> tuple[str, int]:
 
 
 def class_names(rows: Iterable[CountRow]) -> tuple[str, ...]:
-    """All classes of the rows, by name; `unclassified` last."""
+    """Return all classes of the rows, by name; `unclassified` last."""
     names = {name for row in rows for name in row.by_class}
     return tuple(sorted(names, key=lambda name: (name == UNCLASSIFIED, name)))

@@ -32,10 +32,10 @@ class Crop:
 
 
 def contact_sheet(crops: Sequence[Crop], *, columns: int = 5) -> bytes:
-    """The crops in rows, as PNG bytes; see `draw_sheet`.
+    """Return the crops in rows, as PNG bytes; see `draw_sheet`.
 
     Raises:
-        InputError: no crop, or no column.
+        InputError: there is no crop, or no column.
 
     >>> crop = Crop(pixels=np.ones((1, 4, 4), np.float32), labels=np.zeros((4, 4), np.uint32), caption="1")
     >>> contact_sheet([crop])[1:4]
@@ -43,10 +43,9 @@ def contact_sheet(crops: Sequence[Crop], *, columns: int = 5) -> bytes:
     """
     if not crops or columns < 1:
         raise InputError(f"{len(crops)} crops in {columns} columns; expected: at least one of each")
-    panels = [Panel(rgb=_outlined(crop), title=crop.caption) for crop in crops]
+    panels = []
+    for crop in crops:
+        rgb = to_rgb(crop.pixels, [(0.0, 1.0)] * len(crop.pixels))
+        panels.append(Panel(rgb=below_outlines(rgb, crop.labels), title=crop.caption))
     rows = range(0, len(panels), columns)
     return draw_sheet([SheetRow(panels=tuple(panels[i : i + columns]), caption=None) for i in rows], doubled=0)
-
-
-def _outlined(crop: Crop) -> npt.NDArray[np.uint8]:
-    return below_outlines(to_rgb(crop.pixels, [(0.0, 1.0)] * len(crop.pixels)), crop.labels)

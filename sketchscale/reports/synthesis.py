@@ -1,14 +1,14 @@
-"""The sample sheet of a synthesis: what its two networks do, at one look, as a PNG file in memory.
+"""The sample sheet of a synthesis: inputs and outputs of its two networks, as a PNG file in memory.
 
 A row of a drawn layout                                    A row of a real crop
 
     maps       the layout's h, v and m                         image      the crop
-    painted    what the generator made of them                 points     the crop, its points, and outlines as read
-    outlines   the same below the layout's outlines            maps       what the mask network read in the crop
-    read       what the mask network read in it                repainted  what the generator made of these maps
+    painted    the generator's image of them                   points     the crop, its points and predicted outlines
+    outlines   the same below the layout's outlines            maps       the mask network's output for the crop
+    read       the mask network's output for it                repainted  the generator's image of these maps
 
-Maps are shown in one colour per direction from the object's centre, white there and full at its rim, black outside: an
-object is a colour wheel, and two objects that touch meet in opposite colours. Where a map is unsure of m it is darker.
+Maps have one colour per direction from the object's centre, white at the centre and full at the rim, black outside: an
+object is a colour wheel, and touching objects meet in opposite colours. Where m is uncertain the map is darker.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from sketchscale.reports.pictures import outline_layer, png_file, to_rgb
 
 __all__ = ["Panel", "SheetRow", "below_outlines", "draw_sheet", "drawn_row", "map_colors", "map_rims", "real_row"]
 
+Floats = npt.NDArray[np.float32]
+Rgb = npt.NDArray[np.uint8]
+
 _GAP, _LINE = 8, 16
 _POINT, _RIM, _GROUND, _INK = "#ffd43b", "#000000", "#202428", "#ffffff"
 
@@ -40,7 +43,7 @@ class Panel:
         points: (n, 2) of (y, x), px; drawn as dots.
     """
 
-    rgb: npt.NDArray[np.uint8]
+    rgb: Rgb
     title: str = ""
     points: npt.NDArray[np.float64] | None = None
 
@@ -53,13 +56,8 @@ class SheetRow:
     caption: str | None = ""
 
 
-def drawn_row(
-    maps: npt.NDArray[np.float32],
-    painted: npt.NDArray[np.float32],
-    read: npt.NDArray[np.float32],
-    caption: str = "layout",
-) -> SheetRow:
-    """The row of a layout, see the module.
+def drawn_row(maps: Floats, painted: Floats, read: Floats, caption: str = "layout") -> SheetRow:
+    """Return the row of a layout, see the module.
 
     Args:
         maps, read: (3, y, x), h and v in [-1, 1], m in [0, 1].
@@ -76,13 +74,9 @@ def drawn_row(
 
 
 def real_row(
-    image: npt.NDArray[np.float32],
-    points: npt.NDArray[np.float64],
-    maps: npt.NDArray[np.float32],
-    repainted: npt.NDArray[np.float32],
-    caption: str = "image",
+    image: Floats, points: npt.NDArray[np.float64], maps: Floats, repainted: Floats, caption: str = "image"
 ) -> SheetRow:
-    """The row of a real crop, see the module.
+    """Return the row of a real crop, see the module.
 
     Args:
         image, repainted: (c, y, x) in [0, 1]. points: (n, 2) of (y, x), px; may be empty.
@@ -98,29 +92,29 @@ def real_row(
     return SheetRow(panels=panels, caption=caption)
 
 
-def _shown(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _shown(image: Floats) -> Rgb:
     return to_rgb(image, [(0.0, 1.0)] * len(image))
 
 
-def _outlined(rgb: npt.NDArray[np.uint8], maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """The picture below the rims of what the maps show."""
-    # an object of its own in each pixel of a rim: every one of them is an outline
+def _outlined(rgb: Rgb, maps: Floats) -> Rgb:
+    """Return the picture below the rims of the maps' objects."""
+    # each pixel of a rim becomes a separate object, so that all of them are outlines
     rims = map_rims(maps)
     return below_outlines(rgb, rims * (1 + np.arange(rims.size).reshape(rims.shape)))
 
 
-def below_outlines(rgb: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
-    """A picture with the outlines of labels drawn into it."""
+def below_outlines(rgb: Rgb, labels: npt.NDArray[np.integer[Any]]) -> Rgb:
+    """Return a picture with the outlines of labels drawn into it."""
     picture = Image.fromarray(rgb).convert("RGBA")
     picture.alpha_composite(Image.fromarray(outline_layer(labels)))
     return np.asarray(picture.convert("RGB"))
 
 
-def map_colors(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Maps as a picture, uint8 (y, x, 3); see the module. The colour of a centre is white, of m = 0 black.
+def map_colors(maps: Floats) -> Rgb:
+    """Return maps as a picture, uint8 (y, x, 3); see the module.
 
     Args:
-        maps: (3, y, x), h and v in [-1, 1], m in [0, 1]; values beyond are taken as the nearest of these.
+        maps: (3, y, x), h and v in [-1, 1], m in [0, 1]; values outside are clipped.
 
     >>> map_colors(np.array([[[0.0, 1.0]], [[0.0, 0.0]], [[1.0, 1.0]]])).tolist()
     [[[255, 255, 255], [255, 0, 0]]]
@@ -133,12 +127,12 @@ def map_colors(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.round(colors).astype(np.uint8)
 
 
-def map_rims(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Rims of what maps show, bool (y, x).
+def map_rims(maps: Floats) -> npt.NDArray[np.bool_]:
+    """Return the rims of the maps' objects, bool (y, x).
 
-    A pixel with m above one half is on a rim where a neighbour (sharing an edge) has no such m, or where h falls by
-    more than 1 to its neighbour on the right, or v to the one below: within an object both rise, from one to the next
-    they fall from 1 to -1. The pixels on both sides of such a fall are on a rim; the array's border is none.
+    A pixel with m above one half is on a rim if a neighbour (sharing an edge) has no such m, or if h falls by more than
+    1 to its neighbour on the right, or v to the one below: both rise within an object and fall from 1 to -1 between
+    objects. The pixels on both sides of such a fall are on a rim; the array's border does not count.
 
     >>> map_rims(np.array([[[0.0, 1.0, -1.0, 0.0, 0.0]], [[0.0] * 5], [[1.0] * 5]]))[0].tolist()
     [False, True, True, False, False]
@@ -146,7 +140,8 @@ def map_rims(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     inside = maps[2] > 0.5
     rims = np.zeros(inside.shape, np.bool_)
     for axis, place in ((0, maps[1]), (1, maps[0])):
-        before, after = _ends(axis, slice(None, -1)), _ends(axis, slice(1, None))
+        every = (slice(None),) * axis
+        before, after = (*every, slice(None, -1)), (*every, slice(1, None))
         parted = (inside[before] != inside[after]) | (place[before] - place[after] > 1)
         rims[before] |= parted
         rims[after] |= parted
@@ -154,15 +149,13 @@ def map_rims(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return rims
 
 
-def _ends(axis: int, part: slice) -> tuple[slice, ...]:
-    return (part, slice(None)) if axis == 0 else (slice(None), part)
-
-
 def draw_sheet(rows: Sequence[SheetRow], *, doubled: int = 256) -> bytes:
-    """The rows below each other, as PNG bytes; cells are as large as the largest panel, or twice up to `doubled` px.
+    """Return the rows below each other, as PNG bytes.
+
+    Cells have the size of the largest panel; panels of at most `doubled` px are shown at twice their size.
 
     Raises:
-        InputError: no row, or one without panels.
+        InputError: there is no row, or one has no panels.
 
     >>> draw_sheet([SheetRow(panels=(Panel(rgb=np.zeros((4, 4, 3), np.uint8)),))])[1:4]
     b'PNG'
@@ -185,7 +178,7 @@ def draw_sheet(rows: Sequence[SheetRow], *, doubled: int = 256) -> bytes:
 
 
 def _paste(sheet: Image.Image, panel: Panel, corner: tuple[int, int], scale: int) -> None:
-    """A title at (x, y), with the picture and its points below."""
+    """Write a title at (x, y), with the picture and its points below."""
     picture = Image.fromarray(np.repeat(np.repeat(panel.rgb, scale, axis=0), scale, axis=1))
     pen = ImageDraw.Draw(picture)
     for y, x in () if panel.points is None else panel.points:
@@ -196,5 +189,5 @@ def _paste(sheet: Image.Image, panel: Panel, corner: tuple[int, int], scale: int
 
 
 def _write(sheet: Image.Image, corner: tuple[int, int], text: str) -> None:
-    """A line of text at (x, y); the built-in letters are ASCII, others become question marks."""
+    """Write a line of text at (x, y); the built-in font has ASCII only, other letters become question marks."""
     ImageDraw.Draw(sheet).text(corner, text.encode("ascii", "replace").decode(), fill=_INK)

@@ -1,4 +1,4 @@
-"""Pictures of a training while it runs, as PNG files in memory: the curve of the loss, and a preview of the result.
+"""Pictures of a running training, as PNG files in memory: the loss curve, and a preview of the result.
 
 ┌────────────┬────────────┬────────────┐     image with its strokes; predicted distance; image with the outlines
 │  strokes   │  distance  │  outlines  │     of what is above the threshold
@@ -28,10 +28,10 @@ _INK, _GRID = "#222222", "#dddddd"
 
 
 def draw_curve(curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> bytes:
-    """Loss by step on a logarithmic axis.
+    """Draw loss by step on a logarithmic axis.
 
     Args:
-        curves: name and (step, loss) each; losses that are not above 0 are left out. None at all gives an empty frame.
+        curves: name and (step, loss) each; losses that are not positive are left out. Without any the frame is empty.
 
     >>> draw_curve([("training", [(1, 2.0), (2, 1.0)])])[:4]
     b'\\x89PNG'
@@ -75,7 +75,7 @@ def _draw_frame(
 def draw_preview(
     image: npt.NDArray[np.float32], raster: RasterSketch, distance: npt.NDArray[np.float32], threshold: float
 ) -> bytes:
-    """Three pictures side by side, see the module.
+    """Draw three pictures side by side, see the module.
 
     Args:
         image: (c, y, x), normalised, 0 to 1 shown as black to full.
@@ -101,7 +101,7 @@ def _over(rgb: npt.NDArray[np.uint8], layer: npt.NDArray[np.uint8]) -> npt.NDArr
 
 
 def _distance_colors(distance: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[np.uint8]:
-    """Black at the threshold, brighter orange above it up to the largest, brighter blue below down to 4 px less."""
+    """Return colours: black at the threshold, orange up to the largest distance, blue down to 4 px below."""
     above = np.clip((distance - threshold) / max(float(distance.max()) - threshold, 1e-3), 0, 1)[..., None]
     below = np.clip((threshold - distance) / 4, 0, 1)[..., None]
     warm, cold = np.array([255, 180, 60], np.float32), np.array([40, 70, 150], np.float32)

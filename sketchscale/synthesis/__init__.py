@@ -1,1 +1,1 @@
-"""From centre points to training pairs: layouts of objects, images for them, and how good they are."""
+"""Training pairs from centre points: layouts of objects, images of them, and measures of their quality."""

@@ -1,11 +1,11 @@
-"""Whether generated images are bright where real ones are: the check against inverted colours.
+"""Check against inverted colours: whether objects are brighter than background in generated images as in real ones.
 
     1. every object differs from the background of its image by d, channel by channel
     2. the order of a channel is the sign of the mean of d over all objects of all images, if that mean is more than 3
-       of its standard errors from 0; else it is undecided
-    3. kept: orders decided in real and in generated images agree
+       of its standard errors from 0; otherwise it is undecided
+    3. kept: the orders that are decided in both real and generated images agree
 
-The standard error is the larger of two: of objects that know nothing of each other, and of images whose objects do.
+The standard error is the larger of two: with independent objects, and with independent images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["ChannelOrder", "contrast_order", "labels_of_points", "order_kept", "
 
 _ERRORS = 3.0
 _LEAST = 3
-"""Objects that an order takes."""
+"""Fewest objects for an order."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,11 +35,11 @@ class ChannelOrder:
 
     Attributes:
         objects, background: means over the objects' means and over the images' backgrounds, each counted once for
-            every object that lies in it.
+            every object in it.
         error: standard error of their difference.
-        count: objects.
-        brighter, darker: images in which the objects are so, decided from that image alone.
-        images: all with an object and background.
+        count: number of objects.
+        brighter, darker: number of images with brighter or darker objects, decided from each image alone.
+        images: number of images with an object and background.
     """
 
     objects: float
@@ -52,7 +52,7 @@ class ChannelOrder:
 
     @property
     def sign(self) -> int:
-        """1 where objects are brighter, -1 where they are darker, 0 where that is undecided."""
+        """1 if objects are brighter, -1 if they are darker, 0 if undecided."""
         return _sign(self.objects - self.background, self.error, self.count)
 
 
@@ -62,10 +62,10 @@ def _sign(difference: float, error: float, count: int) -> int:
 
 
 def labels_of_points(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
-    """A square of 3 x 3 px around each point, cut at the border; where squares meet, the later point has the pixel.
+    """Return labels with a square of 3 x 3 px around each point, cut at the border; later points have precedence.
 
-    So objects of which only a point is known have a mean; the rest of each counts as background, which makes the
-    difference smaller, not another.
+    This gives a mean to objects of which only a point is known. The rest of each object counts as background, which
+    makes the difference smaller but does not change its sign.
 
     Args:
         points: (n, 2) of (y, x), px.
@@ -84,18 +84,15 @@ def contrast_order(
     labels: Sequence[npt.NDArray[np.integer]],
     sources: Sequence[Hashable] | None = None,
 ) -> tuple[ChannelOrder, ...]:
-    """The order of each channel, see the module.
+    """Return the order of each channel, see the module; undecided without objects.
 
     Args:
         images: (c, y, x) each, of the same scale of intensities.
-        labels: (y, x) of each image, 0 is background; images without an object, or without background, do not count.
-        sources: what each is a part of: parts of one image count as one; every image is its own when None.
-
-    Returns:
-        One for each channel; undecided where there is no object.
+        labels: (y, x) of each image, 0 is background; images without an object or background are ignored.
+        sources: the image of which each is a part, as parts of one image count as one; None if all are different.
 
     Raises:
-        InputError: no image, or not one label image for each.
+        InputError: there is no image, or the number of label images differs.
 
     >>> labels = np.array([[0, 1, 0, 2, 0, 3, 0]])
     >>> contrast_order([(labels == 0)[None].astype(np.float32)], [labels])[0].sign
@@ -107,8 +104,11 @@ def contrast_order(
         )
     groups: dict[Hashable, list[tuple[Floats, Floats]]] = {}
     for image, own, source in zip(images, labels, range(len(images)) if sources is None else sources, strict=True):
-        if (means := _means(image, own)) is not None:
-            groups.setdefault(source, []).append(means)
+        names, place = np.unique(own, return_inverse=True)
+        if len(names) >= 2 and names[0] == 0:
+            area = np.bincount(place.ravel())
+            means = np.stack([np.bincount(place.ravel(), channel.ravel()) / area for channel in image])
+            groups.setdefault(source, []).append((means[:, 1:], means[:, 0]))
     joined = [
         (np.concatenate([m[0] for m in group], 1), np.concatenate([m[0] - m[1][:, None] for m in group], 1))
         for group in groups.values()
@@ -119,19 +119,21 @@ def contrast_order(
 def real_order(
     images: Sequence[PointedSource], *, side: int = 256, windows: int = 200, seed: int = 0
 ) -> tuple[ChannelOrder, ...]:
-    """The order of each channel in annotated images, at their points.
+    """Return the order of each channel in annotated images, at their points.
 
-    Windows are laid out side by side from each image's first pixel, so that no object counts twice; where there are
-    more of them than asked for, they are drawn at random, of every image as many.
+    Windows are tiled from each image's first pixel, so that no object counts twice. If there are more than requested,
+    they are drawn at random, the same number from every image.
 
     Args:
-        side: of a window, px; those at the far borders are smaller.
-        windows: to look at in all, at most, but one of every image.
+        side: of a window, px; those at the end of the image are smaller.
+        windows: largest number of windows in all, but at least one of every image.
     """
     rng = np.random.default_rng(seed)
     crops, labels, sources = [], [], []
     for number, image in enumerate(images):
-        for box in _windows(image.shape, side, max(1, windows // len(images)), rng):
+        starts = [(y, x) for y in range(0, image.shape[0], side) for x in range(0, image.shape[1], side)]
+        for i in sorted(rng.permutation(len(starts))[: max(1, windows // len(images))]):
+            box = Box(starts[i], (starts[i][0] + side, starts[i][1] + side)).clip(image.shape)
             inside = (image.points >= np.array(box.start) - 0.5) & (image.points < np.array(box.stop) - 0.5)
             crops.append((image.window(box) + np.float32(1)) / np.float32(2))
             labels.append(labels_of_points(image.points[inside.all(1)] - box.start, (box.shape[0], box.shape[1])))
@@ -139,24 +141,8 @@ def real_order(
     return contrast_order(crops, labels, sources)
 
 
-def _windows(shape: tuple[int, int], side: int, most: int, rng: np.random.Generator) -> list[Box]:
-    starts = [(y, x) for y in range(0, shape[0], side) for x in range(0, shape[1], side)]
-    chosen = rng.permutation(len(starts))[:most]
-    return [Box(starts[i], (starts[i][0] + side, starts[i][1] + side)).clip(shape) for i in sorted(chosen)]
-
-
-def _means(image: npt.NDArray[np.float32], labels: npt.NDArray[np.integer]) -> tuple[Floats, Floats] | None:
-    """(c, objects) and (c,): means of the objects and of the background."""
-    names, place = np.unique(labels, return_inverse=True)
-    if len(names) < 2 or names[0] != 0:
-        return None
-    area = np.bincount(place.ravel())
-    means = np.stack([np.bincount(place.ravel(), channel.ravel()) / area for channel in image])
-    return means[:, 1:], means[:, 0]
-
-
 def _order(images: Sequence[tuple[Floats, Floats]]) -> ChannelOrder:
-    """From the objects' means, and from how much each differs from its background, of each image."""
+    """Return the order from the objects' means and their differences from the background, for each image."""
     if not images:
         return ChannelOrder(objects=0.0, background=0.0, error=0.0, count=0, brighter=0, darker=0, images=0)
     apart = [difference for _, difference in images]
@@ -175,7 +161,7 @@ def _order(images: Sequence[tuple[Floats, Floats]]) -> ChannelOrder:
 
 
 def _error(groups: Sequence[Floats]) -> float:
-    """Standard error of the mean of all values, see the module."""
+    """Return the standard error of the mean of all values, see the module."""
     values = np.concatenate(groups)
     n, k, mean = len(values), len(groups), values.mean()
     alone = values.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
@@ -185,7 +171,7 @@ def _error(groups: Sequence[Floats]) -> float:
 
 
 def order_kept(real: Sequence[ChannelOrder], made: Sequence[ChannelOrder]) -> bool | None:
-    """Whether the orders agree in all channels where both are decided; None where there is no such channel.
+    """Return whether the orders agree in all channels where both are decided; None if there is no such channel.
 
     >>> order_kept((), ()) is None
     True

@@ -1,12 +1,12 @@
-"""Numbers that crops of images are compared by, from a network that is in the package: no download.
+"""Features for comparing crops of images, from a network in the package, without a download.
 
-    texture   the encoder of the shipped model `nuclei-fluo`, each channel of a crop on its own, as it reads one: means
-              over the crop of the features of all its levels, those of one channel after those of another
+    texture   from the encoder of the included model `nuclei-fluo`, applied to each channel of a crop separately: means
+              over the crop of the features of all its levels, channel after channel
     colour    mean and standard deviation of each channel, correlation of each two
 
-The network was taught on fluorescent nuclei; distances of its features are not comparable with those of Inception
-features in papers, only with one another. Shallow levels see inverted and darker images more clearly than the deepest;
-no channel knows of another, hence the colours.
+The network was trained on fluorescent nuclei; distances of its features are not comparable with those of Inception
+features in papers, only with one another. Shallow levels respond to inverted and darker images more than the deepest.
+Channels are processed separately, therefore the colour features.
 """
 
 from __future__ import annotations
@@ -41,49 +41,40 @@ def _network() -> UNet:
 
 
 def texture_features(crops: Sequence[Image]) -> Floats:
-    """What the network sees in each crop.
+    """Return the texture features of each crop, float64 (n, 240 c).
 
     Args:
         crops: (c, y, x) in [0, 1], sides multiples of 8.
 
-    Returns:
-        float64 (n, 240 c).
-
     >>> texture_features([np.zeros((2, 16, 16), np.float32)]).shape
     (1, 480)
     """
-    return np.stack([_seen(crop) for crop in crops])
-
-
-def _seen(crop: Image) -> Floats:
+    found = []
     with torch.inference_mode(), autocast("cpu", "float32"):
-        levels = _network().encode(torch.from_numpy(np.ascontiguousarray(crop, np.float32))[:, None])
-        means = torch.cat([level.mean((2, 3)) for level in levels], 1)
-    seen: Floats = means.flatten().double().numpy()
-    return seen
+        for crop in crops:
+            levels = _network().encode(torch.from_numpy(np.ascontiguousarray(crop, np.float32))[:, None])
+            means = torch.cat([level.mean((2, 3)) for level in levels], 1)
+            found.append(means.flatten().double().numpy())
+    return np.stack(found)
 
 
 def colour_features(crops: Sequence[Image]) -> Floats:
-    """Means, deviations and correlations of the channels of each crop; a constant channel correlates with none.
+    """Return means, deviations and correlations of the channels of each crop, float64 (n, 2 c + c (c - 1) / 2).
 
     Args:
-        crops: (c, y, x).
-
-    Returns:
-        float64 (n, 2 c + c (c - 1) / 2).
+        crops: (c, y, x); correlations of a constant channel are 0.
 
     >>> colour_features([np.array([[[0.0, 1.0]], [[1.0, 0.0]]], np.float32)]).tolist()
     [[0.5, 0.5, 0.5, 0.5, -1.0]]
     """
-    return np.stack([_colours(crop) for crop in crops])
-
-
-def _colours(crop: Image) -> Floats:
-    pixels = crop.reshape(len(crop), -1).astype(np.float64)
-    mean, deviation = pixels.mean(1), pixels.std(1)
-    scaled = (pixels - mean[:, None]) / np.where(deviation > 1e-6, deviation, np.inf)[:, None]
-    shared = scaled @ scaled.T / pixels.shape[1]
-    return np.concatenate([mean, deviation, shared[np.triu_indices(len(crop), 1)]])
+    found = []
+    for crop in crops:
+        pixels = crop.reshape(len(crop), -1).astype(np.float64)
+        mean, deviation = pixels.mean(1), pixels.std(1)
+        scaled = (pixels - mean[:, None]) / np.where(deviation > 1e-6, deviation, np.inf)[:, None]
+        shared = scaled @ scaled.T / pixels.shape[1]
+        found.append(np.concatenate([mean, deviation, shared[np.triu_indices(len(crop), 1)]]))
+    return np.stack(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +86,10 @@ class Area:
 
 
 def halves(images: Sequence[PointedSource], crop: int, seed: int = 0) -> tuple[list[Area], list[Area]]:
-    """Two parts of the images that share no pixel: every second image, or the two ends of the only one.
+    """Split the images into two parts that share no pixel: every second image, or the two ends of a single one.
 
     Raises:
-        InputError: no image; one smaller than a crop; a single one that is smaller than two crops.
+        InputError: there is no image, one is smaller than a crop, or a single one is smaller than two crops.
     """
     for image in images:
         if min(image.shape) < crop:
@@ -109,11 +100,7 @@ def halves(images: Sequence[PointedSource], crop: int, seed: int = 0) -> tuple[l
         return whole[::2], whole[1::2]
     if not images:
         raise InputError.of(found="no image", expected="images with centre points", fix="name some")
-    return _cut_in_two(images[0], crop)
-
-
-def _cut_in_two(image: PointedSource, crop: int) -> tuple[list[Area], list[Area]]:
-    y, x = image.shape
+    (image,), (y, x) = images, images[0].shape
     if max(y, x) < 2 * crop:
         raise _too_small(image, f"several images, or one of {2 * crop} px along an axis, to be cut into halves")
     middle = max(y, x) // 2
@@ -130,11 +117,7 @@ def _too_small(image: PointedSource, expected: str) -> InputError:
 
 
 def cut_crops(areas: Sequence[Area], n: int, crop: int, seed: Sequence[int]) -> list[Image]:
-    """Crops at places drawn at random, from one area after the other.
-
-    Returns:
-        n of float32 (c, crop, crop) in [0, 1].
-    """
+    """Return n crops at random places, from one area after the other, float32 (c, crop, crop) in [0, 1]."""
     rng = np.random.default_rng(list(seed))
     found = []
     for number in range(n):

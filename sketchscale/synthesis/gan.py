@@ -1,13 +1,13 @@
-"""Maps to images and back, taught together without pairs: one step, and what is carried from step to step.
+"""Networks from maps to images and back, trained together without pairs: one step, and the state between steps.
 
-        S ──G──▶ image ──F──▶ maps        cycle maps, points of S, D_X judges the image
-        X ──F──▶ maps ──G──▶ image        cycle image, points of X, D_S judges the maps
+        S ──G──▶ image ──F──▶ maps        cycle maps, points of S, D_X is the critic of the image
+        X ──F──▶ maps ──G──▶ image        cycle image, points of X, D_S is the critic of the maps
 
 Guarantees:
-  * a step is a function of the state and the batch; it happens whole, or raises and changes no weight;
+  * a step is a function of the state and the batch; it is applied completely, or raises and changes no weight;
   * processes that train together hold the same weights, to the bit: gradients are averaged, batch norm is over all
-    crops of the step. Terms that are ratios (points, slopes, Dice) are those of a process's own crops, so several
-    processes teach nearly what one would, not exactly.
+    crops of the step. Terms that are ratios (points, slopes, Dice) are computed from each process's own crops, so
+    training with several processes is nearly the same as with one, not exactly.
 
 Source: "Points to synthetic microscopy" (weights of the terms as released: 5 for both cycles, 1 for both points).
 """
@@ -38,18 +38,18 @@ __all__ = ["PAPER_SIZE", "Gan", "GanConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GanConfig:
-    """How a synthesis is trained.
+    """Options for training a synthesis.
 
     Attributes:
         generator: its shape.
         critic_width: features of the critics' first level; 64 in the paper.
         mask_widths: of the U-Net from images to maps.
-        prior: what objects look like.
+        prior: of the shape of objects.
         steps, batch, crop: the last in px, a multiple of 32.
         rate: of Adam, constant for the first three quarters, then falling to 0.
-        cycle, points: weights of the terms beside the adversarial ones.
-        ema: share of the running mean of the weights that a step keeps; what is saved and shown is the mean.
-        given: share of layouts around given points; the others stand on points drawn from the density model.
+        cycle, points: weights of these terms; the adversarial terms have weight 1.
+        ema: share of the running mean of the weights that a step keeps; the mean is saved and shown.
+        given: share of layouts around given points; the others use points drawn from the density model.
         precision: of forward and backward passes.
         sheet_every: steps between sample sheets in the run folder; 0 for none.
         save_every_s: seconds between saved states.
@@ -91,17 +91,16 @@ class GanConfig:
             raise InputError.of(found=f"a rate of {self.rate:g}", expected="above 0, at most 1", fix="--rate 2e-4")
 
     def weight_of(self, term: str) -> float:
-        """Of a term of the makers' loss; 0 for the critics' own."""
+        """Return the weight of a term of the generators' loss; 0 for the critics' loss."""
         return {"cycle": self.cycle, "points": self.points, "fool": 1.0}.get(term.partition("_")[0], 0.0)
 
     def total(self, terms: Mapping[str, float]) -> float:
-        """The makers' loss."""
+        """Return the generators' loss."""
         return sum(self.weight_of(name) * value for name, value in terms.items())
 
     def rate_at(self, step: int) -> float:
-        """Of step 0, 1, ..."""
-        left = 1 - step / self.steps
-        return self.rate * min(1.0, 4 * left)
+        """Return the learning rate of step 0, 1, ..."""
+        return self.rate * min(1.0, 4 * (1 - step / self.steps))
 
 
 PAPER_SIZE = GanConfig(
@@ -112,7 +111,7 @@ PAPER_SIZE = GanConfig(
     batch=8,
     crop=256,
 )
-"""As "Points to synthetic microscopy", whose 4,000 epochs are about as many steps; for a GPU."""
+"""Sizes of "Points to synthetic microscopy", whose 4,000 epochs are about as many steps; for a GPU."""
 
 
 @dataclass(slots=True)
@@ -124,8 +123,8 @@ class Gan:
     world: World = field(default_factory=World)
     nets: nn.ModuleDict = field(init=False)
     means: nn.ModuleDict = field(init=False)
-    makers: torch.optim.Adam = field(init=False)
-    judges: torch.optim.Adam = field(init=False)
+    generators: torch.optim.Adam = field(init=False)
+    critics: torch.optim.Adam = field(init=False)
 
     def __post_init__(self) -> None:
         self.nets = self._networks().to(self.device).train()
@@ -133,10 +132,12 @@ class Gan:
         self.means = nn.ModuleDict({k: self._networks()[k] for k in ("g", "f")}).to(self.device).train()
         self.means.load_state_dict({k: v for k, v in self.nets.state_dict().items() if k[0] in "gf"})
         self.means.requires_grad_(False)
-        made = itertools.chain(self.nets["g"].parameters(), self.nets["f"].parameters())
-        judged = itertools.chain(self.nets["dx"].parameters(), self.nets["ds"].parameters())
-        self.makers = torch.optim.Adam(made, self.config.rate, betas=(0.5, 0.999))
-        self.judges = torch.optim.Adam(judged, self.config.rate, betas=(0.5, 0.999))
+        self.generators, self.critics = (
+            torch.optim.Adam(
+                itertools.chain(*(self.nets[name].parameters() for name in names)), self.config.rate, betas=(0.5, 0.999)
+            )
+            for names in (("g", "f"), ("dx", "ds"))
+        )
 
     def _networks(self) -> nn.ModuleDict:
         channels = self.config.generator.channels
@@ -152,36 +153,40 @@ class Gan:
             )
 
     def learn(self, batch: SceneBatch, step: int) -> dict[str, float]:
-        """One step of makers and judges; returns the terms of the loss, as they were before it.
+        """Train generators and critics for one step; return the terms of the loss before the step.
 
         Raises:
-            NotANumberError: no weight was changed.
+            NotANumberError: the loss or a gradient is not finite; no weight was changed.
         """
         buffers = [b.clone() for b in self.nets.buffers()]
+        dx, ds = self.nets["dx"], self.nets["ds"]
         try:
-            terms, image, maps = self._make(batch)
+            terms, image, maps = self._generate(batch)
             total = torch.stack([self.config.weight_of(name) * value for name, value in terms.items()]).sum()
-            self._backward(self.makers, total, terms)
-            judged = self._judge(batch, image, maps)
-            # both gradients are known before either is applied, so that a bad one changes nothing
-            keep = [p.grad for group in self.makers.param_groups for p in group["params"]]
-            self._backward(self.judges, judged, terms)
-            for p, grad in zip((p for group in self.makers.param_groups for p in group["params"]), keep, strict=True):
+            self._backward(self.generators, total, terms)
+            with autocast(self.device.type, self.config.precision):
+                of_images = critic_loss(dx(batch.image).float(), dx(image).float())
+                criticism = of_images + critic_loss(ds(batch.maps).float(), ds(maps).float())
+            # both gradients are computed before either is applied, so that a bad one changes nothing
+            parameters = [p for group in self.generators.param_groups for p in group["params"]]
+            keep = [p.grad for p in parameters]
+            self._backward(self.critics, criticism, terms)
+            for p, grad in zip(parameters, keep, strict=True):
                 p.grad = grad
         except NotANumberError:
             for buffer, before in zip(self.nets.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             raise
-        for optimizer in (self.makers, self.judges):
+        for optimizer in (self.generators, self.critics):
             for group in optimizer.param_groups:
                 group["lr"] = self.config.rate_at(step)
             optimizer.step()
         self.world.average([b for b in self.nets.buffers() if b.is_floating_point()])
         self._update_means(step)
-        return {name: float(value.detach()) for name, value in (*terms.items(), ("critics", judged))}
+        return {name: float(value.detach()) for name, value in (*terms.items(), ("critics", criticism))}
 
-    def _make(self, batch: SceneBatch) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-        """Terms of the makers, the images and the maps they made."""
+    def _generate(self, batch: SceneBatch) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Return the terms of the generators' loss, and the generated images and maps."""
         g, f = self.nets["g"], self.nets["f"]
         for name in ("dx", "ds"):
             self.nets[name].requires_grad_(False)
@@ -203,14 +208,8 @@ class Gan:
             self.nets[name].requires_grad_(True)
         return terms, image.detach().float(), maps.detach()
 
-    def _judge(self, batch: SceneBatch, image: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        dx, ds = self.nets["dx"], self.nets["ds"]
-        with autocast(self.device.type, self.config.precision):
-            of_images = critic_loss(dx(batch.image).float(), dx(image).float())
-            return of_images + critic_loss(ds(batch.maps).float(), ds(maps).float())
-
     def _backward(self, optimizer: torch.optim.Adam, loss: torch.Tensor, terms: Mapping[str, torch.Tensor]) -> None:
-        """Gradients of the mean loss of all processes."""
+        """Compute gradients of the mean loss of all processes; raise NotANumberError if they are not finite."""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -218,36 +217,36 @@ class Gan:
         self.world.average([*grads, shared])
         sizes = torch.stack([shared, *torch._foreach_norm(grads)])
         if not bool(torch.isfinite(sizes).all()):
-            told = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in terms.items())
-            raise NotANumberError(f"loss {float(shared):.3g} ({told})")
+            listed = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in terms.items())
+            raise NotANumberError(f"loss {float(shared):.3g} ({listed})")
 
     def _update_means(self, step: int) -> None:
         keep = min(self.config.ema, (step + 1) / (step + 10))
         live = self.nets.state_dict()
         with torch.no_grad():
             for name, mean in self.means.state_dict().items():
-                # a mean of singular vectors is no singular vector; see settle_norms
+                # a mean of singular vectors is not a singular vector; see settle_norms
                 if mean.is_floating_point() and not name.endswith(("._u", "._v")):
                     mean.lerp_(live[name], 1 - keep)
                 else:
                     mean.copy_(live[name])
 
-    def still(self) -> tuple[Generator, nn.Module]:
-        """The running means of the generator and of the mask network, fit for use as they are now."""
+    def ema(self) -> tuple[Generator, nn.Module]:
+        """Return the running means of the generator and of the mask network, ready for use."""
         g, f = self.means["g"].eval(), self.means["f"].eval()
         assert isinstance(g, Generator)
         settle_norms(g)
         return g, f
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that is carried from step to step, by name."""
+        """Return the state between steps, by name."""
         found = {f"nets.{k}": v for k, v in self.nets.state_dict().items()}
         found |= {f"means.{k}": v for k, v in self.means.state_dict().items()}
-        return found | optimizer_tensors("makers", self.makers) | optimizer_tensors("judges", self.judges)
+        return found | optimizer_tensors("makers", self.generators) | optimizer_tensors("judges", self.critics)
 
     def take(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """What `tensors` returned, back."""
+        """Restore the state that `tensors` returned."""
         self.nets.load_state_dict(part(tensors, "nets"))
         self.means.load_state_dict(part(tensors, "means"))
-        take_optimizer("makers", self.makers, tensors)
-        take_optimizer("judges", self.judges, tensors)
+        take_optimizer("makers", self.generators, tensors)
+        take_optimizer("judges", self.critics, tensors)

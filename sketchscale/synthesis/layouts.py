@@ -1,18 +1,18 @@
-"""Points to a plausible label image: one object around each point, as a nucleus may lie there.
+"""Draw a plausible label image from points: one object around each point, shaped like a nucleus.
 
-    1. density    how crowded it is around each point: a Gaussian sum over all points
-    2. shape      area from a Beta distribution whose mean and largest value fall with the density; an ellipse of random
+    1. density    of points around each point: a Gaussian sum over all points
+    2. shape      area from a Beta distribution with mean and maximum decreasing with the density; an ellipse of random
                   eccentricity and orientation, or an irregular outline around it
-    3. kernels    a disc around each point, of a third of the way to the next point, belongs to it from the start
-    4. placing    in the order of the points; a shape of which more than 5 % is taken is drawn again, and smaller; after
-                  20 shapes the point keeps its kernel
-    5. painting   the free pixels of the shape that hang together with the point's own pixel
+    3. kernels    a disc around each point, with a third of the distance to the next point as radius, is reserved
+    4. placing    in the order of the points; a shape that is covered by others by more than 5 % is drawn again, and
+                  smaller; after 20 shapes the point keeps its kernel
+    5. painting   the free pixels of the shape that are connected to the point's pixel
 
-Guarantees: every point's pixel belongs to its object, whose id is the point's number from 1; every object is one piece
-(4-connected); two layouts of the same points, shape, prior and seed are the same array. The borders cut objects.
+Guarantees: every point's pixel belongs to its object, the id of which is the point's number from 1; every object is
+4-connected; the same points, shape, prior and seed give the same array. The borders of the image cut objects.
 
-Source: sampling of masks from points in "Points to synthetic microscopy" (constants as released, made free of the
-resolution by `LayoutPrior.diameter`); the order-free placing and the connected painting are ours.
+Source: sampling of masks from points in "Points to synthetic microscopy" (constants as released, made independent of
+the resolution by `LayoutPrior.diameter`); reserved kernels and connected painting are ours.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from sketchscale.errors import InputError
 
 __all__ = ["LayoutPrior", "crowding", "draw_layout", "pixels_of_points"]
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.uint32]
+
 _KNOTS = 24
 """Radii of an outline, evenly spaced in angle."""
 _ATTEMPTS = 20
@@ -36,14 +40,14 @@ _OVERLAP = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutPrior:
-    """What objects look like, before any was seen.
+    """Prior of the shape of objects.
 
     Attributes:
-        diameter: of an object that stands alone, px: of the circle of its mean area.
+        diameter: of an isolated object, px: of the circle of its mean area.
         spread: standard deviation of the area of such an object, as a share of its mean.
-        crowding: how fast objects become smaller with density: by a factor of e ** -crowding for each further object
-            within a Gaussian window of area `diameter` squared. 0 keeps them as large.
-        eccentricity: least and largest of the ellipses.
+        crowding: decrease of the area with density: by a factor of e ** -crowding for each further object within a
+            Gaussian window of area `diameter` squared; 0 for no decrease.
+        eccentricity: smallest and largest of the ellipses.
         irregular: share of outlines that are not ellipses.
         roughness: standard deviation of an irregular outline's radius, as a share of it.
     """
@@ -69,18 +73,16 @@ class LayoutPrior:
                 raise InputError.of(found=f"{name} of the layouts is {value}", expected=expected, fix=f"set {name}")
 
 
-def pixels_of_points(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """The pixel of each point.
+def pixels_of_points(points: Floats, shape: tuple[int, int]) -> Ints:
+    """Return the pixel of each point, (n, 2) int64.
 
     Args:
-        points: (n, 2) of (y, x), pixels; the centre of a pixel is a whole number.
+        points: (n, 2) of (y, x), px; pixel centres are integers.
         shape: (y, x) of the image.
 
-    Returns:
-        (n, 2) int64.
-
     Raises:
-        InputError: a point is no number, outside the image, or in the same pixel as another; names the first.
+        InputError: a point is not finite, outside the image, or in the same pixel as another; the message names the
+            first.
 
     >>> pixels_of_points(np.array([[0.4, 2.6]]), (4, 4))
     array([[0, 3]])
@@ -110,14 +112,14 @@ def pixels_of_points(points: npt.NDArray[np.float64], shape: tuple[int, int]) ->
     return pixels
 
 
-def crowding(points: npt.NDArray[np.float64], diameter: float) -> npt.NDArray[np.float64]:
-    """How many more objects than itself each point has within a Gaussian window as large as `diameter` squared.
+def crowding(points: Floats, diameter: float) -> Floats:
+    """Return the number of other points in a Gaussian window of area `diameter` squared around each point.
 
     Args:
-        points: (n, 2), pixels.
+        points: (n, 2), px.
 
     Returns:
-        (n,) float64, 0 for a point that stands alone.
+        (n,) float64, 0 for an isolated point.
 
     >>> crowding(np.array([[0.0, 0.0], [0.0, 30.0], [500.0, 0.0]]), 30.0).round(3).tolist()
     [0.043, 0.043, 0.0]
@@ -131,21 +133,19 @@ def crowding(points: npt.NDArray[np.float64], diameter: float) -> npt.NDArray[np
     return total
 
 
-def draw_layout(
-    points: npt.NDArray[np.float64], shape: tuple[int, int], prior: LayoutPrior | None = None, *, seed: int = 0
-) -> npt.NDArray[np.uint32]:
-    """A label image with one object around each point.
+def draw_layout(points: Floats, shape: tuple[int, int], prior: LayoutPrior | None = None, *, seed: int = 0) -> Labels:
+    """Draw a label image with one object around each point.
 
     Args:
-        points: (n, 2) of (y, x), pixels, each in a pixel of its own; may be empty.
+        points: (n, 2) of (y, x), px, in different pixels; may be empty.
         shape: (y, x).
         prior: of areas and outlines.
 
     Returns:
-        uint32 (y, x); object i + 1 holds point i; 0 is background.
+        uint32 (y, x); object i + 1 contains point i; 0 is background.
 
     Raises:
-        InputError: a point is outside, twice there, or no number.
+        InputError: see `pixels_of_points`.
 
     >>> labels = draw_layout(np.array([[20.0, 20.0], [20.0, 60.0]]), (40, 80))
     >>> int(labels[20, 20]), int(labels[20, 60]), int(labels[0, 40])
@@ -156,23 +156,19 @@ def draw_layout(
     pixels = pixels_of_points(points, shape)
     labels = np.zeros(shape, np.uint32)
     if len(pixels):
-        _reserve(pixels, _kernels(pixels, prior.diameter), labels)
+        # radius of the reserved discs; no two of them touch
+        kernels = np.full(1, prior.diameter / 6)
+        if len(pixels) > 1:
+            kernels = np.minimum(KDTree(pixels).query(pixels, k=2)[0][:, 1] / 3, prior.diameter / 6)
+        _reserve(pixels, kernels, labels)
         radii = _outlines(points, prior, np.random.default_rng(seed))
         stack = np.empty((4 * (2 * int(np.ceil(radii.max())) + 2) ** 2, 2), np.int64)
         _place(pixels, radii, _OVERLAP, labels, stack)
     return labels
 
 
-def _kernels(pixels: npt.NDArray[np.int64], diameter: float) -> npt.NDArray[np.float64]:
-    """Radius of what each point has for sure, px; no two of these discs touch."""
-    if len(pixels) == 1:
-        return np.array([diameter / 6])
-    nearest = KDTree(pixels).query(pixels, k=2)[0][:, 1]
-    return np.asarray(np.minimum(nearest / 3, diameter / 6))
-
-
-def _outlines(points: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Radii (n, attempts, knots) in px: what is tried for each point, one after the other."""
+def _outlines(points: Floats, prior: LayoutPrior, rng: np.random.Generator) -> Floats:
+    """Return radii (n, attempts, knots) of the outlines that are tried for each point, px."""
     many = (len(points), _ATTEMPTS)
     area = _areas(crowding(points, prior.diameter), prior, rng)
     eccentricity = rng.uniform(*prior.eccentricity, many)
@@ -182,13 +178,13 @@ def _outlines(points: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.rando
     noise = rng.normal(0, 1, (*many, _KNOTS))
     smooth = (np.roll(noise, 1, -1) + 2 * noise + np.roll(noise, -1, -1)) / np.sqrt(6)
     rough = prior.roughness * (rng.random(many) < prior.irregular)[..., None]
-    # a shape that did not fit was too large more often than at the wrong angle
+    # a shape that does not fit is too large more often than at the wrong angle
     shrink = np.sqrt(np.maximum(1 - 0.08 * np.arange(_ATTEMPTS), 0.05))
     return np.asarray(np.maximum(radii * (1 + rough * smooth) * shrink[:, None], 0.5), np.float64)
 
 
-def _areas(crowded: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Areas (n, attempts) in px2: Beta distributed between 0 and five times the mean, which falls with crowding."""
+def _areas(crowded: Floats, prior: LayoutPrior, rng: np.random.Generator) -> Floats:
+    """Return areas (n, attempts), px2: Beta distributed from 0 to five times the mean, which falls with crowding."""
     mean = np.pi / 4 * prior.diameter**2 * np.exp(-prior.crowding * crowded)[:, None]
     if prior.spread < 1e-6:
         return np.broadcast_to(mean, (len(crowded), _ATTEMPTS)).copy()
@@ -198,14 +194,8 @@ def _areas(crowded: npt.NDArray[np.float64], prior: LayoutPrior, rng: np.random.
 
 
 @njit(cache=True, nogil=True)
-def _place(
-    pixels: npt.NDArray[np.int64],
-    radii: npt.NDArray[np.float64],
-    overlap: float,
-    labels: npt.NDArray[np.uint32],
-    stack: npt.NDArray[np.int64],
-) -> None:
-    """Paint, for each point in turn, the first of its outlines of which at most `overlap` is taken; else its kernel."""
+def _place(pixels: Ints, radii: Floats, overlap: float, labels: Labels, stack: Ints) -> None:
+    """Paint, point by point, the first outline of which at most `overlap` belongs to others; else keep the kernel."""
     for i in range(pixels.shape[0]):
         y, x = pixels[i]
         for k in range(radii.shape[1]):
@@ -216,7 +206,7 @@ def _place(
 
 
 @njit(cache=True, nogil=True)
-def _reserve(pixels: npt.NDArray[np.int64], radius: npt.NDArray[np.float64], labels: npt.NDArray[np.uint32]) -> None:
+def _reserve(pixels: Ints, radius: Floats, labels: Labels) -> None:
     """Paint a disc around each point."""
     for i in range(pixels.shape[0]):
         y, x = pixels[i]
@@ -228,8 +218,8 @@ def _reserve(pixels: npt.NDArray[np.int64], radius: npt.NDArray[np.float64], lab
 
 
 @njit(cache=True, nogil=True)
-def _within(dy: int, dx: int, radii: npt.NDArray[np.float64]) -> bool:
-    """Whether a pixel lies inside the outline: its distance against the radius at its angle, linear between knots."""
+def _within(dy: int, dx: int, radii: Floats) -> bool:
+    """Return whether a pixel lies inside the outline: its distance against the radius at its angle, interpolated."""
     place = np.arctan2(float(dy), float(dx)) / (2 * np.pi) * radii.size
     place += radii.size * (place < 0)
     knot = int(place)
@@ -240,10 +230,8 @@ def _within(dy: int, dx: int, radii: npt.NDArray[np.float64]) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _count_taken(
-    y: int, x: int, radii: npt.NDArray[np.float64], own: np.uint32, labels: npt.NDArray[np.uint32]
-) -> tuple[int, int]:
-    """Pixels of the outline in the image that belong to other objects, and all of them."""
+def _count_taken(y: int, x: int, radii: Floats, own: np.uint32, labels: Labels) -> tuple[int, int]:
+    """Return the number of pixels of the outline in the image that belong to other objects, and of all its pixels."""
     far = int(np.ceil(radii.max()))
     taken, total = 0, 0
     for v in range(max(y - far, 0), min(y + far + 1, labels.shape[0])):
@@ -255,15 +243,8 @@ def _count_taken(
 
 
 @njit(cache=True, nogil=True)
-def _paint(
-    y: int,
-    x: int,
-    radii: npt.NDArray[np.float64],
-    own: np.uint32,
-    labels: npt.NDArray[np.uint32],
-    stack: npt.NDArray[np.int64],
-) -> None:
-    """Flood from the point's kernel over free pixels of the outline."""
+def _paint(y: int, x: int, radii: Floats, own: np.uint32, labels: Labels, stack: Ints) -> None:
+    """Flood-fill the free pixels of the outline from the point's kernel."""
     n = 0
     far = int(np.ceil(radii.max()))
     for v in range(max(y - far, 0), min(y + far + 1, labels.shape[0])):

@@ -1,16 +1,16 @@
-"""What generator, mask network and critics are taught with; pure functions.
+"""Losses of generator, mask network and critics, as pure functions.
 
     S  maps (n, 3, y, x): h and v in [-1, 1], m in {0, 1}              X  images (n, c, y, x) in [-1, 1]
     G  maps -> image          F  image -> maps          D_X, D_S  critics
 
-    adversarial   least squares, half of it: a critic's verdict on real is to be 1, on made 0; what is made is to get 1
+    adversarial   half of least squares: a critic's target is 1 for real and 0 for generated, the generator's is 1
     cycle image   |G(F(X)) - X|, mean
     cycle maps    F(G(S)) against S: squares of h and v, squares of their gradients inside objects, cross entropy and
                   Dice of m
     points        -log of the probability of m at the points, and nowhere else: both in F(X) and in F(G(S))
 
-Without the points, a generator may paint objects bright and background dark or the other way round, as it likes; with
-them, foreground is what the points lie on.
+Without the points, nothing decides whether objects are bright and background dark or the other way round; with them,
+foreground is where the points are.
 
 Source: "Points to synthetic microscopy", equations of the loss; HoVer-Net for maps; LSGAN (Mao et al. 2017).
 """
@@ -29,7 +29,7 @@ _SMOOTH = 1e-3
 
 
 def critic_loss(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-    """Of a critic, from its verdicts.
+    """Return the loss of a critic from its scores.
 
     >>> float(critic_loss(torch.ones(2), torch.zeros(2)))
     0.0
@@ -38,7 +38,7 @@ def critic_loss(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
 
 
 def fooling_loss(made: torch.Tensor) -> torch.Tensor:
-    """Of whoever made what the critic judged.
+    """Return the loss of the generator of images or maps from the critic's scores.
 
     >>> float(fooling_loss(torch.zeros(3)))
     0.5
@@ -47,7 +47,7 @@ def fooling_loss(made: torch.Tensor) -> torch.Tensor:
 
 
 def map_loss(outputs: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """How far the mask network's outputs are from true maps, a sum of four means.
+    """Return the distance of the mask network's outputs from true maps, a sum of four means.
 
     Args:
         outputs: (n, 3, y, x), before tanh and sigmoid. maps: S of the same shape.
@@ -66,12 +66,12 @@ def map_loss(outputs: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
 
 
 def point_loss(outputs: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """-log of the foreground's probability at the points, mean over them; 0 where there are none.
+    """Return the mean of -log of the foreground's probability at the points; 0 if there are none.
 
     Args:
         outputs: (n, 3, y, x), before the sigmoid. points: bool (n, y, x).
 
-    Its gradient is zero everywhere but at the points. Probabilities below 1e-6 count as that.
+    The gradient is zero everywhere except at the points. Probabilities below 1e-6 count as 1e-6.
 
     >>> round(float(point_loss(torch.zeros(1, 3, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool))), 4)
     0.6931

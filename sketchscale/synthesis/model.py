@@ -1,4 +1,4 @@
-"""A synthesis is a folder: two networks, the density of points, how layouts are drawn. Nothing in it can run code.
+"""A synthesis as a folder: two networks, the density of points, options of layouts. Loading runs no code.
 
 <synthesis>/synthesis.safetensors   weights of the generator `g` and of the mask network `f`, float32
 <synthesis>/points.npz              the density model, see points.py
@@ -44,12 +44,12 @@ _REMEDY = "expected: a folder that `sketchscale synthesize train` wrote; to fix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthesisConfig:
-    """What it takes to use the weights.
+    """Everything that is needed to use the weights.
 
     Attributes:
         generator, mask_widths, prior: see GanConfig.
         low, high: percentiles of each image, per channel, that became -1 and 1.
-        crop: side of what it was taught on, px; scenes of this size and larger look as they should.
+        crop: side of the training crops, px; scenes of this size and larger look right.
     """
 
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
@@ -64,7 +64,7 @@ class SynthesisConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthesis:
-    """Both networks, still and on the CPU, and what layouts are drawn from."""
+    """Both networks in evaluation mode on the CPU, and the model from which layouts are drawn."""
 
     config: SynthesisConfig
     generator: Generator
@@ -75,12 +75,12 @@ class Synthesis:
 
 
 def mask_network(channels: int, widths: tuple[int, ...], seed: int = 0) -> nn.Module:
-    """The network from images to maps: a U-Net of this project with the maps as outputs."""
+    """Return the network from images to maps: a U-Net of this project with the maps as outputs."""
     return create_network(NetworkConfig(channels=channels, widths=widths, outputs=MAPS), seed=seed)
 
 
 def save_synthesis(folder: str, synthesis: Synthesis) -> str:
-    """Write a folder, replacing the files of one that is there; returns the SHA-256 of the weights.
+    """Write a folder, replacing an earlier one, and return the SHA-256 of the weights.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -96,12 +96,12 @@ def save_synthesis(folder: str, synthesis: Synthesis) -> str:
 
 
 def is_synthesis(folder: str) -> bool:
-    """Whether a folder or address holds a synthesis, rather than pairs that one made."""
+    """Return whether a folder or address contains a synthesis, not pairs that one has generated."""
     return get_blob(folder, SETTINGS) is not None
 
 
 def synthesis_sha256(folder: str) -> str:
-    """Of all that pairs depend on: settings, weights and density of points. Whether it reads is not looked at.
+    """Return the SHA-256 of everything on which pairs depend: settings, weights, density of points. Checks nothing.
 
     Raises:
         MissingDataError: there is no synthesis.
@@ -112,10 +112,10 @@ def synthesis_sha256(folder: str) -> str:
 
 
 def copy_synthesis(folder: str, target: str) -> str:
-    """Copy the files, byte by byte, to a folder that every worker sees; returns its address.
+    """Copy the files, byte by byte, to a folder that every worker can read, and return its address.
 
     Raises:
-        MissingDataError: there is no synthesis, or part of it is missing.
+        MissingDataError: the synthesis or part of it is missing.
         OutputError: the copy cannot be written.
     """
     for name in (WEIGHTS, POINTS, PROVENANCE, SETTINGS):
@@ -127,11 +127,11 @@ def copy_synthesis(folder: str, target: str) -> str:
 
 
 def load_synthesis(folder: str) -> Synthesis:
-    """A synthesis, ready for use on the CPU.
+    """Load a synthesis, ready for use on the CPU.
 
     Raises:
         MissingDataError: there is none.
-        InputError: it is damaged, or something else.
+        InputError: it is damaged or not a synthesis.
     """
     settings = _read_json(folder, SETTINGS)
     digest = settings.pop("sha256", None)

@@ -1,10 +1,10 @@
-"""The networks between maps and images: a generator, its critics; the way back is a U-Net of `networks`.
+"""The networks from maps to images: a generator and its critics. The network from images to maps is a U-Net.
 
     Generator   maps S (h, v, m) and noise -> image in [-1, 1]. It starts from S at 1/32 of the size and doubles five
-                times; before every convolution the features are normalised and then scaled and shifted by what a small
-                network reads in S, so that S says at every level what lies where (spatially adaptive normalisation).
+                times. Before every convolution the features are normalised, then scaled and shifted by the output of a
+                small network on S, so that S determines the layout at every level (spatially adaptive normalisation).
                 Noise enters with S at every level: `noise` numbers per image, the same at each of its pixels.
-    Critic      image or maps -> a grid of verdicts, each on a patch of 70 px; spectral norm, no normalisation.
+    Critic      image or maps -> a grid of scores, each of a patch of 70 px; spectral norm, no normalisation.
 
 Source: SPADE (Park et al. 2019), OASIS (Schoenfeld et al. 2021), PatchGAN (Isola et al. 2017), from their papers; the
 sizes of "Points to synthetic microscopy" are `GeneratorConfig(width=32)` and `Critic(channels)`.
@@ -35,9 +35,9 @@ class GeneratorConfig:
 
     Attributes:
         channels: of the image.
-        width: features of the last level; the paper has 32, a laptop 4 to 8.
+        width: features of the last level; 32 in the paper, 4 to 8 on a laptop.
         noise: numbers drawn for each image.
-        hidden: features between S and the scales and shifts; the paper has 128.
+        hidden: features between S and the scales and shifts; 128 in the paper.
     """
 
     channels: int = 3
@@ -56,7 +56,7 @@ class GeneratorConfig:
 
 
 class _Spade(nn.Module):
-    """Normalise each feature over the image, then scale and shift it by what S says."""
+    """Normalise each feature over the image, then scale and shift it depending on S."""
 
     def __init__(self, features: int, config: GeneratorConfig) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class _Spade(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut, each after a spatially adaptive normalisation."""
+    """Two convolutions with a shortcut, each after a spatially adaptive normalisation."""
 
     def __init__(self, inputs: int, outputs: int, config: GeneratorConfig) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class _Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """(n, 3, y, x) maps and (n, noise) normal numbers to (n, channels, y, x) in [-1, 1]; y and x multiples of 32."""
+    """Network from maps to images; see the module."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -104,6 +104,7 @@ class Generator(nn.Module):
         _start_small(self)
 
     def forward(self, maps: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return (n, channels, y, x) images in [-1, 1] of (n, 3, y, x) maps, sides multiples of 32, and (n, noise)."""
         condition = torch.cat([noise[..., None, None].expand(-1, -1, *maps.shape[-2:]), maps], 1)
         x = self.start(functional.interpolate(condition, scale_factor=1 / self.config.stride, mode="nearest"))
         for level, block in enumerate(self.blocks):
@@ -113,7 +114,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """(n, channels, y, x) to (n, 1, y', x'): how real each patch of 70 px looks.
+    """Network that scores how real each patch of 70 px looks.
 
     Args:
         width: features of the first level; 64 in the paper.
@@ -129,11 +130,12 @@ class Critic(nn.Module):
         _start_small(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n, 1, y', x') scores of (n, channels, y, x)."""
         return cast(torch.Tensor, self.layers(x))
 
 
 def settle_norms(network: nn.Module) -> None:
-    """Give every spectral norm the singular vectors of its weight, which in training only follow it step by step."""
+    """Set the singular vectors of every spectral norm exactly; in training they are only approximations."""
     for module in network.modules():
         for norms in getattr(module, "parametrizations", {}).values():
             u, _, v = torch.linalg.svd(norms.original.detach().flatten(1), full_matrices=False)
@@ -142,7 +144,7 @@ def settle_norms(network: nn.Module) -> None:
 
 
 def _start_small(network: nn.Module) -> None:
-    """Weights of convolutions normal with deviation 0.02, as the paper; biases 0."""
+    """Draw weights of convolutions with standard deviation 0.02, as the paper; set biases to 0."""
     for name, value in network.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(value)

@@ -1,15 +1,15 @@
-"""Clicked objects outlined as a synthesis reads them: partial annotation of real images, from points alone.
+"""Outline clicked objects with a synthesis: partial annotation of real images from points alone.
 
-    1. reading   the mask network's foreground, mean over the eight ways to lay the image; where a segmentation model
-                 is at hand, as one that learned from a few strokes, it reads along, and both count alike
-    2. objects   a disc around each point, 0.6 diameters wide, and foreground that hangs together with it, no farther
-                 from the point than 1.5 diameters; the nearer to the point, the less sure of itself it has to be; where
-                 objects meet, a pixel belongs to the point from which it is flooded first
-    3. ground    where foreground is improbable, and no object was found; where all objects were clicked, all the rest
-    4. the rest  unknown: what looks like an object and was not clicked, and what lies between the two probabilities of
-                 OutlineConfig; losses for sketches leave it to the network
+    1. foreground  of the mask network, mean over the eight orientations of the image; a segmentation model, such as one
+                   trained on a few strokes, may contribute with equal weight
+    2. objects     a disc around each point, 0.6 diameters wide, and foreground connected to it within 1.5 diameters of
+                   the point; near the point a lower probability is enough; where objects meet, a pixel belongs to the
+                   point from which it is flooded first
+    3. background  where foreground is improbable and no object was found; if all objects were clicked, all the rest
+    4. unknown     what looks like an object and was not clicked, and what lies between the two probabilities of
+                   OutlineConfig; losses for sketches ignore it
 
-Source: ours. Points as markers of pseudo labels: Qu et al. 2019, with a clustering of colours in place of the reading.
+Source: ours. Points as markers of pseudo labels: Qu et al. 2019, with a clustering of colours instead of a network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from skimage.segmentation import watershed
 
 from sketchscale.annotations.sketch import RasterSketch
 from sketchscale.errors import InputError
-from sketchscale.geometry import Box, tile_cover
+from sketchscale.geometry import tile_cover
 from sketchscale.networks.model import Model
 from sketchscale.synthesis.layouts import pixels_of_points
 from sketchscale.synthesis.model import Synthesis
@@ -42,25 +42,27 @@ __all__ = [
     "read_foreground",
 ]
 
+Image = npt.NDArray[np.float32]
+
 TILE, MARGIN = 1024, 96
-"""Px: tiles in which an image is read and outlined, and what is read around them."""
-_DAB, _REACH = 0.3, 1.5
-"""Diameters around a point that are its object's whatever was read, and beyond which nothing is."""
-_LEAN = 0.5
-"""Log-odds by which pixels at the point are more readily its object's; half a diameter away, none; twice that, less."""
-_EVEN, _SURE = 0.2, 4.0
-"""What the mask network, which is shy, says where it is undecided; log-odds beyond which nobody is heard."""
+"""Tiles in which an image is read and outlined, and the margin that is read around them, px."""
+_SURE, _REACH = 0.3, 1.5
+"""Distance from the point, in diameters, within which pixels always belong to its object, and beyond which never."""
+_BONUS = 0.5
+"""Log-odds added at the point; 0 at half a diameter from it, negative beyond."""
+_EVEN, _CLIP = 0.2, 4.0
+"""Output of the mask network where it is undecided (it is too cautious); largest log-odds that count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlineConfig:
-    """What counts as seen. Between the two nothing is said. Both are 0.2, as the mask network is shy; they were chosen
-    on training images of two sets of stained nuclei.
+    """Thresholds of the foreground's probability; pixels between the two are unknown. Both are 0.2, as the mask network
+    is too cautious; they were chosen on training images of two sets of stained nuclei.
 
     Attributes:
-        foreground: an object's pixels are more probable than this.
-        background: pixels that are less probable than this are said to be background.
-        all_clicked: no object is without a point, so that whatever is no clicked object's is background.
+        foreground: an object's pixels have a larger probability.
+        background: pixels with a smaller probability are background.
+        all_clicked: every object has a point, so that everything else is background.
     """
 
     foreground: float = 0.2
@@ -77,23 +79,20 @@ class OutlineConfig:
 
 
 def label_from_points(
-    foreground: npt.NDArray[np.float32],
-    points: npt.NDArray[np.float64],
-    diameter: float,
-    config: OutlineConfig | None = None,
+    foreground: Image, points: npt.NDArray[np.float64], diameter: float, config: OutlineConfig | None = None
 ) -> npt.NDArray[np.int32]:
-    """Partial labels of an image whose foreground was read.
+    """Return partial labels from points and the probability of foreground.
 
     Args:
         foreground: (y, x), probabilities.
-        points: (n, 2) of (y, x), pixels, one in each object.
-        diameter: px, of an object that stands alone; an object reaches at most 1.5 of it away from its point.
+        points: (n, 2) of (y, x), px, one in each object.
+        diameter: of an isolated object, px; an object extends at most 1.5 diameters from its point.
 
     Returns:
-        int32 (y, x): k > 0 the object of point k - 1, 0 background, -1 unknown. Every point's pixel is its object's.
+        int32 (y, x): k > 0 the object of point k - 1, 0 background, -1 unknown. Every point's pixel is in its object.
 
     Raises:
-        InputError: a point is outside, twice there, or no number.
+        InputError: see `pixels_of_points`.
 
     >>> seen = np.array([[0.05, 0.9, 0.9, 0.2, 0.05, 0.9]], np.float32)
     >>> label_from_points(seen, np.array([[0.0, 1.0]]), 2.0).tolist()
@@ -107,54 +106,45 @@ def label_from_points(
     markers = np.zeros(foreground.shape, np.int32)
     markers[pixels[:, 0], pixels[:, 1]] = np.arange(1, len(pixels) + 1)
     distance = ndimage.distance_transform_edt(markers == 0)
-    dab = distance <= max(_DAB * diameter, 0.5)
-    leaned = _log_odds(foreground) + _LEAN * np.clip(1 - 2 * distance / diameter, -2, 1)
-    reached = ((leaned > _log_odds(config.foreground)) | dab) & (distance <= _REACH * diameter)
+    score = _log_odds(foreground) + _BONUS * np.clip(1 - 2 * distance / diameter, -2, 1)
+    sure = distance <= max(_SURE * diameter, 0.5)
+    reached = ((score > _log_odds(config.foreground)) | sure) & (distance <= _REACH * diameter)
     found: npt.NDArray[np.int32] = watershed(distance, markers, mask=reached)  # type: ignore[no-untyped-call]
     return np.where(found > 0, found, labels).astype(np.int32)
 
 
-def read_foreground(
-    synthesis: Synthesis, image: npt.NDArray[np.float32], model: Model | None = None
-) -> npt.NDArray[np.float32]:
-    """The probability of an object at each pixel, mean over eight ways to lay the image.
+def read_foreground(synthesis: Synthesis, image: Image, model: Model | None = None) -> Image:
+    """Return the probability of an object at each pixel, float32 (y, x), mean over the eight orientations of the image.
 
     Args:
         image: (c, y, x) in [0, 1].
-        model: reads along; in evaluation mode. What it says beyond its own threshold, and what the mask network says
-            beyond 0.2, are two opinions in log-odds (px of a signed distance count as such), each at most 4; their mean
-            is what is returned, again beyond 0.2.
-
-    Returns:
-        float32 (y, x).
+        model: contributes to the result; in evaluation mode. Its output relative to its threshold (log-odds, or px of a
+            signed distance) and the log-odds of the mask network relative to 0.2 are clipped at 4 and averaged; the
+            result is relative to 0.2 again.
     """
-    seen = _every_way(image, lambda laid: read_maps(synthesis, laid)[2])
+    seen = _mean_over_orientations(image, lambda turned: read_maps(synthesis, turned)[2])
     if model is None:
         return seen.astype(np.float32)
-    opinion = _every_way(image, lambda laid: _opinion(model, laid))
-    own = np.clip(_log_odds(seen) - _log_odds(_EVEN), -_SURE, _SURE)
-    joined: npt.NDArray[np.float64] = 1 / (1 + np.exp(-(own + opinion) / 2 - _log_odds(_EVEN)))
+
+    def beyond_threshold(turned: Image) -> Image:
+        output, threshold = predict_image(model, turned)[2], model.config.threshold
+        beyond = output - threshold if model.target.lengths else _log_odds(output) - _log_odds(threshold)
+        return np.clip(beyond, -_CLIP, _CLIP).astype(np.float32)
+
+    of_model = _mean_over_orientations(image, beyond_threshold)
+    own = np.clip(_log_odds(seen) - _log_odds(_EVEN), -_CLIP, _CLIP)
+    joined: npt.NDArray[np.float64] = 1 / (1 + np.exp(-(own + of_model) / 2 - _log_odds(_EVEN)))
     return joined.astype(np.float32)
 
 
-def _every_way(
-    image: npt.NDArray[np.float32], read: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-) -> npt.NDArray[np.float64]:
-    """The mean of what is read in the image, however it is laid."""
+def _mean_over_orientations(image: Image, read: Callable[[Image], Image]) -> npt.NDArray[np.float64]:
     total = np.zeros(image.shape[1:])
     for turn in range(4):
         for mirror in (False, True):
-            laid = np.ascontiguousarray(np.rot90(image[..., ::-1] if mirror else image, turn, (1, 2)))
-            seen = np.rot90(read(laid), -turn)
+            turned = np.ascontiguousarray(np.rot90(image[..., ::-1] if mirror else image, turn, (1, 2)))
+            seen = np.rot90(read(turned), -turn)
             total += seen[:, ::-1] if mirror else seen
     return total / 8
-
-
-def _opinion(model: Model, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Above 0 where the model sees an object."""
-    seen, threshold = predict_image(model, image)[2], model.config.threshold
-    beyond = seen - threshold if model.target.lengths else _log_odds(seen) - _log_odds(threshold)
-    return np.clip(beyond, -_SURE, _SURE).astype(np.float32)
 
 
 def _log_odds(probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -163,11 +153,7 @@ def _log_odds(probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def check_model(synthesis: Synthesis, model: Model) -> None:
-    """Refuse a model that reads other images than the synthesis.
-
-    Raises:
-        InputError: it has other channels, other percentiles of black and white, or is for volumes.
-    """
+    """Raise InputError if the model's channels or percentiles differ from the synthesis, or if it is for volumes."""
     own, wanted = model.config, synthesis.config
     if own.network.dim != 2:
         raise InputError.of(found="a model for volumes", expected="one for planes", fix="another --model")
@@ -182,11 +168,7 @@ def check_model(synthesis: Synthesis, model: Model) -> None:
 
 
 def check_channels(synthesis: Synthesis, image: PointedSource) -> None:
-    """Refuse an image that the mask network cannot read.
-
-    Raises:
-        InputError: it has other channels than the synthesis.
-    """
+    """Raise InputError if the image has other channels than the synthesis."""
     if image.channels != synthesis.config.generator.channels:
         raise InputError.of(
             found=f"{image.name} has {image.channels} channels",
@@ -198,31 +180,36 @@ def check_channels(synthesis: Synthesis, image: PointedSource) -> None:
 def outline_image(
     synthesis: Synthesis, image: PointedSource, config: OutlineConfig | None = None, model: Model | None = None
 ) -> npt.NDArray[np.int32]:
-    """Partial labels of a whole image, tile by tile of a fixed grid: (y, x) as `label_from_points`.
+    """Return partial labels of a whole image as `label_from_points`.
 
-    The image is read in windows of 1024 px and a margin, so memory beyond the labels does not grow with it.
+    The image is read in tiles of 1024 px with a margin, on a fixed grid, so only the labels need memory that grows with
+    the image.
 
     Args:
-        model: reads along, see `read_foreground`.
+        model: see `read_foreground`.
 
     Raises:
-        InputError: the image or the model has other channels than the synthesis; see `check_model`.
+        InputError: see `check_channels` and `check_model`.
     """
     check_channels(synthesis, image)
     if model is not None:
         check_model(synthesis, model)
     labels = np.full(image.shape, -1, np.int32)
-    margin = MARGIN + int(_REACH * synthesis.config.prior.diameter)
-    for tile in tile_cover(image.shape, (TILE, TILE), halo=margin):
-        labels[tile.write.slices] = _outline_tile(synthesis, image, tile.read, config, model)[
-            tile.write.relative_to(tile.read.start).slices
-        ]
+    diameter, pixels = synthesis.config.prior.diameter, np.floor(image.points + 0.5)
+    for tile in tile_cover(image.shape, (TILE, TILE), halo=MARGIN + int(_REACH * diameter)):
+        box = tile.read
+        near = np.flatnonzero(((pixels >= box.start) & (pixels < box.stop)).all(1))
+        seen = read_foreground(synthesis, (image.window(box) + np.float32(1)) / np.float32(2), model)
+        own = label_from_points(seen, image.points[near] - box.start, diameter, config)
+        numbers = np.concatenate([near + 1, [-1, 0]]).astype(np.int32)  # the last two are found for -1 and 0
+        found = np.where(own > 0, numbers[own - 1], own)
+        labels[tile.write.slices] = found[tile.write.relative_to(box.start).slices]
     return labels
 
 
 def leave_drawn(labels: npt.NDArray[np.int32], drawn: RasterSketch) -> npt.NDArray[np.int32]:
-    """Outlines beside what a person drew: unknown where anything is drawn, and wherever an outlined object is that a
-    drawn one touches, as the drawn one is that object, or shows that it was misread.
+    """Return labels to be used next to a person's sketch: unknown where anything is drawn, and in outlined objects that
+    overlap a drawn one, since that is the same object or shows that the outline is wrong.
 
     Args:
         labels: int32 (y, x) as `label_from_points`. drawn: of the same shape.
@@ -233,17 +220,5 @@ def leave_drawn(labels: npt.NDArray[np.int32], drawn: RasterSketch) -> npt.NDArr
     [[-1, -1, 0, 2, -1]]
     """
     redrawn = np.unique(labels[(labels > 0) & (drawn.labels > 0)])
-    said = (drawn.labels >= 0) | drawn.boundary
-    return np.where(said | np.isin(labels, redrawn), -1, labels).astype(np.int32)
-
-
-def _outline_tile(
-    synthesis: Synthesis, image: PointedSource, box: Box, config: OutlineConfig | None, model: Model | None
-) -> npt.NDArray[np.int32]:
-    """The labels of a window, under the numbers of the image's points."""
-    pixels = np.floor(image.points + 0.5)
-    near = np.flatnonzero(((pixels >= box.start) & (pixels < box.stop)).all(1))
-    seen = read_foreground(synthesis, (image.window(box) + np.float32(1)) / np.float32(2), model)
-    own = label_from_points(seen, image.points[near] - box.start, synthesis.config.prior.diameter, config)
-    numbers = np.concatenate([near + 1, [-1, 0]]).astype(np.int32)  # the last two are what -1 and 0 look up
-    return np.where(own > 0, numbers[own - 1], own).astype(np.int32)
+    known = (drawn.labels >= 0) | drawn.boundary
+    return np.where(known | np.isin(labels, redrawn), -1, labels).astype(np.int32)

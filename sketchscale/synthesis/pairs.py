@@ -1,4 +1,4 @@
-"""A synthesis at work: an image that shows exactly the objects of a label image."""
+"""Generate an image that shows exactly the objects of a label image."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from sketchscale.synthesis.scenes import draw_window, margin_of
 
 __all__ = ["Pair", "draw_pair", "paint", "paint_maps"]
 
+Floats = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """An image and its truth.
+    """An image and its labels.
 
     Attributes:
         image: float32 (c, y, x) in [0, 1].
         labels: uint32 (y, x), 0 is background.
     """
 
-    image: npt.NDArray[np.float32]
+    image: Image
     labels: npt.NDArray[np.uint32]
 
 
@@ -36,85 +39,74 @@ def draw_pair(
     shape: tuple[int, int],
     *,
     seed: tuple[int, ...],
-    points: npt.NDArray[np.float64] | None = None,
-    field: npt.NDArray[np.float64] | None = None,
+    points: Floats | None = None,
+    field: Floats | None = None,
 ) -> Pair:
-    """A pair; same synthesis, shape, seed and points, same pair on the same machine.
+    """Draw a pair. On one machine it depends only on synthesis, shape, seed and points.
 
     Args:
         shape: (y, x), px.
         seed: numbers of at least 0, such as (seed of the set, number of the pair).
-        points: (n, 2) of (y, x) in the image, one for each object; drawn as the annotated ones lie when None.
-        field: (n, 2) of (y, x) of a wider place instead, from 0 on: the image shows a window of it, chosen at random,
-            whose borders cut objects; one that is narrower than the image lies somewhere in it.
+        points: (n, 2) of (y, x) in the image, one for each object; None draws them from the density model.
+        field: (n, 2) of (y, x) of a larger area instead, from 0 on: the image shows a random window of it with objects
+            cut by the borders; a field narrower than the image lies somewhere in it.
 
     Raises:
-        InputError: a shape below one pixel; a point outside, twice there, or no number.
+        InputError: the shape is below one pixel; see `pixels_of_points`.
     """
     if min(shape) < 1:
         raise InputError.of(found=f"scenes of {shape[0]} x {shape[1]} px", expected="at least 1 px", fix="--size 256")
     rng = np.random.default_rng(seed)
+    prior = synthesis.config.prior
     if points is None:
-        near = None if field is None else _window_of(field, shape, margin_of(synthesis.config.prior), rng)
-        labels, _ = draw_window(synthesis.points, synthesis.config.prior, shape, rng, near)
+        near = None if field is None else _window_of(field, shape, margin_of(prior), rng)
+        labels, _ = draw_window(synthesis.points, prior, shape, rng, near)
     else:
-        labels = draw_layout(points, shape, synthesis.config.prior, seed=int(rng.integers(1 << 31)))
+        labels = draw_layout(points, shape, prior, seed=int(rng.integers(1 << 31)))
     noise = rng.standard_normal(synthesis.config.generator.noise).astype(np.float32)
     return Pair(image=paint(synthesis, labels, noise), labels=labels)
 
 
-def _window_of(
-    field: npt.NDArray[np.float64], shape: tuple[int, int], margin: int, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """The points in and near a window at random, as places in the window grown by a margin."""
+def _window_of(field: Floats, shape: tuple[int, int], margin: int, rng: np.random.Generator) -> Floats:
+    """Return the points in and near a random window, in coordinates of the window grown by a margin."""
     room = np.floor(field.max(0) + 0.5).astype(np.int64) + 1 - shape
     start = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
-    moved: npt.NDArray[np.float64] = field - start + margin
+    moved: Floats = field - start + margin
     return moved[((moved > -0.5) & (moved < np.array(shape) + 2 * margin - 0.5)).all(1)]
 
 
-def paint(
-    synthesis: Synthesis, labels: npt.NDArray[np.integer], noise: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """The generator's image of a label image.
+def paint(synthesis: Synthesis, labels: npt.NDArray[np.integer], noise: Image) -> Image:
+    """Return the generator's image of a label image, float32 (c, y, x) in [0, 1].
 
     Args:
-        labels: (y, x), 0 is background; of any size: the rest up to a multiple of 32, at least 64, is mirrored, as
-            objects of its own, and cut off again.
+        labels: (y, x), 0 is background; of any size: it is mirrored up to a multiple of 32, at least 64, where mirrored
+            objects get other ids, and the result is cropped.
         noise: (noise,) float32, normal numbers.
-
-    Returns:
-        float32 (c, y, x) in [0, 1].
     """
     stride = synthesis.config.generator.stride
-    # of a single place at the coarsest level there is no deviation to normalise by
+    # normalisation needs more than one pixel at the coarsest level
     rest = [max(-n % stride, 2 * stride - n) for n in labels.shape]
     grown = _mirrored(labels, rest) if any(rest) else labels
     return paint_maps(synthesis, maps_from_labels(grown), noise)[:, : labels.shape[0], : labels.shape[1]]
 
 
 def _mirrored(labels: npt.NDArray[np.integer], rest: Sequence[int]) -> npt.NDArray[np.int64]:
-    """With so many mirrored pixels behind; a mirrored object is another one, so that maps of the first stay its own."""
+    """Append mirrored pixels; mirrored objects get other ids, so that the maps of the first ones do not change."""
     grown = np.pad(labels, [(0, n) for n in rest], mode="symmetric").astype(np.int64)
     y, x = (np.arange(n + more) // n for n, more in zip(labels.shape, rest, strict=True))
     copy = y[:, None] * (x[-1] + 1) + x
     return np.where(grown > 0, grown + copy * (int(labels.max()) + 1), 0)
 
 
-def paint_maps(
-    synthesis: Synthesis, maps: npt.NDArray[np.float32], noise: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """The generator's image of maps.
+def paint_maps(synthesis: Synthesis, maps: Image, noise: Image) -> Image:
+    """Return the generator's image of maps, float32 (c, y, x) in [0, 1].
 
     Args:
         maps: (3, y, x), y and x multiples of 32, not both 32; h and v in [-1, 1], m in [0, 1].
         noise: (noise,) float32, normal numbers.
-
-    Returns:
-        float32 (c, y, x) in [0, 1].
     """
     device = synthesis.generator.head.weight.device
     given = (torch.from_numpy(values)[None].to(device) for values in (maps, noise))
     with torch.inference_mode():
-        made: npt.NDArray[np.float32] = synthesis.generator(*given)[0].float().cpu().numpy()
+        made: Image = synthesis.generator(*given)[0].float().cpu().numpy()
     return np.clip((made + 1) / 2, 0, 1)

@@ -1,11 +1,11 @@
-"""The plan that writes pairs: one task, one OME-Zarr image with its labels. What all tasks share, workers keep.
+"""The plan that writes pairs: each task writes one OME-Zarr image with labels. Workers cache the synthesis.
 
 <out>/00000.zarr     image uint8 (c, y, x), the generator's [0, 1] times 255, rounded; pyramid of means
     labels/<name>    uint32 (y, x), ids from 1 in the order of the objects' first pixels; 0 is background
 <out>/00001.zarr     ...
 
-Pair `number` depends on (synthesis, size, seed, number, points) alone, one pair goes through the generator at a time,
-and a task that runs twice writes the same bytes twice: engine, workers, order, kills and their number change none.
+Pair `number` depends only on (synthesis, size, seed, number, points), and the generator runs on one pair at a time, so
+a task that runs twice writes the same bytes: engine, workers, order and kills change nothing.
 """
 
 from __future__ import annotations
@@ -48,25 +48,26 @@ _CHUNK = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairTask:
-    """The pair of a number."""
+    """The pair with a number."""
 
     number: int
 
     @property
     def key(self) -> str:
+        """Name of the task."""
         return f"{self.number:08d}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairsConfig:
-    """What every task needs.
+    """Options of all tasks.
 
     Attributes:
         out: address of the folder of images.
-        synthesis: address of a synthesis that every worker sees; `sha256` of all of it, see synthesis_sha256.
+        synthesis: address of a synthesis that every worker can read. sha256: see synthesis_sha256.
         size: side of an image, px.
-        labels: their name.
-        points: SHA-256 of the given points, which lie beside the synthesis; empty where points are drawn.
+        labels: name of the labels.
+        points: SHA-256 of the given points, stored in the folder of the synthesis; empty if points are drawn.
     """
 
     out: str
@@ -83,7 +84,7 @@ _OBJECT_BYTES = 25_000
 
 
 def plan_pairs(config: PairsConfig, count: int, *, pair: int, weight_bytes: int) -> Plan[PairTask]:
-    """So many pairs, from 0 on; `pair` is what `pair_bytes` says."""
+    """Return the plan of `count` pairs, from number 0 on; `pair` is from `pair_bytes`."""
     return Plan(
         stage="pairs",
         fn=write_pair,
@@ -96,24 +97,24 @@ def plan_pairs(config: PairsConfig, count: int, *, pair: int, weight_bytes: int)
 
 
 def pair_bytes(about: SynthesisConfig, size: int, per_pixel: float = 0.0) -> int:
-    """The most that one pair takes while it is made: the last levels of the generator, and the layout with its margin.
+    """Return the peak memory of one pair: the last levels of the generator, and the layout with its margin.
 
     Args:
-        per_pixel: objects, where they lie densest; every one is drawn in several shapes to choose from.
+        per_pixel: objects per px2 in the densest area; each one is drawn in several shapes to choose from.
 
     >>> pair_bytes(SynthesisConfig(), 512) // 1_000_000
     244
     """
     g = about.generator
     grown, wide = size + 2 * margin_of(about.prior), -(-size // g.stride) * g.stride
-    # of the last block: its inputs (2 w) normalised, scaled, shifted, their product and sum; what it reads in S twice
+    # last block: inputs (2 w) normalised, scaled, shifted, their product and sum; hidden features of S twice
     generator = 4 * wide**2 * (2 * g.hidden + 16 * g.width + 3 * (3 + g.noise) + 2 * g.channels)
     layout = int((60 + _OBJECT_BYTES * per_pixel) * grown**2)
     return generator + layout
 
 
 def pair_name(number: int) -> str:
-    """Of an image in its folder.
+    """Return the name of an image in its folder.
 
     >>> pair_name(7)
     '00007.zarr'
@@ -122,7 +123,7 @@ def pair_name(number: int) -> str:
 
 
 def channel_names(count: int) -> tuple[str, ...]:
-    """Of generated images: colours where there are three.
+    """Return the channel names of generated images: colours if there are three.
 
     >>> channel_names(1), channel_names(3)
     (('channel_0',), ('red', 'green', 'blue'))
@@ -131,8 +132,9 @@ def channel_names(count: int) -> tuple[str, ...]:
 
 
 def write_pair(task: PairTask, config: PairsConfig) -> Json:
-    """Draw, paint and store one pair; what is there of it is replaced."""
-    synthesis = _synthesis(config)
+    """Draw, paint and store one pair, replacing an earlier one."""
+    with _LOADING:  # once per worker, for any number of its threads
+        synthesis = _loaded(config.synthesis, config.sha256, config.recipe.device)
     fields = _fields(config.synthesis, config.points) if config.points else ()
     field = fields[task.number % len(fields)] if fields else None
     shape = (config.size, config.size)
@@ -142,12 +144,6 @@ def write_pair(task: PairTask, config: PairsConfig) -> Json:
 
 
 _LOADING = threading.Lock()
-
-
-def _synthesis(config: PairsConfig) -> Synthesis:
-    """Read once per worker, whatever the number of its threads."""
-    with _LOADING:
-        return _loaded(config.synthesis, config.sha256, config.recipe.device)
 
 
 @functools.lru_cache(maxsize=2)
@@ -192,7 +188,7 @@ def _write_levels(
     values: npt.NDArray[np.generic],
     halve: Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]],
 ) -> str:
-    """All levels of a pyramid; returns the checksum of the finest."""
+    """Write all levels of a pyramid and return the checksum of the finest."""
     sums = []
     for level in levels:
         sums.append(write_box(level, whole(values.shape), values))
@@ -201,7 +197,7 @@ def _write_levels(
 
 
 def renumbered(labels: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], int]:
-    """Ids from 1 in the order of the objects' first pixels, and how many there are.
+    """Return labels with ids from 1 in the order of the objects' first pixels, and the number of objects.
 
     >>> renumbered(np.array([[0, 9, 9], [4, 4, 0]], np.uint32))
     (array([[0, 1, 1],

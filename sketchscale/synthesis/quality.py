@@ -1,10 +1,10 @@
-"""What a synthesis is worth, short of training a segmenter on it, which is what counts (benchmarks/synthesis.py).
+"""Quality of a synthesis without training a segmenter on it, which is the decisive test (benchmarks/synthesis.py).
 
-    fidelity      distances of painted crops from real ones, beside those of two halves of the real ones: the floor
-    diversity     how much images of one layout differ by their noise; 0 where the generator ignores it
-    consistency   objects are painted, and read back by the mask network: are they the same?
+    fidelity      distances of painted crops from real ones, against those between two halves of the real ones (floor)
+    diversity     how much images of one layout differ by their noise; 0 if the generator ignores it
+    consistency   whether painted objects equal those that the mask network finds in the image
 
-The order of bright and dark is in contrast.py, what crops are compared by in features.py.
+The order of bright and dark is in contrast.py, the features of crops in features.py.
 """
 
 from __future__ import annotations
@@ -20,17 +20,13 @@ import torch
 
 from sketchscale.annotations.hover_maps import maps_from_labels
 from sketchscale.errors import InputError
-from sketchscale.evaluation import Overlaps, count_overlaps, join_images, score_overlaps
+from sketchscale.evaluation import Overlaps, join_images, score_overlaps
 from sketchscale.evaluation.distributions import frechet_distance, kernel_distance
+from sketchscale.evaluation.overlaps import count_overlaps
 from sketchscale.integration.watershed.config import watershed_for
 from sketchscale.integration.watershed.plan import hover_labels
 from sketchscale.networks import Network
-from sketchscale.synthesis.features import (
-    colour_features,
-    cut_crops,
-    halves,
-    texture_features,
-)
+from sketchscale.synthesis.features import colour_features, cut_crops, halves, texture_features
 from sketchscale.synthesis.losses import maps_of
 from sketchscale.synthesis.model import Synthesis
 from sketchscale.synthesis.pairs import paint
@@ -54,14 +50,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distances:
-    """Of made crops from real ones, and of two halves of the real ones from one another, which is the floor.
+    """Distances of generated from real crops, and between two halves of the real ones, which is the floor.
 
     Features are divided by their standard deviation over the real crops.
 
     Attributes:
-        features: how many.
-        frechet, frechet_floor: Fréchet distance divided by the number of features: a set that is shifted by one
-            standard deviation in each feature is 1 away. Too large where crops are few; the floor is as much too large.
+        features: number of features.
+        frechet, frechet_floor: Fréchet distance divided by the number of features: 1 for a set that is shifted by one
+            standard deviation in each feature. Few crops make it too large, and the floor by the same amount.
         kernel, kernel_floor: kernel distance, mean over subsets; may be below 0.
         kernel_deviation, kernel_floor_deviation: standard deviation over subsets.
     """
@@ -77,10 +73,10 @@ class Distances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """How much made crops look like real ones.
+    """Similarity of generated crops to real ones.
 
     Attributes:
-        crops: on each side of each distance. crop: px.
+        crops: on each side of each distance. crop: side, px.
         texture, colour: see features.py.
     """
 
@@ -93,12 +89,11 @@ class Fidelity:
 def fidelity(
     real: Sequence[PointedSource], made: Sequence[Image], *, crops: int = 200, crop: int = 128, seed: int = 0
 ) -> Fidelity:
-    """Distances of made images from real ones.
+    """Return distances of generated images from real ones.
 
-    The real images are parted into halves that share no pixel; `crops` / 2 are cut from each half and from the made
-    images, so that all distances are of equally many crops, and the floor has the bias that the others have. Distances
-    of the made crops are means over both halves; they can be below the floor, where the halves differ and the made
-    crops show both.
+    The real images are split into halves that share no pixel. `crops` / 2 are cut from each half and from the generated
+    images, so that all distances use the same number of crops and have the same bias. Distances of the generated crops
+    are means over both halves; they can be below the floor if the halves differ and the generated crops cover both.
 
     Args:
         real: images in [-1, 1]. made: (c, y, x) in [0, 1].
@@ -106,15 +101,19 @@ def fidelity(
         seed: of halves, places and subsets.
 
     Raises:
-        InputError: an image smaller than a crop, too few crops, other channels, or a single real image that cannot be
-            halved.
+        InputError: an image is smaller than a crop, crops are too few, channels differ, or a single real image cannot
+            be halved.
     """
     half = crops // 2
     _check(real, made, half, crop)
     sets = [cut_crops(part, half, crop, (seed, i)) for i, part in enumerate(halves(real, crop, seed))]
-    sets.append(_cut_made(made, half, crop, seed))
+    rng, cut = np.random.default_rng((seed, 2)), []
+    for number in range(half):
+        image = made[number % len(made)]
+        y, x = (int(rng.integers(0, side - crop + 1)) for side in image.shape[1:])
+        cut.append(image[:, y : y + crop, x : x + crop])
     texture, colour = (
-        _distances(*(measure(s) for s in sets), seed=seed) for measure in (texture_features, colour_features)
+        _distances(*map(measure, (*sets, cut)), seed=seed) for measure in (texture_features, colour_features)
     )
     return Fidelity(crops=half, crop=crop, texture=texture, colour=colour)
 
@@ -127,26 +126,16 @@ def _check(real: Sequence[PointedSource], made: Sequence[Image], half: int, crop
     channels = {image.channels for image in real} | {len(image) for image in made}
     if not made or len(channels) > 1 or min(min(image.shape[1:]) for image in made) < crop:
         raise InputError.of(
-            found=f"{len(made)} made images; channels {', '.join(map(str, sorted(channels)))}",
+            found=f"{len(made)} generated images; channels {', '.join(map(str, sorted(channels)))}",
             expected=f"at least one, of {crop} px or more, with the channels of the real images",
             fix="a smaller --crop, or --channel",
         )
 
 
-def _cut_made(made: Sequence[Image], n: int, crop: int, seed: int) -> list[Image]:
-    rng = np.random.default_rng((seed, 2))
-    found = []
-    for number in range(n):
-        image = made[number % len(made)]
-        y, x = (int(rng.integers(0, side - crop + 1)) for side in image.shape[1:])
-        found.append(image[:, y : y + crop, x : x + crop])
-    return found
-
-
 def _distances(first: Floats, second: Floats, made: Floats, *, seed: int) -> Distances:
     real = np.concatenate([first, second])
     deviation = real.std(0)
-    # what does not vary in real crops has a scale all the same, so that it cannot outweigh the rest
+    # features that do not vary in real crops get a scale, too, so that they cannot dominate the rest
     scale = np.maximum(deviation, max(0.01 * float(deviation.mean()), 1e-9))
     first, second, made = ((f - real.mean(0)) / scale for f in (first, second, made))
     features = first.shape[1]
@@ -165,12 +154,12 @@ def _distances(first: Floats, second: Floats, made: Floats, *, seed: int) -> Dis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diversity:
-    """How images of the same layout differ by their noise: means over layouts and over pairs of images.
+    """Differences of images of the same layout with different noise: means over layouts and pairs of images.
 
     Attributes:
-        pixels: mean absolute difference, of intensities in [0, 1]; 0 where noise is ignored.
+        pixels: mean absolute difference of intensities in [0, 1]; 0 if noise is ignored.
         features: root mean square difference of the texture features.
-        layouts: the same between images of different layouts with the same noise, to read `features` by.
+        layouts: the same between images of different layouts with the same noise, for comparison with `features`.
     """
 
     pixels: float
@@ -179,14 +168,14 @@ class Diversity:
 
 
 def diversity(synthesis: Synthesis, layouts: Sequence[npt.NDArray[np.integer]], seeds: Sequence[int]) -> Diversity:
-    """What noise does.
+    """Return the effect of noise.
 
     Args:
         layouts: label images (y, x), sides multiples of 8; at least 2.
-        seeds: of noises, at least 2; each is drawn from its seed alone.
+        seeds: of the noise, at least 2; each noise depends on its seed alone.
 
     Raises:
-        InputError: fewer than two of either.
+        InputError: there are fewer than two of either.
     """
     if min(len(layouts), len(seeds)) < 2:
         raise InputError.of(
@@ -196,34 +185,30 @@ def diversity(synthesis: Synthesis, layouts: Sequence[npt.NDArray[np.integer]], 
     images = [[paint(synthesis, labels, noise) for noise in noises] for labels in layouts]
     seen = np.stack([texture_features(row) for row in images])
     pixels = [float(np.abs(a - b).mean()) for row in images for a, b in itertools.combinations(row, 2)]
-    return Diversity(
-        pixels=float(np.mean(pixels)),
-        features=_spread(seen),
-        layouts=_spread(seen.transpose(1, 0, 2)),
-    )
+    return Diversity(pixels=float(np.mean(pixels)), features=_spread(seen), layouts=_spread(seen.transpose(1, 0, 2)))
 
 
 def _spread(seen: Floats) -> float:
-    """Root mean square difference over the pairs within each group, of (group, member, feature); mean over pairs."""
+    """Return the mean over pairs within groups of the root mean square difference; `seen`: (group, member, feature)."""
     pairs = [a - b for group in seen for a, b in itertools.combinations(group, 2)]
     return float(np.mean([np.sqrt((d**2).mean()) for d in pairs]))
 
 
 def noise_of(synthesis: Synthesis, seed: int) -> npt.NDArray[np.float32]:
-    """(noise,) float32, normal numbers."""
+    """Return (noise,) float32 normal numbers."""
     return np.random.default_rng(seed).standard_normal(synthesis.config.generator.noise).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consistency:
-    """Painted objects against those read back from the picture.
+    """Painted objects compared with those found in the image.
 
     Attributes:
         dice, iou: of the foreground: m above one half.
-        h_error, v_error: mean absolute errors of h and v inside the painted objects; they go from -1 to 1.
-        f1, aji: of the objects, IoU at least 0.5; all layouts together. Objects are parted by the watershed that a
-            segmentation by maps uses.
-        f1_exact, aji_exact: of the same watershed on the exact maps: what it can reach.
+        h_error, v_error: mean absolute errors of h and v inside the painted objects; h and v are in [-1, 1].
+        f1, aji: of the objects, IoU at least 0.5; all layouts together. Objects are separated by the watershed of a
+            segmentation by maps.
+        f1_exact, aji_exact: of the same watershed on the exact maps: the best possible values.
         painted, read: numbers of objects.
     """
 
@@ -240,17 +225,17 @@ class Consistency:
 
 
 def consistency(synthesis: Synthesis, layouts: Sequence[npt.NDArray[np.integer]], *, seed: int = 0) -> Consistency:
-    """Paint known objects and read them back with the mask network.
+    """Paint known objects and find them again with the mask network.
 
-    A cycle can be consistent and wrong: networks may hide what they need in pictures of any colour. Read it beside the
-    order of bright and dark.
+    A cycle can be consistent and wrong, because networks may hide information in images of any colour. Check the order
+    of bright and dark, too.
 
     Args:
         layouts: label images (y, x), 0 is background; at least one object in all.
-        seed: of the noises, one for each layout.
+        seed: of the noise, one for each layout.
 
     Raises:
-        InputError: no object.
+        InputError: there is no object.
     """
     if not any(labels.any() for labels in layouts):
         raise InputError.of(found="layouts without an object", expected="at least one", fix="draw more layouts")
@@ -291,13 +276,10 @@ def _compared(
 
 
 def read_maps(synthesis: Synthesis, image: Image) -> Image:
-    """What the mask network reads.
+    """Return the maps that the mask network predicts, float32 (3, y, x): h and v in [-1, 1], m in [0, 1].
 
     Args:
-        image: (c, y, x) in [0, 1]; of any size, as the rest up to a multiple of the stride is mirrored.
-
-    Returns:
-        float32 (3, y, x): h and v in [-1, 1], m in [0, 1].
+        image: (c, y, x) in [0, 1]; of any size, as it is mirrored up to a multiple of the stride.
     """
     stride = cast(Network, synthesis.masker).stride
     rest = [(0, 0), *((0, -n % stride) for n in image.shape[1:])]

@@ -1,7 +1,7 @@
-"""What a synthesis learns from: images with centre points, cut into crops; and the layouts drawn beside them.
+"""Training data of a synthesis: crops of images with centre points, and drawn layouts.
 
 The crop k of step t is drawn from the random stream (seed, t, k), so a batch is a function of (images, config, seed, t)
-alone: resumed training draws what uninterrupted training draws, whatever the number of processes.
+alone: resumed training draws the same batches as uninterrupted training, for any number of processes.
 """
 
 from __future__ import annotations
@@ -22,21 +22,31 @@ from sketchscale.synthesis.points import PointModel, draw_points, fit_points
 
 __all__ = ["PointedImage", "PointedSource", "SceneBatch", "Scenes", "draw_window", "margin_of"]
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
 
 class PointedSource(Protocol):
-    """What crops are cut from; see PointedImage. Pixels may be read anew each time that they are asked for."""
+    """A source of crops; see PointedImage. It may read its pixels at every call."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name for messages."""
+
     @property
-    def channels(self) -> int: ...
+    def channels(self) -> int:
+        """Number of channels."""
+
     @property
-    def shape(self) -> tuple[int, int]: ...
+    def shape(self) -> tuple[int, int]:
+        """(y, x)."""
+
     @property
-    def points(self) -> npt.NDArray[np.float64]: ...
+    def points(self) -> Floats:
+        """(n, 2) of (y, x), px."""
+
     def window(self, box: Box) -> npt.NDArray[np.float32]:
-        """(c, y, x) in [-1, 1]."""
-        ...
+        """Return the pixels of a box, (c, y, x) in [-1, 1]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,29 +55,32 @@ class PointedImage:
 
     Attributes:
         image: (c, y, x) float32, in [-1, 1].
-        points: (n, 2) of (y, x), pixels.
+        points: (n, 2) of (y, x), px.
         name: for messages.
     """
 
     image: npt.NDArray[np.float32]
-    points: npt.NDArray[np.float64]
+    points: Floats
     name: str = "image"
 
     @property
     def channels(self) -> int:
+        """Number of channels."""
         return len(self.image)
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(y, x)."""
         return self.image.shape[1], self.image.shape[2]
 
     def window(self, box: Box) -> npt.NDArray[np.float32]:
+        """Return the pixels of a box, (c, y, x)."""
         return self.image[:, *box.slices]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneBatch:
-    """Real crops with their points, and layouts with theirs; they have nothing to do with one another.
+    """Real crops with their points, and unrelated layouts with theirs.
 
     Attributes:
         image: (n, c, y, x) float32 in [-1, 1]. image_points: bool (n, y, x).
@@ -82,21 +95,21 @@ class SceneBatch:
     noise: torch.Tensor
 
     def to(self, device: torch.device) -> SceneBatch:
-        """On another device."""
+        """Return the batch on another device."""
         return SceneBatch(
             **{name: getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__}
         )
 
 
 class Scenes:
-    """Draws batches; see the module.
+    """Source of batches; see the module.
 
     Args:
         crop: side, px.
-        given: share of layouts around given points; the others stand on points drawn from the density model.
+        given: share of layouts around given points; the others use points drawn from the density model.
 
     Raises:
-        InputError: no image, different channels, an image smaller than a crop, too few or impossible points.
+        InputError: there is no image, channels differ, an image is smaller than a crop, or points are too few or wrong.
     """
 
     def __init__(
@@ -115,14 +128,17 @@ class Scenes:
         self.model: PointModel = fit_points([i.points for i in images], [i.shape for i in images])
 
     def batch(self, step: int, which: Sequence[int]) -> SceneBatch:
-        """The crops and layouts `which` of a step."""
+        """Return the crops and layouts with the numbers `which` of a step."""
         scenes = [self._scene(np.random.default_rng((self.seed, step, k))) for k in which]
         image, at, maps, map_at, noise = (torch.from_numpy(np.stack(part)) for part in zip(*scenes, strict=True))
         return SceneBatch(image=image, image_points=at, maps=maps, map_points=map_at, noise=noise)
 
     def _scene(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.generic], ...]:
         image, at = self._crop(rng)
-        labels, pixels = self._layout(rng)
+        # the layout is larger by a margin, so that its borders cut objects as they do in images
+        margin = margin_of(self.prior)
+        points = self._given_points(rng, self.crop + 2 * margin, margin) if rng.random() < self.given else None
+        labels, pixels = draw_window(self.model, self.prior, (self.crop, self.crop), rng, points)
         maps = maps_from_labels(labels)
         noise = rng.standard_normal(self.noise).astype(np.float32)
         return image, at, maps, _marked(pixels, self.crop), noise
@@ -136,22 +152,14 @@ class Scenes:
         at = _marked(_held(inside, (self.crop, self.crop)), self.crop)
         return _turned(source.window(window), turn), _turned(at, turn)
 
-    def _window(self, rng: np.random.Generator) -> tuple[PointedSource, npt.NDArray[np.int64]]:
+    def _window(self, rng: np.random.Generator) -> tuple[PointedSource, Ints]:
         source = self.images[int(rng.integers(len(self.images)))]
         room = np.array(source.shape) - self.crop
         return source, rng.integers(0, room + 1)
 
-    def _layout(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-        """A window of a layout that is larger by a margin, so that borders cut objects there as they do in images."""
-        margin = margin_of(self.prior)
-        points = None
-        if rng.random() < self.given:
-            points = self._given_points(rng, self.crop + 2 * margin, margin)
-        return draw_window(self.model, self.prior, (self.crop, self.crop), rng, points)
-
-    def _given_points(self, rng: np.random.Generator, side: int, margin: int) -> npt.NDArray[np.float64]:
+    def _given_points(self, rng: np.random.Generator, side: int, margin: int) -> Floats:
         source, start = self._window(rng)
-        whole: npt.NDArray[np.float64] = np.floor(source.points + 0.5)  # mirrored, halves would meet others
+        whole: Floats = np.floor(source.points + 0.5)  # rounding halves after a flip could collide
         points = whole - start + margin
         if rng.random() < 0.5:
             points = points[:, ::-1]
@@ -163,7 +171,7 @@ class Scenes:
 
 
 def margin_of(prior: LayoutPrior) -> int:
-    """Px by which a layout is larger than the window that is cut out of it."""
+    """Return by how many px a layout is larger than its window, on each side."""
     return int(2 * prior.diameter)
 
 
@@ -172,13 +180,13 @@ def draw_window(
     prior: LayoutPrior,
     shape: tuple[int, int],
     rng: np.random.Generator,
-    points: npt.NDArray[np.float64] | None = None,
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """A layout whose objects its borders cut, as those of an image do; and the points' pixels that lie in it.
+    points: Floats | None = None,
+) -> tuple[npt.NDArray[np.uint32], Ints]:
+    """Draw a layout with objects cut by its borders, as in an image; and the pixels of the points in it.
 
     Args:
         shape: (y, x) of the window.
-        points: (n, 2) of (y, x) in a window grown by `margin_of(prior)` on each side; drawn from the model when None.
+        points: (n, 2) of (y, x) in the window grown by `margin_of(prior)` on each side; None draws them from the model.
 
     Returns:
         uint32 (y, x), 0 is background, and int64 (m, 2) of (y, x).
@@ -192,20 +200,20 @@ def draw_window(
     return np.ascontiguousarray(window), _held(points - margin, shape)
 
 
-def _held(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """Pixels of the points that lie in the window."""
+def _held(points: Floats, shape: tuple[int, int]) -> Ints:
+    """Return the pixels of the points that lie in the window."""
     pixels = np.floor(points + 0.5).astype(np.int64)
     return pixels[((pixels >= 0) & (pixels < shape)).all(1)]
 
 
-def _marked(pixels: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.bool_]:
+def _marked(pixels: Ints, side: int) -> npt.NDArray[np.bool_]:
     marked = np.zeros((side, side), np.bool_)
     marked[pixels[:, 0], pixels[:, 1]] = True
     return marked
 
 
 def _turned(values: npt.NDArray[np.generic], turn: int) -> npt.NDArray[np.generic]:
-    """One of the eight ways to lay a square, over the last two axes."""
+    """Return one of the eight orientations of a square, over the last two axes."""
     values = np.rot90(values, turn % 4, (-2, -1))
     return np.ascontiguousarray(values[..., ::-1] if turn >= 4 else values)
 

@@ -1,6 +1,6 @@
-"""The training of a synthesis, in the frame of training.frame.
+"""Train a synthesis in the loop of training.frame.
 
-The batch of step t is a function of (images, points, configuration, t): crops and layouts, the arrays of a SceneBatch.
+The batch of step t, a SceneBatch of crops and layouts, is a function of (images, points, configuration, t).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _SAMPLES, _CORNER = 4, 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What the running means of both networks make of some scenes, all of them on the CPU.
+    """Outputs of the running means of both networks for some scenes, on the CPU.
 
     Attributes:
         scenes: drawn layouts and real crops.
-        painted: images of the layouts. read: maps read back in them.
-        found: maps read in the real crops. repainted: images of these maps.
+        painted: images of the layouts. read: maps predicted from these images.
+        found: maps predicted from the real crops. repainted: images of these maps.
     """
 
     step: int
@@ -49,12 +49,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthesisHooks:
-    """What a caller is told and asked, by the first process alone.
+    """Callbacks, called by the first process only.
 
     Attributes:
-        on_step: after every step.
-        on_sample: every `sheet_every` steps, and at the end.
-        interrupted: asked before every step; an interrupt that came by another way than a signal.
+        on_step: called after every step.
+        on_sample: called every `sheet_every` steps, and at the end.
+        interrupted: called before every step; returns whether the caller wants to stop, in addition to signals.
     """
 
     on_step: Callable[[Step], None] = lambda step: None
@@ -75,20 +75,20 @@ def train_synthesis(
 
     Args:
         images: of the generator's channels, each at least as large as a crop.
-        run_folder: path or address for state and log; only the first process uses it. A file named `stop` in it ends
-            training as if it were done.
-        scale: percentiles of each image that became -1 and 1; kept with the synthesis.
-        resume: go on from the state in `run_folder`; without one, start.
+        run_folder: path or address for state and log, used by the first process. A file named `stop` in it finishes
+            training early.
+        scale: percentiles of each image that became -1 and 1; stored with the synthesis.
+        resume: continue from the state in `run_folder`, if there is one.
 
     Returns:
         The running means of both networks, not saved yet.
 
     Raises:
-        InputError: see Scenes; fewer than 10 points in all.
+        InputError: see Scenes; there are fewer than 10 points in all.
         ResumeError: the state was made with another configuration.
-        TaskError: the loss is not a number.
-        SetupError: the device is not there.
-        KeyboardInterrupt: an interrupt came, and the state was saved.
+        TaskError: the loss is not finite.
+        SetupError: the device is not available.
+        KeyboardInterrupt: training was interrupted; the state was saved.
     """
     scenes, device = make_scenes(images, config), find_device(config.device)
     with join_world(device) as world, torch_threads(config.threads):
@@ -98,19 +98,9 @@ def train_synthesis(
 
 
 def make_scenes(images: Sequence[PointedSource], config: GanConfig) -> Scenes:
-    """What a training draws its batches from.
-
-    Raises:
-        InputError: images or points do not fit; see Scenes.
-    """
-    return Scenes(
-        images,
-        crop=config.crop,
-        prior=config.prior,
-        noise=config.generator.noise,
-        given=config.given,
-        seed=config.seed,
-    )
+    """Return the source of batches; raise InputError if images or points do not fit, see Scenes."""
+    c = config
+    return Scenes(images, crop=c.crop, prior=c.prior, noise=c.generator.noise, given=c.given, seed=c.seed)
 
 
 class _Run(Frame[SceneBatch]):
@@ -121,11 +111,18 @@ class _Run(Frame[SceneBatch]):
 
     def __init__(self, scenes: Scenes, config: GanConfig, folder: str, gan: Gan, hooks: SynthesisHooks) -> None:
         super().__init__(config, folder, gan.device, gan.world)
-        self.scenes, self.gan, self.hooks, self.taught = scenes, gan, hooks, _sha256(scenes.images)
+        self.scenes, self.gan, self.hooks = scenes, gan, hooks
+        digest = hashlib.sha256()  # of sizes, points, and pixels in a corner of the chosen channels, in order
+        for image in scenes.images:
+            digest.update(json.dumps([image.shape, image.channels]).encode())
+            digest.update(image.points.tobytes())
+            corner = Box((0, 0), (_CORNER, _CORNER)).clip(image.shape)
+            digest.update(np.ascontiguousarray(image.window(corner)).tobytes())
+        self.images_sha256 = digest.hexdigest()
         self.on_step, self.interrupted, self.show_every = hooks.on_step, hooks.interrupted, config.sheet_every
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {"images": self.taught}
+        return super().identity() | {"images": self.images_sha256}
 
     def draw(self, step: int) -> SceneBatch:
         return self.scenes.batch(step, self.share)
@@ -146,19 +143,18 @@ class _Run(Frame[SceneBatch]):
     def show(self) -> None:
         scenes = self.scenes.batch(self.config.steps, range(_SAMPLES))
         on_device = scenes.to(self.device)
-        g, f = self.gan.still()
+        g, f = self.gan.ema()
         with torch.no_grad():
             painted = g(on_device.maps, on_device.noise)
             read, found = maps_of(f(painted)), maps_of(f(on_device.image))
             repainted = g(found, on_device.noise)
-        made = (value.float().cpu() for value in (painted, read, found, repainted))
-        painted, read, found, repainted = made
+        painted, read, found, repainted = (value.float().cpu() for value in (painted, read, found, repainted))
         self.hooks.on_sample(
             Sample(step=self.step, scenes=scenes, painted=painted, read=read, found=found, repainted=repainted)
         )
 
     def finish(self, scale: tuple[float, float]) -> Synthesis:
-        c, (g, f) = self.config, self.gan.still()
+        c, (g, f) = self.config, self.gan.ema()
         config = SynthesisConfig(
             generator=c.generator, mask_widths=c.mask_widths, prior=c.prior, low=scale[0], high=scale[1], crop=c.crop
         )
@@ -166,19 +162,9 @@ class _Run(Frame[SceneBatch]):
             **self.provenance(),
             "images": len(self.scenes.images),
             "objects": sum(len(image.points) for image in self.scenes.images),
-            "images_sha256": self.taught,
+            "images_sha256": self.images_sha256,
             "curve": self.log.curve()["loss"],
         }
         return Synthesis(
             config=config, generator=g.cpu(), masker=f.cpu(), points=self.scenes.model, provenance=provenance
         )
-
-
-def _sha256(images: Sequence[PointedSource]) -> str:
-    """Of the images' sizes, points, and pixels in a corner of the chosen channels, in order."""
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(json.dumps([image.shape, image.channels]).encode())
-        digest.update(image.points.tobytes())
-        digest.update(np.ascontiguousarray(image.window(Box((0, 0), (_CORNER, _CORNER)).clip(image.shape))).tobytes())
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ from sketchscale.errors import InputError
 from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 from sketchscale.objects import classes
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
-from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
+from sketchscale.objects.classes import assign_objects, collect_classes, plan_classify, with_classes
 from sketchscale.objects.classifiers import Classifier, ClassifierConfig, LightNet, train_classifier
 from sketchscale.objects.measurement.features import MeasureConfig
 from sketchscale.objects.patches import cut_patches, estimate_side, object_windows, read_patches
@@ -51,7 +51,7 @@ def classified(labels, image, classifier, block, chunks=(16, 16), engine="serial
     table = table_of(labels) if table is None else table
     store = f"memory://classes-{next(_NAMES)}"
     plan = plan_classify(stored(labels, chunks), plane_of(image, chunks), classifier, store=store, block=block)
-    deal_objects(plan, table)
+    assign_objects(plan, table)
     with_engine = open_engine(engine, 2)
     run_plan(plan, with_engine)
     with_engine.close()

@@ -87,7 +87,7 @@ def test_a_rate_that_ruins_the_weights_is_refused(rate):
 
 def test_the_means_paint_with_norms_of_their_own_weights(scenes):
     gan = taught(scenes, range(6))
-    g, _ = gan.still()
+    g, _ = gan.ema()
     checked = 0
     for module in g.modules():
         for norms in getattr(module, "parametrizations", {}).values():
@@ -100,5 +100,5 @@ def test_the_means_paint_with_norms_of_their_own_weights(scenes):
 
 def test_going_on_after_a_look_at_the_means_changes_nothing(scenes):
     looked = taught(scenes, range(2))
-    looked.still()
+    looked.ema()
     assert same(taught(scenes, range(2, 4), looked).tensors(), taught(scenes, range(4)).tensors())

@@ -161,8 +161,8 @@ def test_fidelity_is_the_same_for_the_same_seed() -> None:
     [
         (2, 1, 6, 32, "6 crops of 32 px"),
         (2, 1, 8, 36, "multiple of 8"),
-        (2, 0, 8, 32, "0 made images"),
-        (2, 1, 8, 200, "0 made images|1 made images"),
+        (2, 0, 8, 32, "0 generated images"),
+        (2, 1, 8, 200, "0 generated images|1 generated images"),
         (0, 1, 8, 32, "no image"),
         (1, 1, 8, 96, "several images, or one of 192 px"),
     ],

@@ -1,1 +1,1 @@
-"""What people say of objects: files of marks, examples to learn from, proposals, judged samples."""
+"""Annotations of objects by people: files of marks, training examples, proposals, reviewed samples."""

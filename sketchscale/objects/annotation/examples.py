@@ -1,16 +1,17 @@
-"""Marks of people, dealt to their images and resolved to objects.
+"""Assign marks to their images and resolve them to objects.
 
-    file ──read_marks──▶ marks ──deal_marks──▶ marks of each image ──resolve_marks──▶ {label: class}
+    file ──read_marks──▶ marks ──assign_marks──▶ marks of each image ──resolve_marks──▶ {label: class}
 
-A point means the object under it. An outline means the object with the most pixel centres inside it (the smaller id
-where two have as many); background inside does not count. Every mark must hit an object.
+A point marks the object under it. An outline marks the object with the most pixel centres inside it (on ties the
+smaller id); background inside does not count. Every mark must hit an object.
 
-Rows are read in order. A mark `undo` takes back what came before it on its object. Two classes for one object are
-refused, or the last one counts, as asked. Objects marked `unsure` are no examples.
+Rows are read in order. A mark `undo` cancels earlier marks on its object. Two classes for one object are refused, or
+the last one counts, as requested. Objects marked `unsure` are no examples.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import Counter, defaultdict
@@ -32,11 +33,11 @@ from sketchscale.io.stores.addresses import absolute_address, split_address
 from sketchscale.objects.annotation.mark_files import UNDO, UNSURE, Mark, class_colors, read_marks
 
 __all__ = [
-    "DealtMarks",
+    "AssignedMarks",
     "Mark",
     "OnConflict",
+    "assign_marks",
     "class_colors",
-    "deal_marks",
     "hit_labels",
     "read_marks",
     "resolve_marks",
@@ -46,34 +47,31 @@ __all__ = [
 OnConflict = Literal["refuse", "last"]
 
 _CELL = 512
-"""Points in one square of this size are looked up with one read."""
+"""Points in one square of this size (px) are looked up with one read."""
 
 _ENDINGS = re.compile(r"(\.ome)?\.(zarr|zip|tiff?|png|jpe?g|npy)$|\.zarr\.zip$", re.IGNORECASE)
 
 
-# ---- which image
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DealtMarks:
-    """Marks by image address; `ignored` counts rows of images that exist and were not asked for, by their name."""
+class AssignedMarks:
+    """Marks by image address. `ignored`: number of rows about images that exist but were not requested, by name."""
 
     of: Mapping[str, tuple[Mark, ...]]
     ignored: Mapping[str, int]
 
 
-def deal_marks(marks: Iterable[Mark], addresses: Sequence[str]) -> DealtMarks:
-    """Give every mark to its image.
+def assign_marks(marks: Iterable[Mark], addresses: Sequence[str]) -> AssignedMarks:
+    """Assign every mark to its image.
 
     Args:
-        addresses: of the images; a mark that names none belongs to the only one.
+        addresses: of the images; with a single image, marks need not name it.
 
     Raises:
-        InputError: a mark without image among several, one whose name fits several or no image at all.
+        InputError: a mark names no image although there are several, or its name matches several images or none.
 
-    >>> dealt = deal_marks([Mark(name="a", label=1, image="B03"), Mark(name="b", label=1, image="B/4/0")],
+    >>> assigned = assign_marks([Mark(name="a", label=1, image="B03"), Mark(name="b", label=1, image="B/4/0")],
     ...                    ["p.zarr/B/3/0", "p.zarr/B/4/0"])
-    >>> [len(marks) for marks in dealt.of.values()]
+    >>> [len(marks) for marks in assigned.of.values()]
     [1, 1]
     """
     of: dict[str, list[Mark]] = {address: [] for address in addresses}
@@ -87,19 +85,25 @@ def deal_marks(marks: Iterable[Mark], addresses: Sequence[str]) -> DealtMarks:
             ignored[mark.image] += 1
         else:
             of[owner].append(mark)
-    return DealtMarks(of={address: tuple(mine) for address, mine in of.items()}, ignored=ignored)
+    return AssignedMarks(of={address: tuple(mine) for address, mine in of.items()}, ignored=ignored)
 
 
 def _owner(mark: Mark, addresses: Sequence[str]) -> str | None:
-    """The address that a mark names; None for another image that exists."""
+    """Return the address that a mark names; None for another image that exists."""
     if not mark.image and len(addresses) == 1:
         return addresses[0]
-    fitting = [address for address in addresses if mark.image and _fits(mark.image, address)]
+    named = _split(mark.image)
+    wanted = _split(absolute_address(mark.image)) if named[0] in (".", "..") else named
+    fitting = [
+        address
+        for address in addresses
+        if mark.image and any(parts[-len(wanted) :] == wanted for parts in _spellings(absolute_address(address)))
+    ]
     if len(fitting) == 1:
         return fitting[0]
     if fitting or not mark.image:
         raise InputError.of(
-            found=f"{mark.where}: image {mark.image!r} may be any of {len(fitting) or len(addresses)} images",
+            found=f"{mark.where}: image {mark.image!r} may mean any of {len(fitting) or len(addresses)} images",
             expected="a column image that names one",
             fix="write its address, or row, column and field as in B/3/0",
         )
@@ -112,17 +116,12 @@ def _owner(mark: Mark, addresses: Sequence[str]) -> str | None:
     return None
 
 
-def _fits(name: str, address: str) -> bool:
-    """Whether a name means an address: its last parts, its file name without ending, or its well."""
-    wanted = _split(name if _split(name)[0] not in (".", "..") else absolute_address(name))
-    return any(parts[-len(wanted) :] == wanted for parts in _spellings(absolute_address(address)))
-
-
 def _split(name: str) -> tuple[str, ...]:
     return tuple(name.replace("\\", "/").rstrip("/").split("/"))
 
 
 def _spellings(address: str) -> list[tuple[str, ...]]:
+    """Return names of an image, as parts of a path: its address, with another ending or none, and its well."""
     parts = _split(address)
     found = [parts, (*parts[:-1], _ENDINGS.sub("", parts[-1]))]
     found += [(*parts[:-1], f"{found[1][-1]}{ending}") for ending in (".tif", ".tiff", ".ome.tif", ".png")]
@@ -133,23 +132,16 @@ def _spellings(address: str) -> list[tuple[str, ...]]:
 
 
 def _exists(name: str, addresses: Sequence[str]) -> bool:
-    """Whether an image of that name is at the place it says, or beside one of those given."""
+    """Whether an image of that name exists: at its own address or next to one of the given addresses."""
     parts = _split(name)
     wells = re.fullmatch(r"([A-Za-z]+)(\d+)", parts[0])
     spelled = [name, *([f"{wells[1]}/{int(wells[2])}"] if wells else [])]
     roots = {address.rsplit("/", n)[0] for address in addresses for n in (1, 3) if address.count("/") >= n}
-    places = [name, *(f"{root}/{one}" for root in sorted(roots) for one in spelled)]
-    return any(_is_group(place) for place in places)
-
-
-def _is_group(address: str) -> bool:
-    try:
-        return read_attributes(*split_address(address)) is not None
-    except SketchscaleError:
-        return False
-
-
-# ---- which object
+    for place in (name, *(f"{root}/{one}" for root in sorted(roots) for one in spelled)):
+        with contextlib.suppress(SketchscaleError):
+            if read_attributes(*split_address(place)) is not None:
+                return True
+    return False
 
 
 def resolve_marks(
@@ -161,17 +153,18 @@ def resolve_marks(
     on_conflict: OnConflict = "refuse",
     least: int = 2,
 ) -> dict[int, str]:
-    """The class of each annotated object of one image, by label, ascending.
+    """Return the class of each annotated object of one image, by label in ascending order.
 
     Args:
-        labels: where points and outlines are looked up; a point belongs to the pixel whose centre is nearest.
+        labels: for looking up points and outlines; a point belongs to the pixel with the nearest centre.
         known: labels of all objects, such as the column of the feature table.
-        spacing: um per pixel in array order, for marks in um; None when the image does not say.
-        on_conflict: what two classes for one object mean.
-        least: classes that must be there; 0 for one of several images that are trained on together.
+        spacing: um per pixel in array order, for marks in um; None if unknown.
+        on_conflict: what to do with two classes for one object.
+        least: required number of classes; 0 for one of several images that are trained on together.
 
     Raises:
-        InputError: a mark that hits no object or lies outside the image, an object with two classes, fewer classes.
+        InputError: a mark hits no object or lies outside the image, an object has two classes, or there are too few
+            classes.
     """
     listed = list(marks)
     found = settled(listed, hit_labels(listed, labels, spacing), known, on_conflict)
@@ -189,13 +182,13 @@ def resolve_marks(
 def settled(
     marks: Sequence[Mark], hits: Sequence[int], known: npt.NDArray[np.integer], on_conflict: OnConflict = "refuse"
 ) -> dict[int, str]:
-    """What marks say of objects when all are read, by label, ascending.
+    """Return the class of each object after all marks, by label in ascending order; UNSURE is kept.
 
     Args:
         hits: label of each mark, see `hit_labels`.
 
     Raises:
-        InputError: a label that is not known, or two classes for one object.
+        InputError: a label is unknown, or an object has two classes.
 
     >>> marks = [Mark(name="a", label=3), Mark(name="undo", label=3), Mark(name="b", label=3)]
     >>> settled(marks, [3, 3, 3], np.array([3]))
@@ -205,17 +198,17 @@ def settled(
     found: dict[int, str] = {}
     for mark, label in zip(marks, hits, strict=True):
         if label not in present:
+            place = f"at point {mark.point}" if mark.point is not None else "inside the outline"
+            place = place if mark.label is None else f"at label {mark.label}"
             raise InputError.of(
-                found=f"{mark.where}: no object {_described(mark)}",
-                expected="an object",
-                fix="remove or move the mark",
+                found=f"{mark.where}: no object {place}", expected="an object", fix="remove or move the mark"
             )
         if mark.name == UNDO:
             found.pop(label, None)
         elif on_conflict == "refuse" and found.get(label, mark.name) != mark.name:
             raise InputError.of(
                 found=f"{mark.where}: object {label} is {mark.name!r} and {found[label]!r}",
-                expected="one class an object",
+                expected="one class per object",
                 fix="remove one of the marks, put an undo between them, or use --on-conflict last",
             )
         else:
@@ -223,17 +216,11 @@ def settled(
     return dict(sorted(found.items()))
 
 
-def _described(mark: Mark) -> str:
-    if mark.label is not None:
-        return f"at label {mark.label}"
-    return f"at point {mark.point}" if mark.point is not None else "inside the outline"
-
-
 def hit_labels(marks: Sequence[Mark], labels: LabelSource, spacing: Sequence[float] | None = None) -> list[int]:
-    """The label that each mark means; 0 where a point is on background, or an outline holds nothing else.
+    """Return the label that each mark hits; 0 for a point on background or an outline that contains only background.
 
     Raises:
-        InputError: a point outside the image, of another number of axes, or in um where the spacing is unknown.
+        InputError: a point lies outside the image, has another number of axes, or is in um and the spacing is unknown.
     """
     shape = source_shape(labels)
     found = [mark.label or 0 for mark in marks]
@@ -254,7 +241,7 @@ def hit_labels(marks: Sequence[Mark], labels: LabelSource, spacing: Sequence[flo
 
 
 def _pixel(mark: Mark, shape: tuple[int, ...], spacing: Sequence[float] | None) -> tuple[int, ...]:
-    """Index of the pixel of a mark's point."""
+    """Return the index of the pixel of a mark's point."""
     point = mark.point or ()
     if len(point) != len(shape):
         raise InputError.of(
@@ -283,7 +270,7 @@ def _pixel(mark: Mark, shape: tuple[int, ...], spacing: Sequence[float] | None) 
 
 
 def _most_inside(mark: Mark, labels: LabelSource, shape: tuple[int, ...]) -> int:
-    """The label with the most pixels inside an outline; 0 when there is none."""
+    """Return the label with the most pixels inside an outline; 0 if there is none."""
     if len(shape) != 2:
         raise InputError.of(
             found=f"{mark.where}: an outline on labels of shape {shape}", expected="a plane", fix="use points z,y,x"

@@ -1,16 +1,16 @@
-"""Files in which people say what class an object is: CSV, Parquet and GeoJSON, all read into marks.
+"""Read files of annotated objects (CSV, Parquet, GeoJSON) into marks.
 
-Tables (`.csv`, `.parquet`) have a first line of column names; case does not matter, and other columns are left alone:
+Tables (`.csv`, `.parquet`) start with a line of column names; case does not matter, and other columns are ignored:
 
-    class                 a name; `undo` takes back what earlier rows said of the object, `unsure` is no example
+    class                 a name; `undo` cancels earlier rows about the object, `unsure` is no example
     label                 the object's id; or a point on it:
     y,x  (z,y,x)          pixel indices of level 0, centres at integers
     y_um,x_um  (z_um)     the same in um, by the image's spacing
-    image                 optional: file name, address or well of the image that the row is about
+    image                 optional: file name, address or well of the image
     color                 optional: of the class, as #RRGGBB
 
-Where a row has several of these, the label counts, then pixels. GeoJSON is QuPath's: points and polygons with
-`classification` {name, color}, x before y, from the corner of the first pixel; `image` may stand in the properties.
+If a row has several of these, the label counts, then pixels. GeoJSON is QuPath's: points and polygons with
+`classification` {name, color}, x before y, from the corner of the first pixel; the properties may contain `image`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from sketchscale.io.stores.addresses import local_path
 __all__ = ["UNDO", "UNSURE", "Mark", "check_color", "check_colors", "class_colors", "read_marks"]
 
 UNDO = "undo"
-"""A mark with this class takes back what earlier marks said of its object."""
+"""A mark with this class cancels earlier marks on its object."""
 
 UNSURE = "unsure"
-"""A mark with this class was looked at and not decided: no example for a classifier."""
+"""A mark with this class was reviewed but not decided: no example for a classifier."""
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _POINTS = (("z", "y", "x"), ("y", "x"))
@@ -50,8 +50,8 @@ class Mark:
         name: of the class, or UNDO or UNSURE.
         point: (y, x) or (z, y, x) in `unit`.
         rings: of an outline in pixels, ((y, x), ...) each; even-odd rule.
-        image: as the file says it; empty when it does not.
-        color: of the class, "#rrggbb"; empty when the file has none.
+        image: as named in the file; may be empty.
+        color: of the class, "#rrggbb"; may be empty.
         row: all columns of the file, as text.
         where: for messages, such as "cells.csv, line 7".
     """
@@ -68,11 +68,11 @@ class Mark:
 
 
 def read_marks(path: str | Path) -> tuple[Mark, ...]:
-    """Read annotated objects; the file's ending tells the format, and an unknown one is taken for CSV.
+    """Read annotated objects. The file's ending selects the format; an unknown ending is read as CSV.
 
     Raises:
-        MissingDataError: there is no such file.
-        InputError: not such a file; names the line, row or feature.
+        MissingDataError: the file does not exist.
+        InputError: the file cannot be read; the message names the line, row or feature.
     """
     name = str(local_path(path)).lower()
     if name.endswith((".geojson", ".geojson.gz", ".json")):
@@ -81,10 +81,10 @@ def read_marks(path: str | Path) -> tuple[Mark, ...]:
 
 
 def class_colors(marks: tuple[Mark, ...]) -> dict[str, str]:
-    """Colour of each class that has one.
+    """Return the colour of each class that has one.
 
     Raises:
-        InputError: two colours for one class.
+        InputError: a class has two colours.
 
     >>> class_colors((Mark(name="round", color="#00ff00"), Mark(name="long")))
     {'round': '#00ff00'}
@@ -94,17 +94,17 @@ def class_colors(marks: tuple[Mark, ...]) -> dict[str, str]:
         if mark.color and found.setdefault(mark.name, mark.color) != mark.color:
             raise InputError.of(
                 found=f"{mark.where}: class {mark.name!r} in {mark.color} and {found[mark.name]}",
-                expected="one colour a class",
+                expected="one colour per class",
                 fix="correct the line",
             )
     return found
 
 
 def check_color(text: str, where: str = "color") -> str:
-    """The colour in lower case.
+    """Return the colour in lower case.
 
     Raises:
-        InputError: not #RRGGBB.
+        InputError: it is not of the form #RRGGBB.
 
     >>> check_color("#A0B1C2")
     '#a0b1c2'
@@ -115,18 +115,12 @@ def check_color(text: str, where: str = "color") -> str:
 
 
 def check_colors(colors: Mapping[str, str]) -> dict[str, str]:
-    """Colours by class, in lower case.
-
-    Raises:
-        InputError: not of the form #RRGGBB.
+    """Return colours by class in lower case; raise InputError as `check_color` does.
 
     >>> check_colors({"round": "#00FF00"})
     {'round': '#00ff00'}
     """
     return {name: check_color(color, f"--color {name}={color}") for name, color in colors.items()}
-
-
-# ---- tables
 
 
 def _from_csv(path: str | Path) -> tuple[Mark, ...]:
@@ -182,7 +176,7 @@ def _mark(where: str, values: Mapping[Any, Any]) -> Mark:
 
 
 def _place(row: Mapping[str, str]) -> tuple[int | None, tuple[float, ...] | None, Literal["px", "um"]]:
-    """Label, or point and its unit."""
+    """Return the label, or the point and its unit."""
     if row.get("label"):
         whole = float(row["label"]) if "." in row["label"] else int(row["label"])
         if not math.isfinite(whole) or whole != int(whole):
@@ -197,9 +191,6 @@ def _place(row: Mapping[str, str]) -> tuple[int | None, tuple[float, ...] | None
     raise ValueError("neither a label nor a point")
 
 
-# ---- GeoJSON
-
-
 def _from_geojson(path: str | Path) -> tuple[Mark, ...]:
     collection = read_geojson(path)
     features = collection.get("features")
@@ -211,7 +202,10 @@ def _from_geojson(path: str | Path) -> tuple[Mark, ...]:
 def _feature(where: str, feature: Any) -> Iterator[Mark]:
     try:
         properties = feature.get("properties") or {}
-        name, color = _classification(properties.get("classification") or {})
+        given = properties.get("classification") or {}
+        name = str(given.get("name") or ": ".join(map(str, given.get("names", ())))).strip()  # QuPath: derived classes
+        rgb = given.get("color")
+        color = "#{:02x}{:02x}{:02x}".format(*(int(v) & 255 for v in rgb[:3])) if rgb else ""
         geometry, image = feature["geometry"], str(properties.get("image", ""))
         places = [_shape(kind, xys) for kind, xys in _parts(geometry["type"], geometry["coordinates"])]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -226,15 +220,8 @@ def _feature(where: str, feature: Any) -> Iterator[Mark]:
         yield Mark(name=name, point=point, rings=rings, image=image, color=color, where=where)
 
 
-def _classification(said: Mapping[str, Any]) -> tuple[str, str]:
-    """Name and colour; QuPath joins the names of a derived class with a colon."""
-    name = str(said.get("name") or ": ".join(map(str, said.get("names", ()))))
-    color = said.get("color")
-    return name.strip(), "#{:02x}{:02x}{:02x}".format(*(int(v) & 255 for v in color[:3])) if color else ""
-
-
 def _parts(kind: str, coordinates: Any) -> list[tuple[str, Any]]:
-    """Several points are several marks; a polygon in several pieces is one."""
+    """Split several points into marks of their own; a polygon of several parts is one mark."""
     if kind == "MultiPoint":
         return [("Point", xy) for xy in coordinates]
     if kind == "MultiPolygon":

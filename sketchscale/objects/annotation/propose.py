@@ -1,16 +1,16 @@
-"""Which objects a person should look at next: at random, the least certain, the least alike.
+"""Propose objects to annotate next: random, the least certain, or the most different.
 
     tables, batch by batch ──keep──▶ the best few candidates ──choose──▶ n proposals, best first
 
 Every object has a key, a 64-bit hash of seed, image name, position and size. It decides ties, and the smallest keys are
-the random draw: each object is as likely as any other, whatever its class, size, image or place in a file, and no
-number of an object or order of images or blocks changes what is drawn. The first m of n random proposals are again a
-random draw, so a person may stop early.
+the random sample: every object is equally likely for any class, size, image or place in a file, and neither object ids
+nor the order of images or blocks change the sample. The first m of n random proposals are again a random sample, so a
+person may stop early.
 
-    random        no bias: the only kind that an estimate may be made from (`review`)
+    random        unbiased: the only strategy whose results allow an estimate (`review`)
     uncertainty   smallest margin between the two most probable classes (Scheffer et al. 2001)
-    diversity     farthest-first: each next object is the one least like those shown so far (Gonzalez 1985), by its
-                  features, standardised and cut at 5 standard deviations, so that dirt does not come first
+    diversity     farthest-first: the next object is the one least similar to those shown so far (Gonzalez 1985), by
+                  features standardised and clipped at 5 standard deviations, so that dirt does not come first
     both          the most diverse among the 10 n least certain
 """
 
@@ -40,10 +40,12 @@ __all__ = [
     "pool_size",
 ]
 
+Floats = npt.NDArray[np.float64]
+
 STRATEGIES = ("random", "uncertainty", "diversity", "both")
 
 _MOST = 100_000
-"""Candidates that diversity compares, at most; more are thinned at random."""
+"""Most candidates that diversity compares; of more, a random sample is taken."""
 
 _SHORTLIST = 10
 _CUT = 5.0
@@ -66,26 +68,24 @@ class Candidates:
 
     image: npt.NDArray[np.int64]
     label: npt.NDArray[np.int64]
-    center: npt.NDArray[np.float64]
+    center: Floats
     key: npt.NDArray[np.uint64]
-    rank: npt.NDArray[np.float64]
-    features: npt.NDArray[np.float64]
+    rank: Floats
+    features: Floats
 
     def __len__(self) -> int:
         return len(self.label)
 
     def take(self, rows: npt.NDArray[Any]) -> Candidates:
-        """Some of them, by index or by mask."""
+        """Return some of the candidates, by index or by mask."""
         return Candidates(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def object_keys(
-    center: npt.NDArray[np.float64], size: npt.NDArray[Any], image: str, seed: int
-) -> npt.NDArray[np.uint64]:
-    """A hash of each object that does not depend on its number.
+def object_keys(center: Floats, size: npt.NDArray[Any], image: str, seed: int) -> npt.NDArray[np.uint64]:
+    """Return a hash of each object that does not depend on its id.
 
     Args:
-        center: (n, d) centroids. size: (n,) areas or volumes. image: name that is the same wherever the image lies.
+        center: (n, d) centroids. size: (n,) areas or volumes. image: name that does not depend on the folder.
 
     Returns:
         (n,) uniform on 64 bits; equal only for objects of one image with the same centroid and size.
@@ -113,7 +113,7 @@ def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def feature_names(types: Mapping[str, pyarrow.DataType]) -> tuple[str, ...]:
-    """Numeric columns that describe an object itself: not its number, place, class or probabilities.
+    """Return numeric columns that describe the object itself: not its id, position, class or probabilities.
 
     >>> feature_names({"label": pyarrow.int64(), "area": pyarrow.int64(), "prob_a": pyarrow.float32()})
     ('area',)
@@ -137,16 +137,16 @@ def candidates_of(
     features: Sequence[str] = (),
     annotated: bool = False,
 ) -> Candidates:
-    """The objects of a table, or of a batch of its rows.
+    """Return the objects of a table, or of a batch of its rows.
 
     Args:
-        number, image: of the image, for the result and for the keys.
+        number, image: index and name of the image.
         by: one of STRATEGIES.
         features: columns to compare by; needed for diversity.
-        annotated: those with `in_training`, instead of all others.
+        annotated: return the objects with `in_training` instead of all others.
 
     Raises:
-        UnknownNameError: no such strategy.
+        UnknownNameError: the strategy is unknown.
         InputError: a column is missing.
     """
     if by not in STRATEGIES:
@@ -156,9 +156,7 @@ def candidates_of(
     size = next((name for name in ("area", "volume") if name in names), None)
     if "label" not in names or axes[-2:] != ["y", "x"]:
         raise InputError.of(
-            found=f"a table with columns {', '.join(names)[:80]}",
-            expected="label, y and x",
-            fix="measure the labels",
+            found=f"a table with columns {', '.join(names)[:80]}", expected="label, y and x", fix="measure the labels"
         )
     known = _numbers(table, "in_training") == 1 if "in_training" in names else np.zeros(table.num_rows, bool)
     rows = np.flatnonzero(known if annotated else ~known)
@@ -175,13 +173,13 @@ def candidates_of(
     )
 
 
-def _numbers(table: pyarrow.Table, name: str) -> npt.NDArray[np.float64]:
-    """A column as float64; NaN where it is missing."""
+def _numbers(table: pyarrow.Table, name: str) -> Floats:
+    """Return a column as float64, NaN where missing."""
     return np.asarray(pc.cast(table.column(name), pyarrow.float64()).to_numpy(), np.float64)
 
 
-def _margins(table: pyarrow.Table) -> npt.NDArray[np.float64]:
-    """Best minus second best probability; 0, the least certain, where there is none."""
+def _margins(table: pyarrow.Table) -> Floats:
+    """Return best minus second best probability; 0, the least certain, where there is none."""
     names = [name for name in table.column_names if name.startswith("prob_")]
     if len(names) >= 2:
         ordered = np.sort(np.stack([_numbers(table, name) for name in names], axis=1), axis=1)
@@ -194,17 +192,17 @@ def _margins(table: pyarrow.Table) -> npt.NDArray[np.float64]:
 
 
 def pool_size(by: str, n: int) -> int:
-    """How many candidates `choose` needs to see for n proposals."""
+    """Return how many candidates `choose` needs for n proposals."""
     return {"random": n, "uncertainty": n, "diversity": max(n, _MOST), "both": _SHORTLIST * n}[by]
 
 
 def keep(pools: Sequence[Candidates], most: int) -> Candidates:
-    """The best candidates of several, best first: by rank, then by key; the order of `pools` is of no matter.
+    """Return the best candidates of several pools in any order, best first: by rank, then by key.
 
-    Objects of one key (equal centroid and size, such as rings around one another) follow in the order of their labels.
+    Objects with equal keys (equal centroid and size, such as concentric rings) are ordered by label.
 
     Raises:
-        InputError: planes and volumes together.
+        InputError: planes and volumes are mixed.
     """
     if len({pool.center.shape[1] for pool in pools}) > 1:
         raise InputError("objects of planes and of volumes; expected: one kind; to fix: propose for each by itself")
@@ -212,41 +210,47 @@ def keep(pools: Sequence[Candidates], most: int) -> Candidates:
     return whole.take(np.lexsort((whole.label, whole.image, whole.key, whole.rank))[:most])
 
 
-def choose(pool: Candidates, n: int, by: str, shown: npt.NDArray[np.float64] | None = None) -> Candidates:
-    """The n proposals, best first; all where there are fewer.
+def choose(pool: Candidates, n: int, by: str, shown: Floats | None = None) -> Candidates:
+    """Return the n best proposals, best first; all if there are fewer.
 
     Args:
         pool: of `keep`, with `pool_size` candidates or all there are.
-        shown: (m, f) features of objects that are annotated already; diversity keeps away from them.
+        shown: (m, f) features of objects that are already annotated; diversity avoids similar ones.
     """
     if by in ("random", "uncertainty") or len(pool) == 0:
         return pool.take(np.arange(min(n, len(pool))))
     return pool.take(farthest_first(pool.features, n, shown))
 
 
-def farthest_first(
-    features: npt.NDArray[np.float64], n: int, shown: npt.NDArray[np.float64] | None = None
-) -> npt.NDArray[np.int64]:
-    """Rows that are far from each other, greedily.
+def farthest_first(features: Floats, n: int, shown: Floats | None = None) -> npt.NDArray[np.int64]:
+    """Return rows that are far from each other, chosen greedily.
 
     Args:
-        features: (m, f); standardised here over finite values, cut at 5 standard deviations, NaN taken as the mean.
-        n: rows wanted.
-        shown: (k, f) rows to keep away from; without any, the row nearest to the mean comes first.
+        features: (m, f); standardised here over finite values, clipped at 5 standard deviations, NaN becomes the mean.
+        n: number of rows.
+        shown: (k, f) rows to stay away from; without any, the row nearest to the mean comes first.
 
     Returns:
-        Up to n row numbers; of rows equally far, the first.
+        Up to n row numbers; of rows at equal distance, the first.
 
-    Source: Gonzalez (1985), farthest-first traversal: within twice the best possible largest gap.
+    Source: Gonzalez (1985), farthest-first traversal: within a factor of two of the best possible largest gap.
 
     >>> farthest_first(np.array([[0.0], [1.0], [10.0], [4.0]]), 3).tolist()
     [3, 2, 0]
     """
-    mean, spread = _moments(features)
-    points = _standard(features, mean, spread)
-    if shown is not None and len(shown):
+    finite = np.isfinite(features)
+    number = np.maximum(finite.sum(axis=0), 1)
+    mean = np.where(finite, features, 0.0).sum(axis=0) / number
+    spread = np.sqrt((np.where(finite, features - mean, 0.0) ** 2).sum(axis=0) / number)
+
+    def standard(rows: Floats) -> Floats:
+        scaled = np.where(np.isfinite(rows), rows - mean, 0.0) / np.where(spread > 0, spread, 1.0)
+        return np.asarray(np.clip(scaled, -_CUT, _CUT), np.float64)
+
+    points, avoided = standard(features), shown is not None and len(shown) > 0
+    if shown is not None and avoided:
         gap = np.full(len(points), np.inf)
-        for other in np.unique(_standard(shown, mean, spread), axis=0):
+        for other in np.unique(standard(shown), axis=0):
             gap = np.minimum(gap, _squares(points, other))
     else:
         gap = -_squares(points, np.zeros(points.shape[1]))
@@ -254,25 +258,10 @@ def farthest_first(
     for _ in range(min(n, len(points))):
         chosen.append(int(np.argmax(gap)))
         distance = _squares(points, points[chosen[-1]])
-        gap = distance if len(chosen) == 1 and not (shown is not None and len(shown)) else np.minimum(gap, distance)
+        gap = distance if len(chosen) == 1 and not avoided else np.minimum(gap, distance)
         gap[chosen] = -1.0
     return np.array(chosen, np.int64)
 
 
-def _moments(features: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    finite = np.isfinite(features)
-    number = np.maximum(finite.sum(axis=0), 1)
-    mean = np.where(finite, features, 0.0).sum(axis=0) / number
-    spread = np.sqrt((np.where(finite, features - mean, 0.0) ** 2).sum(axis=0) / number)
-    return mean, spread
-
-
-def _standard(
-    features: npt.NDArray[np.float64], mean: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    scaled = np.where(np.isfinite(features), features - mean, 0.0) / np.where(spread > 0, spread, 1.0)
-    return np.asarray(np.clip(scaled, -_CUT, _CUT), np.float64)
-
-
-def _squares(points: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _squares(points: Floats, other: Floats) -> Floats:
     return np.asarray(((points - other) ** 2).sum(axis=1), np.float64)

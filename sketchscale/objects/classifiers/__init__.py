@@ -1,4 +1,4 @@
-"""Classifiers of objects by name (CLASSIFIERS): trained on annotated objects, applied to all, kept as a folder."""
+"""Classifiers of objects by name (CLASSIFIERS): trained on annotated objects, applied to all, stored as a folder."""
 
 from sketchscale.objects.classifiers.augmentation import AugmentOptions
 from sketchscale.objects.classifiers.base import (

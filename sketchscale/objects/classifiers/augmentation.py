@@ -1,8 +1,8 @@
-"""Training patches, changed a little each time they are seen: the class stays, so it must not depend on what changes.
+"""Random changes of training patches, so that the class does not depend on orientation or intensity.
 
-Turns by 90 degrees and flips move pixels without changing any; in volumes they act in the (y, x) plane, and a flip may
-go along z, too, which is seldom sampled like y and x. Brightness, noise and blur change intensities, never the mask;
-they are off unless asked for.
+Turns by 90 degrees and flips move pixels without changing them; in volumes they act in the (y, x) plane, and flips also
+along z. Turns do not mix z with y and x, because it is rarely sampled alike. Brightness, noise and blur change
+intensities, never the mask; they are off by default.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["AugmentOptions", "augmented"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentOptions:
-    """How far patches are changed.
+    """Limits of the random changes of patches.
 
     Attributes:
         rotate: probability that a patch is turned, by 0, 90, 180 or 270 degrees.
-        flip: probability that it is mirrored; in volumes along z also, drawn anew.
-        brightness: intensities are multiplied by up to 1 +- this, and as much is added at most.
+        flip: probability that it is mirrored; in volumes also along z, drawn independently.
+        brightness: intensities are multiplied by a factor within 1 +- this, and shifted by at most this.
         noise: standard deviation of Gaussian noise, in units of the normalised intensities.
-        blur: largest standard deviation of a Gaussian blur along y and x, px; one is drawn a step.
+        blur: largest standard deviation of a Gaussian blur along y and x, px; one is drawn per step.
     """
 
     rotate: float = 1.0
@@ -43,16 +43,16 @@ class AugmentOptions:
                 found=f"augmentation rotate {self.rotate}, flip {self.flip}, brightness {self.brightness}, "
                 f"noise {self.noise}, blur {self.blur}",
                 expected="0 to 1 for the first three, noise of 0 or more, blur of 0 to 10 px",
-                fix="leave out what is not meant",
+                fix="leave out options that you do not need",
             )
 
 
 def augmented(patches: torch.Tensor, options: AugmentOptions, rng: np.random.Generator, images: int) -> torch.Tensor:
-    """A changed copy of some patches.
+    """Return a changed copy of some patches.
 
     Args:
         patches: (n, C, [s,] s, s).
-        images: the first so many channels are intensities, the rest masks.
+        images: number of channels with intensities, which come first; the rest are masks.
     """
     moved = _moved(patches, options, rng)
     if images and options.brightness:
@@ -61,7 +61,14 @@ def augmented(patches: torch.Tensor, options: AugmentOptions, rng: np.random.Gen
         changed = moved[:, :images] * _tensor(1 + factor, shape) + _tensor(shift, shape)
         moved[:, :images] = changed
     if images and options.blur:
-        moved[:, :images] = _blurred(moved[:, :images], rng.uniform(0, options.blur))
+        sigma = rng.uniform(0, options.blur)
+        radius = max(1, int(3 * sigma + 0.5))
+        weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / max(sigma, 1e-3)) ** 2)
+        weights = weights / weights.sum()
+        flat = moved[:, :images].reshape(-1, 1, *moved.shape[-2:])
+        wide = functional.pad(flat, (radius, radius, radius, radius), mode="replicate")
+        tall = functional.conv2d(wide, weights.reshape(1, 1, -1, 1))
+        moved[:, :images] = functional.conv2d(tall, weights.reshape(1, 1, 1, -1)).reshape(moved[:, :images].shape)
     if images and options.noise:
         drawn = rng.normal(0, options.noise, (len(moved), images, *moved.shape[2:]))
         moved[:, :images] += _tensor(drawn, drawn.shape)
@@ -73,7 +80,7 @@ def _tensor(values: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _moved(patches: torch.Tensor, options: AugmentOptions, rng: np.random.Generator) -> torch.Tensor:
-    """Turned and mirrored, all patches with the same move at once."""
+    """Return turned and mirrored patches; all patches with the same move are moved together."""
     n, solid = len(patches), patches.ndim == 5
     turns = rng.integers(0, 4, n) * (rng.random(n) < options.rotate)
     flips = (rng.random(n) < options.flip) + 2 * (solid & (rng.random(n) < options.flip))
@@ -84,14 +91,3 @@ def _moved(patches: torch.Tensor, options: AugmentOptions, rng: np.random.Genera
         axes = [axis for axis, bit in ((-1, 4), (-3, 8)) if move & bit]
         moved[rows] = turned.flip(axes)
     return moved
-
-
-def _blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur along the last two axes, cut at 3 sigma; edges are repeated."""
-    radius = max(1, int(3 * sigma + 0.5))
-    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / max(sigma, 1e-3)) ** 2)
-    weights = weights / weights.sum()
-    flat = images.reshape(-1, 1, *images.shape[-2:])
-    wide = functional.pad(flat, (radius, radius, radius, radius), mode="replicate")
-    tall = functional.conv2d(wide, weights.reshape(1, 1, -1, 1))
-    return functional.conv2d(tall, weights.reshape(1, 1, 1, -1)).reshape(images.shape)

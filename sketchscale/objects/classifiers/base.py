@@ -1,12 +1,12 @@
-"""What a classifier is: its configuration, its weights as plain arrays, and the CLASSIFIERS table.
+"""Classifiers as data: configuration, weights as plain arrays, and the CLASSIFIERS table.
 
     patches ─ prepared ─ network ─ softmax ─┐
                                             ├─▶ probabilities (both: their weighted mean)
     rows of the feature table ─ forest ─────┘
 
-A classifier sees patches of objects, rows of their feature table, or both, as its kind says. A probability depends on
-its own patch and row alone: batches always have the same shape (padded with zeros) and run on one thread, so the order
-and number of objects, and hence blocks and workers, change nothing.
+Depending on its kind, a classifier uses patches of objects, rows of their feature table, or both. A probability depends
+on its own patch and row alone: batches always have the same shape (padded with zeros) and run on one thread, so neither
+order and number of objects nor blocks and workers change it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 BATCH_PIXELS = 32 * 64 * 64
-"""Patch pixels in a batch of prediction: 32 patches of 64 px, whose layers stay in the cache (twice as fast as 256)."""
+"""Patch pixels in a batch of prediction: 32 patches of 64 px; layers fit into the cache (twice as fast as 256)."""
 
 MOST_CLASSES = 255
 """A class image has 8 bits, and 0 is background."""
@@ -61,9 +61,9 @@ class NetworkOptions:
     Attributes:
         depth: convolutions of a light network, 2 to 4.
         kernel: of its convolutions in 2-D, 3 or 5.
-        width: filters of its convolutions (of the first in 3-D), or of the first stage of ResNet-18; None takes 16, or
-            64 for ResNet-18.
-        stem: how ResNet-18 begins: "large" for patches of 64 px and more, "small" for those of some 32 px.
+        width: filters of its convolutions (of the first in 3-D), or of the first stage of ResNet-18; None is 16, or 64
+            for ResNet-18.
+        stem: first layers of ResNet-18: "large" for patches of 64 px and more, "small" for patches of about 32 px.
     """
 
     depth: int = 2
@@ -80,7 +80,7 @@ class NetworkOptions:
             raise InputError.of(
                 found=f"a network of depth {self.depth}, kernel {self.kernel}, width {self.width}",
                 expected="depth 2 to 4, kernel 3 or 5, width 1 to 256",
-                fix="leave out what is not meant",
+                fix="leave out options that you do not need",
             )
         if self.stem not in ("large", "small"):
             raise UnknownNameError.among("stem", self.stem, ("large", "small"))
@@ -88,18 +88,18 @@ class NetworkOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierConfig:
-    """What it takes to use the weights.
+    """Everything that is needed to use the weights.
 
     Attributes:
         kind: name in CLASSIFIERS.
         channels: names of the image channels, in order; the mask is one more.
         classes: names, in the order of the probabilities; at most 255, as a class image has 8 bits.
-        side: pixels, of the square patches; 0 where none are looked at.
-        ranges: (low, high) of each channel that became 0 and 1 in training; empty where no patches are looked at.
+        side: of the patches, px; 0 if none are used.
+        ranges: (low, high) of each channel that became 0 and 1 in training; empty if no patches are used.
         dim: axes of a patch.
         features: columns of the feature table that are read, in order.
         network: size of the network.
-        patches: how patches are shown to it.
+        patches: preparation of patches.
         network_share: weight of the network in the mean of an ensemble; the rest is the forest's.
     """
 
@@ -139,7 +139,7 @@ class ClassifierConfig:
 
     @property
     def planes(self) -> int:
-        """Channels that the network sees."""
+        """Number of channels of the network's input."""
         return len(self.channels) + int(self.patches.mask)
 
 
@@ -148,9 +148,9 @@ class ClassifierKind:
     """One entry of CLASSIFIERS.
 
     Attributes:
-        means: what it is, for help and documentation.
-        network: makes the network that looks at patches, None where there is none.
-        forest: name in FORESTS of what reads the table, None where nothing does.
+        means: description for help and documentation.
+        network: creates the network on patches, if any.
+        forest: name in FORESTS of the forest on the table, if any.
     """
 
     means: str
@@ -168,23 +168,16 @@ def _light(config: ClassifierConfig) -> nn.Module:
             fix="larger patches, or a network of depth 2",
         )
     return LightNet(
-        config.planes,
-        len(config.classes),
-        depth=size.depth,
-        kernel=size.kernel,
-        width=size.width or 16,
-        dim=config.dim,
+        config.planes, len(config.classes), depth=size.depth, kernel=size.kernel, width=size.width or 16, dim=config.dim
     )
-
-
-def _resnet18(config: ClassifierConfig) -> nn.Module:
-    size = config.network
-    return ResNet18(config.planes, len(config.classes), width=size.width or 64, stem=size.stem)
 
 
 CLASSIFIERS: dict[str, ClassifierKind] = {
     "light": ClassifierKind(means="SVETLANA's light network on patches", network=_light),
-    "resnet18": ClassifierKind(means="a residual network of 18 layers on patches, 2-D", network=_resnet18),
+    "resnet18": ClassifierKind(
+        means="a residual network of 18 layers on patches, 2-D",
+        network=lambda c: ResNet18(c.planes, len(c.classes), width=c.network.width or 64, stem=c.network.stem),
+    ),
     "random-forest": ClassifierKind(means="a random forest on the feature table", forest="random-forest"),
     "gradient-boosting": ClassifierKind(means="gradient-boosted trees on the table", forest="gradient-boosting"),
     "ensemble": ClassifierKind(
@@ -193,15 +186,11 @@ CLASSIFIERS: dict[str, ClassifierKind] = {
         forest="random-forest",
     ),
 }
-"""Name to what it is made of. A new kind of classifier is an entry here."""
+"""Kinds of classifiers by name. A new kind is an entry here."""
 
 
 def find_classifier(name: str) -> ClassifierKind:
-    """A kind of classifier by name.
-
-    Raises:
-        UnknownNameError: lists the known ones.
-    """
+    """Return a kind of classifier by name; raise UnknownNameError if there is none."""
     if name not in CLASSIFIERS:
         raise UnknownNameError.among("classifier", name, CLASSIFIERS)
     return CLASSIFIERS[name]
@@ -209,7 +198,7 @@ def find_classifier(name: str) -> ClassifierKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classifier:
-    """A trained classifier as plain data: picklable, some 12 KB for a light network.
+    """A trained classifier as plain data: picklable, about 12 KB for a light network.
 
     Attributes:
         weights: arrays by name.
@@ -224,25 +213,21 @@ class Classifier:
 
     @property
     def needs_patches(self) -> bool:
-        """Whether `predict` looks at patches."""
+        """Whether `predict` uses patches."""
         return find_classifier(self.config.kind).network is not None
 
     @property
     def needs_table(self) -> bool:
-        """Whether `predict` looks at rows of the feature table, in the columns `config.features`."""
+        """Whether `predict` uses rows of the feature table, in the columns `config.features`."""
         return find_classifier(self.config.kind).forest is not None
 
     @property
     def plane_ranges(self) -> bool:
-        """Whether each image's own percentiles become 0 and 1 in its patches; else `config.ranges` do, always."""
+        """Whether the percentiles of each image become 0 and 1 in its patches; otherwise `config.ranges` do."""
         return self.config.patches.normalization == "plane"
 
     def check_channels(self, channels: Sequence[str]) -> None:
-        """Refuse an image with other channels than those of training.
-
-        Raises:
-            InputError: number, names or order differ.
-        """
+        """Raise InputError if number, names or order of channels differ from training."""
         if tuple(channels) != self.config.channels:
             raise InputError.of(
                 found=f"image channels {', '.join(channels)}",
@@ -251,13 +236,13 @@ class Classifier:
             )
 
     def batch_shape(self) -> tuple[int, ...]:
-        """(n, C, [s,] s, s) of every batch of prediction."""
+        """Return (n, C, [s,] s, s), the shape of every batch of prediction."""
         spatial = (self.config.side,) * self.config.dim
         number = max(1, min(256, BATCH_PIXELS // max(1, math.prod(spatial))))
         return number, len(self.config.channels) + 1, *spatial
 
     def batch_bytes(self) -> int:
-        """Memory of a batch: patches, copies, and the widest layers of the network; about."""
+        """Return the approximate memory of a batch: patches, copies, and the widest layers of the network."""
         if not self.needs_patches:
             return 0
         number, channels, *spatial = self.batch_shape()
@@ -272,52 +257,47 @@ class Classifier:
         device: str = "cpu",
         precision: str = "float32",
     ) -> npt.NDArray[np.float32]:
-        """Class probabilities of objects.
+        """Return class probabilities of objects.
 
         Args:
-            batches: (n, C, [s,] s, s) of any n, as `cut_patches` makes them; not looked at where no patches are needed.
-            rows: (N, F) of the same objects in the same order, columns `config.features`, NaN where missing; None
-                where no table is needed.
-            device: of torch, where the network runs; results are the same to the bit on the same processor only.
+            batches: (n, C, [s,] s, s) of any n, as `cut_patches` makes them; ignored if no patches are needed.
+            rows: (N, F) of the same objects in the same order, columns `config.features`, NaN where missing; None if no
+                table is needed.
+            device: of torch, for the network; results are equal to the bit on the same processor only.
             precision: of the network: float32 or bfloat16.
 
         Returns:
-            (N, L) probabilities, rows sum to 1.
+            (N, L) probabilities; rows sum to 1.
 
         Raises:
-            InputError: rows are missing, or not of these columns, or not as many as patches.
+            InputError: rows are missing, have other columns, or differ in number from the patches.
         """
         parts: list[npt.NDArray[np.floating]] = []
         if self.needs_patches:
-            parts.append(self._seen(batches, device, precision))
+            parts.append(self._network_probabilities(batches, device, precision))
         if self.needs_table:
-            parts.append(forest_probabilities(self.weights, self._checked(rows)))
+            columns = len(self.config.features)
+            if rows is None or rows.ndim != 2 or rows.shape[1] != columns:
+                raise InputError.of(
+                    found="no table rows" if rows is None else f"table rows of shape {rows.shape}",
+                    expected=f"{columns} columns, {', '.join(self.config.features[:3])} ...",
+                    fix="take them with feature_rows",
+                )
+            parts.append(forest_probabilities(self.weights, rows))
         if len({len(part) for part in parts}) > 1:
-            raise InputError.of(
-                found=f"{len(parts[0])} patches, {len(parts[1])} rows",
-                expected="one of each an object",
-                fix="match them",
-            )
-        mean = mean_probabilities(parts, self.config.network_share)
-        return mean.astype(np.float32)
+            found = f"{len(parts[0])} patches, {len(parts[1])} rows"
+            raise InputError.of(found=found, expected="one of each per object", fix="match them")
+        return mean_probabilities(parts, self.config.network_share).astype(np.float32)
 
-    def _checked(self, rows: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
-        columns = len(self.config.features)
-        if rows is None or rows.ndim != 2 or rows.shape[1] != columns:
-            raise InputError.of(
-                found="no table rows" if rows is None else f"table rows of shape {rows.shape}",
-                expected=f"{columns} columns, {', '.join(self.config.features[:3])} ...",
-                fix="take them with feature_rows",
-            )
-        return rows
-
-    def _seen(self, batches: Iterable[Patches], device: str, precision: str) -> npt.NDArray[np.float32]:
-        """(N, L) probabilities of the network."""
+    def _network_probabilities(
+        self, batches: Iterable[Patches], device: str, precision: str
+    ) -> npt.NDArray[np.float32]:
         network = create_network(self.config, self.weights).to(device)
         shape = self.batch_shape()
         found = [np.zeros((0, len(self.config.classes)), np.float32)]
+        portions = (batch[i : i + shape[0]] for batch in batches for i in range(0, len(batch), shape[0]))
         with one_thread(), torch.inference_mode():
-            for patches in _portions(batches, shape[0]):
+            for patches in portions:
                 padded = np.zeros(shape, np.float32)
                 padded[: len(patches)] = patches
                 tensor = channels_last(prepare_patches(padded, self.config.patches))
@@ -328,12 +308,8 @@ class Classifier:
         return np.concatenate(found)
 
 
-def _portions(batches: Iterable[Patches], number: int) -> Iterator[Patches]:
-    return (batch[i : i + number] for batch in batches for i in range(0, len(batch), number))
-
-
 class _OneThread:
-    """How many are inside `one_thread`, and what the number of torch's threads was before the first of them."""
+    """Number of callers inside `one_thread`, and torch's number of threads before the first of them."""
 
     def __init__(self) -> None:
         self.lock, self.inside, self.before = threading.Lock(), 0, 1
@@ -344,10 +320,10 @@ _ONE_THREAD = _OneThread()
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread: sums are split between threads, so their number changes last bits.
+    """Run torch on one thread, because the number of threads that share a sum changes its last bits.
 
-    Part of the setting (MKL's, and what new threads begin with) is the whole process's, and tasks of an engine overlap:
-    it is put back when the last one leaves.
+    Part of the setting (MKL's, and the default of new threads) belongs to the whole process, and tasks of an engine
+    overlap, so it is restored when the last caller leaves.
     """
     state = _ONE_THREAD
     with state.lock:
@@ -365,21 +341,19 @@ def one_thread() -> Iterator[None]:
 
 
 def channels_last(patches: Patches) -> torch.Tensor:
-    """Pixels of all channels side by side in memory: these narrow layers run twice as fast."""
-    flat = patches.ndim == 4
-    return torch.from_numpy(patches).contiguous(
-        memory_format=torch.channels_last if flat else torch.channels_last_3d,
-    )
+    """Return patches with the channels of a pixel side by side in memory: narrow layers run twice as fast."""
+    layout = torch.channels_last if patches.ndim == 4 else torch.channels_last_3d
+    return torch.from_numpy(patches).contiguous(memory_format=layout)
 
 
 def create_network(config: ClassifierConfig, weights: Weights | None = None) -> nn.Module:
-    """The network of a configuration: with weights, ready to predict; without, drawn from torch's generator.
+    """Return the network of a configuration: with weights, ready to predict; without, drawn from torch's generator.
 
     Raises:
-        RuntimeError: the weights are not those of this network.
+        RuntimeError: the weights do not fit this network.
     """
     make = find_classifier(config.kind).network
-    assert make is not None, "asked for the network of a kind without one"
+    assert make is not None, "this kind of classifier has no network"
     if weights is None:
         return make(config)
     with torch.random.fork_rng(devices=[]):

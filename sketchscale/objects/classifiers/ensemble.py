@@ -1,4 +1,4 @@
-"""Several opinions about the same objects, as one: the weighted mean of their probabilities."""
+"""Combine the probabilities of two classifiers by their weighted mean."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["log_loss", "mean_probabilities"]
 
 
 def mean_probabilities(parts: Sequence[npt.NDArray[np.floating]], first_share: float = 0.5) -> npt.NDArray[np.floating]:
-    """Probabilities of one classifier, or the mean of two.
+    """Return the probabilities of one classifier, or the mean of two.
 
     Args:
-        parts: one or two (n, L), rows sum to 1.
+        parts: one or two (n, L); rows sum to 1.
         first_share: weight of the first of two, 0 to 1.
 
     >>> mean_probabilities([np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])])
@@ -27,7 +27,7 @@ def mean_probabilities(parts: Sequence[npt.NDArray[np.floating]], first_share: f
 
 
 def log_loss(probabilities: npt.NDArray[np.floating], targets: npt.NDArray[np.int64]) -> float:
-    """Mean of -log of the probability of the true class, which counts as 1e-6 at least; ln L for a guess among L.
+    """Return the mean of -log of the probability of the true class, at least 1e-6; ln L for a guess among L classes.
 
     >>> round(log_loss(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0, 1])), 3)
     0.693

@@ -1,4 +1,4 @@
-"""A classifier as a folder: weights in safetensors, configuration with SHA-256, provenance. Reading runs no code."""
+"""A classifier as a folder: weights in safetensors, configuration with SHA-256, provenance. Loading runs no code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["classifier_digest", "load_classifier", "save_classifier"]
 
 
 def classifier_digest(config: ClassifierConfig, weights: Mapping[str, npt.NDArray[Any]]) -> str:
-    """SHA-256 of weights and configuration, as written to config.json."""
+    """Return the SHA-256 of weights and configuration, as written to config.json."""
     text = json.dumps(asdict(config), sort_keys=True).encode()
     return hashlib.sha256(text + safetensors.numpy.save(dict(sorted(weights.items())))).hexdigest()
 
@@ -39,11 +39,7 @@ _FILES = ("classifier.safetensors", "config.json", "provenance.json")
 
 
 def save_classifier(folder: str | Path, classifier: Classifier) -> None:
-    """Write a classifier folder: weights, configuration with SHA-256, provenance; replaces one that is there.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
+    """Write a classifier folder, replacing an earlier one; raise OutputError if it cannot be written."""
     content = (
         safetensors.numpy.save(dict(sorted(classifier.weights.items()))),
         settings_bytes({**asdict(classifier.config), "sha256": classifier.sha256}),
@@ -60,8 +56,8 @@ def load_classifier(folder: str | Path) -> Classifier:
     """Read a classifier folder.
 
     Raises:
-        MissingDataError: there is no such folder, or a file is missing.
-        InputError: what is there is not a classifier, or is damaged.
+        MissingDataError: the folder or a file is missing.
+        InputError: it is not a classifier, or is damaged.
     """
     weights_path, settings_path, provenance_path = (Path(folder) / name for name in _FILES)
     try:
@@ -69,7 +65,11 @@ def load_classifier(folder: str | Path) -> Classifier:
         weights = safetensors.numpy.load(weights_path.read_bytes())
         digest = settings.pop("sha256")
         config = _config(settings)
-        _check_weights(config, weights)
+        kind = find_classifier(config.kind)
+        if kind.network is not None:
+            create_network(config, weights)
+        if kind.forest is not None:
+            check_forest(weights, len(config.features), len(config.classes))
     except OSError as error:
         raise MissingDataError(f"{folder} is not a classifier: {error.filename} {error.strerror}; {_REMEDY}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
@@ -96,12 +96,3 @@ def _config(settings: Mapping[str, Any]) -> ClassifierConfig:
         patches=PatchOptions(**settings["patches"]),
         network_share=float(settings["network_share"]),
     )
-
-
-def _check_weights(config: ClassifierConfig, weights: dict[str, npt.NDArray[Any]]) -> None:
-    """Raises what `load_classifier` turns into one line."""
-    kind = find_classifier(config.kind)
-    if kind.network is not None:
-        create_network(config, weights)
-    if kind.forest is not None:
-        check_forest(weights, len(config.features), len(config.classes))

@@ -1,4 +1,4 @@
-"""Fit a network to patches: Adam over augmented batches, seeded, on one thread."""
+"""Fit a network to patches with Adam over augmented batches; seeded, on one thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 from sketchscale.engine.cancelling import check_cancelled
 from sketchscale.networks.precision import autocast
@@ -38,24 +38,32 @@ def fit_network(
     options: TrainingOptions,
     init: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Weights:
-    """Weights after training.
+    """Train a network and return its weights.
 
     Args:
-        patches: (n, C + 1, [s,] s, s) as they were cut; prepared here as `config.patches` says.
+        patches: (n, C + 1, [s,] s, s) as cut; prepared here according to `config.patches`.
         targets: (n,) classes.
         class_weights: (L,).
-        init: weights to start from, by name; those that are absent are drawn.
+        init: weights to start from, by name; missing ones are drawn.
     """
     data = channels_last(prepare_patches(patches, config.patches))
     wanted, weights = torch.from_numpy(targets), torch.from_numpy(class_weights.astype(np.float32))
-    batch = _batch_size(options, patches.shape[2:])
+    # A step on large patches takes fewer of them: as much work as 32 patches of 64 px, but at least 8.
+    batch = min(options.batch, max(8, BATCH_PIXELS // int(np.prod(patches.shape[2:]))))
     steps = options.steps if options.epochs is None else -(-options.epochs * len(targets) // batch)
     rng = np.random.default_rng((options.seed, 2))
     with one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(options.seed)
-        network = _started(create_network(config), init).to(options.device).train()
+        network = create_network(config)
+        known = {name: torch.from_numpy(np.array(values)) for name, values in (init or {}).items()}
+        network.load_state_dict({**network.state_dict(), **known})
+        network.to(options.device).train()
         optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-        schedule = _schedule(optimiser, options.schedule, steps)
+        schedule: LRScheduler
+        if options.schedule == "cosine":
+            schedule = CosineAnnealingLR(optimiser, steps)
+        else:
+            schedule = StepLR(optimiser, max(1, -(-steps // 3)), 0.1 if options.schedule == "step" else 1.0)
         for rows in _batches(len(targets), batch, steps, rng):
             check_cancelled()
             seen = augmented(data[rows], options.augment, rng, len(config.channels)).to(options.device)
@@ -69,26 +77,8 @@ def fit_network(
     return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in network.state_dict().items()}
 
 
-def _started(network: nn.Module, init: Mapping[str, npt.NDArray[Any]] | None) -> nn.Module:
-    known = {name: torch.from_numpy(np.array(values)) for name, values in (init or {}).items()}
-    network.load_state_dict({**network.state_dict(), **known})
-    return network
-
-
-def _schedule(optimiser: torch.optim.Optimizer, name: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    if name == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    gamma = 0.1 if name == "step" else 1.0
-    return torch.optim.lr_scheduler.StepLR(optimiser, max(1, -(-steps // 3)), gamma)
-
-
-def _batch_size(options: TrainingOptions, shape: tuple[int, ...]) -> int:
-    """Fewer patches in a step where they are large: its work is that of 32 patches of 64 px, 8 at the least."""
-    return min(options.batch, max(8, BATCH_PIXELS // int(np.prod(shape))))
-
-
 def _batches(n: int, size: int, steps: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
-    """Rows of each step; every example is seen once before any is seen again."""
+    """Yield the rows of each step; every example is used once before any is used again."""
     waiting = np.zeros(0, np.int64)
     for _ in range(steps):
         while len(waiting) < size:

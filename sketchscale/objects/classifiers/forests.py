@@ -1,10 +1,10 @@
-"""Forests on table rows, learned by scikit-learn and kept as plain arrays: nothing is pickled, reading runs no code.
+"""Forests on table rows: trained by scikit-learn, stored as plain arrays without pickles, so that loading runs no code.
 
-All trees lie one after another in five arrays, so that a forest is saved like a network's weights and applied without
-scikit-learn (whose pickles execute code and fit one version only):
+The nodes of all trees are concatenated in five arrays, so that a forest is saved like a network's weights and applied
+without scikit-learn, whose pickles execute code and work with one version only:
 
     forest.first      (T + 1,)  first node of each tree
-    forest.feature    (N,)      column that a node asks about, -1 in a leaf
+    forest.feature    (N,)      column that a node compares, -1 in a leaf
     forest.threshold  (N,)      value <= threshold goes left
     forest.children   (N, 2)    nodes to the left and to the right, counted over all trees
     forest.missing    (N,)      1 where a missing value goes left
@@ -12,8 +12,8 @@ scikit-learn (whose pickles execute code and fit one version only):
     forest.start      (L,)      gradient boosting: the sum before the first tree
 
 A random forest is the mean of its trees' class shares; gradient boosting the softmax of the sum. Sums run over the
-trees in their order, for each row by itself: a row's probabilities do not depend on other rows. They are those of
-scikit-learn's `predict_proba`; like there, a random forest sees its rows as float32.
+trees in order, separately for each row: a row's probabilities do not depend on other rows. They equal scikit-learn's
+`predict_proba`; as there, a random forest converts rows to float32.
 
 Source: Breiman, Machine Learning 45 (2001) 5; Friedman, Annals of Statistics 29 (2001) 1189; scikit-learn's
 `RandomForestClassifier` and `HistGradientBoostingClassifier`.
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -34,19 +34,22 @@ from sketchscale.errors import InputError
 
 __all__ = ["FORESTS", "ForestOptions", "check_forest", "fit_forest", "forest_probabilities"]
 
-Arrays = dict[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+Arrays = dict[str, Array]
 Rows = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForestOptions:
-    """How forests grow.
+    """Options of forests.
 
     Attributes:
-        trees: of a random forest; more are slower and steadier.
-        rounds: of gradient boosting; each adds one tree, or one a class where there are three or more.
-        learning_rate: share of each round's tree.
-        leaf: fewest examples in a leaf of gradient boosting; a random forest goes down to one.
+        trees: of a random forest; more are slower and more stable.
+        rounds: of gradient boosting; each adds one tree, or one per class for three or more classes.
+        learning_rate: weight of each round's tree.
+        leaf: fewest examples in a leaf of gradient boosting; 1 in a random forest.
     """
 
     trees: int = 200
@@ -59,48 +62,29 @@ class ForestOptions:
             raise InputError.of(
                 found=f"{self.trees} trees, {self.rounds} rounds, rate {self.learning_rate}, leaves of {self.leaf}",
                 expected="1 or more of each, a rate above 0",
-                fix="leave out what is not meant",
+                fix="leave out options that you do not need",
             )
 
 
 def fit_forest(
-    name: str,
-    rows: Rows,
-    targets: npt.NDArray[np.int64],
-    class_weights: npt.NDArray[np.float64],
-    *,
-    options: ForestOptions,
-    seed: int,
+    name: str, rows: Rows, targets: Ints, class_weights: npt.NDArray[np.float64], *, options: ForestOptions, seed: int
 ) -> Arrays:
-    """Grow a forest.
+    """Train a forest and return the arrays of the module's table.
 
     Args:
         name: in FORESTS.
         rows: (n, F), NaN where missing.
         targets: (n,) class of each row; every class 0 ... L - 1 occurs.
         class_weights: (L,) weight of each example of a class.
-
-    Returns:
-        The arrays of the module's table.
     """
-    weights = class_weights[targets]
-    return FORESTS[name](_trainable(rows), targets, weights, options, seed)
-
-
-def _trainable(rows: Rows) -> Rows:
-    """A column without any number teaches nothing, and scikit-learn warns about it."""
-    return np.where(np.isnan(rows).all(axis=0), 0.0, rows)
-
-
-def _random_forest(
-    rows: Rows, targets: npt.NDArray[np.int64], weights: Rows, options: ForestOptions, seed: int
-) -> Arrays:
-    model = RandomForestClassifier(options.trees, random_state=seed)
-    return random_forest_arrays(model.fit(rows, targets, weights))
+    # A column without any number contains no information, and scikit-learn warns about it.
+    known = np.where(np.isnan(rows).all(axis=0), 0.0, rows)
+    create, arrays_of = FORESTS[name]
+    return arrays_of(create(options, seed).fit(known, targets, class_weights[targets]))
 
 
 def random_forest_arrays(model: RandomForestClassifier) -> Arrays:
-    """Of a fitted RandomForestClassifier with one output."""
+    """Return the arrays of a fitted RandomForestClassifier with one output."""
     parts = [
         {
             "feature": np.where(tree.children_left < 0, -1, tree.feature),
@@ -114,21 +98,8 @@ def random_forest_arrays(model: RandomForestClassifier) -> Arrays:
     return _joined(parts)
 
 
-def _gradient_boosting(
-    rows: Rows, targets: npt.NDArray[np.int64], weights: Rows, options: ForestOptions, seed: int
-) -> Arrays:
-    model = HistGradientBoostingClassifier(
-        max_iter=options.rounds,
-        learning_rate=options.learning_rate,
-        min_samples_leaf=options.leaf,
-        early_stopping=False,
-        random_state=seed,
-    )
-    return gradient_boosting_arrays(model.fit(rows, targets, weights))
-
-
 def gradient_boosting_arrays(model: HistGradientBoostingClassifier) -> Arrays:
-    """Of a fitted HistGradientBoostingClassifier without categories; of two classes only the second is summed up."""
+    """Return the arrays of a fitted HistGradientBoostingClassifier; of two classes only the second has a sum."""
     classes = len(model.classes_)
     parts = []
     for trees in model._predictors:
@@ -150,11 +121,23 @@ def gradient_boosting_arrays(model: HistGradientBoostingClassifier) -> Arrays:
     return {**_joined(parts), "forest.start": start}
 
 
-FORESTS: dict[str, Callable[[Rows, npt.NDArray[np.int64], Rows, ForestOptions, int], Arrays]] = {
-    "random-forest": _random_forest,
-    "gradient-boosting": _gradient_boosting,
+FORESTS: dict[str, tuple[Callable[[ForestOptions, int], Any], Callable[[Any], Arrays]]] = {
+    "random-forest": (
+        lambda options, seed: RandomForestClassifier(options.trees, random_state=seed),
+        random_forest_arrays,
+    ),
+    "gradient-boosting": (
+        lambda options, seed: HistGradientBoostingClassifier(
+            max_iter=options.rounds,
+            learning_rate=options.learning_rate,
+            min_samples_leaf=options.leaf,
+            early_stopping=False,
+            random_state=seed,
+        ),
+        gradient_boosting_arrays,
+    ),
 }
-"""Name to how it grows."""
+"""Name to: a new model of scikit-learn for options and a seed, and the arrays of a fitted one."""
 
 
 _TYPES: dict[str, type[np.generic]] = {
@@ -164,7 +147,7 @@ _TYPES: dict[str, type[np.generic]] = {
     "missing": np.uint8,
     "value": np.float64,
 }
-"""Of the arrays of nodes, as they are stored."""
+"""Types of the arrays of nodes, as stored."""
 
 
 def _joined(parts: list[Arrays]) -> Arrays:
@@ -175,15 +158,12 @@ def _joined(parts: list[Arrays]) -> Arrays:
     return {"forest.first": first, **joined}
 
 
-def forest_probabilities(arrays: Mapping[str, npt.NDArray[Any]], rows: Rows) -> npt.NDArray[np.float64]:
-    """Class probabilities of rows.
+def forest_probabilities(arrays: Mapping[str, Array], rows: Rows) -> npt.NDArray[np.float64]:
+    """Return class probabilities of rows, (n, L); rows sum to 1.
 
     Args:
-        arrays: of `fit_forest`; other names are left alone.
+        arrays: of `fit_forest`; other names are ignored.
         rows: (n, F), NaN where missing; an infinite value counts as missing.
-
-    Returns:
-        (n, L), rows sum to 1.
 
     >>> stump = fit_forest("random-forest", np.array([[0.0], [1.0]]), np.array([0, 1]), np.ones(2),
     ...                    options=ForestOptions(trees=9), seed=0)
@@ -194,22 +174,33 @@ def forest_probabilities(arrays: Mapping[str, npt.NDArray[Any]], rows: Rows) -> 
     with np.errstate(over="ignore"):
         seen = rows if boosted else rows.astype(np.float32).astype(np.float64)
     seen = np.where(np.isfinite(seen), seen, np.nan)
-    first, value = arrays["forest.first"], arrays["forest.value"]
-    feature, threshold, children = (arrays[f"forest.{name}"] for name in ("feature", "threshold", "children"))
-    total = np.zeros((len(rows), value.shape[1]))
+    trees = _Trees(**{name: arrays[f"forest.{name}"] for name in _Trees._fields})
+    total = np.zeros((len(rows), trees.value.shape[1]))
     total += arrays["forest.start"] if boosted else 0
-    _add_trees(seen, first, feature, threshold, children, arrays["forest.missing"], value, total)
+    _add_trees(seen, trees, total)
     if not boosted:
-        mean: npt.NDArray[np.float64] = total / (len(first) - 1)
+        mean: npt.NDArray[np.float64] = total / (len(trees.first) - 1)
         return mean
     grown = np.exp(total - total.max(axis=1, keepdims=True))
     shares: npt.NDArray[np.float64] = grown / grown.sum(axis=1, keepdims=True)
     return shares
 
 
+class _Trees(NamedTuple):
+    """The arrays of the module's table that a walk through the trees needs."""
+
+    first: Array
+    feature: Array
+    threshold: Array
+    children: Array
+    missing: Array
+    value: Array
+
+
 @numba.njit(nogil=True, cache=True)
-def _add_trees(rows, first, feature, threshold, children, missing, value, total):  # type: ignore[no-untyped-def]
+def _add_trees(rows, trees, total):  # type: ignore[no-untyped-def]
     """Add the leaf of every tree to `total`, row by row."""
+    first, feature, threshold, children, missing, value = trees
     for i in range(rows.shape[0]):
         for tree in range(first.shape[0] - 1):
             node = first[tree]
@@ -221,12 +212,8 @@ def _add_trees(rows, first, feature, threshold, children, missing, value, total)
                 total[i, k] += value[node, k]
 
 
-def check_forest(arrays: Mapping[str, npt.NDArray[Any]], columns: int, classes: int) -> None:
-    """Refuse arrays on which the walk through the trees could leave them or never end.
-
-    Raises:
-        ValueError: says what does not fit.
-    """
+def check_forest(arrays: Mapping[str, Array], columns: int, classes: int) -> None:
+    """Raise ValueError if a walk through the trees could leave the arrays or never end."""
     for name, kind in {**_TYPES, "first": np.int64}.items():
         if arrays[f"forest.{name}"].dtype != kind:
             raise ValueError(f"forest.{name} of type {arrays[f'forest.{name}'].dtype}")

@@ -1,7 +1,7 @@
-"""What training makes small: CLASS_LOSSES of logits against classes, the choices of SVETLANA.
+"""CLASS_LOSSES of logits against classes, the choices of SVETLANA.
 
-All but `cross-entropy` compare the softmax of the logits with one-hot targets. A loss is a weighted mean: of the
-examples' losses, by the weight of their class.
+All but `cross-entropy` compare the softmax of the logits with one-hot targets. The loss of a batch is the mean over its
+examples, weighted by their class.
 """
 
 from __future__ import annotations
@@ -16,16 +16,12 @@ __all__ = ["CLASS_LOSSES", "class_loss"]
 _Difference = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def _cross_entropy(logits: torch.Tensor, hot: torch.Tensor) -> torch.Tensor:
-    return -(hot * functional.log_softmax(logits, dim=1)).sum(dim=1)
-
-
 def _of_probabilities(difference: _Difference) -> _Difference:
     return lambda logits, hot: difference(torch.softmax(logits, dim=1), hot).mean(dim=1)
 
 
 CLASS_LOSSES: dict[str, _Difference] = {
-    "cross-entropy": _cross_entropy,
+    "cross-entropy": lambda logits, hot: -(hot * functional.log_softmax(logits, dim=1)).sum(dim=1),
     "binary-cross-entropy": _of_probabilities(
         lambda found, hot: functional.binary_cross_entropy(found, hot, reduction="none")
     ),
@@ -37,7 +33,7 @@ CLASS_LOSSES: dict[str, _Difference] = {
 
 
 def class_loss(name: str, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The loss of a batch.
+    """Return the loss of a batch.
 
     Args:
         name: in CLASS_LOSSES.

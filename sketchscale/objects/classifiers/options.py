@@ -1,4 +1,4 @@
-"""How a classifier is trained: one record for networks and forests; each kind reads the part that concerns it."""
+"""Options for training a classifier, for networks and forests; each kind uses those that concern it."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """How a classifier is trained.
+    """Options for training a classifier.
 
     Attributes:
-        steps: optimiser steps of a network; each sees `batch` patches, turned and flipped at random.
-        epochs: how often each example is seen; sets the steps, None leaves them.
-        batch: fewer are taken when patches are larger than 64 px, so that a step costs the same.
+        steps: optimiser steps of a network; each uses `batch` patches, turned and flipped at random.
+        epochs: how often each example is used; replaces `steps` unless None.
+        batch: patches per step; fewer if patches are larger than 64 px, so that a step costs the same.
         learning_rate: of Adam, at the start.
         schedule: "cosine" falls to zero along a cosine, "step" to a tenth after each third of the steps, "constant".
         weight_decay: of Adam.
         loss: name in CLASS_LOSSES.
-        augment: how patches are changed each time they are seen.
+        augment: random changes of patches.
         network: size of the network.
-        patches: how patches are shown to it.
-        forest: how forests grow.
-        class_weights: "balanced", every class weighs the same however many examples it has; "none", every example does;
-            or a weight for each class by name.
+        patches: preparation of patches.
+        forest: options of forests.
+        class_weights: "balanced": equal weight of all classes; "none": equal weight of all examples; or a weight for
+            each class by name.
         network_share: weight of the network in an ensemble, 0 to 1.
-        held_out: share of each class that a first training does not see, for an honest score, up to a half; the
-            classifier itself is then trained on everything. 0 leaves the score out.
+        held_out: share of each class, up to a half, that is left out of a first training for an unbiased score; the
+            classifier itself is then trained on everything. 0 gives no score.
         seed: of weights, batches and the held-out choice.
         precision: of the network: "float32" or "bfloat16".
-        device: of torch, such as "cuda"; the same weights to the bit are promised on the CPU only.
+        device: of torch, such as "cuda"; only the CPU guarantees the same weights to the bit.
     """
 
     steps: int = 150
@@ -76,7 +76,7 @@ class TrainingOptions:
                 found=f"steps {self.steps}, epochs {self.epochs}, batch {self.batch}, rate {self.learning_rate}, "
                 f"weight decay {self.weight_decay}, held out {self.held_out}",
                 expected="steps and epochs >= 1, batch >= 2, rate > 0, weight decay >= 0, 0 <= held out <= 0.5",
-                fix="leave out what is not meant",
+                fix="leave out options that you do not need",
             )
         if not 0 <= self.network_share <= 1:
             raise InputError.of(found=f"network share {self.network_share}", expected="0 to 1", fix="leave it at 0.5")
@@ -85,21 +85,17 @@ class TrainingOptions:
             ("schedule", self.schedule, SCHEDULES),
             ("precision", self.precision, PRECISIONS),
         )
-        for kind, name, known in names:
+        for option, name, known in names:
             if name not in known:
-                raise UnknownNameError.among(kind, name, known)
+                raise UnknownNameError.among(option, name, known)
         if isinstance(self.class_weights, str) and self.class_weights not in CLASS_WEIGHTS:
             raise UnknownNameError.among("choice of class weights", self.class_weights, CLASS_WEIGHTS)
-        _check_device(self.device)
-
-
-def _check_device(device: str) -> None:
-    """Refuse a device that is not here, before a network is sent to it."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = device.partition(":")[0]
-    if kind not in present:
-        raise UnknownNameError.among("device", device, present)
-    if not present[kind]:
-        raise SetupError(
-            f"device {device!r} is not there; expected: a torch build and a machine that have it; to fix: --device cpu"
-        )
+        present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        kind = self.device.partition(":")[0]
+        if kind not in present:
+            raise UnknownNameError.among("device", self.device, present)
+        if not present[kind]:
+            raise SetupError(
+                f"device {self.device!r} is not there; expected: a torch build and a machine that have it; "
+                "to fix: --device cpu"
+            )

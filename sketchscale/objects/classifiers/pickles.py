@@ -1,15 +1,15 @@
-"""Read what torch.save wrote without running any of it.
+"""Read files of torch.save without running any code in them.
 
-A pickle is a program that may call any function of any module. Here every name it asks for is answered by one of ours:
+A pickle is a program that may call any function of any module. Here every name in it is replaced by one of ours:
 
     tensors, parameters            numpy arrays, made from the bytes in the file
     numpy arrays and scalars       the same, of plain numbers only
-    containers                     dict, list, tuple, str, numbers: as they are
-    everything else                a `Record`: keeps what the object was filled with, does nothing
+    containers                     dict, list, tuple, str, numbers: unchanged
+    everything else                a `Record`: stores the object's state, does nothing
 
-so a saved network comes back as records that hold arrays, whatever class it was of, and a pickle that wants a command
-run gets an idle record instead. Sizes are compared with the file before anything of that size is made. Only the zip
-format is read, which torch writes since 1.6.
+A saved network of any class thus becomes records with arrays, and a pickle that tries to run a command gets an inactive
+record instead. Sizes are compared with the file before memory of that size is allocated. Only the zip format is read,
+which torch writes since 1.6.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _STORAGES = {
     "BoolStorage": "?",
 }
 _LARGEST = 2**31
-"""Bytes of a file that is read; the largest network of SVETLANA has a tenth."""
+"""Largest file that is read, bytes; ten times the largest network of SVETLANA."""
 
 
 class Record:
-    """An object of the file: `state` is what it was filled with, `origin` the name of its class."""
+    """An object of the file with its `state`; `origin` is the name of its class."""
 
     origin = ""
     state: Any = None
@@ -57,7 +57,7 @@ class Record:
         self.state = state
 
     def append(self, item: Any) -> None:
-        """Items of lists, sets and mappings of unknown classes are dropped."""
+        """Discard items of lists, sets and mappings of unknown classes."""
 
     def extend(self, items: Any) -> None:
         """See `append`."""
@@ -70,7 +70,7 @@ class Record:
 
 
 class _Array:
-    """A numpy array that is being filled: shape, dtype, bytes."""
+    """A numpy array that the pickle fills with shape, dtype and bytes."""
 
     values: npt.NDArray[Any]
 
@@ -100,16 +100,8 @@ def _from_bytes(data: Any, kind: Any, shape: Any, order: Any = "C") -> npt.NDArr
     return np.frombuffer(data, kind.dtype()).reshape(tuple(shape), order=order).copy()
 
 
-def _scalar(kind: Any, data: Any = b"") -> Any:
-    return _from_bytes(data, kind, (1,))[0].item()
-
-
-def _encoded(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode("latin1")
-
-
 def _tensor(storage: Any, offset: int, shape: Any, strides: Any, *_: Any) -> npt.NDArray[Any]:
-    """A tensor as an array of its own; it must lie in its storage and be no larger."""
+    """Return a copy of a tensor, which must lie within its storage and not be larger."""
     if not isinstance(storage, np.ndarray) or not all(
         isinstance(n, int) and n >= 0 for n in (offset, *shape, *strides)
     ):
@@ -125,23 +117,22 @@ def _tensor(storage: Any, offset: int, shape: Any, strides: Any, *_: Any) -> npt
     return np.lib.stride_tricks.as_strided(storage[offset:], tuple(shape), steps).copy()
 
 
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
 _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _encoded,
+    ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     ("numpy", "dtype"): _Type,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: _Array() for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{
+        (f"numpy.{core}.multiarray", "scalar"): lambda kind, data=b"": _from_bytes(data, kind, (1,))[0].item()
+        for core in ("core", "_core")
+    },
 }
 
 
 class _Reader(pickle.Unpickler):
-    """Answers every name with something of ours; storages come from the zip file."""
+    """Unpickler that replaces every name by one of ours and takes storages from the zip file."""
 
     def __init__(self, data: bytes, load: Callable[[str, str], npt.NDArray[Any]]) -> None:
         super().__init__(io.BytesIO(data))
@@ -153,7 +144,7 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         if not isinstance(pid, tuple) or len(pid) < 3 or pid[0] != "storage":
-            raise pickle.UnpicklingError("a part that is no storage")
+            raise pickle.UnpicklingError("a reference that is no storage")
         kind = getattr(pid[1], "origin", "").rpartition(".")[2]
         if kind not in _STORAGES:
             raise pickle.UnpicklingError(f"numbers of type {kind[:40]}")
@@ -161,11 +152,11 @@ class _Reader(pickle.Unpickler):
 
 
 def read_pickle(path: str | Path) -> Any:
-    """The content of a file that torch.save wrote: containers, numbers, strings, numpy arrays and records.
+    """Return the content of a file of torch.save: containers, numbers, strings, numpy arrays and records.
 
     Raises:
-        MissingDataError: there is no such file.
-        InputError: it is not such a file, or damaged.
+        MissingDataError: the file does not exist.
+        InputError: it is not such a file, or is damaged.
     """
     expected = "a file that torch.save wrote (1.6 or newer)"
     try:
@@ -173,9 +164,8 @@ def read_pickle(path: str | Path) -> Any:
     except OSError as error:
         raise MissingDataError(f"{path}: {error.strerror}; expected: {expected}; to fix: check the path") from error
     try:
-        content = _unpickled(data)
-        return _plain(content, {})
-    except Exception as error:  # hostile or damaged, reading may fail in any way; nothing was run
+        return _plain(_unpickled(data), {})
+    except Exception as error:  # a hostile or damaged file may fail in any way; no code of it was run
         reason = str(error).partition("\n")[0][:120]
         raise InputError.of(
             found=f"{path}: not read ({type(error).__name__}: {reason})", expected=expected, fix="choose another file"
@@ -200,9 +190,9 @@ def _unpickled(data: bytes) -> Any:
 
 
 def _plain(content: Any, done: dict[int, Any], depth: int = 0) -> Any:
-    """The same with arrays in place of those that were being filled; a part that occurs often is looked at once."""
+    """Return the content with each `_Array` replaced by its values; an object that occurs often is converted once."""
     if depth > 50:
-        raise pickle.UnpicklingError("parts within parts, 50 deep")
+        raise pickle.UnpicklingError("objects nested 50 deep")
     if id(content) in done:
         return done[id(content)]
     found = content

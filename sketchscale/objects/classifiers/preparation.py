@@ -1,10 +1,10 @@
-"""What is done to a patch between cutting and the network: context removed, intensities normalised, mask dropped.
+"""Preparation of patches for a network: remove context, normalise intensities, drop the mask.
 
     patch (C + 1, [s,] s, s) ─ surroundings set to 0 ─ normalised ─ mask kept or dropped ─▶ (C + 1 or C, [s,] s, s)
 
-All of it depends on the patch alone, and commutes with turns and flips. Percentiles of the whole plane ("plane", the
-default) are applied when patches are cut; the other ways start from the image's own intensities, hence from patches
-that were cut with ranges (0, 1).
+All steps depend on the patch alone, and commute with turns and flips. Percentiles of the whole plane ("plane", the
+default) are applied when patches are cut; the other normalizations need the image's own intensities, so patches are cut
+with ranges (0, 1).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Patches = npt.NDArray[np.float32]
 
 
 def _min_max(patches: Patches) -> Patches:
-    """All channels of a patch together to 0 ... 1, so that their ratio stays; a constant patch becomes 0."""
+    """Scale all channels of a patch together to 0 ... 1, keeping their ratio; a constant patch becomes 0."""
     axes = tuple(range(1, patches.ndim))
     low, high = patches.min(axis=axes, keepdims=True), patches.max(axis=axes, keepdims=True)
     scaled: Patches = (patches - low) / np.where(high > low, high - low, np.float32(1)).astype(np.float32)
@@ -32,7 +32,7 @@ def _min_max(patches: Patches) -> Patches:
 
 
 def _max(patches: Patches) -> Patches:
-    """All channels of a patch divided by their largest value, where that is positive."""
+    """Divide all channels of a patch by their largest value, if it is positive."""
     high = patches.max(axis=tuple(range(1, patches.ndim)), keepdims=True)
     scaled: Patches = np.divide(patches, np.where(high > 0, high, np.float32(1)), dtype=np.float32)
     return scaled
@@ -48,20 +48,19 @@ NORMALIZATIONS: dict[str, Callable[[Patches], Patches]] = {
     "max": _max,
     "none": _as_is,
 }
-"""Name to what is done to the (n, C, ...) intensities of n patches. All but "plane" see the image's own values."""
+"""Functions of the (n, C, ...) intensities of n patches. All but "plane" get the image's own values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchOptions:
-    """How patches are shown to a network.
+    """Preparation of patches.
 
     Attributes:
-        normalization: name in NORMALIZATIONS. "plane": percentiles of the whole plane become 0 and 1, so brightness
-            tells classes apart, and is the same in every patch; "min-max" and "max": of each patch, so it does not;
-            "none": the image's own values.
-        mask: show the object's mask as the last channel; without it the network must know its object by its place in
-            the centre.
-        context: pixels around the object that stay visible (Euclidean distance to its mask); the rest becomes 0. None
+        normalization: name in NORMALIZATIONS. "plane": percentiles of the whole plane become 0 and 1, so that
+            brightness can separate classes; "min-max" and "max": of each patch, so that it cannot; "none": the image's
+            own values.
+        mask: pass the object's mask as the last channel; without it only the position in the centre marks the object.
+        context: pixels around the object that are kept (Euclidean distance to its mask); the rest becomes 0. None
             keeps everything.
     """
 
@@ -79,13 +78,13 @@ class PatchOptions:
 
 
 def prepare_patches(patches: Patches, options: PatchOptions) -> Patches:
-    """Patches as a network sees them.
+    """Return patches as input for a network.
 
     Args:
         patches: (n, C + 1, [s,] s, s): channels, then the object's mask as 0 and 1.
 
     Returns:
-        (n, C + 1 or C, [s,] s, s); the array itself where nothing is to be done.
+        (n, C + 1 or C, [s,] s, s); the array itself if there is nothing to do.
 
     Source: SVETLANA for the choices (Cazorla et al.); its dilation is by a square, ours by a disc.
 
@@ -109,7 +108,7 @@ def prepare_patches(patches: Patches, options: PatchOptions) -> Patches:
 
 
 def _near(mask: npt.NDArray[np.bool_], distance: float) -> npt.NDArray[np.bool_]:
-    """Pixels at most so far from the mask; none where it is empty."""
+    """Return the pixels within a distance of the mask; none if it is empty."""
     if not mask.any():
         return mask
     near: npt.NDArray[np.bool_] = distance_transform_edt(~mask) <= distance

@@ -5,10 +5,10 @@
     stem "large"   conv 7 x 7, stride 2 ─ batch norm ─ ReLU ─ pool 3, stride 2     the paper's: 1/4 of the size
     stem "small"   conv 3 x 3, stride 1 ─ batch norm ─ ReLU                        for patches of some 32 px
 
-Names of the weights are those of torchvision (`conv1`, `layer1.0.conv1`, `fc`), in which SVETLANA's files come.
+Names of the weights are those of torchvision (`conv1`, `layer1.0.conv1`, `fc`), which SVETLANA's files use.
 
 Source: He et al., Deep residual learning for image recognition (2016), table 1, option B; the small stem is that of its
-section 4.2. Any patch of 1 px or more passes.
+section 4.2. Patches may have any size from 1 px.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["ResNet18"]
 
 
 class ResNet18(nn.Module):
-    """A residual network of 18 layers with weights.
+    """Residual network of 18 layers.
 
     Args:
         channels: of the patches, the object's mask included.
@@ -45,7 +45,7 @@ class ResNet18(nn.Module):
         self.fc = nn.Linear(8 * width, classes)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """(n, C, s, s) patches to (n, L) logits."""
+        """Return (n, L) logits of (n, C, s, s) patches."""
         x = self.pool(torch.relu(self.bn1(self.conv1(patches))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: torch.Tensor = self.fc(x.mean(dim=(2, 3)))
@@ -55,10 +55,10 @@ class ResNet18(nn.Module):
 class _Block(nn.Module):
     """relu(F(x) + x), where F is two 3 x 3 convolutions; a strided 1 x 1 convolution of x where the shape changes.
 
-    The strided convolution is written as a plain one of every `stride`-th pixel, which is the same. In torch 2.13
-    (oneDNN, reported there as issue 6035 and open) the backward pass of a 1 x 1 convolution with a stride writes beyond
-    its memory when the input is channels-last and has fewer than 8 channels, on processors with AVX2 and no AVX-512:
-    the process dies, or goes on with wrong numbers. tests/heap_check.py looks for it.
+    The strided convolution is written as a plain one of every `stride`-th pixel, which is equivalent. In torch 2.13
+    (oneDNN issue 6035, open) the backward pass of a strided 1 x 1 convolution writes beyond its memory if the input is
+    channels-last with fewer than 8 channels, on processors with AVX2 and without AVX-512: the process crashes or
+    continues with wrong numbers. tests/heap_check.py checks for it.
     """
 
     def __init__(self, before: int, after: int, stride: int) -> None:

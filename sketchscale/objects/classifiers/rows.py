@@ -1,8 +1,8 @@
-"""Columns of the feature table that a classifier may read, and the numbers in them.
+"""Columns of the feature table that a classifier may read, and their numbers.
 
-Read are numbers that say what an object is. Left out are those that say where it is (label, positions, boxes), what was
-decided about it (class columns), true-or-false columns (they all speak of edges and seams), and lengths in um of which
-the table has the same in pixels: patches are in pixels, too, and not every image knows its spacing.
+Classifiers read numbers that describe an object. Left out are its place (label, positions, boxes), earlier decisions
+(class columns), boolean columns (they all concern edges and seams), and lengths in um that the table also has in px:
+patches are in px, too, and the spacing of an image may be unknown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _METRIC = re.compile(r"_um[23]?$")
 
 
 def feature_columns(table: pyarrow.Table) -> tuple[str, ...]:
-    """Names of the columns that classifiers on tables read, in the table's order.
+    """Return the names of the columns that classifiers on tables read, in the table's order.
 
     >>> feature_columns(pyarrow.table({"label": [1], "y": [2.0], "area": [9], "area_um2": [0.3], "class": ["a"]}))
     ('area',)
@@ -39,23 +39,20 @@ def feature_columns(table: pyarrow.Table) -> tuple[str, ...]:
 
 
 def feature_rows(table: pyarrow.Table, features: Sequence[str]) -> npt.NDArray[np.float64]:
-    """The numbers of some columns.
+    """Return columns as (n, F) numbers, NaN where a value is missing or infinite.
 
     Args:
-        features: names, as `feature_columns` gave them for the table of training.
-
-    Returns:
-        (n, F), NaN where a value is missing or infinite.
+        features: names, from `feature_columns` of the table of training.
 
     Raises:
-        InputError: a column is missing, or holds no numbers; names it.
+        InputError: a column is missing or not numeric; the message names it.
     """
     missing = [name for name in features if name not in table.column_names]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError.of(
             found=f"a table without column {missing[0]}{more}",
-            expected="the columns the classifier was trained on",
+            expected="the columns on which the classifier was trained",
             fix="measure the labels again, on the same channels and with the same features",
         )
     rows = np.empty((table.num_rows, len(features)))

@@ -1,4 +1,4 @@
-"""How good predicted classes are, on objects whose class is known."""
+"""Scores of predicted classes on objects of known class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["class_scores"]
 def class_scores(
     probabilities: npt.NDArray[np.floating], targets: npt.NDArray[np.int64], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Scores of n judged objects, as plain data.
+    """Return scores of n objects as plain data.
 
     Args:
         probabilities: (n, L).
@@ -24,8 +24,8 @@ def class_scores(
 
     Returns:
         `n`, `accuracy`, `balanced_accuracy` (mean recall of the classes that occur), `log_loss`, `confusion` (rows
-        true, columns predicted), and by class name `recall` and `precision`; None where nothing was to be found, or
-        nothing was.
+        true, columns predicted), and by class name `recall` and `precision`; None for a class without true or
+        predicted objects.
 
     >>> class_scores(np.array([[0.9, 0.1], [0.7, 0.3]]), np.array([0, 1]), ("a", "b"))["precision"]
     {'a': 0.5, 'b': None}

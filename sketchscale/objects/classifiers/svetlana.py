@@ -1,17 +1,17 @@
-"""Annotations and networks of SVETLANA, from its own files; nothing in them is run (see `pickles`).
+"""Import annotations and networks from files of SVETLANA; no code in them is run (see `pickles`).
 
     Svetlana/labels   {image_path, labels_path, regionprops: [{centroid, coords, label}], labels_list, patch_size}
-                      one list of objects, or one list an image                       ──▶ marks: a point on each object
+                      one list of objects, or one list per image                      ──▶ marks: a point on each object
     training_N.pth    {model: the whole network, patch_size, norm_type, ...}          ──▶ a classifier
 
-Classes have no names in either. They are named by the key that was pressed, `class_1` to `class_9`, unless names are
-given. Older versions of SVETLANA store the key's number, newer ones one less: a file with a 0 is of the newer kind.
+Classes have no names in these files. They are named after the key that was pressed, `class_1` to `class_9`, unless
+names are given. Older versions of SVETLANA store the key's number, newer ones one less: a file with a 0 is newer.
 
-Networks: SVETLANA's end in a softmax, and were trained with a second one in the loss; ours end before it, and take one.
-With the same weights the probabilities are those that SVETLANA shows, so nothing has to be switched; only training that
-goes on from such a network differs, as its loss sees one softmax. A network for grey images has three equal channels
-in SVETLANA; the three kernels that see them are added up, so that ours reads the one channel there is. Patches are cut
-in the same place; "min-max" and "max" normalise all channels of a patch together, zeros outside the image included.
+SVETLANA's networks end in a softmax and are trained with a second one in the loss; ours end before the softmax, which
+is applied once. With the same weights the probabilities are equal; only further training differs, as its loss contains
+one softmax. A network for grey images has three equal channels in SVETLANA; the three kernels for them are summed, so
+that ours reads a single channel. Patches are cut at the same place; "min-max" and "max" normalise all channels of a
+patch together, including zeros outside the image.
 
 Source: SVETLANA (Cazorla et al., Scientific Reports 14 (2024) 11604), files of the napari plugin up to 1.6.
 """
@@ -49,30 +49,35 @@ class SvetlanaMark:
 
 
 def is_labels(content: Any) -> bool:
-    """Whether the content of a file is annotations."""
+    """Return whether the content of a file is annotations."""
     return isinstance(content, Mapping) and "labels_list" in content and "regionprops" in content
 
 
 def svetlana_marks(path: str | Path, content: Any, classes: Sequence[str] = ()) -> list[SvetlanaMark]:
-    """The annotated objects of a labels file.
+    """Return the annotated objects of a labels file.
 
     Args:
         path: for messages.
         content: of `read_pickle`.
-        classes: name of each class, in the order of the keys; `class_1`, ... when empty.
+        classes: name of each class, in the order of the keys; `class_1`, ... if empty.
 
     Raises:
-        InputError: not such a file, or fewer names than classes.
+        InputError: it is not such a file, or there are fewer names than classes.
     """
     try:
         found = list(_objects(content))
         keys = [int(key) for _, _, key in found]
         first = 0 if 0 in keys else 1
-        names = [_class_name(path, key - first, classes) for key in keys]
-        return [
-            SvetlanaMark(image=image, label=int(each["label"]), point=_point_on(each), name=name)
-            for (image, each, _), name in zip(found, names, strict=True)
-        ]
+        marks = []
+        for (image, each, _), key in zip(found, keys, strict=True):
+            name = _class_name(path, key - first, classes)
+            point = np.array([float(value) for value in each["centroid"]])
+            if (coords := each.get("coords")) is not None and len(coords):
+                # the centroid may lie outside the object: take the first of its pixels that are nearest to it
+                pixels = np.asarray(coords, np.float64)
+                point = pixels[((pixels - point) ** 2).sum(axis=1).argmin()]
+            marks.append(SvetlanaMark(image=image, label=int(each["label"]), point=tuple(point.tolist()), name=name))
+        return marks
     except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
@@ -86,7 +91,7 @@ def _refusal(
 
 
 def _objects(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
-    """(image, object, key) of every annotation."""
+    """Yield (image, object, key) of every annotation."""
     props, keys, images = content["regionprops"], content["labels_list"], content.get("image_path", "")
     nested = bool(props) and isinstance(props[0], list | tuple)
     groups = zip(props, keys, images, strict=True) if nested else [(props, keys, images)]
@@ -100,19 +105,8 @@ def _class_name(path: str | Path, place: int, classes: Sequence[str]) -> str:
     if not classes:
         return f"class_{place + 1}"
     if not 0 <= place < len(classes):
-        raise _refusal(path, f"class {place + 1}", f"{len(classes)} classes, as names were given", "name every class")
+        raise _refusal(path, f"class {place + 1}", f"{len(classes)} classes, as named", "name every class")
     return classes[place]
-
-
-def _point_on(each: Mapping[str, Any]) -> tuple[float, ...]:
-    """The pixel of the object that is nearest to its centroid, which may lie outside; the first of several."""
-    centroid = np.array([float(value) for value in each["centroid"]])
-    coords = each.get("coords")
-    if coords is None or len(coords) == 0:
-        return tuple(centroid.tolist())
-    pixels = np.asarray(coords, np.float64)
-    nearest = pixels[((pixels - centroid) ** 2).sum(axis=1).argmin()]
-    return tuple(nearest.tolist())
 
 
 def svetlana_classifier(
@@ -124,19 +118,19 @@ def svetlana_classifier(
     side: int | None = None,
     normalization: str | None = None,
 ) -> Classifier:
-    """A classifier with the weights of a network of SVETLANA: a light one, or ResNet-18.
+    """Return a classifier with the weights of a network of SVETLANA: a light one, or ResNet-18.
 
     Args:
         path: for messages and provenance.
         content: of `read_pickle`.
-        channels: names of the channels of the images it will see; a single one for grey.
+        channels: names of the channels of its images; a single one for grey.
         classes: a name for each output, or for each but the first, which old versions have and never use.
-        side: of the patches, px; that of the file when None.
-        normalization: in NORMALIZATIONS; that of the file when None, and "min-max" where it says nothing.
+        side: of the patches, px; None takes it from the file.
+        normalization: in NORMALIZATIONS; None takes it from the file, or "min-max".
 
     Raises:
-        InputError: another network, other channels or classes, no patch size.
-        UnknownNameError: no such normalization.
+        InputError: it is another network, channels or classes do not fit, or the patch size is missing.
+        UnknownNameError: the normalization is unknown.
     """
     if normalization is not None and normalization not in NORMALIZATIONS:
         raise UnknownNameError.among("normalization", normalization, NORMALIZATIONS)
@@ -144,12 +138,20 @@ def svetlana_classifier(
     theirs, notes = _named(path, about.get("model", content)), []
     weights, kind, network, dim = _translated(path, theirs)
     first = "conv1.weight" if kind == "resnet18" else "cnn_layers.0.weight"
-    weights[first] = _fit_channels(path, weights[first], len(channels))
+    seen = weights[first].shape[1] - 1
+    if seen == 3 and len(channels) == 1:
+        grey = weights[first][:, :3].sum(axis=1, keepdims=True)
+        weights[first] = np.concatenate([grey, weights[first][:, 3:]], axis=1)
+    elif seen != len(channels):
+        fix = "name each channel with --channel"
+        raise _refusal(path, f"a network for {seen} channels", f"{len(channels)}, as named", fix)
     last = "fc.weight" if kind == "resnet18" else "fc.0.weight"
     bias = last.removesuffix("weight") + "bias"
     if len(classes) == len(weights[last]) - 1:
         weights[last], weights[bias] = weights[last][1:], weights[bias][1:]
         notes.append("first output left out, it stands for no class")
+    norm = str(about.get("norm_type", "min")).lower()
+    stored = "min-max" if "min" in norm else "max" if "max" in norm else "none"
     names = tuple(classes) or tuple(f"class_{i + 1}" for i in range(len(weights[last])))
     if len(names) != len(weights[last]):
         raise _refusal(
@@ -163,7 +165,7 @@ def svetlana_classifier(
         ranges=((0.0, 1.0),) * len(channels),
         dim=dim,
         network=network,
-        patches=PatchOptions(normalization=normalization or _normalization(about)),
+        patches=PatchOptions(normalization=normalization or stored),
     )
     _check(path, config, weights)
     source = {"program": "svetlana", "file": Path(path).name, "notes": notes}
@@ -173,7 +175,7 @@ def svetlana_classifier(
 
 
 def _named(path: str | Path, model: Any) -> Weights:
-    """Arrays by their names, from a whole network or from its state."""
+    """Return arrays by name, from a whole network or from its state."""
     found: Weights = {}
 
     def walk(module: Any, prefix: str, depth: int) -> None:
@@ -196,13 +198,18 @@ def _named(path: str | Path, model: Any) -> Weights:
 
 
 def _translated(path: str | Path, theirs: Weights) -> tuple[Weights, str, NetworkOptions, Literal[2, 3]]:
-    """Our names, the kind of classifier, the size of its network, its dimensions."""
+    """Return the weights under our names, the kind of classifier, the size of its network, its dimensions."""
     if "layer1.0.conv1.weight" in theirs and "layer1.0.conv3.weight" not in theirs and "conv1.weight" in theirs:
         network = NetworkOptions(width=theirs["conv1.weight"].shape[0], stem="large")
         return {re.sub(r"^fc\.0\.", "fc.", name): v for name, v in theirs.items()}, "resnet18", network, 2
     solid = "conv1.weight" in theirs
-    if solid:  # in 3-D the first layer has names of its own, and ours counts it with the others
-        theirs = {_solid_name(name): values for name, values in theirs.items()}
+    if solid:  # in 3-D the first layer has special names; ours counts it with the others
+        for old, new in (
+            (r"cnn_layers\.(\d+)\.", lambda found: f"cnn_layers.{int(found[1]) + 4}."),
+            (r"conv1\.", "cnn_layers.0."),
+            (r"bn1\.", "cnn_layers.2."),
+        ):
+            theirs = {re.sub(f"^{old}", new, name): values for name, values in theirs.items()}
     first = theirs.get("cnn_layers.0.weight")
     depth = sum(bool(re.fullmatch(r"cnn_layers\.\d+\.running_mean", name)) for name in theirs)
     if first is None or first.ndim != (5 if solid else 4) or "fc.0.weight" not in theirs:
@@ -212,24 +219,6 @@ def _translated(path: str | Path, theirs: Weights) -> tuple[Weights, str, Networ
     return theirs, "light", size, 3 if solid else 2
 
 
-def _solid_name(name: str) -> str:
-    name = re.sub(r"^cnn_layers\.(\d+)\.", lambda found: f"cnn_layers.{int(found[1]) + 4}.", name)
-    return re.sub(r"^bn1\.", "cnn_layers.2.", re.sub(r"^conv1\.", "cnn_layers.0.", name))
-
-
-def _fit_channels(path: str | Path, kernels: npt.NDArray[Any], channels: int) -> npt.NDArray[Any]:
-    """Kernels of the first layer for so many channels and the mask."""
-    theirs = kernels.shape[1] - 1
-    if theirs == channels:
-        return kernels
-    if theirs == 3 and channels == 1:
-        grey = kernels[:, :3].sum(axis=1, keepdims=True)
-        return np.concatenate([grey, kernels[:, 3:]], axis=1)
-    raise _refusal(
-        path, f"a network for {theirs} channels", f"{channels}, as named", "name each channel with --channel"
-    )
-
-
 def _side(path: str | Path, about: Mapping[str, Any], side: int | None) -> int:
     stored = about.get("patch_size")
     if side is None and not isinstance(stored, int):
@@ -237,13 +226,8 @@ def _side(path: str | Path, about: Mapping[str, Any], side: int | None) -> int:
     return side if side is not None else int(stored) // 2 * 2  # type: ignore[arg-type]
 
 
-def _normalization(about: Mapping[str, Any]) -> str:
-    said = str(about.get("norm_type", "min")).lower()
-    return "min-max" if "min" in said else "max" if "max" in said else "none"
-
-
 def _check(path: str | Path, config: ClassifierConfig, weights: Weights) -> None:
-    """Every name and shape must be that of the network, every number finite."""
+    """Convert the types of the weights; refuse names and shapes that are not the network's, and numbers not finite."""
     try:
         wanted = create_network(config).state_dict()
     except InputError as error:

@@ -1,8 +1,8 @@
-"""Train a classifier on annotated objects, and score it on objects that the training did not see.
+"""Train a classifier on annotated objects, and score it on held-out objects.
 
-    1. a fifth of each class is put aside, a first training runs on the rest and is judged on it
-    2. with few objects this is repeated with other fifths, until 20 objects were judged, three times at most
-    3. the classifier itself is trained on every object, so the score is a cautious one
+    1. a fifth of each class is held out, a first training runs on the rest and is scored on the held-out objects
+    2. with few objects this is repeated with other fifths until 20 objects are scored, at most three times
+    3. the classifier itself is trained on all objects, so the score is a conservative one
 
 Training is seeded and runs on one thread: the same objects give the same weights, byte for byte.
 """
@@ -27,20 +27,24 @@ from sketchscale.objects.classifiers.scores import class_scores
 
 __all__ = ["train_classifier"]
 
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
 _JUDGED = 20
-"""So many objects should be judged: 4 of 5 right says nothing."""
+"""Objects that should be scored; a score on 5 objects means little."""
 
 _PARTS = 3
-"""Each part takes a training of its own, some seconds."""
+"""Most held-out parts; each takes one training of some seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Examples:
-    """What is learned from: patches or rows or both, and the class of each."""
+    """Patches or rows of training objects, or both, and their classes."""
 
     patches: Patches | None
-    rows: npt.NDArray[np.float64] | None
-    targets: npt.NDArray[np.int64]
+    rows: Floats | None
+    targets: Ints
 
     def take(self, chosen: npt.NDArray[np.bool_]) -> _Examples:
         return _Examples(
@@ -52,7 +56,7 @@ class _Examples:
 
 def train_classifier(
     patches: Patches | None,
-    rows: npt.NDArray[np.float64] | None,
+    rows: Floats | None,
     names: Sequence[str],
     *,
     kind: str = "light",
@@ -66,29 +70,32 @@ def train_classifier(
     """Train on annotated objects.
 
     Args:
-        patches: (n, C + 1, [s,] s, s) of `read_patches`, of one image or several; None for a kind that reads none.
-        rows: (n, F) of `feature_rows`; None for a kind that reads none.
+        patches: (n, C + 1, [s,] s, s) of `read_patches`, from one or more images; None for a kind that needs none.
+        rows: (n, F) of `feature_rows`; None for a kind that needs none.
         names: class of each object.
         kind: name in CLASSIFIERS.
         channels, ranges: of the images, as the patches were cut.
         features: names of the columns of `rows`.
-        init: a classifier of the same kind and channels to start from. Its network comes with its size and its way of
-            showing patches; for other classes the last layer is new. Forests always grow anew. A score is honest only
-            for objects that `init` has not seen, either.
+        init: a classifier of the same kind and channels to start from. Size and patch preparation of its network are
+            kept; with other classes the last layer is new. Forests are always trained from scratch. The score is
+            unbiased only for objects that `init` was not trained on.
         provenance: kept with the classifier; the options and the score are added.
 
     Returns:
-        A classifier whose classes are in alphabetical order. `provenance["held_out"]` is that of `class_scores`, or
-        None when no class has enough objects to hold one out.
+        A classifier with classes in alphabetical order. `provenance["held_out"]` is from `class_scores`, or None if no
+        class has enough objects to hold one out.
 
     Raises:
-        InputError: fewer than two classes, patches or rows that do not fit the rest, or an `init` that does not.
-        UnknownNameError: no such kind, or no weight for a class.
+        InputError: there are fewer than two classes, or patches, rows or `init` do not fit.
+        UnknownNameError: the kind is unknown, or a class has no weight.
     """
     options = options or TrainingOptions()
     classes = tuple(sorted(set(names)))
     made = find_classifier(kind)
-    _refuse_absent(kind, patches, rows)
+    if made.network is not None and patches is None:
+        raise InputError.of(found=f"no patches for {kind}", expected="one per object", fix="cut them with read_patches")
+    if made.forest is not None and rows is None:
+        raise InputError.of(found=f"no table rows for {kind}", expected="one per object", fix="take feature_rows")
     config = ClassifierConfig(
         kind=kind,
         channels=tuple(channels),
@@ -117,41 +124,29 @@ def train_classifier(
     return Classifier(config=config, weights=weights, provenance=record, sha256=classifier_digest(config, weights))
 
 
-def _refuse_absent(kind: str, patches: Patches | None, rows: npt.NDArray[np.float64] | None) -> None:
-    made = find_classifier(kind)
-    if made.network is not None and patches is None:
-        raise InputError.of(found=f"no patches for {kind}", expected="one an object", fix="cut them with read_patches")
-    if made.forest is not None and rows is None:
-        raise InputError.of(found=f"no table rows for {kind}", expected="one an object", fix="take feature_rows")
-
-
-def _checked(
-    patches: Patches | None,
-    rows: npt.NDArray[np.float64] | None,
-    targets: npt.NDArray[np.int64],
-    config: ClassifierConfig,
-) -> _Examples:
-    """The examples a kind reads, of the right shapes."""
+def _checked(patches: Patches | None, rows: Floats | None, targets: Ints, config: ClassifierConfig) -> _Examples:
+    """Return the examples that the kind needs; refuse wrong shapes."""
     made, n = find_classifier(config.kind), len(targets)
-    looks, reads = made.network is not None, made.forest is not None
+    patches = None if made.network is None else patches
+    rows = None if made.forest is None else rows
     spatial = (config.side,) * config.dim
-    if looks and patches is not None and patches.shape != (n, len(config.channels) + 1, *spatial):
+    if patches is not None and patches.shape != (n, len(config.channels) + 1, *spatial):
         raise InputError.of(
             found=f"patches of shape {patches.shape}",
-            expected=f"({n}, {len(config.channels) + 1}, side, side): one an annotation, channels and mask",
+            expected=f"({n}, {len(config.channels) + 1}, side, side): one per annotation, channels and mask",
             fix="cut them with read_patches",
         )
-    if reads and rows is not None and rows.shape != (n, len(config.features)):
+    if rows is not None and rows.shape != (n, len(config.features)):
         raise InputError.of(
             found=f"table rows of shape {rows.shape}",
-            expected=f"({n}, {len(config.features)}): one an annotation, a column a feature",
+            expected=f"({n}, {len(config.features)}): one per annotation, one column per feature",
             fix="take them with feature_rows",
         )
-    return _Examples(patches=patches if looks else None, rows=rows if reads else None, targets=targets)
+    return _Examples(patches=patches, rows=rows, targets=targets)
 
 
-def _transferred(init: Classifier, config: ClassifierConfig) -> dict[str, npt.NDArray[Any]]:
-    """The weights of another network that go on being used."""
+def _transferred(init: Classifier, config: ClassifierConfig) -> dict[str, Array]:
+    """Return the weights of another network that are reused."""
     old = init.config
     if (old.kind, old.channels, old.dim) != (config.kind, config.channels, config.dim):
         raise InputError.of(
@@ -168,11 +163,11 @@ def _transferred(init: Classifier, config: ClassifierConfig) -> dict[str, npt.ND
 
 
 def _fit(
-    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
-    """Weights of everything the kind is made of."""
+    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Train the parts of the kind and return their weights."""
     made, balance = find_classifier(config.kind), _class_weights(examples.targets, config.classes, options)
-    weights: dict[str, npt.NDArray[Any]] = {}
+    weights: dict[str, Array] = {}
     if examples.patches is not None:
         weights |= fit_network(examples.patches, examples.targets, balance, config, options, start)
     if examples.rows is not None and made.forest is not None:
@@ -181,10 +176,8 @@ def _fit(
     return weights
 
 
-def _class_weights(
-    targets: npt.NDArray[np.int64], classes: Sequence[str], options: TrainingOptions
-) -> npt.NDArray[np.float64]:
-    """(L,) weight of an example of each class."""
+def _class_weights(targets: Ints, classes: Sequence[str], options: TrainingOptions) -> Floats:
+    """Return (L,) weights of an example of each class."""
     given = options.class_weights
     if isinstance(given, str):
         counts = np.bincount(targets, minlength=len(classes))
@@ -201,22 +194,22 @@ def _class_weights(
 
 
 def _held_out_score(
-    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, npt.NDArray[Any]]
+    examples: _Examples, config: ClassifierConfig, options: TrainingOptions, start: Mapping[str, Array]
 ) -> dict[str, Any] | None:
     found, true = [], []
     for part in _held_out_parts(examples.targets, options):
-        judge = Classifier(config=config, weights=_fit(examples.take(~part), config, options, start))
-        seen = examples.take(part)
-        batches = [] if seen.patches is None else [seen.patches]
-        found.append(judge.predict(batches, seen.rows, device=options.device, precision=options.precision))
-        true.append(seen.targets)
+        first = Classifier(config=config, weights=_fit(examples.take(~part), config, options, start))
+        held_out = examples.take(part)
+        batches = [] if held_out.patches is None else [held_out.patches]
+        found.append(first.predict(batches, held_out.rows, device=options.device, precision=options.precision))
+        true.append(held_out.targets)
     if not found:
         return None
     return class_scores(np.concatenate(found), np.concatenate(true), config.classes)
 
 
-def _held_out_parts(targets: npt.NDArray[np.int64], options: TrainingOptions) -> list[npt.NDArray[np.bool_]]:
-    """Disjoint parts with the same share of each class; at least one of each class is left to learn from."""
+def _held_out_parts(targets: Ints, options: TrainingOptions) -> list[npt.NDArray[np.bool_]]:
+    """Return disjoint parts with the same share of each class; at least one object of each class is not held out."""
     rng = np.random.default_rng((options.seed, 1))
     order = {int(kind): rng.permutation(np.flatnonzero(targets == kind)) for kind in np.unique(targets)}
     share = {kind: min(round(options.held_out * len(rows)), len(rows) - 1) for kind, rows in order.items()}

@@ -1,1 +1,1 @@
-"""Each object as one row: features (features), from exact sums (partials) and whole objects (crops); see stream."""
+"""Measure every object as one row of features, from exact sums (partials) and whole objects (crops); see stream."""

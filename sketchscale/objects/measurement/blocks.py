@@ -1,9 +1,9 @@
-"""What one block adds to the sums of its objects: kernels over the lines and windows of an array of any axes.
+"""What one block adds to the sums of its objects: kernels over the lines and windows of an array with any axes.
 
 Sizes, moments, boxes and intensities are added run by run along the lines of the last axis. Border crossings and the
-Euler number are sums over the windows that are 2 pixels long along each axis. A block owns the windows whose last pixel
-it owns, so it needs a halo of one pixel in front along each axis; windows that stick out of the image behind belong to
-the last blocks, and outside the image is background:
+Euler number are sums over windows that are 2 pixels long along each axis. A block owns the windows whose last pixel it
+owns, so it needs a halo of one pixel in front along each axis. Windows that extend beyond the end of the image belong
+to the last blocks; outside the image is background:
 
     h h h h h        h  halo, read only            window:  a b
     h . . . 0        .  owned                                c d   owned with d
@@ -30,10 +30,10 @@ __all__ = ["ids_inside", "partial_objects"]
 
 @functools.cache
 def _window_table(axes: int) -> npt.NDArray[np.int64]:
-    """(2^(2^axes), lines + 1) what each window adds to crossings and Euler number; bit k is the k-th pixel.
+    """Return (2^(2^axes), lines + 1): what each window adds to crossings and Euler number; bit k is the k-th pixel.
 
-    A pair of pixels lies in several windows. The one that counts it has the pair's owned pixel last along the axes
-    where the pair does not move. So for the Euler number of closed squares or cubes (8- or 26-connected): corners minus
+    A pair of pixels lies in several windows. It is counted in the one that has the pair's owned pixel last along the
+    axes where both pixels agree. The Euler number of closed squares or cubes (8- or 26-connected) is corners minus
     edges plus faces minus cubes, each counted at its first corner, which is the middle of one window.
     """
     corners = list(itertools.product((0, 1), repeat=axes))
@@ -54,22 +54,22 @@ def _window_table(axes: int) -> npt.NDArray[np.int64]:
 def partial_objects(
     labels: npt.NDArray[Any], image: npt.NDArray[Any], origin: Sequence[int], coding: Coding
 ) -> Partial:
-    """Measure what one block holds.
+    """Measure the objects in one block.
 
     Args:
         labels: ([1 + z [+ 1],] 1 + y [+ 1], 1 + x [+ 1]) ids, 0 background: the block with a halo of one pixel in front
             along each axis (zeros at the image's edge), and zeros behind where the image ends.
         image: (c, [z,] y, x) intensities of the block itself; c may be 0.
         origin: ([z,] y, x) of the block's first pixel in the image.
-        coding: one entry a channel, of the whole image.
+        coding: one entry per channel, of the whole image.
 
     Returns:
         Objects that own a pixel or a window here; one with only a window has size 0 and no box.
 
     Raises:
-        InputError: an intensity is not finite or outside the range the coding was made for; an id of 2^63 or more.
+        InputError: an intensity is not finite or outside the range of the coding; an id is 2^63 or more.
     """
-    # Two types only, and contiguous: each new one would be compiled anew.
+    # Two types only, and contiguous: the kernels are compiled once for each type.
     labels = np.ascontiguousarray(labels, np.uint64 if labels.dtype.itemsize > 4 else np.uint32)
     ids, axes, (*rows, width) = ids_inside(labels), labels.ndim, image.shape[1:]
     part = unknown_partial(ids, len(image), axes)
@@ -86,16 +86,16 @@ def partial_objects(
         raise InputError.of(
             found=f"an intensity in the block at {tuple(origin)} that is not finite or outside the range of the image",
             expected=f"values from {coding.lows} on",
-            fix="remove NaN and Inf, and measure the image its ranges were taken from",
+            fix="remove NaN and Inf, and measure the image from which its ranges were taken",
         )
     return part
 
 
 def ids_inside(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Sorted ids without 0; looks at the first pixel of each run along a row, which is far less than all pixels.
+    """Return sorted ids without 0. Only the first pixel of each run along a row is sorted, which is much faster.
 
     Raises:
-        InputError: an id of 2^63 or more, which the column `label` does not hold.
+        InputError: an id is 2^63 or more, which the column `label` cannot hold.
 
     >>> ids_inside(np.array([[0, 7, 7], [2, 2, 0]]))
     array([2, 7])
@@ -116,7 +116,7 @@ def _squares_below(k: int) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def _add_geometry(lines, ids, places, left, sums, starts, stops):  # type: ignore[no-untyped-def]
-    """Size, moments and box, run by run along the lines; `places` says where each line lies along the other axes."""
+    """Add size, moments and box, run by run along the lines; `places` are their positions along the other axes."""
     axes = places.shape[1] + 1
     for row in range(len(lines)):
         line, at = lines[row], places[row]
@@ -150,7 +150,7 @@ def _add_geometry(lines, ids, places, left, sums, starts, stops):  # type: ignor
 
 @numba.njit(nogil=True, cache=True)
 def _add_windows(flat, ids, rows, width, corners, table, sums):  # type: ignore[no-untyped-def]
-    """Crossings and Euler counts of every window; windows of one label count nothing and are passed over.
+    """Add crossings and Euler counts of every window; windows of a single label add nothing and are skipped.
 
     `rows` are the places of the first window of each line, `corners` those of a window's pixels from its first one.
     """
@@ -159,7 +159,7 @@ def _add_windows(flat, ids, rows, width, corners, table, sums):  # type: ignore[
     for row in rows:
         before, was_even = flat[row], False
         for place in range(row, row + width + 1):
-            # each window is two columns, of which the first was looked at before
+            # each window is two columns, of which the first was the second of the window before
             last, even = flat[place], True
             for k in range(2, pixels, 2):
                 even = even and flat[place + corners[k]] == last
@@ -188,7 +188,7 @@ def _add_windows(flat, ids, rows, width, corners, table, sums):  # type: ignore[
 
 @numba.njit(nogil=True, cache=True)
 def _add_intensities(lines, ids, image, steps, codes, lows, highs):  # type: ignore[no-untyped-def]
-    """Sums, squares and extremes of the intensities, run by run; False when one is outside the coding."""
+    """Add sums, squares and extremes of the intensities, run by run; return False if one is outside the coding."""
     for row in range(len(lines)):
         line = lines[row]
         begin = 0

@@ -1,13 +1,13 @@
-"""Features that need the whole object: measured on its crop, each object in the block where its crop begins.
+"""Features that need the whole object: each object is measured on its crop, in the block where its crop begins.
 
-    ┌────────┬───────     A block reads what its objects' crops cover, so it reads on to the right and below, never to
-    │   ┌────┼──┐         the left or above: nearly half the chunks of a halo on all sides.
+    ┌────────┬───────     A block reads the crops of its objects, which extend to the right and below but not to the
+    │   ┌────┼──┐         left or above: nearly half the chunks of a halo on all sides.
     │   │ ▒▒▒│▒ │         Crop: the object's box and a margin, cut at the image: 8 px for the ring around it,
-    ├───┼────┼──┼──       of 1 px for gradients and touching objects, which look at the next pixel.
-    │   └────┼──┘         An object whose box is larger than a block is read alone, so it makes no block large; one
-                          whose box has more than CROP_LIMIT pixels is not measured here: these columns are missing.
+    ├───┼────┼──┼──       or 1 px for gradients and touching objects, which use the next pixel.
+    │   └────┼──┘         An object with a box larger than a block is read alone, so it makes no block large. Objects
+                          with more than CROP_LIMIT pixels in their box are not measured: these columns are missing.
 
-Kernels see the crop alone, with depth (a plane has one section), and read it in raster order: no value depends on the
+Kernels get the crop alone, as a volume (a plane has one section), and read it in raster order: no value depends on the
 blocks, to the bit.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
@@ -33,7 +32,9 @@ from sketchscale.objects.measurement.places import Places
 from sketchscale.objects.measurement.textures import OUTER, gradients, object_percentiles, ring_around, textures
 from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
 
-__all__ = ["CROP_LIMIT", "CropTask", "crop_objects", "deal_crops", "plan_crops", "read_crops"]
+__all__ = ["CROP_LIMIT", "CropTask", "assign_crops", "plan_crops", "read_crops"]
+
+Ints = npt.NDArray[np.int64]
 
 CROP_LIMIT = 1 << 24
 """Pixels of the largest box that is measured as a crop: some 0.5 GB of memory."""
@@ -41,11 +42,11 @@ CROP_LIMIT = 1 << 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropTask:
-    """Some objects and what to read for them.
+    """Some objects and the box to read for them.
 
     Attributes:
         index: of the block; one more number for an object that is read alone.
-        box: all crops lie in it.
+        box: contains all crops.
         first, last: smallest and largest label.
     """
 
@@ -56,6 +57,7 @@ class CropTask:
 
     @property
     def key(self) -> str:
+        """Name of the task in file names."""
         return ".".join(f"{i:06d}" for i in self.index)
 
 
@@ -78,26 +80,23 @@ def plan_crops(
     store: str,
     block: tuple[int, ...],
 ) -> Plan[CropTask]:
-    """Measure what needs whole objects; run `deal_crops` before it.
+    """Return the plan that measures features of whole objects; run `assign_crops` before it.
 
     Args:
         labels, image, config: as for `plan_measure`.
         places: of `collect_places`, after that plan has run.
-        store: where objects and values of each block are kept.
-        block: in pixels along each axis.
+        store: for objects and values of each block.
+        block: px along each axis.
 
     Returns:
-        A plan whose tasks return `{"objects": n}`; without tasks when no such feature is wanted.
+        A plan whose tasks return `{"objects": n}`; without tasks if no such feature is chosen.
     """
-    job = _CropJob(
-        labels=labels,
-        image=image,
-        config=config,
-        ranges=places.ranges,
-        block=block,
-        store=store,
-    )
-    tasks = [_task(job, places, index, rows) for index, rows in _deal(job, places)]
+    job = _CropJob(labels=labels, image=image, config=config, ranges=places.ranges, block=block, store=store)
+    tasks = []
+    for index, rows in _assignments(job, places):
+        label, (starts, stops) = places.label[rows], _crop(config, places.starts[:, rows], places.stops[:, rows])
+        box = Box(tuple(starts.min(axis=1).tolist()), tuple(stops.max(axis=1).tolist()))
+        tasks.append(CropTask(index=index, box=box, first=int(label.min()), last=int(label.max())))
     depth = 16 + 2 * np.dtype(config.dtype).itemsize * len(config.channels)
     crop = int(np.prod(places.stops - places.starts + 2 * _margin(config), axis=0).max(initial=0))
     return Plan(
@@ -109,8 +108,8 @@ def plan_crops(
     )
 
 
-def _deal(job: _CropJob, places: Places) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.intp]]]:
-    """Index and rows of each task, in raster order of blocks, those of large objects behind."""
+def _assignments(job: _CropJob, places: Places) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.intp]]]:
+    """Yield index and rows of each task, in raster order of blocks, then those of large objects."""
     if not any(job.config.crop_parts):
         return
     size = places.stops - places.starts
@@ -127,110 +126,73 @@ def _deal(job: _CropJob, places: Places) -> Iterator[tuple[tuple[int, ...], npt.
         yield (*cells[:, row].tolist(), k), alone[k : k + 1]
 
 
-def _margin(config: MeasureConfig) -> npt.NDArray[np.int64]:
-    """(d, 1) pixels around the box of an object that its values depend on."""
-    margin = np.full((len(config.shape), 1), OUTER if config.wants("ring") else 1)
-    if config.wants("ring") and len(margin) == 3:
+def _margin(config: MeasureConfig) -> Ints:
+    """Return (d, 1): margin of a crop around the box of its object, px."""
+    ring = config.wants("ring")
+    margin = np.full((len(config.shape), 1), OUTER if ring else 1)
+    if ring and len(margin) == 3:
         margin[0] = max(1, math.ceil(OUTER / config.section))
     return margin
 
 
-def _crop(
-    config: MeasureConfig, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(d, n) first pixels, and those behind the last, of the crops of boxes."""
+def _crop(config: MeasureConfig, starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
+    """Return the half-open crops of boxes as (d, n) starts and stops."""
     margin, shape = _margin(config), np.array(config.shape)[:, None]
     return np.maximum(starts - margin, 0), np.minimum(stops + margin, shape)
 
 
-def _task(job: _CropJob, places: Places, index: tuple[int, ...], rows: npt.NDArray[np.intp]) -> CropTask:
-    starts, stops = _crop(job.config, places.starts[:, rows], places.stops[:, rows])
-    box = Box(tuple(starts.min(axis=1).tolist()), tuple(stops.max(axis=1).tolist()))
-    label = places.label[rows]
-    return CropTask(index=index, box=box, first=int(label.min()), last=int(label.max()))
-
-
-def deal_crops(plan: Plan[CropTask], places: Places) -> None:
-    """Write down which objects each task of `plan_crops` measures."""
+def assign_crops(plan: Plan[CropTask], places: Places) -> None:
+    """Store which objects each task of `plan_crops` measures."""
     job: _CropJob = plan.config
-    for task, (_, rows) in zip(plan.tasks, _deal(job, places), strict=True):
+    for task, (_, rows) in zip(plan.tasks, _assignments(job, places), strict=True):
         rows = np.sort(rows)
         arrays = {"label": places.label[rows], "starts": places.starts[:, rows], "stops": places.stops[:, rows]}
         put_arrays(job.store, f"crops/objects/{task.key}.npz", arrays)
 
 
 def _measure_crops(task: CropTask, job: _CropJob) -> Json:
-    mine = get_arrays(job.store, f"crops/objects/{task.key}.npz")
+    mine, config = get_arrays(job.store, f"crops/objects/{task.key}.npz"), job.config
+    label, starts, stops = mine["label"], mine["starts"], mine["stops"]
     labels = read_labels(job.labels, task.box)
-    # Shapes and touching objects need no intensities, whose chunks are most of the reading.
-    needed = job.image is not None and any(job.config.crop_parts[CROP_PARTS.index("percentiles") :])
-    image = read_plane(job.image, task.box) if job.image and needed else np.empty((0, *task.box.shape), np.uint8)
-    crops = crop_objects(labels, image, task.box, mine["label"], mine["starts"], mine["stops"], job.config, job.ranges)
-    arrays = {"label": crops.label, "values": crops.values, "channels": crops.channels}
-    put_arrays(job.store, f"crops/values/{task.key}.npz", arrays)
-    return {"objects": len(crops.label)}
-
-
-def read_crops(plan: Plan[CropTask], task: CropTask) -> Crops:
-    """What a task of `plan_crops` has measured.
-
-    Raises:
-        InputError: it is absent or damaged.
-    """
-    job: _CropJob = plan.config
-    return Crops(**get_arrays(job.store, f"crops/values/{task.key}.npz"))
-
-
-def crop_objects(
-    labels: npt.NDArray[Any],
-    image: npt.NDArray[Any],
-    box: Box,
-    label: npt.NDArray[np.uint64],
-    starts: npt.NDArray[np.int64],
-    stops: npt.NDArray[np.int64],
-    config: MeasureConfig,
-    ranges: tuple[tuple[float, float], ...],
-) -> Crops:
-    """Measure objects whose crops lie in one box.
-
-    Args:
-        labels: ([z,] y, x) ids, image: (c, [z,] y, x) intensities, both of `box`; an image without channels gives none
-            of theirs.
-        label, starts, stops: (n,), (d, n), (d, n): the objects and their boxes in the image.
-        ranges: lowest and highest intensity of each channel, for textures.
-
-    Returns:
-        Values in the order of `label`; NaN where a part of them is not wanted.
-    """
     labels = np.ascontiguousarray(labels, np.uint64 if labels.dtype.itemsize > 4 else np.uint32)
-    values = np.full((len(OBJECT_VALUES), len(label)), np.nan)
-    channels = np.full((len(config.channels), len(CHANNEL_VALUES), len(label)), np.nan)
-    origin, flat = np.array(box.start)[:, None], np.zeros((3 - len(box.start), len(label)), np.int64)
+    # Shapes and touching objects need no intensities, which are most of the data.
+    needed = job.image is not None and any(config.crop_parts[CROP_PARTS.index("percentiles") :])
+    image = read_plane(job.image, task.box) if job.image and needed else np.empty((0, *task.box.shape), np.uint8)
+    origin, flat = np.array(task.box.start)[:, None], np.zeros((3 - len(task.box.start), len(label)), np.int64)
     corners = [np.concatenate([flat, at - origin]) for at in (*_crop(config, starts, stops), starts, stops)]
     for stop in corners[1::2]:
         stop[: len(flat)] = 1  # a plane is one section
     spacing = config.spacing or (1.0,) * len(config.shape)
+    values = np.full((len(OBJECT_VALUES), len(label)), np.nan)
+    channels = np.full((len(config.channels), len(CHANNEL_VALUES), len(label)), np.nan)
     _measure(
         labels.reshape((1,) * len(flat) + labels.shape),
         np.ascontiguousarray(image).reshape(len(image), *(1,) * len(flat), *labels.shape),
         label.astype(labels.dtype),
         np.stack(corners),
         np.array([config.section, *spacing[-2:]]),
-        np.array(ranges, np.float64).reshape(-1, 2),
+        np.array(job.ranges, np.float64).reshape(-1, 2),
         config.crop_parts,
         np.dtype(config.dtype).kind != "f",
         values,
         channels,
     )
-    return Crops(label=label, values=values, channels=channels)
+    put_arrays(job.store, f"crops/values/{task.key}.npz", {"label": label, "values": values, "channels": channels})
+    return {"objects": len(label)}
+
+
+def read_crops(plan: Plan[CropTask], task: CropTask) -> Crops:
+    """Return the values that a task of `plan_crops` has stored; raise InputError if they are missing or damaged."""
+    job: _CropJob = plan.config
+    return Crops(**get_arrays(job.store, f"crops/values/{task.key}.npz"))
 
 
 @numba.njit(nogil=True, cache=True)
 def _measure(labels, image, ids, corners, pixel, ranges, parts, integral, values, channels):  # type: ignore[no-untyped-def]
-    """Fill values (4, n) and channels (c, 13, n); `parts` says which, see MeasureConfig.crop_parts.
+    """Fill the chosen `parts` (see MeasureConfig.crop_parts) of values (4, n) and channels (c, 13, n).
 
-    `corners` (4, 3, n) are where crops and boxes begin and end; `pixel` is the distance of sections in px, and the size
-    of a pixel.
+    `corners` (4, 3, n) are the starts and stops of crops and boxes; `pixel` is the distance of sections in px, and the
+    height and width of a pixel in um.
     """
     for i in range(len(ids)):
         z, y, x = corners[0, :, i]
@@ -249,7 +211,7 @@ def _measure(labels, image, ids, corners, pixel, ranges, parts, integral, values
         for c in range(len(image)):
             crop = image[c, z:z1, y:y1, x:x1].astype(np.float64)
             if parts[2]:
-                object_percentiles(_values_in(crop, mask, n), integral, channels[c, 0:5, i])
+                object_percentiles(crop.reshape(-1)[mask.reshape(-1) == 1], integral, channels[c, 0:5, i])
             if parts[3]:
                 channels[c, 5, i], channels[c, 6, i] = gradients(crop, mask, n, pixel[0])
                 textures(crop, mask, ranges[c, 0], ranges[c, 1], channels[c, 7:11, i])
@@ -259,7 +221,7 @@ def _measure(labels, image, ids, corners, pixel, ranges, parts, integral, values
 
 @numba.njit(nogil=True, cache=True)
 def _mask_of(part, label):  # type: ignore[no-untyped-def]
-    """1 on the object, 2 on others, 0 elsewhere; and the object's pixels."""
+    """Return a mask (1 on the object, 2 on others, 0 elsewhere) and the number of the object's pixels."""
     mask, n = np.zeros(part.shape, np.uint8), 0
     for z in range(part.shape[0]):
         for y in range(part.shape[1]):
@@ -274,7 +236,7 @@ def _mask_of(part, label):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _row_ends(mask):  # type: ignore[no-untyped-def]
-    """First and last column of the object in each row; first > last in a row without it."""
+    """Return first and last column of the object in each row; first > last in a row without it."""
     first, last = np.ones(mask.shape[0], np.int64), np.zeros(mask.shape[0], np.int64)
     for y in range(mask.shape[0]):
         seen = False
@@ -288,7 +250,7 @@ def _row_ends(mask):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _count_touching(part, mask):  # type: ignore[no-untyped-def]
-    """How many other labels have a pixel among the 8 or 26 neighbours of the object's pixels."""
+    """Return how many other labels have a pixel among the 8 or 26 neighbours of the object's pixels."""
     found, k = np.empty(16, part.dtype), 0
     depth, height, width = mask.shape
     for z in range(depth):
@@ -306,19 +268,8 @@ def _count_touching(part, mask):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _values_in(crop, mask, n):  # type: ignore[no-untyped-def]
-    inside, k = np.empty(n), 0
-    values, here = crop.reshape(-1), mask.reshape(-1)
-    for i in range(len(here)):
-        if here[i] == 1:
-            inside[k] = values[i]
-            k += 1
-    return inside
-
-
-@numba.njit(nogil=True, cache=True)
 def _mean_and_std(crop, ring):  # type: ignore[no-untyped-def]
-    """Of the pixels where `ring` is set, in raster order; NaN when there are none."""
+    """Return mean and standard deviation where `ring` is set, summed in raster order; NaN if there are no pixels."""
     n, total, spread = 0, 0.0, 0.0
     values, here = crop.reshape(-1), ring.reshape(-1)
     for i in range(len(here)):

@@ -1,16 +1,15 @@
-"""What is reported about each object: the FEATURES table, from exact sums and crops to columns.
+"""The FEATURES table: every feature of an object, from exact sums and crops to columns.
 
-A feature is three functions. The first two (what a block adds, how blocks combine) are shared and live in `blocks` and
-`partials`, for whatever needs the whole object in `crops`; the third, `finalize`, is one line of the table each, its
-arithmetic in `totals`. A new feature that follows from what is known there is one entry; one that needs another sum
-adds a row to `sum_names` first, one that needs pixels a row to OBJECT_VALUES or CHANNEL_VALUES. The table of an image
-cut into blocks is the table of the whole image, bit for bit.
+A feature is three functions. The first two (what a block adds, how blocks combine) are shared: `blocks` and `partials`,
+or `crops` for features that need the whole object. The third, `finalize`, is one entry of the table; its arithmetic is
+in `totals`. A new feature that follows from existing sums is one entry; one that needs another sum first adds a row to
+`sum_names`, one that needs pixels adds a row to OBJECT_VALUES or CHANNEL_VALUES. The table of an image cut into blocks
+is the table of the whole image, bit for bit.
 
-Objects of planes and of volumes have one table: a feature is left out where it is not defined for that number of axes.
-Positions are pixel indices of level 0: the centre of the first pixel is 0 along each axis. Sizes come in pixels
-(voxels), and in um when the spacing is known: `y_um` is `y` times the spacing. Definitions are those of scikit-image's
-`regionprops` (tests compare all of them), with one choice where it has several: perimeter and surface are Crofton's,
-with 4 and 13 directions.
+Objects of planes and volumes share the table; features that are not defined for the number of axes are left out.
+Positions are pixel indices of level 0: the centre of the first pixel is 0 along each axis. Sizes are in pixels
+(voxels), and in um if the spacing is known: `y_um` is `y` times the spacing. Definitions are those of scikit-image's
+`regionprops` (tests compare all of them); perimeter and surface are Crofton's, with 4 and 13 directions.
 """
 
 from __future__ import annotations
@@ -45,30 +44,30 @@ __all__ = [
 Column = npt.NDArray[Any]
 
 GROUPS = ("position", "geometry", "intensity", "texture", "neighbours", "ring")
-"""Names that stand for several features; those of position are always reported, because everything else needs them."""
+"""Names of groups of features. Those of position are always reported, because later steps need them."""
 
 CROP_PARTS = ("shape", "touching", "percentiles", "texture", "ring")
-"""What can be measured on crops; a part that no wanted feature needs costs nothing."""
+"""What can be measured on crops; only parts that a chosen feature needs are measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureConfig:
-    """What is measured, and what the finalizers must know besides sums.
+    """The image, and the features to measure on it.
 
     Attributes:
         shape: ([z,] y, x) of the whole image; an object that reaches an edge of it may be cut by it.
-        channels: names of the intensity channels, in their order; none measures geometry only.
+        channels: names of the intensity channels, in order; with none only geometry is measured.
         dtype: of the intensities.
         ranges: lowest and highest intensity of each channel in the whole image; needed for floats and 64-bit integers
-            (see `partials`), ignored for the rest.
-        spacing: um per pixel along each axis, None when unknown: then there are no columns in um.
+            (see `partials`), ignored for other types.
+        spacing: um per pixel along each axis; None if unknown, then there are no columns in um.
         tile_stride: distance of the lines of the network's fixed tile grid along each axis, from 0; None leaves the
-            column `crosses_tile_seam` out. It never follows the blocks of a run.
-        features: names of FEATURES or of GROUPS to report besides the position, None for all.
+            column `crosses_tile_seam` out. It does not depend on the blocks of a run.
+        features: names of FEATURES or of GROUPS to report in addition to the position, None for all.
 
     Raises:
-        InputError: a size that is not positive, or channels without ranges where these are needed.
-        UnknownNameError: a feature that is not in the table.
+        InputError: a size is not positive, or ranges are needed and missing.
+        UnknownNameError: a feature is not in the table.
     """
 
     shape: tuple[int, ...]
@@ -94,33 +93,32 @@ class MeasureConfig:
 
     @property
     def coding(self) -> Coding:
-        """How intensities become integers."""
+        """The coding of intensities as integers."""
         ranges = self.ranges if len(self.ranges) == len(self.channels) else ((0.0, 0.0),) * len(self.channels)
         return image_coding(self.dtype, ranges)
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """Names of the features that this image can have and that are wanted, in the order of FEATURES."""
-        names = choose_features(self.features, axes=len(self.shape))
-        return tuple(name for name in names if self._has(FEATURES[name]))
-
-    def _has(self, feature: Feature) -> bool:
-        known = feature.needs is None or getattr(self, feature.needs) is not None
-        return known and (feature.of == "object" or bool(self.channels))
+        """Names of the chosen features that are possible for this image, in the order of FEATURES."""
+        return tuple(
+            name
+            for name in choose_features(self.features, axes=len(self.shape))
+            if (FEATURES[name].needs is None or getattr(self, FEATURES[name].needs or "") is not None)
+            and (FEATURES[name].of == "object" or self.channels)
+        )
 
     @property
     def crop_parts(self) -> tuple[bool, ...]:
-        """Which of CROP_PARTS are wanted."""
-        parts = {FEATURES[name].part for name in self.chosen}
-        return tuple(part in parts for part in CROP_PARTS)
+        """Which of CROP_PARTS are needed."""
+        return tuple(map(self.wants, CROP_PARTS))
 
     def wants(self, part: str) -> bool:
-        """Whether a wanted feature needs this part of CROP_PARTS, or "neighbours"."""
+        """Whether a chosen feature needs this part of CROP_PARTS, or "neighbours"."""
         return any(FEATURES[name].part == part for name in self.chosen)
 
     @property
     def section(self) -> float:
-        """How many pixels of a section its distance from the next one is; 1 when unknown, and in a plane."""
+        """Distance of sections in pixels of a section; 1 if unknown, and in a plane."""
         return self.spacing[0] / self.spacing[-1] if self.spacing and len(self.shape) == 3 else 1.0
 
 
@@ -130,13 +128,13 @@ class Feature:
 
     Attributes:
         finalize: from `Totals` of n objects to (n,), or to (c, n) for a feature of every channel.
-        means: what it is, for documentation and exports.
+        means: its meaning, for documentation and exports.
         group: one of GROUPS.
-        of: "object", or "channel" (one column a channel: `<feature>_<channel>`).
-        part: what it needs besides sums: one of CROP_PARTS, or "neighbours"; None needs sums alone.
-        needs: "spacing" or "tile_stride" when the feature is left out without it.
-        whole: a column of whole numbers, missing where the value is NaN.
-        axes: numbers of axes that it is defined for.
+        of: "object", or "channel" (one column per channel: `<feature>_<channel>`).
+        part: what it needs in addition to sums: one of CROP_PARTS, or "neighbours".
+        needs: "spacing" or "tile_stride"; without it the feature is left out.
+        whole: the column has integers, missing where the value is NaN.
+        axes: numbers of axes for which it is defined.
     """
 
     finalize: Callable[[Totals], Column]
@@ -170,7 +168,7 @@ def _intensity(finalize: Callable[[Totals], Column], means: str) -> Feature:
 
 
 def _cropped(value: str, means: str, group: str, part: str) -> Feature:
-    """One of CHANNEL_VALUES as it is."""
+    """Return the feature that is one of CHANNEL_VALUES."""
     return Feature(finalize=lambda t: t.crop(value), means=means, group=group, of="channel", part=part)
 
 
@@ -204,9 +202,9 @@ FEATURES: dict[str, Feature] = {
     ),
     "surface": _geometry(to.surface, "Crofton estimate with 13 directions, holes included", axes=_VOLUME),
     "euler_number": _geometry(
-        lambda t: t.sum("euler"), "8-connected pieces minus holes; 26-connected ones minus tunnels plus cavities"
+        lambda t: t.sum("euler"), "8-connected parts minus holes; 26-connected ones minus tunnels plus cavities"
     ),
-    "touches_edge": _geometry(lambda t: t.partial.at_edge(t.config.shape), "has a pixel at the edge of the image"),
+    "touches_edge": _geometry(lambda t: t.partial.at_edge(t.shape), "has a pixel at the edge of the image"),
     "crosses_tile_seam": _geometry(
         to.crosses_tile_seam, "its box crosses a line of the network's tile grid", needs=_SEAM
     ),
@@ -260,11 +258,11 @@ FEATURES: dict[str, Feature] = {
     "ring_mean": _cropped("ring_mean", "background 3 to 8 px from the object; missing if none", "ring", "ring"),
     "ring_std": _cropped("ring_std", "standard deviation there", "ring", "ring"),
 }
-"""Name of the column to how it is computed. A new feature is a function and an entry here."""
+"""Column name to feature. A new feature is a function and an entry here."""
 
 
 def choose_features(features: Sequence[str] | None, without: Sequence[str] = (), *, axes: int = 2) -> tuple[str, ...]:
-    """Names of features from names and groups, in the order of FEATURES; the position is always among them.
+    """Return names of features from names and groups, in the order of FEATURES; the position is always included.
 
     Args:
         features: names of FEATURES or of GROUPS; None is all.
@@ -272,7 +270,7 @@ def choose_features(features: Sequence[str] | None, without: Sequence[str] = (),
         axes: of the objects, 2 or 3.
 
     Raises:
-        UnknownNameError: neither a feature of such objects nor a group.
+        UnknownNameError: a name is neither a feature of such objects nor a group.
 
     >>> choose_features(["ring"], without=["ring_std"])[-1]
     'ring_mean'
@@ -291,7 +289,7 @@ def choose_features(features: Sequence[str] | None, without: Sequence[str] = (),
 
 
 def channel_names(channels: Sequence[str]) -> tuple[str, ...]:
-    """Channel names as they end column names: lower case, one underscore for anything else, numbered when equal.
+    """Return channel names as they end column names: lower case, underscores for other characters, numbered if equal.
 
     >>> channel_names(["DAPI 405", "dapi-405", "", "dapi-405-1"])
     ('dapi_405', 'dapi_405_1', 'channel_2', 'dapi_405_1_3')
@@ -308,27 +306,31 @@ def channel_names(channels: Sequence[str]) -> tuple[str, ...]:
 def feature_table(
     total: Partial, config: MeasureConfig, crops: Crops | None = None, near: Neighbours | None = None
 ) -> pyarrow.Table:
-    """The table of some objects, in the order of `total`: column `label`, then FEATURES in their order.
+    """Return the table of some objects, in the order of `total`: column `label`, then FEATURES in their order.
 
     Args:
-        total: combined partials of every block of the image; no object: a table of 0 rows with all columns.
-        config: as the partials were made with.
-        crops, near: of the same objects in the same order; what needs them is left out where they are None.
+        total: combined partials of all blocks of the image; without objects the table has all columns and no rows.
+        config: with which the partials were made.
+        crops, near: of the same objects in the same order; None leaves out the features that need them.
     """
-    totals = Totals(partial=total, config=config, crops=crops, near=near)
+    totals = Totals(
+        partial=total,
+        shape=config.shape,
+        spacing=config.spacing or (1.0,) * len(config.shape),
+        tile_stride=config.tile_stride,
+        coding=config.coding,
+        crops=crops,
+        near=near,
+    )
     known = {None, *(CROP_PARTS if crops else ()), *(("neighbours",) if near else ())}
     columns: dict[str, pyarrow.Array] = {"label": pyarrow.array(total.label.astype(np.int64))}
     for name in config.chosen:
-        if FEATURES[name].part in known:
-            columns.update(_columns(name, FEATURES[name], totals))
+        feature = FEATURES[name]
+        if feature.part in known:
+            values, names = feature.finalize(totals), [name]
+            if feature.of == "channel":
+                names = [f"{name}_{channel}" for channel in channel_names(config.channels)]
+            for key, row in zip(names, values if feature.of == "channel" else [values], strict=True):
+                array = pyarrow.array(row, from_pandas=True)
+                columns[key] = array.cast(pyarrow.int64()) if feature.whole else array
     return pyarrow.table(columns)
-
-
-def _columns(name: str, feature: Feature, totals: Totals) -> dict[str, pyarrow.Array]:
-    values = feature.finalize(totals)
-    named = {name: values}
-    if feature.of == "channel":
-        names = channel_names(totals.config.channels)
-        named = {f"{name}_{channel}": row for channel, row in zip(names, values, strict=True)}
-    arrays = {key: pyarrow.array(row, from_pandas=True) for key, row in named.items()}
-    return {key: array.cast(pyarrow.int64()) if feature.whole else array for key, array in arrays.items()}

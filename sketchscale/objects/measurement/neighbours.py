@@ -1,7 +1,7 @@
-"""How far the next object is, how many are near and how large these are: from the centroids of all objects of an image.
+"""Neighbour features from all centroids of an image: distance of the nearest object, number and size of near ones.
 
-The only features that need all objects at once; 24 bytes an object, and a search tree. Distances are between centroids,
-so they depend on no block, and renaming objects only reorders them; sizes are added as whole numbers.
+These are the only features that need all objects at once: 24 bytes per object, and a search tree. Distances are between
+centroids, so they do not depend on blocks or ids; sizes are added as integers.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from scipy.spatial import cKDTree
 
 __all__ = ["RADIUS", "Neighbours", "find_neighbours"]
 
+Ints = npt.NDArray[np.int64]
+
 RADIUS = 100.0
-"""px, within which other centroids count as neighbours."""
+"""Largest distance of a neighbour's centroid, px."""
 
 Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbours:
-    """What lies around each of n objects.
+    """The surroundings of each of n objects.
 
     Attributes:
-        distance: (n,) to the nearest other centroid, px; NaN for an object that is alone.
-        distance_um: the same with the spacing; the nearest in um may be another object where pixels are not square.
+        distance: (n,) to the nearest other centroid, px; NaN for a single object.
+        distance_um: the same in um; if pixels are not square, this may be another object.
         count: (n,) other centroids within the radius.
-        size: (n,) mean size of these objects, px; NaN where there are none.
+        size: (n,) mean size of these objects, px; NaN if there are none.
     """
 
     distance: Values
     distance_um: Values
-    count: npt.NDArray[np.int64]
+    count: Ints
     size: Values
 
     def take(self, rows: slice) -> Neighbours:
-        """Those of some objects."""
+        """Return the values of some objects."""
         return Neighbours(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def find_neighbours(
-    points: Values, size: npt.NDArray[np.int64], *, spacing: tuple[float, ...], radius: float = RADIUS
-) -> Neighbours:
-    """The neighbours of every object.
+def find_neighbours(points: Values, size: Ints, *, spacing: tuple[float, ...], radius: float = RADIUS) -> Neighbours:
+    """Return the neighbours of every object.
 
     Args:
         points: (n, d) centroids in px, 0 and above; n may be 0.
         size: (n,) pixels of each object.
-        spacing: um per pixel along each axis; 1 when unknown.
-        radius: px, at which an object still counts.
+        spacing: um per pixel along each axis; 1 if unknown.
+        radius: px, inclusive.
 
     >>> points, size = np.array([[0.0, 0.0], [3.0, 4.0], [9.0, 4.0]]), np.array([7, 8, 9])
     >>> found = find_neighbours(points, size, spacing=(2, 2), radius=5)
@@ -67,13 +67,11 @@ def find_neighbours(
     return Neighbours(distance=distance, distance_um=distance_um, count=count, size=mean)
 
 
-def _within(
-    points: Values, size: npt.NDArray[np.int64], radius: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Number and summed size of the others within the radius of each, among those of its cell and of all around it.
+def _within(points: Values, size: Ints, radius: float) -> tuple[Ints, Ints]:
+    """Return number and summed size of the others within the radius of each object.
 
-    Cells are numbered line by line with an empty cell at each end of each axis, so that the lines around are a step
-    away.
+    Candidates are the objects of the same cell and of the cells around it. Cells are numbered line by line with an
+    empty cell at each end of each axis, so that neighbouring lines lie at a fixed step.
     """
     cells = np.floor(points / radius).astype(np.int64) + 1
     grid = cells.max(axis=0, initial=0) + 2
@@ -105,6 +103,6 @@ def _add_within(points, size, key, order, lines, reach, found):  # type: ignore[
 def _nearest(points: Values) -> Values:
     if len(points) < 2:
         return np.full(len(points), np.nan)
-    # The nearest is the object itself, or another one at the same place: the second is the nearest other either way.
+    # The nearest is the object itself, or another one at the same place: the second is always the nearest other.
     second: Values = cKDTree(points).query(points, k=[2])[0][:, 0]
     return second

@@ -1,15 +1,15 @@
-"""What one block knows about the objects in it, and how blocks add up: exactly, whatever the blocks were.
+"""Partial measurements of the objects in one block, which add up exactly for any blocks.
 
 Every number is an integer sum, a minimum or a maximum over pixels (see `blocks`), so partials of any blocks, combined
-in any order, are those of the whole image to the bit, for any number of axes. Two things make that so:
+in any order, equal those of the whole image to the bit, for any number of axes. Two rules ensure this:
 
-  * moments are sums of absolute pixel indices in 64-bit integers that may wrap around: what is computed from them is
-    small again, and arithmetic modulo 2^64 does not mind the way there;
+  * moments are sums of absolute pixel indices in 64-bit integers that may wrap around: the values computed from them
+    are small again, so arithmetic modulo 2^64 is exact;
   * intensities become integer codes before they are added: integer pixels up to 32 bits are coded exactly (value minus
     the smallest value of the type); all others on a grid of 2^32 steps between the lowest and the highest value of the
     whole image, so a mean is off by at most 2^-33 of that range. Squares are added as two 32-bit halves.
 
-Limits: 2^31 pixels an object, images of 100,000 x 100,000 px.
+Limits: 2^31 pixels per object, images of 100,000 x 100,000 px.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ AXES = "zyx"
 """Axes of a volume; a plane has the last two."""
 
 _FOLD_ROWS = 1 << 18
-"""Rows of partials held before they are combined; more where the result is larger than that."""
+"""Rows of partials held before they are combined; more if the result is larger."""
 
 _NOWHERE = np.iinfo(np.int64).max
 
 
 @functools.cache
 def lines_of(axes: int) -> tuple[str, ...]:
-    """Kinds of lines through pixel centres: the axes along which they lead; of each kind also the mirror images.
+    """Return the kinds of lines through pixel centres, as the axes along which they lead; mirror images are included.
 
     >>> lines_of(2)
     ('y', 'x', 'yx')
@@ -65,7 +65,7 @@ def lines_of(axes: int) -> tuple[str, ...]:
 
 @functools.cache
 def sum_names(axes: int) -> tuple[str, ...]:
-    """Rows of `Partial.sums`: pixels, moments, border crossings of lines by their kind, Euler number.
+    """Return the rows of `Partial.sums`: pixels, moments, border crossings of lines by kind, Euler number.
 
     >>> sum_names(2)
     ('size', 'y', 'x', 'yy', 'yx', 'xx', 'crossings_y', 'crossings_x', 'crossings_yx', 'euler')
@@ -76,11 +76,11 @@ def sum_names(axes: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coding:
-    """How intensities become integers, one entry a channel: code = round((value - low) * scale).
+    """Coding of intensities as integers, one entry per channel: code = round((value - low) * scale).
 
     Attributes:
         lows: value of code 0.
-        scales: codes per unit of intensity; 1 where integers are coded exactly, 0 for a channel of one value.
+        scales: codes per unit of intensity; 1 if integers are coded exactly, 0 for a channel of a single value.
     """
 
     lows: tuple[float, ...]
@@ -88,12 +88,11 @@ class Coding:
 
 
 def image_coding(dtype: npt.DTypeLike, ranges: Sequence[tuple[float, float]]) -> Coding:
-    """The coding of an image.
+    """Return the coding of an image.
 
     Args:
         dtype: of the pixels.
-        ranges: lowest and highest value of each channel in the whole image; they matter for floats and 64-bit integers
-            only.
+        ranges: lowest and highest value of each channel in the whole image; used for floats and 64-bit integers only.
 
     Raises:
         InputError: a range is empty or not finite.
@@ -115,20 +114,20 @@ def image_coding(dtype: npt.DTypeLike, ranges: Sequence[tuple[float, float]]) ->
 
 
 def is_exact(dtype: npt.DTypeLike) -> bool:
-    """Whether intensities of this type are added exactly, without knowing their range: integers up to 32 bits."""
+    """Return whether intensities of this type are added exactly without a range: integers up to 32 bits."""
     kind = np.dtype(dtype)
     return kind.kind in "iub" and kind.itemsize <= 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partial:
-    """What is known of n objects from some of their pixels, d axes and c channels; ordered by label.
+    """Measurements of n objects from some of their pixels, with d axes and c channels; ordered by label.
 
     Attributes:
         label: (n,) ids.
         sums: rows as `sum_names`, (10, n) in a plane, (18, n) in a volume.
         starts, stops: (d, n) half-open box.
-        codes: (c, 3, n) sum of intensity codes, and low and high 32-bit halves of their squares, added apart.
+        codes: (c, 3, n) sum of intensity codes, and separate sums of the low and high 32-bit halves of their squares.
         lows, highs: (c, n) smallest and largest intensity.
     """
 
@@ -156,12 +155,11 @@ class Partial:
         return reaches
 
     def take(self, rows: slice) -> Partial:
-        """What is known of some of the objects."""
-        arrays = {f.name: getattr(self, f.name)[..., rows] for f in fields(self)}
-        return Partial(**arrays)
+        """Return the measurements of some of the objects."""
+        return Partial(**{f.name: getattr(self, f.name)[..., rows] for f in fields(self)})
 
     def as_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """For io.blobs.put_arrays; `Partial(**arrays)` is the way back."""
+        """Return the fields for `put_arrays`; `Partial(**arrays)` restores them."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
@@ -177,7 +175,7 @@ COMBINE: dict[str, np.ufunc] = {
 
 
 def combine_partials(parts: Iterable[Partial]) -> Partial:
-    """All that several partials know together, one column an object, ordered by label. Order of parts is of no matter.
+    """Combine partials in any order into one with a column per object, ordered by label.
 
     Args:
         parts: of one image, at least one; see `empty_partial`.
@@ -195,11 +193,11 @@ def combine_partials(parts: Iterable[Partial]) -> Partial:
 
 
 def fold_partials(parts: Iterable[Partial], empty: Partial) -> Partial:
-    """As `combine_partials`, of more parts than memory holds at once: what is held stays near the result's size.
+    """Combine partials as `combine_partials` does, holding only about as many rows as the result has.
 
     Args:
         parts: read as they are needed.
-        empty: a partial of no object, which is the answer where there is no part.
+        empty: a partial without objects, returned if there are no parts.
     """
     waiting, rows = [empty], 0
     for part in parts:
@@ -211,12 +209,12 @@ def fold_partials(parts: Iterable[Partial], empty: Partial) -> Partial:
 
 
 def empty_partial(channels: int, axes: int) -> Partial:
-    """What is known of no object, in an image of so many channels and axes."""
+    """Return a partial without objects."""
     return unknown_partial(np.zeros(0, np.uint64), channels, axes)
 
 
 def unknown_partial(ids: npt.NDArray[Any], channels: int, axes: int) -> Partial:
-    """What is known of objects without a pixel; see `blocks`, which fills it an object a row."""
+    """Return a partial of objects without pixels. Its memory is laid out by object, as `blocks` fills it."""
     n = len(ids)
     return Partial(
         label=ids.astype(np.uint64),

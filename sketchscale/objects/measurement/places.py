@@ -1,12 +1,12 @@
-"""Where all objects of an image are: what the driver keeps of them, some 70 bytes each.
+"""Places of all objects of an image: what the driver keeps in memory, some 70 bytes per object.
 
-Between measuring blocks and writing the table someone must know all objects: to deal their crops to blocks, to find
-their neighbours, and to cut the table into runs of labels. That takes labels, boxes and centroids, not features.
+Between measuring blocks and writing the table all objects must be known: to assign their crops to blocks, to find their
+neighbours, and to split the table into runs of labels. That takes labels, boxes and centroids, not features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,15 +22,15 @@ __all__ = ["Places", "collect_places"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where n objects are, ordered by label.
+    """The places of n objects, ordered by label.
 
     Attributes:
         label: (n,) ids.
         centers: (n, d) centroids, px.
         size: (n,) pixels.
         starts, stops: (d, n) half-open boxes.
-        ranges: lowest and highest intensity of each channel, on all objects; (0, 0) when there is none.
-        blocks: first and last label of each task of the plan that measured them; (1, 0) when it has none.
+        ranges: lowest and highest intensity of each channel over all objects; (0, 0) if there is none.
+        blocks: first and last label of each task of the plan that measured them; (1, 0) if it has none.
     """
 
     label: npt.NDArray[np.uint64]
@@ -43,10 +43,10 @@ class Places:
 
 
 def collect_places(plan: Plan[Tile]) -> Places:
-    """The places of all objects, from the partials of a plan that has run.
+    """Return the places of all objects.
 
     Args:
-        plan: of `plan_measure`.
+        plan: of `plan_measure`, after it has run.
 
     Raises:
         InputError: a partial is absent or damaged.
@@ -58,7 +58,10 @@ def collect_places(plan: Plan[Tile]) -> Places:
     def parts() -> Iterator[Partial]:
         for part in read_partials(plan):
             blocks.append((int(part.label[0]), int(part.label[-1])) if len(part.label) else (1, 0))
-            ranges[:] = _wider(ranges, part)
+            ranges[:] = [
+                (min(low, float(lows.min(initial=np.inf))), max(high, float(highs.max(initial=-np.inf))))
+                for (low, high), lows, highs in zip(ranges, part.lows, part.highs, strict=True)
+            ]
             yield _places_in(part)
 
     axes = len(config.shape)
@@ -75,7 +78,7 @@ def collect_places(plan: Plan[Tile]) -> Places:
 
 
 def _places_in(part: Partial) -> Partial:
-    """Size, centroid and box alone: the first rows of the sums, no channel."""
+    """Return size, centroid and box alone: the first rows of the sums, no channel."""
     return Partial(
         label=part.label,
         sums=part.sums[: len(part.starts) + 1],
@@ -85,10 +88,3 @@ def _places_in(part: Partial) -> Partial:
         lows=part.lows[:0],
         highs=part.highs[:0],
     )
-
-
-def _wider(ranges: Sequence[tuple[float, float]], part: Partial) -> list[tuple[float, float]]:
-    return [
-        (min(low, float(lows.min(initial=np.inf))), max(high, float(highs.max(initial=-np.inf))))
-        for (low, high), lows, highs in zip(ranges, part.lows, part.highs, strict=True)
-    ]

@@ -3,8 +3,8 @@
     labels, image ──measure──▶ partials/<block>.npz ──read_partials────▶ table        (see `stream`)
     image ─────────ranges────▶ lowest and highest value                               (float images only)
 
-A task writes its partial as one small object and returns counts; collecting reads them in any order, because partials
-add up exactly (`partials`). Blocks are a matter of memory and speed alone.
+A task writes its partial as one small object and returns counts. Partials add up exactly and can be read in any order
+(`partials`), so blocks affect only memory and speed.
 """
 
 from __future__ import annotations
@@ -53,13 +53,12 @@ def measure_config(
     tile_stride: tuple[int, ...] | None = None,
     features: Sequence[str] | None = None,
 ) -> MeasureConfig:
-    """The configuration for measuring these labels on this image.
+    """Return the configuration for measuring these labels on this image.
 
     Args:
         image: None measures geometry only.
-        ranges: of `collect_ranges`; needed where `needs_ranges(image)`.
-        tile_stride: distance of the lines of the network's tile grid along each axis, None when it is not known.
-        features: names of FEATURES or of GROUPS, None for all.
+        ranges: of `collect_ranges`; needed if `needs_ranges(image)`.
+        tile_stride, features: see `MeasureConfig`.
 
     Raises:
         InputError: labels and image differ in shape, or ranges are missing.
@@ -83,22 +82,17 @@ def measure_config(
 
 
 def plan_measure(
-    labels: LabelSource,
-    image: PixelsRef | None,
-    config: MeasureConfig,
-    *,
-    store: str,
-    block: tuple[int, ...],
+    labels: LabelSource, image: PixelsRef | None, config: MeasureConfig, *, store: str, block: tuple[int, ...]
 ) -> Plan[Tile]:
-    """Measure every object of an image, block by block.
+    """Return the plan that measures every object of an image, block by block.
 
     Args:
         config: of `measure_config`.
-        store: where partials go: `measure/<block>.npz`; see `stream.stream_features`.
-        block: in pixels along each axis; best a whole number of chunks of labels and image.
+        store: for the partials, `measure/<block>.npz`; see `stream.stream_features`.
+        block: px along each axis; best a whole number of chunks of labels and image.
 
     Returns:
-        A plan whose tasks return `{"objects": n}`: objects with a pixel or neighbouring one in the block.
+        A plan whose tasks return `{"objects": n}`: objects with a pixel in or next to the block.
     """
     pixels = math.prod(min(b, n) + 2 for b, n in zip(block, config.shape, strict=True))
     depth = np.dtype(config.dtype).itemsize * len(config.channels)
@@ -121,31 +115,31 @@ def _measure_block(tile: Tile, job: _MeasureJob) -> Json:
 
 
 def read_partials(plan: Plan[Any], tasks: Iterable[Tile] | None = None) -> Iterator[Partial]:
-    """What the tasks of a plan that has run know, one after the other; of all tasks when None.
+    """Yield the partials of tasks, of all tasks if None.
 
     Args:
-        plan: of `plan_measure`.
+        plan: of `plan_measure`, after it has run.
 
     Raises:
-        InputError: a partial is absent or damaged.
+        InputError: a partial is missing or damaged.
     """
     for task in plan.tasks if tasks is None else tasks:
         yield Partial(**get_arrays(plan.config.store, f"measure/{task.key}.npz"))
 
 
 def measure_config_of(plan: Plan[Tile]) -> MeasureConfig:
-    """What a `plan_measure` measures."""
+    """Return the configuration of a `plan_measure`."""
     config: MeasureConfig = plan.config.config
     return config
 
 
 def needs_ranges(plane: PixelsRef) -> bool:
-    """Whether measuring this image needs `plan_ranges` first: floats and 64-bit integers."""
+    """Return whether measuring this image needs `plan_ranges` first: floats and 64-bit integers."""
     return not is_exact(plane.dtype)
 
 
 def plan_ranges(plane: PixelsRef, block: tuple[int, ...]) -> Plan[Tile]:
-    """Lowest and highest value of each channel; the tasks return them, see `collect_ranges`."""
+    """Return the plan that finds the lowest and highest value of each channel; see `collect_ranges`."""
     depth = np.dtype(plane.dtype).itemsize * len(plane.channels)
     return Plan(
         stage="ranges",
@@ -169,7 +163,7 @@ def _range_of_block(tile: Tile, plane: PixelsRef) -> Json:
 
 
 def collect_ranges(results: Sequence[Json]) -> tuple[tuple[float, float], ...]:
-    """(lowest, highest) of each channel, from the results of `plan_ranges`; none for an image without pixels.
+    """Return (lowest, highest) of each channel from the results of `plan_ranges`; empty for an image without pixels.
 
     >>> collect_ranges([[[0.5, 2.0]], [[-1.0, 1.0]]])
     ((-1.0, 2.0),)

@@ -1,14 +1,14 @@
-"""Tables under the names that other tools look for.
+"""Feature tables under the column names of other tools.
 
-`pycytominer` finds features by their prefix (`Cells_`, `Nuclei_`, `Cytoplasm_`: the compartment) and takes `Metadata_`
-columns for what describes a row. PYCYTOMINER says which column becomes which CellProfiler name:
+`pycytominer` finds features by their prefix (`Cells_`, `Nuclei_`, `Cytoplasm_`: the compartment) and treats `Metadata_`
+columns as description of a row. PYCYTOMINER maps our columns to CellProfiler's names:
 
     area                 ▶ Nuclei_AreaShape_Area             label ▶ Metadata_ObjectNumber
     intensity_mean_dapi  ▶ Nuclei_Intensity_MeanIntensity_dapi
 
-Lengths stay in px, as CellProfiler gives them, so columns in um, the same in another unit, are left out.
-Three things are not CellProfiler's own: intensities are those of the image, not scaled to 0 to 1; textures are of all
-directions together, hence `_1_all_32` (distance, directions, levels); the ring has no name there and gets one.
+Lengths stay in px, as in CellProfiler, so columns in um are left out. Three things differ from CellProfiler:
+intensities are those of the image, not scaled to 0 to 1; textures combine all directions, hence `_1_all_32` (distance,
+directions, levels); the ring has no name there and gets one.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ PYCYTOMINER: dict[str, str] = {
     "ring_mean": "Intensity_MeanRing_{channel}",
     "ring_std": "Intensity_StdRing_{channel}",
 }
-"""Our feature to CellProfiler's name without the compartment; features that are not here are left out."""
+"""Our feature to CellProfiler's name without the compartment; other features are left out."""
 
 _METADATA = {
     "label": "Metadata_ObjectNumber",
@@ -91,7 +91,7 @@ _METADATA = {
 
 
 def compartment_of(labels: str) -> str:
-    """The compartment that a label image is named after; "Cells" when its name says none.
+    """Return the compartment after which a label image is named; "Cells" if there is none.
 
     >>> compartment_of("nuclei"), compartment_of("colonies")
     ('Nuclei', 'Cells')
@@ -100,14 +100,14 @@ def compartment_of(labels: str) -> str:
 
 
 def pycytominer_names(columns: Iterable[str], compartment: str) -> dict[str, str]:
-    """Our column to pycytominer's, in the order of the columns; those without a name there are left out.
+    """Map our columns to pycytominer's, in the order of the columns; those without a name there are left out.
 
     Args:
         columns: names of a feature table.
         compartment: one of COMPARTMENTS.
 
     Raises:
-        UnknownNameError: another compartment, which pycytominer would not find.
+        UnknownNameError: the compartment is unknown to pycytominer.
 
     >>> pycytominer_names(["label", "intensity_mean_dapi"], "Nuclei")["intensity_mean_dapi"]
     'Nuclei_Intensity_MeanIntensity_dapi'
@@ -115,35 +115,32 @@ def pycytominer_names(columns: Iterable[str], compartment: str) -> dict[str, str
     if compartment not in COMPARTMENTS:
         raise UnknownNameError.among("compartment", compartment, COMPARTMENTS)
     names: dict[str, str] = {}
+    of_channels = [feature for feature in PYCYTOMINER if FEATURES[feature].of == "channel"]
     for column in columns:
-        name = _METADATA.get(column) or _feature_name(column, compartment)
-        if name:
-            names[column] = name
+        prefix = next((feature for feature in of_channels if column.startswith(f"{feature}_")), None)
+        if column in _METADATA:
+            names[column] = _METADATA[column]
+        elif column in PYCYTOMINER and FEATURES[column].of == "object":
+            names[column] = f"{compartment}_{PYCYTOMINER[column]}"
+        elif prefix is not None:
+            channel = column.removeprefix(f"{prefix}_")
+            names[column] = f"{compartment}_{PYCYTOMINER[prefix].format(channel=channel)}"
     return names
-
-
-def _feature_name(column: str, compartment: str) -> str | None:
-    if column in PYCYTOMINER and FEATURES[column].of == "object":
-        return f"{compartment}_{PYCYTOMINER[column]}"
-    for feature, name in PYCYTOMINER.items():
-        if FEATURES[feature].of == "channel" and column.startswith(f"{feature}_"):
-            return f"{compartment}_{name.format(channel=column.removeprefix(f'{feature}_'))}"
-    return None
 
 
 def pycytominer_batches(
     batches: Iterable[pyarrow.RecordBatch], compartment: str, metadata: Mapping[str, str]
 ) -> Iterator[pyarrow.RecordBatch]:
-    """Rows of a feature table under pycytominer's names; columns of metadata come first.
+    """Yield rows of a feature table under pycytominer's names; columns of metadata come first.
 
     Args:
         batches: of a feature table.
         compartment: one of COMPARTMENTS.
-        metadata: the same for all rows, such as {"Metadata_Well": "B03"}.
+        metadata: columns with one value for all rows, such as {"Metadata_Well": "B03"}.
 
     Raises:
-        InputError: no column that has a name there.
-        UnknownNameError: no such compartment.
+        InputError: no column has a name there.
+        UnknownNameError: the compartment is unknown.
     """
     for batch in batches:
         names = pycytominer_names(batch.schema.names, compartment)
@@ -154,11 +151,9 @@ def pycytominer_batches(
                 fix="measure the labels first",
             )
         columns = {key: pyarrow.array([value] * batch.num_rows, pyarrow.string()) for key, value in metadata.items()}
-        found = {name: _in_their_unit(column, batch.column(column)) for column, name in names.items()}
+        found = {name: batch.column(column) for column, name in names.items()}
+        if "orientation" in names:  # CellProfiler gives degrees, from the same axis
+            turned = pyarrow.compute.multiply(batch.column("orientation"), 180 / math.pi)
+            found[names["orientation"]] = turned
         described = {name: values for name, values in found.items() if name.startswith("Metadata_")}
         yield pyarrow.RecordBatch.from_pydict(columns | described | found)
-
-
-def _in_their_unit(column: str, values: pyarrow.Array) -> pyarrow.Array:
-    """CellProfiler's orientation is in degrees, from the same axis."""
-    return pyarrow.compute.multiply(values, 180 / math.pi) if column == "orientation" else values

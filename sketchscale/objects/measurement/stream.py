@@ -1,14 +1,14 @@
-"""From measured blocks to the table, a run of labels at a time: memory grows by what is kept of where objects are.
+"""From measured blocks to the table, one run of labels at a time, so that memory holds only the places of all objects.
 
     1 plan_measure   labels, image ─▶ partials/<block>        sums, every block
-    2 collect_places partials ─▶ labels, boxes, centroids     driver, some 70 B an object
+    2 collect_places partials ─▶ labels, boxes, centroids     driver, some 70 B per object
     3 plan_crops     labels, image ─▶ values/<block>          whole objects, each in one block
     4 neighbours     centroids ─▶ distances                   driver, one search tree
-    5 stream_features: for each run of ROWS labels, in order: read the partials and crops of blocks that hold such
-      labels, combine them, write the rows
+    5 stream_features: for each run of ROWS labels, in order: read the partials and crops of blocks with such labels,
+      combine them, write the rows
 
-A block is read again for every run that it has labels of. Ids given in raster order, as labelling gives them, make that
-once or twice; ids in no order at all make it every run, so such a table of n rows costs n / ROWS readings of its sums.
+A block is read again for every run that contains labels of it: once or twice if ids are in raster order, as labelling
+gives them; in every run if ids have no order, so that a table of n rows then costs n / ROWS readings of all sums.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from sketchscale.geometry import Tile
 from sketchscale.io.ome_zarr.label_sources import LabelSource
 from sketchscale.io.ome_zarr.planes import PixelsRef
 from sketchscale.io.ome_zarr.table import batches_of
-from sketchscale.objects.measurement.crops import CropTask, deal_crops, plan_crops, read_crops
+from sketchscale.objects.measurement.crops import CropTask, assign_crops, plan_crops, read_crops
 from sketchscale.objects.measurement.features import MeasureConfig, feature_table
-from sketchscale.objects.measurement.neighbours import Neighbours, find_neighbours
-from sketchscale.objects.measurement.partials import combine_partials, empty_partial
+from sketchscale.objects.measurement.neighbours import find_neighbours
+from sketchscale.objects.measurement.partials import Partial, combine_partials, empty_partial
 from sketchscale.objects.measurement.places import Places, collect_places
 from sketchscale.objects.measurement.plan import measure_config_of, plan_measure, read_partials
 from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES, Crops
@@ -36,7 +36,7 @@ from sketchscale.objects.measurement.totals import CHANNEL_VALUES, OBJECT_VALUES
 __all__ = ["ROWS", "measure_objects", "stream_features"]
 
 ROWS = 1 << 16
-"""Rows of a run: what is finished at once, some 2 kB each."""
+"""Rows that are finished together, some 2 kB each."""
 
 
 def measure_objects(
@@ -48,18 +48,18 @@ def measure_objects(
     store: str,
     block: tuple[int, ...],
 ) -> Iterator[pyarrow.RecordBatch]:
-    """All steps: the rows of the table, ordered by label; at least one batch, which may be empty.
+    """Run all steps and yield the rows of the table, ordered by label; at least one batch, which may be empty.
 
     Args:
         labels, plane, config, block: as for `plan_measure`.
         run: runs a plan to its end.
-        store: scratch space, left to the caller to clear after the last row.
+        store: scratch space; the caller clears it after the last row.
     """
     plan = plan_measure(labels, plane, config, store=store, block=block)
     run(plan)
     places = collect_places(plan)
     crops = plan_crops(labels, plane, config, places, store=store, block=block)
-    deal_crops(crops, places)
+    assign_crops(crops, places)
     run(crops)
     yield from stream_features(plan, places, crops)
 
@@ -67,18 +67,20 @@ def measure_objects(
 def stream_features(
     plan: Plan[Tile], places: Places, crops: Plan[CropTask] | None = None
 ) -> Iterator[pyarrow.RecordBatch]:
-    """The rows of the table in order of label, ROWS at a time; at least one batch, which may be empty.
+    """Yield the rows of the table in order of label, ROWS at a time; at least one batch, which may be empty.
 
     Args:
-        plan: of `plan_measure`, after it has run; places: of this plan.
-        crops: of `plan_crops`, after it has run; features that need crops or neighbours are left out without it.
+        plan: of `plan_measure`, after it has run. places: of this plan.
+        crops: of `plan_crops`, after it has run; None leaves out features that need crops or neighbours.
 
     Raises:
         InputError: a partial is absent or damaged.
     """
     config = measure_config_of(plan)
     empty = empty_partial(len(config.channels), len(config.shape))
-    near = _neighbours(places, config) if crops is not None else None
+    near = None
+    if crops is not None and config.wants("neighbours"):
+        near = find_neighbours(places.centers, places.size, spacing=config.spacing or (1.0,) * len(config.shape))
     for first in range(0, max(1, len(places.label)), ROWS):
         rows = slice(first, first + ROWS)
         label = places.label[rows]
@@ -88,15 +90,8 @@ def stream_features(
         yield from batches_of(table.combine_chunks())
 
 
-def _neighbours(places: Places, config: MeasureConfig) -> Neighbours | None:
-    if not config.wants("neighbours"):
-        return None
-    spacing = config.spacing or (1.0,) * len(config.shape)
-    return find_neighbours(places.centers, places.size, spacing=spacing)
-
-
-def _partials_of(plan: Plan[Tile], places: Places, label: npt.NDArray[np.uint64]) -> Iterable[Any]:
-    """What blocks know about labels from the first to the last of a run."""
+def _partials_of(plan: Plan[Tile], places: Places, label: npt.NDArray[np.uint64]) -> Iterable[Partial]:
+    """Yield the partials of labels from the first to the last of a run."""
     if not len(label):
         return
     first, last = int(label[0]), int(label[-1])
@@ -107,7 +102,7 @@ def _partials_of(plan: Plan[Tile], places: Places, label: npt.NDArray[np.uint64]
 
 
 def _crops_of(plan: Plan[CropTask], label: npt.NDArray[np.uint64], channels: int) -> Crops:
-    """Values of a run of labels, in their order; NaN for objects that were not cropped."""
+    """Return the values of a run of labels, in their order; NaN for objects that were not cropped."""
     values = np.full((len(OBJECT_VALUES), len(label)), np.nan)
     of_channels = np.full((channels, len(CHANNEL_VALUES), len(label)), np.nan)
     for task in plan.tasks:

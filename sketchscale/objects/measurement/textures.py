@@ -1,8 +1,8 @@
-"""Intensities of one object that no sum over blocks gives: percentiles, gradients, textures, the ring around it.
+"""Intensity features that need a whole object: percentiles, gradients, textures, the ring around it.
 
 Kernels for one crop: `mask` (z, y, x) uint8 is 1 on the object, 2 on other objects, 0 elsewhere; `crop` (z, y, x)
 float64 are the intensities; a plane has one section. The crop has at least one pixel around the object, fewer only
-where the image ends, and is read in raster order: what comes out depends on the object and its surroundings alone.
+where the image ends, and is read in raster order: results depend on the object and its surroundings alone.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ import numpy as np
 __all__ = ["INNER", "LEVELS", "OUTER", "QUANTILES", "gradients", "object_percentiles", "ring_around", "textures"]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Of the intensities, as the columns p05 to p95."""
+"""Quantiles of the intensities in the columns p05 to p95."""
 
 LEVELS = 32
-"""Grey levels that textures tell apart, over the range of the channel."""
+"""Grey levels of textures, over the range of the channel."""
 
 INNER, OUTER = 3, 8
-"""The ring: pixels of the background at least INNER and at most OUTER px from the nearest pixel of the object.
+"""The ring: background pixels at least INNER and at most OUTER px from the nearest pixel of the object.
 
-Sections of a volume are as far apart as its spacing says, in px of a section."""
+The distance of sections in a volume follows from its spacing, in px of a section."""
 
 
 @numba.njit(nogil=True, cache=True)
 def object_percentiles(values, integral, out):  # type: ignore[no-untyped-def]
-    """QUANTILES of n values, linear between neighbours, as `numpy.percentile`.
+    """Fill `out` (5,) with QUANTILES of n values, linear between neighbours, as `numpy.percentile`.
 
     Args:
         values: (n,) at least one.
-        integral: whether all are whole numbers: these are counted instead of sorted where they lie close together.
-        out: (5,) is filled.
+        integral: all are integers; if they lie close together, they are counted instead of sorted.
     """
     n = len(values)
     low, high = values.min(), values.max()
@@ -63,11 +62,10 @@ def _counted(values, low, span):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def gradients(crop, mask, n, section):  # type: ignore[no-untyped-def]
-    """Mean and standard deviation, over the object's n pixels, of the length of the gradient in intensity per px.
+    """Return mean and standard deviation, over the object's n pixels, of the gradient's length in intensity per px.
 
-    Central differences of the image, whatever its pixels belong to, so an object's outermost pixels see what is beside
-    it; one-sided at the edge of the image; 0 along an axis of one pixel; `section` is the distance of sections in px.
-    As `numpy.gradient` of the whole image.
+    Central differences of the image as `numpy.gradient` of the whole image: the object's outermost pixels use pixels
+    outside it; one-sided at the edge of the image; 0 along an axis of one pixel. `section`: distance of sections, px.
     """
     depth, height, width = crop.shape
     lengths, k, total = np.empty(n), 0, 0.0
@@ -92,15 +90,15 @@ def gradients(crop, mask, n, section):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def textures(crop, mask, low, high, out):  # type: ignore[no-untyped-def]
-    """Contrast, correlation, homogeneity and energy of neighbouring grey levels inside the object.
+    """Fill `out` (4,) with contrast, correlation, homogeneity and energy of neighbouring grey levels in the object.
 
-    Pairs of pixels of the object that are neighbours, along an axis or a diagonal, are counted in both orders, all 4
-    (in a volume 13) directions together, into one LEVELS x LEVELS table of integers.
+    Pairs of pixels of the object that are neighbours along an axis or a diagonal are counted in both orders, all 4 (in
+    a volume 13) directions together, in one LEVELS x LEVELS table of integers. NaN if no two pixels are neighbours;
+    correlation is 1 if all levels are equal.
 
     Args:
-        low, high: intensities of the first and the last level, which are LEVELS equal steps apart; values beyond count
-            as these; one level where they are equal.
-        out: (4,) is filled; NaN where no two pixels are neighbours. Correlation is 1 where all levels are equal.
+        low, high: intensities of the first and the last of LEVELS equal steps; values outside are clipped. If they are
+            equal there is one level.
 
     Source: Haralick 1973; formulas of scikit-image's `graycoprops` (energy is the root of the angular second moment).
     """
@@ -125,7 +123,7 @@ def textures(crop, mask, low, high, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _count_pairs(level, z, y, x, counts):  # type: ignore[no-untyped-def]
-    """Count the pairs of a pixel with the half of its neighbours that comes later in raster order."""
+    """Count the pairs of a pixel with its neighbours that come later in raster order."""
     depth, height, width = level.shape
     of = counts[level[z, y, x]]
     if x + 1 < width and level[z, y, x + 1] >= 0:
@@ -139,7 +137,7 @@ def _count_pairs(level, z, y, x, counts):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _haralick(counts, first, last, out):  # type: ignore[no-untyped-def]
-    """The four numbers of a table of pairs in one order, from level `first` to before `last`; sums are integers."""
+    """Fill the texture values from pairs counted in one order, levels `first` to before `last`, as integer sums."""
     pairs = total = squares = products = contrast = energy = 0
     near = np.zeros(LEVELS, np.int64)
     for i in range(first, last):
@@ -158,7 +156,7 @@ def _haralick(counts, first, last, out):  # type: ignore[no-untyped-def]
     homogeneity = 0.0
     for d in range(LEVELS):
         homogeneity += near[d] / (1 + d * d)
-    # Both orders are counted, so rows and columns have one mean and one variance.
+    # Both orders are counted, so rows and columns have the same mean and variance.
     variance = pairs * squares - total * total
     out[0] = contrast / pairs
     out[1] = (pairs * products - total * total) / variance if variance > 0 else 1.0
@@ -168,10 +166,10 @@ def _haralick(counts, first, last, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def ring_around(mask, section):  # type: ignore[no-untyped-def]
-    """(z, y, x) bool: the pixels of the ring (see INNER), which belong to no object; sections are `section` px apart.
+    """Return (z, y, x) bool: the background pixels of the ring (see INNER); sections are `section` px apart.
 
-    Each run of the object's pixels in a row covers, in the rows around, what a ball's chord reaches beyond its ends.
-    Entering and leaving are counted where they happen and added up along the row, so a run costs its chords.
+    The pixels near a run of the object's pixels in a row form chords in the rows around. The start and the end of each
+    chord are counted and summed along the row, so the cost of a run is the number of its chords.
     """
     depth, height, width = mask.shape
     wide, narrow = np.zeros((2, depth, height, width + 1), np.int32)
@@ -199,7 +197,7 @@ def ring_around(mask, section):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _cover(counts, z, y, begin, end, square, section):  # type: ignore[no-untyped-def]
-    """Count the pixels within a squared distance of a run as entered and left, row by row."""
+    """Count start and end of the chords within a squared distance of a run, row by row."""
     depth, height, width = counts.shape[0], counts.shape[1], counts.shape[2] - 1
     reach = int(np.sqrt(square) / section)
     for s in range(max(0, z - reach), min(depth, z + reach + 1)):

@@ -1,7 +1,7 @@
-"""What is known of whole objects, and the arithmetic that makes columns of it.
+"""Sums of whole objects, and the arithmetic that turns them into columns.
 
-The third function of a feature (see `features`): everything that is divided or rooted is so here, once, from
-whole-image integers and from crops that no block has cut.
+This is the third function of a feature (see `features`): divisions and roots are computed here, once, from whole-image
+integers and from crops that no block has cut.
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import SphericalVoronoi
 
 from sketchscale.objects.measurement.neighbours import Neighbours
-from sketchscale.objects.measurement.partials import AXES, Partial, lines_of
-
-if TYPE_CHECKING:
-    from sketchscale.objects.measurement.features import MeasureConfig
+from sketchscale.objects.measurement.partials import AXES, Coding, Partial, lines_of
 
 __all__ = [
     "CHANNEL_VALUES",
@@ -56,13 +53,13 @@ CHANNEL_VALUES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crops:
-    """What was measured on the crops of n objects.
+    """Values measured on the crops of n objects.
 
     Attributes:
         label: (n,) ids.
         values: (4, n) rows as OBJECT_VALUES.
-        channels: (c, 13, n) rows as CHANNEL_VALUES. NaN where there is no value: part not wanted, no background in the
-            ring, no two pixels to compare, a box larger than CROP_LIMIT.
+        channels: (c, 13, n) rows as CHANNEL_VALUES. NaN means no value: part not chosen, no background in the ring, no
+            two pixels to compare, a box larger than CROP_LIMIT.
     """
 
     label: npt.NDArray[np.uint64]
@@ -72,10 +69,18 @@ class Crops:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What finalizers see of n whole objects: combined sums, values of crops, neighbours, and the configuration."""
+    """The input of finalizers: combined sums of n whole objects, values of crops, neighbours.
+
+    Attributes:
+        shape, tile_stride, coding: see `MeasureConfig`.
+        spacing: um per pixel along each axis; 1 if unknown.
+    """
 
     partial: Partial
-    config: MeasureConfig
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    tile_stride: tuple[int, ...] | None
+    coding: Coding
     crops: Crops | None = None
     near: Neighbours | None = None
 
@@ -86,11 +91,9 @@ class Totals:
     def crop(self, name: str) -> Column:
         """(n,) of OBJECT_VALUES, or (c, n) of CHANNEL_VALUES."""
         assert self.crops is not None, "features of crops are left out without crops"
-        values: Column = (
-            self.crops.values[OBJECT_VALUES.index(name)]
-            if name in OBJECT_VALUES
-            else self.crops.channels[:, CHANNEL_VALUES.index(name)]
-        )
+        of_object = name in OBJECT_VALUES
+        rows = self.crops.values if of_object else self.crops.channels.swapaxes(0, 1)
+        values: Column = rows[(OBJECT_VALUES if of_object else CHANNEL_VALUES).index(name)]
         return values
 
     def neighbour(self, name: str) -> Column:
@@ -101,17 +104,12 @@ class Totals:
     @property
     def axes(self) -> int:
         """Number of axes."""
-        return len(self.config.shape)
+        return len(self.shape)
 
     @property
     def size(self) -> npt.NDArray[np.int64]:
         """(n,) pixels."""
         return self.partial.sum("size")
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """um per pixel along each axis; 1 when unknown."""
-        return self.config.spacing or (1.0,) * self.axes
 
     @property
     def pixel(self) -> float:
@@ -129,7 +127,7 @@ class Totals:
         return position
 
     def covariance(self, a: str, b: str, spacing: Sequence[float] | None = None) -> Column:
-        """(n,) of the pixel centres of each object along two axes, in squared units of the spacing; pixels if None."""
+        """(n,) covariance of the pixel centres of each object along two axes, in squared units of the spacing or px."""
         n, sum_a, sum_b = self.size, self.sum(a), self.sum(b)
         mean_a, mean_b = sum_a // n, sum_b // n
         # About a whole pixel near the centroid the sums are small, and exact modulo 2^64 although the terms wrap.
@@ -161,22 +159,22 @@ def _root(values: Column, factor: float = 1) -> Column:
 
 
 def axis_length(totals: Totals, rank: int, spacing: Sequence[float] | None = None) -> Column:
-    """(n,) of an axis of the ellipse or ellipsoid of equal moments, 0 the longest, in units of the spacing.
+    """(n,) length of an axis of the ellipse or ellipsoid of equal moments, 0 the longest, in units of the spacing.
 
-    A solid one of half axis a in d dimensions has the variance a^2 / (d + 2) along it; 0 for an object one pixel wide.
+    A solid ellipsoid of half axis a in d dimensions has variance a^2 / (d + 2) along it. 0 for an object 1 px wide.
     """
     return _root(4 * (totals.axes + 2) * np.maximum(totals.variances(spacing)[rank], 0))
 
 
 def orientation(totals: Totals) -> Column:
-    """(n,) radians from the y axis to the long one, -pi/2 to pi/2; +-pi/4 where y and x vary alike."""
+    """(n,) radians from the y axis to the long axis, -pi/2 to pi/2; +-pi/4 if y and x have equal variance."""
     yy, xx, yx = (totals.covariance(a, b) for a, b in ("yy", "xx", "yx"))
     equal = np.where(yx > 0, np.pi / 4, -np.pi / 4)
     return np.where(yy == xx, equal, 0.5 * np.arctan2(2 * yx, yy - xx))
 
 
 def eccentricity(totals: Totals) -> Column:
-    """(n,) of the ellipse of equal second moments, 0 to 1; 1 for a straight row of pixels, 0 for a single one."""
+    """(n,) of the ellipse of equal second moments, 0 to 1; 1 for a straight row of pixels, 0 for a single pixel."""
     largest, smallest = totals.variances()
     return _root(1 - np.divide(smallest, largest, out=np.ones_like(largest), where=largest > 0))
 
@@ -184,25 +182,25 @@ def eccentricity(totals: Totals) -> Column:
 def perimeter(totals: Totals) -> Column:
     """(n,) px. Source: Crofton, four directions, as `skimage.measure.perimeter_crofton`."""
     quarter = np.pi / 4
-    # A line that crosses the border enters and leaves: Crofton counts one of both.
+    # A line that crosses an object enters and leaves it: Crofton counts one of both.
     along = (totals.sum("crossings_y") + totals.sum("crossings_x")) // 2
     length: Column = quarter * along + quarter / np.sqrt(2) * (totals.sum("crossings_yx") // 2)
     return length
 
 
 def perimeter_um(totals: Totals) -> Column:
-    """(n,) um; NaN where pixels are not square."""
+    """(n,) um; NaN if pixels are not square."""
     height, width = totals.spacing
-    # Four directions at 45 degrees are those of square pixels only.
+    # Only with square pixels do the four directions differ by 45 degrees.
     return perimeter(totals) * (height if height == width else np.nan)
 
 
 def surface(totals: Totals, spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Column:
     """(n,) in squared units of the spacing.
 
-    A straight line that crosses an object meets its surface; the area is what all lines together say (Cauchy and
-    Crofton). Here lines run through the pixel centres along the 13 directions of a window. A direction counts for the
-    part of the sphere that is nearest to it, by the spacing.
+    The surface area follows from the number of crossings of all straight lines (Cauchy and Crofton). Here lines run
+    through the pixel centres along the 13 directions of a window. A direction is weighted by the part of the sphere
+    that is nearest to it, given the spacing.
     """
     area = np.zeros(len(totals.size))
     for line, factor in zip(lines_of(3), crossing_areas(spacing), strict=True):
@@ -211,10 +209,10 @@ def surface(totals: Totals, spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Col
 
 
 def crossing_areas(spacing: tuple[float, ...]) -> tuple[float, ...]:
-    """How much surface one crossing stands for, by kind of direction: z, y, x, zy, zx, yx, zyx.
+    """Return the surface that one crossing represents, by kind of direction: z, y, x, zy, zx, yx, zyx.
 
-    Twice the share of the sphere that a direction stands for, times the area of the cross-section that falls to each of
-    its lines, which is the volume of a voxel divided by the distance of voxels along it.
+    It is twice the share of the sphere of a direction, times the cross-section of each of its lines, which is the
+    volume of a voxel divided by the distance of voxels along the line.
 
     Source: Crofton's formula in 13 directions (Ohser and Muecklich 2000; Lehmann and Legland 2012), with shares by
     Voronoi cells of the directions, for any spacing.
@@ -228,7 +226,7 @@ def crossing_areas(spacing: tuple[float, ...]) -> tuple[float, ...]:
     shares = SphericalVoronoi(ways / lengths[:, None], threshold=1e-9).calculate_areas() / (4 * np.pi)
     factors = []
     for line in lines_of(3):
-        # all of one kind are mirror images, hence alike: a direction and its opposite make one line
+        # all of one kind are mirror images, hence equal: a direction and its opposite make one line
         k = steps.tolist().index([int(axis in line) for axis in AXES])
         factors.append(float(2 * (2 * shares[k]) * math.prod(spacing) / lengths[k]))
     return tuple(factors)
@@ -248,14 +246,14 @@ def extent(totals: Totals) -> Column:
 
 def crosses_tile_seam(totals: Totals) -> Column:
     """(n,) bool: the first and the last pixel of the box lie in different cells of the tile grid."""
-    stride = np.array(totals.config.tile_stride)[:, None]
+    stride = np.array(totals.tile_stride)[:, None]
     crosses: Column = (totals.partial.starts // stride != (totals.partial.stops - 1) // stride).any(axis=0)
     return crosses
 
 
 def mean(totals: Totals) -> Column:
     """(c, n) in units of intensity."""
-    # Rounding must not push the mean of equal values past them.
+    # Rounding must not move the mean of equal values beyond them.
     return np.clip(total(totals) / totals.size, totals.partial.lows, totals.partial.highs)
 
 
@@ -270,23 +268,17 @@ def std(totals: Totals) -> Column:
     n, codes = totals.size, totals.partial.codes
     mean = codes[:, 0] // n
     rest = (codes[:, 0] - n * mean) / n
-    if codes[:, 2].any():
-        spread = _wide_spread(codes, mean, n)
+    if codes[:, 2].any():  # terms exceed 64 bits: use Python's integers and round once
+        total, low, high = (codes[:, k].astype(object) for k in range(3))
+        center = mean.astype(object)
+        spread = high * 2**32 + low - 2 * center * total + n.astype(object) * center * center
+        spread = spread.astype(np.float64)
     else:
         spread = codes[:, 1] - 2 * mean * codes[:, 0] + n * mean * mean
     return _root(np.maximum(spread / n - rest * rest, 0)) * _grid(totals)[1]
 
 
-def _wide_spread(codes: Column, mean: Column, n: Column) -> Column:
-    """Sums of squared differences that do not fit into 64 bits on the way: Python's integers, rounded once."""
-    total, low, high = (codes[:, k].astype(object) for k in range(3))
-    center = mean.astype(object)
-    spread: Column = high * 2**32 + low - 2 * center * total + n.astype(object) * center * center
-    return spread.astype(np.float64)
-
-
 def _grid(totals: Totals) -> tuple[Column, Column]:
     """(c, 1) value of code 0 and distance of codes."""
-    coding = totals.config.coding
-    steps = np.array([1 / s if s else 0.0 for s in coding.scales])
-    return np.array(coding.lows)[:, None], steps[:, None]
+    steps = np.array([1 / s if s else 0.0 for s in totals.coding.scales])
+    return np.array(totals.coding.lows)[:, None], steps[:, None]

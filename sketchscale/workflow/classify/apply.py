@@ -30,7 +30,7 @@ from sketchscale.io.ome_zarr.table import read_batches, require_table, table_dig
 from sketchscale.io.runs.ledger import StoreLedger, reopen_ledger
 from sketchscale.networks.precision import Precision
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
-from sketchscale.objects.classes import collect_classes, deal_objects, plan_classify, with_classes
+from sketchscale.objects.classes import assign_objects, collect_classes, plan_classify, with_classes
 from sketchscale.objects.classifiers import Classifier, load_classifier
 from sketchscale.objects.classifiers.rows import feature_rows
 from sketchscale.objects.patches import object_windows, window_columns
@@ -239,7 +239,7 @@ def _classify(work: _Work, masks: Mapping[str, str]) -> dict[str, Any]:
     )
     columns = _columns(setting, trained)
     table = pyarrow.Table.from_batches(read_batches(setting.image.address, work.labels, columns=columns))
-    deal_objects(plan, table)
+    assign_objects(plan, table)
     table = table.select(["label"])  # all that is kept in memory while blocks are classified
     work.runner.run(plan, ledger)
     annotated = trained.provenance.get("annotated", {}).get(setting.labels.identity(), {})

@@ -19,7 +19,7 @@ from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.ome_zarr.table import read_batches, require_table
-from sketchscale.objects.annotation.examples import Mark, OnConflict, deal_marks, hit_labels, read_marks, settled
+from sketchscale.objects.annotation.examples import Mark, OnConflict, assign_marks, hit_labels, read_marks, settled
 from sketchscale.objects.annotation.review import Review, check_random, estimate, passed_over
 from sketchscale.workflow.measure.measure import label_setting
 
@@ -57,7 +57,7 @@ def review_counts(images: Sequence[str], labels: str, path: str, *, on_conflict:
     """
     marks = read_marks(path)
     check_random(marks)
-    assigned = deal_marks(marks, images)
+    assigned = assign_marks(marks, images)
     predicted, known, judged = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
     for address in images:
         table = _table(address, labels)

@@ -28,7 +28,7 @@ from sketchscale.io.ome_zarr.table import read_batches, require_table
 from sketchscale.io.runs.ledger import StoreLedger
 from sketchscale.io.stores.blobs import put_blob
 from sketchscale.io.stores.output_files import require_local
-from sketchscale.objects.annotation.examples import class_colors, deal_marks, read_marks, resolve_marks
+from sketchscale.objects.annotation.examples import assign_marks, class_colors, read_marks, resolve_marks
 from sketchscale.objects.annotation.mark_files import check_colors
 from sketchscale.objects.classes import check_same_shape
 from sketchscale.objects.classifiers import (
@@ -124,7 +124,7 @@ def train_classes(
     init = load_classifier(options.init) if options.init else None
     addresses = expand([images] if isinstance(images, str) else images)
     marks = read_marks(annotations)
-    assigned = deal_marks(marks, addresses)
+    assigned = assign_marks(marks, addresses)
     used = [address for address in addresses if assigned.of[address]]
     least = 2 if len(used) == 1 else 0
     parts = [_examples(one, labels, assigned.of[one], options, least, execution) for one in used]

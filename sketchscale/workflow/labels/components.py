@@ -8,7 +8,7 @@ from sketchscale.errors import UnknownNameError
 from sketchscale.geometry import tile_cover
 from sketchscale.io.files.masks import Few, few_values, is_mask, join_few, require_background
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
-from sketchscale.objects.pieces import Pieces, join_pieces, plan_few_values, plan_pieces
+from sketchscale.objects.components import Components, join_components, plan_components, plan_few_values
 from sketchscale.workflow.runner import Runner
 
 __all__ = ["COMPONENTS", "Split", "check_components", "find_few", "split_components"]
@@ -63,7 +63,7 @@ def split_components(source: LabelSource, components: str, few: Few, block: tupl
     """
     if components == "never" or (components == "auto" and not is_mask(few)):
         return Split(labels=source)
-    found: Pieces = join_pieces(source, block, runner.run(plan_pieces(source, block)))
+    found: Components = join_components(source, block, runner.run(plan_components(source, block)))
     if components == "auto" and found.count <= 1:
         return Split(labels=source)
     value = f"its only value is {max(few)}; its" if few and is_mask(few) else "its"

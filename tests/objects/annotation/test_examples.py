@@ -17,8 +17,8 @@ from sketchscale.errors import InputError, MissingDataError
 from sketchscale.io.ome_zarr.groups import write_attributes
 from sketchscale.objects.annotation.examples import (
     Mark,
+    assign_marks,
     class_colors,
-    deal_marks,
     hit_labels,
     read_marks,
     resolve_marks,
@@ -179,14 +179,14 @@ def test_the_last_of_two_classes_counts_only_when_asked():
     ],
 )  # fmt: skip
 def test_an_image_of_a_plate_has_many_names(name, owner):
-    dealt = deal_marks([Mark(name="a", label=1, image=name)], PLATE)
-    assert [len(dealt.of[address]) for address in PLATE] == [int(i == owner) for i in range(3)]
+    assigned = assign_marks([Mark(name="a", label=1, image=name)], PLATE)
+    assert [len(assigned.of[address]) for address in PLATE] == [int(i == owner) for i in range(3)]
 
 
 @pytest.mark.parametrize("name", ["/data/one.ome.zarr", "one.ome.zarr", "one", "one.tif", "data/one"])
 def test_an_image_is_known_by_its_file_name(name):
-    dealt = deal_marks([Mark(name="a", label=1, image=name)], ["/data/one.ome.zarr", "/data/bone.ome.zarr"])
-    assert [len(marks) for marks in dealt.of.values()] == [1, 0]
+    assigned = assign_marks([Mark(name="a", label=1, image=name)], ["/data/one.ome.zarr", "/data/bone.ome.zarr"])
+    assert [len(marks) for marks in assigned.of.values()] == [1, 0]
 
 
 def test_a_path_from_the_root_and_one_from_here_are_one_image(tmp_path, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_path_from_the_root_and_one_from_here_are_one_image(tmp_path, monkeypa
         ("./b/../a.zarr", "a.zarr"),
         ("a.zarr", f"../{tmp_path.name}/a.zarr"),
     ):
-        assert len(deal_marks([Mark(name="k", label=1, image=name)], [address, "other.zarr"]).of[address]) == 1
+        assert len(assign_marks([Mark(name="k", label=1, image=name)], [address, "other.zarr"]).of[address]) == 1
 
 
 def test_rows_of_other_images_are_counted_and_unknown_ones_refused(tmp_path):
@@ -205,31 +205,31 @@ def test_rows_of_other_images_are_counted_and_unknown_ones_refused(tmp_path):
         write_attributes(str(tmp_path / name), "", {}, "0.5")
     one = str(tmp_path / "one.zarr")
     marks = read_marks(written(tmp_path, "image,label,class\none.zarr,7,a\ntwo.zarr,7,b\ntwo.zarr,3,b\n"))
-    dealt = deal_marks(marks, [one])
-    assert (len(dealt.of[one]), dealt.ignored) == (1, {"two.zarr": 2})
+    assigned = assign_marks(marks, [one])
+    assert (len(assigned.of[one]), assigned.ignored) == (1, {"two.zarr": 2})
     with pytest.raises(InputError, match=r"line 2: unknown image 'onne\.zarr'; expected: one of .*one\.zarr"):
-        deal_marks(read_marks(written(tmp_path, "image,label,class\nonne.zarr,7,a\n")), [one])
+        assign_marks(read_marks(written(tmp_path, "image,label,class\nonne.zarr,7,a\n")), [one])
 
 
 def test_wells_that_exist_and_were_not_asked_for_are_ignored(tmp_path):
     plate = tmp_path / "p.zarr"
     for place in ("B/3/0", "B/4", "B/4/0"):
         write_attributes(str(plate / place), "", {}, "0.5")
-    dealt = deal_marks([Mark(name="a", label=1, image="B04")], [str(plate / "B/3/0")])
-    assert dealt.ignored == {"B04": 1}
+    assigned = assign_marks([Mark(name="a", label=1, image="B04")], [str(plate / "B/3/0")])
+    assert assigned.ignored == {"B04": 1}
     with pytest.raises(InputError, match="unknown image 'B05'"):
-        deal_marks([Mark(name="a", label=1, image="B05")], [str(plate / "B/3/0")])
+        assign_marks([Mark(name="a", label=1, image="B05")], [str(plate / "B/3/0")])
 
 
 def test_a_row_that_may_mean_several_images_is_refused():
-    with pytest.raises(InputError, match=r"image 'B03' may be any of 2 images.*B/3/0"):
-        deal_marks([Mark(name="a", label=1, image="B03")], PLATE)
-    with pytest.raises(InputError, match=r"image '' may be any of 3 images"):
-        deal_marks([Mark(name="a", label=1)], PLATE)
+    with pytest.raises(InputError, match=r"image 'B03' may mean any of 2 images.*B/3/0"):
+        assign_marks([Mark(name="a", label=1, image="B03")], PLATE)
+    with pytest.raises(InputError, match=r"image '' may mean any of 3 images"):
+        assign_marks([Mark(name="a", label=1)], PLATE)
 
 
 def test_rows_without_image_belong_to_the_only_one():
-    assert len(deal_marks([Mark(name="a", label=1)], ["a.zarr"]).of["a.zarr"]) == 1
+    assert len(assign_marks([Mark(name="a", label=1)], ["a.zarr"]).of["a.zarr"]) == 1
 
 
 def test_one_of_several_images_may_have_one_class():

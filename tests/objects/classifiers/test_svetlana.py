@@ -301,7 +301,7 @@ def test_annotations_of_several_images_keep_their_image(tmp_path):
     )
     marks = svetlana_marks(path, read_pickle(path), ("dead", "alive"))
     assert [(m.image, m.name) for m in marks] == [("x.tif", "dead"), ("y.tif", "alive"), ("y.tif", "dead")]
-    with pytest.raises(InputError, match="class 2; expected: 1 classes, as names were given"):
+    with pytest.raises(InputError, match="class 2; expected: 1 classes, as named"):
         svetlana_marks(path, read_pickle(path), ("dead",))
 
 

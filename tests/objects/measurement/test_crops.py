@@ -12,7 +12,7 @@ from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
 from sketchscale.objects.measurement import crops as crops_module
 from sketchscale.objects.measurement import stream
-from sketchscale.objects.measurement.crops import deal_crops, plan_crops
+from sketchscale.objects.measurement.crops import assign_crops, plan_crops
 from sketchscale.objects.measurement.features import FEATURES, channel_names
 from sketchscale.objects.measurement.places import collect_places
 from sketchscale.objects.measurement.plan import collect_ranges, measure_config, needs_ranges, plan_measure, plan_ranges
@@ -148,7 +148,7 @@ def test_an_object_larger_than_a_block_is_read_alone_and_makes_no_other_block_la
 
 
 def plans(labels, image, block, **options):
-    """Places of all objects, and the plan of their crops, dealt."""
+    """Places of all objects, and the plan of their crops, assigned."""
     source, plane = stored(labels, (16, 16)), plane_of(image, (16, 16))
     config = measure_config(source, plane, **options)
     store = f"memory://crops-{next(_NAMES)}"
@@ -156,7 +156,7 @@ def plans(labels, image, block, **options):
     run_plan(plan, open_engine("serial"))
     places = collect_places(plan)
     crops = plan_crops(source, plane, config, places, store=store, block=block)
-    deal_crops(crops, places)
+    assign_crops(crops, places)
     return places, crops
 
 

@@ -79,7 +79,7 @@ def test_a_classifier_is_not_replaced_by_accident(done: Path) -> None:
         ("label,class\n1,a\n999,b\n", "no object at label 999"),
         ("y,x,class\n1,2,a\n900,3,b\n", "outside the image"),
         ("name,kind\n1,a\n", "label,class or y,x,class"),
-        ("label,class\n1,a\n1,b\n", "one class an object"),
+        ("label,class\n1,a\n1,b\n", "one class per object"),
     ],
 )
 def test_annotations_that_cannot_be_used_are_refused_before_a_folder_is_made(

@@ -16,7 +16,7 @@ from sketchscale.io.ome_zarr.arrays import write_box
 from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.ome_zarr.new_images import commit_labels, create_labels
 from sketchscale.io.ome_zarr.table import write_table
-from sketchscale.objects.annotation.examples import deal_marks, read_marks, resolve_marks
+from sketchscale.objects.annotation.examples import assign_marks, read_marks, resolve_marks
 from sketchscale.workflow.classify.propose import COLUMNS, ProposeOptions, image_names, propose
 from tests.pipeline import store_image
 from tests.workflow.segment.test_segment_in_space import store_volume
@@ -69,9 +69,9 @@ def test_the_file_is_ready_to_be_filled_in_and_comes_back_as_examples(images: li
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    dealt = deal_marks(read_marks(out), images)
+    assigned = assign_marks(read_marks(out), images)
     found = [
-        resolve_marks(dealt.of[address], open_image(address).label_ref("nuclei"), np.arange(1, 61), least=0)
+        resolve_marks(assigned.of[address], open_image(address).label_ref("nuclei"), np.arange(1, 61), least=0)
         for address in images
     ]
     assert sum(map(len, found)) == 20

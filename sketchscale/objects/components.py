@@ -1,12 +1,12 @@
-"""Split labels into their connected pieces, exactly, whatever blocks they are read in.
+"""Split labels into connected components. The result does not depend on the blocks in which they are read.
 
- 1. Every block numbers its own pieces (`label_pieces`) and gives back, for each, its value and first pixel, and the
+ 1. Each block numbers its own components (`label_pieces`) and returns the value and first pixel of each, and the
     numbers along the faces that it shares with other blocks.
- 2. `join_pieces` joins what touches across faces, edges and corners: the pixels on one side of a face meet those on the
-    other side that are at most one pixel away, in the blocks around it too.
- 3. Ids count from 1 in the order of the first pixel of each whole piece, so they do not depend on blocks or workers.
+ 2. `join_components` joins components that touch across faces, edges and corners: a pixel on one side of a face meets
+    the pixels on the other side that are at most one pixel away, also in the neighbouring blocks.
+ 3. Ids count from 1 by the first pixel of each whole component, so they do not depend on blocks or workers.
 
-The result is a reader: a box that is asked for is put together from the blocks it meets, with their final ids.
+The result is a reader: a box is assembled from the blocks that it meets, with their final ids.
 """
 
 from __future__ import annotations
@@ -24,36 +24,38 @@ from scipy.sparse.csgraph import connected_components
 from sketchscale.engine.base import Json, Plan
 from sketchscale.evaluation.overlap_tasks import packed, unpacked
 from sketchscale.geometry import Box, Tile, TileCover, tile_cover
-from sketchscale.io.files.masks import Few, few_values, label_pieces
+from sketchscale.io.files.masks import few_values, label_pieces
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
 
-__all__ = ["PIXEL_BYTES", "Pieces", "join_pieces", "plan_few_values", "plan_pieces"]
+__all__ = ["PIXEL_BYTES", "Components", "join_components", "plan_components", "plan_few_values"]
+
+Ints = npt.NDArray[np.int64]
 
 PIXEL_BYTES = 60
-"""Memory to number the pieces of a block, for each of its pixels."""
+"""Memory to number the components of a block, per pixel."""
 
 Index = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pieces:
-    """Labels whose ids are the connected pieces of other labels.
+class Components:
+    """Labels with the connected components of other labels as objects.
 
     Attributes:
-        block: that pieces were found in. starts: for each block, in order, where its pieces begin in `ids`.
-        ids: of the pieces of all blocks.
-        count: of whole pieces.
+        block: size of the blocks. starts: for each block, in order, where its components begin in `ids`.
+        ids: final id of each component of each block.
+        count: number of whole components.
     """
 
     source: LabelSource
     shape: tuple[int, ...]
     block: tuple[int, ...]
     starts: tuple[int, ...]
-    ids: npt.NDArray[np.int64]
+    ids: Ints
     count: int
 
     def read(self, box: Box) -> npt.NDArray[np.uint32]:
-        """Ids of a box."""
+        """Return the ids of a box."""
         found = np.zeros(box.shape, np.uint32)
         tiles = tile_cover(self.shape, self.block)
         ranges = [range(a // n, -(-b // n)) for a, b, n in zip(box.start, box.stop, self.block, strict=True)]
@@ -77,7 +79,7 @@ class _Job:
 
 
 def plan_few_values(source: LabelSource, block: tuple[int, ...]) -> Plan[Tile]:
-    """A plan whose tasks return `{"few": values}`, the distinct values of a block; see io.masks."""
+    """Return a plan whose tasks return `{"few": values}`, the distinct values of a block; see `io.files.masks`."""
     shape = source_shape(source)
     return Plan(
         stage="values",
@@ -89,37 +91,36 @@ def plan_few_values(source: LabelSource, block: tuple[int, ...]) -> Plan[Tile]:
 
 
 def _few_of_block(tile: Tile, job: _Job) -> Json:
-    few: Few = few_values(read_labels(job.source, tile.write))
-    return {"few": few}
+    return {"few": few_values(read_labels(job.source, tile.write))}
 
 
-def plan_pieces(source: LabelSource, block: tuple[int, ...]) -> Plan[Tile]:
-    """Find the pieces of every block; `join_pieces` is next.
+def plan_components(source: LabelSource, block: tuple[int, ...]) -> Plan[Tile]:
+    """Return the plan that finds the components of every block; `join_components` is next.
 
     Args:
-        source: (y, x) or (z, y, x) whole numbers, 0 for background.
+        source: (y, x) or (z, y, x) integers, 0 for background.
         block: pixels of a task.
     """
     shape = source_shape(source)
     return Plan(
         stage="pieces",
-        fn=_pieces_of_block,
+        fn=_components_of_block,
         tasks=tile_cover(shape, block),
         config=_Job(source=source, shape=shape, block=block),
         task_bytes=PIXEL_BYTES * math.prod(block),
     )
 
 
-def _pieces_of_block(tile: Tile, job: _Job) -> Json:
-    labels = read_labels(job.source, tile.write)
+def _components_of_block(tile: Tile, job: _Job) -> Json:
+    labels, write = read_labels(job.source, tile.write), tile.write
     numbers = label_pieces(labels)
     flat = numbers.ravel()
     first = np.flatnonzero(np.diff(np.maximum.accumulate(flat), prepend=0))  # numbers rise in raster order
-    places = np.stack(np.unravel_index(first, numbers.shape)) + np.array(tile.write.start)[:, None]
+    places = np.stack(np.unravel_index(first, numbers.shape)) + np.array(write.start)[:, None]
     faces = {
         f"{axis}{side}": packed(np.ascontiguousarray(numbers.take(0 if side == "-" else -1, axis=axis)))
         for axis, side in itertools.product(range(labels.ndim), "-+")
-        if _is_shared(tile, job, axis, side)
+        if (write.start[axis] > 0 if side == "-" else write.stop[axis] < job.shape[axis])
     }
     return {
         "first": packed(np.ravel_multi_index(tuple(places), job.shape).astype(np.int64)),
@@ -128,15 +129,11 @@ def _pieces_of_block(tile: Tile, job: _Job) -> Json:
     }
 
 
-def _is_shared(tile: Tile, job: _Job, axis: int, side: str) -> bool:
-    return tile.write.start[axis] > 0 if side == "-" else tile.write.stop[axis] < job.shape[axis]
-
-
-def join_pieces(source: LabelSource, block: tuple[int, ...], results: Sequence[Json]) -> Pieces:
-    """Join the pieces of all blocks.
+def join_components(source: LabelSource, block: tuple[int, ...], results: Sequence[Json]) -> Components:
+    """Join the components of all blocks.
 
     Args:
-        source, block: as given to `plan_pieces`. results: of its tasks, in order.
+        source, block: as given to `plan_components`. results: of its tasks, in order.
     """
     shape = source_shape(source)
     first = [unpacked(result["first"]) for result in results]
@@ -146,7 +143,7 @@ def join_pieces(source: LabelSource, block: tuple[int, ...], results: Sequence[J
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *faces.pairs()])
     pairs = pairs[values[pairs[:, 0]] == values[pairs[:, 1]]]
     ids = _numbered(np.concatenate(first), pairs)
-    return Pieces(
+    return Components(
         source=source,
         shape=shape,
         block=block,
@@ -156,8 +153,8 @@ def join_pieces(source: LabelSource, block: tuple[int, ...], results: Sequence[J
     )
 
 
-def _numbered(first: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The id of each piece of a block: the place of its whole piece among all, by first pixel."""
+def _numbered(first: Ints, pairs: Ints) -> Ints:
+    """Return the id of each component of a block: the rank of its whole component among all, by first pixel."""
     n = len(first)
     if not n:
         return np.zeros(0, np.int64)
@@ -167,30 +164,29 @@ def _numbered(first: npt.NDArray[np.int64], pairs: npt.NDArray[np.int64]) -> npt
     np.minimum.at(earliest, whole_of, first)
     rank = np.empty(count, np.int64)
     rank[np.argsort(earliest)] = np.arange(1, count + 1)
-    found: npt.NDArray[np.int64] = rank[whole_of]
+    found: Ints = rank[whole_of]
     return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=False, eq=False)
 class _Faces:
-    """The numbers along the faces of all blocks, as numbers of the whole: 0 none, k + 1 the piece k of all blocks."""
+    """The numbers along the faces of all blocks, counted over all blocks: 0 is none, k + 1 is component k."""
 
     tiles: TileCover
-    starts: npt.NDArray[np.int64]
+    starts: Ints
     results: Sequence[Json]
 
-    def pairs(self) -> Iterator[npt.NDArray[np.int64]]:
-        """Pieces that touch across a face, (n, 2) each."""
+    def pairs(self) -> Iterator[Ints]:
+        """Yield (n, 2) pairs of components that touch across a face."""
         for tile, axis in itertools.product(self.tiles, range(len(self.tiles.shape))):
             if tile.index[axis] + 1 < self.tiles.counts[axis]:
                 yield self._across(tile, axis)
 
-    def _across(self, tile: Tile, axis: int) -> npt.NDArray[np.int64]:
-        """Pairs between a block's last layer along an axis and the layer after it, corners included."""
+    def _across(self, tile: Tile, axis: int) -> Ints:
+        """Return pairs between a block's last layer along an axis and the layer after it, corners included."""
         here = self._layer(tile.index, axis, "+")
         beyond = np.pad(np.zeros_like(here), 1)
-        own = _without(tile.write, axis)
-        around = own.grow(1)
+        around = _without(tile.write, axis).grow(1)
         for step in itertools.product((-1, 0, 1), repeat=here.ndim):
             index = list(tile.index)
             index[axis] += 1
@@ -207,14 +203,14 @@ class _Faces:
         ]
         return np.unique(np.concatenate(found), axis=0)
 
-    def _layer(self, index: Index, axis: int, side: str) -> npt.NDArray[np.int64]:
+    def _layer(self, index: Index, axis: int, side: str) -> Ints:
         position = _position(self.tiles, index)
         shape = _without(self.tiles[position].write, axis).shape
         numbers = unpacked(self.results[position]["faces"][f"{axis}{side}"]).reshape(shape)
         return np.where(numbers > 0, numbers + self.starts[position], 0)
 
 
-def _touching(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _touching(a: Ints, b: Ints) -> Ints:
     both = (a > 0) & (b > 0)
     return np.unique(np.stack([a[both] - 1, b[both] - 1], axis=1), axis=0)
 
@@ -226,5 +222,5 @@ def _without(box: Box, axis: int) -> Box:
 
 
 def _position(tiles: TileCover, index: Index) -> int:
-    """Where a tile stands in the raster order of all."""
+    """Return the place of a tile in the raster order of all tiles."""
     return int(np.ravel_multi_index(index, tiles.counts))
