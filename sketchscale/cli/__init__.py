@@ -10,6 +10,7 @@ Nothing heavy is imported before a command runs, so `--help` is fast.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from types import FrameType
@@ -30,7 +31,8 @@ from sketchscale.cli import (
     tables,
     weights,
 )
-from sketchscale.cli.options import SomeFailedError, say
+from sketchscale.cli.messages import LOGGER, chosen_level, flags_first, logged_to_stderr, say
+from sketchscale.cli.options import SomeFailedError
 from sketchscale.errors import SketchscaleError
 
 __all__ = ["app", "main", "run"]
@@ -63,8 +65,11 @@ def options(
     version: bool = typer.Option(
         False, "--version", help="Print the version and leave.", is_eager=True, callback=_print_version
     ),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Show warnings and errors only, no progress."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Show what every stage did, and how long it took."),
 ) -> None:
-    """Options of the program itself."""
+    """Options of the program itself; --quiet and --verbose may also stand after the command."""
+    LOGGER.setLevel(chosen_level(quiet, verbose))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -82,13 +87,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit code; every error that a user can cause is one line on stderr."""
+    with logged_to_stderr():
+        return _run(flags_first(arguments))
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False)
     except SomeFailedError as error:
-        say(str(error))
+        say(str(error), logging.ERROR)
         return error.exit_code
     except SketchscaleError as error:
-        say(f"error: {error}")
+        say(f"error: {error}", logging.ERROR)
         return error.exit_code
     except UsageError as error:
         error.show()
@@ -100,5 +110,5 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 0
     if code == 130:
-        say("interrupted; what finished is kept: run again with --resume")
+        say("interrupted; what finished is kept: run again with --resume", logging.WARNING)
     return code if isinstance(code, int) else 0

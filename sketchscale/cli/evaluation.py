@@ -9,6 +9,7 @@ import typer
 
 from sketchscale.cli import options as opt
 from sketchscale.cli.flags import Without, command
+from sketchscale.cli.messages import say
 from sketchscale.options import EvaluateOptions, Execution, NextOptions
 
 __all__ = ["register"]
@@ -41,7 +42,7 @@ def evaluate(
     def report(found: list[Any]) -> None:
         for one in found:
             if one.note:
-                opt.say(f"{one.truth}: {one.note}")
+                say(f"{one.truth}: {one.note}")
         summary = summarize(found, thresholds)
         if csv is not None:
             write_scores(summary, csv)
@@ -95,9 +96,9 @@ def where_next(
     with opt.progress() as on_event:
         result = work(expand(images), options, execution, on_event)
     for written in save_places(result, out) if out is not None else ():
-        opt.say(written)
+        say(written)
     if picture is not None:
-        opt.say(draw_places(result, options, picture))
+        say(draw_places(result, options, picture))
     opt.show(asdict(result), json, lambda: _places(result))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from sketchscale.cli import options as opt
 from sketchscale.cli.flags import Without, command
+from sketchscale.cli.messages import say
 from sketchscale.options import ConvertConfig, Execution, MeasureOptions, ReportOptions, SegmentOptions
 from sketchscale.workflow.compiling import INTEGRATION, MEASUREMENT
 
@@ -33,10 +35,10 @@ def convert(
     from sketchscale.workflow import convert as work
 
     if dry_run:
-        opt.show_stages(work.plan_images(source, target, options, execution, say=opt.say), json)
+        opt.show_stages(work.plan_images(source, target, options, execution, say=say), json)
         return
     with opt.progress() as on_event:
-        results = work.convert_images(source, target, options, execution, on_event, say=opt.say)
+        results = work.convert_images(source, target, options, execution, on_event, say=say)
     opt.show(results, json, lambda: "\n".join(f"{r['address']}: {r['summary']}" for r in results))
 
 
@@ -63,13 +65,13 @@ def segment(
         def outline(image: str) -> Any:
             result = work(image, options, execution, on_event)
             if result.warning:
-                opt.say(f"warning: {result.warning}")
+                say(f"warning: {result.warning}", logging.WARNING)
             return result
 
         def report(results: list[Any]) -> None:
             for r in results:
                 if r.n == 0:
-                    opt.say(f"{r.image}: {why_empty(r.empty)}")
+                    say(f"{r.image}: {why_empty(r.empty)}", logging.WARNING)
             lines = (
                 f"{r.image}: {r.n} objects in labels/{r.labels}; seam audit: {r.audit.windows} windows, "
                 f"{r.audit.objects} objects compared, {r.audit.crossing} cross a block, no difference"

@@ -9,6 +9,7 @@ import typer
 
 from sketchscale.cli import options as opt
 from sketchscale.cli.flags import Required, command
+from sketchscale.cli.messages import say
 from sketchscale.options import SimulateOptions, SketchOptions, TrainOptions
 
 __all__ = ["register"]
@@ -39,7 +40,7 @@ def train(
     from sketchscale.workflow.train.train import train as work
 
     settings = replace(options, minutes=None) if options.steps else options
-    result = work(settings, opt.where_to_train("train", engine, execution), on_step=opt.say)
+    result = work(settings, opt.where_to_train("train", engine, execution), on_step=say)
     if is_first_process():
         opt.show(asdict(result), json, lambda: result.summary)
 
@@ -96,7 +97,7 @@ def sketch_show(
     from sketchscale.workflow.sketches import repair_sketch, show_sketch, sketch_reading
 
     if repair:
-        opt.say(repair_sketch(sketch))
+        say(repair_sketch(sketch))
     reading = sketch_reading(options)
     summary = show_sketch(sketch, image=options.image, out=out, reading=reading, overwrite=overwrite)
     opt.show(summary, json, lambda: "\n".join(f"{key}: {value}" for key, value in summary.items()))

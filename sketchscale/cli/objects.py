@@ -9,6 +9,7 @@ import typer
 
 from sketchscale.cli import options as opt
 from sketchscale.cli.flags import Only, Required, Without, command
+from sketchscale.cli.messages import say
 from sketchscale.options import ClassifyOptions, Execution
 
 __all__ = ["classify_group", "register"]
@@ -66,7 +67,7 @@ def classify_apply(
         opt.show([asdict(r) for r in results], json, lambda: "\n".join(f"{r.image}: {r.counts}" for r in results))
         for r in results:
             if r.cropped:
-                opt.say(
+                say(
                     f"warning: {r.image}: {r.cropped} of {sum(r.counts.values())} objects are larger than the patch of "
                     f"{r.side} px (patch_cropped in the table); a larger --side in `classify train` sees them whole"
                 )
@@ -74,7 +75,7 @@ def classify_apply(
             path = write_gallery(
                 [r.image for r in results], labels, classifier, gallery, execution=execution, attention=attention
             )
-            opt.say(f"gallery: {path}")
+            say(f"gallery: {path}")
 
     how: dict[str, Any] = {"masks": options.masks, "precision": options.precision}
     with opt.progress() as on_event:

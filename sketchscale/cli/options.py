@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sketchscale.cli.flags import Only, Without
+from sketchscale.cli.messages import is_quiet, say
 from sketchscale.errors import InputError, SetupError, SketchscaleError, UnknownNameError
 from sketchscale.options import Execution, LabelOptions
 
@@ -38,11 +40,6 @@ class SomeFailedError(Exception):
     def __init__(self, message: str, exit_code: int = 3) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-def say(text: str) -> None:
-    """Print a line on stderr."""
-    typer.echo(text, err=True)
 
 
 def show(result: Any, as_json: bool, text: Callable[[], str]) -> None:
@@ -96,8 +93,8 @@ def progress(title: str = "") -> Iterator[Callable[[Event], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        if title and console.is_terminal:
+    with Progress(*columns, console=console, disable=is_quiet() or not console.is_terminal) as bar:
+        if title and console.is_terminal and not is_quiet():
             console.print(title)
 
         def on_event(event: Event) -> None:
@@ -154,7 +151,7 @@ def each(images: Sequence[str], work: Callable[[str], Any], report: Callable[[li
                 except SketchscaleError as error:
                     if len(images) == 1 or isinstance(error, SetupError):
                         raise
-                    say(f"error: {image}: {error}")
+                    say(f"error: {image}: {error}", logging.ERROR)
                     failures.append((image, error))
     finally:
         if results:

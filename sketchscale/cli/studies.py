@@ -8,6 +8,7 @@ import typer
 
 from sketchscale.cli import options as opt
 from sketchscale.cli.flags import Only, Without, command
+from sketchscale.cli.messages import say
 from sketchscale.options import DemoOptions, Execution
 
 __all__ = ["register"]
@@ -28,9 +29,7 @@ def demo(
     from sketchscale.workflow.demo import demo as work
 
     o = options
-    result = work(
-        o.out, minutes=o.minutes, precision=o.precision, seed=o.seed, overwrite=execution.overwrite, say=opt.say
-    )
+    result = work(o.out, minutes=o.minutes, precision=o.precision, seed=o.seed, overwrite=execution.overwrite, say=say)
     opt.show(result, json, lambda: f"open {result['report']} in a browser: every image with its outlines, counts, AP")
 
 
@@ -68,7 +67,7 @@ def run(
         return
     with opt.progress() as on_event:
         result = run_study(
-            settings, study, resume=execution.resume, overwrite=execution.overwrite, on_event=on_event, say=opt.say
+            settings, study, resume=execution.resume, overwrite=execution.overwrite, on_event=on_event, say=say
         )
     opt.show(result, json, lambda: f"report: {result['report']}")
     if result["failed"]:

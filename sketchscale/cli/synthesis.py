@@ -9,6 +9,7 @@ import typer
 
 from sketchscale.cli import options as opt
 from sketchscale.cli.flags import Without, command
+from sketchscale.cli.messages import say
 from sketchscale.options import Execution, GenerateOptions, OutlineOptions, ScoreOptions, SynthesisOptions
 
 __all__ = ["register"]
@@ -31,7 +32,7 @@ def train(
     from sketchscale.training.distributed import is_first_process
     from sketchscale.workflow.synthesize.train import synthesize_train
 
-    result = synthesize_train(options, opt.where_to_train("synthesize train", engine, execution), on_step=opt.say)
+    result = synthesize_train(options, opt.where_to_train("synthesize train", engine, execution), on_step=say)
     if is_first_process():
         opt.show(asdict(result), json, lambda: result.summary)
 

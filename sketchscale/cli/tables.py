@@ -9,6 +9,7 @@ import typer
 
 from sketchscale.cli import options as opt
 from sketchscale.cli.flags import command
+from sketchscale.cli.messages import say
 from sketchscale.options import TableOptions
 
 __all__ = ["register"]
@@ -35,6 +36,6 @@ def table_export(
     chosen = asdict(options)
     result = export_table(image, chosen.pop("labels"), out, overwrite=execution.overwrite, **chosen)
     for line in result.missing:
-        opt.say(f"left out: {line}")
+        say(f"left out: {line}")
     of = f" of {result.images} images" if result.images > 1 else ""
     opt.show(asdict(result), json, lambda: f"{result.path}: {result.n} rows{of}")

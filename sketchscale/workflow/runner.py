@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -129,7 +130,9 @@ class Runner:
             budget_bytes=self.execution.budget_bytes,
             around=self._around,
         )
-        self.stages.append(self._line(plan, time.perf_counter() - started))
+        line = self._line(plan, time.perf_counter() - started)
+        self.stages.append(line)
+        logging.getLogger(__name__).debug("%s: %d tasks, %.1f s", line.stage, line.tasks, line.seconds)
         return results
 
     def run_pyramid(self, levels: Sequence[ArrayRef], ledger: Ledger | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -321,3 +322,16 @@ def test_what_only_reads_finds_another_s3_server_by_its_endpoint_too(
     code, out, err = said("status", stored, "--wait", 1)
     assert (code, out) == (5, "")
     assert "attempts in 1 s" in err
+
+
+def test_quiet_shows_warnings_and_errors_only_and_verbose_what_stages_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = store_image(tmp_path, draw_nuclei((64, 64)))
+    for place in (("--verbose", "segment"), ("segment", "-v")):
+        assert run([*place, image, "--min-size", "5", "--engine", "serial", "--overwrite"]) == 0
+        assert re.search(r"^predict: 1 tasks, \d+\.\d s$", capsys.readouterr().err, re.MULTILINE)
+    assert run(["segment", image, "--min-size", "5", "--engine", "serial", "--overwrite", "--quiet"]) == 0
+    assert re.fullmatch(r"(warning: .*\n)?", capsys.readouterr().err)
+    assert run(["measure", str(tmp_path / "absent.zarr"), "--quiet"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
