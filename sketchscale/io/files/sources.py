@@ -31,7 +31,7 @@ from sketchscale.io.files.rasters import open_npy, open_raster, read_npy, read_r
 from sketchscale.io.files.rasters import read_indices as indices_of
 from sketchscale.io.files.tiff import open_tiff, read_tiff
 from sketchscale.io.stores.addresses import absolute_address, address_parts, is_local
-from sketchscale.io.stores.local_copies import at_hand
+from sketchscale.io.stores.local_copies import local_copy
 
 __all__ = ["SUFFIXES", "PixelSource", "file_suffix", "open_source", "read_indices", "read_source", "source_identity"]
 
@@ -53,7 +53,7 @@ def open_source(path: str | Path, *, axes: str | None = None) -> PixelSource:
     suffix = file_suffix(text)
     if suffix not in SUFFIXES:
         raise refuse(text, f"suffix {suffix!r}", f"one of {', '.join(SUFFIXES)}", "export it as OME-TIFF")
-    with at_hand(text, look=True) as here, reading(text):
+    with local_copy(text, look=True) as here, reading(text):
         return replace(_READERS[SUFFIXES[suffix]][0](here, axes), path=absolute_address(text))
 
 
@@ -68,7 +68,7 @@ def file_suffix(address: str | Path) -> str:
 
 def read_indices(path: str) -> npt.NDArray[Any]:
     """A PNG as stored: palette entries as numbers, not as colours. For label images."""
-    with at_hand(path) as here:
+    with local_copy(path) as here:
         return indices_of(here)
 
 
@@ -79,7 +79,7 @@ def read_source(source: PixelSource, box: Box) -> npt.NDArray[Any]:
         MissingDataError: the file is gone.
         InputError: it is damaged there, or it changed since it was opened.
     """
-    with at_hand(source.path) as here, reading(source.path, f", box {box}"):
+    with local_copy(source.path) as here, reading(source.path, f", box {box}"):
         values = _READERS[source.kind][1](replace(source, path=here), stored_box(source, box))
     order = stored_order(source.stored)
     values = np.transpose(values, order).reshape(box.shape)
@@ -91,7 +91,7 @@ def source_identity(path: str | Path) -> str:
 
     Of a file in storage without the time: that of the copy says nothing.
     """
-    with at_hand(str(path)) as here, reading(str(path)), Path(here).open("rb") as file:
+    with local_copy(str(path)) as here, reading(str(path)), Path(here).open("rb") as file:
         stat = Path(here).stat()
         head = file.read(65536)
         file.seek(max(0, stat.st_size - 65536))

@@ -1,4 +1,4 @@
-"""JSON documents of a store, parsed with limits on size, depth and duplicate keys."""
+"""Parse the JSON documents of a store, with limits on size, depth and duplicate keys."""
 
 from __future__ import annotations
 
@@ -16,21 +16,12 @@ METADATA_DEPTH = 64
 
 
 def bad_metadata(where: str, problem: str, expected: str = "valid OME-Zarr metadata") -> InputError:
-    """The one error of everything that reads metadata.
-
-    Args:
-        where: the file or group.
-        problem: what is there.
-    """
+    """Return the error of all functions that read metadata; `where` is the file or group."""
     return InputError.of(found=f"{where}: {problem}", expected=expected, fix="restore or rewrite the metadata")
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """A metadata document.
-
-    Args:
-        data: UTF-8.
-        where: the file, for errors.
+    """Parse a metadata document (UTF-8); `where` names it in errors.
 
     Raises:
         InputError: not JSON, not an object, larger than 16 MiB, deeper than 64, or with a key twice in one object.
@@ -68,7 +59,7 @@ def _depth(document: object) -> int:
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """What went wrong, without line breaks, addresses of documentation or echoes of the whole input."""
+    """Return an error's message in one line, without links to documentation or the whole input."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
