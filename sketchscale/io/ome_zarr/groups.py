@@ -1,4 +1,4 @@
-"""Attributes of Zarr groups of either format, read and replaced as one document."""
+"""Read and replace the attributes of Zarr groups of either format as one document."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["group_key", "read_attributes", "update_attributes", "write_attribute
 
 
 def read_attributes(store: str, group: str) -> dict[str, Any] | None:
-    """Attributes of a Zarr group of either format; None when there is no group.
+    """Return the attributes of a Zarr group of either format; None if there is no group.
 
-    Read from the group's own document, never from consolidated metadata, which may be older.
+    They come from the group's own document, never from consolidated metadata, which may be older.
 
     Raises:
         InputError: the document is not readable.
@@ -33,20 +33,20 @@ def read_attributes(store: str, group: str) -> dict[str, Any] | None:
 
 
 def _attributes_of(data: bytes, where: str) -> dict[str, Any] | None:
-    """Attributes in a `zarr.json`; None when it is of no group."""
+    """Return the attributes in a `zarr.json`; None if it does not describe a group."""
     document = parse_json(data, where)
     if document.get("zarr_format") != 3 or document.get("node_type") != "group":
         return None
     attributes = document.get("attributes") or {}
     if not isinstance(attributes, dict):
-        raise InputError(f"{where}: attributes are no object; to fix: restore it")
+        raise InputError(f"{where}: attributes are not an object; to fix: restore it")
     return attributes
 
 
 def write_attributes(store: str, group: str, attributes: Mapping[str, Any], version: Version) -> None:
-    """Replace the attributes of a group (made when there is none); one atomic write, the last step of a commit.
+    """Replace the attributes of a group, or create it, by one atomic write, which is the last step of a commit.
 
-    Consolidated metadata of the group is dropped: it would hide what is new from its readers.
+    Consolidated metadata of the group is dropped, because it would hide new content from its readers.
     """
     if version == "0.4":
         put_blob(store, group_key(group, ".zgroup"), _V2_GROUP)
@@ -56,13 +56,12 @@ def write_attributes(store: str, group: str, attributes: Mapping[str, Any], vers
 def update_attributes(
     store: str, group: str, change: Callable[[dict[str, Any]], Mapping[str, Any]], version: Version
 ) -> None:
-    """Replace the attributes of a group by what `change` makes of them; of changes at the same time none is lost.
+    """Replace the attributes of a group by the result of `change`; concurrent changes are never lost.
 
     For documents that several runs write to: the list of labels, the list of tables.
 
     Args:
-        change: from the attributes that are there, {} when there are none. Called again when somebody was faster, in
-            object storage perhaps on its own result: twice has to be as good as once.
+        change: takes the current attributes, or {} if there are none; must be idempotent, see `change_blob`.
 
     >>> update_attributes("memory://doc-update", "labels", lambda old: {**old, "labels": ["cells"]}, "0.5")
     >>> read_attributes("memory://doc-update", "labels")
@@ -93,5 +92,5 @@ def _document(attributes: Mapping[str, Any], version: Version) -> bytes:
 
 
 def group_key(group: str, name: str) -> str:
-    """The key of something in a group; the root's name is empty."""
+    """Return the key of a name in a group; the group of the root is empty."""
     return f"{group}/{name}" if group else name
