@@ -1,6 +1,6 @@
 """Split labels into their connected pieces, exactly, whatever blocks they are read in.
 
- 1. Every block numbers its own pieces (`label_pieces`) and gives back, for each, its value and first pixel, and the
+ 1. Every block numbers its own pieces (`label_components`) and gives back, for each, its value and first pixel, and the
     numbers along the faces that it shares with other blocks.
  2. `join_pieces` joins what touches across faces, edges and corners: the pixels on one side of a face meet those on the
     other side that are at most one pixel away, in the blocks around it too.
@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from sketchscale.engine.base import Json, Plan
 from sketchscale.evaluation.count_overlaps import packed, unpacked
 from sketchscale.geometry import Box, Tile, TileCover, tile_cover
-from sketchscale.io.files.masks import Few, few_values, label_pieces
+from sketchscale.io.files.masks import Few, few_values, label_components
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
 
 __all__ = ["PIXEL_BYTES", "Pieces", "join_pieces", "plan_few_values", "plan_pieces"]
@@ -60,7 +60,7 @@ class Pieces:
         for index in itertools.product(*ranges):
             position = _position(tiles, index)
             write = tiles[position].write
-            numbers = label_pieces(read_labels(self.source, write))
+            numbers = label_components(read_labels(self.source, write))
             start = self.starts[position]
             names = np.concatenate([[0], self.ids[start : start + int(numbers.max(initial=0))]])
             common = write.intersect(box)
@@ -112,7 +112,7 @@ def plan_pieces(source: LabelSource, block: tuple[int, ...]) -> Plan[Tile]:
 
 def _pieces_of_block(tile: Tile, job: _Job) -> Json:
     labels = read_labels(job.source, tile.write)
-    numbers = label_pieces(labels)
+    numbers = label_components(labels)
     flat = numbers.ravel()
     first = np.flatnonzero(np.diff(np.maximum.accumulate(flat), prepend=0))  # numbers rise in raster order
     places = np.stack(np.unravel_index(first, numbers.shape)) + np.array(tile.write.start)[:, None]

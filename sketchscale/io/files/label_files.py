@@ -1,4 +1,4 @@
-"""Label images of any origin, read as they are, box by box: TIFF, PNG, NPY, or a label image of a store."""
+"""Read label images of any origin box by box: TIFF, PNG, NPY, or a label image of a store."""
 
 from __future__ import annotations
 
@@ -33,28 +33,30 @@ class Truth(Protocol):
     """A label image that is read box by box."""
 
     @property
-    def shape(self) -> tuple[int, int]: ...
+    def shape(self) -> tuple[int, int]:
+        """(y, x)."""
+        ...
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """(y, x) whole numbers, 0 background."""
+        """Return the ids of a (y, x) box, 0 for background."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileTruth:
-    """A label image in a TIFF, PNG or NPY file; lazy where the file is tiled, mapped or in strips."""
+    """A label image in a TIFF, PNG or NPY file; lazy if the file is tiled, mapped or in strips."""
 
     source: PixelSource
     shape: tuple[int, int]
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """Labels of a (y, x) box.
+        """Return the ids of a (y, x) box.
 
         Raises:
             InputError: negative labels, or a damaged file.
         """
         if self.source.kind == "raster":
-            values = _indices(self.source.path, source_identity(self.source.path))[box.slices]
+            values = _decoded_png(self.source.path, source_identity(self.source.path))[box.slices]
         else:
             lead = (0,) * (len(self.source.axes) - 2)
             full = Box(lead + box.start, (1,) * len(lead) + box.stop)
@@ -70,18 +72,19 @@ class PlaneTruth:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(y, x)."""
         return self.plane.section
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """Labels of a (y, x) box; see `FileTruth.read`."""
+        """Return the ids of a (y, x) box; see `FileTruth.read`."""
         return _whole_numbers(read_plane(self.plane, box)[0], str(self.plane.array))
 
 
 @lru_cache(maxsize=2)
-def _indices(path: str, identity: str) -> npt.NDArray[Any]:
-    """A decoded PNG, kept for the next box; the identity is there so that a rewritten file is read again."""
+def _decoded_png(path: str, identity: str) -> npt.NDArray[Any]:
+    """Return a decoded PNG, cached for the next box; with another identity, a rewritten file is read again."""
     values = read_indices(path)
-    values.setflags(write=False)  # threads share it
+    values.setflags(write=False)  # shared by threads
     return values
 
 
@@ -94,41 +97,26 @@ def _whole_numbers(values: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
 
 
 def open_truth(address: str | Path) -> Truth:
-    """A label image behind an address, read lazily.
+    """Open the label image behind an address, to read it lazily; picklable.
 
     Args:
         address: a TIFF, PNG or NPY file, or a label image of a store (`image.zarr/labels/nuclei`).
 
-    Returns:
-        Something with `.shape` (y, x) and `.read(box)`; picklable.
-
     Raises:
-        MissingDataError: nothing is there.
+        MissingDataError: it does not exist.
         InputError: not one plane of whole numbers.
     """
     if file_suffix(address) in SUFFIXES and (not is_local(address) or Path(address).is_file()):
-        return _file_truth(str(address))
+        source = open_source(str(address))
+        has_palette = file_suffix(address) == ".png" and read_indices(str(address)).ndim == 2
+        if not has_palette:
+            _check_labels(str(address), math.prod(source.stored_shape) // math.prod(source.shape[-2:]), source.dtype)
+        return FileTruth(source=source, shape=(source.shape[-2], source.shape[-1]))
     if is_local(address) and not Path(address).exists() and split_address(address)[1] == "":
         raise MissingDataError(f"{address} does not exist; expected: a label image; to fix: check the path")
     plane = open_image(address).plane()
     _check_labels(str(address), len(plane.channels), plane.dtype)
     return PlaneTruth(plane=plane)
-
-
-def _file_truth(path: str) -> FileTruth:
-    source = open_source(path)
-    if source.kind == "raster" and file_suffix(path) == ".png" and _has_palette(path):
-        return FileTruth(source=source, shape=_plane_shape(source))
-    _check_labels(path, math.prod(source.stored_shape) // math.prod(source.shape[-2:]), source.dtype)
-    return FileTruth(source=source, shape=_plane_shape(source))
-
-
-def _has_palette(path: str) -> bool:
-    return read_indices(path).ndim == 2
-
-
-def _plane_shape(source: PixelSource) -> tuple[int, int]:
-    return (source.shape[-2], source.shape[-1])
 
 
 def _check_labels(where: str, planes: int, dtype: str) -> None:
