@@ -28,7 +28,7 @@ def open_npy(path: str, axes: str | None) -> PixelSource:
     if not isinstance(array, np.ndarray):
         raise refuse(path, "an archive of arrays", "one array (.npy)", "save the array with numpy.save")
     notes: tuple[str, ...] = ()
-    if axes is None:
+    if not axes:
         axes, notes = _guess_axes(path, array.shape)
     return describe(path, "npy", axes, array.shape, array.dtype, notes=notes)
 
