@@ -1,6 +1,6 @@
-"""Label images to compare, behind one shape: (y, x), or (z, y, x) where exactly one leading axis is longer than 1.
+"""Open label images to compare, as (y, x), or as (z, y, x) if exactly one leading axis is longer than 1.
 
-Labels have no channels, so whatever a file calls its one long leading axis (z, pages, channels) is depth.
+Labels have no channels, so a single long leading axis of a file (z, pages, channels) is always taken as depth.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class VolumeReader:
     """A label volume with axes of length 1 around its depth.
 
     Attributes:
-        source: where it is.
+        source: the array or file.
         shape: (z, y, x).
         stored: shape with all axes; y and x are the last two.
     """
@@ -40,7 +40,7 @@ class VolumeReader:
     stored: tuple[int, ...]
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """Ids of a (z, y, x) box."""
+        """Return the ids of a (z, y, x) box."""
         leading = [(box.start[0], box.stop[0]) if n == self.shape[0] else (0, n) for n in self.stored[:-2]]
         full = Box(
             (*(a for a, _ in leading), *box.start[1:]),
@@ -51,7 +51,7 @@ class VolumeReader:
 
 
 def stored_labels(image: Image) -> LabelSource:
-    """A label image of a store, level 0.
+    """Return level 0 of a label image of a store.
 
     Raises:
         InputError: several leading axes are longer than 1.
@@ -63,40 +63,33 @@ def stored_labels(image: Image) -> LabelSource:
 
 
 def open_true_labels(address: str | Path) -> LabelSource:
-    """A true label image, read lazily: what `io.label_files.open_truth` takes, and volumes.
+    """Open a true label image lazily: anything that `io.files.label_files.open_truth` opens, and volumes.
 
     Args:
         address: a TIFF, PNG or NPY file, or a label image of a store (`image.zarr/labels/nuclei`).
 
     Raises:
-        MissingDataError: nothing is there.
+        MissingDataError: it does not exist.
         InputError: not one plane or one stack of whole numbers.
     """
     here = not is_local(address) or Path(address).exists()
     if here and file_suffix(address) in SUFFIXES:
-        return _labels_of_file(address)
-    if here and _depth(open_image(address).shapes[0]) > 1:
-        return stored_labels(_checked(open_image(address)))
+        source = open_source(address)
+        if _depth(source.shape) == 1 or "s" in source.stored or np.dtype(source.dtype).kind not in "iu":
+            return open_truth(address)
+        return _volume(source, source.shape, str(address))
+    if here:
+        image = open_image(address)
+        if _depth(image.shapes[0]) > 1:
+            if np.dtype(image.dtype).kind not in "iu":
+                wrong = f"{image.address}: labels of type {image.dtype}"
+                raise InputError.of(found=wrong, expected="whole numbers", fix="convert them")
+            return stored_labels(image)
     return open_truth(address)
 
 
 def _depth(shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-2])
-
-
-def _checked(image: Image) -> Image:
-    if np.dtype(image.dtype).kind not in "iu":
-        raise InputError.of(
-            found=f"{image.address}: labels of type {image.dtype}", expected="whole numbers", fix="convert them"
-        )
-    return image
-
-
-def _labels_of_file(path: str | Path) -> LabelSource:
-    source = open_source(path)
-    if _depth(source.shape) == 1 or "s" in source.stored or np.dtype(source.dtype).kind not in "iu":
-        return open_truth(path)
-    return _volume(source, source.shape, str(path))
 
 
 def _volume(source: ArrayRef | PixelSource, shape: tuple[int, ...], where: str) -> VolumeReader:
