@@ -42,10 +42,7 @@ class VolumeReader:
     def read(self, box: Box) -> npt.NDArray[Any]:
         """Return the ids of a (z, y, x) box."""
         leading = [(box.start[0], box.stop[0]) if n == self.shape[0] else (0, n) for n in self.stored[:-2]]
-        full = Box(
-            (*(a for a, _ in leading), *box.start[1:]),
-            (*(b for _, b in leading), *box.stop[1:]),
-        )
+        full = Box((*(a for a, _ in leading), *box.start[1:]), (*(b for _, b in leading), *box.stop[1:]))
         values = read_box(self.source, full) if isinstance(self.source, ArrayRef) else read_source(self.source, full)
         return values.reshape(box.shape)
 

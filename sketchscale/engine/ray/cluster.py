@@ -282,7 +282,7 @@ class Watch:
             return Seen(silence=self._silence, bare=self._bare, asked=max(1, self._asked), cause=self._cause)
 
     def fit(self, gpus: float, workers: int) -> int:
-        """Return how many workers with `gpus` GPUs each the cluster has room for, now or after growing, up to `workers`.
+        """Return how many workers with `gpus` GPUs each fit on the cluster now or after growing, at most `workers`.
 
         Raises:
             SetupError: for none.

@@ -27,14 +27,7 @@ from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import Tile, block_shape, tile_cover
 from sketchscale.io.files.convert_options import ConvertConfig
 from sketchscale.io.files.patterns import matches
-from sketchscale.io.files.sources import (
-    SUFFIXES,
-    PixelSource,
-    file_suffix,
-    open_source,
-    read_source,
-    source_identity,
-)
+from sketchscale.io.files.sources import SUFFIXES, PixelSource, file_suffix, open_source, read_source, source_identity
 from sketchscale.io.ome_zarr.arrays import ArrayRef, write_box
 from sketchscale.io.ome_zarr.groups import read_attributes
 from sketchscale.io.ome_zarr.image import Image, open_image
@@ -46,14 +39,7 @@ from sketchscale.io.stores.addresses import address_parts, is_local, join_addres
 from sketchscale.io.stores.blobs import delete_blob, delete_blobs, list_blobs
 from sketchscale.io.stores.output_files import list_names
 
-__all__ = [
-    "Conversion",
-    "ConvertConfig",
-    "check_target",
-    "conversion_notes",
-    "convert",
-    "plan_convert",
-]
+__all__ = ["Conversion", "ConvertConfig", "check_target", "conversion_notes", "convert", "plan_convert"]
 
 RUN = "convert"
 

@@ -22,13 +22,7 @@ import numpy as np
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array
 from sketchscale.io.ome_zarr.groups import group_key, read_attributes
-from sketchscale.io.ome_zarr.metadata import (
-    UNITS_UM,
-    ImageMetadata,
-    ome_attributes,
-    parse_image,
-    parse_labels,
-)
+from sketchscale.io.ome_zarr.metadata import UNITS_UM, ImageMetadata, ome_attributes, parse_image, parse_labels
 from sketchscale.io.ome_zarr.planes import PixelsRef
 from sketchscale.io.stores.addresses import join_address, split_address
 from sketchscale.io.stores.blobs import blob_stats, check_key, get_blob, has_blobs

@@ -18,15 +18,7 @@ from sketchscale.errors import InputError, MissingDataError
 from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.ome_zarr.groups import group_key, read_attributes, update_attributes, write_attributes
 from sketchscale.io.ome_zarr.image import Image, open_group
-from sketchscale.io.ome_zarr.metadata import (
-    Axis,
-    ImageMetadata,
-    Level,
-    Version,
-    parse_image,
-    parse_labels,
-    version_of,
-)
+from sketchscale.io.ome_zarr.metadata import Axis, ImageMetadata, Level, Version, parse_image, parse_labels, version_of
 from sketchscale.io.ome_zarr.new_metadata import image_document, label_document, labels_document
 from sketchscale.io.stores.addresses import join_address, split_address
 from sketchscale.io.stores.blobs import check_key, delete_blob, delete_blobs, get_blob, put_blob

@@ -20,14 +20,7 @@ from typing import TypeVar
 from sketchscale.errors import InputError, MissingDataError, OutputError, SetupError, SketchscaleError, UnreachableError
 from sketchscale.io.stores.settings import storage_settings
 
-__all__ = [
-    "NotStoredError",
-    "code_of",
-    "persist",
-    "refusal",
-    "status_of",
-    "within",
-]
+__all__ = ["NotStoredError", "code_of", "persist", "refusal", "status_of", "within"]
 
 _RATE = 1e6
 """Bytes per second; a slower transfer counts as no answer."""
