@@ -35,7 +35,7 @@ def frechet_distance(first: npt.NDArray[np.floating], second: npt.NDArray[np.flo
         first, second: (n, d) and (m, d), at least 2 vectors each; covariances are divided by n - 1 and m - 1.
 
     Returns:
-        At least 0; 0 for the same vectors in any order. It is the square of a distance, in squared units of the features.
+        At least 0; 0 for the same vectors in any order. A squared distance, in squared units of the features.
 
     Raises:
         InputError: fewer than 2 vectors, different features, or values that are not finite.

@@ -150,19 +150,15 @@ def _check_layout(path: str, series: Any) -> None:
     if len(series.pages) * page.size != math.prod(series.shape):
         raise refuse(path, f"{len(series.pages)} pages for {series.shape}", "a page for each plane", "export it again")
     for one in series.pages:
-        _check_page(path, one, math.prod(page.chunked), size)
-
-
-def _check_page(path: str, page: Any, segments: int, size: int) -> None:
-    if page is None:
-        raise refuse(path, "a page is in a file that is not here", "all files side by side", "copy the missing file")
-    offsets, counts = page.dataoffsets, page.databytecounts
-    if len(offsets) != segments or len(counts) != segments:
-        raise refuse(path, f"{len(offsets)} segments", f"{segments} by its size", "export it again")
-    owner = Path(page.parent.filehandle.path)
-    size = size if owner.name == Path(path).name else owner.stat().st_size
-    if any(a < 0 or n < 0 or a + n > size for a, n in zip(offsets, counts, strict=True)):
-        raise refuse(path, "the file ends before its pixels do", "a complete file", "copy it again")
+        if one is None:
+            raise refuse(path, "a page is in a missing file", "all files in the same folder", "copy the missing file")
+        offsets, counts, segments = one.dataoffsets, one.databytecounts, math.prod(page.chunked)
+        if len(offsets) != segments or len(counts) != segments:
+            raise refuse(path, f"{len(offsets)} segments", f"{segments} by its size", "export it again")
+        owner = Path(one.parent.filehandle.path)
+        end = size if owner.name == Path(path).name else owner.stat().st_size
+        if any(a < 0 or n < 0 or a + n > end for a, n in zip(offsets, counts, strict=True)):
+            raise refuse(path, "the file ends before its pixels do", "a complete file", "copy it again")
 
 
 def _ome_sizes(root: ElementTree.Element) -> _Sizes:
@@ -245,7 +241,10 @@ def _read_page(page: Any, keyframe: Any, box: Box) -> npt.NDArray[Any]:
     """Return a box of one page, from the segments that it meets."""
     full = _page_box(keyframe, box)
     values = np.full(full.shape, keyframe.nodata, dtype=keyframe.dtype)
-    segment = _segment(keyframe)
+    segment = (1, 1, min(int(keyframe.rowsperstrip), keyframe.shaped[2]), int(keyframe.imagewidth), keyframe.shaped[4])
+    if keyframe.is_tiled:
+        depth, height, width = int(keyframe.tiledepth), int(keyframe.tilelength), int(keyframe.tilewidth)
+        segment = (1, depth, height, width, keyframe.shaped[4])
     grid = [-(-n // s) for n, s in zip(keyframe.shaped, segment, strict=True)]
     ranges = [range(a // s, -(-b // s)) for a, b, s in zip(full.start, full.stop, segment, strict=True)]
     handle = page.parent.filehandle
@@ -274,11 +273,3 @@ def _page_box(keyframe: Any, box: Box) -> Box:
     for i, a, b in zip(at, box.start, box.stop, strict=True):
         pairs[i] = (a, b)
     return Box(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
-
-
-def _segment(keyframe: Any) -> tuple[int, ...]:
-    """Return the size of a segment in (separate samples, depth, y, x, interleaved samples)."""
-    depth = int(keyframe.tiledepth) if keyframe.is_tiled else 1
-    height = int(keyframe.tilelength) if keyframe.is_tiled else int(keyframe.rowsperstrip)
-    width = int(keyframe.tilewidth) if keyframe.is_tiled else int(keyframe.imagewidth)
-    return (1, depth, min(height, keyframe.shaped[2]) if not keyframe.is_tiled else height, width, keyframe.shaped[4])

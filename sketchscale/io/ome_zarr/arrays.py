@@ -41,9 +41,8 @@ from sketchscale.io.stores.addresses import (
     is_object_store,
     join_address,
     open_store,
-    writing,
 )
-from sketchscale.io.stores.blobs import blob_tag, get_blob
+from sketchscale.io.stores.blobs import blob_tag, get_blob, writing
 from sketchscale.io.stores.documents import parse_json
 from sketchscale.io.stores.settings import storage_settings
 
@@ -116,7 +115,7 @@ def open_array(ref: ArrayRef, *, read_only: bool = True, strict: bool = False) -
     if not is_local(ref.store):
         _FORMATS[ref] = _DOCUMENTS[name]
     store = open_store(ref.store, read_only=read_only)
-    if strict and is_object_store(store):
+    if is_object_store(store) and strict:
         store = store.strict()
     try:
         array = zarr.open_array(store, path=ref.path, mode="r" if read_only else "r+", zarr_format=_DOCUMENTS[name])

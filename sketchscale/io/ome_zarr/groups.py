@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sketchscale.errors import InputError
 from sketchscale.io.ome_zarr.metadata import Version
 from sketchscale.io.stores.addresses import join_address
 from sketchscale.io.stores.blobs import change_blob, get_blob, put_blob
-from sketchscale.io.stores.documents import parse_json
+from sketchscale.io.stores.documents import parse_group, parse_json
 
 __all__ = ["group_key", "read_attributes", "update_attributes", "write_attributes"]
 
@@ -25,22 +24,11 @@ def read_attributes(store: str, group: str) -> dict[str, Any] | None:
     """
     data = get_blob(store, group_key(group, "zarr.json"))
     if data is not None:
-        return _attributes_of(data, f"{join_address(store, group)}/zarr.json")
+        return parse_group(data, f"{join_address(store, group)}/zarr.json")
     if get_blob(store, group_key(group, ".zgroup")) is None and get_blob(store, group_key(group, ".zattrs")) is None:
         return None
     data = get_blob(store, group_key(group, ".zattrs"))
     return {} if data is None else parse_json(data, f"{join_address(store, group)}/.zattrs")
-
-
-def _attributes_of(data: bytes, where: str) -> dict[str, Any] | None:
-    """Return the attributes in a `zarr.json`; None if it does not describe a group."""
-    document = parse_json(data, where)
-    if document.get("zarr_format") != 3 or document.get("node_type") != "group":
-        return None
-    attributes = document.get("attributes") or {}
-    if not isinstance(attributes, dict):
-        raise InputError(f"{where}: attributes are not an object; to fix: restore it")
-    return attributes
 
 
 def write_attributes(store: str, group: str, attributes: Mapping[str, Any], version: Version) -> None:
@@ -71,7 +59,7 @@ def update_attributes(
     where = join_address(store, key)
 
     def changed(data: bytes | None) -> bytes:
-        read = _attributes_of if version == "0.5" else parse_json
+        read = parse_group if version == "0.5" else parse_json
         return _document(change((read(data, where) if data is not None else None) or {}), version)
 
     if version == "0.4":

@@ -22,7 +22,7 @@ import numpy as np
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array
 from sketchscale.io.ome_zarr.groups import group_key, read_attributes
-from sketchscale.io.ome_zarr.metadata import UNITS_UM, ImageMetadata, ome_attributes, parse_image, parse_labels
+from sketchscale.io.ome_zarr.metadata import ImageMetadata, ome_attributes, parse_image, parse_labels
 from sketchscale.io.ome_zarr.planes import PixelsRef
 from sketchscale.io.stores.addresses import join_address, split_address
 from sketchscale.io.stores.blobs import blob_stats, check_key, get_blob, has_blobs
@@ -91,8 +91,7 @@ class Image:
         Raises:
             InputError: several time points or slices without a position, or a position outside.
         """
-        array = self.array(level)
-        shape, order = self.shapes[level], self.metadata.order
+        array, order = self.array(level), self.metadata.order
         chosen = {"t": t, "z": z}
         index = tuple((name, self._position(name, chosen[name], level)) for name in order if name in "tz")
         for name, position in chosen.items():
@@ -100,9 +99,7 @@ class Image:
                 raise InputError.of(
                     found=f"{self.address} has no {name} axis", expected=f"{name} 0", fix=f"leave {name} out"
                 )
-        return self._pixels(
-            level, array, index, (shape[-2], shape[-1]), self.metadata.spacing(level), self.metadata.unit
-        )
+        return self._pixels(level, array, index, 2)
 
     def volume(self, level: int = 0, t: int | None = None) -> PixelsRef:
         """Return the whole depth with all channels.
@@ -114,39 +111,28 @@ class Image:
         Raises:
             InputError: no z axis directly before y and x, or several time points without a position.
         """
-        array = self.array(level)
-        order, shape = self.metadata.order, self.shapes[level]
+        array, order = self.array(level), self.metadata.order
         if order[-3:] != "zyx":
             raise InputError.of(
                 found=f"{self.address} has axes {order!r}", expected="a volume: axes that end with zyx", fix="a 2-D run"
             )
         if t and "t" not in order:
             raise InputError.of(found=f"{self.address} has no t axis", expected="t 0", fix="leave t out")
-        known = all(axis.unit in UNITS_UM for axis in self.metadata.axes[-3:])
-        sizes = zip(self.metadata.levels[level].scale[-3:], self.metadata.axes[-3:], strict=True)
-        z, y, x = (s * UNITS_UM[a.unit] for s, a in sizes) if known else (1.0, 1.0, 1.0)
         index = (("t", self._position("t", t, level)),) if "t" in order else ()
-        return self._pixels(level, array, index, shape[-3:], (z, y, x), "micrometer" if known else "pixel")
+        return self._pixels(level, array, index, 3)
 
-    def _pixels(
-        self,
-        level: int,
-        array: ArrayRef,
-        index: tuple[tuple[str, int], ...],
-        shape: tuple[int, ...],
-        spacing: tuple[float, ...],
-        unit: str,
-    ) -> PixelsRef:
+    def _pixels(self, level: int, array: ArrayRef, index: tuple[tuple[str, int], ...], ndim: int) -> PixelsRef:
+        channels, (spacing, unit) = self.channels, self.metadata.sizes(level, ndim)
         return PixelsRef(
             array=array,
             axes=self.metadata.order,
             index=index,
-            shape=shape,
-            channels=self.channels,
+            shape=self.shapes[level][-ndim:],
+            channels=channels,
             dtype=self.dtypes[level],
             spacing=spacing,
             unit=unit,
-            chunks=self.chunks[level][-len(shape) :],
+            chunks=self.chunks[level][-ndim:],
         )
 
     def _position(self, name: str, given: int | None, level: int) -> int:

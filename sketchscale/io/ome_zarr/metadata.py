@@ -107,14 +107,20 @@ class ImageMetadata:
     @property
     def unit(self) -> str:
         """ "micrometer" if y and x have a known unit of length, else "pixel"."""
-        return "micrometer" if all(axis.unit in UNITS_UM for axis in self.axes[-2:]) else "pixel"
+        return self.sizes(0, 2)[1]
 
     def spacing(self, level: int = 0) -> tuple[float, float]:
         """Return the spacing (y, x) in um; (1, 1) if the unit is unknown, regardless of the scale."""
-        if self.unit == "pixel":
-            return (1.0, 1.0)
-        y, x = (s * UNITS_UM[a.unit] for s, a in zip(self.levels[level].scale[-2:], self.axes[-2:], strict=True))
+        y, x = self.sizes(level, 2)[0]
         return (y, x)
+
+    def sizes(self, level: int, ndim: int) -> tuple[tuple[float, ...], str]:
+        """Return the spacing of the last `ndim` axes in um, and "micrometer"; 1 and "pixel" if a unit is unknown."""
+        axes = self.axes[-ndim:]
+        if any(axis.unit not in UNITS_UM for axis in axes):
+            return (1.0,) * ndim, "pixel"
+        scales = zip(self.levels[level].scale[-ndim:], axes, strict=True)
+        return tuple(scale * UNITS_UM[axis.unit] for scale, axis in scales), "micrometer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,10 @@ from sketchscale.io.stores.documents import bad_metadata, one_line
 __all__ = ["image_document", "label_document", "labels_document"]
 
 
+_COLORS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00", "FFFFFF")
+_NAMED = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
+
+
 def image_document(metadata: ImageMetadata, dtype: npt.DTypeLike, where: str) -> dict[str, Any]:
     """Return the validated attributes of an image group.
 
@@ -34,7 +38,13 @@ def image_document(metadata: ImageMetadata, dtype: npt.DTypeLike, where: str) ->
     """
     ome: dict[str, Any] = {"multiscales": [_multiscale(metadata, "mean", where)]}
     if metadata.channels:
-        ome["omero"] = {"channels": [_channel(i, name, dtype) for i, name in enumerate(metadata.channels)]}
+        kind = np.dtype(dtype)
+        low, high = (0, 1) if kind.kind in "fb" else (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
+        window = {"min": low, "max": high, "start": max(0, low), "end": high}
+        colors = [_NAMED.get(name, _COLORS[i % len(_COLORS)]) for i, name in enumerate(metadata.channels)]
+        entries = zip(metadata.channels, colors, strict=True)
+        channels = [{"label": name, "color": color, "active": True, "window": dict(window)} for name, color in entries]
+        ome["omero"] = {"channels": channels}
     return _versioned(metadata.version, ome, ImageAttrs04, ImageAttrs05, where)
 
 
@@ -104,14 +114,3 @@ def _multiscale(metadata: ImageMetadata, method: str, where: str) -> dict[str, A
         raise bad_metadata(where, one_line(error)) from error
     document = {"name": metadata.name, "axes": axes, "datasets": datasets, "type": method}
     return {"version": version.version, **document} if version.zarr_format == 2 else document
-
-
-_COLORS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00", "FFFFFF")
-
-
-def _channel(index: int, name: str, dtype: npt.DTypeLike) -> dict[str, Any]:
-    kind = np.dtype(dtype)
-    low, high = (0, 1) if kind.kind in "fb" else (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
-    color = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}.get(name, _COLORS[index % len(_COLORS)])
-    window = {"min": low, "max": high, "start": max(0, low), "end": high}
-    return {"label": name, "color": color, "active": True, "window": window}

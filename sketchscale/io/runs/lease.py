@@ -214,9 +214,10 @@ class Claim:
 
     def _write(self, more: dict[str, Any]) -> None:
         self._count += 1
+        key = _heartbeat_key(self.run, self.owner)
         data = json.dumps({"count": self._count, **self.progress(), **more}).encode()
         with using(self._settings):
-            put_blob(self.store, _heartbeat_key(self.run, self.owner), data)
+            put_blob(self.store, key, data)
 
     def release(self, *, silently: bool = False) -> None:
         """Let other processes take the run from now on; idempotent.

@@ -217,9 +217,9 @@ class StageLog:
 
     def __init__(self, ledger: StoreLedger, stage: str, total: int) -> None:
         self.ledger, self.stage, self.total = ledger, stage, total
-        self.parts = StageParts(ledger.store, _root(ledger.run), stage, ledger.identity)
         self.done, self.since, self.before = 0, time.monotonic(), 0
         claim = claim_of(ledger.store, ledger.run)
+        self.parts = StageParts(ledger.store, _root(ledger.run), stage, ledger.identity)
         new = claim is not None and claim.fresh and stage not in claim.begun  # then nothing can be stored yet
         if claim is not None:
             claim.begun.add(stage)

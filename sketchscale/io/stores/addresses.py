@@ -29,7 +29,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
-from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError, UnknownNameError
+from sketchscale.errors import InputError, MissingDataError, OutputError, UnknownNameError
 
 if TYPE_CHECKING:
     from sketchscale.io.stores.object_store import PatientStore
@@ -47,7 +47,6 @@ __all__ = [
     "open_store",
     "split_address",
     "writable_store",
-    "writing",
 ]
 
 _MEMORY: dict[str, MemoryStore] = {}
@@ -166,23 +165,6 @@ def memory_store() -> Iterator[str]:
             sync(_MEMORY.pop(found).clear())  # open arrays are cached, and hold their store
 
 
-@contextlib.contextmanager
-def writing(place: str) -> Iterator[None]:
-    """Turn errors of the system or of object storage in the block into an OutputError that names the place."""
-    try:
-        yield
-    except SketchscaleError:
-        raise
-    except Exception as error:
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("obstore"):
-            raise
-        cause = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-        raise OutputError(
-            f"cannot write {place}: {cause}; expected: a writable place with free space; "
-            f"to fix: free space or choose another --out, then run again with --resume"
-        ) from error
-
-
 def is_object_store(store: Store) -> TypeGuard[PatientStore]:
     """Return whether a store is object storage, without importing its client."""
     return hasattr(store, "strict")
@@ -247,9 +229,9 @@ def join_address(address: str | Path, path: str) -> str:
     >>> join_address("s3://bucket/a.zarr", "labels"), join_address("zip://a.zarr::ftp://host/a.zip", "labels")
     ('s3://bucket/a.zarr/labels', 'zip://a.zarr/labels::ftp://host/a.zip')
     """
+    head, inside, tail = address_parts(address)
     if not path:
         return str(address)
-    head, inside, tail = address_parts(address)
     return f"{head}{inside.rstrip('/')}/{path}{tail}" if inside or not tail else f"{head}{path}{tail}"
 
 

@@ -33,7 +33,6 @@ from sketchscale.io.stores.addresses import (
     local_path,
     open_store,
     writable_store,
-    writing,
 )
 from sketchscale.io.stores.local_files import is_dead_writers, locked, sync_folder, synced_temporary, temporary_file
 
@@ -51,6 +50,7 @@ __all__ = [
     "put_blob_if_absent",
     "sweep_dead",
     "sweep_partials",
+    "writing",
     "writing_blob",
 ]
 
@@ -84,6 +84,23 @@ def check_key(key: object, *, what: str = "key") -> str:
             fix="correct the metadata that names it",
         )
     return text
+
+
+@contextlib.contextmanager
+def writing(place: str) -> Iterator[None]:
+    """Turn errors of the system or of object storage in the block into an OutputError that names the place."""
+    try:
+        yield
+    except SketchscaleError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("obstore"):
+            raise
+        cause = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise OutputError(
+            f"cannot write {place}: {cause}; expected: a writable place with free space; "
+            f"to fix: free space or choose another --out, then run again with --resume"
+        ) from error
 
 
 def put_blob(store: str, key: str, data: bytes) -> None:

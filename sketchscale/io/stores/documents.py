@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from sketchscale.errors import InputError
 
-__all__ = ["bad_metadata", "one_line", "parse_json"]
+__all__ = ["bad_metadata", "one_line", "parse_group", "parse_json"]
 
 METADATA_BYTES = 16 * 2**20
 METADATA_DEPTH = 64
@@ -40,6 +40,17 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
     if _depth(document) > METADATA_DEPTH:
         raise bad_metadata(where, f"nested deeper than {METADATA_DEPTH}", "a flat document")
     return document
+
+
+def parse_group(data: bytes, where: str) -> dict[str, Any] | None:
+    """Return the attributes in a `zarr.json`; None if it does not describe a group."""
+    document = parse_json(data, where)
+    if document.get("zarr_format") != 3 or document.get("node_type") != "group":
+        return None
+    attributes = document.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        raise InputError(f"{where}: attributes are not an object; to fix: restore it")
+    return attributes
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -164,7 +164,11 @@ class PatientStore(Store):
             if part is None or not any(w in text for w in ("NotSupportedError", "ange request", "Content-Range")):
                 raise
             whole = await self._read(key, None, seconds)  # servers without ranges, Azure without suffixes
-            return Found(data=whole.data[_slice(part)], e_tag=whole.e_tag, version=whole.version)
+            if isinstance(part, RangeByteRequest):
+                data = whole.data[part.start : part.end]
+            else:
+                data = whole.data[part.offset :] if isinstance(part, OffsetByteRequest) else whole.data[-part.suffix :]
+            return Found(data=data, e_tag=whole.e_tag, version=whole.version)
         start, stop = answer.range
         data = bytes(await within(seconds, answer.bytes_async(), stop - start))
         if len(data) != stop - start:
@@ -271,15 +275,12 @@ class PatientStore(Store):
                 if isinstance(mode, dict):
                     return False  # the object to replace is gone
                 raise NotStoredError(f"status {status_of(error)} to a PUT") from error
-            await self._verify(key, len(data), result.get("e_tag"))
+            stored, e_tag = await self.head(key), result.get("e_tag")
+            if stored is None or stored[0] != len(data) or (e_tag and stored[1] and e_tag != stored[1]):
+                raise NotStoredError("the write was acknowledged, but the object is not there")
             return True
 
         return await persist(name, ask, writing=True)
-
-    async def _verify(self, key: str, size: int, e_tag: str | None) -> None:
-        found = await self.head(key)
-        if found is None or found[0] != size or (e_tag and found[1] and e_tag != found[1]):
-            raise NotStoredError("the write was acknowledged, but the object is not there")
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
@@ -390,9 +391,3 @@ def _range(part: ByteRequest) -> Any:
     if isinstance(part, RangeByteRequest):
         return (part.start, part.end)
     return {"offset": part.offset} if isinstance(part, OffsetByteRequest) else {"suffix": part.suffix}
-
-
-def _slice(part: ByteRequest) -> slice:
-    if isinstance(part, RangeByteRequest):
-        return slice(part.start, part.end)
-    return slice(part.offset, None) if isinstance(part, OffsetByteRequest) else slice(-part.suffix, None)
