@@ -22,7 +22,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sketchscale.engine.base import Json, Plan
-from sketchscale.evaluation.count_overlaps import packed, unpacked
+from sketchscale.evaluation.plan import packed, unpacked
 from sketchscale.geometry import Box, Tile, TileCover, tile_cover
 from sketchscale.io.files.masks import Few, few_values, label_components
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape

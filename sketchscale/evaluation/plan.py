@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
-from sketchscale.evaluation import Overlaps, combine_overlaps, count_overlaps
+from sketchscale.evaluation.overlaps import Overlaps, combine_overlaps, count_overlaps
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
 
