@@ -20,7 +20,7 @@ import functools
 import itertools
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -142,7 +142,6 @@ def create_array(
     shards: Sequence[int] | None = None,
     zarr_format: Literal[2, 3] = 3,
     dimension_names: Sequence[str] | None = None,
-    attributes: Mapping[str, Any] | None = None,
     compress: bool = True,
 ) -> zarr.Array[Any]:
     """Create an array whose chunks have a checksum; replace one of the same path.
@@ -164,7 +163,6 @@ def create_array(
         "shape": tuple(int(n) for n in shape),
         "chunks": chunks,
         "dtype": np.dtype(dtype),
-        "attributes": dict(attributes or {}),
         "fill_value": 0,
         "overwrite": True,
         "config": _WRITE_ALL,

@@ -106,7 +106,7 @@ def create_image(
     document = image_document(metadata, dtype, str(address))
     parse_image(document, str(address))
     put_blob(store, group_key(group, _PREPARED), json.dumps(document, allow_nan=False).encode())
-    return _create_levels(store, group, axes, shapes, dtype, chunks, version, shards)
+    return _create_levels(level_arrays(store, group, len(shapes)), axes, shapes, dtype, chunks, version, shards)
 
 
 _PREPARED = ".sketchscale/image.json"
@@ -130,8 +130,7 @@ def commit_image(address: str | Path) -> Image:
 
 
 def _create_levels(
-    store: str,
-    group: str,
+    refs: tuple[ArrayRef, ...],
     axes: str,
     shapes: Sequence[tuple[int, ...]],
     dtype: npt.DTypeLike,
@@ -141,7 +140,6 @@ def _create_levels(
 ) -> tuple[ArrayRef, ...]:
     if shards is not None and version == "0.4":
         raise InputError.of(found="shards in OME-Zarr 0.4", expected="shards in 0.5 only", fix="write version 0.5")
-    refs = level_arrays(store, group, len(shapes))
     for ref, shape in zip(refs, shapes, strict=True):
         cut: tuple[int, ...] | None = None
         if shards is not None:  # whole chunks, no more of them than the level needs
@@ -194,7 +192,8 @@ def create_labels(
         raise InputError.of(found=f"label name {name!r}", expected="a name without '/'", fix="choose another name")
     shapes = level_shapes(image.shapes[0][-len(chunks) :], levels or len(image.shapes))
     group, axes = group_key(image.group, f"labels/{name}"), "zyx"[-len(chunks) :]
-    return _create_levels(image.store, group, axes, shapes, dtype, chunks, image.metadata.version, shards)
+    refs = level_arrays(image.store, group, len(shapes))
+    return _create_levels(refs, axes, shapes, dtype, chunks, image.metadata.version, shards)
 
 
 def label_arrays(image: Image, name: str, levels: int | None = None) -> tuple[ArrayRef, ...]:

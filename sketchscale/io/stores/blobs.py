@@ -4,7 +4,8 @@ A blob is written completely or not at all. A local file is written under a temp
 its folder is synced, so that it survives a power cut. In object storage one PUT is atomic. Commits use
 `put_blob_if_absent`: exactly one of several concurrent writers gets True.
 
-Keys are relative, separated by `/`, and checked: no key leaves its store.
+Keys are relative, separated by `/`, and checked: no key leaves its store. Functions that write raise an OutputError if
+the store cannot be written.
 """
 
 from __future__ import annotations
@@ -111,9 +112,6 @@ def put_blob(store: str, key: str, data: bytes) -> None:
         key: relative to the store.
         data: may be empty.
 
-    Raises:
-        OutputError: the store cannot be written.
-
     >>> put_blob("memory://doc-blobs", "a/b", b"1")
     >>> get_blob("memory://doc-blobs", "a/b")
     b'1'
@@ -130,9 +128,6 @@ def put_blob(store: str, key: str, data: bytes) -> None:
 
 def put_blob_if_absent(store: str, key: str, data: bytes) -> bool:
     """Write one object unless it exists. Exactly one of several concurrent writers gets True.
-
-    Raises:
-        OutputError: the store cannot be written.
 
     >>> [put_blob_if_absent("memory://doc-absent", "commit", data) for data in (b"1", b"2")]
     [True, False]
@@ -165,9 +160,6 @@ def change_blob(store: str, key: str, change: Callable[[bytes | None], bytes]) -
         change: takes the current bytes, or None if there are none. It is called again when another writer was faster,
             in object storage perhaps on its own result, so it must be idempotent.
 
-    Raises:
-        OutputError: the store cannot be written.
-
     >>> for name in (b"a", b"b"):
     ...     change_blob("memory://doc-change", "list", lambda old: b" ".join(sorted({*(old or b"").split(), name})))
     >>> get_blob("memory://doc-change", "list")
@@ -195,9 +187,6 @@ def writing_blob(store: str, key: str) -> Iterator[IO[bytes]]:
     """Give a file to stream one object into. The object appears when the block ends, and not at all if it raises.
 
     In object storage and in memory the data is buffered in memory until then; in a folder it is not.
-
-    Raises:
-        OutputError: the store cannot be written.
     """
     check_key(key)
     with writing(f"{store}/{key}"):
@@ -331,11 +320,7 @@ def blob_stats(store: str, prefix: str) -> list[tuple[str, int, str]]:
 
 
 def delete_blob(store: str, key: str) -> None:
-    """Remove one object if it exists, and its local folder if that is then empty.
-
-    Raises:
-        OutputError: the store cannot be written.
-    """
+    """Remove one object if it exists, and its local folder if that is then empty."""
     check_key(key)
     with writing(f"{store}/{key}"):
         folder = folder_of(store)
@@ -348,11 +333,7 @@ def delete_blob(store: str, key: str) -> None:
 
 
 def delete_blobs(store: str, prefix: str) -> None:
-    """Remove every object below a prefix, and its local folders.
-
-    Raises:
-        OutputError: the store cannot be written.
-    """
+    """Remove every object below a prefix, and its local folders."""
     check_key(prefix)
     with writing(f"{store}/{prefix}"):
         folder = folder_of(store)
