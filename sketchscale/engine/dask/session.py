@@ -173,10 +173,6 @@ class Session:
             fix="give it as tcp://HOST:8786",
         ) from error
 
-    async def _identity(self) -> dict[str, Any]:
-        """Return the description of the scheduler and all its workers."""
-        return dict(await asyncio.wait_for(self._rpc.identity(), _ANSWER_S))
-
     async def _first_answer(self, deadline: float) -> dict[str, Any]:
         started, attempts = deadline - self._options.wait_s, 0
         while True:
@@ -287,7 +283,7 @@ class Session:
         while self._error is None:
             await asyncio.sleep(min(max(patience / 10, 0.2), 5.0))
             try:
-                cluster = await self._identity()
+                cluster = dict(await asyncio.wait_for(self._rpc.identity(), _ANSWER_S))
                 if cluster["id"] != self._scheduler or self._client.status == "closed":
                     await self._connect(cluster["id"])
             except Exception as error:  # any error: without a watch, calls would wait for ever
