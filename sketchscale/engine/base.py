@@ -292,21 +292,17 @@ class _Loop:
 
     def _answers(self) -> list[Future[Json]]:
         """Return the futures that are done, at least one before the time limit, without abandoned ones."""
+        moments = [time.monotonic() + _LOOK_S] if can_be_cancelled() else []
+        if self.retry.deadline_s is not None and self.running:  # the oldest task is late
+            moments.append(next(iter(self.running.values())).started + self.retry.deadline_s)
+        if self.paused and not self.alone and self.in_flight < self.engine.in_flight:  # a pause is over
+            moments.append(self.paused[0][0])
         answers: list[Future[Json]] = []
         with contextlib.suppress(Empty):
-            answers.append(self.answers.get(timeout=self._time_limit()))
+            answers.append(self.answers.get(timeout=max(0.0, min(moments) - time.monotonic()) if moments else None))
             while True:
                 answers.append(self.answers.get_nowait())
         return [future for future in answers if future in self.running or future in self.queued]
-
-    def _time_limit(self) -> float | None:
-        """Return how long to wait: until the oldest task is late, a pause is over, or a cancellation is checked."""
-        moments = [time.monotonic() + _LOOK_S] if can_be_cancelled() else []
-        if self.retry.deadline_s is not None and self.running:
-            moments.append(next(iter(self.running.values())).started + self.retry.deadline_s)
-        if self.paused and not self.alone and self.in_flight < self.engine.in_flight:
-            moments.append(self.paused[0][0])
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _settle(self, flight: _Flight, future: Future[Json], notes: StageNotes, alone: bool) -> None:
         error = CancelledError("cancelled") if future.cancelled() else future.exception()

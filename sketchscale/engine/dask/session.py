@@ -115,7 +115,15 @@ class Session:
         if self._error is not None:
             raise self._error
         if gpu and not self._gpu_seen:
-            self._run(self._check_gpu())
+            cluster = self._run(self._first_answer(time.monotonic() + self._options.wait_s))
+            if not self._suits(cluster, gpu=True):
+                kind = "this machine" if self._options.address is None else f"the Dask cluster at {self.address}"
+                raise SetupError(
+                    f"{kind} has no GPU for a worker: {len(cluster['workers'])} workers, none with the resource "
+                    f"GPU={self._share:g}; to fix: --device cpu, or workers started by "
+                    f"`dask worker {self._options.address or 'ADDRESS'} --nthreads 1 --resources GPU={self._share:g}`"
+                )
+            self._gpu_seen = True
         shared, own = self._packer.pack(fn, args)
         call = _Call(name=getattr(fn, "__name__", "call"), shared=shared, own=own, gpu=gpu)
         future = asyncio.run_coroutine_threadsafe(self._finish(call), self._loop)
@@ -211,17 +219,6 @@ class Session:
         with suppress(Exception):
             await self._rpc.close_rpc()
 
-    async def _check_gpu(self) -> None:
-        cluster = await self._first_answer(time.monotonic() + self._options.wait_s)
-        if not self._suits(cluster, gpu=True):
-            kind = "this machine" if self._options.address is None else f"the Dask cluster at {self.address}"
-            raise SetupError(
-                f"{kind} has no GPU for a worker: {len(cluster['workers'])} workers, none with the resource "
-                f"GPU={self._share:g}; to fix: --device cpu, or workers started by "
-                f"`dask worker {self._options.address or 'ADDRESS'} --nthreads 1 --resources GPU={self._share:g}`"
-            )
-        self._gpu_seen = True
-
     def _suits(self, cluster: dict[str, Any], *, gpu: bool) -> bool:
         workers = cluster["workers"].values()
         return any(not gpu or worker["resources"].get("GPU", 0) >= self._share for worker in workers)
@@ -250,7 +247,14 @@ class Session:
             raise _Again
         call.key = f"{call.name}-{self._name}-{uuid.uuid4().hex}"
         resources = {"GPU": self._share} if call.gpu else None
-        shared = self._carry(call.shared) if len(call.shared) > _INLINE_BYTES else call.shared
+        shared: Any = call.shared
+        if len(shared) > _INLINE_BYTES:  # a future, which workers send to each other and the scheduler can make again
+            digest = sha256(shared).hexdigest()
+            if self._held is None or self._held[0] != digest:
+                key = f"carried-{self._name}-{uuid.uuid4().hex}"
+                with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+                    self._held = (digest, client.submit(carried, shared, key=key, pure=False, retries=0))
+            shared = self._held[1]
         future = client.submit(run_call, shared, call.own, key=call.key, pure=False, retries=0, resources=resources)
         try:
             return await future.result()
@@ -265,15 +269,6 @@ class Session:
             raise WorkerLost(f"the scheduler cancelled it: {getattr(error, 'reason', 'unknown')}") from error
         finally:
             future.release()
-
-    def _carry(self, shared: bytes) -> Any:
-        """Return a future of large bytes, which workers send to each other and the scheduler can make again."""
-        digest = sha256(shared).hexdigest()
-        if self._held is None or self._held[0] != digest:
-            key = f"carried-{self._name}-{uuid.uuid4().hex}"
-            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-                self._held = (digest, self._client.submit(carried, shared, key=key, pure=False, retries=0))
-        return self._held[1]
 
     async def _watch(self) -> None:
         """End every call if the scheduler, or every worker that could run it, is away for `wait_s`."""

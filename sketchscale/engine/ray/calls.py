@@ -84,24 +84,22 @@ class Packer:
 
     def pack(self, fn: Callable[..., Json], args: tuple[Any, ...]) -> Work:
         """Return the arguments of `run_call`."""
+        records: list[_Known] = []
         with self._lock:
-            known = [self._recognise(value) for value in args]
-        sources = {k.key: k.source for k in known if k.source is not None}
-        slots = [k.value if k.source is None else _Slot(k.key) for k in known]
+            for value in args:  # records hold the arguments, so that no other object gets their id
+                known = self._known.setdefault(id(value), _Known(value, uuid.uuid4().hex))
+                self._known.move_to_end(id(value))
+                known.seen += 1
+                if known.seen == 2:
+                    packed = cloudpickle.dumps(value)
+                    if len(packed) > _SMALL:
+                        known.source = packed if len(packed) <= _INLINE else [ray.put(packed)]
+                while len(self._known) > _KEPT:
+                    self._known.popitem(last=False)
+                records.append(known)
+        sources = {k.key: k.source for k in records if k.source is not None}
+        slots = [k.value if k.source is None else _Slot(k.key) for k in records]
         return versions(), cloudpickle.dumps((fn, slots)), sources
-
-    def _recognise(self, value: Any) -> _Known:
-        """Return the record of an argument; records hold the arguments, so that no other object gets their id."""
-        known = self._known.setdefault(id(value), _Known(value, uuid.uuid4().hex))
-        self._known.move_to_end(id(value))
-        known.seen += 1
-        if known.seen == 2:
-            packed = cloudpickle.dumps(value)
-            if len(packed) > _SMALL:
-                known.source = packed if len(packed) <= _INLINE else [ray.put(packed)]
-        while len(self._known) > _KEPT:
-            self._known.popitem(last=False)
-        return known
 
 
 def unpack(answer: Any) -> Json:

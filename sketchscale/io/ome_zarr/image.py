@@ -165,7 +165,7 @@ class Image:
         if name not in known:
             raise UnknownNameError.among(f"labels in {self.address}:", name, known)
         image = open_group(self.store, group_key(self.group, f"labels/{name}"))
-        if np.dtype(image.dtype).kind not in "iu":
+        if np.dtype(image.dtypes[0]).kind not in "iu":
             raise InputError.of(
                 found=f"{image.address}: labels of type {image.dtype}", expected="whole numbers", fix="convert them"
             )
