@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from sketchscale.engine.plan import Json
-from sketchscale.errors import InputError, OutputExistsError, SketchscaleError
+from sketchscale.errors import InputError, OutputError, OutputExistsError, SketchscaleError
 from sketchscale.io.stores.blobs import delete_blobs, get_blob, list_blobs, put_blob, put_blob_if_absent
 from sketchscale.io.stores.documents import parse_json
 from sketchscale.io.stores.settings import storage_settings, using
@@ -173,7 +173,11 @@ def take(store: str, run: str) -> Claim:
         machine=_machine(),
         born=_born(os.getpid()) or "",
     )
-    put_blob_if_absent(store, f"{_folder(run)}/{mine.epoch:06d}.json", json.dumps(asdict(mine)).encode())
+    try:
+        put_blob_if_absent(store, f"{_folder(run)}/{mine.epoch:06d}.json", json.dumps(asdict(mine)).encode())
+    except OutputError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):  # else a faster owner has removed our temporary file
+            raise
     after = current_owner(store, run)
     if after is None or after.id != mine.id:  # read back, because the answer to the put can get lost
         raise _taken(store, run, after or mine)

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sketchscale.errors import OutputExistsError
+from sketchscale.errors import OutputError, OutputExistsError
 from sketchscale.io.runs import lease as module
 from sketchscale.io.runs.lease import Owner, _born, _machine, current_owner, read_heartbeat, take
 from sketchscale.io.runs.ledger import open_ledger
@@ -65,6 +65,18 @@ def test_an_owner_elsewhere_that_beats_is_not_disturbed_and_is_named(store: str,
     with pytest.raises(OutputExistsError, match=r"run id faraway \(host node7, process 4711, since 2026-05-01T10"):
         open_ledger(store, "run", {}, resume=True)
     assert current_owner(store, "run") == beating
+
+
+def test_a_newcomer_whose_temporary_file_the_faster_owner_removed_is_refused_like_others(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(store: str, key: str, data: bytes) -> bool:
+        elsewhere(store)
+        raise OutputError(f"cannot write {key}") from FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(module, "put_blob_if_absent", lose)
+    with pytest.raises(OutputExistsError, match="run id faraway"):
+        take(store, "run")
 
 
 def test_a_silent_owner_elsewhere_is_followed_by_the_next_epoch_and_stops_when_it_wakes(
