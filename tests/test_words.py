@@ -30,7 +30,7 @@ INSTEAD = {
     "scarcely|seldom": "rarely",
     "makers?|judges": "generator; critic, reviewer",
 }
-STORED = re.compile(r'"(pieces|makers|judges)"')  # names in files of earlier runs: ledger stages, training states
+STORED = re.compile(r'"(pieces|makers|judges)"|\.beat')  # names in files of earlier runs: stages, training states
 PATTERN = re.compile(r"(?<![-\w])(" + "|".join(INSTEAD) + r")(?![-\w])", re.IGNORECASE)
 FILES = sorted(
     path

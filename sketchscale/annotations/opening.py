@@ -24,7 +24,7 @@ from sketchscale.annotations.kinds import FAMILIES, KINDS, companions, kind_of, 
 from sketchscale.annotations.painting import extent_of
 from sketchscale.annotations.sketch import Sketch, open_sketch
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
-from sketchscale.io.files.masks import few_values, is_mask, label_pieces, require_background
+from sketchscale.io.files.masks import few_values, is_mask, label_components, require_background
 from sketchscale.io.stores.addresses import local_path
 
 __all__ = ["SketchFile", "SketchReading", "open_sketch_file", "sketch_files"]
@@ -207,7 +207,7 @@ def _from_painting(source: _Source, zero: Literal["background", "unknown"]) -> S
 
 def _components(labels: npt.NDArray[np.integer], value: int, meanings: Mapping[int, str]) -> npt.NDArray[np.int64]:
     """Return the labels with ids for the components of one value, different from all named values."""
-    numbered = label_pieces(labels == value)
+    numbered = label_components(labels == value)
     found = labels.astype(np.int64)
     found[numbered > 0] = numbered[numbered > 0] + max((0, *meanings))
     return found

@@ -1,4 +1,4 @@
-"""On which machines: engines run any plan and know no images. `open_engine` finds one by name."""
+"""Engines run any plan on one machine or many, and know nothing about images; `open_engine` finds one by name."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ ENGINES = {
     "dask": "sketchscale.engine.dask:DaskEngine",
     "ray": "sketchscale.engine.ray:RayEngine",
 }
-"""Name to import path, so that nothing heavy loads before it is asked for. A new engine is a file and a line here."""
-
+"""Name to import path, so that an engine loads only when it is used. A new engine needs a file and a line here."""
 
 _EXTRAS = {"dask": ("distributed", "dask"), "ray": ("ray", "ray")}
-"""Engine to the module that it needs and the extra that brings it."""
+"""Engine to the module that it needs and the extra that installs it."""
 
 
 def open_engine(name: str = "threads", workers: int | None = None, **options: Any) -> Engine:
-    """An engine by name; close it when done. Clusters are started or joined at the first task.
+    """Return the engine of a name, to close when done. Clusters are started or joined at the first task.
 
     Args:
         name: a key of ENGINES.
-        workers: how many tasks run at once; the usable cores, or what the cluster has, when None. Serial has one.
-        options: further fields of `EngineOptions`.
+        workers: how many tasks run at once; None means the usable cores, or all of the cluster. Serial always has one.
+        options: other fields of `EngineOptions`.
 
     Raises:
         UnknownNameError: lists the known engines.
-        InputError: an option that means nothing to this engine.
-        SetupError: the engine's packages are not installed; names the extra.
+        InputError: an option that this engine does not have.
+        SetupError: the packages of the engine are not installed; names the extra.
 
     >>> open_engine("serial").workers
     1
@@ -51,16 +50,12 @@ def open_engine(name: str = "threads", workers: int | None = None, **options: An
             expected="an address with dask or ray only",
             fix="--engine dask, --engine ray, or no --address",
         )
-    _check_extra(name)
+    package, extra = _EXTRAS.get(name, ("sketchscale", ""))
+    if importlib.util.find_spec(package) is None:
+        raise SetupError(
+            f"--engine {name} needs the package {package!r}, which is not installed; "
+            f"to fix: pip install 'sketchscale[{extra}]'"
+        )
     module, _, attribute = ENGINES[name].partition(":")
     engine: Engine = getattr(importlib.import_module(module), attribute)(chosen)
     return engine
-
-
-def _check_extra(name: str) -> None:
-    module, extra = _EXTRAS.get(name, ("sketchscale", ""))
-    if importlib.util.find_spec(module) is None:
-        raise SetupError(
-            f"--engine {name} needs the package {module!r}, which is not installed; "
-            f"to fix: pip install 'sketchscale[{extra}]'"
-        )

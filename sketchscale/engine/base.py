@@ -1,27 +1,28 @@
-"""Plans, and the one loop that runs them on any engine.
+"""The loop that runs plans on any engine.
 
-A *plan* is data: a function, its tasks, one configuration, and the memory a task declares. An *engine* turns a task
-into a future and knows nothing else. Everything between (order, bounded in-flight work, retries, deadlines, progress,
-the ledger of finished tasks) happens here, once, so that every engine has it alike.
+A *plan* is data: a function, its tasks, one configuration, and the memory that a task declares. An *engine* turns a
+task into a future. Everything between (order, bounded work in flight, retries, deadlines, progress, the ledger of
+finished tasks) happens here, so that it is the same on every engine.
 
 Guarantees of `run_plan`:
-  * results come in task order, whatever order the tasks finished in;
+  * results come in task order, regardless of the order in which tasks finish;
   * at most `engine.in_flight` tasks are in flight, and the work of the loop per task does not grow with their number,
-    so a plan of a million tasks costs the memory of its keys and results;
-  * a task in the ledger is not run again; it is recorded only after its function returned, by the worker that ran it
-    where the ledger is a `SharedLedger`;
-  * a task may run more than once (a worker died, a deadline passed): functions are idempotent, by contract;
+    so a plan of a million tasks needs only the memory of its keys and results;
+  * a task in the ledger is not run again. It is recorded after its function returned, by the worker that ran it if the
+    ledger is a `SharedLedger`;
+  * a task may run more than once (a worker died, a deadline passed), so functions must be idempotent;
   * a plan over the memory budget is refused before the first task;
-  * storage errors are tried again after a short pause, in which other tasks go on.
+  * storage errors are retried after a short pause, in which other tasks go on.
 
-Who is to blame for a dead worker. A task that always kills its worker must end in an error, and one that was hit by
-accident, where machines come and go, must not. Where several tasks were running, such a loss counts against none; but a
-task that was lost in company `attempts - 1` times is put aside until all others are done, and then runs alone. A loss
-alone counts, and after `attempts` of these the run ends. Each worker that died in company without the task (up to ten)
-excuses one more loss alone. With three attempts a task has to be hit five times on a calm cluster.
+Attributing worker deaths to tasks. A task that always kills its worker must end in an error; a task that was hit by
+accident on a changing cluster must not. A death while several tasks were running counts against none of them, but a
+task that was lost in this way `attempts - 1` times is suspended until all others are done, and then runs alone. A death
+while it runs alone counts, and after `attempts` of these the run ends. Each other worker that died in the meantime
+without the task (up to ten) excuses one more death alone. With three attempts, a task must be hit five times on a
+stable cluster.
 
-A deadline counts from when a worker can have taken the task: the oldest `engine.workers` tasks in flight are running,
-those behind them wait.
+A deadline counts from the moment when a worker can have taken the task: the oldest `engine.workers` tasks in flight are
+running, the others wait.
 """
 
 from __future__ import annotations
@@ -64,12 +65,9 @@ __all__ = [
     "Json",
     "Ledger",
     "Needs",
-    "NoLedger",
     "Plan",
     "RetryPolicy",
-    "SharedLedger",
     "StageNotes",
-    "Task",
     "WorkerLost",
     "check_budget",
     "run_plan",
@@ -83,13 +81,13 @@ _MISSING: Any = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How patient the loop is.
+    """Limits of retries.
 
     Attributes:
-        attempts: how often a task may run in all when storage fails, it is late, or its worker dies under it alone.
-        deadline_s: of one attempt; None waits for ever. Threads cannot be stopped: use processes where it matters.
-        retryable: exceptions worth another attempt; a SketchscaleError, such as bad input, never is.
-        pause_s: before the second attempt after such an exception; doubles with each, up to 10 s.
+        attempts: how often a task may run if storage fails, it is late, or its worker dies while it runs alone.
+        deadline_s: of one attempt; None means no limit. Threads cannot be stopped, so use processes with it.
+        retryable: exceptions that are retried; a SketchscaleError, such as bad input, never is.
+        pause_s: before the second attempt after such an exception; doubles each time, up to 10 s.
     """
 
     attempts: int = 3
@@ -100,10 +98,10 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class _Flight:
-    """A task under way.
+    """A task in flight.
 
     Attributes:
-        attempt: which one of those that count this is, from 1.
+        attempt: number of this attempt, from 1; deaths among other tasks do not count.
         losses: how often its worker died while other tasks were running.
         started: when a worker can have taken it.
     """
@@ -128,26 +126,26 @@ def run_plan(
     budget_bytes: int | None = None,
     around: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> list[Json]:
-    """Run every task of a plan that the ledger does not have; results in task order.
+    """Run every task of a plan that is not in the ledger; return the results in task order.
 
     Args:
-        around: picklable; a worker runs and records each task inside what this gives: settings of the job.
+        around: picklable; gives the context in which a worker runs and records each task: settings of the job.
 
     Raises:
         BudgetError: the plan declares more than `budget_bytes`; nothing was started.
-        Cancelled: the job was cancelled; see engine.cancelling.
-        TaskError: a task failed for good; names stage and task. A SketchscaleError of the task, or of an engine that
-            lost its cluster, is raised as it is.
+        Cancelled: the job was cancelled; see `engine.cancelling`.
+        TaskError: a task failed finally; names stage and task. A SketchscaleError of the task or of the engine is
+            raised unchanged.
     """
     check_budget(plan, engine.workers, budget_bytes)
     return _Loop(plan, engine, ledger or NoLedger(), on_event, retry or RetryPolicy(), around).run()
 
 
 def check_budget(plan: Plan[TaskT], workers: int, budget_bytes: int | None) -> None:
-    """Refuse a plan that declares more memory than it may use.
+    """Check that a plan does not declare more memory than it may use.
 
     Raises:
-        BudgetError: with the setting that would fix it.
+        BudgetError: it does; names the options to change.
     """
     peak = plan.peak_bytes(workers)
     if budget_bytes is not None and peak > budget_bytes:
@@ -158,22 +156,26 @@ def check_budget(plan: Plan[TaskT], workers: int, budget_bytes: int | None) -> N
         )
 
 
-def _run_inside(around: Callable[[], AbstractContextManager[None]], fn: Callable[..., Json], *args: Any) -> Json:
-    """What a worker does for a job that has settings."""
+def _run_in_worker(
+    around: Callable[[], AbstractContextManager[None]],
+    ledger: SharedLedger | None,
+    stage: str,
+    fn: Callable[..., Json],
+    task: Task,
+    config: Any,
+) -> Json:
+    """Run and record a task in the context of its job."""
     with around():
-        return fn(*args)
-
-
-def _run_and_record(fn: Callable[..., Json], task: Task, config: Any, stage: str, ledger: SharedLedger) -> Json:
-    """What a worker does: the task, then its record."""
-    ledger.check()
-    result = fn(task, config)
-    ledger.record(stage, task.key, result)
-    return result
+        if ledger is None:
+            return fn(task, config)
+        ledger.check()
+        result = fn(task, config)
+        ledger.record(stage, task.key, result)
+        return result
 
 
 class _DriverNotes:
-    """Records written by the driver: for ledgers in memory."""
+    """Notes of a driver that writes the records itself, for ledgers in memory."""
 
     def __init__(self, ledger: Ledger, stage: str) -> None:
         self.ledger, self.stage = ledger, stage
@@ -220,16 +222,20 @@ class _Loop:
         check_cancelled()
         notes = self._begin()
         queue = (i for i, result in enumerate(self.results) if result is _MISSING)
-        self._say("start")
+        self._report("start")
         try:
-            while self._submit_some(queue):
+            while True:
+                while self.in_flight < self.engine.in_flight and (flight := self._next(queue)) is not None:
+                    self._submit(flight)
+                if not (self.in_flight or self.paused or self.suspects):
+                    break
                 self._collect(notes)
                 check_cancelled()
         finally:
             for future in (*self.running, *self.queued):
                 future.cancel()
         notes.end()
-        self._say("end")
+        self._report("end")
         return self.results
 
     def _begin(self) -> StageNotes:
@@ -240,20 +246,11 @@ class _Loop:
                 self.results[position] = finished.get(task.key, _MISSING)
                 self.done += self.results[position] is not _MISSING
         if self.done:
-            self._say("skipped")
+            self._report("skipped")
         return notes
 
-    def _submit_some(self, queue: Iterator[int]) -> bool:
-        """Fill what may be in flight; whether anything is left to wait for."""
-        while self.in_flight < self.engine.in_flight:
-            flight = self._next(queue)
-            if flight is None:
-                break
-            self._submit(flight)
-        return bool(self.in_flight or self.paused or self.suspects)
-
     def _next(self, queue: Iterator[int]) -> _Flight | None:
-        """What to submit now: what has paused, the next task, or at last a suspect alone."""
+        """Return the task to submit now: one whose pause is over, the next one, or finally a suspect alone."""
         if self.alone and self.in_flight:
             return None
         self.alone = False
@@ -267,23 +264,21 @@ class _Loop:
 
     def _submit(self, flight: _Flight) -> None:
         plan, task = self.plan, self.plan.tasks[flight.position]
-        call: tuple[Any, ...] = (plan.fn, task, plan.config)
-        if self.shared is not None:
-            call = (_run_and_record, *call, plan.stage, self.shared)
-        future = self.engine.submit(_run_inside, self.around, *call, needs=plan.needs)
+        call = (self.around, self.shared, plan.stage, plan.fn, task, plan.config)
+        future = self.engine.submit(_run_in_worker, *call, needs=plan.needs)
         self.queued[future] = flight
         self._promote()
         future.add_done_callback(self.answers.put)
 
     def _promote(self) -> None:
-        """The clock of a task starts when a worker can have taken it."""
+        """Start the clock of the tasks that a worker can have taken."""
         while self.queued and len(self.running) < self.engine.workers:
             future = next(iter(self.queued))
             flight = self.running[future] = self.queued.pop(future)
             flight.started = time.monotonic()
 
     def _collect(self, notes: StageNotes) -> None:
-        """Wait for answers, and act on each."""
+        """Wait for finished tasks, and handle each."""
         answers, alone = self._answers(), self.in_flight == 1
         if any(_broke_the_pool(future) for future in answers):
             self._replace_workers(notes, alone)
@@ -296,22 +291,18 @@ class _Loop:
             self._expire()
 
     def _answers(self) -> list[Future[Json]]:
-        """Futures that are done, at least one unless the time is over; those given up are left out."""
+        """Return the futures that are done, at least one before the time limit, without abandoned ones."""
+        moments = [time.monotonic() + _LOOK_S] if can_be_cancelled() else []
+        if self.retry.deadline_s is not None and self.running:  # the oldest task is late
+            moments.append(next(iter(self.running.values())).started + self.retry.deadline_s)
+        if self.paused and not self.alone and self.in_flight < self.engine.in_flight:  # a pause is over
+            moments.append(self.paused[0][0])
         answers: list[Future[Json]] = []
         with contextlib.suppress(Empty):
-            answers.append(self.answers.get(timeout=self._patience()))
+            answers.append(self.answers.get(timeout=max(0.0, min(moments) - time.monotonic()) if moments else None))
             while True:
                 answers.append(self.answers.get_nowait())
         return [future for future in answers if future in self.running or future in self.queued]
-
-    def _patience(self) -> float | None:
-        """How long to wait: until the oldest task is late, a paused one may go on, or the job may be cancelled."""
-        moments = [time.monotonic() + _LOOK_S] if can_be_cancelled() else []
-        if self.retry.deadline_s is not None and self.running:
-            moments.append(next(iter(self.running.values())).started + self.retry.deadline_s)
-        if self.paused and not self.alone and self.in_flight < self.engine.in_flight:
-            moments.append(self.paused[0][0])
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _settle(self, flight: _Flight, future: Future[Json], notes: StageNotes, alone: bool) -> None:
         error = CancelledError("cancelled") if future.cancelled() else future.exception()
@@ -320,7 +311,7 @@ class _Loop:
             self.done += 1
             key = self.plan.tasks[flight.position].key
             notes.add(key, result)
-            self._say("done", key)
+            self._report("done", key)
         elif isinstance(error, (WorkerLost, CancelledError)):
             self.deaths += not alone
             self._lose(flight, error, alone)
@@ -334,7 +325,7 @@ class _Loop:
             raise self._named(flight, error) from error
 
     def _replace_workers(self, notes: StageNotes, alone: bool) -> None:
-        """A worker died and took its pool along: what finished is kept, the rest is submitted to new workers."""
+        """Keep what finished before a worker died with its pool, and submit the rest to new workers."""
         running, queued = self.running, self.queued
         self.running, self.queued = {}, {}
         self.deaths += not alone
@@ -348,21 +339,21 @@ class _Loop:
                 self._submit(flight)
 
     def _lose(self, flight: _Flight, error: Exception, alone: bool) -> None:
-        """A worker died under a task; see the top of this file for who is to blame."""
+        """Handle a death of the worker of a task, by the rules at the top of this file."""
         if alone:
             excused = min(_MOST_EXCUSES, self.deaths - flight.losses)
             self._again(flight, error, self.retry.attempts + excused)
             self.suspects.append(flight)
             return
         flight.losses += 1
-        self._say("retry", self.plan.tasks[flight.position].key)
+        self._report("retry", self.plan.tasks[flight.position].key)
         if flight.losses < self.retry.attempts - 1:
             self._submit(flight)
         else:
             self.suspects.append(flight)
 
     def _expire(self) -> None:
-        """Where a deadline passed, workers are replaced; only tasks that were late spend an attempt."""
+        """Replace the workers of late tasks; only late tasks use up an attempt."""
         latest = time.monotonic() - (self.retry.deadline_s or float("inf"))
         late = {future: flight for future, flight in self.running.items() if flight.started <= latest}
         if not late:
@@ -379,11 +370,11 @@ class _Loop:
             self._submit(flight)
 
     def _again(self, flight: _Flight, error: Exception, attempts: int | None = None) -> None:
-        """Count an attempt, if one is left."""
+        """Count an attempt; raise the error if none is left."""
         if flight.attempt >= (attempts or self.retry.attempts):
             raise self._named(flight, error, attempts) from error
         flight.attempt += 1
-        self._say("retry", self.plan.tasks[flight.position].key)
+        self._report("retry", self.plan.tasks[flight.position].key)
 
     def _named(self, flight: _Flight, error: BaseException, attempts: int | None = None) -> TaskError:
         kind = type(error) if isinstance(error, TaskError) else TaskError
@@ -394,7 +385,7 @@ class _Loop:
             f"what finished is kept: run again with --resume"
         )
 
-    def _say(self, kind: str, key: str = "") -> None:
+    def _report(self, kind: str, key: str = "") -> None:
         self.on_event(Event(kind=kind, stage=self.plan.stage, key=key, done=self.done, total=len(self.plan.tasks)))
 
 

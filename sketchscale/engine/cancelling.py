@@ -1,10 +1,10 @@
-"""Ending a job from another thread: an event that the job looks at between two tasks, or two steps of a training.
+"""Cancel a job from another thread: the job checks an event between two tasks, or two steps of a training.
 
     stop = threading.Event()
     with cancelled_by(stop):
         ...                     # `check_cancelled` in here raises after `stop.set()`
 
-It ends as Ctrl-C does: tasks that run come to their end, no more are taken, and what is finished is kept.
+The job ends as with Ctrl-C: running tasks finish, no more are started, and finished work is kept.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _CANCEL: ContextVar[threading.Event | None] = ContextVar("what cancels this job"
 
 @contextmanager
 def cancelled_by(event: threading.Event | None) -> Iterator[None]:
-    """Inside, this event ends the work; None leaves it to the job around, if there is one.
+    """Let this event cancel the work inside the block; None keeps the event of the surrounding job, if any.
 
     Raises:
-        Cancelled: in the place of the KeyboardInterrupt with which a training ends.
+        Cancelled: instead of the KeyboardInterrupt that ends a training.
     """
     token = _CANCEL.set(event or _CANCEL.get())
     try:
@@ -40,21 +40,17 @@ def cancelled_by(event: threading.Event | None) -> Iterator[None]:
 
 
 def can_be_cancelled() -> bool:
-    """Whether there is an event to look at."""
+    """Return whether an event can cancel this job."""
     return _CANCEL.get() is not None
 
 
 def cancelled() -> bool:
-    """Whether the job is to end."""
+    """Return whether the job was cancelled."""
     event = _CANCEL.get()
     return event is not None and event.is_set()
 
 
 def check_cancelled() -> None:
-    """End the job here if it was cancelled.
-
-    Raises:
-        Cancelled: it was.
-    """
+    """Raise Cancelled if the job was cancelled."""
     if cancelled():
         raise Cancelled

@@ -1,6 +1,6 @@
-"""Engines of one machine: serial (the reference), threads, processes.
+"""Engines for one machine: serial, threads and processes.
 
-Serial runs a task when it is submitted: the plainest engine there is, and the one all others are compared with.
+The serial engine runs a task when it is submitted. It is the simplest engine, and the reference for all others.
 Processes start by `spawn`, because forking a process that already runs torch or zarr threads can hang.
 """
 
@@ -21,32 +21,34 @@ __all__ = ["ProcessEngine", "SerialEngine", "ThreadEngine", "usable_cores"]
 
 
 def usable_cores() -> int:
-    """Cores this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class SerialEngine:
-    """Runs each task in the calling thread, at once."""
+    """Runs each task in the calling thread when it is submitted."""
 
     workers = 1
     in_flight = 1
 
     def __init__(self, options: EngineOptions | None = None) -> None:
-        """Takes the options of every engine; one worker is all it has."""
+        """Accept the options that all engines have; there is always one worker."""
 
     def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs | None = None) -> Future[Json]:
+        """Run the call."""
         future: Future[Json] = Future()
         try:
             future.set_result(fn(*args))
-        except Exception as error:  # handed to whoever asks for the result, as every executor does
+        except Exception as error:  # raised when the result is read, as in every executor
             future.set_exception(error)
         return future
 
     def restart(self, late: Collection[Future[Json]] = ()) -> bool:
+        """Do nothing: no task is in flight between two calls."""
         return True
 
     def close(self) -> None:
-        return None
+        """Do nothing."""
 
 
 class _PoolEngine:
@@ -74,36 +76,37 @@ class _PoolEngine:
             self._pool = None
 
     def _open_pool(self) -> Executor:
-        raise AssertionError("a pool engine says how its pool is opened")
+        raise AssertionError("each pool engine opens its own pool")
 
 
 class ThreadEngine(_PoolEngine):
-    """Tasks share the process; numba, torch, codecs and files release the interpreter while they work."""
+    """Tasks share the process; numba, torch, codecs and files release the interpreter lock while they work."""
 
     def _open_pool(self) -> Executor:
         return ThreadPoolExecutor(self.workers, thread_name_prefix="sketchscale")
 
 
 def _begin_worker() -> None:
-    """Ctrl-C is for the driver, which lets running tasks end; where the driver is killed, its workers go with it."""
+    """Leave Ctrl-C to the driver, which lets running tasks finish, and end this worker when the driver is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_driver, daemon=True).start()
 
+    def end_with_driver() -> None:
+        driver = multiprocessing.parent_process()
+        if driver is not None:
+            driver.join()
+            os._exit(1)
 
-def _end_with_driver() -> None:
-    driver = multiprocessing.parent_process()
-    if driver is not None:
-        driver.join()
-        os._exit(1)
+    threading.Thread(target=end_with_driver, daemon=True).start()
 
 
 class ProcessEngine(_PoolEngine):
-    """Each worker is a process: a crash costs the tasks that ran, and a task past its deadline is really stopped."""
+    """Each worker is a process: a crash costs only running tasks, and a task past its deadline is really stopped."""
 
     def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs | None = None) -> Future[Json]:
+        """Give the call to the pool; a broken pool is an error of the future."""
         try:
             return super().submit(fn, *args, needs=needs)
-        except BrokenProcessPool as error:  # a worker died since the last answer: said where the loop looks for it
+        except BrokenProcessPool as error:  # a worker died since the last answer; the loop expects this in the future
             future: Future[Json] = Future()
             future.set_exception(error)
             return future
@@ -113,6 +116,7 @@ class ProcessEngine(_PoolEngine):
         return ProcessPoolExecutor(self.workers, mp_context=spawn, initializer=_begin_worker)
 
     def restart(self, late: Collection[Future[Json]] = ()) -> bool:
+        """Kill all workers; new ones start with the next call."""
         pool = self._pool
         if isinstance(pool, ProcessPoolExecutor):
             for process in list(getattr(pool, "_processes", {}).values()):

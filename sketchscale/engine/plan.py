@@ -1,4 +1,4 @@
-"""What runs and what runs it: plans, engines, ledgers and events, as data and protocols. The loop is in `base`."""
+"""Plans, engines, ledgers and events, as data and protocols. The loop that runs plans is in `base`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Json = Any
-"""What a task returns: None, bool, int, float, str, lists and string-keyed dicts of these; small, for the ledger."""
+"""The result of a task: None, bool, int, float, str, lists and string-keyed dicts of these; small, for the ledger."""
 
 
 class Task(Protocol):
@@ -32,7 +32,7 @@ class Task(Protocol):
 
     @property
     def key(self) -> str:
-        """Unique in its plan; sorts in the plan's order."""
+        """Unique in its plan; sorts in the order of the plan."""
         ...
 
 
@@ -40,16 +40,16 @@ TaskT = TypeVar("TaskT", bound=Task)
 
 
 class WorkerLost(Exception):
-    """The worker of this task died, or was taken away; other tasks go on. The loop submits the task again."""
+    """The worker of this task died or was removed; other tasks go on. The loop submits the task again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What the worker of a task has to have.
+    """What a task requires of its worker.
 
     Attributes:
-        warm: something heavy is kept between tasks (a network): the same workers should run all of them.
-        gpu: the task runs on a GPU, or on the engine's share of one.
+        warm: something large is kept between tasks (a network), so the same workers should run all of them.
+        gpu: the task runs on a GPU, or on a share of one.
     """
 
     warm: bool = False
@@ -61,16 +61,16 @@ _NOTHING = Needs()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Generic[TaskT]):
-    """What happens to which boxes.
+    """A stage of work: one function applied to each task.
 
     Attributes:
         stage: name in ledger, progress and errors.
-        fn: `fn(task, config) -> Json`; module level, pure but for its own output, idempotent.
-        tasks: in the order of the results; no two write the same write unit.
-        config: one frozen picklable record, given to every task.
-        task_bytes: the most one running task holds, arrays and codecs included.
-        worker_bytes: what a worker holds between tasks, such as the weights of a network.
-        needs: what the worker of a task has to have.
+        fn: `fn(task, config) -> Json`; module level, idempotent, without effects except its output.
+        tasks: in the order of the results; no two write to the same write unit.
+        config: one frozen picklable record for all tasks.
+        task_bytes: peak memory of one running task, including arrays and codecs.
+        worker_bytes: memory of a worker between tasks, such as the weights of a network.
+        needs: what a task requires of its worker.
     """
 
     stage: str
@@ -82,18 +82,18 @@ class Plan(Generic[TaskT]):
     needs: Needs = _NOTHING
 
     def peak_bytes(self, workers: int) -> int:
-        """The declared memory of the plan on so many workers."""
+        """Return the declared memory of the plan with this number of workers."""
         return max(1, min(workers, len(self.tasks))) * (self.task_bytes + self.worker_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What an engine is told when it is opened.
+    """Options of an engine.
 
     Attributes:
-        workers: how many tasks run at once; None means the usable cores, or what the cluster has.
-        address: of a cluster that runs already; None starts one on this machine.
-        gpus_per_worker: of each worker that runs a task which needs a GPU; 1 when None.
+        workers: how many tasks run at once; None means the usable cores, or all of the cluster.
+        address: of a running cluster; None starts one on this machine.
+        gpus_per_worker: GPUs of each worker for tasks that need one; None means 1.
         wait_s: how long a cluster may fail to answer.
     """
 
@@ -107,7 +107,8 @@ class Engine(Protocol):
     """Turns a call into a future.
 
     A future ends with the value of the call, with the exception that it raised, or with `WorkerLost`. Unreachable
-    machines are an `UnreachableError`, and needs that no worker can ever meet a `SetupError`: never a silent wait.
+    machines are an `UnreachableError`, and requirements that no worker can ever meet a `SetupError`, never a silent
+    wait.
     """
 
     @property
@@ -117,51 +118,55 @@ class Engine(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """How many tasks to have submitted, so that no worker waits for the next one."""
+        """How many tasks to keep submitted, so that no worker waits for the next one."""
         ...
 
-    def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs = _NOTHING) -> Future[Json]: ...
+    def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs = _NOTHING) -> Future[Json]:
+        """Run a call on a worker."""
+        ...
 
     def restart(self, late: Collection[Future[Json]] = ()) -> bool:
         """Replace workers that died or hang.
 
         Args:
-            late: futures whose tasks are given up; every worker is replaced when there are none.
+            late: futures whose tasks are abandoned; if empty, every worker is replaced.
 
         Returns:
-            Whether all that was in flight went down with them; if not, only `late` did.
+            Whether all tasks in flight were lost; if not, only those of `late` were.
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End all workers."""
+        ...
 
 
 class Ledger(Protocol):
-    """The record of finished tasks; see io.ledger for the one in storage."""
+    """The record of finished tasks; see `io.runs.ledger` for the one in storage."""
 
     def finished(self, stage: str) -> Mapping[str, Json]:
-        """Results of the tasks of a stage that are done, by key."""
+        """Return the results of the finished tasks of a stage, by key."""
         ...
 
     def record(self, stage: str, key: str, result: Json) -> None:
-        """Say that a task is done. Called after its output is written."""
+        """Record a finished task, after its output is written."""
         ...
 
 
 class StageNotes(Protocol):
-    """What the driver notes about one stage, while its workers write the records."""
+    """Notes of the driver about one stage whose workers write the records."""
 
     @property
     def finished(self) -> Mapping[str, Json]:
-        """Results of the tasks that are done when the stage starts, by key."""
+        """Results of the tasks that were finished when the stage started, by key."""
         ...
 
     def add(self, key: str, result: Json) -> None:
-        """A task is done, and recorded by its worker. Called once for every task that was not in `finished`."""
+        """Note a task that its worker recorded; called once for every task that was not in `finished`."""
         ...
 
     def end(self) -> None:
-        """All tasks are done."""
+        """Note that all tasks are done."""
         ...
 
 
@@ -170,22 +175,23 @@ class SharedLedger(Ledger, Protocol):
     """A picklable ledger that workers write to themselves, so that no record waits for the driver."""
 
     def begin(self, stage: str, total: int) -> StageNotes:
-        """Say that a stage of so many tasks starts, or goes on."""
+        """Start or continue a stage of `total` tasks."""
         ...
 
     def check(self) -> None:
-        """Raises where the run belongs to another process by now. Called by workers before and after a task."""
+        """Raise if the run now belongs to another process; workers call this before a task and before its record."""
         ...
 
 
 class NoLedger:
-    """Remembers nothing: for work on arrays in memory, and for tests."""
+    """A ledger that keeps nothing, for work on arrays in memory and for tests."""
 
     def finished(self, stage: str) -> Mapping[str, Json]:
+        """Return nothing."""
         return {}
 
     def record(self, stage: str, key: str, result: Json) -> None:
-        return None
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,9 +199,9 @@ class Event:
     """Progress of a stage, or of a whole verb.
 
     Attributes:
-        kind: start, done, skipped, retry or end of a stage; finished, of no stage, at the end of a verb.
+        kind: start, done, skipped, retry or end of a stage; finished, without a stage, at the end of a verb.
         done, total: tasks of the stage.
-        fraction: of the whole verb that is done, from 0 to 1; never falls. None where no verb is around.
+        fraction: finished part of the whole verb, from 0 to 1, never decreasing; None outside a verb.
     """
 
     kind: str

@@ -1,15 +1,14 @@
-"""Turns inside one worker: several tasks read and write at once, and compute one after another.
+"""Turns of the tasks in one worker: several tasks read and write at once, and compute one after another.
 
-A worker that runs a network is slow at two things that do not disturb each other: input and output, and the network.
-An engine may therefore run some tasks of a worker at once, each in a thread, and give these threads one lock. What is
-heavy stands inside `turn`:
+A worker that runs a network spends time on input and output and on the network, which do not disturb each other. So an
+engine may run several tasks of a worker at once, each in a thread, and give these threads one lock. Heavy computation
+goes inside `turn`:
 
     task 1   read │ network │ write
     task 2   read    ·····  │ network │ write          ·····  waits for its turn
     task 3          read        ·····  │ network │ write
 
-Outside such a worker a turn is nobody's, and costs nothing: threads of an engine that wants them to compute side by
-side do so.
+Outside such a worker `turn` does nothing, so the threads of other engines compute in parallel.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _TURN: ContextVar[AbstractContextManager[object] | None] = ContextVar("turn", de
 
 @contextmanager
 def take_turns(lock: AbstractContextManager[object]) -> Iterator[None]:
-    """While inside, `turn` of this thread is this lock."""
+    """Make `turn` take this lock, inside the block and in this thread."""
     token = _TURN.set(lock)
     try:
         yield
@@ -34,7 +33,7 @@ def take_turns(lock: AbstractContextManager[object]) -> Iterator[None]:
 
 
 def turn() -> AbstractContextManager[object]:
-    """What is heavy stands inside; do not nest.
+    """Return the context for heavy computation; do not nest it.
 
     >>> with turn():
     ...     3 * 3

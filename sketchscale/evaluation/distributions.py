@@ -1,10 +1,10 @@
-"""How far two sets of feature vectors are apart, as distributions: what images are compared by that show no same thing.
+"""Distances between two sets of feature vectors as distributions, to compare images that do not show the same objects.
 
-    Fréchet   as if both were normal: how far are means and covariances apart? Of few vectors it is too large, always
-    kernel    no assumption, and right on average for any number of vectors: it can be below 0 where the sets are alike
+    Fréchet   as if both were normal: how far apart means and covariances are; always too large for few vectors
+    kernel    no assumption, and unbiased for any number of vectors: it can be below 0 for similar sets
 
-Both depend on the features' units: divide each by its spread first where they have none in common. Both stay the same
-when all vectors are rotated together.
+Both depend on the units of the features: if these differ, divide each feature by its spread first. Rotating all vectors
+together changes neither.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Floats = npt.NDArray[np.float64]
 
 
 def frechet_distance(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
-    """Fréchet distance of two sets, taken as normal: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+    """Return the Fréchet distance of two sets as if normal: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
     No matrix root is taken: with C1 = A'A and C2 = B'B, the trace of the root is the sum of the singular values of AB',
     which is real and stable for covariances of any rank.
 
-    With fewer vectors than features the covariances lack directions; the figure exists, but is dominated by chance, and
-    sets of the same distribution have a large one. It falls with the number of vectors: compare only figures of equally
-    many, and keep one of two sets known to be alike beside them.
+    With fewer vectors than features the covariances lack directions, and the distance is dominated by chance and large
+    even for sets of the same distribution. It falls with the number of vectors: compare only distances of equally many
+    vectors, together with the distance of two sets known to be similar.
 
     Args:
         first, second: (n, d) and (m, d), at least 2 vectors each; covariances are divided by n - 1 and m - 1.
 
     Returns:
-        At least 0; 0 for the same vectors in any order. The square of a distance, in the features' units squared.
+        At least 0; 0 for the same vectors in any order. A squared distance, in squared units of the features.
 
     Raises:
-        InputError: fewer than 2 vectors, different features, or values that are no numbers.
+        InputError: fewer than 2 vectors, different features, or values that are not finite.
 
     Source: Heusel et al. 2017, "GANs trained by a two time-scale update rule", equation 6 (there on features of an
     Inception network); Dowson and Landau 1982 for the distance.
@@ -54,7 +54,7 @@ def frechet_distance(first: npt.NDArray[np.floating], second: npt.NDArray[np.flo
 
 
 def _root(x: Floats) -> Floats:
-    """A with A'A = the covariance, of at most d rows."""
+    """Return A with A'A = the covariance, with at most d rows."""
     centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
     root: Floats = np.linalg.qr(centred).R if len(x) > x.shape[1] else centred
     return root
@@ -65,9 +65,9 @@ class KernelDistance:
     """Kernel distance over random subsets.
 
     Attributes:
-        mean: over the subsets; 0 on average where the distributions are the same, so it may be negative.
-        deviation: standard deviation over the subsets: the spread of one estimate from `size` vectors on each side.
-        size, subsets: vectors drawn from each side, and how often.
+        mean: over the subsets; 0 on average for equal distributions, so it may be negative.
+        deviation: standard deviation over the subsets, the spread of one estimate from `size` vectors on each side.
+        size, subsets: number of vectors drawn from each side, and number of draws.
     """
 
     mean: float
@@ -84,23 +84,21 @@ def kernel_distance(
     subsets: int = 100,
     seed: int = 0,
 ) -> KernelDistance:
-    """Kernel distance of two sets: the squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, unbiased.
+    """Return the kernel distance of two sets: the unbiased squared maximum mean discrepancy of (x.y / d + 1)^3.
 
         mean of k(x, x') over pairs of first  +  mean of k(y, y') over pairs of second  -  2 mean of k(x, y)
 
-    where no vector is paired with itself.
+    No vector is paired with itself.
 
     Args:
         first, second: (n, d) and (m, d), at least 4 vectors each.
-        size: vectors of each subset, at least 2, drawn without repeats; half of the smaller set, at most 1000, when
-            None. As large as a set, its subsets are all the same, and `deviation` says nothing of it.
-        subsets: how many.
-
-    Returns:
-        The same for the same arguments.
+        size: vectors of each subset, at least 2, drawn without repeats; None means half of the smaller set, at most
+            1000. With the size of a set, all its subsets are equal, and `deviation` ignores that set.
+        subsets: number of subsets.
+        seed: of the draws; equal arguments give equal results.
 
     Raises:
-        InputError: too few vectors, a size that a set cannot fill, no subset, or values that are no numbers.
+        InputError: too few vectors, a size that is larger than a set, no subset, or values that are not finite.
 
     Source: Bińkowski et al. 2018, "Demystifying MMD GANs", section 4; the estimator is that of Gretton et al. 2012,
     lemma 6.
@@ -118,18 +116,14 @@ def kernel_distance(
             fix="leave size and subsets out",
         )
     rng = np.random.default_rng(seed)
-    found = [
-        _discrepancy(*(s[rng.choice(len(s), chosen, replace=False, shuffle=False)] for s in (x, y)))
-        for _ in range(subsets)
-    ]
+    found: list[float] = []
+    for _ in range(subsets):
+        a, b = (s[rng.choice(len(s), chosen, replace=False, shuffle=False)] for s in (x, y))
+        within = [
+            (kernel.sum() - np.trace(kernel)) / (chosen * (chosen - 1)) for kernel in (_kernel(a, a), _kernel(b, b))
+        ]
+        found.append(float(sum(within) - 2 * _kernel(a, b).mean()))
     return KernelDistance(mean=float(np.mean(found)), deviation=float(np.std(found)), size=chosen, subsets=subsets)
-
-
-def _discrepancy(x: Floats, y: Floats) -> float:
-    """Of two equally large sets."""
-    pairs = len(x) * (len(x) - 1)
-    within = [(kernel.sum() - np.trace(kernel)) / pairs for kernel in (_kernel(x, x), _kernel(y, y))]
-    return float(sum(within) - 2 * _kernel(x, y).mean())
 
 
 def _kernel(x: Floats, y: Floats) -> Floats:
@@ -138,7 +132,7 @@ def _kernel(x: Floats, y: Floats) -> Floats:
 
 
 def _checked(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating], *, least: int) -> tuple[Floats, Floats]:
-    """Both as float64 (n, d), or why not."""
+    """Return both as float64 (n, d) after checking them."""
     x, y = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or x.shape[1] < 1 or min(len(x), len(y)) < least:
         raise InputError.of(

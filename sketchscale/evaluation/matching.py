@@ -1,4 +1,4 @@
-"""One-to-one matching of true and predicted objects on the pairs that share pixels, never on a dense matrix."""
+"""Match true and predicted objects one to one, on the pairs that share pixels and without a dense matrix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """Objects that share pixels: `row` and `col` are places among the objects of each side, in order of id."""
+    """Objects that share pixels; `row` and `col` are positions among the objects of each side, in order of id."""
 
     true_area: Counts
     pred_area: Counts
@@ -30,15 +30,17 @@ class Pairs:
 
     @property
     def iou(self) -> Floats:
+        """Intersection over union of each pair."""
         return self.shared / self.union
 
     @property
     def dice(self) -> Floats:
+        """Dice coefficient of each pair."""
         return 2 * self.shared / (self.shared + self.union)
 
 
 def object_pairs(overlaps: Overlaps) -> Pairs:
-    """The pairs of objects that share a pixel, with areas of all objects; background is left out.
+    """Return the pairs of objects that share a pixel, and the areas of all objects; background is left out.
 
     >>> from sketchscale.evaluation.overlaps import count_overlaps
     >>> object_pairs(count_overlaps(np.array([0, 7, 7]), np.array([3, 3, 3]))).union.tolist()
@@ -53,7 +55,7 @@ def object_pairs(overlaps: Overlaps) -> Pairs:
 
 
 def _areas(ids: Ids, pixels: Counts) -> tuple[Counts, npt.NDArray[np.intp]]:
-    """Areas of the objects in order of id, and for every entry its object's place there (-1 for background)."""
+    """Return the areas of the objects in order of id, and the position of each entry there (-1 for background)."""
     names, place = np.unique(ids, return_inverse=True)
     # int64 throughout: bincount with weights would add in doubles.
     area = np.zeros(len(names), np.int64)
@@ -86,10 +88,12 @@ class Matching:
 
     @property
     def precision(self) -> float:
+        """TP / (TP + FP)."""
         return self._share(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> float:
+        """TP / (TP + FN)."""
         return self._share(self.tp, self.tp + self.fn)
 
     @property
@@ -140,7 +144,7 @@ def match_objects(overlaps: Overlaps, threshold: float) -> Matching:
 
 
 def match_pairs(pairs: Pairs, threshold: float) -> Matching:
-    """`match_objects` for pairs that are there already, so that ten thresholds find them once.
+    """Match given pairs as `match_objects` does, so that ten thresholds need to find them only once.
 
     >>> from sketchscale.evaluation.overlaps import count_overlaps
     >>> match_pairs(object_pairs(count_overlaps(np.array([0, 7]), np.array([3, 3]))), 0.5).tp
@@ -167,10 +171,10 @@ def match_pairs(pairs: Pairs, threshold: float) -> Matching:
 
 
 def best_assignment(row: npt.NDArray[np.intp], col: npt.NDArray[np.intp], gain: Floats) -> npt.NDArray[np.intp]:
-    """Indices, ascending, of the edges of a one-to-one assignment with the largest sum of gains (all >= 0, at most 2).
+    """Return the ascending indices of the edges of a one-to-one assignment with the largest sum of gains (0 to 2 each).
 
-    Edges that compete with no other are taken at once; a sparse Jonker-Volgenant solver does the rest. It wants every
-    row matched, so each row also has a private column that gains nothing.
+    Edges that compete with no other are taken first; a sparse Jonker-Volgenant solver does the rest. It matches every
+    row, so each row also has a private column without gain.
 
     Args:
         row, col: (k,) ends of the edges, each pair once.

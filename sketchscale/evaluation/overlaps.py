@@ -1,4 +1,4 @@
-"""Pixels that true and predicted objects share, counted box by box and added: the table all figures are made of.
+"""Count the pixels that true and predicted objects share, box by box: the table behind all figures.
 
 Labels may have any number of axes; ids any integer type, gaps and any size up to 2^64 - 1. 0 is background.
 """
@@ -22,11 +22,11 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlaps:
-    """Pixels shared by each pair of ids that meet, background included; sorted by (truth, predicted), each pair once.
+    """Pixels shared by each pair of ids, including background; sorted by (truth, predicted), each pair once.
 
     Attributes:
         truth, predicted: (k,) ids, 0 is background.
-        pixels: (k,) how many pixels have both, > 0.
+        pixels: (k,) number of pixels with both ids, > 0.
     """
 
     truth: Ids
@@ -35,10 +35,10 @@ class Overlaps:
 
 
 def count_overlaps(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlaps:
-    """The overlaps inside one box, or in a whole image.
+    """Return the overlaps in one box or a whole image.
 
     Args:
-        truth, predicted: label arrays of one shape, any integer type, no negative ids, 0 background. May be empty.
+        truth, predicted: label arrays of the same shape, any integer type, no negative ids, 0 background. May be empty.
 
     Raises:
         InputError: the shapes differ, or labels are not integers, or an id is negative.
@@ -48,7 +48,7 @@ def count_overlaps(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Over
     """
     _check_labels(truth, predicted)
     true, pred = truth.ravel(), predicted.ravel()
-    # Labels are constant along most of a row: sorting runs instead of pixels is some twenty times less work.
+    # Labels are constant along most of a row: sorting runs instead of pixels is about twenty times faster.
     changes = np.flatnonzero((true[1:] != true[:-1]) | (pred[1:] != pred[:-1])) + 1
     starts = np.concatenate([np.zeros(min(1, true.size), np.int64), changes])
     lengths = np.diff(starts, append=true.size)
@@ -72,7 +72,7 @@ def _check_labels(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
 
 
 def combine_overlaps(parts: Iterable[Overlaps]) -> Overlaps:
-    """The overlaps of all boxes together; the order of the parts does not matter. No parts: an empty table.
+    """Return the overlaps of all boxes together, in any order; without parts, an empty table.
 
     >>> part = count_overlaps(np.array([1, 1]), np.array([2, 2]))
     >>> combine_overlaps([part, part]).pixels.tolist()
@@ -87,7 +87,7 @@ def combine_overlaps(parts: Iterable[Overlaps]) -> Overlaps:
 
 
 def join_images(images: Iterable[Overlaps]) -> Overlaps:
-    """The overlaps of several images as if they were one; equal ids of different images stay different objects.
+    """Return the overlaps of several images as if they were one; equal ids of different images stay different objects.
 
     >>> one = count_overlaps(np.array([0, 1]), np.array([0, 1]))
     >>> join_images([one, one]).truth.tolist()

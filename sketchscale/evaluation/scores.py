@@ -1,4 +1,4 @@
-"""All figures of a comparison: by threshold, over the foregrounds, aggregated over objects, and counts."""
+"""Compute all figures of a comparison: by threshold, over the foregrounds, aggregated over objects, and counts."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Scores:
     Attributes:
         matchings: one for each IoU threshold, ascending.
         n_true, n_pred: objects on each side.
-        dice, jaccard: of the two foregrounds, pixel by pixel: 2|A n B| / (|A| + |B|) and |A n B| / |A u B|.
+        dice, jaccard: of the pixels of the two foregrounds: 2|A n B| / (|A| + |B|) and |A n B| / |A u B|.
         matched_dice, matched_jaccard: means over the object pairs matched at the lowest threshold computed.
         aji: aggregated Jaccard index: each true object takes its predicted object of largest IoU, and one predicted
-            object may serve several; shared pixels / (unions + areas of all others). On equal IoU the lower id wins:
-            the one figure here that could notice renamed ids.
+            object may serve several; shared pixels / (unions + areas of all others). On equal IoU the lower id wins,
+            so this is the only figure that renamed ids can change.
         aji_plus: the same with the one-to-one assignment of largest total IoU.
     """
 
@@ -46,7 +46,7 @@ class Scores:
 
     @property
     def count_error(self) -> float:
-        """Relative, signed: (n_pred - n_true) / n_true; with nothing to find, the number of objects found."""
+        """Relative and signed: (n_pred - n_true) / n_true; without true objects, the number of predicted ones."""
         return (self.n_pred - self.n_true) / max(1, self.n_true)
 
     @property
@@ -56,11 +56,11 @@ class Scores:
 
     @property
     def count_error_absolute(self) -> int:
-        """|n_pred - n_true|, in objects: unlike the signed one, it does not cancel when images are averaged."""
+        """|n_pred - n_true|, in objects; unlike the signed error, it does not cancel in a mean over images."""
         return abs(self.n_pred - self.n_true)
 
     def at(self, threshold: float) -> Matching:
-        """The matching at one of the thresholds.
+        """Return the matching at one of the thresholds.
 
         Raises:
             InputError: it was not computed at this threshold.
@@ -72,22 +72,19 @@ class Scores:
         raise InputError.of(found=f"an IoU threshold of {threshold}", expected=f"one of {known}", fix="choose one")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: figures by IoU threshold are objects keyed "0.5" ... "0.95"; every number is finite.
+        """Return the figures for JSON; those by IoU threshold are objects with keys "0.5" ... "0.95"; all are finite.
 
         >>> score_labels(np.array([[0, 1]]), np.array([[0, 9]])).as_dict()["ap"]["0.5"]
         1.0
         """
-        curves = self._curves()
+        curves = {
+            name: {f"{m.threshold:g}": float(getattr(m, attribute)) for m in self.matchings}
+            for name, attribute in _CURVES.items()
+        }
         single = {name: getattr(self, name) for name in _SINGLE}
         counts = {name: {f"{m.threshold:g}": getattr(m, name) for m in self.matchings} for name in ("tp", "fp", "fn")}
         mean_ap = sum(curves["ap"].values()) / max(1, len(self.matchings))
         return {"n_true": self.n_true, "n_pred": self.n_pred, **curves, "ap_mean": mean_ap, **single, **counts}
-
-    def _curves(self) -> dict[str, dict[str, float]]:
-        return {
-            name: {f"{m.threshold:g}": float(getattr(m, attribute)) for m in self.matchings}
-            for name, attribute in _CURVES.items()
-        }
 
 
 _CURVES = {
@@ -100,7 +97,7 @@ _CURVES = {
     "dq": "f1",
     "sq": "mean_iou",
 }
-"""Name in the output to property of a Matching: both the words of StarDist and those of panoptic quality."""
+"""Name in the output to property of a Matching, in the words of StarDist and of panoptic quality."""
 
 _SINGLE = (
     "dice",
@@ -116,7 +113,7 @@ _SINGLE = (
 
 
 def score_overlaps(overlaps: Overlaps, thresholds: Sequence[float] = THRESHOLDS) -> Scores:
-    """Every figure, from the overlaps of a whole image (or of several, see `join_images`).
+    """Compute every figure from the overlaps of a whole image (or of several, see `join_images`).
 
     Args:
         thresholds: IoU thresholds in (0, 1], at least one.
@@ -133,6 +130,8 @@ def score_overlaps(overlaps: Overlaps, thresholds: Sequence[float] = THRESHOLDS)
         raise InputError.of(found="no IoU threshold", expected="at least one", fix="leave the default")
     pairs = object_pairs(overlaps)
     matchings = tuple(match_pairs(pairs, float(t)) for t in sorted(set(thresholds)))
+    order = np.lexsort((pairs.col, -pairs.iou, pairs.row))  # for each true object, its largest IoU first
+    is_best = np.diff(pairs.row[order], prepend=-1) != 0
     shared = int(pairs.shared.sum())
     true_area, pred_area = int(pairs.true_area.sum()), int(pairs.pred_area.sum())
     return Scores(
@@ -143,17 +142,9 @@ def score_overlaps(overlaps: Overlaps, thresholds: Sequence[float] = THRESHOLDS)
         jaccard=_ratio(shared, true_area + pred_area - shared),
         matched_dice=matchings[0].mean_dice,
         matched_jaccard=matchings[0].mean_iou,
-        aji=_aggregated_jaccard(pairs, _best_of_each_row(pairs)),
+        aji=_aggregated_jaccard(pairs, order[is_best]),
         aji_plus=_aggregated_jaccard(pairs, best_assignment(pairs.row, pairs.col, pairs.iou)),
     )
-
-
-def _best_of_each_row(pairs: Pairs) -> npt.NDArray[np.intp]:
-    """For each true object that overlaps something, the edge of largest IoU; on ties the lower predicted id."""
-    order = np.lexsort((pairs.col, -pairs.iou, pairs.row))
-    first = np.ones(len(order), bool)
-    first[1:] = pairs.row[order][1:] != pairs.row[order][:-1]
-    return order[first]
 
 
 def _aggregated_jaccard(pairs: Pairs, edges: npt.NDArray[np.intp]) -> float:
@@ -166,14 +157,14 @@ def _aggregated_jaccard(pairs: Pairs, edges: npt.NDArray[np.intp]) -> float:
 
 
 def _ratio(part: int, of: int) -> float:
-    """Only an image without any object has nothing to divide by: a perfect answer."""
+    """Return the ratio; 1 for an image without any object, which is a perfect answer."""
     return part / of if of else 1.0
 
 
 def score_labels(
     truth: npt.NDArray[Any], predicted: npt.NDArray[Any], thresholds: Sequence[float] = THRESHOLDS
 ) -> Scores:
-    """`score_overlaps` of two label arrays in memory.
+    """Compute `score_overlaps` for two label arrays in memory.
 
     >>> score_labels(np.array([[1, 1, 0, 2]]), np.array([[4, 4, 0, 0]])).as_dict()["ap"]["0.5"]
     0.5
@@ -182,19 +173,19 @@ def score_labels(
 
 
 def mean_figures(images: Sequence[Scores]) -> dict[str, Any]:
-    """Figures averaged over images, each image counting the same however many objects it has.
+    """Return figures averaged over images, with equal weight for each image.
 
-    An image with nothing to find where nothing was found counts as perfect (1), where StarDist's `by_image` counts 0.
-    The other way to sum up several images, each object counting the same, is `score_overlaps(join_images(...))`.
+    An image without objects on either side counts as perfect (1); in `by_image` of StarDist it counts 0. For equal
+    weight of each object use `score_overlaps(join_images(...))`.
 
     Args:
         images: at least one, all at the same thresholds.
 
     Returns:
-        As `Scores.as_dict`, without the numbers of objects, and with `images`, how many there are.
+        As `Scores.as_dict`, without the numbers of objects, and with the number of `images`.
 
     Raises:
-        InputError: no image, or other thresholds in one of them.
+        InputError: no image, or different thresholds.
 
     >>> one, none = score_labels(np.array([1]), np.array([1])), score_labels(np.array([1]), np.array([0]))
     >>> mean_figures([one, none])["ap"]["0.5"]

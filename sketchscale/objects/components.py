@@ -1,6 +1,6 @@
 """Split labels into connected components. The result does not depend on the blocks in which they are read.
 
- 1. Each block numbers its own components (`label_pieces`) and returns the value and first pixel of each, and the
+ 1. Each block numbers its own components (`label_components`) and returns the value and first pixel of each, and the
     numbers along the faces that it shares with other blocks.
  2. `join_components` joins components that touch across faces, edges and corners: a pixel on one side of a face meets
     the pixels on the other side that are at most one pixel away, also in the neighbouring blocks.
@@ -22,9 +22,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sketchscale.engine.base import Json, Plan
-from sketchscale.evaluation.overlap_tasks import packed, unpacked
+from sketchscale.evaluation.plan import packed, unpacked
 from sketchscale.geometry import Box, Tile, TileCover, tile_cover
-from sketchscale.io.files.masks import few_values, label_pieces
+from sketchscale.io.files.masks import few_values, label_components
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
 
 __all__ = ["PIXEL_BYTES", "Components", "join_components", "plan_components", "plan_few_values"]
@@ -62,7 +62,7 @@ class Components:
         for index in itertools.product(*ranges):
             position = _position(tiles, index)
             write = tiles[position].write
-            numbers = label_pieces(read_labels(self.source, write))
+            numbers = label_components(read_labels(self.source, write))
             start = self.starts[position]
             names = np.concatenate([[0], self.ids[start : start + int(numbers.max(initial=0))]])
             common = write.intersect(box)
@@ -113,7 +113,7 @@ def plan_components(source: LabelSource, block: tuple[int, ...]) -> Plan[Tile]:
 
 def _components_of_block(tile: Tile, job: _Job) -> Json:
     labels, write = read_labels(job.source, tile.write), tile.write
-    numbers = label_pieces(labels)
+    numbers = label_components(labels)
     flat = numbers.ravel()
     first = np.flatnonzero(np.diff(np.maximum.accumulate(flat), prepend=0))  # numbers rise in raster order
     places = np.stack(np.unravel_index(first, numbers.shape)) + np.array(write.start)[:, None]

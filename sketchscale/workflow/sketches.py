@@ -12,7 +12,7 @@ from sketchscale.annotations.opening import SketchFile, SketchReading, open_sket
 from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import MissingDataError, UnknownNameError
-from sketchscale.io.files.masks import few_values, is_mask, label_pieces, require_background
+from sketchscale.io.files.masks import few_values, is_mask, label_components, require_background
 from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.stores.output_files import replacing_file, require_local, writing_place
 from sketchscale.options.groups import SketchReadingOptions
@@ -86,7 +86,7 @@ def simulate_sketch(
     labels = readers.read_label_image(truth)
     few = few_values(labels)
     require_background(few, f"label image {truth}", "write 0 where no object is")
-    labels = label_pieces(labels) if is_mask(few) else labels
+    labels = label_components(labels) if is_mask(few) else labels
     if style == "gp":
         sketch = simulate_mask(labels, percent, seed=seed)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import sketchscale.evaluation
 from sketchscale.errors import InputError
 from sketchscale.evaluation import (
     THRESHOLDS,
@@ -28,6 +30,11 @@ from sketchscale.geometry import tile_cover
 from tests.oracles import metrics as oracle
 
 PLAIN = ("n_true", "n_pred", "dice", "jaccard", "matched_dice", "matched_jaccard")
+
+
+def test_no_module_hides_a_function_of_the_package():
+    modules = {module.name for module in pkgutil.iter_modules(sketchscale.evaluation.__path__)}
+    assert not modules & set(sketchscale.evaluation.__all__)
 
 
 @st.composite

@@ -1,7 +1,7 @@
-"""What travels to a worker. What all calls of a plan share (function, configuration) is pickled once, and
-unpickled once per worker process, so that a plan of a million tasks does not pickle its configuration a million times.
+"""Pack calls for the workers. What all calls of a plan share (function, configuration) is pickled once, and unpickled
+once per worker process, so a plan of a million tasks does not pickle its configuration a million times.
 
-Everything is bytes on the way: the scheduler imports nothing of ours but this file.
+Everything travels as bytes, so the scheduler imports nothing of ours but this file.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["Packer", "carried", "run_call"]
 
 
 class Packer:
-    """Splits a call into bytes that it shares with the calls before, and bytes of its own.
+    """Splits a call into bytes that it shares with earlier calls, and its own bytes.
 
-    An argument is shared when it is the same object as in the call before: arguments are frozen records.
+    An argument is shared if it is the same object as in the previous call; arguments are frozen records.
 
     >>> packer, shared = Packer(), [4]
     >>> calls = [packer.pack(max, ([number], shared)) for number in (3, 7)]
@@ -36,7 +36,7 @@ class Packer:
         self._shared = b""
 
     def pack(self, fn: Callable[..., Json], args: tuple[Any, ...]) -> tuple[bytes, bytes]:
-        """The two arguments of `run_call`."""
+        """Return the two arguments of `run_call`."""
         if fn is not self._fn or len(args) != len(self._args):
             self._share(fn, args, frozenset())
         else:
@@ -52,7 +52,7 @@ class Packer:
 
 
 def run_call(shared: bytes, own: bytes) -> Json:
-    """One task, in a worker."""
+    """Run one packed call in a worker."""
     fn, kept, positions = _opened(shared)
     args = list(kept)
     for position, value in zip(positions, pickle.loads(own), strict=True):
@@ -67,5 +67,5 @@ def _opened(shared: bytes) -> tuple[Callable[..., Json], list[Any], list[int]]:
 
 
 def carried(shared: bytes) -> bytes:
-    """Bytes that stay on workers, for the calls that share them."""
+    """Return the bytes, which stay on workers for the calls that share them."""
     return shared

@@ -1,8 +1,8 @@
-"""One connection to a cluster: a thread with an event loop, a client, the calls under way, and a watch over all.
+"""One connection to a cluster: a thread with an event loop, a client, the calls in flight, and a watch over all.
 
-A call is a coroutine, and what the engine hands out is its concurrent future: cancelling that ends the coroutine, and
-the scheduler forgets the task. The watch asks the scheduler by a connection of its own, because the client's may be
-what is broken; when nothing can finish any more it ends every call with the same error.
+A call is a coroutine, and the engine returns its concurrent future: cancelling the future ends the coroutine, and the
+scheduler drops the task. The watch asks the scheduler over a separate connection, because that of the client may be
+broken; when nothing can finish any more it ends every call with the same error.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from sketchscale.errors import InputError, SetupError, SketchscaleError, Unreach
 __all__ = ["Session"]
 
 _INLINE_BYTES = 65536
-"""What calls share goes with each of them up to this size; more is sent once to each worker."""
+"""Up to this size, shared bytes are sent with each call; larger ones are sent once to each worker."""
 
 _ANSWER_S = 5.0
-"""How long one question to the scheduler, or a farewell, may take."""
+"""Time limit of one question to the scheduler, or of closing a connection."""
 
 _Value = TypeVar("_Value")
 
 
 class _Again(Exception):
-    """The call was lost without a fault of its own: submit it again, which spends no attempt."""
+    """The call was lost by no fault of its own; submitting it again costs no attempt."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Call:
-    """One task under way; its key changes when it is submitted again."""
+    """One task in flight; its key changes when it is submitted again."""
 
     name: str
     shared: bytes
@@ -58,14 +58,14 @@ class _Call:
 
 
 class Session:
-    """Starts or joins a cluster.
+    """A connection to a cluster that was started or joined.
 
     Attributes:
         address: of the scheduler.
-        threads: of all workers at the time of joining.
+        threads: number of threads of all workers at the time of joining.
 
     Raises:
-        InputError: the address is not one.
+        InputError: not an address.
         UnreachableError, SetupError: see `DaskEngine.submit`.
     """
 
@@ -90,7 +90,7 @@ class Session:
             raise
 
     def _open(self) -> None:
-        self._exit.enter_context(silence_logging_cmgr(60))  # what matters is raised
+        self._exit.enter_context(silence_logging_cmgr(60))  # important problems are raised
         if self._options.address is None:
             self._own = OwnCluster(self._options.workers or usable_cores(), self._share)
             self._exit.callback(self._own.close)
@@ -98,7 +98,7 @@ class Session:
         else:
             self.address = self._options.address
         self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(lambda loop, context: None)  # of connections that broke: the watch tells
+        self._loop.set_exception_handler(lambda loop, context: None)  # broken connections: the watch reports them
         thread = threading.Thread(target=self._loop.run_forever, name="sketchscale-dask", daemon=True)
         thread.start()
         self._exit.callback(self._loop.close)
@@ -115,7 +115,15 @@ class Session:
         if self._error is not None:
             raise self._error
         if gpu and not self._gpu_seen:
-            self._run(self._check_gpu())
+            cluster = self._run(self._first_answer(time.monotonic() + self._options.wait_s))
+            if not self._suits(cluster, gpu=True):
+                kind = "this machine" if self._options.address is None else f"the Dask cluster at {self.address}"
+                raise SetupError(
+                    f"{kind} has no GPU for a worker: {len(cluster['workers'])} workers, none with the resource "
+                    f"GPU={self._share:g}; to fix: --device cpu, or workers started by "
+                    f"`dask worker {self._options.address or 'ADDRESS'} --nthreads 1 --resources GPU={self._share:g}`"
+                )
+            self._gpu_seen = True
         shared, own = self._packer.pack(fn, args)
         call = _Call(name=getattr(fn, "__name__", "call"), shared=shared, own=own, gpu=gpu)
         future = asyncio.run_coroutine_threadsafe(self._finish(call), self._loop)
@@ -124,20 +132,24 @@ class Session:
         return future
 
     def replace(self, late: Collection[Future[Json]]) -> None:
-        """Give up `late`, or everything, and restart the workers which run it, as far as they are ours to restart."""
-        victims = self._run(self._give_up(list(late or self._calls)))
+        """Abandon `late`, or everything, and restart the workers that run it if they are ours to restart."""
+        victims = self._run(self._abandon(list(late or self._calls)))
         if victims:
             asyncio.run_coroutine_threadsafe(self._restart(victims), self._loop)
 
     def close(self) -> None:
-        """End all calls, then the connection, the thread, and the cluster if it is ours."""
+        """End all calls, the connection, the thread, and the cluster if it is ours."""
         self._exit.close()
 
-    # everything below runs in the loop's thread
+    # everything below runs in the thread of the loop
 
     async def _join(self) -> None:
         deadline = time.monotonic() + self._options.wait_s
-        self._rpc = self._rpc_of(self.address)
+        try:
+            security = distributed.Security()
+            self._rpc = distributed.core.rpc(self.address, connection_args=security.get_connection_args("client"))
+        except ValueError as error:
+            self._refuse_address(error)
         cluster = await self._first_answer(deadline)
         while not cluster["workers"]:
             if time.monotonic() > deadline:
@@ -158,27 +170,16 @@ class Session:
         except SketchscaleError:
             raise
         except (OSError, TimeoutError) as error:
-            cause = str(error) or "its workers do not say their versions"
+            cause = str(error) or "its workers do not report their versions"
             raise self._unreachable(cause, 1, time.monotonic() - started) from error
         self._watching = asyncio.create_task(self._watch())
 
-    def _rpc_of(self, address: str) -> Any:
-        try:
-            security = distributed.Security()
-            return distributed.core.rpc(address, connection_args=security.get_connection_args("client"))
-        except ValueError as error:
-            self._refuse_address(error)
-
     def _refuse_address(self, error: Exception) -> NoReturn:
         raise InputError.of(
-            found=f"--address {self.address} is not one ({error})",
+            found=f"--address {self.address} is not an address ({error})",
             expected="the address of a Dask scheduler",
             fix="give it as tcp://HOST:8786",
         ) from error
-
-    async def _identity(self) -> dict[str, Any]:
-        """What the scheduler says of itself and all its workers."""
-        return dict(await asyncio.wait_for(self._rpc.identity(), _ANSWER_S))
 
     async def _first_answer(self, deadline: float) -> dict[str, Any]:
         started, attempts = deadline - self._options.wait_s, 0
@@ -199,42 +200,31 @@ class Session:
         return UnreachableError.after(what, str(cause) or "timed out", attempts=attempts, seconds=seconds)
 
     async def _connect(self, scheduler: str) -> None:
-        """A client for this incarnation of the scheduler; calls of the one before are submitted again."""
+        """Open a client for this process of the scheduler; calls of an earlier one are submitted again."""
         old, self._held = self._client, None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of versions: `check_versions` says it in one line
+            warnings.simplefilter("ignore")  # of versions, which `check_versions` reports in one line
             self._client = await distributed.Client(
                 self.address, asynchronous=True, set_as_default=False, timeout=self._options.wait_s
             )
         self._scheduler = scheduler
         if old is not None:
-            await _farewell(old)
+            await _close_client(old)
 
     async def _leave(self) -> None:
         await _end(self._tasks)
         if self._client is not None:
-            await _farewell(self._client)
+            await _close_client(self._client)
         await _end(asyncio.all_tasks() - {asyncio.current_task()})
         with suppress(Exception):
             await self._rpc.close_rpc()
-
-    async def _check_gpu(self) -> None:
-        cluster = await self._first_answer(time.monotonic() + self._options.wait_s)
-        if not self._suits(cluster, gpu=True):
-            kind = "this machine" if self._options.address is None else f"the Dask cluster at {self.address}"
-            raise SetupError(
-                f"{kind} has no GPU for a worker: {len(cluster['workers'])} workers, none with the resource "
-                f"GPU={self._share:g}; to fix: --device cpu, or workers started by "
-                f"`dask worker {self._options.address or 'ADDRESS'} --nthreads 1 --resources GPU={self._share:g}`"
-            )
-        self._gpu_seen = True
 
     def _suits(self, cluster: dict[str, Any], *, gpu: bool) -> bool:
         workers = cluster["workers"].values()
         return any(not gpu or worker["resources"].get("GPU", 0) >= self._share for worker in workers)
 
     async def _finish(self, call: _Call) -> Json:
-        """Submit a call until it ends for a reason of its own."""
+        """Submit a call until it ends by its own result or error."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -257,7 +247,14 @@ class Session:
             raise _Again
         call.key = f"{call.name}-{self._name}-{uuid.uuid4().hex}"
         resources = {"GPU": self._share} if call.gpu else None
-        shared = self._carry(call.shared) if len(call.shared) > _INLINE_BYTES else call.shared
+        shared: Any = call.shared
+        if len(shared) > _INLINE_BYTES:  # a future, which workers send to each other and the scheduler can make again
+            digest = sha256(shared).hexdigest()
+            if self._held is None or self._held[0] != digest:
+                key = f"carried-{self._name}-{uuid.uuid4().hex}"
+                with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+                    self._held = (digest, client.submit(carried, shared, key=key, pure=False, retries=0))
+            shared = self._held[1]
         future = client.submit(run_call, shared, call.own, key=call.key, pure=False, retries=0, resources=resources)
         try:
             return await future.result()
@@ -273,27 +270,18 @@ class Session:
         finally:
             future.release()
 
-    def _carry(self, shared: bytes) -> Any:
-        """A future of large bytes: workers pass them on among themselves, and the scheduler can make them again."""
-        digest = sha256(shared).hexdigest()
-        if self._held is None or self._held[0] != digest:
-            key = f"carried-{self._name}-{uuid.uuid4().hex}"
-            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-                self._held = (digest, self._client.submit(carried, shared, key=key, pure=False, retries=0))
-        return self._held[1]
-
     async def _watch(self) -> None:
-        """Ends every call when the scheduler, or every worker that could run it, is gone for `wait_s`."""
+        """End every call if the scheduler, or every worker that could run it, is away for `wait_s`."""
         patience = self._options.wait_s
         answered = staffed = time.monotonic()
         attempts = 0
         while self._error is None:
             await asyncio.sleep(min(max(patience / 10, 0.2), 5.0))
             try:
-                cluster = await self._identity()
+                cluster = dict(await asyncio.wait_for(self._rpc.identity(), _ANSWER_S))
                 if cluster["id"] != self._scheduler or self._client.status == "closed":
                     await self._connect(cluster["id"])
-            except Exception as error:  # whatever it is: without a watch, calls would wait for ever
+            except Exception as error:  # any error: without a watch, calls would wait for ever
                 attempts += 1
                 if time.monotonic() - answered > patience:
                     self._fail(self._unreachable(error, attempts, time.monotonic() - answered))
@@ -309,33 +297,29 @@ class Session:
         for task in tuple(self._tasks):
             task.cancel()
 
-    async def _give_up(self, late: list[Future[Json]]) -> list[str]:
-        """Cancel calls; returns the workers that go on with them."""
+    async def _abandon(self, late: list[Future[Json]]) -> list[str]:
+        """Cancel calls; return the workers that still run them and nothing of other users."""
         keys = {self._calls[future].key for future in late if future in self._calls}
         victims: list[str] = []
         with suppress(OSError, TimeoutError):
-            victims = await asyncio.wait_for(self._workers_of(keys), _ANSWER_S)
+            async with asyncio.timeout(_ANSWER_S):
+                running, held = await self._client.processing(), await self._client.has_what()
+            for worker, tasks in running.items():
+                is_ours = all(self._name in str(key) for key in (*tasks, *held.get(worker, ())))
+                if is_ours and keys.intersection(tasks):
+                    victims.append(worker)
         self._replaced.update(victims)
         for future in late:
             future.cancel()
         return victims
 
     async def _restart(self, workers: list[str]) -> None:
-        """Their nannies kill them, and start others; without a nanny nobody can, and the deadline comes again."""
+        """Have the nannies replace workers; a worker without a nanny stays, and meets the deadline again."""
         with suppress(OSError, TimeoutError, ValueError):
             if self._options.address is None:
                 await self._client.run(end_worker, workers=workers, nanny=True, on_error="ignore")
             else:
                 await self._client.restart_workers(workers, timeout=2 * _ANSWER_S, raise_for_error=False)
-
-    async def _workers_of(self, keys: set[str]) -> list[str]:
-        """Who runs any of the keys, and nothing of anyone else."""
-        running, held = await self._client.processing(), await self._client.has_what()
-        return [
-            worker
-            for worker, tasks in running.items()
-            if keys.intersection(tasks) and all(self._name in str(key) for key in (*tasks, *held.get(worker, ())))
-        ]
 
 
 async def _end(tasks: Collection[asyncio.Task[Any] | None]) -> None:
@@ -345,6 +329,6 @@ async def _end(tasks: Collection[asyncio.Task[Any] | None]) -> None:
         await asyncio.wait(ended, timeout=_ANSWER_S)
 
 
-async def _farewell(client: Any) -> None:
+async def _close_client(client: Any) -> None:
     with suppress(OSError, TimeoutError):
         await asyncio.wait_for(client.close(), _ANSWER_S)

@@ -1,5 +1,5 @@
-"""Refuses a cluster whose Python or packages differ from those of the driver: it would fail in a hundred odd ways, or
-write other bytes. Asked with functions of the standard library only, so that any worker can answer.
+"""Refuse a cluster with other versions of Python or packages, which would fail in many ways or write other bytes. The
+questions use only the standard library, so that any worker can answer them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from sketchscale.errors import SetupError
 __all__ = ["check_versions"]
 
 _PARTS = {"sketchscale": 3, "dask": 3, "distributed": 3, "torch": 2, "zarr": 2, "python": 2}
-"""How many parts of each version have to agree; a build such as +cpu may differ."""
+"""How many parts of each version must agree; a build such as +cpu may differ."""
 
 
 async def check_versions(client: Any, address: str) -> None:
-    """Ask every worker and the scheduler.
+    """Compare the versions of every worker and the scheduler with those of this process.
 
     Raises:
-        SetupError: names the first package that differs, how many workers have what, and what to install.
+        SetupError: names the first package that differs, how many processes differ, and what to install.
     """
     for package, answers in zip(_PARTS, await asyncio.gather(*(_ask(client, name) for name in _PARTS)), strict=True):
-        here = _here(package)
-        others = Counter(found for found in answers.values() if not _alike(package, found, here))
+        function, arguments = _question(package)
+        here, parts = function(*arguments), _PARTS[package]
+        others = Counter(found for found in answers.values() if _public(found)[:parts] != _public(here)[:parts])
         if others:
             found, count = others.most_common(1)[0]
             wanted = f"Python {here}" if package == "python" else f"{package}=={here}"
@@ -38,7 +39,7 @@ async def check_versions(client: Any, address: str) -> None:
 
 
 async def _ask(client: Any, package: str) -> dict[str, str]:
-    """Version by process; "none" where it is not installed."""
+    """Return the version in each process; "none" if it is not installed."""
     function, arguments = _question(package)
     answers = dict(await client.run(function, *arguments, on_error="return"))
     try:
@@ -50,16 +51,6 @@ async def _ask(client: Any, package: str) -> dict[str, str]:
 
 def _question(package: str) -> tuple[Callable[..., str], tuple[str, ...]]:
     return (platform.python_version, ()) if package == "python" else (metadata.version, (package,))
-
-
-def _here(package: str) -> str:
-    function, arguments = _question(package)
-    return function(*arguments)
-
-
-def _alike(package: str, found: str, here: str) -> bool:
-    parts = _PARTS[package]
-    return _public(found)[:parts] == _public(here)[:parts]
 
 
 def _public(version: str) -> list[str]:

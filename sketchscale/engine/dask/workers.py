@@ -1,16 +1,16 @@
-"""A Dask cluster on this machine, in a process of its own: scheduler and nannies there, each worker one more.
+"""A Dask cluster on this machine, in a separate process: scheduler and nannies there, and one more process per worker.
 
     driver --stdin--> cluster process --spawn--> worker, worker, ...
 
-Why not `LocalCluster` in the driver: it starts workers by importing the user's script again, which fails without a
-main guard, and its scheduler competes with the driver for one interpreter. Here the script is never imported, Ctrl-C
-reaches the driver alone, and what workers print goes to a log instead of the results on stdout.
+`LocalCluster` in the driver would start workers by importing the script of the user again, which fails without a main
+guard, and its scheduler would compete with the driver for one interpreter. Here the script is never imported, Ctrl-C
+reaches only the driver, and output of workers goes to a log instead of stdout, where results go.
 
 Guarantees:
-  * scheduler and workers listen on loopback only; no dashboard;
-  * the cluster ends with the driver, however that ends: its stdin closes, and the whole process group is killed;
-  * a worker that dies is replaced by its nanny, and a nanny that gives up by this process;
-  * how often a task may be tried is left to the loop of `run_plan`.
+  * scheduler and workers listen on loopback only; there is no dashboard;
+  * the cluster always ends with the driver: its stdin closes, and the whole process group is killed;
+  * a nanny replaces a worker that dies, and this process replaces a nanny that gives up;
+  * the loop of `run_plan` decides how often a task is retried.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ __all__ = ["OwnCluster", "end_worker", "gpus_of", "machine_gpus", "main"]
 
 _START_S = 120.0
 _SETTINGS = {
-    "distributed.scheduler.allowed-failures": 0,  # the first death is told to the loop, which counts attempts
-    "distributed.scheduler.worker-saturation": 1.0,  # what waits, waits at the scheduler and dies with no worker
+    "distributed.scheduler.allowed-failures": 0,  # the loop learns of the first death, and counts attempts
+    "distributed.scheduler.worker-saturation": 1.0,  # waiting tasks stay at the scheduler and die with no worker
     "distributed.scheduler.worker-ttl": "25s",  # 5 minutes by default
     "distributed.comm.timeouts.connect": "20s",
     "distributed.comm.timeouts.tcp": "20s",
     "distributed.worker.profile.enabled": False,
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,  # hands memory back all the time: slow networks
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,  # trims all the time: slow networks
     "distributed.admin.large-graph-warning-threshold": "1TB",
 }
 
 
 class OwnCluster:
-    """Starts the process and waits for its address; `close` kills all of it.
+    """Starts the process and waits for its address; `close` kills all of its processes.
 
     Args:
-        workers: how many processes, of one thread each.
-        gpus_per_worker: share of a GPU that each worker gets while there are any.
+        workers: number of processes, with one thread each.
+        gpus_per_worker: share of a GPU for each worker while any are left.
 
     Raises:
-        SetupError: it did not start; says what its log said last.
+        SetupError: it did not start; shows the last line of its log.
     """
 
     def __init__(self, workers: int, gpus_per_worker: float) -> None:
@@ -76,18 +76,26 @@ class OwnCluster:
                 start_new_session=True,
             )
         try:
-            self.address = self._address()
+            assert self._process.stdout is not None
+            ready, _, _ = select.select([self._process.stdout], [], [], _START_S)
+            self.address = self._process.stdout.readline().decode().strip() if ready else ""
+            if not self.address:
+                lines = (self._folder / "log").read_text(errors="replace").split("\n")
+                last = next((line.strip() for line in lines[::-1] if line.strip()), f"no answer in {_START_S:.0f} s")
+                raise SetupError(
+                    f"Dask workers did not start on this machine: {last[:300]}; to fix: --engine processes"
+                )
         except BaseException:
             self.close()
             raise
 
     @property
     def pid(self) -> int:
-        """Of the scheduler's process, the leader of the workers' group."""
+        """Process number of the scheduler, which leads the group of the workers."""
         return self._process.pid
 
     def close(self) -> None:
-        """End every process; returns when they are gone."""
+        """Kill every process and wait until they have ended."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for pipe in (self._process.stdin, self._process.stdout):
@@ -96,24 +104,14 @@ class OwnCluster:
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _address(self) -> str:
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], _START_S)
-        address = self._process.stdout.readline().decode().strip() if ready else ""
-        if not address:
-            lines = (self._folder / "log").read_text(errors="replace").split("\n")
-            last = next((line.strip() for line in reversed(lines) if line.strip()), f"no answer in {_START_S:.0f} s")
-            raise SetupError(f"Dask workers did not start on this machine: {last[:300]}; to fix: --engine processes")
-        return address
-
 
 def end_worker(dask_worker: Any) -> None:
-    """Run in a nanny: its worker is killed at once, whatever it does, and started again."""
+    """Kill the worker of the nanny that runs this; the nanny starts another."""
     os.kill(dask_worker.pid, signal.SIGKILL)
 
 
 def machine_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES lists, or else the numbers of this machine's NVIDIA devices (Linux)."""
+    """Return the devices in CUDA_VISIBLE_DEVICES, or else the numbers of the NVIDIA devices of this machine (Linux)."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
@@ -121,7 +119,7 @@ def machine_gpus() -> list[str]:
 
 
 def gpus_of(worker: int, share: float, gpus: list[str]) -> list[str]:
-    """The devices of one worker; none when all shares are taken. A share below 1 never spans two devices.
+    """Return the devices of one worker; none if all shares are taken. A share below 1 never spans two devices.
 
     >>> [gpus_of(worker, 0.4, ["0", "1"]) for worker in range(5)]
     [['0'], ['0'], ['1'], ['1'], []]
@@ -136,44 +134,35 @@ def gpus_of(worker: int, share: float, gpus: list[str]) -> list[str]:
     return chosen if len(chosen) == count else []
 
 
-def _options_of(worker: int, share: float, gpus: list[str]) -> dict[str, Any]:
-    """Nanny options in which workers differ."""
-    chosen = gpus_of(worker, share, gpus)
-    return {"env": {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}, "resources": {"GPU": share}} if chosen else {}
-
-
 def _serve(settings: dict[str, Any]) -> None:
-    """Run the cluster until the driver's end of stdin closes."""
+    """Run the cluster until the driver closes stdin."""
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what workers print does not reach the driver's pipe
+    os.dup2(2, 1)  # so output of workers does not reach the pipe of the driver
     dask.config.set(_SETTINGS)
     gpus = machine_gpus()
     common = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False, "dashboard_address": None}
     common["local_directory"] = settings["folder"]
-    workers = {
-        number: {"cls": Nanny, "options": {**common, **_options_of(number, settings["gpus"], gpus)}}
-        for number in range(settings["workers"])
-    }
+    workers: dict[int, Any] = {}
+    for number in range(settings["workers"]):
+        options = dict(common)
+        if chosen := gpus_of(number, settings["gpus"], gpus):
+            options |= {"env": {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}, "resources": {"GPU": settings["gpus"]}}
+        workers[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
     cluster = SpecCluster(workers=workers, scheduler=scheduler, name="sketchscale", loop=None)
     answer.write(f"{cluster.scheduler_address}\n")
     answer.close()
-    _wait_for_the_driver(cluster)
-
-
-def _wait_for_the_driver(cluster: Any) -> None:
-    """Returns when stdin closes, or when this process was given to another parent; mends the cluster meanwhile."""
     parent, down = os.getppid(), Counter[int]()
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # until this process loses its parent or stdin closes
         ready, _, _ = select.select([0], [], [], 1.0)
         if ready and not os.read(0, 1):
             return
         with suppress(Exception):  # a worker that was killed while it started: the next round starts it again
-            cluster.sync(_mend, cluster, down)
+            cluster.sync(_replace_nannies, cluster, down)
 
 
-async def _mend(cluster: Any, down: Counter[int]) -> None:
-    """A nanny whose worker dies while it starts gives up: after three rounds without a process it is replaced."""
+async def _replace_nannies(cluster: Any, down: Counter[int]) -> None:
+    """Replace nannies without a process for three rounds: they give up when their worker dies while it starts."""
     for name, nanny in tuple(cluster.workers.items()):
         process = nanny.process
         down[name] = 0 if process is not None and process.is_alive() else down[name] + 1
@@ -187,7 +176,7 @@ async def _mend(cluster: Any, down: Counter[int]) -> None:
 
 
 def main() -> None:
-    """The process of the cluster; its one argument is the settings as JSON."""
+    """Run the process of the cluster; its only argument is the settings as JSON."""
     settings = json.loads(sys.argv[1])
     try:
         _serve(settings)

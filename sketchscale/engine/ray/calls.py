@@ -1,11 +1,11 @@
-"""What travels to the workers, and what runs there.
+"""Pack calls for the workers, and run them there.
 
-A call travels as bytes of ours: a function and its arguments. What comes again with each call of a plan and is not
-small (its configuration, a classifier) is packed once, travels once to each worker, and is unpacked there once.
-Since we unpack ourselves, what a worker cannot import is an error with a name.
+A call travels as our own bytes: a function and its arguments. Large arguments that every call of a plan has (its
+configuration, a classifier) are packed once, travel once to each worker, and are unpacked there once. Because we unpack
+them ourselves, what a worker cannot import is an error that names it.
 
-An exception of the function is returned, not raised: it arrives as the type that it was, with the worker's traceback as
-a note.
+An exception of the function is returned, not raised: it arrives with its own type, and with the traceback of the worker
+as a note.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from sketchscale.errors import SetupError
 __all__ = ["CALLS_PER_WORKER", "Packer", "run_call", "unpack", "versions", "warm_worker"]
 
 CALLS_PER_WORKER = 3
-"""Of a warm worker, at once: one reads, one runs the network, one writes."""
+"""Calls of a warm worker at once: one reads, one runs the network, one writes."""
 
 Work = tuple[str, bytes, dict[str, Any]]
-"""Versions, packed call, sources of its shared arguments by key: all plain, so that a worker of another version can
-still say what it is."""
+"""Versions, packed call, sources of its shared arguments by key; plain, so that a worker of another version can still
+report its version."""
 
 _SMALL, _INLINE = 4_000, 64_000
-"""Bytes: arguments up to the first are packed with each call; shared ones up to the second travel with it all the same,
-larger ones lie in the object store."""
+"""Sizes in bytes: arguments up to the first are packed with each call; shared ones up to the second travel with each
+call, larger ones are in the object store."""
 
 _IMPORTING = threading.Lock()
-"""Calls of a warm worker begin at once; their imports do not."""
+"""Held while unpacking, because calls of a warm worker start together but must not import together."""
 
 _KEPT = 16
-"""Arguments that a driver knows again, and that a worker keeps."""
+"""How many shared arguments a driver recognises and a worker keeps."""
 
 
 def versions() -> str:
-    """What driver and workers must have alike.
+    """Return the versions that driver and workers must have in common.
 
     >>> versions().split()[0]
     'sketchscale'
@@ -58,19 +58,16 @@ def versions() -> str:
     return f"sketchscale {sketchscale.__version__}, Python {python}"
 
 
-# ---- the driver's side
-
-
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Stands for a shared argument in a packed call."""
+    """Placeholder of a shared argument in a packed call."""
 
     key: str
 
 
 @dataclass(slots=True)
 class _Known:
-    """An argument that was seen; `source` is None until it is seen again, and stays so when it is small."""
+    """An argument that was seen; `source` is None until it is seen again, and stays None if it is small."""
 
     value: Any
     key: str
@@ -79,39 +76,37 @@ class _Known:
 
 
 class Packer:
-    """Packs calls; arguments that come again (the same object) are shared. One thread at a time."""
+    """Packs calls and shares repeated arguments (the same object); thread-safe."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[int, _Known] = OrderedDict()
         self._lock = threading.Lock()
 
     def pack(self, fn: Callable[..., Json], args: tuple[Any, ...]) -> Work:
-        """Arguments of `run_call`."""
+        """Return the arguments of `run_call`."""
+        records: list[_Known] = []
         with self._lock:
-            known = [self._meet(value) for value in args]
-        sources = {k.key: k.source for k in known if k.source is not None}
-        slots = [k.value if k.source is None else _Slot(k.key) for k in known]
+            for value in args:  # records hold the arguments, so that no other object gets their id
+                known = self._known.setdefault(id(value), _Known(value, uuid.uuid4().hex))
+                self._known.move_to_end(id(value))
+                known.seen += 1
+                if known.seen == 2:
+                    packed = cloudpickle.dumps(value)
+                    if len(packed) > _SMALL:
+                        known.source = packed if len(packed) <= _INLINE else [ray.put(packed)]
+                while len(self._known) > _KEPT:
+                    self._known.popitem(last=False)
+                records.append(known)
+        sources = {k.key: k.source for k in records if k.source is not None}
+        slots = [k.value if k.source is None else _Slot(k.key) for k in records]
         return versions(), cloudpickle.dumps((fn, slots)), sources
-
-    def _meet(self, value: Any) -> _Known:
-        """Known arguments are held on to, so that no other object has their id."""
-        known = self._known.setdefault(id(value), _Known(value, uuid.uuid4().hex))
-        self._known.move_to_end(id(value))
-        known.seen += 1
-        if known.seen == 2:
-            packed = cloudpickle.dumps(value)
-            if len(packed) > _SMALL:
-                known.source = packed if len(packed) <= _INLINE else [ray.put(packed)]
-        while len(self._known) > _KEPT:
-            self._known.popitem(last=False)
-        return known
 
 
 def unpack(answer: Any) -> Json:
-    """The value of a call.
+    """Return the value of a call.
 
     Raises:
-        Exception: what the function raised.
+        Exception: the exception of the function.
     """
     good, value = answer
     if good:
@@ -119,11 +114,8 @@ def unpack(answer: Any) -> Json:
     raise pickle.loads(value)
 
 
-# ---- the worker's side
-
-
 def run_call(wanted: str, call: bytes, sources: dict[str, Any]) -> Any:
-    """Run one call in a worker; see `unpack` for what comes back."""
+    """Run one call in a worker; `unpack` opens the answer."""
     if wanted != versions():
         what = f"a worker has {versions()}; expected: {wanted}, as here"
         return _failure(SetupError(f"{what}; to fix: install the same on every node of the cluster"))
@@ -132,16 +124,16 @@ def run_call(wanted: str, call: bytes, sources: dict[str, Any]) -> Any:
             fn, slots = pickle.loads(call)
         args = [_MEMORY.get(slot.key, sources) if isinstance(slot, _Slot) else slot for slot in slots]
     except (ImportError, AttributeError) as error:
-        what = f"a worker cannot import what it is to run: {error}; expected: the packages of this machine"
+        what = f"a worker cannot import its task: {error}; expected: the packages of this machine"
         return _failure(SetupError(f"{what}; to fix: install them on every node"))
     try:
         return True, fn(*args)
-    except Exception as error:  # handed to the driver, as every executor does
+    except Exception as error:  # raised in the driver, as in every executor
         return _failure(error)
 
 
 def _failure(error: Exception) -> tuple[bool, bytes]:
-    """An exception on its way; one that cannot travel becomes an OSError or a RuntimeError of the same words."""
+    """Pack an exception; one that cannot be pickled becomes an OSError or a RuntimeError with the same text."""
     error.add_note("in a worker:\n" + "".join(traceback.format_exception(error)))
     try:
         packed: bytes = cloudpickle.dumps(error)
@@ -153,7 +145,7 @@ def _failure(error: Exception) -> tuple[bool, bytes]:
 
 
 class _Memory:
-    """Shared arguments, unpacked once; the last few are kept."""
+    """Shared arguments, unpacked once; the latest are kept."""
 
     def __init__(self) -> None:
         self._lock, self._kept = threading.Lock(), OrderedDict[str, Any]()
@@ -173,7 +165,7 @@ _MEMORY = _Memory()
 
 
 class _WarmWorker:
-    """An actor: the process, and what its modules keep between calls, such as a network on a GPU."""
+    """An actor: a process whose modules keep something between calls, such as a network on a GPU."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
@@ -184,4 +176,4 @@ class _WarmWorker:
 
 
 warm_worker: Any = ray.remote(_WarmWorker)
-"""Declared once: Ray exports a class or function anew each time that it is wrapped."""
+"""Declared once, because Ray exports a class or function again each time that it is wrapped."""

@@ -1,11 +1,11 @@
-"""A Ray cluster: started on this machine or joined, asked whether it answers, and refused what it can never do.
+"""Start or join a Ray cluster, check that it answers, and refuse impossible requests.
 
-**Who may use it.** A Ray head runs whatever reaches its port. An instance started here listens on every interface (Ray
-offers no choice), so it gets a token of its own, made for it and kept in memory. A cluster that is joined has to ask
-for a token too; RAY_AUTH_MODE=disabled says that it need not. A cluster behind TLS, and one at ray://, is not asked.
+**Access.** A Ray head runs anything that reaches its port. An instance started here listens on every interface (Ray
+offers no choice), so it gets its own token, which is only kept in memory. A cluster to join must ask for a token too,
+unless RAY_AUTH_MODE=disabled allows it not to. A cluster behind TLS, or at ray://, is not checked.
 
-**Who answers.** Without its head a cluster goes on with what it has and says nothing for ever. So the head is asked
-every two seconds, and after `wait_s` without an answer the run ends with an error.
+**Answers.** A cluster that lost its head goes on without it and reports nothing. So the head is asked every two
+seconds, and after `wait_s` without an answer the run ends with an error.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ __all__ = ["Cluster", "Node", "Seen", "Watch", "check_workers", "live_nodes", "o
 ASK_EVERY_S = 2.0
 
 _STORE_BYTES = 200 * 2**20
-"""Of a local instance's object store: configurations pass through it, pixels never do."""
+"""Object store of a local instance: configurations pass through it, pixels never do."""
 
 _SOCKET_NAME = 107 - len("/session_2026-01-01_00-00-00_000000_9999999/sockets/plasma_store")
-"""Longest folder in which Ray can open its sockets."""
+"""Longest path of a folder in which Ray can open its sockets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,29 +56,29 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """What was opened.
+    """A cluster that was opened.
 
     Attributes:
         address: for messages.
-        folder: of a local instance, removed with it.
+        folder: of a local instance, deleted with it.
     """
 
     address: str
     folder: str | None = None
 
     def close(self) -> None:
-        """End it if it was started here, or leave it if it was joined here."""
+        """End the cluster if it was started here, or leave it if it was joined."""
         ray.shutdown()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def open_cluster(options: EngineOptions) -> Cluster | None:
-    """Start or join; None where this process is in a cluster already.
+    """Start or join a cluster; None if this process is already in one.
 
     Raises:
         UnreachableError: no answer within `wait_s`.
-        SetupError: the cluster is of another version, or lets anyone in.
+        SetupError: the cluster has another version, or is open to anyone.
     """
     if ray.is_initialized():
         return None
@@ -110,38 +110,26 @@ def _start(options: EngineOptions) -> Cluster:
 
 def _join(address: str, wait_s: float) -> Cluster:
     host = _resolve(address)
-    guarded = _knock(address, host, wait_s)
+    guarded = _probe(address, host, wait_s)
     with _environment({"RAY_AUTH_MODE": "token"} if guarded and "RAY_AUTH_MODE" not in os.environ else {}, wait_s):
         _init(f"the Ray cluster at {address}", address=address if "://" in address else host)
     return Cluster(address=address)
 
 
 def _init(what: str, **arguments: Any) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        with _own_handler():
-            ray.init(log_to_driver=False, configure_logging=False, **arguments)
+        ray.init(log_to_driver=False, configure_logging=False, **arguments)
     except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError and its own
         words = " ".join(str(error).split())[:300]
         raise SetupError(
             f"{what} cannot be used: {words}; expected: a Ray {ray.__version__} that this machine may join; "
             f"to fix: the same Ray and Python on every machine, and its token in RAY_AUTH_TOKEN if it has one"
         ) from None
-    _hush()
-
-
-@contextmanager
-def _own_handler() -> Iterator[None]:
-    """Ray takes SIGTERM for itself, without asking; it is given back to whoever had it."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
+    finally:  # Ray replaces the handler of SIGTERM
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)
-
-
-def _hush() -> None:
-    """Ray prints each death of a worker to standard output, where results go; we say it where it matters."""
+    # Ray would print each death of a worker to standard output, where results go
     if (subscriber := getattr(global_worker, "gcs_error_subscriber", None)) is not None:
         global_worker.threads_stopped.set()
         subscriber.close()
@@ -149,19 +137,21 @@ def _hush() -> None:
 
 @contextmanager
 def _environment(values: Mapping[str, str], wait_s: float) -> Iterator[None]:
-    """Ray's own settings, which it reads from the environment, while it starts; what the user has set stays."""
+    """Set variables that Ray reads while it starts; those that the user has set stay."""
     wanted = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-        "RAY_grpc_client_keepalive_time_ms": "5000",  # without these two, results on a cut link are awaited for ever
+        "RAY_grpc_client_keepalive_time_ms": "5000",  # without these two, results on a broken link are awaited for ever
         "RAY_grpc_client_keepalive_timeout_ms": "5000",
-        # Ray ends the whole process when its head is gone for a minute; ours is to say what happened, after wait_s
+        # Ray would end the whole process after a minute without its head; we report that after wait_s
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(int(wait_s) + 600),
         **values,
     }
     fresh = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(fresh)
-    _reread(fresh)
+    Config.initialize("")  # reads them again: Ray did so when it was imported
+    if "RAY_AUTH_TOKEN" in fresh:
+        AuthenticationTokenLoader.instance().reset_cache()
     try:
         yield
     finally:
@@ -169,18 +159,8 @@ def _environment(values: Mapping[str, str], wait_s: float) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _reread(fresh: Mapping[str, str]) -> None:
-    """Ray has read its settings when it was imported."""
-    Config.initialize("")
-    if "RAY_AUTH_TOKEN" in fresh:
-        AuthenticationTokenLoader.instance().reset_cache()
-
-
-# ---- before joining
-
-
 def _resolve(address: str) -> str:
-    """host:port of an address."""
+    """Return host:port of an address."""
     try:
         found = canonicalize_bootstrap_address(address.partition("://")[2] or address)
         host, _, port = (found or "").rpartition(":")
@@ -194,12 +174,12 @@ def _resolve(address: str) -> str:
     )
 
 
-def _knock(address: str, host: str, wait_s: float) -> bool:
-    """Wait until a head answers; whether it asks for a token.
+def _probe(address: str, host: str, wait_s: float) -> bool:
+    """Wait until a head answers, and return whether it asks for a token.
 
     Raises:
         UnreachableError: nothing answers within `wait_s`.
-        SetupError: it lets anyone in, and nobody said that it may.
+        SetupError: it is open to anyone, and RAY_AUTH_MODE does not allow that.
     """
     started, attempts = time.monotonic(), 0
     while True:
@@ -217,13 +197,13 @@ def _knock(address: str, host: str, wait_s: float) -> bool:
     if guarded is False and "RAY_AUTH_MODE" not in os.environ:
         raise SetupError(
             f"the Ray cluster at {address} lets anyone in who reaches its port; expected: RAY_AUTH_MODE=token on all "
-            f"its machines; to fix: start it so, or say with RAY_AUTH_MODE=disabled that its network is closed"
+            f"its machines; to fix: start it so, or set RAY_AUTH_MODE=disabled if its network is closed"
         )
     return bool(guarded)
 
 
 def _ask_unknown(host: str, client: bool, timeout: float) -> bool | None:
-    """Ask a head without a token: whether it wants one; None if that cannot be seen.
+    """Ask a head without a token, and return whether it wants one; None if that cannot be seen.
 
     Raises:
         OSError: it does not answer.
@@ -243,11 +223,8 @@ def _ask_unknown(host: str, client: bool, timeout: float) -> bool | None:
     return False
 
 
-# ---- what it has
-
-
 def live_nodes() -> list[Node]:
-    """Machines that are up."""
+    """Return the machines that are up."""
     return [
         Node(name=node["NodeID"], cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
         for node in ray.nodes()
@@ -256,18 +233,18 @@ def live_nodes() -> list[Node]:
 
 
 def _limits() -> Mapping[str, float]:
-    """What a cluster that grows by itself may grow to; empty where none does."""
+    """Return the limits of an autoscaling cluster; empty for other clusters."""
     try:
         return state.get_max_resources_from_cluster_config() or {}
-    except Exception:  # private to Ray, and absent in a client's connection: then what is there now counts
+    except Exception:  # private to Ray, and absent in a client connection: then the present nodes count
         return {}
 
 
 def check_workers(workers: int) -> None:
-    """Refuse more workers than the cluster has cores, or a cluster without any.
+    """Check that the cluster has cores for all workers.
 
     Raises:
-        SetupError: says what it has.
+        SetupError: it has fewer; names the number.
     """
     nodes = live_nodes()
     cpus = int(max(sum(node.cpus for node in nodes), _limits().get("CPU", 0)))
@@ -279,10 +256,10 @@ def check_workers(workers: int) -> None:
 
 
 class Watch:
-    """Asks the head in a thread of its own, because a question may hang.
+    """Asks the head in a separate thread, because a question may hang.
 
-    Time is counted by whoever looks, in steps of a few seconds at most: a machine that slept did not wait. `nodes` are
-    those of the last answer.
+    `look` counts the time, in steps of a few seconds at most, so that a suspended machine does not count as waiting.
+    `nodes` are those of the last answer.
     """
 
     def __init__(self, wait_s: float) -> None:
@@ -295,7 +272,7 @@ class Watch:
         self._thread.start()
 
     def look(self) -> Seen:
-        """How it stands now."""
+        """Return the present state."""
         with self._lock:
             now = time.monotonic()
             step = min(now - self._looked, 2 * ASK_EVERY_S)
@@ -305,10 +282,10 @@ class Watch:
             return Seen(silence=self._silence, bare=self._bare, asked=max(1, self._asked), cause=self._cause)
 
     def fit(self, gpus: float, workers: int) -> int:
-        """How many workers with so many GPUs each the cluster has, or may grow to have; at most `workers`.
+        """Return how many workers with `gpus` GPUs each fit on the cluster now or after growing, at most `workers`.
 
         Raises:
-            SetupError: not one.
+            SetupError: for none.
         """
         limit = self._limits.get("GPU", 0.0)
         most = max([node.gpus for node in self.nodes] + [limit])
@@ -322,6 +299,7 @@ class Watch:
         return max(1, min(workers, max(here, int(limit / gpus + 1e-9))))
 
     def close(self) -> None:
+        """End the thread."""
         self._stop.set()
         self._thread.join(timeout=2 * ASK_EVERY_S)
 
@@ -342,13 +320,13 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What `Watch` knows.
+    """State of a cluster as `Watch` sees it.
 
     Attributes:
         silence: seconds without an answer.
         bare: seconds without a CPU in the cluster.
         asked: questions since the last answer.
-        cause: what was said last.
+        cause: the last error.
     """
 
     silence: float
@@ -358,7 +336,7 @@ class Seen:
 
 
 def _ask(timeout: float) -> list[Node]:
-    """The machines that are up, from a head that answers."""
+    """Return the machines that are up, after checking that the head answers."""
     head = getattr(global_worker, "gcs_client", None)
     if head is not None:
         head.check_alive([], timeout)

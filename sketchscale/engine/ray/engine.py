@@ -1,13 +1,13 @@
-"""RayEngine: calls into futures.
+"""RayEngine: turns calls into futures.
 
-    submit ──▶ inbox ──▶ keeper ──▶ plain Ray tasks          stages on processors
-                 ▲          └─────▶ warm actors (pool.py)    plans that run a network
-                 └── Ray's futures, when they are done
+    submit ──▶ inbox ──▶ dispatcher ──▶ plain Ray tasks          stages on CPUs
+                 ▲            └───────▶ warm actors (pool.py)    plans that run a network
+                 └── futures of Ray, when they are done
 
-One thread, the keeper, owns all state, so there are no locks; everything reaches it through the inbox. Once a second it
-also looks whether the cluster still answers and whether calls wait for what never comes.
+One thread, the dispatcher, owns all state, so no locks are needed; everything reaches it through the inbox. Once per
+second it also checks whether the cluster still answers and whether calls wait for something that will never come.
 
-Ray retries nothing (`max_retries=0`): the loop in engine/base.py does, and counts.
+Ray retries nothing (`max_retries=0`): the loop in engine/base.py retries and counts.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ __all__ = ["RayEngine"]
 _LOOK_S = 1.0
 
 _task: Any = ray.remote(run_call).options(max_retries=0, num_cpus=1)
-"""Declared once: Ray exports a function anew each time that it is wrapped."""
+"""Declared once, because Ray exports a function again each time that it is wrapped."""
 
 
 class RayEngine:
-    """An engine on Ray. The cluster is started or joined at the first task, or when its size is asked for.
+    """An engine on Ray. The cluster is started or joined at the first task, or when its size is needed.
 
-    A process that is in a cluster already (`ray.init` was called) stays in it, and `close` leaves it as it was.
+    A process that is already in a cluster (`ray.init` was called) stays in it, also after `close`.
     """
 
     def __init__(self, options: EngineOptions) -> None:
         self.options = options
         self._cluster: Cluster | None = None
-        self._keeper: _Keeper | None = None
+        self._dispatcher: _Dispatcher | None = None
         self._opening = threading.Lock()
         self._packer = Packer()
         self._size = options.workers
 
     @property
     def workers(self) -> int:
-        """As asked; else the cores of this machine, or of the cluster that is joined, as it is now."""
+        """As given; else the cores of this machine, or of the joined cluster as it is now."""
         if self._size is None and self.options.address is None and not ray.is_initialized():
             return usable_cores()
         if self._size is None:
@@ -64,60 +64,59 @@ class RayEngine:
 
     @property
     def in_flight(self) -> int:
+        """As many tasks as all warm workers can hold."""
         return CALLS_PER_WORKER * self.workers
 
     def submit(self, fn: Callable[..., Json], /, *args: Any, needs: Needs | None = None) -> Future[Json]:
-        """A call of a function; an argument that comes again and again is sent once, and must not be changed."""
+        """Submit a call; a repeated argument is sent once, so it must not be changed."""
         future: Future[Json] = Future()
         try:
-            keeper = self._open()
+            dispatcher = self._open()
             work = self._packer.pack(fn, args)
-            call = Call(future=future, work=work, gpus=self._gpus(needs or Needs()))
+            gpus = None if needs is None or not needs.warm else 0.0  # of its warm worker; None for a plain task
+            if needs is not None and needs.gpu:
+                gpus = 1.0 if self.options.gpus_per_worker is None else self.options.gpus_per_worker
+            call = Call(future=future, work=work, gpus=gpus)
         except SketchscaleError as error:
             future.set_exception(error)
             return future
-        future.add_done_callback(partial(keeper.forget, call))
-        keeper.add(call)
+        future.add_done_callback(partial(dispatcher.forget, call))
+        dispatcher.add(call)
         return future
 
     def restart(self, late: Collection[Future[Json]] = ()) -> bool:
-        """Late tasks are stopped with their worker; tasks that shared a warm worker with one run again elsewhere."""
-        if self._keeper is not None:
-            self._keeper.restart(late)
+        """Stop late tasks with their workers; other tasks of a stopped warm worker run again elsewhere."""
+        if self._dispatcher is not None:
+            self._dispatcher.restart(late)
         return not late
 
     def close(self) -> None:
+        """End the cluster, or leave it."""
         with self._opening:
-            keeper, self._keeper = self._keeper, None
+            dispatcher, self._dispatcher = self._dispatcher, None
             cluster, self._cluster = self._cluster, None
-        if keeper is not None:
-            keeper.close()
+        if dispatcher is not None:
+            dispatcher.close()
         if cluster is not None:
             cluster.close()
 
-    def _open(self) -> _Keeper:
+    def _open(self) -> _Dispatcher:
         with self._opening:
-            if self._keeper is None:
+            if self._dispatcher is None:
                 self._cluster = open_cluster(self.options)
                 try:
                     if self._size is not None:
                         check_workers(self._size)
-                    self._keeper = _Keeper(self.options, self._cluster, lambda: self.workers)
+                    self._dispatcher = _Dispatcher(self.options, self._cluster, lambda: self.workers)
                 except BaseException:
                     if self._cluster is not None:
                         self._cluster.close()
                     raise
-            return self._keeper
-
-    def _gpus(self, needs: Needs) -> float | None:
-        """Of the warm worker that a task needs; None for a plain task."""
-        if not needs.gpu:
-            return 0.0 if needs.warm else None
-        return 1.0 if self.options.gpus_per_worker is None else self.options.gpus_per_worker
+            return self._dispatcher
 
 
-class _Keeper:
-    """The thread that owns calls and pools."""
+class _Dispatcher:
+    """The thread that owns calls and pools; other threads use `add`, `forget`, `restart` and `close`."""
 
     def __init__(self, options: EngineOptions, cluster: Cluster | None, workers: Callable[[], int]) -> None:
         self.options, self.workers = options, workers
@@ -133,13 +132,11 @@ class _Keeper:
         self._thread = threading.Thread(target=self._run, name="sketchscale-ray", daemon=True)
         self._thread.start()
 
-    # ---- from other threads
-
     def add(self, call: Call) -> None:
         self._inbox.put(partial(self._add, call))
 
     def forget(self, call: Call, future: Future[Json]) -> None:
-        """A future is done; one that was cancelled need not be computed any more."""
+        """Drop the call of a future that was cancelled."""
         if future.cancelled():
             self._inbox.put(partial(self._drop, call))
 
@@ -151,8 +148,6 @@ class _Keeper:
         self._thread.join()
         self._watch.close()
 
-    # ---- the thread
-
     def _run(self) -> None:
         looked = time.monotonic()
         while True:
@@ -163,7 +158,7 @@ class _Keeper:
                 message()
             except queue.Empty:
                 pass
-            except Exception as error:  # nobody else would see it, and futures would wait for ever
+            except Exception as error:  # otherwise futures would wait for ever
                 self._end(_as_ours(error, self.where))
             if time.monotonic() - looked >= _LOOK_S:
                 looked = time.monotonic()
@@ -175,7 +170,11 @@ class _Keeper:
         if self.error is not None:
             _fail(call, self.error)
         elif call.gpus is None:
-            self._start_plain(call)
+            if self._probe is None:
+                self._probe, self._probed = _task.remote("", b"", {}).future(), time.monotonic()
+            call.reference = _task.remote(*call.work)
+            self.plain.add(call)
+            self._later(call.reference.future(), partial(self._answered, call, call.reference))
         else:
             try:
                 pool = self._pool(call.gpus)
@@ -194,13 +193,6 @@ class _Keeper:
             )
         return self.pools[gpus]
 
-    def _start_plain(self, call: Call) -> None:
-        if self._probe is None:
-            self._probe, self._probed = _task.remote("", b"", {}).future(), time.monotonic()
-        call.reference = _task.remote(*call.work)
-        self.plain.add(call)
-        self._later(call.reference.future(), partial(self._answered, call, call.reference))
-
     def _later(self, future: Future[Any], then: Callable[[Future[Any]], None]) -> None:
         future.add_done_callback(lambda done: self._inbox.put(partial(then, done)))
 
@@ -210,7 +202,7 @@ class _Keeper:
         pool = None if call.gpus is None else self.pools[call.gpus]
         error = None if answer.exception() is None else _as_ours(answer.exception(), self.where)
         if pool is not None and isinstance(error, WorkerLost):
-            pool.bury(call)
+            pool.drop_worker(call)
         self._leave(call)
         if error is None:
             _settle(call, answer.result())
@@ -227,7 +219,7 @@ class _Keeper:
             self.pools[call.gpus].leave(call)
 
     def _drop(self, call: Call) -> None:
-        """Nobody waits for it: a plain task is stopped, one on a warm worker comes to its own end there."""
+        """Stop a call that is no longer needed if it is a plain task; on a warm worker it runs to its end."""
         if call in self.plain:
             ray.cancel(call.reference, force=True)
         if call.gpus not in self.pools or not self.pools[call.gpus].runs(call):
@@ -247,7 +239,7 @@ class _Keeper:
         return [*self.plain, *self.warm]
 
     def _look(self) -> None:
-        """Whether the cluster answers, and whether anything is waited for in vain."""
+        """End all calls if the cluster does not answer or calls wait without effect."""
         seen, patience = self._watch.look(), self.options.wait_s
         if seen.silence > patience:
             self._end(UnreachableError.after(self.where, seen.cause, attempts=seen.asked, seconds=seen.silence))
@@ -264,7 +256,7 @@ class _Keeper:
                 self._end(SetupError(_busy(self.where, self._watch.nodes, asked, min(waited, patience), cause)))
 
     def _end(self, error: SketchscaleError) -> None:
-        """Nothing will come any more: every call gets the error, and so do later ones."""
+        """End all present and later calls with an error."""
         self.error = error
         for call in self._all():
             self._leave(call)
@@ -275,7 +267,7 @@ _FIX = "to fix: wait until nodes are up or free, or a larger --wait, then give t
 
 
 def _busy(where: str, nodes: Sequence[Node], asked: str, seconds: float, cause: str = "") -> str:
-    """Nothing free in time."""
+    """Return the message for a cluster that had nothing free in time."""
     why = f" ({' '.join(cause.split())[:300]})" if cause else ""
     has = f"{sum(n.cpus for n in nodes):g} CPUs and {sum(n.gpus for n in nodes):g} GPUs on {len(nodes)} nodes"
     return f"{where} gave no {asked} within {seconds:.0f} s{why}; expected: some of its {has} free; {_FIX}"
@@ -286,7 +278,7 @@ def _settle(call: Call, answer: Any) -> None:
         return
     try:
         value = unpack(answer)
-    except Exception as error:  # what the function raised
+    except Exception as error:  # of the function
         call.future.set_exception(error)
     else:
         call.future.set_result(value)
@@ -298,7 +290,7 @@ def _fail(call: Call, error: BaseException) -> None:
 
 
 def _as_ours(error: BaseException | None, where: str) -> Any:
-    """What Ray says, in the words of the loop: a lost worker, or an end."""
+    """Turn an error of Ray into one that the loop knows: a lost worker, or an end."""
     if isinstance(error, SketchscaleError):
         return error
     if isinstance(error, exceptions.OutOfMemoryError):

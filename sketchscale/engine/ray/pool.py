@@ -1,8 +1,8 @@
-"""Warm actors: who runs what, and what happens when one dies.
+"""Warm actors: which runs which call, and what happens when one dies.
 
-A call goes to the worker that has the least to do, at most CALLS_PER_WORKER of them to one. Workers are made when there
-is work for them. One that dies takes all its calls along (`WorkerLost`; the loop knows that only one of them can be to
-blame), and the next call makes another. One that is ended because of a late call takes no other call along.
+A call goes to the worker with the fewest calls, which runs at most CALLS_PER_WORKER at once. Workers are started when
+there is work for them. A worker that dies loses all its calls (`WorkerLost`; the loop knows that only one of them can
+be the cause), and the next call starts another. A worker that is stopped because of a late call loses no other call.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from sketchscale.engine.ray.cluster import Node
 __all__ = ["Call", "Later", "WarmPool"]
 
 _FAILED_STARTS = 5
-"""Workers that die before they are ready, one after another, before it is an error."""
+"""How many workers in a row may die before they are ready."""
 
 Later = Callable[[Future[Any], Callable[[Future[Any]], None]], None]
-"""Has a function called with a future of Ray once that is done, in the thread that uses the pool."""
+"""Calls a function with a future of Ray when that is done, in the thread that uses the pool."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Call:
-    """A task on its way.
+    """A task in flight.
 
     Attributes:
         gpus: of the warm worker that it needs; None for a plain task.
-        reference: Ray's, to the run that counts; None while it waits.
+        reference: of Ray, to the current run; None while it waits.
     """
 
     future: Future[Json]
@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Member:
-    """One warm worker; `node` is where it was meant to start, "" anywhere."""
+    """One warm worker; `node` is where it should start, "" means anywhere."""
 
     actor: Any
     node: str
@@ -61,7 +61,7 @@ class _Member:
 
 
 class WarmPool:
-    """Workers with one share of a GPU each; used by one thread."""
+    """Workers with one share of a GPU each; used by a single thread."""
 
     def __init__(
         self,
@@ -74,10 +74,11 @@ class WarmPool:
     ) -> None:
         """
         Args:
-            size: most workers.
-            gpus: of each; 0 on processors.
+            size: maximum number of workers.
+            gpus: of each; 0 for CPU only.
+            later: see `Later`.
             done: called with each call, its reference and its future of Ray.
-            nodes: of the cluster, as they are now.
+            nodes: returns the current nodes of the cluster.
         """
         self.size, self.gpus, self._later, self._done, self._nodes = size, gpus, later, done, nodes
         self.queue: deque[Call] = deque()
@@ -86,43 +87,38 @@ class WarmPool:
         self._stuck_since: float | None = None
 
     def dispatch(self) -> None:
-        """Give out what is queued, and make workers for what is left."""
-        while self.queue and (member := self._free()):
+        """Give queued calls to free workers, and start workers for the rest."""
+        while self.queue and (able := [member for member in self.members if member.has_room]):
+            member = min(able, key=lambda member: len(member.calls))
             call = self.queue.popleft()
             member.calls.append(call)
             reference = call.reference = member.actor.run.remote(*call.work)
             self._later(reference.future(), partial(self._done, call, reference))
         outstanding = len(self.queue) + sum(len(member.calls) for member in self.members)
         while self.queue and len(self.members) < min(self.size, outstanding):
-            self._hire()
-
-    def _free(self) -> _Member | None:
-        able = [member for member in self.members if member.has_room]
-        return min(able, key=lambda member: len(member.calls), default=None)
+            self._start_worker()
 
     def _of(self, call: Call) -> _Member | None:
         return next((member for member in self.members if call in member.calls), None)
 
-    # ---- how calls end
-
     def leave(self, call: Call) -> None:
-        """A call has its answer, or is given up while it waits."""
+        """Remove a call that is answered, or abandoned while it waits."""
         if call in self.queue:
             self.queue.remove(call)
         if member := self._of(call):
             member.calls.remove(call)
 
-    def bury(self, call: Call) -> None:
-        """The worker of a call has died; the other calls that were there have errors of their own."""
+    def drop_worker(self, call: Call) -> None:
+        """Remove the dead worker of a call; its other calls get their own errors."""
         if member := self._of(call):
             self._dismiss(member)
 
     def runs(self, call: Call) -> bool:
-        """Whether a worker has it."""
+        """Return whether a worker runs the call."""
         return self._of(call) is not None
 
     def stop(self, call: Call) -> None:
-        """End a call that is given up, and its worker with it; other calls of that worker go to another."""
+        """Stop an abandoned call with its worker, and queue the other calls of that worker again."""
         member = self._of(call)
         self.leave(call)
         if member is not None:
@@ -136,25 +132,20 @@ class WarmPool:
         for member in list(self.members):
             self._dismiss(member)
 
-    # ---- workers
-
-    def _hire(self) -> None:
-        node = "" if self.gpus else self._emptiest()
+    def _start_worker(self) -> None:
         options: dict[str, Any] = {"num_cpus": 0, "num_gpus": self.gpus} if self.gpus else {}
-        if node:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        nodes = [node for node in self._nodes() if node.cpus >= 1]
+        name = ""
+        if nodes and not self.gpus:  # the most cores per worker; Ray would not count, as warm workers reserve none
+            taken = Counter(member.node for member in self.members)
+            name = max(nodes, key=lambda node: node.cpus / (1 + taken[node.name])).name
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(name, soft=True)
         actor = warm_worker.options(
             max_concurrency=CALLS_PER_WORKER, max_restarts=0, max_task_retries=0, **options
         ).remote()
-        member = _Member(actor=actor, node=node)
+        member = _Member(actor=actor, node=name)
         self.members.append(member)
         self._later(actor.__ray_ready__.remote().future(), partial(self._started, member))
-
-    def _emptiest(self) -> str:
-        """The node with most cores for each of its workers; a warm worker holds none, so that Ray would not count."""
-        taken = Counter(member.node for member in self.members)
-        nodes = [node for node in self._nodes() if node.cpus >= 1]
-        return max(nodes, key=lambda node: node.cpus / (1 + taken[node.name])).name if nodes else ""
 
     def _started(self, member: _Member, future: Future[Any]) -> None:
         if member not in self.members:
@@ -172,7 +163,7 @@ class WarmPool:
         ray.kill(member.actor, no_restart=True)
 
     def stuck(self) -> tuple[float, str]:
-        """Seconds that calls have waited for a first worker, and why if that is known; inf after many failed starts."""
+        """Return for how many seconds calls wait for a first worker (inf after many failed starts), and the cause."""
         if not self.queue or any(member.ready for member in self.members):
             self._stuck_since = None
             return 0.0, ""

@@ -1,11 +1,11 @@
-"""Ordinary image files into OME-Zarr.
+"""Convert ordinary image files to OME-Zarr.
 
-1. `plan_convert` opens every source, checks what it claims, and says what would be written: nothing is touched.
-2. `convert` writes blocks of one (a block is whole chunks or shards, and covers what the file decodes at once),
+1. `plan_convert` opens and checks every source and returns what would be written, without writing.
+2. `convert` writes the blocks of level 0 (a block is whole chunks or shards, and covers what the file decodes at once),
    then the levels of the pyramid, then the metadata.
 
-The ledger beside the arrays makes it resumable; the metadata comes last, so a store that is not finished is not an
-image. A file is read region by region: memory is that of one block per worker, and `plan_convert` states it.
+A ledger next to the arrays makes it resumable. The metadata comes last, so an unfinished store is not an image. A file
+is read region by region: each worker needs memory for one block, which `plan_convert` reports.
 """
 
 from __future__ import annotations
@@ -27,14 +27,7 @@ from sketchscale.errors import InputError, OutputExistsError
 from sketchscale.geometry import Tile, block_shape, tile_cover
 from sketchscale.io.files.convert_options import ConvertConfig
 from sketchscale.io.files.patterns import matches
-from sketchscale.io.files.sources import (
-    SUFFIXES,
-    PixelSource,
-    file_suffix,
-    open_source,
-    read_source,
-    source_identity,
-)
+from sketchscale.io.files.sources import SUFFIXES, PixelSource, file_suffix, open_source, read_source, source_identity
 from sketchscale.io.ome_zarr.arrays import ArrayRef, write_box
 from sketchscale.io.ome_zarr.groups import read_attributes
 from sketchscale.io.ome_zarr.image import Image, open_image
@@ -46,34 +39,27 @@ from sketchscale.io.stores.addresses import address_parts, is_local, join_addres
 from sketchscale.io.stores.blobs import delete_blob, delete_blobs, list_blobs
 from sketchscale.io.stores.output_files import list_names
 
-__all__ = [
-    "Conversion",
-    "ConvertConfig",
-    "check_target",
-    "conversion_notes",
-    "convert",
-    "plan_convert",
-]
+__all__ = ["Conversion", "ConvertConfig", "check_target", "conversion_notes", "convert", "plan_convert"]
 
 RUN = "convert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockConfig:
-    """From which file to which array."""
+    """Source file and target array."""
 
     source: PixelSource
     target: ArrayRef
 
 
 def convert_block(tile: Tile, config: BlockConfig) -> Json:
-    """Read a block of the file and write it; returns the checksum of what was written."""
+    """Read a block of the file and write it; return the checksum of the block."""
     return write_box(config.target, tile.write, read_source(config.source, tile.write))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """One file and the image it becomes: what `--dry-run` prints.
+    """One file and the image that it becomes, as `--dry-run` prints it.
 
     Attributes:
         source: the file.
@@ -121,7 +107,7 @@ class Conversion:
 
 
 def _block(source: PixelSource, config: ConvertConfig) -> tuple[int, ...]:
-    """Shape of a block in the axes of the source: whole write units that cover what is decoded at once."""
+    """Return the shape of a block in the axes of the source: whole write units that cover what is decoded at once."""
     unit = config.shard or config.chunk
     edges = []
     for n, grain in zip(source.shape[-2:], source.grain, strict=True):
@@ -134,24 +120,25 @@ def _block(source: PixelSource, config: ConvertConfig) -> tuple[int, ...]:
 
 
 def plan_convert(src: str | Path, dst: str | Path, config: ConvertConfig | None = None) -> tuple[Conversion, ...]:
-    """What there is to convert; opens the sources, writes nothing.
+    """Open the sources and return what would be converted; nothing is written.
 
     Args:
-        src: an image file, or a folder of them or a pattern (one image each; other files are left alone); an address
-            too, from which files are copied to where they are read.
+        src: an image file, or a folder or pattern (one image per image file; other files are ignored); may be a remote
+            address, from which files are copied to each reader.
         dst: the new image; for a folder or a pattern, the folder of new images, named like their files plus `.zarr`.
-        config: the defaults when None.
+        config: None means the defaults.
 
     Raises:
-        MissingDataError: nothing is there.
-        InputError: a file that cannot be read, a folder without images, or two files that would become one image.
+        MissingDataError: the source does not exist.
+        InputError: an unreadable file, a folder without images, or two files that would become the same image.
     """
     config = config or ConvertConfig()
     found = _files_of(str(src))
     if found is None:
         return (_conversion(str(src), str(dst), config),)
     files = sorted(path for path in found if file_suffix(path) in SUFFIXES)
-    names = [f"{_stem(path)}.zarr" for path in files]
+    bases = [Path(address_parts(path)[1]).name for path in files]
+    names = [f"{base.removesuffix(Path(base).suffix).removesuffix('.ome')}.zarr" for base in bases]
     if not files or len(set(names)) != len(names):
         twice = next((n for n in names if names.count(n) > 1), "")
         wrong = f"{src}: two files named like {twice!r}" if twice else f"{src}: no image files"
@@ -160,7 +147,7 @@ def plan_convert(src: str | Path, dst: str | Path, config: ConvertConfig | None 
 
 
 def _files_of(source: str) -> list[str] | None:
-    """The files of a folder or a pattern; None for a single file."""
+    """Return the files of a folder or a pattern; None for a single file."""
     if matches(source) != [source]:
         return [path for path in matches(source) if not is_local(path) or Path(path).is_file()]
     if is_local(source):
@@ -168,11 +155,6 @@ def _files_of(source: str) -> list[str] | None:
     if file_suffix(source):
         return None
     return [join_address(source, name) for name in list_names(source)]
-
-
-def _stem(address: str) -> str:
-    name = Path(address_parts(address)[1]).name
-    return name.removesuffix(Path(name).suffix).removesuffix(".ome")
 
 
 def _conversion(path: str, dst: str, config: ConvertConfig) -> Conversion:
@@ -206,13 +188,13 @@ def _conversion(path: str, dst: str, config: ConvertConfig) -> Conversion:
 
 
 def _notes(source: PixelSource, config: ConvertConfig) -> tuple[str, ...]:
-    """What the reader noted, less what an option answers, and which sizes are not known."""
-    told = [note for note in source.notes if config.spacing is None or "--spacing" not in note]
+    """Return the notes of the reader that no option answers, and which sizes are unknown."""
+    notes = [note for note in source.notes if config.spacing is None or "--spacing" not in note]
     if config.spacing is None and source.spacing is None:
-        told.append("it gives no pixel size, so sizes stay in pixels; --spacing gives it in um")
+        notes.append("it gives no pixel size, so sizes stay in pixels; --spacing gives it in um")
     elif "z" in source.axes and config.depth is None and source.depth is None:
-        told.append("it does not give the distance of its sections; --z-spacing gives it in um")
-    return tuple(told)
+        notes.append("it does not give the distance of its sections; --z-spacing gives it in um")
+    return tuple(notes)
 
 
 _PLATE_NAMES = re.compile(
@@ -221,11 +203,11 @@ _PLATE_NAMES = re.compile(
     r"|[A-P]\d\d_T\d+F\d+L\d+A\d+Z\d+C\d+",
     re.IGNORECASE,
 )
-"""Names as ImageXpress, Opera and Operetta, CellVoyager give them: well, site and channel of one plane."""
+"""File names of ImageXpress, Opera, Operetta and CellVoyager: well, site and channel of one plane."""
 
 
 def conversion_notes(conversions: Sequence[Conversion]) -> list[str]:
-    """What people should know of these conversions, a line each: the same of many files is said once.
+    """Return notes for the user on these conversions, one line each; equal notes of many files are joined.
 
     >>> conversion_notes(())
     []
@@ -249,10 +231,10 @@ def _of_files(names: Sequence[str]) -> str:
 
 
 def check_target(dst: str, *, resume: bool, overwrite: bool) -> None:
-    """Refuse, before anything is written, to mix with or replace what is not ours.
+    """Check, before anything is written, that the target is free or an image of ours.
 
     Raises:
-        OutputExistsError: something is at `dst` and neither flag was given, or it is not ours to replace.
+        OutputExistsError: `dst` exists and neither flag was given, or `convert` did not make it.
     """
     if is_local(dst) and Path(dst).is_file():
         raise OutputExistsError(f"{dst} is a file; expected: a new folder; to fix: choose another DST")
@@ -278,12 +260,12 @@ def convert(
     """Write one image.
 
     Args:
-        run: runs a plan and keeps its ledger, such as `lambda plan, ledger: run_plan(plan, engine, ledger=ledger)`.
-        resume: continue an unfinished conversion; one that is finished is left as it is.
-        overwrite: replace an image that is there, with its labels and tables.
+        run: runs a plan with a ledger, such as `lambda plan, ledger: run_plan(plan, engine, ledger=ledger)`.
+        resume: continue an unfinished conversion; a finished one stays as it is.
+        overwrite: replace an existing image with its labels and tables.
 
     Raises:
-        InputError: damage met while reading, and then the rest can be resumed; or an image inside another store.
+        InputError: a damaged file (the rest can be resumed), or an image inside another store.
     """
     store, group = split_address(conversion.dst)
     if group:
@@ -308,7 +290,7 @@ def convert(
 
 
 def _clear(store: str) -> None:
-    """Remove a store but for our own run, metadata first: a kill in between leaves no image that lacks pixels."""
+    """Delete a store except our own run, metadata first, so that a kill never leaves an image without pixels."""
     for name in ("zarr.json", ".zattrs", ".zgroup"):
         delete_blob(store, name)
     for name in sorted({key.partition("/")[0] for key in list_blobs(store, "")} - {".sketchscale"}):
@@ -318,7 +300,7 @@ def _clear(store: str) -> None:
 
 
 def _make_arrays(conversion: Conversion, ledger: StoreLedger) -> None:
-    """Once: arrays that hold finished blocks are not made again."""
+    """Create the arrays once, so that finished blocks stay."""
     if ledger.committed("arrays") is not None:
         return
     source, config = conversion.source, conversion.config

@@ -1,4 +1,4 @@
-"""How image files become OME-Zarr; apart from `convert`, so that the command line reads it without loading arrays."""
+"""Options of `convert`, in a separate module so that the command line loads them without array libraries."""
 
 from __future__ import annotations
 
@@ -13,28 +13,36 @@ __all__ = ["ConvertConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertConfig(Options):
-    """How files become images. None believes the file."""
+    """How image files become OME-Zarr images; None takes the value of the file."""
 
-    axes: str | None = option(None, "What the file's axes are, in order: zyx sections, cyx channels, tyx.")
-    channels: tuple[str, ...] = option((), "Name of a channel, once per channel, in order.", flag="--channel")
+    axes: str | None = option(
+        None, "Axes of the file, in order: zyx for sections, cyx for channels, tyx for time points."
+    )
+    channels: tuple[str, ...] = option((), "Name of a channel; give it once per channel, in order.", flag="--channel")
     spacing: float | tuple[float, float] | None = option(
-        None, "Of pixels, or (y, x) of them; else what the file says.", unit="um", above=0
+        None, "Size of a pixel, or (y, x); by default that of the file.", unit="um", above=0
     )
     depth: float | None = option(
-        None, "From section to section; else what the file says.", unit="um", above=0, flag="--z-spacing"
+        None, "Distance from section to section; by default that of the file.", unit="um", above=0, flag="--z-spacing"
     )
     version: Literal["0.4", "0.5"] = option("0.5", "OME-Zarr version to write.", flag="--ngff")
     chunk: int = option(
-        512, "Side of a chunk: smaller reads small regions faster, larger makes fewer files.", unit="px", at_least=1
+        512,
+        "Side of a chunk: smaller chunks read small regions faster, larger chunks make fewer files.",
+        unit="px",
+        at_least=1,
     )
     shard: int | None = option(
-        None, "Side of a shard, whole chunks, version 0.5 only: one stored file each.", unit="px", at_least=1
+        None, "Side of a shard, which is one stored file of whole chunks; version 0.5 only.", unit="px", at_least=1
     )
     levels: int | None = option(
-        None, "Of the pyramid; halved until the smaller side is at most 256 px when not given.", at_least=1, at_most=30
+        None,
+        "Levels of the pyramid; by default it is halved until the smaller side is at most 256 px.",
+        at_least=1,
+        at_most=30,
     )
     block: int = option(
-        2048, "What a task writes along y and x, about: memory against number of tasks.", unit="px", at_least=1
+        2048, "Approximate side of what a task writes: larger needs more memory and fewer tasks.", unit="px", at_least=1
     )
 
     def __post_init__(self) -> None:

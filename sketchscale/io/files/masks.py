@@ -1,7 +1,7 @@
 """Masks: label images with a single value for all objects, as most programs save them.
 
-In a mask the objects are its connected pieces. Two values of which neither is 0 show no background at all, so such an
-image is refused rather than read as two huge objects.
+In a mask the objects are the connected components. An image with two values of which neither is 0 has no background, so
+it is refused rather than read as two huge objects.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from skimage import measure
 
 from sketchscale.errors import InputError
 
-__all__ = ["Few", "few_values", "is_mask", "join_few", "label_pieces", "require_background"]
+__all__ = ["Few", "few_values", "is_mask", "join_few", "label_components", "require_background"]
 
 Few: TypeAlias = tuple[int, ...] | None
-"""The distinct values of an image, ascending, where there are at most two; None where there are more."""
+"""The distinct values of an image in ascending order if there are at most two; None if there are more."""
 
 
 def few_values(values: npt.NDArray[Any]) -> Few:
-    """The distinct values of whole numbers of any shape.
+    """Return the distinct values of an integer array of any shape.
 
     >>> few_values(np.array([[0, 255], [255, 0]])), few_values(np.arange(3)), few_values(np.zeros((0, 4), int))
     ((0, 255), None, ())
@@ -34,7 +34,7 @@ def few_values(values: npt.NDArray[Any]) -> Few:
 
 
 def join_few(parts: Iterable[Few]) -> Few:
-    """The values of several parts of one image.
+    """Return the distinct values of several parts of one image.
 
     >>> join_few([(0,), (0, 7)]), join_few([(0, 3), (0, 7)]), join_few([(0,), None])
     ((0, 7), None, None)
@@ -48,7 +48,7 @@ def join_few(parts: Iterable[Few]) -> Few:
 
 
 def is_mask(few: Few) -> bool:
-    """Whether there is exactly one value above 0.
+    """Return whether exactly one value is above 0.
 
     >>> is_mask((0, 255)), is_mask((0,)), is_mask((1, 2)), is_mask(None)
     (True, False, False, False)
@@ -57,13 +57,14 @@ def is_mask(few: Few) -> bool:
 
 
 def require_background(few: Few, where: str, fix: str) -> None:
-    """Refuse two values of which neither is 0.
+    """Check that an image with two values has background.
 
     Args:
-        where: the file, for the message. fix: what to do.
+        where: the file, for the message.
+        fix: what to do, for the message.
 
     Raises:
-        InputError: it is so.
+        InputError: there are two values and neither is 0.
     """
     if few is not None and len(few) == 2 and few[0] > 0:
         raise InputError.of(
@@ -71,19 +72,19 @@ def require_background(few: Few, where: str, fix: str) -> None:
         )
 
 
-def label_pieces(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Number the connected pieces of each value above 0; neighbours share a side or a corner.
+def label_components(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Number the connected components of each value above 0; neighbours share a side or a corner.
 
     Args:
-        labels: whole numbers (y, x) or (z, y, x), 0 background; pieces of different values are never one.
+        labels: integers (y, x) or (z, y, x), 0 background; components of different values are never joined.
 
     Returns:
-        Ids from 1, in raster order of each piece's first pixel.
+        Ids from 1, in raster order of the first pixel of each component.
 
-    >>> label_pieces(np.array([[0, 9, 0, 9], [9, 0, 0, 0], [0, 0, 0, 4]])).tolist()
+    >>> label_components(np.array([[0, 9, 0, 9], [9, 0, 0, 0], [0, 0, 0, 4]])).tolist()
     [[0, 1, 0, 2], [1, 0, 0, 0], [0, 0, 0, 3]]
     """
-    # scikit-image's walk in 3-D joins wrong pixels where an axis has length 1, so such axes are left out
+    # in 3-D scikit-image joins wrong pixels if an axis has length 1, so such axes are left out
     shape = [n for n in labels.shape if n != 1] or [1]
     positive = np.where(labels > 0, labels, 0).reshape(shape)
     found: npt.NDArray[np.int64] = measure.label(positive, connectivity=len(shape))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What an ordinary image file holds, as one small record, and what the readers of all formats share."""
+"""A small record that describes an ordinary image file, and the functions that all its readers share."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import numpy as np
 from sketchscale.errors import InputError, MissingDataError, SketchscaleError
 from sketchscale.geometry import Box
 
-__all__ = ["PixelSource", "check_same", "describe", "reading", "refuse", "samples", "stored_box", "stored_order"]
+__all__ = ["PixelSource", "check_same", "describe", "reading", "refuse", "stored_box", "stored_order"]
 
 AXIS_LIMIT = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSource:
-    """What a file holds.
+    """Description of an image file.
 
     Attributes:
         path: of the file.
         kind: key of the reader.
         stored: axes as stored: any of t, c, z, s (samples of a pixel), y, x.
         stored_shape: lengths along them.
-        axes: as read: stored axes in the order t, c, z, y, x, where samples are channels; y and x last; c always there.
+        axes: as read: stored axes in the order t, c, z, y, x, with samples as channels; c, y and x always exist.
         shape: lengths along them.
-        dtype: numpy's name, native byte order; bool is read as uint8.
-        channels: names; "red", "green", "blue" for colour images; empty when unknown.
-        spacing: um per pixel (y, x); None when the file does not say.
-        depth: um from section to section; None when the file does not say.
-        grain: (y, x) of what is decoded at once.
-        interleaved: whether one read gives all channels, so that they should be read together.
-        notes: what the file does not say and was assumed, or what of it is left out: a line each.
+        dtype: numpy name, native byte order; bool is read as uint8.
+        channels: names; "red", "green", "blue" for colour images; empty if unknown.
+        spacing: um per pixel (y, x); None if unknown.
+        depth: um from section to section; None if unknown.
+        grain: (y, x) size of what is decoded at once.
+        interleaved: whether one read decodes all channels, so that they should be read together.
+        notes: assumptions about the file and parts that are left out, one line each.
     """
 
     path: str
@@ -53,20 +53,13 @@ class PixelSource:
 
 
 def refuse(path: str, found: str, expected: str, fix: str) -> InputError:
-    """What is wrong with a file."""
+    """Return the error for a problem of a file."""
     return InputError.of(found=f"{path}: {found}", expected=expected, fix=fix)
-
-
-def _damaged(path: str, error: BaseException) -> InputError:
-    cause = " ".join(f"{error}".split())[:160] or type(error).__name__
-    if "imagecodecs" in cause:
-        return refuse(path, cause.replace('"', "'"), "a compression that can be read", "pip install imagecodecs")
-    return refuse(path, f"not readable ({cause})", "an intact image file", "restore or export it again")
 
 
 @contextlib.contextmanager
 def reading(path: str, where: str = "") -> Iterator[None]:
-    """Turns whatever a decoder raises into one InputError; image libraries raise a dozen types for damaged files."""
+    """Turn any error of a decoder into an InputError; image libraries raise a dozen types for damaged files."""
     try:
         yield
     except SketchscaleError:
@@ -76,23 +69,30 @@ def reading(path: str, where: str = "") -> Iterator[None]:
     except MemoryError as error:
         raise refuse(path, "its pixels do not fit into memory", "a tiled TIFF", "save it tiled") from error
     except Exception as error:
-        raise _damaged(path + where, error) from error
+        cause = " ".join(f"{error}".split())[:160] or type(error).__name__
+        if "imagecodecs" in cause:
+            unreadable = cause.replace('"', "'")
+            raise refuse(path + where, unreadable, "a readable compression", "pip install imagecodecs") from error
+        problem, fix = f"not readable ({cause})", "restore or export it again"
+        raise refuse(path + where, problem, "an intact image file", fix) from error
 
 
 def describe(
     path: str, kind: str, stored: str, shape: Sequence[int], dtype: Any, *, alpha: bool = False, **more: Any
 ) -> PixelSource:
-    """A source from axes as stored; checks what every kind has to fulfil.
+    """Return a source from stored axes, after the checks that all formats share.
 
     Args:
-        path: of the file. kind: key of its reader.
+        path: of the file.
+        kind: key of its reader.
         stored, shape: axes as stored, and lengths along them.
         dtype: of the stored pixels.
-        alpha: the last sample of a pixel says how opaque it is: it is left out, and a note says so.
-        more: further attributes of `PixelSource`.
+        alpha: the last sample of a pixel is its opacity, which is left out with a note.
+        more: other attributes of `PixelSource`.
 
     Raises:
-        InputError: axes that do not fit the lengths, an empty or too long axis, channels of colours, or no numbers.
+        InputError: axes that do not match the lengths, an empty or too long axis, both channels and colours, or pixels
+            that are not numbers.
 
     >>> describe("a.npy", "npy", "yxs", (4, 6, 3), "uint8").channels
     ('red', 'green', 'blue')
@@ -112,7 +112,8 @@ def describe(
     alpha = alpha and sizes.get("s", 1) > 1
     channels = max(sizes.get("c", 1), sizes.get("s", 1) - alpha)
     if alpha:
-        more["notes"] = (*more.get("notes", ()), f"its alpha channel is left out{_how_to_keep(stored)}")
+        keep = "" if "c" in stored else f"; --axes {stored.replace('s', 'c')} keeps it"  # as a channel
+        more["notes"] = (*more.get("notes", ()), f"its alpha channel is left out{keep}")
     axes = "".join(a for a in "tczyx" if a in "cyx" or sizes.get(a, 1) > 1)
     named = {**sizes, "c": channels}
     color = {3: ("red", "green", "blue"), 4: ("red", "green", "blue", "alpha")}
@@ -129,23 +130,13 @@ def describe(
     )
 
 
-def _how_to_keep(stored: str) -> str:
-    """With axes in which the samples of a pixel are channels like all others."""
-    return "" if "c" in stored else f"; --axes {stored.replace('s', 'c')} keeps it"
-
-
-def samples(stored: str) -> str:
-    """Samples are channels; where both axes are there, one of them has length 1."""
-    return stored.replace("s", "c") if "c" not in stored else stored
-
-
 def stored_order(stored: str) -> tuple[int, ...]:
-    """Order of the stored axes that brings them to t, c, s, z, y, x."""
+    """Return the permutation of the stored axes to t, c, s, z, y, x."""
     return tuple(stored.index(name) for name in "tcszyx" if name in stored)
 
 
 def stored_box(source: PixelSource, box: Box) -> Box:
-    """A box of `source.axes` as one of the stored axes."""
+    """Return a box of `source.axes` in the stored axes."""
     wanted = dict(zip(source.axes, zip(box.start, box.stop, strict=True), strict=True))
     if dict(zip(source.stored, source.stored_shape, strict=True)).get("s", 1) > 1:
         wanted = {**wanted, "s": wanted["c"], "c": (0, 1)}
@@ -154,10 +145,10 @@ def stored_box(source: PixelSource, box: Box) -> Box:
 
 
 def check_same(source: PixelSource, shape: Sequence[int]) -> None:
-    """Refuse a file that changed since it was opened.
+    """Check that the shape of a file did not change since it was opened.
 
     Raises:
-        InputError: its shape is another one.
+        InputError: it did.
     """
     if tuple(shape) != source.stored_shape:
         raise refuse(source.path, f"its shape is {tuple(shape)} now", f"{source.stored_shape}", "convert it again")

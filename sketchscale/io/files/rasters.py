@@ -1,4 +1,4 @@
-"""NPY, PNG and JPEG, read as pixel sources."""
+"""Read NPY, PNG and JPEG as pixel sources."""
 
 from __future__ import annotations
 
@@ -19,36 +19,33 @@ __all__ = ["open_npy", "open_raster", "read_indices", "read_npy", "read_raster"]
 
 
 def open_npy(path: str, axes: str | None) -> PixelSource:
-    """Describe an array file, which is mapped, not read; axes as stored, guessed from the shape when None.
+    """Describe an array file without reading pixels; the stored axes are guessed from the shape if None.
 
     Raises:
-        InputError: an archive, or a shape whose axes have to be named.
+        InputError: an archive, or a shape that needs named axes.
     """
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise refuse(path, "an archive of arrays", "one array (.npy)", "save the array with numpy.save")
-    stored = axes or _plain_axes(path, array.shape)
-    return describe(path, "npy", stored, array.shape, array.dtype, notes=() if axes else _guessed(stored))
+    notes: tuple[str, ...] = ()
+    if not axes:
+        axes, notes = _guess_axes(path, array.shape)
+    return describe(path, "npy", axes, array.shape, array.dtype, notes=notes)
 
 
-def _plain_axes(path: str, shape: Sequence[int]) -> str:
-    """Axes of an array that does not name them: (y, x), colours last if there are 3 or 4, else channels first."""
-    colored = len(shape) == 3 and shape[-1] in (3, 4) and shape[0] > 4
-    known = {2: "yx", 3: "yxs" if colored else "cyx"}
-    if len(shape) not in known:
+def _guess_axes(path: str, shape: Sequence[int]) -> tuple[str, tuple[str, ...]]:
+    """Return the axes of a plain array, with notes: (y, x), colours last if there are 3 or 4, else channels first."""
+    if len(shape) == 2:
+        return "yx", ()
+    if len(shape) != 3:
         raise refuse(path, f"an array of {len(shape)} dimensions", "2 or 3", "name them with --axes, as in tczyx")
-    return known[len(shape)]
-
-
-def _guessed(stored: str) -> tuple[str, ...]:
-    """What was assumed of an array with three axes."""
-    if stored == "cyx":
-        return ("its first axis is taken as channels; --axes zyx makes it sections, tyx time points",)
-    return ("its last axis is taken as colours; --axes zyx makes the first one sections",) if stored == "yxs" else ()
+    if shape[-1] in (3, 4) and shape[0] > 4:
+        return "yxs", ("its last axis is taken as colours; --axes zyx makes the first one sections",)
+    return "cyx", ("its first axis is taken as channels; --axes zyx makes it sections, tyx time points",)
 
 
 def read_npy(source: PixelSource, box: Box) -> npt.NDArray[Any]:
-    """Pixels of a box in stored axes.
+    """Return the pixels of a box in stored axes.
 
     Raises:
         InputError: the file changed since it was opened.
@@ -64,7 +61,7 @@ _RASTER_BYTES = 2**33
 
 @contextlib.contextmanager
 def _raster(path: str) -> Iterator[PIL.Image.Image]:
-    """An opened image. Pillow's own limit on pixels, a process-wide setting, gives way to ours."""
+    """Open an image with our limit on pixels instead of that of Pillow, which is a setting of the whole process."""
     with _PILLOW:
         limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
         try:
@@ -80,24 +77,24 @@ _MODES = {"L": ("yx", "u1"), "1": ("yx", "?"), "I;16": ("yx", "u2"), "I": ("yx",
 
 
 def open_raster(path: str, axes: str | None) -> PixelSource:
-    """Describe a PNG or JPEG from its first bytes; axes as stored, those of its mode when None.
+    """Describe a PNG or JPEG from its first bytes; the stored axes are those of its mode if None.
 
     Raises:
-        InputError: more than 8 GiB of pixels, which such a file can only be decoded to at once.
+        InputError: more than 8 GiB of pixels, because such a file can only be decoded as a whole.
     """
     with _raster(path) as image:
         mode = _raster_mode(image)
         stored, dtype = _MODES[mode]
         shape = (image.height, image.width, len(PIL.Image.new(mode, (1, 1)).getbands()))[: len(stored)]
     if math.prod(shape) * np.dtype(dtype).itemsize > _RASTER_BYTES:
-        raise refuse(path, f"{shape[1]} x {shape[0]} px in one piece", "at most 8 GiB of pixels", "save a tiled TIFF")
+        raise refuse(path, f"{shape[1]} x {shape[0]} px in one block", "at most 8 GiB of pixels", "save a tiled TIFF")
     grain = (shape[0], shape[1])
     alpha = mode in ("LA", "RGBA")
     return describe(path, "raster", axes or stored, shape, dtype, alpha=alpha, grain=grain, interleaved=True)
 
 
 def _raster_mode(image: PIL.Image.Image) -> str:
-    """The mode an image is read in: palettes and unusual colour spaces become RGB."""
+    """Return the mode to read an image in: palettes and unusual colour spaces become RGB."""
     if image.mode in _MODES:
         return image.mode
     if image.mode.startswith("I;16"):
@@ -106,7 +103,7 @@ def _raster_mode(image: PIL.Image.Image) -> str:
 
 
 def read_raster(source: PixelSource, box: Box) -> npt.NDArray[Any]:
-    """Pixels of a box in stored axes; the whole file is decoded.
+    """Return the pixels of a box in stored axes; the whole file is decoded.
 
     Raises:
         InputError: the file changed since it was opened.
@@ -119,7 +116,7 @@ def read_raster(source: PixelSource, box: Box) -> npt.NDArray[Any]:
 
 
 def read_indices(path: str) -> npt.NDArray[Any]:
-    """A PNG as stored: palette entries as numbers, not as colours. For label images.
+    """Return a PNG as stored, with palette indices instead of colours; for label images.
 
     Raises:
         MissingDataError: no such file.

@@ -1,16 +1,15 @@
-"""Pixels of ordinary image files, read region by region: TIFF, PNG, JPEG, NPY behind one record.
+"""Read ordinary image files region by region: TIFF, PNG, JPEG and NPY through one record.
 
-A `PixelSource` says what a file holds, in axes of ours, and is small and picklable; `read_source` opens the file again,
-reads one box and closes it. What that costs depends on how the file is laid out, and `grain` tells: the smallest
-region that is decoded at once.
+A small, picklable `PixelSource` describes a file in our axes; `read_source` opens the file again, reads one box and
+closes it. The cost depends on the layout of the file, which `grain` gives: the smallest region that is decoded at once.
 
     NPY, uncompressed TIFF      mapped into memory         grain (1, 1)
     tiled TIFF                  tiles that the box meets   grain = a tile
     striped TIFF                strips that the box meets  grain = some rows, whole width
     PNG, JPEG, one-strip TIFF   everything                 grain = the plane
 
-Everything a file claims is checked before memory is taken for it: sizes, segment sizes, that all segments lie inside
-the file. Any damage is one `InputError`.
+Every claim of a file is checked before memory is allocated for it: sizes, segment sizes, and that all segments lie
+inside the file. Any damage is an `InputError`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from sketchscale.io.files.rasters import open_npy, open_raster, read_npy, read_r
 from sketchscale.io.files.rasters import read_indices as indices_of
 from sketchscale.io.files.tiff import open_tiff, read_tiff
 from sketchscale.io.stores.addresses import absolute_address, address_parts, is_local
-from sketchscale.io.stores.local_copies import at_hand
+from sketchscale.io.stores.local_copies import local_copy
 
 __all__ = ["SUFFIXES", "PixelSource", "file_suffix", "open_source", "read_indices", "read_source", "source_identity"]
 
@@ -41,11 +40,11 @@ def open_source(path: str | Path, *, axes: str | None = None) -> PixelSource:
 
     Args:
         path: a file with a suffix of SUFFIXES, or the address of one.
-        axes: names of the stored axes where the file does not say or is wrong, as in "zyx" or "yxc".
+        axes: names of the stored axes if the file has none or wrong ones, as in "zyx" or "yxc".
 
     Raises:
         MissingDataError: no such file.
-        InputError: not one of the known formats, damaged, or claiming what cannot be.
+        InputError: an unknown format, a damaged file, or impossible metadata.
     """
     text = str(path)
     if is_local(text) and not Path(text).is_file():
@@ -53,12 +52,12 @@ def open_source(path: str | Path, *, axes: str | None = None) -> PixelSource:
     suffix = file_suffix(text)
     if suffix not in SUFFIXES:
         raise refuse(text, f"suffix {suffix!r}", f"one of {', '.join(SUFFIXES)}", "export it as OME-TIFF")
-    with at_hand(text, look=True) as here, reading(text):
+    with local_copy(text, look=True) as here, reading(text):
         return replace(_READERS[SUFFIXES[suffix]][0](here, axes), path=absolute_address(text))
 
 
 def file_suffix(address: str | Path) -> str:
-    """The suffix of a file by its address, in small letters.
+    """Return the suffix of the file at an address, in lower case.
 
     >>> file_suffix("a.TIF"), file_suffix("zip://b.png::ftp://host/b.zip")
     ('.tif', '.png')
@@ -67,19 +66,19 @@ def file_suffix(address: str | Path) -> str:
 
 
 def read_indices(path: str) -> npt.NDArray[Any]:
-    """A PNG as stored: palette entries as numbers, not as colours. For label images."""
-    with at_hand(path) as here:
+    """Return a PNG as stored, with palette indices instead of colours; for label images."""
+    with local_copy(path) as here:
         return indices_of(here)
 
 
 def read_source(source: PixelSource, box: Box) -> npt.NDArray[Any]:
-    """Pixels of a box in `source.axes`, decoded, in native byte order.
+    """Return the decoded pixels of a box in `source.axes`, in native byte order.
 
     Raises:
-        MissingDataError: the file is gone.
-        InputError: it is damaged there, or it changed since it was opened.
+        MissingDataError: the file no longer exists.
+        InputError: the box is damaged, or the file changed since it was opened.
     """
-    with at_hand(source.path) as here, reading(source.path, f", box {box}"):
+    with local_copy(source.path) as here, reading(source.path, f", box {box}"):
         values = _READERS[source.kind][1](replace(source, path=here), stored_box(source, box))
     order = stored_order(source.stored)
     values = np.transpose(values, order).reshape(box.shape)
@@ -87,11 +86,11 @@ def read_source(source: PixelSource, box: Box) -> npt.NDArray[Any]:
 
 
 def source_identity(path: str | Path) -> str:
-    """SHA-256 of a file's size, time of change, first and last 64 KiB: cheap, and different once it is rewritten.
+    """Return the SHA-256 of size, modification time, and first and last 64 KiB of a file; a rewrite changes it.
 
-    Of a file in storage without the time: that of the copy says nothing.
+    For a remote file the time is left out, because it is that of the local copy.
     """
-    with at_hand(str(path)) as here, reading(str(path)), Path(here).open("rb") as file:
+    with local_copy(str(path)) as here, reading(str(path)), Path(here).open("rb") as file:
         stat = Path(here).stat()
         head = file.read(65536)
         file.seek(max(0, stat.st_size - 65536))
@@ -119,4 +118,4 @@ SUFFIXES = {
     ".jpeg": "raster",
     ".npy": "npy",
 }
-"""Suffix to reader. A new format is a pair of functions in _READERS and a line here."""
+"""Suffix to reader. A new format needs a pair of functions in _READERS and a line here."""

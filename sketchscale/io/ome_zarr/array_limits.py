@@ -1,4 +1,4 @@
-"""Array metadata refused before it makes a reader allocate, enumerate or run something absurd."""
+"""Refuse array metadata that would make a reader allocate, list or run something absurd."""
 
 from __future__ import annotations
 
@@ -20,28 +20,34 @@ _CODECS = frozenset({
     "bytes", "transpose", "blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "crc32c", "crc32", "adler32",
     "fletcher32", "shuffle", "delta", "bitround", "packbits", "fixedscaleoffset", "sharding_indexed",
 })  # fmt: skip
-"""What may decode a chunk: pure number crunching. Never pickle, json, vlen or anything that can hold an object."""
+"""Codecs that may decode a chunk: numbers only. Never pickle, json, vlen or anything that can hold an object."""
 
 
 def check_array_document(document: Mapping[str, Any], where: str) -> None:
-    """Refuse array metadata before anything is made of it.
+    """Check array metadata before it is used.
 
     Args:
         document: a parsed `zarr.json` or `.zarray`.
         where: the array, for errors.
 
     Raises:
-        InputError: an axis outside 1..2^31, more than 10^8 chunks, a chunk of more than 2 GiB, a rank that differs
-            between shape and chunks, a type that is not a number, a codec that is not on the list.
+        InputError: an axis outside 1..2^31, more than 10^8 chunks, a chunk of more than 2 GiB, different numbers of
+            axes in shape and chunks, a type that is not a number, or a codec that is not allowed.
     """
     if document.get("zarr_format") not in (2, 3):
         raise bad_metadata(where, f"zarr_format {str(document.get('zarr_format'))[:20]!r}", "2 or 3")
     if document["zarr_format"] == 3 and document.get("node_type") != "array":
         raise bad_metadata(where, f"a Zarr {str(document.get('node_type'))[:20]}", "a Zarr array")
     shape = _lengths(document.get("shape"), where, "shape")
-    itemsize = _itemsize(document.get("data_type" if document["zarr_format"] == 3 else "dtype"), where)
+    kind = document.get("data_type" if document["zarr_format"] == 3 else "dtype")
+    try:
+        dtype = np.dtype(kind) if isinstance(kind, str) else None
+    except (TypeError, ValueError, SyntaxError):
+        dtype = None
+    if dtype is None or dtype.kind not in "biuf":
+        raise bad_metadata(where, f"data type {str(kind)[:40]!r}", "a boolean, integer or floating point type")
     for chunks in _chunk_shapes(document, where):
-        _check_chunks(shape, chunks, itemsize, where)
+        _check_chunks(shape, chunks, dtype.itemsize, where)
     for name in _codec_names(document, where):
         if name not in _CODECS:
             raise bad_metadata(where, f"codec {name[:40]!r}", f"one of {', '.join(sorted(_CODECS))}")
@@ -55,18 +61,8 @@ def _lengths(value: object, where: str, what: str) -> tuple[int, ...]:
     return tuple(entries)
 
 
-def _itemsize(name: object, where: str) -> int:
-    try:
-        dtype = np.dtype(name) if isinstance(name, str) else None
-    except (TypeError, ValueError, SyntaxError):
-        dtype = None
-    if dtype is None or dtype.kind not in "biuf":
-        raise bad_metadata(where, f"data type {str(name)[:40]!r}", "a boolean, integer or floating point type")
-    return dtype.itemsize
-
-
 def _chunk_shapes(document: Mapping[str, Any], where: str) -> Iterator[tuple[int, ...]]:
-    """The chunk grid's shape, and the inner chunks of shards."""
+    """Yield the shape of the chunk grid, and of the inner chunks of shards."""
     if document["zarr_format"] == 2:
         yield _lengths(document.get("chunks"), where, "chunks")
         return

@@ -1,4 +1,4 @@
-"""Attributes of Zarr groups of either format, read and replaced as one document."""
+"""Read and replace the attributes of Zarr groups of either format as one document."""
 
 from __future__ import annotations
 
@@ -6,47 +6,35 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sketchscale.errors import InputError
 from sketchscale.io.ome_zarr.metadata import Version
 from sketchscale.io.stores.addresses import join_address
 from sketchscale.io.stores.blobs import change_blob, get_blob, put_blob
-from sketchscale.io.stores.documents import parse_json
+from sketchscale.io.stores.documents import parse_group, parse_json
 
 __all__ = ["group_key", "read_attributes", "update_attributes", "write_attributes"]
 
 
 def read_attributes(store: str, group: str) -> dict[str, Any] | None:
-    """Attributes of a Zarr group of either format; None when there is no group.
+    """Return the attributes of a Zarr group of either format; None if there is no group.
 
-    Read from the group's own document, never from consolidated metadata, which may be older.
+    They come from the group's own document, never from consolidated metadata, which may be older.
 
     Raises:
         InputError: the document is not readable.
     """
     data = get_blob(store, group_key(group, "zarr.json"))
     if data is not None:
-        return _attributes_of(data, f"{join_address(store, group)}/zarr.json")
+        return parse_group(data, f"{join_address(store, group)}/zarr.json")
     if get_blob(store, group_key(group, ".zgroup")) is None and get_blob(store, group_key(group, ".zattrs")) is None:
         return None
     data = get_blob(store, group_key(group, ".zattrs"))
     return {} if data is None else parse_json(data, f"{join_address(store, group)}/.zattrs")
 
 
-def _attributes_of(data: bytes, where: str) -> dict[str, Any] | None:
-    """Attributes in a `zarr.json`; None when it is of no group."""
-    document = parse_json(data, where)
-    if document.get("zarr_format") != 3 or document.get("node_type") != "group":
-        return None
-    attributes = document.get("attributes") or {}
-    if not isinstance(attributes, dict):
-        raise InputError(f"{where}: attributes are no object; to fix: restore it")
-    return attributes
-
-
 def write_attributes(store: str, group: str, attributes: Mapping[str, Any], version: Version) -> None:
-    """Replace the attributes of a group (made when there is none); one atomic write, the last step of a commit.
+    """Replace the attributes of a group, or create it, by one atomic write, which is the last step of a commit.
 
-    Consolidated metadata of the group is dropped: it would hide what is new from its readers.
+    Consolidated metadata of the group is dropped, because it would hide new content from its readers.
     """
     if version == "0.4":
         put_blob(store, group_key(group, ".zgroup"), _V2_GROUP)
@@ -56,13 +44,12 @@ def write_attributes(store: str, group: str, attributes: Mapping[str, Any], vers
 def update_attributes(
     store: str, group: str, change: Callable[[dict[str, Any]], Mapping[str, Any]], version: Version
 ) -> None:
-    """Replace the attributes of a group by what `change` makes of them; of changes at the same time none is lost.
+    """Replace the attributes of a group by the result of `change`; concurrent changes are never lost.
 
     For documents that several runs write to: the list of labels, the list of tables.
 
     Args:
-        change: from the attributes that are there, {} when there are none. Called again when somebody was faster, in
-            object storage perhaps on its own result: twice has to be as good as once.
+        change: takes the current attributes, or {} if there are none; must be idempotent, see `change_blob`.
 
     >>> update_attributes("memory://doc-update", "labels", lambda old: {**old, "labels": ["cells"]}, "0.5")
     >>> read_attributes("memory://doc-update", "labels")
@@ -72,7 +59,7 @@ def update_attributes(
     where = join_address(store, key)
 
     def changed(data: bytes | None) -> bytes:
-        read = _attributes_of if version == "0.5" else parse_json
+        read = parse_group if version == "0.5" else parse_json
         return _document(change((read(data, where) if data is not None else None) or {}), version)
 
     if version == "0.4":
@@ -93,5 +80,5 @@ def _document(attributes: Mapping[str, Any], version: Version) -> bytes:
 
 
 def group_key(group: str, name: str) -> str:
-    """The key of something in a group; the root's name is empty."""
+    """Return the key of a name in a group; the group of the root is empty."""
     return f"{group}/{name}" if group else name

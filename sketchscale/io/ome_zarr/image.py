@@ -1,12 +1,12 @@
-"""OME-Zarr images: what one holds, opened without reading a pixel.
+"""Open OME-Zarr images: metadata and addresses, without reading a pixel.
 
     store                      an address (folder, zip, bucket prefix, memory)
-    └── group                  usually the store's root; "B/3/0" for a field of a plate
+    └── group                  usually the root of the store; "B/3/0" for a field of a plate
         ├── 0, 1, ...          arrays of the pyramid: names come from the metadata, never guessed
         └── labels
             └── cells          a label image: its own pyramid, colours and source
 
-Pixels are read by `planes`, new images made by `new_images`.
+`planes` reads pixels, `new_images` makes new images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +22,7 @@ import numpy as np
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
 from sketchscale.io.ome_zarr.arrays import ArrayRef, open_array
 from sketchscale.io.ome_zarr.groups import group_key, read_attributes
-from sketchscale.io.ome_zarr.metadata import (
-    UNITS_UM,
-    ImageMetadata,
-    ome_attributes,
-    parse_image,
-    parse_labels,
-)
+from sketchscale.io.ome_zarr.metadata import ImageMetadata, ome_attributes, parse_image, parse_labels
 from sketchscale.io.ome_zarr.planes import PixelsRef
 from sketchscale.io.stores.addresses import join_address, split_address
 from sketchscale.io.stores.blobs import blob_stats, check_key, get_blob, has_blobs
@@ -39,13 +32,13 @@ __all__ = ["Image", "open_group", "open_image", "series_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An OME-Zarr image, opened: metadata and addresses, no pixels; picklable.
+    """An open OME-Zarr image: metadata and addresses, no pixels; picklable.
 
     Attributes:
         store: address of the store.
         group: path of the image inside it, "" for the root.
         metadata: as parsed.
-        shapes, chunks: of each level's array, in its axes.
+        shapes, chunks: of the array of each level, in its axes.
         dtypes: of each level; some writers change the type between levels.
     """
 
@@ -63,19 +56,19 @@ class Image:
 
     @property
     def address(self) -> str:
-        """Where it is, as a user would write it."""
+        """The address of the image, as a user would write it."""
         return join_address(self.store, self.group)
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names of the channels; "channel_0" and so on where the file has none."""
+        """Names of the channels; "channel_0" and so on if the file has none."""
         order = self.metadata.order
         count = self.shapes[0][order.index("c")] if "c" in order else 1
         named = self.metadata.channels
         return named if len(named) == count else tuple(f"channel_{i}" for i in range(count))
 
     def array(self, level: int = 0) -> ArrayRef:
-        """The array of a level.
+        """Return the array of a level.
 
         Raises:
             InputError: no such level.
@@ -89,17 +82,16 @@ class Image:
         return ArrayRef(store=self.store, path=group_key(self.group, self.metadata.levels[level].path))
 
     def plane(self, level: int = 0, t: int | None = None, z: int | None = None) -> PixelsRef:
-        """One plane with all channels.
+        """Return one plane with all channels.
 
         Args:
             level: 0 is the finest.
-            t, z: position; may be left out where the axis is absent or of length 1.
+            t, z: position; optional if the axis is absent or of length 1.
 
         Raises:
-            InputError: several time points or slices and no position given, or a position outside.
+            InputError: several time points or slices without a position, or a position outside.
         """
-        array = self.array(level)
-        shape, order = self.shapes[level], self.metadata.order
+        array, order = self.array(level), self.metadata.order
         chosen = {"t": t, "z": z}
         index = tuple((name, self._position(name, chosen[name], level)) for name in order if name in "tz")
         for name, position in chosen.items():
@@ -107,53 +99,40 @@ class Image:
                 raise InputError.of(
                     found=f"{self.address} has no {name} axis", expected=f"{name} 0", fix=f"leave {name} out"
                 )
-        return self._pixels(
-            level, array, index, (shape[-2], shape[-1]), self.metadata.spacing(level), self.metadata.unit
-        )
+        return self._pixels(level, array, index, 2)
 
     def volume(self, level: int = 0, t: int | None = None) -> PixelsRef:
-        """The whole depth with all channels.
+        """Return the whole depth with all channels.
 
         Args:
             level: 0 is the finest.
-            t: position; may be left out where the axis is absent or of length 1.
+            t: position; optional if the axis is absent or of length 1.
 
         Raises:
-            InputError: no z axis right before y and x, or several time points and no position given.
+            InputError: no z axis directly before y and x, or several time points without a position.
         """
-        array = self.array(level)
-        order, shape = self.metadata.order, self.shapes[level]
+        array, order = self.array(level), self.metadata.order
         if order[-3:] != "zyx":
             raise InputError.of(
                 found=f"{self.address} has axes {order!r}", expected="a volume: axes that end with zyx", fix="a 2-D run"
             )
         if t and "t" not in order:
             raise InputError.of(found=f"{self.address} has no t axis", expected="t 0", fix="leave t out")
-        known = all(axis.unit in UNITS_UM for axis in self.metadata.axes[-3:])
-        sizes = zip(self.metadata.levels[level].scale[-3:], self.metadata.axes[-3:], strict=True)
-        z, y, x = (s * UNITS_UM[a.unit] for s, a in sizes) if known else (1.0, 1.0, 1.0)
         index = (("t", self._position("t", t, level)),) if "t" in order else ()
-        return self._pixels(level, array, index, shape[-3:], (z, y, x), "micrometer" if known else "pixel")
+        return self._pixels(level, array, index, 3)
 
-    def _pixels(
-        self,
-        level: int,
-        array: ArrayRef,
-        index: tuple[tuple[str, int], ...],
-        shape: tuple[int, ...],
-        spacing: tuple[float, ...],
-        unit: str,
-    ) -> PixelsRef:
+    def _pixels(self, level: int, array: ArrayRef, index: tuple[tuple[str, int], ...], ndim: int) -> PixelsRef:
+        channels, (spacing, unit) = self.channels, self.metadata.sizes(level, ndim)
         return PixelsRef(
             array=array,
             axes=self.metadata.order,
             index=index,
-            shape=shape,
-            channels=self.channels,
+            shape=self.shapes[level][-ndim:],
+            channels=channels,
             dtype=self.dtypes[level],
             spacing=spacing,
             unit=unit,
-            chunks=self.chunks[level][-len(shape) :],
+            chunks=self.chunks[level][-ndim:],
         )
 
     def _position(self, name: str, given: int | None, level: int) -> int:
@@ -171,41 +150,41 @@ class Image:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the label images that are there, as the file lists them now."""
+        """Names of the existing label images, as the file lists them now."""
         group = group_key(self.group, "labels")
         return parse_labels(read_attributes(self.store, group), join_address(self.store, group))
 
     def label_image(self, name: str) -> Image:
-        """A label image, opened.
+        """Open a label image.
 
         Raises:
-            UnknownNameError: lists those that are there.
-            InputError: it is not a label image of whole numbers.
+            UnknownNameError: no such labels; lists the existing ones.
+            InputError: its pixels are not whole numbers.
         """
         known = self.labels
         if name not in known:
             raise UnknownNameError.among(f"labels in {self.address}:", name, known)
         image = open_group(self.store, group_key(self.group, f"labels/{name}"))
-        if np.dtype(image.dtype).kind not in "iu":
+        if np.dtype(image.dtypes[0]).kind not in "iu":
             raise InputError.of(
                 found=f"{image.address}: labels of type {image.dtype}", expected="whole numbers", fix="convert them"
             )
         return image
 
     def label_ref(self, name: str, level: int = 0) -> ArrayRef:
-        """The array of a label image; see `label_image`."""
+        """Return the array of a label image; see `label_image`."""
         return self.label_image(name).array(level)
 
     def metadata_digest(self) -> str:
-        """SHA-256 of the OME metadata alone: axes, spacing, channels, levels."""
+        """Return the SHA-256 of the OME metadata alone: axes, spacing, channels, levels."""
         attributes = read_attributes(self.store, self.group) or {}
         text = json.dumps(ome_attributes(attributes, self.address), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def identity(self) -> str:
-        """What pixels and metadata are, cheaply: SHA-256 of the metadata and of (key, size, time or tag) of level 0.
+        """Return a SHA-256 of the metadata and of (key, size, time or tag) of level 0; no pixel is read.
 
-        Rewriting any chunk changes it. Copying a folder changes it too where times are not kept.
+        Rewriting any chunk changes it. So does copying a folder without keeping the times.
         """
         attributes = read_attributes(self.store, self.group) or {}
         stats = blob_stats(self.store, self.array().path)
@@ -217,37 +196,41 @@ def open_image(address: str | Path, *, series: int = 0) -> Image:
     """Open an OME-Zarr image; no pixel is read.
 
     Args:
-        address: of the image: a folder, a zip, a URL, a field of a plate (`plate.zarr/B/3/0`), a label image.
+        address: a folder, a zip, a URL, a field of a plate (`plate.zarr/B/3/0`) or a label image.
         series: which image of a collection (bioformats2raw layout).
 
     Raises:
-        MissingDataError: nothing is there, or the metadata names an array that is not.
-        InputError: not an OME-Zarr image of version 0.4 or 0.5, or one that contradicts itself.
+        MissingDataError: it does not exist, or an array that the metadata names does not.
+        InputError: not an OME-Zarr image of version 0.4 or 0.5, or inconsistent metadata.
     """
     store, group = split_address(address)
     attributes = read_attributes(store, group)
     if attributes is None:
-        raise _no_group(str(address), store)
+        get_blob(store, "zarr.json")  # raises if the store cannot be read
+        if not has_blobs(store):
+            raise MissingDataError(f"{address} does not exist; expected: an OME-Zarr image; to fix: check the path")
+        raise InputError.of(
+            found=f"{address}: no Zarr group", expected="an OME-Zarr image", fix="sketchscale convert it"
+        )
     ome = ome_attributes(attributes, str(address))
     if "multiscales" not in ome and "plate" in ome:
         raise InputError.of(
             found=f"{address} is a plate", expected="one image", fix=f"name a field, as in {address}/A/1/0"
         )
     if "multiscales" not in ome and "bioformats2raw.layout" in ome:
-        return open_group(store, group_key(group, _series(store, group, series)))
+        paths = series_of(store, group)
+        if not 0 <= series < len(paths):
+            raise InputError.of(
+                found=f"{address}: series {series} of {len(paths)}",
+                expected=f"0 to {len(paths) - 1}",
+                fix="choose an existing series",
+            )
+        group = group_key(group, paths[series])
     return open_group(store, group)
 
 
-def _no_group(address: str, store: str) -> InputError:
-    """The error for a place without a group; a store that is not there at all is told from one without metadata."""
-    get_blob(store, "zarr.json")
-    if not has_blobs(store):
-        return MissingDataError(f"{address} does not exist; expected: an OME-Zarr image; to fix: check the path")
-    return InputError.of(found=f"{address}: no Zarr group", expected="an OME-Zarr image", fix="sketchscale convert it")
-
-
 def series_of(store: str, group: str = "") -> tuple[str, ...]:
-    """Paths of the images of a collection: what `OME` lists, else 0, 1, ... as far as there are groups."""
+    """Return the paths of the images of a collection: those that `OME` lists, else the groups 0, 1, ..."""
     attributes = read_attributes(store, group_key(group, "OME"))
     listed = ome_attributes(attributes or {}, join_address(store, group_key(group, "OME"))).get("series")
     if isinstance(listed, list) and listed:
@@ -258,26 +241,28 @@ def series_of(store: str, group: str = "") -> tuple[str, ...]:
     return tuple(paths)
 
 
-def _series(store: str, group: str, series: int) -> str:
-    paths = series_of(store, group)
-    if not 0 <= series < len(paths):
-        raise InputError.of(
-            found=f"{join_address(store, group)}: series {series} of {len(paths)}",
-            expected=f"0 to {len(paths) - 1}",
-            fix="choose an existing series",
-        )
-    return paths[series]
-
-
 def open_group(store: str, group: str) -> Image:
-    """The image of a group whose place is known; see `open_image`."""
+    """Open the image of a group; see `open_image`."""
     address = join_address(store, group)
     attributes = read_attributes(store, group)
     if attributes is None:
         raise MissingDataError(f"{address} does not exist; expected: an OME-Zarr image; to fix: check the path")
     metadata = parse_image(attributes, address)
     arrays = [open_array(ArrayRef(store=store, path=group_key(group, level.path))) for level in metadata.levels]
-    _check_levels(metadata, [array.shape for array in arrays], address)
+    for level, array in zip(metadata.levels, arrays, strict=True):
+        if array.ndim != len(metadata.axes):
+            raise InputError.of(
+                found=f"{address}: {len(metadata.axes)} axes in the metadata, {array.ndim} in array {level.path!r}",
+                expected="as many in both",
+                fix="rewrite the metadata",
+            )
+    for finer, coarser in itertools.pairwise(array.shape for array in arrays):
+        if any(b > a for a, b in zip(finer, coarser, strict=True)):
+            raise InputError.of(
+                found=f"{address}: a level of {finer} px is followed by one of {coarser} px",
+                expected="levels from fine to coarse",
+                fix="rewrite the metadata",
+            )
     return Image(
         store=store,
         group=group,
@@ -286,21 +271,3 @@ def open_group(store: str, group: str) -> Image:
         chunks=tuple(tuple(array.chunks) for array in arrays),
         dtypes=tuple(str(np.dtype(array.dtype).newbyteorder("=")) for array in arrays),
     )
-
-
-def _check_levels(metadata: ImageMetadata, shapes: Sequence[tuple[int, ...]], where: str) -> None:
-    """As many axes in each array as in the metadata, and no level larger than the one before."""
-    for level, shape in zip(metadata.levels, shapes, strict=True):
-        if len(shape) != len(metadata.axes):
-            raise InputError.of(
-                found=f"{where}: {len(metadata.axes)} axes in the metadata, {len(shape)} in array {level.path!r}",
-                expected="as many in both",
-                fix="rewrite the metadata",
-            )
-    for finer, coarser in itertools.pairwise(shapes):
-        if any(b > a for a, b in zip(finer, coarser, strict=True)):
-            raise InputError.of(
-                found=f"{where}: a level of {finer} px is followed by one of {coarser} px",
-                expected="levels from fine to coarse",
-                fix="rewrite the metadata",
-            )

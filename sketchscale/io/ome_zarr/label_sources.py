@@ -1,4 +1,4 @@
-"""Where labels come from: an array of ours, a plane of an image, or any reader of another format."""
+"""Read labels box by box from an array of ours, a plane of an image, or a reader of another format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ArrayLabels", "LabelReader", "LabelSource", "read_labels", "read_win
 
 
 class LabelReader(Protocol):
-    """Anything picklable that gives labels by box, such as a true label image that is a TIFF."""
+    """A picklable reader of labels by box, such as ground truth in a TIFF."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -25,7 +25,7 @@ class LabelReader(Protocol):
         ...
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """Whole numbers of a box of that shape, 0 background."""
+        """Return the ids of a box, 0 for background."""
         ...
 
 
@@ -41,22 +41,22 @@ class ArrayLabels:
         return self.pixels.shape
 
     def read(self, box: Box) -> npt.NDArray[Any]:
-        """Ids of a box."""
+        """Return the ids of a box."""
         return self.pixels[box.slices]
 
 
 LabelSource = ArrayRef | PixelsRef | LabelReader
-"""Where labels come from: a (y, x) array of ours, a plane of an image, or a reader."""
+"""A (y, x) array of ours, a plane of an image, or a reader."""
 
 
 def source_shape(source: LabelSource) -> tuple[int, ...]:
-    """The shape of labels, of any number of axes."""
+    """Return the shape of labels with any number of axes."""
     shape = open_array(source).shape if isinstance(source, ArrayRef) else source.shape
     return tuple(int(n) for n in shape)
 
 
 def read_labels(source: LabelSource, box: Box) -> npt.NDArray[Any]:
-    """Ids of a box, in their own type.
+    """Return the ids of a box in their stored type.
 
     Raises:
         InputError: they are not integers, or cannot be read.
@@ -77,14 +77,11 @@ def read_labels(source: LabelSource, box: Box) -> npt.NDArray[Any]:
 
 
 def read_windows(source: LabelSource, box: Box) -> npt.NDArray[Any]:
-    """Labels of a box with all windows of 2 pixels along each axis that it owns: those whose last pixel lies in it.
-
-    Args:
-        box: in the labels.
+    """Return labels that contain all windows of 2 pixels along each axis whose last pixel lies in a box.
 
     Returns:
-        One more row of pixels in front along each axis (0 at the edge of the labels), and a row of 0 behind where the
-        labels end, so that windows which stick out belong to the last boxes.
+        The box with one more row of pixels in front along each axis (0 at the edge of the labels), and a row of 0
+        behind at the end of the labels, so that windows across the edge belong to the last boxes.
 
     Raises:
         InputError: as `read_labels`.

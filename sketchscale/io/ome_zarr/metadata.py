@@ -1,11 +1,11 @@
-"""OME-Zarr metadata as frozen records, read from plain attributes.
+"""Parse OME-Zarr metadata into frozen records.
 
-`parse_image`, `parse_labels`, `parse_plate` and `parse_well` validate with ome-zarr-models and then with our own,
-stricter rules (paths stay inside the store, scales are finite and positive, y and x come last), and return records. The
-way back is `new_metadata`.
+`parse_image`, `parse_labels`, `parse_plate` and `parse_well` validate plain attributes with ome-zarr-models and then
+with our stricter rules: paths stay inside the store, scales are finite and positive, y and x come last. `new_metadata`
+goes the other way.
 
-Versions 0.4 (Zarr v2, attributes at the top) and 0.5 (Zarr v3, attributes below `ome`) are the known ones. Whatever is
-wrong ends in one `InputError` that names the place; no other type of exception leaves this file.
+Known versions are 0.4 (Zarr v2, attributes at the top) and 0.5 (Zarr v3, attributes below `ome`). Any problem is an
+`InputError` that names the place; no other type of exception leaves this file.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ UNITS_UM = {
     "meter": 1e6,
     "inch": 25400.0,
 }
-"""Length of a unit in um. Any other unit leaves the spacing unknown."""
+"""Length of a unit in um. With any other unit the spacing is unknown."""
 
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One axis: its name, its kind (space, time, channel) and its unit, empty when unknown."""
+    """One axis: its name, its kind (space, time, channel) and its unit, empty if unknown."""
 
     name: str
     kind: str
@@ -74,7 +74,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One level of a pyramid: the array's path in the image group, size of a pixel and place of pixel 0, per axis."""
+    """One level of a pyramid: path of the array in the image group; size of a pixel and place of pixel 0 per axis."""
 
     path: str
     scale: tuple[float, ...]
@@ -83,14 +83,14 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMetadata:
-    """What an image group says about itself.
+    """Metadata of an image group.
 
     Attributes:
         version: of OME-Zarr.
         axes: in array order; y and x are the last two.
         levels: finest first; at least one.
         name: may be empty.
-        channels: names from the rendering settings; empty when there are none.
+        channels: names from the rendering settings, may be empty.
     """
 
     version: Version
@@ -101,20 +101,26 @@ class ImageMetadata:
 
     @property
     def order(self) -> str:
-        """Names of the axes in one word, such as "tczyx"."""
+        """Names of the axes, such as "tczyx"."""
         return "".join(axis.name for axis in self.axes)
 
     @property
     def unit(self) -> str:
-        """ "micrometer" when y and x have a known unit of length, else "pixel"."""
-        return "micrometer" if all(axis.unit in UNITS_UM for axis in self.axes[-2:]) else "pixel"
+        """ "micrometer" if y and x have a known unit of length, else "pixel"."""
+        return self.sizes(0, 2)[1]
 
     def spacing(self, level: int = 0) -> tuple[float, float]:
-        """(y, x) in um; (1, 1) when the unit is unknown, whatever the scale says."""
-        if self.unit == "pixel":
-            return (1.0, 1.0)
-        y, x = (s * UNITS_UM[a.unit] for s, a in zip(self.levels[level].scale[-2:], self.axes[-2:], strict=True))
+        """Return the spacing (y, x) in um; (1, 1) if the unit is unknown, regardless of the scale."""
+        y, x = self.sizes(level, 2)[0]
         return (y, x)
+
+    def sizes(self, level: int, ndim: int) -> tuple[tuple[float, ...], str]:
+        """Return the spacing of the last `ndim` axes in um, and "micrometer"; 1 and "pixel" if a unit is unknown."""
+        axes = self.axes[-ndim:]
+        if any(axis.unit not in UNITS_UM for axis in axes):
+            return (1.0,) * ndim, "pixel"
+        scales = zip(self.levels[level].scale[-ndim:], axes, strict=True)
+        return tuple(scale * UNITS_UM[axis.unit] for scale, axis in scales), "micrometer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +134,7 @@ class WellPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlateMetadata:
-    """A plate: its name, the names of rows and columns, and the wells that exist, in the order of the file."""
+    """A plate: its name, the names of rows and columns, and its wells in the order of the file."""
 
     version: Version
     name: str
@@ -139,14 +145,14 @@ class PlateMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WellMetadata:
-    """A well: the paths of its fields, and the acquisition of each (0 when the file does not say)."""
+    """A well: the paths of its fields, and the acquisition of each (0 if unknown)."""
 
     fields: tuple[str, ...]
     acquisitions: tuple[int, ...]
 
 
 def validated(model: type[BaseModel], value: Mapping[str, Any], where: str) -> Any:
-    """The value as a record of ome-zarr-models; its warnings (a "should" of the specification) are not errors.
+    """Return the value as a record of ome-zarr-models; its warnings (a "should" of the specification) are ignored.
 
     Raises:
         InputError: it is not valid.
@@ -160,7 +166,7 @@ def validated(model: type[BaseModel], value: Mapping[str, Any], where: str) -> A
 
 
 def ome_attributes(attributes: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The OME part of a group's attributes: below `ome` in 0.5, the attributes themselves in 0.4."""
+    """Return the OME part of the attributes of a group: below `ome` in 0.5, the attributes themselves in 0.4."""
     ome = attributes.get("ome", attributes)
     if not isinstance(ome, Mapping):
         raise bad_metadata(where, f"'ome' is {type(ome).__name__}", "an object")
@@ -168,38 +174,34 @@ def ome_attributes(attributes: Mapping[str, Any], where: str) -> Mapping[str, An
 
 
 def version_of(attributes: Mapping[str, Any], where: str) -> Version:
-    """The OME-Zarr version of a group's attributes.
+    """Return the OME-Zarr version of the attributes of a group.
 
     Raises:
-        InputError: a version this package does not know; lists the known ones.
+        InputError: an unknown version; lists the known ones.
     """
     ome = ome_attributes(attributes, where)
-    found = ome.get("version") if "ome" in attributes else _version_04(ome)
     known: Version = "0.5" if "ome" in attributes else "0.4"
+    if known == "0.5":
+        found = ome.get("version")
+    else:  # written in the first entry, or absent: then every reader assumes 0.4
+        entries = (ome.get(key) for key in ("multiscales", "plate", "well", "image-label"))
+        firsts = (entry[0] if isinstance(entry, list) and entry else entry for entry in entries)
+        versions = (first.get("version") for first in firsts if isinstance(first, Mapping))
+        found = next((version for version in versions if version is not None), "0.4")
     if found != known:
         raise bad_metadata(where, f"OME-Zarr version {str(found)[:20]!r}", "0.4 in Zarr v2 or 0.5 in Zarr v3")
     return known
 
 
-def _version_04(ome: Mapping[str, Any]) -> object:
-    """The version where 0.4 keeps it; files that say none are read as 0.4, as every reader does."""
-    for key in ("multiscales", "plate", "well", "image-label"):
-        entry = ome.get(key)
-        first = entry[0] if isinstance(entry, list) and entry else entry
-        if isinstance(first, Mapping) and first.get("version") is not None:
-            return first["version"]
-    return "0.4"
-
-
 def parse_image(attributes: Mapping[str, Any], where: str) -> ImageMetadata:
-    """Metadata of an image or label group; the first multiscale counts where there are several.
+    """Parse the metadata of an image or label group; the first multiscale counts if there are several.
 
     Args:
         attributes: of the group, as stored.
         where: the group, for errors.
 
     Raises:
-        InputError: no multiscales, an unknown version, or anything the specification or this package does not allow.
+        InputError: no multiscales, an unknown version, or a violation of the specification or of our rules.
     """
     if "multiscales" not in ome_attributes(attributes, where):
         raise bad_metadata(where, "no 'multiscales' in the metadata", "an OME-Zarr image")
@@ -208,30 +210,24 @@ def parse_image(attributes: Mapping[str, Any], where: str) -> ImageMetadata:
     channels = _channel_names(ome.pop("omero", None))
     model = ImageAttrs05 if version == "0.5" else ImageAttrs04
     multiscale = validated(model, ome, where).multiscales[0]
-    axes = tuple(_axis(axis) for axis in multiscale.axes)
-    _check_axes(axes, where)
+    axes = tuple(
+        Axis(name=str(axis.name), kind=str(axis.type or ""), unit=axis.unit if isinstance(axis.unit, str) else "")
+        for axis in multiscale.axes
+    )
+    names = [axis.name for axis in axes]
+    if names[-2:] != ["y", "x"] or set(names) - set(KINDS) or len(set(names)) != len(names):
+        raise bad_metadata(where, f"axes {', '.join(names)[:60]}", "any of t, c, z and then y, x")
     world = _transform(multiscale.coordinateTransformations, len(axes), where)
     levels = tuple(_level(dataset, world, len(axes), where) for dataset in multiscale.datasets)
     name = multiscale.name if isinstance(multiscale.name, str) else ""
     return ImageMetadata(version=version, axes=axes, levels=levels, name=name, channels=channels)
 
 
-def _axis(axis: Any) -> Axis:
-    unit = axis.unit if isinstance(axis.unit, str) else ""
-    return Axis(name=str(axis.name), kind=str(axis.type or ""), unit=unit)
-
-
-def _check_axes(axes: tuple[Axis, ...], where: str) -> None:
-    names = [axis.name for axis in axes]
-    if names[-2:] != ["y", "x"] or set(names) - set(KINDS) or len(set(names)) != len(names):
-        raise bad_metadata(where, f"axes {', '.join(names)[:60]}", "any of t, c, z and then y, x")
-
-
 _Vector = tuple[float, ...]
 
 
 def _transform(transforms: Any, ndim: int, where: str) -> tuple[_Vector, _Vector]:
-    """(scale, translation) of a list of transforms; the identity when there is none."""
+    """Return (scale, translation) of a list of transforms; the identity if it is empty."""
     scale, translation = (1.0,) * ndim, (0.0,) * ndim
     for transform in transforms or ():
         if hasattr(transform, "scale"):
@@ -262,7 +258,7 @@ def _level(dataset: Any, world: tuple[_Vector, _Vector], ndim: int, where: str) 
 
 
 def _channel_names(omero: object) -> tuple[str, ...]:
-    """Labels of the rendering settings; none when they are incomplete, because they are only a courtesy."""
+    """Return the labels in the rendering settings, which are optional; none if they are incomplete."""
     channels = omero.get("channels") if isinstance(omero, dict) else None
     if not isinstance(channels, list):
         return ()
@@ -271,9 +267,9 @@ def _channel_names(omero: object) -> tuple[str, ...]:
 
 
 def parse_labels(attributes: Mapping[str, Any] | None, where: str) -> tuple[str, ...]:
-    """Names in a `labels` group, in the order of the file; none when there is no such group.
+    """Return the names in a `labels` group, in the order of the file; none if there is no such group.
 
-    Labels without a `version` (some writers leave it out) are read all the same.
+    Labels without a `version` are read as well, because some writers leave it out.
 
     Raises:
         InputError: not a list of relative paths.
@@ -287,13 +283,13 @@ def parse_labels(attributes: Mapping[str, Any] | None, where: str) -> tuple[str,
 
 
 def parse_plate(attributes: Mapping[str, Any], where: str) -> PlateMetadata:
-    """Metadata of a plate group.
+    """Parse the metadata of a plate group.
 
-    Row and column of a well are taken from its path, which the specification builds from their names; the indices are
-    not trusted, because writers get them wrong.
+    Row and column of a well come from its path, which the specification builds from their names. The indices are not
+    used, because some writers get them wrong.
 
     Raises:
-        InputError: not a plate, a path that leaves it, a well twice, or more than 10,000 wells.
+        InputError: not a plate, a path that leaves it, a duplicate well, or more than 10,000 wells.
     """
     version = version_of(attributes, where)
     plate = ome_attributes(attributes, where).get("plate")
@@ -316,10 +312,10 @@ def parse_plate(attributes: Mapping[str, Any], where: str) -> PlateMetadata:
 
 
 def parse_well(attributes: Mapping[str, Any], where: str) -> WellMetadata:
-    """Metadata of a well group.
+    """Parse the metadata of a well group.
 
     Raises:
-        InputError: not a well, or a field path that leaves it or comes twice.
+        InputError: not a well, or a field path that leaves it or appears twice.
     """
     version = version_of(attributes, where)
     well = ome_attributes(attributes, where).get("well")

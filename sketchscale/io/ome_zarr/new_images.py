@@ -1,7 +1,7 @@
-"""New images and label images, which appear only when they are finished.
+"""Create images and label images that become visible only when they are finished.
 
-Order of writing is the commit: arrays first, a group's metadata last, and a label's name in `labels` after its own
-metadata. Until then no reader sees anything.
+The order of writing is the commit: first the arrays, then the metadata of a group, and the name of a label image in
+`labels` after its own metadata. Until then no reader sees anything.
 """
 
 from __future__ import annotations
@@ -18,15 +18,7 @@ from sketchscale.errors import InputError, MissingDataError
 from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.ome_zarr.groups import group_key, read_attributes, update_attributes, write_attributes
 from sketchscale.io.ome_zarr.image import Image, open_group
-from sketchscale.io.ome_zarr.metadata import (
-    Axis,
-    ImageMetadata,
-    Level,
-    Version,
-    parse_image,
-    parse_labels,
-    version_of,
-)
+from sketchscale.io.ome_zarr.metadata import Axis, ImageMetadata, Level, Version, parse_image, parse_labels, version_of
 from sketchscale.io.ome_zarr.new_metadata import image_document, label_document, labels_document
 from sketchscale.io.stores.addresses import join_address, split_address
 from sketchscale.io.stores.blobs import check_key, delete_blob, delete_blobs, get_blob, put_blob
@@ -45,7 +37,7 @@ __all__ = [
 
 
 def level_shapes(shape: Sequence[int], levels: int | None = None) -> tuple[tuple[int, ...], ...]:
-    """Shapes of a pyramid: y and x are halved and rounded up, other axes stay.
+    """Return the shapes of a pyramid: y and x are halved and rounded up, other axes stay.
 
     Args:
         shape: of level 0.
@@ -77,16 +69,16 @@ def create_image(
     levels: int | None = None,
     name: str = "",
 ) -> tuple[ArrayRef, ...]:
-    """Make the empty arrays of a new image, all levels; nobody sees an image before `commit_image`.
+    """Create the empty arrays of all levels of a new image, which stays invisible until `commit_image`.
 
-    The metadata is made and validated now and kept beside the arrays, where no reader looks; the commit publishes it.
+    The metadata is made and validated now and stored where no reader looks; the commit publishes it.
 
     Args:
         address: of a new or unfinished store.
         shape, axes: as in (3, 8000, 8000), "cyx".
         chunks, shards: in pixels per axis; shards need version 0.5.
-        spacing: of level 0, (y, x) in `unit`; "pixel" leaves the unit out.
-        depth: distance of two sections in `unit`; None leaves it unknown.
+        spacing: of level 0, (y, x) in `unit`; with "pixel" no unit is written.
+        depth: distance of two sections in `unit`; None if unknown.
         channels: names, one per channel; may be empty.
         levels: see `level_shapes`.
 
@@ -114,17 +106,17 @@ def create_image(
     document = image_document(metadata, dtype, str(address))
     parse_image(document, str(address))
     put_blob(store, group_key(group, _PREPARED), json.dumps(document, allow_nan=False).encode())
-    return _create_levels(store, group, axes, shapes, dtype, chunks, version, shards)
+    return _create_levels(level_arrays(store, group, len(shapes)), axes, shapes, dtype, chunks, version, shards)
 
 
 _PREPARED = ".sketchscale/image.json"
 
 
 def commit_image(address: str | Path) -> Image:
-    """Publish the metadata of an image whose arrays are complete: from here on it is one. Twice is as good as once.
+    """Publish the metadata of an image whose arrays are complete, which makes it visible. Idempotent.
 
     Raises:
-        MissingDataError: nothing was prepared by `create_image`.
+        MissingDataError: `create_image` prepared nothing.
     """
     store, group = split_address(address)
     data = get_blob(store, group_key(group, _PREPARED))
@@ -138,8 +130,7 @@ def commit_image(address: str | Path) -> Image:
 
 
 def _create_levels(
-    store: str,
-    group: str,
+    refs: tuple[ArrayRef, ...],
     axes: str,
     shapes: Sequence[tuple[int, ...]],
     dtype: npt.DTypeLike,
@@ -149,13 +140,16 @@ def _create_levels(
 ) -> tuple[ArrayRef, ...]:
     if shards is not None and version == "0.4":
         raise InputError.of(found="shards in OME-Zarr 0.4", expected="shards in 0.5 only", fix="write version 0.5")
-    refs = level_arrays(store, group, len(shapes))
     for ref, shape in zip(refs, shapes, strict=True):
+        cut: tuple[int, ...] | None = None
+        if shards is not None:  # whole chunks, no more of them than the level needs
+            sides = [(max(1, min(c, n)), s, n) for c, s, n in zip(chunks, shards, shape, strict=True)]
+            cut = tuple(c * max(1, min(s // c, -(-n // c))) for c, s, n in sides)
         create_array(
             ref,
             shape=shape,
             chunks=chunks,
-            shards=_level_shards(shape, chunks, shards),
+            shards=cut,
             dtype=dtype,
             zarr_format=3 if version == "0.5" else 2,
             dimension_names=tuple(axes) if version == "0.5" else None,
@@ -163,23 +157,12 @@ def _create_levels(
     return refs
 
 
-def _level_shards(shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int] | None) -> tuple[int, ...] | None:
-    """Shards of a level: whole chunks, no more of them than the level needs."""
-    if shards is None:
-        return None
-    cut = [max(1, min(c, n)) for c, n in zip(chunks, shape, strict=True)]
-    return tuple(c * max(1, min(s // c, -(-n // c))) for c, s, n in zip(cut, shards, shape, strict=True))
-
-
 def _new_level(index: int, axes: str, spacing: tuple[float, float], depth: float = 1.0) -> Level:
-    """Level `index` of our pyramids: y and x twice as large each time, and centres half a pixel further in; z stays."""
+    """Return level `index` of our pyramids: y and x double each time, centres move half a pixel inwards, z stays."""
     base = {"y": spacing[0], "x": spacing[1]}
     scale = tuple(base[a] * 2**index if a in base else depth if a == "z" else 1.0 for a in axes)
     shift = tuple(base[a] * (2**index - 1) / 2 if a in base else 0.0 for a in axes)
     return Level(path=str(index), scale=scale, translation=shift)
-
-
-# ---- labels
 
 
 def create_labels(
@@ -191,15 +174,15 @@ def create_labels(
     levels: int | None = None,
     shards: Sequence[int] | None = None,
 ) -> tuple[ArrayRef, ...]:
-    """Make the empty arrays of a label image beside its image, (y, x) or (z, y, x); invisible until `commit_labels`.
+    """Create the empty arrays of a label image in its image, (y, x) or (z, y, x), invisible until `commit_labels`.
 
     Args:
-        name: of the labels: one path part.
-        chunks, shards: (y, x); (z, y, x) makes label volumes, whose levels all keep the image's depth.
-        levels: as many as the image has when None, as readers expect.
+        name: of the labels, without slash.
+        chunks, shards: (y, x), or (z, y, x) for label volumes, whose levels all keep the depth of the image.
+        levels: None means as many as the image has, as readers expect.
 
     Returns:
-        The arrays, finest first, in the image's version of OME-Zarr.
+        The arrays, finest first, in the OME-Zarr version of the image.
 
     Raises:
         InputError: a name with a slash, or one that leaves the store.
@@ -209,22 +192,23 @@ def create_labels(
         raise InputError.of(found=f"label name {name!r}", expected="a name without '/'", fix="choose another name")
     shapes = level_shapes(image.shapes[0][-len(chunks) :], levels or len(image.shapes))
     group, axes = group_key(image.group, f"labels/{name}"), "zyx"[-len(chunks) :]
-    return _create_levels(image.store, group, axes, shapes, dtype, chunks, image.metadata.version, shards)
+    refs = level_arrays(image.store, group, len(shapes))
+    return _create_levels(refs, axes, shapes, dtype, chunks, image.metadata.version, shards)
 
 
 def label_arrays(image: Image, name: str, levels: int | None = None) -> tuple[ArrayRef, ...]:
-    """Where the arrays of a label image are, or will be, finest first; nothing is opened."""
+    """Return the existing or future arrays of a label image, finest first, without opening them."""
     count = len(level_shapes(image.shapes[0][-2:], levels or len(image.shapes)))
     return level_arrays(image.store, group_key(image.group, f"labels/{name}"), count)
 
 
 def level_arrays(store: str, group: str, count: int) -> tuple[ArrayRef, ...]:
-    """Where the levels of an image of ours are, finest first."""
+    """Return the arrays of the levels of an image that we wrote, finest first."""
     return tuple(ArrayRef(store=store, path=group_key(group, str(level))) for level in range(count))
 
 
 def delete_labels(image: Image, name: str) -> None:
-    """Take a label image away: first its name, so that no reader sees half of it, then its arrays."""
+    """Delete a label image: first its name, so that no reader sees half of it, then its arrays."""
     version, group = image.metadata.version, group_key(image.group, "labels")
     where = join_address(image.store, group)
     if name in parse_labels(read_attributes(image.store, group) or {}, where):
@@ -244,59 +228,45 @@ def commit_labels(
     properties: Sequence[Mapping[str, Any]] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the metadata of a label image whose arrays are complete, then its name: from here on it is seen.
+    """Write the metadata of a label image whose arrays are complete, then its name, which makes it visible.
 
     Args:
         colors, properties: by label value; for classes, not for every object (see `new_metadata.label_document`).
-        attributes: more for the label group, such as provenance; plain JSON.
+        attributes: more attributes of the label group, such as provenance; plain JSON.
 
     Raises:
-        MissingDataError: its arrays were not made.
+        MissingDataError: its arrays were not created.
     """
-    group = group_key(image.group, f"labels/{name}")
-    levels = _count_levels(image.store, group)
-    rank = open_array(ArrayRef(store=image.store, path=group_key(group, "0"))).ndim
-    metadata = _label_metadata(image, name, levels, rank)
+    version, parent = image.metadata.version, group_key(image.group, "labels")
+    group, where = group_key(parent, name), join_address(image.store, parent)
+    metadata = _label_metadata(image, name)
     document = label_document(metadata, join_address(image.store, group), colors=colors, properties=properties)
-    write_attributes(image.store, group, {**(attributes or {}), **document}, image.metadata.version)
-    _list_labels(image, name)
+    write_attributes(image.store, group, {**(attributes or {}), **document}, version)
+    # consolidated metadata of the image group would hide the new labels from its readers
+    stored = get_blob(image.store, group_key(image.group, "zarr.json"))
+    if version == "0.4":
+        delete_blob(image.store, group_key(image.group, ".zmetadata"))
+    elif stored is not None and b'"consolidated_metadata"' in stored:
+        write_attributes(image.store, image.group, read_attributes(image.store, image.group) or {}, "0.5")
+
+    def listed(old: dict[str, Any]) -> dict[str, Any]:
+        names = [n for n in parse_labels(old, where) if n != name]
+        return {**old, **labels_document(version, [*names, name])}
+
+    update_attributes(image.store, parent, listed, version)
 
 
-def _count_levels(store: str, group: str) -> int:
-    count = 0
-    while any(get_blob(store, group_key(group, f"{count}/{kind}")) is not None for kind in ("zarr.json", ".zarray")):
-        count += 1
-    if not count:
-        raise MissingDataError(f"{join_address(store, group)} has no arrays; expected: those of create_labels")
-    return count
-
-
-def _label_metadata(image: Image, name: str, levels: int, rank: int) -> ImageMetadata:
-    """Axes, spacing and place of the image's level 0, in (y, x) or (z, y, x)."""
+def _label_metadata(image: Image, name: str) -> ImageMetadata:
+    """Return the metadata of stored label arrays: axes, spacing and place of level 0 of the image."""
+    group, levels = group_key(image.group, f"labels/{name}"), 0
+    while any(get_blob(image.store, f"{group}/{levels}/{kind}") is not None for kind in ("zarr.json", ".zarray")):
+        levels += 1
+    if not levels:
+        raise MissingDataError(f"{join_address(image.store, group)} has no arrays; expected: those of create_labels")
+    rank = open_array(level_arrays(image.store, group, 1)[0]).ndim
     finest, axes = image.metadata.levels[0], image.metadata.axes[-rank:]
     spacing, depth = (finest.scale[-2], finest.scale[-1]), finest.scale[-rank]
     shift = finest.translation[-rank:]
     new = (_new_level(i, "zyx"[-rank:], spacing, depth) for i in range(levels))
     placed = tuple(replace(n, translation=tuple(a + b for a, b in zip(n.translation, shift, strict=True))) for n in new)
     return ImageMetadata(version=image.metadata.version, axes=axes, levels=placed, name=name)
-
-
-def _list_labels(image: Image, name: str) -> None:
-    version, group = image.metadata.version, group_key(image.group, "labels")
-    _drop_consolidated(image)
-    where = join_address(image.store, group)
-
-    def listed(old: dict[str, Any]) -> dict[str, Any]:
-        names = [n for n in parse_labels(old, where) if n != name]
-        return {**old, **labels_document(version, [*names, name])}
-
-    update_attributes(image.store, group, listed, version)
-
-
-def _drop_consolidated(image: Image) -> None:
-    """Consolidated metadata of the image group would hide the new labels from its readers."""
-    data = get_blob(image.store, group_key(image.group, "zarr.json"))
-    if image.metadata.version == "0.4":
-        delete_blob(image.store, group_key(image.group, ".zmetadata"))
-    elif data is not None and b'"consolidated_metadata"' in data:
-        write_attributes(image.store, image.group, read_attributes(image.store, image.group) or {}, "0.5")

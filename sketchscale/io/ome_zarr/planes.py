@@ -1,9 +1,9 @@
-"""Planes and volumes of an image by address: what tasks carry, and how their pixels are read."""
+"""Planes and volumes of an image by address, as tasks carry them, and functions that read their pixels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +21,17 @@ __all__ = ["PixelsRef", "count_absent", "read_plane"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelsRef:
-    """One plane (y, x) or volume (z, y, x) of an image with its channels, by address: what tasks carry.
+    """One plane (y, x) or volume (z, y, x) of an image with its channels, by address.
 
     Attributes:
-        array: the level's array.
+        array: the array of the level.
         axes: of the array, such as "tczyx"; those of `shape` last.
         index: fixed positions of the other axes, as (("t", 0), ("z", 0)); c is never fixed.
         shape: in pixels.
         channels: names; an image without a channel axis has one.
-        dtype: numpy's name of the pixel type.
-        spacing: um per pixel along each axis of `shape`, and unit "micrometer"; 1 and "pixel" when one is unknown.
-        chunks: of what is read at once.
+        dtype: numpy name of the pixel type.
+        spacing: um per pixel along each axis of `shape`, with unit "micrometer"; 1 and "pixel" if one is unknown.
+        chunks: along each axis of `shape`.
     """
 
     array: ArrayRef
@@ -46,12 +46,12 @@ class PixelsRef:
 
     @property
     def ndim(self) -> int:
-        """2 of a plane, 3 of a volume."""
+        """2 for a plane, 3 for a volume."""
         return len(self.shape)
 
     @property
     def section(self) -> tuple[int, int]:
-        """The last two of the shape, (y, x)."""
+        """The last two axes of the shape, (y, x)."""
         return self.shape[-2], self.shape[-1]
 
     @property
@@ -61,15 +61,15 @@ class PixelsRef:
 
 
 def read_plane(plane: PixelsRef, box: Box, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:
-    """Pixels of a box, channels first: (c, y, x) in the image's own type; (c, z, y, x) of a volume.
+    """Return the pixels of a box as (c, y, x), or (c, z, y, x) of a volume, in the type of the image.
 
     Args:
         plane: where to read.
-        box: (y, x), inside the plane; (z, y, x) of a volume.
-        channels: positions in this order; all when None.
+        box: (y, x) or (z, y, x), inside the plane.
+        channels: positions in this order; None means all.
 
     Returns:
-        Chunks that are absent read as the array's fill value, as sparse images mean it; see `count_absent`.
+        Absent chunks read as the fill value of the array, because images may be sparse; see `count_absent`.
 
     Raises:
         InputError: a box or channel outside the image, or a chunk that does not decode.
@@ -85,7 +85,7 @@ def read_plane(plane: PixelsRef, box: Box, channels: Sequence[int] | None = None
 
 
 def _read(plane: PixelsRef, box: Box, channel: int | slice) -> npt.NDArray[Any]:
-    """The box of an array without channels, else (c, box); one read of the store."""
+    """Return the box, with c in front if the array has channels; one read of the store."""
     at = dict(plane.index)
     first, last = (channel.start, channel.stop) if isinstance(channel, slice) else (channel, channel + 1)
     names = plane.axes[: len(plane.axes) - len(plane.shape)]
@@ -96,27 +96,24 @@ def _read(plane: PixelsRef, box: Box, channel: int | slice) -> npt.NDArray[Any]:
 
 
 def count_absent(plane: PixelsRef) -> int:
-    """How many stored units of a plane or volume (all channels) are not there; they read as the fill value.
+    """Return how many stored units of a plane or volume (all channels) are absent, so read as the fill value.
 
-    Counted from one listing of what exists, so the cost does not grow with what is missing.
+    One listing of the existing chunks is counted, so the cost does not grow with the number of absent ones.
     """
     array = open_array(plane.array)
     unit = tuple(array.shards or array.chunks)
     at = dict(plane.index)
     fixed = {i: at[name] // unit[i] for i, name in enumerate(plane.axes) if name in at}
     grid = [-(-n // u) for n, u in zip(array.shape, unit, strict=True)]
-    planned = math.prod(1 if i in fixed else n for i, n in enumerate(grid))
+    wanted = [range(fixed.get(i, 0), fixed.get(i, n - 1) + 1) for i, n in enumerate(grid)]
     keys = _stored_chunks(plane.array, array)
-    present = sum(all(0 <= i < n for i, n in zip(key, grid, strict=True)) and _matches(key, fixed) for key in keys)
-    return planned - present
-
-
-def _matches(key: tuple[int, ...], fixed: Mapping[int, int]) -> bool:
-    return all(key[i] == position for i, position in fixed.items())
+    return math.prod(len(r) for r in wanted) - sum(
+        all(i in r for i, r in zip(key, wanted, strict=True)) for key in keys
+    )
 
 
 def _stored_chunks(ref: ArrayRef, array: zarr.Array[Any]) -> set[tuple[int, ...]]:
-    """Grid coordinates of the chunks (or shards) in the store; other files there are ignored."""
+    """Return the grid coordinates of the chunks (or shards) in the store; other files there are ignored."""
     probe = array.metadata.encode_chunk_key((0,) * array.ndim)
     separator = probe[len(probe) - 2] if array.ndim > 1 else "/"
     lead = probe[: len(probe) - (2 * array.ndim - 1)]

@@ -1,12 +1,12 @@
-"""Plates: walk wells and fields, and find the images behind any address.
+"""Open plates with their wells and fields, and find the images behind any address.
 
     plate.zarr            rows, columns, wells
     └── B/3               well "B03": its fields
         ├── 0             an image
         └── 1             an image
 
-A well that the plate names and that is not there is reported as missing, never skipped in silence: a table of results
-has a row for every well that was planned.
+A well that the plate lists but that does not exist is reported as missing, never silently skipped: a table of results
+has a row for every planned well.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Field:
     """One image of a plate.
 
     Attributes:
-        address: opens it with `open_image`.
+        address: for `open_image`.
         well: name such as "B03".
-        row, column: names as the plate has them.
+        row, column: names as in the plate.
         path: of the field in its well, such as "0".
-        acquisition: number of the acquisition, 0 when the file does not say.
+        acquisition: number of the acquisition, 0 if unknown.
     """
 
     address: str
@@ -45,7 +45,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plate:
-    """A plate with all its fields, in the order of the file; `missing` names wells that are not there or are empty."""
+    """A plate with all its fields, in the order of the file; `missing` lists wells that are absent or empty."""
 
     address: str
     metadata: PlateMetadata
@@ -54,7 +54,7 @@ class Plate:
 
 
 def well_name(row: str, column: str) -> str:
-    """The usual name of a well: numbers padded to two digits.
+    """Return the usual name of a well, with numbers padded to two digits.
 
     >>> well_name("B", "3")
     'B03'
@@ -66,8 +66,8 @@ def open_plate(address: str | Path) -> Plate:
     """Read the metadata of a plate and of its wells; no image is opened.
 
     Raises:
-        MissingDataError: nothing is there.
-        InputError: not a plate, or metadata that leaves it.
+        MissingDataError: it does not exist.
+        InputError: not a plate, or a path that leaves it.
     """
     store, group = split_address(address)
     attributes = read_attributes(store, group)
@@ -104,11 +104,11 @@ def _fields(store: str, group: str, place: WellPlace) -> list[Field]:
 
 
 def image_addresses(address: str | Path) -> tuple[str, ...]:
-    """Addresses of all images behind an address: itself, the fields of a plate, the series of a collection.
+    """Return the addresses of all images behind an address: itself, the fields of a plate, the series of a collection.
 
     Raises:
-        MissingDataError: nothing is there.
-        InputError: neither of these.
+        MissingDataError: it does not exist.
+        InputError: none of these.
     """
     store, group = split_address(address)
     attributes = read_attributes(store, group)

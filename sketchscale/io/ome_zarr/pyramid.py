@@ -1,10 +1,10 @@
-"""Levels of a pyramid: each is made from the one before, block by block, and is the same at any block.
+"""Make the levels of a pyramid, each from the finer one, block by block; the block size does not change the result.
 
 A pixel of the coarser level covers 2 x 2 pixels of the finer one (2 x 1, 1 x 2 or 1 x 1 at an odd border, because
-sizes are rounded up), and needs nothing else: no halo, no seam.
+sizes are rounded up) and depends on nothing else, so there is no halo and no seam.
 
     mean     whole numbers: the exact mean of the covered pixels, halves rounded up (towards plus infinity), computed in
-             the pixels' own type without overflow; floats: the mean in float64, rounded once to their own type
+             the type of the pixels without overflow; floats: the mean in float64, rounded once to their type
     nearest  the first covered pixel (top left), so ids stay ids
 """
 
@@ -29,7 +29,7 @@ Method = Literal["mean", "nearest"]
 
 
 def halve_nearest(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The first of every 2 x 2 pixels of the last two axes.
+    """Return the first of every 2 x 2 pixels of the last two axes.
 
     >>> halve_nearest(np.array([[1, 2, 3], [4, 5, 6]])).tolist()
     [[1, 3]]
@@ -38,10 +38,10 @@ def halve_nearest(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def halve_mean(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The mean of every 2 x 2 pixels of the last two axes, in the type of the input.
+    """Return the mean of every 2 x 2 pixels of the last two axes, in the type of the input.
 
     Args:
-        values: (..., y, x), any number or bool; an odd border averages the pixels that are there.
+        values: (..., y, x), any number or bool; an odd border averages the existing pixels.
 
     Returns:
         (..., ceil(y / 2), ceil(x / 2)). Halves of whole numbers go up: the mean of 0 and 1 is 1, of -1 and 0 is 0.
@@ -51,22 +51,17 @@ def halve_mean(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """
     if values.dtype == bool:
         return halve_mean(values.view(np.uint8)).astype(bool)
-    # Repeating the last row or column leaves the mean of what is there: (a + a + b + b) / 4 = (a + b) / 2.
+    # Repeating the last row or column keeps the mean of the existing pixels: (a + a + b + b) / 4 = (a + b) / 2.
     odd = [(0, 0)] * (values.ndim - 2) + [(0, n % 2) for n in values.shape[-2:]]
     even = np.pad(values, odd, mode="edge") if any(after for _, after in odd) else values
     corners = [even[..., dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)]
-    if values.dtype.kind in "iu":
-        return _whole_mean(corners)
+    if values.dtype.kind in "iu":  # floor((a + b + c + d + 2) / 4) without overflow: quarters first, then remainders
+        kind = values.dtype.type
+        quarters = sum((corner >> kind(2) for corner in corners[1:]), corners[0] >> kind(2))
+        rests = sum((corner & kind(3) for corner in corners[1:]), corners[0] & kind(3))
+        return np.asarray(quarters + ((rests + kind(2)) >> kind(2)))
     a, b, c, d = (corner.astype(np.float64) * 0.25 for corner in corners)
     return ((a + b) + (c + d)).astype(values.dtype)
-
-
-def _whole_mean(corners: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """floor((a + b + c + d + 2) / 4) without leaving the type: quarters first, then what the quarters dropped."""
-    kind = corners[0].dtype.type
-    quarters = sum((corner >> kind(2) for corner in corners[1:]), corners[0] >> kind(2))
-    rests = sum((corner & kind(3) for corner in corners[1:]), corners[0] & kind(3))
-    return np.asarray(quarters + ((rests + kind(2)) >> kind(2)))
 
 
 METHODS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {"mean": halve_mean, "nearest": halve_nearest}
@@ -74,7 +69,7 @@ METHODS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {"mean": ha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HalveConfig:
-    """From which array to which, and how."""
+    """Source and target array, and the method."""
 
     source: ArrayRef
     target: ArrayRef
@@ -82,7 +77,7 @@ class HalveConfig:
 
 
 def halve_block(tile: Tile, config: HalveConfig) -> Json:
-    """Halve what a block of the coarser level covers in the finer one; returns the checksum of what was written."""
+    """Write a block of the coarser level from the pixels that it covers; return its checksum."""
     finer = open_array(config.source).shape
     start = (*tile.write.start[:-2], *(2 * a for a in tile.write.start[-2:]))
     stop = (*tile.write.stop[:-2], *(2 * b for b in tile.write.stop[-2:]))
@@ -91,17 +86,17 @@ def halve_block(tile: Tile, config: HalveConfig) -> Json:
 
 
 def plan_level(source: ArrayRef, target: ArrayRef, method: Method, *, block: int = 2048) -> Plan[Tile]:
-    """The plan that fills one level from the finer one.
+    """Return the plan that fills one level from the finer one.
 
     Args:
-        source: complete; every chunk has to be there.
-        target: of half its size in y and x, rounded up, and the same size along other axes.
+        source: complete, with every chunk.
+        target: half the size in y and x, rounded up, and the same size along other axes.
         method: "mean" for intensities, "nearest" for labels.
-        block: about how many pixels of the target a task writes along y and x; at least two chunks or one shard, and as
-            much less of each side as chunks are deep along other axes.
+        block: approximate side in y and x of what a task writes, in px; at least two chunks or one shard, and smaller
+            for chunks that are deep along other axes.
 
     Raises:
-        InputError: the sizes or types do not fit.
+        InputError: sizes or types do not match.
     """
     finer, coarser = open_array(source), open_array(target)
     expected = (*finer.shape[:-2], *(-(-n // 2) for n in finer.shape[-2:]))

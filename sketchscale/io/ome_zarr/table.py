@@ -1,12 +1,12 @@
-"""Object tables beside an image: Parquet in the layout other tools read.
+"""Read and write the object tables of an image: Parquet in a layout that other tools read.
 
     tables                     group, lists the names
-    └── cells                  group: ngio's `feature_table`, version 1: what a row is, which labels it belongs to
+    └── cells                  group: `feature_table` of ngio, version 1: meaning of a row, and its labels
         └── table.parquet
 
-Guarantees: the bytes depend on the rows and on nothing else (no times; rows are regrouped to a fixed size, however they
-arrive); a table is read whole with page checksums verified; its name is listed last, so a reader sees a finished table
-or none. Rows are streamed: one row group is in memory at a time.
+Guarantees: the bytes depend only on the rows (no times; rows are regrouped to a fixed size); page checksums are
+verified when a table is read; the name is listed last, so a reader sees a finished table or none. Rows are streamed:
+one row group is in memory at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
-from sketchscale.io.ome_zarr.groups import read_attributes, update_attributes, write_attributes
-from sketchscale.io.ome_zarr.metadata import Version, ome_attributes, version_of
+from sketchscale.io.ome_zarr.groups import group_key, read_attributes, update_attributes, write_attributes
+from sketchscale.io.ome_zarr.metadata import ome_attributes, version_of
 from sketchscale.io.stores.addresses import join_address, split_address
 from sketchscale.io.stores.blobs import check_key, get_blob, writing_blob
 
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 ROW_GROUP = 65536
-"""Rows per group: what is held in memory, and part of the file's layout, hence fixed."""
+"""Rows per group, which are in memory at a time; fixed, because it is part of the layout of the file."""
 
 
 def write_table(
@@ -53,11 +54,11 @@ def write_table(
     """Write or replace a table of objects.
 
     Args:
-        store: address of the image (or of a group that holds results).
-        name: of the table: one path part.
-        columns: with a column `label` of whole numbers; a table, or batches of one schema (at least one batch).
+        store: address of the image (or of a group with results).
+        name: of the table, without slash.
+        columns: a table, or at least one batch, all of one schema; with a column `label` of whole numbers.
         region: name of the label image that the rows describe.
-        attributes: more for the table's group, such as provenance; plain JSON.
+        attributes: more attributes of the group of the table, such as provenance; plain JSON.
 
     Raises:
         InputError: no column `label`, no batch, or batches that differ in schema.
@@ -67,20 +68,47 @@ def write_table(
     >>> read_table("memory://doc-table", "cells")["area"].to_pylist()
     [7, 9]
     """
-    root, group = split_address(store)
+    root, image = split_address(store)
     if "/" in check_key(name, what="table name"):
         raise InputError.of(found=f"table name {name!r}", expected="a name without '/'", fix="choose another name")
+    group, tables, where = group_key(image, f"tables/{name}"), group_key(image, "tables"), join_address(store, "tables")
+    region_path = f"../labels/{check_key(region, what='region')}"
     batches = iter(batches_of(columns) if isinstance(columns, pa.Table) else columns)
-    table = _key(group, f"tables/{name}")
-    with writing_blob(root, f"{table}/table.parquet") as file:
-        _write_parquet(file, batches, f"{join_address(store, 'tables')}/{name}")
-    version = _version(root, group)
-    write_attributes(root, table, {**(attributes or {}), **_description(region)}, version)
-    _list_table(root, group, name, version)
+    first = next(batches, None)
+    if first is None or "label" not in first.schema.names or not pa.types.is_integer(first.schema.field("label").type):
+        found = "no batch" if first is None else f"columns {', '.join(first.schema.names)[:80]}"
+        raise InputError.of(
+            found=f"{where}/{name}: {found}", expected="a column 'label' of whole numbers", fix="add it"
+        )
+    schema = first.schema.remove_metadata()
+    with (
+        writing_blob(root, f"{group}/table.parquet") as file,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True, store_schema=True) as writer,
+    ):
+        for rows in _regroup(itertools.chain([first], batches), schema, f"{where}/{name}"):
+            writer.write_table(rows, row_group_size=ROW_GROUP)
+    described = read_attributes(root, image)  # the table has the version of its image, 0.5 without one
+    version = version_of(described, root) if described and "ome" not in described else "0.5"
+    write_attributes(root, group, {**(attributes or {}), **_DESCRIPTION, "region": {"path": region_path}}, version)
+
+    def listed(old: dict[str, Any]) -> dict[str, Any]:
+        return {**old, "tables": [*(n for n in _names(old, where) if n != name), name]}
+
+    update_attributes(root, tables, listed, version)
+
+
+_DESCRIPTION = {
+    "type": "feature_table",
+    "table_version": "1",
+    "backend": "parquet",
+    "index_key": "label",
+    "instance_key": "label",
+    "index_type": "int",
+}
 
 
 def batches_of(table: pa.Table) -> list[pa.RecordBatch]:
-    """The batches of a table in memory; an empty one with its columns where it has no rows.
+    """Return the batches of a table in memory; one empty batch with its columns if it has no rows.
 
     >>> [batch.num_rows for batch in batches_of(pa.table({"label": pa.array([], pa.int64())}))]
     [0]
@@ -88,68 +116,20 @@ def batches_of(table: pa.Table) -> list[pa.RecordBatch]:
     return table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
 
 
-def _key(group: str, path: str) -> str:
-    return f"{group}/{path}" if group else path
-
-
-def _description(region: str) -> dict[str, Any]:
-    return {
-        "type": "feature_table",
-        "table_version": "1",
-        "backend": "parquet",
-        "index_key": "label",
-        "instance_key": "label",
-        "index_type": "int",
-        "region": {"path": f"../labels/{check_key(region, what='region')}"},
-    }
-
-
-def _version(store: str, group: str) -> Version:
-    """The version of the image that the table lies beside; 0.5 where there is none."""
-    attributes = read_attributes(store, group)
-    return "0.5" if attributes is None or "ome" in attributes or not attributes else version_of(attributes, store)
-
-
-def _write_parquet(file: Any, batches: Iterator[pa.RecordBatch], where: str) -> None:
-    first = next(batches, None)
-    if first is None or "label" not in first.schema.names or not pa.types.is_integer(first.schema.field("label").type):
-        found = "no batch" if first is None else f"columns {', '.join(first.schema.names)[:80]}"
-        raise InputError.of(found=f"{where}: {found}", expected="a column 'label' of whole numbers", fix="add it")
-    schema = first.schema.remove_metadata()
-    with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True, store_schema=True) as writer:
-        for rows in _regroup([first], batches, schema, where):
-            writer.write_table(rows, row_group_size=ROW_GROUP)
-
-
-def _regroup(
-    waiting: list[pa.RecordBatch], batches: Iterator[pa.RecordBatch], schema: pa.Schema, where: str
-) -> Iterator[pa.Table]:
-    """The same rows in groups of ROW_GROUP, whatever the batches were."""
-    held = _as_table(waiting, schema, where)
+def _regroup(batches: Iterable[pa.RecordBatch], schema: pa.Schema, where: str) -> Iterator[pa.Table]:
+    """Yield the rows in groups of ROW_GROUP, for any size of batches."""
+    held = schema.empty_table()
     for batch in batches:
-        held = pa.concat_tables([held, _as_table([batch], schema, where)])
+        try:
+            rows = pa.Table.from_batches([batch.replace_schema_metadata(None)], schema=schema)
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise InputError(f"{where}: batches of different columns ({str(error).splitlines()[0]})") from error
+        held = pa.concat_tables([held, rows])
         while held.num_rows >= ROW_GROUP:
             yield held.slice(0, ROW_GROUP).combine_chunks()
             held = held.slice(ROW_GROUP)
-    for start in range(0, held.num_rows, ROW_GROUP):
-        yield held.slice(start, ROW_GROUP).combine_chunks()
-
-
-def _as_table(batches: list[pa.RecordBatch], schema: pa.Schema, where: str) -> pa.Table:
-    try:
-        return pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in batches], schema=schema)
-    except (pa.ArrowInvalid, ValueError) as error:
-        raise InputError(f"{where}: batches of different columns ({str(error).splitlines()[0]})") from error
-
-
-def _list_table(store: str, group: str, name: str, version: Version) -> None:
-    tables = _key(group, "tables")
-    where = join_address(store, tables)
-
-    def listed(old: dict[str, Any]) -> dict[str, Any]:
-        return {**old, "tables": [*(n for n in _names(old, where) if n != name), name]}
-
-    update_attributes(store, tables, listed, version)
+    if held.num_rows:
+        yield held.combine_chunks()
 
 
 def _names(attributes: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -160,17 +140,17 @@ def _names(attributes: Mapping[str, Any], where: str) -> tuple[str, ...]:
 
 
 def list_tables(store: str | Path) -> tuple[str, ...]:
-    """Names of the tables beside an image, in the order of the file."""
+    """Return the names of the tables of an image, in the order of the file."""
     root, group = split_address(store)
-    tables = _key(group, "tables")
+    tables = group_key(group, "tables")
     return _names(read_attributes(root, tables) or {}, join_address(root, tables))
 
 
 def require_table(store: str | Path, name: str) -> None:
-    """Refuse an image whose labels were not measured.
+    """Check that the labels of an image were measured.
 
     Raises:
-        MissingDataError: names the command that measures them.
+        MissingDataError: they were not; names the command that measures them.
     """
     if name not in list_tables(store):
         raise MissingDataError(
@@ -180,20 +160,20 @@ def require_table(store: str | Path, name: str) -> None:
 
 
 def read_table(store: str | Path, name: str) -> pa.Table:
-    """A whole table.
+    """Return a whole table.
 
     Raises:
-        UnknownNameError: lists the tables that are there.
-        InputError: it is not Parquet, or a checksum is wrong.
+        UnknownNameError: no such table; lists the existing ones.
+        InputError: not Parquet, or a wrong checksum.
     """
     with _opened(store, name) as file:
         return file.read()
 
 
 def table_digest(store: str | Path, name: str) -> str:
-    """SHA-256 of a table's file: what `verify` compares; the empty string when there is none."""
+    """Return the SHA-256 of the file of a table, which `verify` compares; empty if there is none."""
     root, group = split_address(store)
-    key = _key(group, f"tables/{name}/table.parquet")
+    key = group_key(group, f"tables/{name}/table.parquet")
     path = Path(root) / key
     if path.is_file():
         with path.open("rb") as file:
@@ -203,17 +183,17 @@ def table_digest(store: str | Path, name: str) -> str:
 
 
 def read_batches(store: str | Path, name: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a table, at most one row group at a time; for tables larger than memory.
+    """Yield the rows of a table, at most one row group at a time; for tables larger than memory.
 
     Args:
-        columns: only these, as far as the table has them; all when None.
+        columns: only these, if the table has them; None means all.
 
-    Returns:
-        At least one batch: an empty one with the columns, where the table has no rows.
+    Yields:
+        At least one batch: an empty one with the columns if the table has no rows.
 
     Raises:
-        UnknownNameError: lists the tables that are there.
-        InputError: it is not Parquet, or a checksum is wrong.
+        UnknownNameError: no such table; lists the existing ones.
+        InputError: not Parquet, or a wrong checksum.
     """
     with _opened(store, name) as file:
         if not file.metadata.num_rows:
@@ -228,7 +208,7 @@ def _opened(store: str | Path, name: str) -> Iterator[pq.ParquetFile]:
     known = list_tables(store)
     if name not in known:
         raise UnknownNameError.among(f"table in {store}:", name, known)
-    key = _key(group, f"tables/{name}/table.parquet")
+    key = group_key(group, f"tables/{name}/table.parquet")
     path = Path(root) / key
     source: Any = path if path.is_file() else io.BytesIO(get_blob(root, key) or b"")
     try:

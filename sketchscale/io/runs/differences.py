@@ -1,4 +1,4 @@
-"""What differs between two records: the line that a refused `--resume` shows."""
+"""Describe the differences of two records in the line that a refused `--resume` shows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _CHECKSUM = re.compile("[0-9a-f]{32,}")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Name the keys that differ, each with both values: only what differs, however large the records are.
+    """Return the keys that differ, each with both values.
 
     Args:
-        old, new: plain JSON. A value that is the text of a JSON object or list is looked into as well.
+        old, new: plain JSON. A value that is the text of a JSON object or list is compared inside as well.
 
     Returns:
-        Dotted keys in order, at most 8 of them; empty when nothing differs.
+        Dotted keys in order, at most 8 of them; empty if nothing differs.
 
     >>> differences({"rule": '{"link": 2, "threshold": -2}'}, {"rule": '{"link": 2, "threshold": -1.5}'})
     'rule.threshold: -2 -> -1.5'
@@ -46,7 +46,7 @@ def _differing(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _opened(value: Any) -> Any:
-    """A value that was stored as the text of JSON, read; any other as it is."""
+    """Parse a value that is the text of a JSON object or list; return any other unchanged."""
     if not isinstance(value, str) or value[:1] not in ("{", "["):
         return value
     try:
@@ -56,13 +56,15 @@ def _opened(value: Any) -> Any:
 
 
 def _short(value: Any, other: Any) -> str:
-    """A value in one line; a long one from a little before the place where it differs from the other."""
-    text, beside = _text(value), _text(other)
+    """Return a value in one line; a long one starts shortly before its first difference from the other."""
+    text, against = _text(value), _text(other)
     if _CHECKSUM.fullmatch(text):
         return f"{text[:12]}..."
     if len(text) <= _LONGEST:
         return text
-    first = next((i for i, (a, b) in enumerate(zip(text, beside, strict=False)) if a != b), min(len(text), len(beside)))
+    first = next(
+        (i for i, (a, b) in enumerate(zip(text, against, strict=False)) if a != b), min(len(text), len(against))
+    )
     start = max(0, min(first - 8, len(text) - _LONGEST)) if first > _LONGEST - 8 else 0
     cut = text[start : start + _LONGEST]
     return f"{'...' * (start > 0)}{cut}{'...' * (start + _LONGEST < len(text))}"

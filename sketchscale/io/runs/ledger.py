@@ -1,21 +1,21 @@
-"""The ledger: which tasks of a run are done, what they returned, and what was committed. In storage, beside the output.
+"""The ledger of a run: which tasks are done, what they returned, and what was committed. Stored next to the output.
 
     <store>/.sketchscale/zarr.json, .zarray                empty arrays, for readers of Zarr: see MARKS
-    <store>/.sketchscale/<run>/run.json                    what the run is made of: the fingerprint
-    <store>/.sketchscale/<run>/owner/...                   which process writes to it: `io.owner`
+    <store>/.sketchscale/<run>/run.json                    what the run depends on: the fingerprint
+    <store>/.sketchscale/<run>/owner/...                   which process writes to it: `runs.lease`
     <store>/.sketchscale/<run>/ledger/<stage>/<key>.json   one finished task and its result
-    <store>/.sketchscale/<run>/stage/<stage>/...           totals, and results of thousands of tasks: `io.stages`
+    <store>/.sketchscale/<run>/stage/<stage>/...           totals, and results of thousands of tasks: `runs.stages`
     <store>/.sketchscale/<run>/commit/<name>.json          put if absent: exactly one writer commits
     <store>/.sketchscale/<run>/scratch/...                 arrays between stages
 
 Guarantees:
-  * a record is written after the task's output, atomically, and synced to disk: what is recorded is there. The worker
-    that ran the task writes it, so records cost the driver nothing;
-  * a record names the run's fingerprint and carries a checksum; one that is damaged or of another run does not count,
+  * a record is written after the output of its task, atomically, and synced to disk, so recorded output exists. The
+    worker that ran the task writes it, so records cost the driver nothing;
+  * a record names the fingerprint of the run and has a checksum. A record that is damaged or of another run is ignored,
     so its task runs again (tasks are idempotent);
-  * a run with another fingerprint is refused, and the fields that differ are named;
-  * one process at a time owns a run; a second one is refused with the name of the first, whoever of them was faster;
-  * temporary files of killed writers are removed when the ledger is opened, by the owner.
+  * a run with another fingerprint is refused, and the error names the fields that differ;
+  * one process at a time owns a run; a second one is refused with the name of the first;
+  * the owner removes temporary files of killed writers when it opens the ledger.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Self
 from sketchscale.engine.plan import Json
 from sketchscale.errors import InputError, MissingDataError, OutputExistsError, ResumeError, UnreachableError
 from sketchscale.io.runs.differences import differences
-from sketchscale.io.runs.lease import Claim, Owner, check_owner, claim_of, current_owner, take
+from sketchscale.io.runs.lease import Owner, check_owner, claim_of, current_owner, take
 from sketchscale.io.runs.stages import StageParts, read_many
 from sketchscale.io.stores.addresses import absolute_address, join_address
 from sketchscale.io.stores.blobs import (
@@ -51,7 +51,7 @@ from sketchscale.io.stores.documents import parse_json
 __all__ = ["FINAL", "MARKS", "StoreLedger", "open_ledger", "reopen_ledger", "stored_fingerprint"]
 
 FINAL = ("result", "image")
-"""Commits that end a run: of results on an image, and of the image itself."""
+"""Names of the commits that end a run: results on an image, and an image itself."""
 
 _ABOUT = {"about": "Records of the runs of sketchscale, no image data"}
 MARKS: dict[str, bytes] = {
@@ -66,10 +66,10 @@ MARKS: dict[str, bytes] = {
         "order": "C", "filters": None,
     }).encode(),
 }  # fmt: skip
-"""What makes `.sketchscale` an empty array of either format, by name.
+"""Documents, by name, that make `.sketchscale` an empty array of either format.
 
-Readers of Zarr look at all that lies in a group, and warn of what they do not know; they do not look into arrays. A
-group would not do: they would look into it, and version 2 has no group that says it is empty.
+Readers of Zarr look at everything in a group and warn of unknown content, but they do not look into arrays. They would
+look into a group.
 """
 
 
@@ -77,14 +77,14 @@ group would not do: they would look into it, and version 2 has no group that say
 class StoreLedger:
     """The ledger of one run; implements `engine.plan.SharedLedger`. Picklable: addresses only.
 
-    As a context manager it gives the run up at the end, so that another process may take it.
+    As a context manager it releases the run at the end, so that another process may take it.
 
     Attributes:
-        store: address of the store that holds the output.
+        store: address of the store with the output.
         run: name of the run.
         identity: SHA-256 of the fingerprint.
-        scratch_root: folder or address for arrays between stages; beside the output when empty.
-        owner: on whose behalf it is written; None for one to look at.
+        scratch_root: folder or address for arrays between stages; if empty, they are next to the output.
+        owner: the process that writes; None for a ledger that is only read.
     """
 
     store: str
@@ -105,7 +105,7 @@ class StoreLedger:
 
     @property
     def scratch(self) -> str:
-        """Address of a store for arrays between stages; goes with `clear_scratch`. Of this run of this store alone."""
+        """Address of a store for arrays between stages, only for this run of this store; see `clear_scratch`."""
         if self.scratch_root:
             owner = hashlib.sha256(f"{self.store} {self.identity}".encode()).hexdigest()[:16]
             return join_address(self.scratch_root, f"sketchscale-{self.run}-{owner}")
@@ -114,47 +114,44 @@ class StoreLedger:
         return join_address(self.store, f"{_root(self.run)}/scratch")
 
     def finished(self, stage: str) -> dict[str, Json]:
-        """Results of the tasks of a stage that are done, by key."""
+        """Return the results of the finished tasks of a stage, by key."""
         parts = StageParts(self.store, _root(self.run), stage, self.identity)
         parts.read()
         return parts.results if parts.ended else parts.results | self._records(stage, parts.results)
 
     def begin(self, stage: str, total: int) -> StageLog:
-        """Say that a stage of so many tasks starts, or goes on; what the driver then notes."""
+        """Start or continue a stage of `total` tasks; return the notes of the driver."""
         return StageLog(self, stage, total)
 
     def check(self) -> None:
-        """Go on only while the run belongs to its owner; asks the store at most once in 3 s.
+        """Check that the run still belongs to its owner; reads the store at most once in 3 s.
 
         Raises:
-            OutputExistsError: somebody took the run; says who.
+            OutputExistsError: another process took the run; names it.
         """
         if self.owner is not None:
             check_owner(self.store, self.run, self.owner)
 
     def record(self, stage: str, key: str, result: Json) -> None:
-        """Say that a task is done. Called after its output is written; saying it twice is harmless."""
+        """Record a finished task, after its output is written. Idempotent."""
         self.check()
         put_blob(self.store, f"{_root(self.run)}/ledger/{stage}/{key}.json", self._sealed(result))
 
     def commit(self, name: str, payload: Json) -> bool:
-        """Publish one object for good.
-
-        Returns:
-            False when it was committed before, by this or another run; then nothing is written.
+        """Publish one object permanently; return False, and write nothing, if it was committed before.
 
         Raises:
-            OutputExistsError: somebody took the run; says who.
+            OutputExistsError: another process took the run; names it.
         """
         if self.owner is not None:
             check_owner(self.store, self.run, self.owner, now=True)
         return put_blob_if_absent(self.store, f"{_root(self.run)}/commit/{name}.json", self._sealed(payload))
 
     def committed(self, name: str) -> Json | None:
-        """What was committed under a name, None when nothing was.
+        """Return what was committed under a name; None if nothing was.
 
         Raises:
-            InputError: it is there and damaged.
+            InputError: the commit is damaged.
         """
         key = f"{_root(self.run)}/commit/{name}.json"
         data = get_blob(self.store, key)
@@ -170,16 +167,18 @@ class StoreLedger:
         return payload["result"]
 
     def forget(self) -> None:
-        """Remove the run, as if it had never started; what it wrote elsewhere stays."""
+        """Delete the run as if it had never started; its output elsewhere stays."""
         self.clear_scratch()
         _forget(self.store, self.run)
         claim = claim_of(self.store, self.run)
         if claim is not None:
             claim.forget()
-        _unmark(self.store)
+        if not {key.split("/")[1] for key in list_blobs(self.store, ".sketchscale")} - MARKS.keys():
+            for name in MARKS:  # which are useless without runs
+                delete_blob(self.store, f".sketchscale/{name}")
 
     def clear_scratch(self) -> None:
-        """Remove the arrays between stages; those of the result stay."""
+        """Delete the arrays between stages."""
         if not self.scratch.startswith("memory://"):
             delete_blobs(*self.scratch.rpartition("/")[::2])
             return
@@ -191,7 +190,7 @@ class StoreLedger:
         return json.dumps({"of": self.identity, "crc32": zlib.crc32(text.encode()), "result": result}).encode()
 
     def _records(self, stage: str, known: Container[str]) -> dict[str, Json]:
-        """Results that workers recorded, but for those that are known."""
+        """Return the results that workers recorded, except for known ones."""
         prefix = f"{_root(self.run)}/ledger/{stage}/"
         blobs = list_blobs(self.store, prefix.removesuffix("/"))
         wanted = [blob for blob in blobs if blob.removeprefix(prefix).removesuffix(".json") not in known]
@@ -203,7 +202,7 @@ class StoreLedger:
         }
 
     def _open(self, data: bytes | None, key: str) -> dict[str, Json] | None:
-        """What was sealed; None when it is damaged, gone, or of another run."""
+        """Return a sealed payload; None if it is damaged, absent, or of another run."""
         try:
             payload = parse_json(data or b"", key)
         except InputError:
@@ -214,38 +213,35 @@ class StoreLedger:
 
 
 class StageLog:
-    """What the driver notes about one stage of a run; implements `engine.plan.StageNotes`."""
+    """Notes of the driver about one stage of a run; implements `engine.plan.StageNotes`."""
 
     def __init__(self, ledger: StoreLedger, stage: str, total: int) -> None:
         self.ledger, self.stage, self.total = ledger, stage, total
-        self.parts = StageParts(ledger.store, _root(ledger.run), stage, ledger.identity)
         self.done, self.since, self.before = 0, time.monotonic(), 0
-        self.finished: Mapping[str, Json] = self._found(claim_of(ledger.store, ledger.run))
-        self.done = self.before = len(self.finished)
-
-    def _found(self, claim: Claim | None) -> Mapping[str, Json]:
-        """What is done already. A stage of a run that began a moment ago is not looked for."""
-        new = claim is not None and claim.fresh and self.stage not in claim.begun
+        claim = claim_of(ledger.store, ledger.run)
+        self.parts = StageParts(ledger.store, _root(ledger.run), stage, ledger.identity)
+        new = claim is not None and claim.fresh and stage not in claim.begun  # then nothing can be stored yet
         if claim is not None:
-            claim.begun.add(self.stage)
+            claim.begun.add(stage)
             claim.progress = self._progress
         if not new:
             self.parts.read()
         if not self.parts.ended:
-            self.parts.plan(self.total)
-        records = {} if new or self.parts.ended else self.ledger._records(self.stage, self.parts.results)
+            self.parts.plan(total)
+        records = {} if new or self.parts.ended else ledger._records(stage, self.parts.results)
         for key, result in records.items():
             self.parts.add(key, result)
-        return self.parts.results | records if records else self.parts.results
+        self.finished: Mapping[str, Json] = self.parts.results | records if records else self.parts.results
+        self.done = self.before = len(self.finished)
 
     def add(self, key: str, result: Json) -> None:
-        """A task is done, and recorded by its worker."""
+        """Note a task that is done and recorded by its worker."""
         self.ledger.check()
         self.parts.add(key, result)
         self.done += 1
 
     def end(self) -> None:
-        """All tasks are done: the next resume reads this stage at once."""
+        """Note that all tasks are done, so that the next resume reads this stage at once."""
         if not self.parts.ended:
             self.parts.end(self.total)
 
@@ -270,21 +266,21 @@ def open_ledger(
     scratch: str = "",
     clear: Callable[[], None] | None = None,
 ) -> StoreLedger:
-    """Start a run, or continue one, as its only owner until the ledger's `with` block or the process ends.
+    """Start or continue a run as its only owner until the `with` block of the ledger or the process ends.
 
     Args:
-        store: address of the store that holds the output.
-        run: names the run inside the store: one path part, such as "segment-cells".
+        store: address of the store with the output.
+        run: name of the run in the store, without slash, such as "segment-cells".
         fingerprint: what the result depends on: code version, configuration, model, identity of the input.
-        resume: continue what is there (start when nothing is).
-        overwrite: forget what is there, when nobody is writing to it.
-        outputs: further prefixes of the store that only this run writes to; their stray temporary files go too.
+        resume: continue the run if it exists, else start it.
+        overwrite: delete the run if it exists and no process is writing to it.
+        outputs: more prefixes of the store that only this run writes to; their stray temporary files are removed.
         scratch: see `StoreLedger.scratch_root`.
-        clear: removes what the run wrote elsewhere; called before one that is overwritten starts again.
+        clear: deletes the output of the run elsewhere; called before an overwritten run starts again.
 
     Raises:
-        OutputExistsError: the run is there and neither flag was given, or somebody is at work on it; says who.
-        ResumeError: it is there and was made of something else; names the fields.
+        OutputExistsError: the run exists without either flag, or another process is writing to it; names that process.
+        ResumeError: the existing run depends on something else; names the fields.
 
     >>> with open_ledger("memory://doc-ledger", "demo", {"model": "a"}) as ledger:
     ...     ledger.record("predict", "000.000", 7)
@@ -314,9 +310,15 @@ def open_ledger(
             _forget(store, run)
         if clear is not None and (overwrite or (not there and claim.owner.epoch > 1)):
             clear()
-        _sweep_strays(store, run, outputs)
-        if overwrite or not there:  # before the run's record: a run that is known is marked
-            _mark(store)
+        # next to a finished result there are no strays of ours, but perhaps some of others
+        finished = any(get_blob(store, f"{_root(run)}/commit/{name}.json") is not None for name in FINAL)
+        for prefix in (_root(run), *(() if finished else outputs)):
+            sweep_partials(store, prefix)
+        for group in {"", *(prefix.rpartition("/")[0] for prefix in outputs)}:
+            sweep_dead(store, group)
+        if overwrite or not there:  # before the record, so that every known run is marked
+            for name, document in MARKS.items():
+                put_blob_if_absent(store, f".sketchscale/{name}", document)
         claim.fresh = put_blob_if_absent(store, record, text.encode())
     except BaseException as error:
         claim.release(silently=isinstance(error, UnreachableError))
@@ -325,29 +327,8 @@ def open_ledger(
     return StoreLedger(store=store, run=run, identity=identity, scratch_root=scratch, owner=claim.owner)
 
 
-def _mark(store: str) -> None:
-    for name, document in MARKS.items():
-        put_blob_if_absent(store, f".sketchscale/{name}", document)
-
-
-def _unmark(store: str) -> None:
-    """Without runs there is nothing to mark."""
-    if not {key.split("/")[1] for key in list_blobs(store, ".sketchscale")} - MARKS.keys():
-        for name in MARKS:
-            delete_blob(store, f".sketchscale/{name}")
-
-
-def _sweep_strays(store: str, run: str, outputs: Sequence[str]) -> None:
-    """Temporary files of killed writers; beside a finished result there are none of ours, perhaps some of others."""
-    finished = any(get_blob(store, f"{_root(run)}/commit/{name}.json") is not None for name in FINAL)
-    for prefix in (_root(run), *(() if finished else outputs)):
-        sweep_partials(store, prefix)
-    for group in {"", *(prefix.rpartition("/")[0] for prefix in outputs)}:
-        sweep_dead(store, group)
-
-
 def reopen_ledger(store: str, run: str) -> StoreLedger:
-    """The ledger of a run that is there, to look at; nothing is checked against it and nothing is swept.
+    """Open the ledger of an existing run to read it; nothing is compared and nothing is removed.
 
     Raises:
         MissingDataError: no such run.
@@ -361,7 +342,7 @@ def reopen_ledger(store: str, run: str) -> StoreLedger:
 
 
 def stored_fingerprint(store: str, run: str) -> dict[str, str] | None:
-    """What a run that is there was made of; None where there is none.
+    """Return the fingerprint of an existing run; None if there is none.
 
     Raises:
         InputError: its record is damaged.
@@ -373,7 +354,7 @@ def stored_fingerprint(store: str, run: str) -> dict[str, str] | None:
 
 
 def _forget(store: str, run: str) -> None:
-    """Delete a run but for its owners; its record goes last, so that a kill in between leaves one that is known."""
+    """Delete a run except its owners. Its record goes last, so that a run that is killed here is still known."""
     for part in ("ledger", "stage", "commit", "scratch"):
         delete_blobs(store, f"{_root(run)}/{part}")
     delete_blob(store, f"{_root(run)}/run.json")
@@ -381,8 +362,10 @@ def _forget(store: str, run: str) -> None:
 
 def _check_same(store: str, run: str, record: Mapping[str, Json], fingerprint: Mapping[str, str], resume: bool) -> None:
     if not resume:
+        owner = current_owner(store, run)
+        writer = f", written by {owner.words()}" if owner else ""
         raise OutputExistsError(
-            f"{store}: the run {run!r} is there already{_by(store, run)}; expected: a new one; "
+            f"{store}: the run {run!r} is there already{writer}; expected: a new one; "
             f"to fix: --resume to continue it, --overwrite to start again"
         )
     old = record.get("fingerprint")
@@ -393,8 +376,3 @@ def _check_same(store: str, run: str, record: Mapping[str, Json], fingerprint: M
             f"{store}: the run {run!r} was made from something else: {found}; expected: the same; "
             f"to fix: restore what changed, or --overwrite to start again"
         )
-
-
-def _by(store: str, run: str) -> str:
-    owner = current_owner(store, run)
-    return f", written by {owner.words()}" if owner else ""

@@ -1,4 +1,4 @@
-"""Partial results of tasks: named arrays as one object, small beside the pixels they come from."""
+"""Store the partial results of tasks: named arrays in one object, small compared to the pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["get_arrays", "put_arrays"]
 
 
 def put_arrays(store: str, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write named arrays as one object (npz, uncompressed, each entry with a CRC-32); same arrays, same bytes.
+    """Write named arrays as one object (npz, uncompressed, each entry with a CRC-32); equal arrays give equal bytes.
 
     Args:
         arrays: of any shape and numeric dtype; no Python objects.
@@ -32,7 +32,7 @@ def put_arrays(store: str, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> 
 
 
 def get_arrays(store: str, key: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of `put_arrays`, every checksum verified.
+    """Return the arrays that `put_arrays` wrote, after checking every checksum.
 
     Raises:
         InputError: absent or damaged.

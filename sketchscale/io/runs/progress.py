@@ -1,24 +1,20 @@
-"""How far the runs of a store are, seen from any machine while they go on. Reads only, and sweeps nothing.
+"""Report the progress of the runs of a store, from any machine and while they work; nothing is changed.
 
-A living owner says every 3 s how far it is, so a run of a million tasks is not listed. Where nobody is at work the
+A living owner writes its progress every 3 s, so a run of a million tasks is not listed. Without a living owner the
 records are counted.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from zarr.core.sync import sync
-
-from sketchscale.errors import MissingDataError
-from sketchscale.io.runs.lease import Owner, current_owner, lives, read_beat
+from sketchscale.io.runs.lease import Owner, current_owner, lives, read_heartbeat
 from sketchscale.io.runs.ledger import FINAL, MARKS
-from sketchscale.io.stores.addresses import open_store
 from sketchscale.io.stores.blobs import get_blob, list_blobs
 from sketchscale.io.stores.concurrent import ahead
+from sketchscale.io.stores.output_files import list_names
 
 __all__ = ["RunState", "as_record", "run_states"]
 
@@ -31,12 +27,12 @@ class RunState:
     """One run.
 
     Attributes:
-        state: "committed", "running", or "stopped" (was killed, failed, or ended without a result).
-        stages: finished tasks by stage, in the order in which the stages are written.
-        totals: all tasks, where the stage said how many.
-        stage: the one under way, or the last; empty before the first.
-        rate: tasks a second of that stage, while it runs.
-        owner: who writes to it, or wrote last.
+        state: "committed", "running", or "stopped" (killed, failed, or ended without a result).
+        stages: number of finished tasks by stage, sorted by name.
+        totals: number of all tasks by stage, if known.
+        stage: the current or last stage; empty before the first.
+        rate: tasks per second of that stage while it runs.
+        owner: the process that writes to it, or wrote last.
     """
 
     run: str
@@ -49,9 +45,7 @@ class RunState:
 
 
 def run_states(store: str) -> list[RunState]:
-    """The runs of a store, by name.
-
-    Takes up to 12 s where an owner on another machine is silent.
+    """Return the runs of a store, sorted by name; takes up to 12 s if an owner on another machine is silent.
 
     >>> from sketchscale.io.runs.ledger import open_ledger
     >>> with open_ledger("memory://doc-progress", "demo", {}) as ledger:
@@ -60,21 +54,8 @@ def run_states(store: str) -> list[RunState]:
     >>> [(run.state, run.stages, run.totals) for run in run_states("memory://doc-progress")]
     [('stopped', {'predict': 1}, {'predict': 2})]
     """
-    runs = [name for name in _children(store, _ROOT) if name not in {*MARKS, "image.json"}]
+    runs = [name for name in list_names(store, _ROOT) if name not in {*MARKS, "image.json"}]
     return list(ahead(lambda run: _state(store, run), runs, at_once=_AT_ONCE))
-
-
-def _children(store: str, folder: str) -> list[str]:
-    """Names right below a folder."""
-    try:
-        opened = open_store(store)
-    except MissingDataError:
-        return []
-
-    async def collect() -> Iterable[str]:
-        return [name async for name in opened.list_dir(folder)]
-
-    return sorted(name.strip("/").rpartition("/")[2] for name in sync(collect()))
 
 
 def _state(store: str, run: str) -> RunState:
@@ -83,22 +64,22 @@ def _state(store: str, run: str) -> RunState:
     committed = bool(commits & set(FINAL))
     owner = current_owner(store, run)
     running = not committed and owner is not None and lives(store, run, owner)
-    beat = read_beat(store, run, owner) if running and owner is not None else {}
+    latest = read_heartbeat(store, run, owner) if running and owner is not None else {}
     notes = list_blobs(store, f"{root}/stage")
     totals = {_stage(key): _total(store, key) for key in notes if key.endswith("/plan.json")}
     ended = {_stage(key) for key in notes if key.endswith("/end.gz")}
     done = {stage: totals[stage] for stage in totals if stage in ended}
-    if beat.get("stage") in totals:
-        done.setdefault(beat["stage"], beat["done"])
-    for stage in sorted({*totals, *_children(store, f"{root}/ledger")} - {*done}):
+    if latest.get("stage") in totals:
+        done.setdefault(latest["stage"], latest["done"])
+    for stage in sorted({*totals, *list_names(store, f"{root}/ledger")} - {*done}):
         done[stage] = len(list_blobs(store, f"{root}/ledger/{stage}"))
     return RunState(
         run=run,
         state="committed" if committed else "running" if running else "stopped",
         stages=dict(sorted(done.items())),
         totals=totals,
-        stage=beat.get("stage") or _unfinished(totals, ended),
-        rate=beat.get("rate"),
+        stage=latest.get("stage") or next((stage for stage in totals if stage not in ended), ""),
+        rate=latest.get("rate"),
         owner=owner,
     )
 
@@ -114,12 +95,8 @@ def _total(store: str, key: str) -> int:
         return 0
 
 
-def _unfinished(totals: dict[str, int], ended: set[str]) -> str:
-    return next((stage for stage in totals if stage not in ended), "")
-
-
 def as_record(run: RunState) -> dict[str, Any]:
-    """For JSON: with `done` and `total` of the current stage, and whether the result is committed."""
+    """Return a run as JSON, with `done` and `total` of the current stage."""
     owner = run.owner
     return {
         "run": run.run,

@@ -1,13 +1,13 @@
-"""What a driver notes about the stages of a run: how many tasks there are, and results of thousands in one object.
+"""Notes of a driver about the stages of a run: the number of tasks, and the results of thousands in one object.
 
     <root>/stage/<stage>/plan.json    {"total": tasks}, written when the stage starts
     <root>/stage/<stage>/00000.gz     results of the first 10,000 tasks that ended, sorted, and so on
-    <root>/stage/<stage>/end.gz       those of the rest; there when every task is done
+    <root>/stage/<stage>/end.gz       results of the rest; exists when every task is done
 
-Workers record every task by itself (`io.ledger`), and these objects hold the same once more, so that a stage of a
-million tasks is resumed by a hundred reads and at most some 10,000 records. An object begins with a line that names the
-fingerprint of the run; gzip's checksum covers it whole. One that is damaged or of another run does not count: then the
-records do.
+Workers record every task separately (`runs.ledger`). These objects repeat the results, so that a stage of a million
+tasks is resumed by a hundred reads and at most about 10,000 records. The first line of an object names the fingerprint
+of the run, and the checksum of gzip covers all of it. An object that is damaged or of another run is ignored; then the
+records count.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _AT_ONCE = 32
 
 
 def read_many(store: str, keys: Iterable[str]) -> Iterable[tuple[str, bytes | None]]:
-    """Each key with its bytes, in order; 32 requests at a time where the store is not a folder."""
+    """Yield each key with its bytes, in order; 32 requests at a time unless the store is a folder."""
     if is_local(store):
         yield from ((key, get_blob(store, key)) for key in keys)
         return
@@ -40,9 +40,9 @@ class StageParts:
     """The objects of one stage.
 
     Attributes:
-        results: what they hold, by key.
-        ended: whether every task of the stage is among them.
-        count: how many full objects there are; also the number of the next.
+        results: by key of the task.
+        ended: whether they include every task of the stage.
+        count: number of full objects, and so the name of the next.
     """
 
     def __init__(self, store: str, root: str, stage: str, identity: str) -> None:
@@ -52,7 +52,7 @@ class StageParts:
         self._lines: list[str] = []
 
     def read(self) -> None:
-        """Fill in what is there: one read for a stage of up to 10,000 tasks that ended."""
+        """Read the stored results: one read for a complete stage of up to 10,000 tasks."""
         header, results = self._unpack(get_blob(self.store, f"{self.folder}/end.gz"))
         parts = header.get("parts", -1)
         keys = [f"{self.folder}/{n:05d}.gz" for n in range(parts)] if header else self._listed()
@@ -66,18 +66,18 @@ class StageParts:
         return [key for key in list_blobs(self.store, self.folder) if key[-8:-3].isdigit()]
 
     def plan(self, total: int) -> None:
-        """Say how many tasks the stage has."""
+        """Note how many tasks the stage has."""
         put_blob(self.store, f"{self.folder}/plan.json", json.dumps({"total": total}).encode())
 
     def add(self, key: str, result: Json) -> None:
-        """Note one more result; every 10,000 are written."""
+        """Add a result; write an object every 10,000."""
         self._lines.append(json.dumps([key, result], sort_keys=True))
         if len(self._lines) >= PART:
             self._write(f"{self.count:05d}", {})
             self.count += 1
 
     def end(self, total: int) -> None:
-        """Write the rest, and that it is all."""
+        """Write the rest and mark the stage as complete."""
         self._write("end", {"parts": self.count, "total": total})
 
     def _write(self, name: str, header: Mapping[str, int]) -> None:
@@ -86,7 +86,7 @@ class StageParts:
         self._lines = []
 
     def _unpack(self, data: bytes | None) -> tuple[dict[str, int], dict[str, Json]]:
-        """Header and results; nothing where the object is absent, damaged, or of another run."""
+        """Return header and results; both are empty if the object is absent, damaged, or of another run."""
         if data is None:
             return {}, {}
         try:

@@ -1,4 +1,4 @@
-"""Addresses to stores: one table, so that nothing above `io` knows where bytes live.
+"""Turn addresses into stores, by one table, so that nothing above `io` depends on where bytes are stored.
 
     plate.ome.zarr, /data/x.zarr      a folder           LocalStore (writes to a temporary name, then renames)
     x.zarr.zip, x.zip                 a zip file         ZipStore, read only
@@ -6,12 +6,12 @@
     s3:// gs:// az://                 object storage     PatientStore (obstore)
     http:// https://                  a web server       PatientStore (obstore), read only
     fsspec+s3:// fsspec+gs:// ...     the same by fsspec FallbackStore, read only
-    ftp:// github:// hf:// zip:// ... what else fsspec knows, chains (`zip://a.zarr::ftp://host/a.zip`) too: as above
+    ftp:// github:// hf:// zip:// ... other schemes of fsspec, also chained (`zip://a.zarr::ftp://host/a.zip`): as above
 
-`memory://` is also read from fsspec's own memory, where nothing of ours has that name.
+`memory://` also reads from fsspec's own memory if we have no store of that name.
 
-`file://` is refused for a folder path, because the fsspec store for it is not atomic (a killed write leaves half a
-chunk).
+`file://` is refused for a folder path because the fsspec store for it is not atomic: a killed write leaves half a
+chunk.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ __all__ = [
     "STORES",
     "absolute_address",
     "address_parts",
+    "folder_of",
     "is_local",
     "is_object_store",
-    "is_storage_error",
     "join_address",
     "local_path",
     "memory_store",
     "open_store",
     "split_address",
+    "writable_store",
 ]
 
 _MEMORY: dict[str, MemoryStore] = {}
@@ -55,33 +56,25 @@ def _open_folder(address: str, read_only: bool) -> Store:
     path = Path(address)
     if path.is_file():
         if path.suffix == ".zip":
-            return _open_zip(path)
+            try:
+                return sync(ZipStore.open(path, mode="r"))
+            except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+                raise InputError(f"{path} is not a readable zip file ({error}); expected: a zipped OME-Zarr") from error
         raise InputError.of(found=f"{address} is a file", expected="an OME-Zarr folder", fix="sketchscale convert it")
     if read_only and not path.is_dir():
         raise MissingDataError(f"{address} does not exist; expected: an OME-Zarr folder; to fix: check the path")
     return LocalStore(path, read_only=read_only)
 
 
-def _open_zip(path: Path) -> Store:
-    try:
-        return sync(ZipStore.open(path, mode="r"))
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise InputError(f"{path} is not a readable zip file ({error}); expected: a zipped OME-Zarr") from error
-
-
 def _open_memory(address: str, read_only: bool) -> Store:
     name = address.removeprefix("memory://")
-    if name not in _MEMORY and _in_fsspec_memory(name):
-        return _open_fsspec(address, read_only)
-    if read_only and name not in _MEMORY:
-        raise MissingDataError(f"{address} does not exist in this process")
+    if name not in _MEMORY:
+        fsspec = sys.modules.get("fsspec.implementations.memory")  # loaded only if this process wrote to it
+        if fsspec is not None and name and fsspec.MemoryFileSystem().exists(f"/{name}"):
+            return _open_fsspec(address, read_only)
+        if read_only:
+            raise MissingDataError(f"{address} does not exist in this process")
     return _MEMORY.setdefault(name, MemoryStore())
-
-
-def _in_fsspec_memory(name: str) -> bool:
-    """Whether fsspec's memory holds it; empty unless this process wrote to it."""
-    module = sys.modules.get("fsspec.implementations.memory")
-    return module is not None and bool(name) and bool(module.MemoryFileSystem().exists(f"/{name}"))
 
 
 def _open_object(address: str, read_only: bool) -> Store:
@@ -99,7 +92,7 @@ def _open_web(address: str, read_only: bool) -> Store:
 def _open_fsspec(address: str, read_only: bool) -> Store:
     if not read_only:
         raise OutputError(
-            f"{address} is read only: fsspec is used to read alone; expected: a folder, s3://, gs:// or az://; "
+            f"{address} is read only: fsspec is used only to read; expected: a folder, s3://, gs:// or az://; "
             f"to fix: write there"
         )
     from sketchscale.io.stores.fsspec_store import open_fallback  # keeps local work free of its import time
@@ -119,36 +112,45 @@ STORES: dict[str, Callable[[str, bool], Store]] = {
     "http": _open_web,
     "https": _open_web,
 }
-"""Scheme to opener. A new backend is an opener and a line here."""
+"""Scheme to opener. A new storage backend needs an opener and a line here."""
 
 
 def open_store(address: str | Path, *, read_only: bool = True) -> Store:
-    """The store behind an address.
+    """Open the store behind an address.
 
     Raises:
-        MissingDataError: a folder opened for reading is not there.
-        UnknownNameError: a scheme that is not in STORES, and that fsspec does not know either.
+        MissingDataError: a folder opened for reading does not exist.
+        UnknownNameError: neither STORES nor fsspec has this scheme.
     """
     text = str(address)
     scheme = text.partition("://")[0] if "://" in text else ""
-    opener = STORES.get(scheme) or (_open_fsspec if _fsspec_reads(scheme) else None)
+    opener = STORES.get(scheme)
     if opener is None:
-        known = [s for s in STORES if s]
-        raise UnknownNameError.among("address scheme (neither ours nor fsspec's)", scheme, known)
+        from fsspec.registry import known_implementations, registry  # keeps local work free of its import time
+
+        names = scheme.removeprefix("fsspec+").split("::")  # all of a chain such as simplecache::ftp
+        if names[0] in ("file", "local") or not all(n in known_implementations or n in registry for n in names):
+            known = [s for s in STORES if s]
+            raise UnknownNameError.among("address scheme (neither ours nor fsspec's)", scheme, known)
+        opener = _open_fsspec
     return opener(text, read_only)
 
 
-def _fsspec_reads(scheme: str) -> bool:
-    """Whether fsspec knows a scheme, or all of a chain such as simplecache::ftp; files have paths, and no scheme."""
-    from fsspec.registry import known_implementations, registry  # keeps local work free of its import time
+def writable_store(address: str) -> Store:
+    """Open the store behind an address to write to it.
 
-    names = scheme.removeprefix("fsspec+").split("::")
-    return names[0] not in ("file", "local") and all(n in known_implementations or n in registry for n in names)
+    Raises:
+        OutputError: it is read only.
+    """
+    opened = open_store(address, read_only=False)
+    if opened.read_only:
+        raise OutputError(f"{address} is read only; expected: a store that can be written; to fix: copy it to a folder")
+    return opened
 
 
 @contextlib.contextmanager
 def memory_store() -> Iterator[str]:
-    """The address of a new store in memory, which is emptied and forgotten in the end, with its scratch.
+    """Give the address of a new store in memory; it and its scratch are deleted at the end.
 
     >>> with memory_store() as address:
     ...     opened = open_store(address, read_only=False)
@@ -163,23 +165,24 @@ def memory_store() -> Iterator[str]:
             sync(_MEMORY.pop(found).clear())  # open arrays are cached, and hold their store
 
 
-def is_storage_error(error: BaseException) -> bool:
-    """Whether a store failed, as opposed to what is in it: the errors of the system, and those of object storage."""
-    return isinstance(error, OSError) or type(error).__module__.startswith("obstore")
-
-
 def is_object_store(store: Store) -> TypeGuard[PatientStore]:
-    """Whether a store is object storage, told without loading what speaks to it."""
+    """Return whether a store is object storage, without importing its client."""
     return hasattr(store, "strict")
 
 
 def is_local(address: str | Path) -> bool:
-    """Whether an address names a folder or file of this machine."""
+    """Return whether an address names a folder or file of this machine."""
     return "://" not in str(address)
 
 
+def folder_of(store: str) -> Path | None:
+    """Return the folder behind a store; None if it is something else (object storage, memory, zip)."""
+    path = Path(store)
+    return path if is_local(store) and not path.is_file() else None
+
+
 def absolute_address(address: str) -> str:
-    """A local path as workers call it, whatever folder they were started in; other addresses are so already.
+    """Return an address that is valid from any working directory; only local paths change.
 
     >>> absolute_address("/data/../image.zarr"), absolute_address("s3://bucket/image.zarr")
     ('/image.zarr', 's3://bucket/image.zarr')
@@ -188,7 +191,7 @@ def absolute_address(address: str) -> str:
 
 
 def local_path(address: str | Path) -> Path:
-    """The path of a local address.
+    """Return the path of a local address.
 
     Raises:
         InputError: the address is not local.
@@ -199,17 +202,18 @@ def local_path(address: str | Path) -> Path:
 
 
 def split_address(address: str | Path) -> tuple[str, str]:
-    """An address into its store and the group inside that store.
+    """Split an address into its store and the group inside that store.
 
-    A folder inside a folder, or a prefix in object storage, is a store of its own, so the group is empty; only a zip
-    file and a memory store are one thing from outside, and what follows their name is the group.
-
+    Folders inside a folder and prefixes in object storage are stores themselves, so their group is empty. Only a zip
+    file or a memory store is a single store, and the rest of the address is the group.
     >>> split_address("plate.zarr/B/3/0")
     ('plate.zarr/B/3/0', '')
     """
     text = str(address).rstrip("/")
     if text.startswith("memory://"):
-        return _split_memory(text)
+        name = text.removeprefix("memory://")
+        store = max((n for n in _MEMORY if name == n or name.startswith(f"{n}/")), key=len, default=name)
+        return f"memory://{store}", name[len(store) :].strip("/")
     if not is_local(text):
         return text, ""
     path = Path(text)
@@ -219,27 +223,20 @@ def split_address(address: str | Path) -> tuple[str, str]:
     return text, ""
 
 
-def _split_memory(text: str) -> tuple[str, str]:
-    name = text.removeprefix("memory://")
-    known = [n for n in _MEMORY if name == n or name.startswith(f"{n}/")]
-    store = max(known, key=len, default=name)
-    return f"memory://{store}", name[len(store) :].strip("/")
-
-
 def join_address(address: str | Path, path: str) -> str:
-    """The address of something inside an address; the inverse of what `split_address` takes apart.
+    """Return the address of a path inside an address; the inverse of `split_address`.
 
     >>> join_address("s3://bucket/a.zarr", "labels"), join_address("zip://a.zarr::ftp://host/a.zip", "labels")
     ('s3://bucket/a.zarr/labels', 'zip://a.zarr/labels::ftp://host/a.zip')
     """
+    head, inside, tail = address_parts(address)
     if not path:
         return str(address)
-    head, inside, tail = address_parts(address)
     return f"{head}{inside.rstrip('/')}/{path}{tail}" if inside or not tail else f"{head}{path}{tail}"
 
 
 def address_parts(address: str | Path) -> tuple[str, str, str]:
-    """What stands before the path of an address, the path, and the rest of a chain of fsspec's.
+    """Return what precedes the path of an address, the path, and the rest of an fsspec chain.
 
     >>> address_parts("s3://bucket/a.zarr"), address_parts("zip://a.zarr::ftp://host/a.zip")
     (('s3://', 'bucket/a.zarr', ''), ('zip://', 'a.zarr', '::ftp://host/a.zip'))

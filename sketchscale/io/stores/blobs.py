@@ -1,10 +1,11 @@
-"""Small objects in any store: records, commit markers, partial results, metadata documents.
+"""Read and write small objects in any store: records, commit markers, partial results, metadata documents.
 
-A blob is written whole or not at all: locally to a temporary name that is synced and renamed, and then its folder is
-synced, so that it outlives a power cut; in object storage by one PUT, which is atomic there. `put_blob_if_absent` is
-what commits are made of: of two writers exactly one hears True.
+A blob is written completely or not at all. A local file is written under a temporary name, synced and renamed, and then
+its folder is synced, so that it survives a power cut. In object storage one PUT is atomic. Commits use
+`put_blob_if_absent`: exactly one of several concurrent writers gets True.
 
-Keys are relative, `/`-separated, and checked: no key leaves its store.
+Keys are relative, separated by `/`, and checked: no key leaves its store. Functions that write raise an OutputError if
+the store cannot be written.
 """
 
 from __future__ import annotations
@@ -13,24 +14,28 @@ import contextlib
 import io
 import os
 import random
+import re
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TypeVar
 
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
-from sketchscale.io.stores.addresses import is_local, is_object_store, local_path, open_store
-from sketchscale.io.stores.keys import check_key, folder_of, writable_store, writing
+from sketchscale.io.stores.addresses import (
+    folder_of,
+    is_local,
+    is_object_store,
+    local_path,
+    open_store,
+    writable_store,
+)
 from sketchscale.io.stores.local_files import is_dead_writers, locked, sync_folder, synced_temporary, temporary_file
-
-if TYPE_CHECKING:
-    from sketchscale.io.stores.object_store import PatientStore
 
 __all__ = [
     "blob_stats",
@@ -46,27 +51,73 @@ __all__ = [
     "put_blob_if_absent",
     "sweep_dead",
     "sweep_partials",
+    "writing",
     "writing_blob",
 ]
 
+_KEY_LIMIT = 1024
+_ESCAPES = re.compile(r"%(2e|2f|5c|00)|[\x00-\x1f\\]|^[A-Za-z]:", re.IGNORECASE)
+_CHANGES = 200
+_MEMORY_TURN = threading.Lock()
+"""Orders the writers of a memory store, which belongs to one process."""
 
-def put_blob(store: str, key: str, data: bytes) -> None:
-    """Write or replace one object, atomically; local files are synced to disk.
+T = TypeVar("T")
+
+
+def check_key(key: object, *, what: str = "key") -> str:
+    """Return the key if it names something inside its store.
 
     Args:
-        store: address of the store; a folder is made when there is none.
-        key: relative to the store.
-        data: may be empty.
+        key: as found in metadata, so of any type.
+        what: its name in the error.
 
     Raises:
-        OutputError: the store cannot be written.
+        InputError: not text, empty, absolute, longer than 1024 characters, or with `.`, `..`, empty or escaped parts.
+
+    >>> check_key("labels/cells/0")
+    'labels/cells/0'
+    """
+    text = key if isinstance(key, str) else ""
+    if not 0 < len(text) <= _KEY_LIMIT or _ESCAPES.search(text) or {"", ".", ".."} & set(text.split("/")):
+        raise InputError.of(
+            found=f"{what} {str(key)[:80]!r}",
+            expected="a relative path inside the store, without '.' or '..'",
+            fix="correct the metadata that names it",
+        )
+    return text
+
+
+@contextlib.contextmanager
+def writing(place: str) -> Iterator[None]:
+    """Turn errors of the system or of object storage in the block into an OutputError that names the place."""
+    try:
+        yield
+    except SketchscaleError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("obstore"):
+            raise
+        cause = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise OutputError(
+            f"cannot write {place}: {cause}; expected: a writable place with free space; "
+            f"to fix: free space or choose another --out, then run again with --resume"
+        ) from error
+
+
+def put_blob(store: str, key: str, data: bytes) -> None:
+    """Write or replace one object atomically; local files are synced to disk.
+
+    Args:
+        store: address of the store; a missing folder is created.
+        key: relative to the store.
+        data: may be empty.
 
     >>> put_blob("memory://doc-blobs", "a/b", b"1")
     >>> get_blob("memory://doc-blobs", "a/b")
     b'1'
     """
     check_key(key)
-    with writing(store, key):
+    with writing(f"{store}/{key}"):
         folder = folder_of(store)
         if folder is None:
             sync(writable_store(store).set(key, default_buffer_prototype().buffer.from_bytes(data)))
@@ -76,53 +127,38 @@ def put_blob(store: str, key: str, data: bytes) -> None:
 
 
 def put_blob_if_absent(store: str, key: str, data: bytes) -> bool:
-    """Write one object unless it is there; of several writers exactly one hears True.
-
-    Returns:
-        False when it was there; then nothing is written.
-
-    Raises:
-        OutputError: the store cannot be written.
+    """Write one object unless it exists. Exactly one of several concurrent writers gets True.
 
     >>> [put_blob_if_absent("memory://doc-absent", "commit", data) for data in (b"1", b"2")]
     [True, False]
     """
     check_key(key)
-    with writing(store, key):
+    with writing(f"{store}/{key}"):
         folder = folder_of(store)
-        if folder is None:
-            return _create_object(writable_store(store), key, data)
-        try:
-            with synced_temporary(folder / key, data) as temporary:
-                os.link(temporary, folder / key)  # unlike a rename, fails when the name is taken
-        except FileExistsError:
-            return False
-        return True
-
-
-_MEMORY_TURN = threading.Lock()
-
-
-def _create_object(store: Store, key: str, data: bytes) -> bool:
-    if is_object_store(store):
-        created: bool = sync(store.create(key, data))
-        return created
-    with _MEMORY_TURN:  # a memory store lives in one process
-        if sync(store.exists(key)):
-            return False
-        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
-        return True
+        if folder is not None:
+            try:
+                with synced_temporary(folder / key, data) as temporary:
+                    os.link(temporary, folder / key)  # unlike a rename, fails if the name is taken
+            except FileExistsError:
+                return False
+            return True
+        opened = writable_store(store)
+        if is_object_store(opened):
+            created: bool = sync(opened.create(key, data))
+            return created
+        with _MEMORY_TURN:
+            if sync(opened.exists(key)):
+                return False
+            sync(opened.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+            return True
 
 
 def change_blob(store: str, key: str, change: Callable[[bytes | None], bytes]) -> None:
-    """Replace one object by what `change` makes of it; of changes made at the same time none is lost.
+    """Replace one object by the result of `change`; concurrent changes are never lost.
 
     Args:
-        change: from the bytes that are there, None when there are none. Called again when somebody was faster, in
-            object storage perhaps on its own result: twice has to be as good as once.
-
-    Raises:
-        OutputError: the store cannot be written.
+        change: takes the current bytes, or None if there are none. It is called again when another writer was faster,
+            in object storage perhaps on its own result, so it must be idempotent.
 
     >>> for name in (b"a", b"b"):
     ...     change_blob("memory://doc-change", "list", lambda old: b" ".join(sorted({*(old or b"").split(), name})))
@@ -130,46 +166,30 @@ def change_blob(store: str, key: str, change: Callable[[bytes | None], bytes]) -
     b'a b'
     """
     check_key(key)
-    with writing(store, key):
+    with writing(f"{store}/{key}"):
         folder = folder_of(store)
-        if folder is not None:
-            with locked(folder / key):
+        opened = writable_store(store) if folder is None else None
+        if opened is None or not is_object_store(opened):
+            with _MEMORY_TURN if folder is None else locked(folder / key):
                 put_blob(store, key, change(get_blob(store, key)))
             return
-        opened = writable_store(store)
-        if is_object_store(opened):
-            _change_object(opened, f"{store}/{key}", key, change)
-            return
-        with _MEMORY_TURN:
-            put_blob(store, key, change(get_blob(store, key)))
-
-
-_CHANGES = 200
-
-
-def _change_object(store: PatientStore, name: str, key: str, change: Callable[[bytes | None], bytes]) -> None:
-    """Compare and swap; every round that fails is one that another writer won."""
-    for _ in range(_CHANGES):
-        found = sync(store.fetch(key))
-        new = change(None if found is None else found.data)
-        done = store.create(key, new) if found is None else store.replace(key, new, found)
-        if sync(done):
-            return
-        time.sleep(random.uniform(0, 0.2))
-    raise OutputError(f"{name}: others changed it {_CHANGES} times meanwhile; to fix: run again with --resume")
+        for _ in range(_CHANGES):  # compare and swap: each failed round was won by another writer
+            found = sync(opened.fetch(key))
+            new = change(None if found is None else found.data)
+            if sync(opened.create(key, new) if found is None else opened.replace(key, new, found)):
+                return
+            time.sleep(random.uniform(0, 0.2))
+    raise OutputError(f"{store}/{key}: changed by others {_CHANGES} times meanwhile; to fix: run again with --resume")
 
 
 @contextlib.contextmanager
 def writing_blob(store: str, key: str) -> Iterator[IO[bytes]]:
-    """A file to stream one object into; it appears, whole, when the block ends, and not at all when it raises.
+    """Give a file to stream one object into. The object appears when the block ends, and not at all if it raises.
 
-    Object storage and memory hold it in memory until then; a folder does not.
-
-    Raises:
-        OutputError: the store cannot be written.
+    In object storage and in memory the data is buffered in memory until then; in a folder it is not.
     """
     check_key(key)
-    with writing(store, key):
+    with writing(f"{store}/{key}"):
         folder = folder_of(store)
         if folder is None:
             buffer = io.BytesIO()
@@ -186,22 +206,21 @@ def writing_blob(store: str, key: str) -> Iterator[IO[bytes]]:
 
 
 def get_blob(store: str, key: str) -> bytes | None:
-    """The bytes of one object; None when it is not there.
+    """Return the bytes of one object, or None if it does not exist.
 
     Raises:
-        InputError: the store itself is damaged (a zip file that is none) or the object cannot be read.
+        InputError: the store is damaged (such as a broken zip file) or the object cannot be read.
     """
     check_key(key)
     folder = folder_of(store)
-    if folder is None and not _exists(store):
-        return None
+    opened = _opened(store) if folder is None else None
     try:
         if folder is not None:
             return (folder / key).read_bytes() if (folder / key).is_file() else None
-        buffer = sync(open_store(store).get(key, default_buffer_prototype()))
+        buffer = None if opened is None else sync(opened.get(key, default_buffer_prototype()))
     except SketchscaleError:
         raise
-    except Exception as error:  # every kind of store has its own types; all mean the same here
+    except Exception as error:  # each kind of store raises its own types; all mean the same here
         cause = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"{store}/{key} cannot be read ({cause}); expected: a readable object; to fix: restore it"
@@ -210,12 +229,12 @@ def get_blob(store: str, key: str) -> bytes | None:
 
 
 def blob_tag(store: str, key: str) -> str | None:
-    """What changes when an object is written: its tag and size in object storage, else ""; None when it is absent.
+    """Return what changes when an object is written: tag and size in object storage, else ""; None if it is absent.
 
     >>> blob_tag("memory://doc-blobs", "nothing") is None
     True
     """
-    opened = open_store(store) if _exists(store) else None
+    opened = _opened(store)
     if opened is None:
         return None
     if not is_object_store(opened):
@@ -225,7 +244,7 @@ def blob_tag(store: str, key: str) -> str | None:
 
 
 def list_blobs(store: str, prefix: str) -> list[str]:
-    """Keys below a prefix (a folder, without the slash; "" is the whole store), sorted; temporary files left out.
+    """Return the sorted keys below a prefix (a folder without slash; "" is the whole store), without temporary files.
 
     >>> put_blob("memory://doc-list", "a/2", b""); put_blob("memory://doc-list", "a/1", b"")
     >>> list_blobs("memory://doc-list", "a")
@@ -235,22 +254,17 @@ def list_blobs(store: str, prefix: str) -> list[str]:
 
 
 def has_blobs(store: str) -> bool:
-    """Whether there is anything in a store; of a web server, which has no listing, nobody knows: False.
+    """Return whether a store holds anything; False for a web server, which has no listing.
 
     >>> has_blobs("memory://doc-nothing")
     False
     """
     if store.startswith(("http://", "https://")):
         return False
-    if is_local(store) or not _exists(store):
+    if folder_of(store) is not None:
         return next(_all_keys(store, ""), None) is not None
-    return sync(_has_any(open_store(store)))
-
-
-async def _has_any(store: Store) -> bool:
-    async for _ in store.list_prefix(""):
-        return True
-    return False
+    opened = _opened(store)
+    return opened is not None and bool(sync(_collect(opened.list_prefix(""), most=1)))
 
 
 def _all_keys(store: str, prefix: str) -> Iterator[str]:
@@ -260,30 +274,33 @@ def _all_keys(store: str, prefix: str) -> Iterator[str]:
             relative = Path(base).relative_to(folder).as_posix()
             yield from (name if relative == "." else f"{relative}/{name}" for name in names)
         return
-    if not _exists(store):
-        return
-    start = f"{prefix}/" if prefix else ""
-    yield from sync(_collect(open_store(store), start))
+    opened = _opened(store)
+    if opened is not None:
+        yield from sync(_collect(opened.list_prefix(f"{prefix}/" if prefix else "")))
 
 
-def _exists(store: str) -> bool:
-    """False for a memory store nobody wrote to yet; whether other stores exist shows when they are read."""
+def _opened(store: str) -> Store | None:
+    """Open a store to read; None for a memory store without data. Other missing stores show when they are read."""
     try:
-        open_store(store)
+        return open_store(store)
     except MissingDataError:
-        return False
-    return True
+        return None
 
 
-async def _collect(store: Store, prefix: str) -> list[str]:
-    return [key async for key in store.list_prefix(prefix)]
+async def _collect(items: AsyncIterator[T], *, most: int | None = None) -> list[T]:
+    found: list[T] = []
+    async for item in items:
+        found.append(item)
+        if len(found) == most:
+            break
+    return found
 
 
 def blob_stats(store: str, prefix: str) -> list[tuple[str, int, str]]:
-    """(key, size in bytes, time or tag of the last change) of every object below a prefix, sorted.
+    """Return the sorted (key, size in bytes, time or tag of the last change) of every object below a prefix.
 
-    What identifies an input: cheap (no pixel is read), and different as soon as an object was rewritten. Where a store
-    tells no times or tags (memory, zip) the third entry is the empty string or the zip entry's checksum.
+    This identifies an input at low cost: no pixel is read, and any rewritten object changes it. The third entry is a
+    checksum in a zip file and empty in memory, where there are no times or tags.
     """
     folder = folder_of(store)
     if folder is not None:
@@ -299,21 +316,13 @@ def blob_stats(store: str, prefix: str) -> list[tuple[str, int, str]]:
     opened = open_store(store)
     if not is_object_store(opened):
         return [(key, sync(opened.getsize(key)), "") for key in list_blobs(store, prefix)]
-    return sorted(entry for entry in sync(_entries(opened, prefix)) if not entry[0].endswith(".partial"))
-
-
-async def _entries(store: PatientStore, prefix: str) -> list[tuple[str, int, str]]:
-    return [entry async for entry in store.entries(prefix)]
+    return sorted(entry for entry in sync(_collect(opened.entries(prefix))) if not entry[0].endswith(".partial"))
 
 
 def delete_blob(store: str, key: str) -> None:
-    """Remove one object, and its local folder when that is empty then; nothing happens when it is not there.
-
-    Raises:
-        OutputError: the store cannot be written.
-    """
+    """Remove one object if it exists, and its local folder if that is then empty."""
     check_key(key)
-    with writing(store, key):
+    with writing(f"{store}/{key}"):
         folder = folder_of(store)
         if folder is not None:
             (folder / key).unlink(missing_ok=True)
@@ -324,13 +333,9 @@ def delete_blob(store: str, key: str) -> None:
 
 
 def delete_blobs(store: str, prefix: str) -> None:
-    """Remove every object below a prefix; local folders that are empty then go too.
-
-    Raises:
-        OutputError: the store cannot be written.
-    """
+    """Remove every object below a prefix, and its local folders."""
     check_key(prefix)
-    with writing(store, prefix):
+    with writing(f"{store}/{prefix}"):
         folder = folder_of(store)
         if folder is None:
             sync(writable_store(store).delete_dir(prefix))
@@ -343,30 +348,29 @@ def delete_blobs(store: str, prefix: str) -> None:
 
 
 def sweep_dead(store: str, group: str) -> int:
-    """Remove, in one folder that runs share, the temporary files of processes of this machine that are no more.
+    """Remove temporary files of dead processes of this machine from a folder that runs share; return how many.
 
-    Such folders hold documents that several runs replace (the list of labels), so a living writer's file must stay.
+    Such folders hold documents that several runs replace (the list of labels), so files of living writers must stay.
     """
     folder = folder_of(store)
     if folder is None or not (folder / group).is_dir():
         return 0
-    strays = [path for path in (folder / group).iterdir() if is_dead_writers(path)]
-    with writing(store, group or "."):
-        for stray in strays:
-            stray.unlink(missing_ok=True)
-    return len(strays)
+    return _remove_strays(store, group, [path for path in (folder / group).iterdir() if is_dead_writers(path)])
 
 
 def sweep_partials(store: str, prefix: str = "") -> int:
-    """Remove the temporary files that killed writers left below a prefix; returns how many.
+    """Remove the temporary files that killed writers left below a prefix; return how many.
 
-    Only a store that no other run writes to below the prefix may be swept: a living writer's file would go too.
+    No other run may be writing below the prefix, because files of living writers are removed as well.
     """
     folder = folder_of(store)
     if folder is None:
         return 0
-    with writing(store, prefix or "."):
-        strays = [folder / key for key in _all_keys(store, prefix) if key.endswith(".partial")]
+    return _remove_strays(store, prefix, [folder / key for key in _all_keys(store, prefix) if key.endswith(".partial")])
+
+
+def _remove_strays(store: str, prefix: str, strays: list[Path]) -> int:
+    with writing(f"{store}/{prefix or '.'}"):
         for stray in strays:
             stray.unlink(missing_ok=True)
     return len(strays)

@@ -1,14 +1,14 @@
-"""From an address to a client of its bucket: endpoint, region, credentials, timeouts.
+"""Create the client of a bucket from its address: endpoint, region, credentials, timeouts.
 
-Credentials come from where the tools of each cloud look, never from an address or an option:
+Credentials come from the usual places of each cloud, never from an address or an option:
 
     s3    AWS_* of the environment, web identity, the machine's role; a profile or a shared file, through boto3
     gs    GOOGLE_APPLICATION_CREDENTIALS, the machine's account
     az    AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, or another of AZURE_*
     http  none
 
-A public bucket is read with AWS_SKIP_SIGNATURE=true. The server of S3-compatible storage is the job's, see
-`io.storage_settings`; unencrypted when its address says http://, and only then.
+AWS_SKIP_SIGNATURE=true reads a public bucket. The server of S3-compatible storage comes from the settings of the job
+(`stores.settings`); the connection is unencrypted only if its address starts with http://.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["connect", "split_bucket"]
 
 _OURS = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_")
 _SILENT_S = "86400s"
-"""The client's own limit of a request, out of the way: `io.patience` has the deadline."""
+"""Time limit of a request in the client, effectively off: `stores.retries` has the deadline."""
 
 
 def split_bucket(address: str) -> tuple[str, str]:
-    """An address into its bucket (or server) and the prefix in there.
+    """Split an address into its bucket (or server) and the prefix inside it.
 
     Raises:
         InputError: no bucket, a user name or password, or a query.
@@ -54,17 +54,17 @@ def split_bucket(address: str) -> tuple[str, str]:
 
 
 def connect(root: str) -> Any:
-    """The client of a bucket; the same one while the job's settings and the environment stay."""
+    """Return the client of a bucket; the same one while the settings of the job and the environment stay the same."""
     environment = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(_OURS)))
     return _connect(root, storage_settings(), environment)
 
 
 @functools.lru_cache(maxsize=32)
 def _connect(root: str, settings: StorageSettings, environment: tuple[tuple[str, str], ...]) -> Any:
-    import obstore.store  # an optional path: keeps local work free of its import time
+    import obstore.store  # keeps local work free of its import time
 
     scheme = root.partition("://")[0]
-    options = _OPTIONS.get(scheme, _no_options)(settings)
+    options = _client_options(scheme, settings)
     plain = scheme == "http" or str(options.get("endpoint", "")).startswith("http://")
     try:
         return obstore.store.from_url(
@@ -82,36 +82,23 @@ def _connect(root: str, settings: StorageSettings, environment: tuple[tuple[str,
         raise SetupError(f"{root} cannot be opened ({words}); to fix: see its name, region and credentials") from error
 
 
-def _no_options(settings: StorageSettings) -> dict[str, Any]:
-    return {}
-
-
-def _s3_options(settings: StorageSettings) -> dict[str, Any]:
+def _client_options(scheme: str, settings: StorageSettings) -> dict[str, Any]:
+    if scheme == "az":
+        endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT")
+        return {"endpoint": check_endpoint(endpoint)} if endpoint else {}
+    if scheme != "s3":
+        return {}
     options: dict[str, Any] = {} if settings.endpoint is None else {"endpoint": settings.endpoint}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if _has_profile():
-        provider = _profile()
-        options["credential_provider"] = provider
+    shared = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
+    has_profile = "AWS_PROFILE" in os.environ or Path(shared).expanduser().is_file()
+    is_anonymous = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() == "true"
+    if has_profile and "AWS_ACCESS_KEY_ID" not in os.environ and not is_anonymous:  # as other tools choose
+        options["credential_provider"] = provider = _profile()
         region = region or provider.config.get("region")
     if region:
         options["region"] = region
     return options
-
-
-def _azure_options(settings: StorageSettings) -> dict[str, Any]:
-    endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT")
-    return {"endpoint": check_endpoint(endpoint)} if endpoint else {}
-
-
-_OPTIONS = {"s3": _s3_options, "az": _azure_options}
-
-
-def _has_profile() -> bool:
-    """Whether credentials are in a file: the environment and anonymous access come first, as everywhere."""
-    if "AWS_ACCESS_KEY_ID" in os.environ or os.environ.get("AWS_SKIP_SIGNATURE", "").lower() == "true":
-        return False
-    shared = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
-    return "AWS_PROFILE" in os.environ or Path(shared).expanduser().is_file()
 
 
 def _profile() -> Any:

@@ -1,6 +1,6 @@
-"""Several small requests at once, in order: otherwise a loop over objects in a bucket waits for every round trip.
+"""Run several small requests at once, in order, so that a loop over objects does not wait for every round trip.
 
-The threads have the context of who asks: the storage settings of its job.
+The threads inherit the context of the caller, so the storage settings of its job.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Value = TypeVar("Value")
 
 
 def ahead(work: Callable[[Item], Value], items: Iterable[Item], *, at_once: int = 16) -> Iterator[Value]:
-    """What `work` gives for each item, in order; at most `at_once` values are under way or waiting.
+    """Yield the result of `work` for each item, in order; at most `at_once` results are in progress or waiting.
 
     Raises:
-        Exception: the first one in the order of the items; what is under way is finished first.
+        Exception: the first in the order of the items, after the items in progress have ended.
 
     >>> list(ahead(lambda n: n * n, range(4), at_once=2))
     [0, 1, 4, 9]

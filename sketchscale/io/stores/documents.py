@@ -1,4 +1,4 @@
-"""JSON documents of a store, parsed with limits on size, depth and duplicate keys."""
+"""Parse the JSON documents of a store, with limits on size, depth and duplicate keys."""
 
 from __future__ import annotations
 
@@ -9,28 +9,19 @@ from pydantic import ValidationError
 
 from sketchscale.errors import InputError
 
-__all__ = ["bad_metadata", "one_line", "parse_json"]
+__all__ = ["bad_metadata", "one_line", "parse_group", "parse_json"]
 
 METADATA_BYTES = 16 * 2**20
 METADATA_DEPTH = 64
 
 
 def bad_metadata(where: str, problem: str, expected: str = "valid OME-Zarr metadata") -> InputError:
-    """The one error of everything that reads metadata.
-
-    Args:
-        where: the file or group.
-        problem: what is there.
-    """
+    """Return the error of all functions that read metadata; `where` is the file or group."""
     return InputError.of(found=f"{where}: {problem}", expected=expected, fix="restore or rewrite the metadata")
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """A metadata document.
-
-    Args:
-        data: UTF-8.
-        where: the file, for errors.
+    """Parse a metadata document (UTF-8); `where` names it in errors.
 
     Raises:
         InputError: not JSON, not an object, larger than 16 MiB, deeper than 64, or with a key twice in one object.
@@ -51,6 +42,17 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
     return document
 
 
+def parse_group(data: bytes, where: str) -> dict[str, Any] | None:
+    """Return the attributes in a `zarr.json`; None if it does not describe a group."""
+    document = parse_json(data, where)
+    if document.get("zarr_format") != 3 or document.get("node_type") != "group":
+        return None
+    attributes = document.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        raise InputError(f"{where}: attributes are not an object; to fix: restore it")
+    return attributes
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
@@ -68,7 +70,7 @@ def _depth(document: object) -> int:
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """What went wrong, without line breaks, addresses of documentation or echoes of the whole input."""
+    """Return an error's message in one line, without links to documentation or the whole input."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -1,12 +1,13 @@
-"""Files in storage for readers that need a path: copied to this machine, once in each process that reads them.
+"""Local copies of remote files, for image libraries that can only read a path; one copy per process.
 
-Image libraries read files of this machine. A copy is made when a file is opened, and again only when it was written
-since; it goes when the process ends. So a convert that runs in several processes fetches the file into each of them.
+A copy is made when a file is opened, and again only if the file was written since. It is deleted when the process ends.
+A conversion in several processes therefore downloads the file once in each of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import multiprocessing.util
 import shutil
@@ -24,24 +25,24 @@ from sketchscale.io.stores.addresses import is_local, is_object_store, open_stor
 from sketchscale.io.stores.blobs import blob_tag
 from sketchscale.io.stores.output_files import split_file
 
-__all__ = ["at_hand"]
+__all__ = ["local_copy"]
 
-_PIECE = 2**26
+_PART_BYTES = 2**26
 _TURN = threading.Lock()
 _COPIES: dict[str, tuple[str, Path]] = {}
-"""Address to what identified the file, and its copy."""
+"""Address to the stamp of the file that was copied, and its copy."""
 
 
 @contextlib.contextmanager
-def at_hand(address: str, *, look: bool = False) -> Iterator[str]:
-    """A path on this machine that the block may read; errors of the block name the address.
+def local_copy(address: str, *, look: bool = False) -> Iterator[str]:
+    """Give a path on this machine to read; errors of the block name the address instead of the copy.
 
     Args:
-        address: a local one is its own path.
-        look: whether the file may have been written since it was last asked for.
+        address: a local one is itself the path.
+        look: check whether the file was written since the last copy.
 
     Raises:
-        MissingDataError: it is not there.
+        MissingDataError: the file does not exist.
         OutputError: there is no space for the copy.
     """
     if is_local(address):
@@ -89,9 +90,9 @@ def _write(opened: Store, key: str, size: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("wb") as file:
-            for start in range(0, size, _PIECE):
-                piece = RangeByteRequest(start, min(size, start + _PIECE))
-                data = sync(opened.get(key, default_buffer_prototype(), piece))
+            for start in range(0, size, _PART_BYTES):
+                part = RangeByteRequest(start, min(size, start + _PART_BYTES))
+                data = sync(opened.get(key, default_buffer_prototype(), part))
                 if data is None:
                     raise FileNotFoundError(key)
                 file.write(data.to_bytes())
@@ -104,13 +105,9 @@ def _write(opened: Store, key: str, size: int, path: Path) -> None:
         ) from error
 
 
+@functools.cache
 def _folder() -> Path:
-    """The folder of this process, removed when it ends; workers of a pool run no `atexit`, but this."""
-    if not _FOLDERS:
-        folder = tempfile.mkdtemp(prefix="sketchscale-")
-        multiprocessing.util.Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=0)
-        _FOLDERS.append(Path(folder))
-    return _FOLDERS[0]
-
-
-_FOLDERS: list[Path] = []
+    """Return the folder of this process, which is removed at its end; `atexit` would not run in workers of a pool."""
+    folder = tempfile.mkdtemp(prefix="sketchscale-")
+    multiprocessing.util.Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=0)
+    return Path(folder)

@@ -1,9 +1,9 @@
-"""Local files that appear whole or not at all, and that one writer at a time may change.
+"""Local files that appear completely or not at all, and locks that let one writer at a time change a file.
 
-A file is written under a temporary name, synced, renamed or linked, and then its folder is synced, so that it outlives
-a power cut. The temporary name tells machine and process, so that what a killed writer left can be told from what a
-living one is writing. A lock is the system's, taken by `filelock` (`flock`, or `LockFileEx` on Windows): it goes with
-its process, however that ends.
+A file is written under a temporary name, synced, renamed or linked, and then its folder is synced, so that it survives
+a power cut. The temporary name contains the machine and the process, which separates leftovers of killed writers from
+the files of living ones. `filelock` takes the lock of the operating system (`flock`, or `LockFileEx` on Windows), which
+always ends with its process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def synced_temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """A synced file beside `path` that the caller renames or links; then the folder is synced and leftovers removed."""
+    """Give a synced file next to `path` to rename or link; at the end sync the folder and remove leftovers."""
     with temporary_file(path) as temporary:
         with temporary.open("wb") as file:
             file.write(data)
@@ -44,7 +44,7 @@ def synced_temporary(path: Path, data: bytes) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
-    """A name beside `path` that nobody else uses; what is there in the end is removed."""
+    """Give an unused name next to `path`; remove the file at the end if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex}.partial")
     try:
@@ -54,7 +54,7 @@ def temporary_file(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder outlive a power cut; on Windows, where no folder can be opened, do nothing."""
+    """Sync a folder so that renames survive a power cut; does nothing on Windows, where a folder cannot be opened."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -65,29 +65,28 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_dead_writers(path: Path) -> bool:
-    """Whether a file is the temporary one of a process of this machine that is no more."""
+    """Return whether this is the temporary file of a process of this machine that has ended."""
     match = _OURS.search(path.name)
     return match is not None and not _is_alive(int(match[1]))
 
 
 def _is_alive(pid: int) -> bool:
-    if os.name == "nt":  # there, `os.kill(pid, 0)` sends Ctrl-C; what cannot be asked counts as alive
+    if os.name == "nt":  # there, `os.kill(pid, 0)` sends Ctrl-C; an unknown process counts as alive
         return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's, so there
-        return True
+    except PermissionError:  # of another user
+        pass
     return True
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The only writer of a file, among threads and processes, and among machines where their file system has locks.
+    """Hold the lock of a file, among threads and processes, and among machines if their file system supports locks.
 
-    The lock is a file beside it that is removed at the end. Where there are no locks at all, nothing is held.
-
+    The lock is a file next to it, which is removed at the end. Without support for locks nothing is held.
     Raises:
         UnreachableError: another writer held it for the `wait_s` of the job.
     """
@@ -103,11 +102,17 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _unlock(lock, descriptor)
+        # The file is removed while it is locked, so that no other writer locks a file that has lost its name.
+        if os.name != "nt":
+            lock.unlink(missing_ok=True)
+        os.close(descriptor)
+        if os.name == "nt":  # which cannot remove an open file
+            with contextlib.suppress(PermissionError):  # the next writer has it open, and removes it
+                lock.unlink(missing_ok=True)
 
 
 def _try_lock(lock: Path) -> int | None:
-    """A descriptor that holds the lock, None while another one does, or did until just now."""
+    """Return a descriptor that holds the lock; None if another writer holds it, or did until just now."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         # The last holder may have removed the file that we opened; on NFS its link count does not show that.
@@ -122,16 +127,3 @@ def _try_lock(lock: Path) -> int | None:
         raise
     os.close(descriptor)
     return None
-
-
-def _unlock(lock: Path, descriptor: int) -> None:
-    """Remove the file while it is locked, so that no other writer locks a file without a name.
-
-    Windows removes no open file: there the file goes after it was closed.
-    """
-    if os.name != "nt":
-        lock.unlink(missing_ok=True)
-    os.close(descriptor)
-    if os.name == "nt":
-        with contextlib.suppress(PermissionError):  # the next writer has it open, and removes it
-            lock.unlink(missing_ok=True)

@@ -1,18 +1,18 @@
-"""Object storage as a Zarr store that does not lie: S3, GCS and Azure to read and write, HTTP to read.
+"""A Zarr store on S3, GCS, Azure and HTTP that retries, verifies writes and never returns zeros for a missing chunk.
 
-Between obstore (which speaks to the servers) and Zarr (which takes "404" for "all zeros") stands `PatientStore`:
+`PatientStore` stands between obstore (which talks to the servers) and Zarr (which reads "404" as "all zeros"):
 
-  * every call is tried again within a deadline (`io.patience`), and ends with a typed error that names the key;
-  * an answer that looks wrong (absent, empty, an XML error with status 200, other bytes than its MD5 tag says) is
-    asked for once more; what comes twice is believed;
-  * what is written is looked up afterwards (one HEAD: size and tag), because a PUT can be acknowledged and lost. It
-    costs a twelfth of the PUT's price and one round trip, which chunks of a box share; the other way, a check of all
-    chunks at the end, would find a loss when its worker is long gone, and none where an older object has the name;
-  * in its strict form, for arrays that this package wrote, an absent chunk is a MissingDataError, never zeros;
-  * `create` and `replace` are conditional PUTs. Each carries a name of its own, so a writer whose answer was lost
-    finds out whether it had won.
+  * every call is retried within a deadline (`stores.retries`) and ends with a typed error that names the key;
+  * an answer that looks wrong (absent, empty, an XML error with status 200, bytes that differ from the MD5 tag) is
+    requested once more, and accepted if it comes twice;
+  * every write is verified (one HEAD: size and tag), because a PUT can be acknowledged and lost. The HEAD costs a
+    twelfth of the PUT and one round trip, which the chunks of a box share. A check of all chunks at the end would find
+    a loss only when its worker has gone, and no loss if an older object has the name;
+  * in strict mode, for arrays that this package wrote, an absent chunk is a MissingDataError, never zeros;
+  * `create` and `replace` are conditional PUTs. Each carries a unique name, so a writer that lost the answer can find
+    out whether it won.
 
-One client, hence one pool of connections, serves a bucket.
+Each bucket has one client, hence one pool of connections.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from sketchscale.errors import InputError, MissingDataError, OutputError, SketchscaleError
@@ -42,12 +42,12 @@ _TAGGED_BYTES = 2**20
 _BATCH = 1000
 _CONFLICTS = ("ConditionalRequestConflict", "OperationAborted")
 _PROVEN: set[tuple[str, str | None]] = set()
-"""Buckets, each with its endpoint, that honour the conditions of a PUT."""
+"""(bucket, endpoint) pairs that are known to honour the conditions of a PUT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """An object as it was found: its bytes, which version of it, and the writer's name if it was a conditional PUT."""
+    """An object as read: its bytes, its version, and the name of its writer if it was a conditional PUT."""
 
     data: bytes
     e_tag: str | None
@@ -56,7 +56,7 @@ class Found:
 
     @property
     def is_odd(self) -> bool:
-        """Whether it looks like a fault rather than like what somebody stored."""
+        """Whether it looks like a fault of the server rather than a stored object."""
         if not self.data or self.data.startswith((b"<?xml", b"<Error")):
             return True
         tag = (self.e_tag or "").strip('"')
@@ -66,7 +66,7 @@ class Found:
 
 
 class PatientStore(Store):
-    """A prefix of a bucket. Picklable: the address travels, credentials do not.
+    """A prefix of a bucket; picklable, without credentials.
 
     Args:
         address: such as s3://bucket/images/x.zarr.
@@ -82,17 +82,18 @@ class PatientStore(Store):
         super().__init__(read_only=read_only)
         self.address, self.is_strict = address.rstrip("/"), strict
         self._root, self._prefix = split_bucket(self.address)
-        connect(self._root)  # what is wrong with the address or the environment shows here
+        connect(self._root)  # errors in the address or the environment show here
 
     @property
     def _server(self) -> Any:
         return connect(self._root)
 
     def strict(self) -> PatientStore:
-        """The same store, where an absent chunk is an error."""
+        """Return the same store in strict mode, in which an absent chunk is an error."""
         return PatientStore(self.address, read_only=self.read_only, strict=True)
 
     def with_read_only(self, read_only: bool = False) -> PatientStore:
+        """Return the same store, read only or writable."""
         return PatientStore(self.address, read_only=read_only, strict=self.is_strict)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,9 +114,8 @@ class PatientStore(Store):
     def _name(self, key: str) -> str:
         return f"{self.address}/{key}"
 
-    # ---- reading
-
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return an object or a range of it; None if it is absent, or an error in strict mode."""
         found = await self._twice(key, byte_range)
         if found is not None:
             return prototype.buffer.from_bytes(found.data)
@@ -129,14 +129,15 @@ class PatientStore(Store):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
+        """Return several ranges, requested at the same time."""
         return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
 
     async def fetch(self, key: str) -> Found | None:
-        """A whole object with its version, None when it is absent."""
+        """Return a whole object with its version; None if it is absent."""
         return await self._twice(key, None)
 
     async def _twice(self, key: str, part: ByteRequest | None) -> Found | None:
-        """An odd answer is asked for again, until it comes the same twice."""
+        """Read, and repeat an odd answer until it comes twice."""
         found = await self._once(key, part)
         for _ in range(3):
             if found is not None and (part is not None or not found.is_odd):
@@ -159,9 +160,15 @@ class PatientStore(Store):
         try:
             answer = await within(seconds, obstore.get_async(self._server, self._path(key), options=options))
         except obstore.exceptions.BaseError as error:
-            if part is None or not _without_ranges(error):
+            text = type(error).__name__ + str(error)
+            if part is None or not any(w in text for w in ("NotSupportedError", "ange request", "Content-Range")):
                 raise
-            return await self._read_slice(key, part, seconds)
+            whole = await self._read(key, None, seconds)  # servers without ranges, Azure without suffixes
+            if isinstance(part, RangeByteRequest):
+                data = whole.data[part.start : part.end]
+            else:
+                data = whole.data[part.offset :] if isinstance(part, OffsetByteRequest) else whole.data[-part.suffix :]
+            return Found(data=data, e_tag=whole.e_tag, version=whole.version)
         start, stop = answer.range
         data = bytes(await within(seconds, answer.bytes_async(), stop - start))
         if len(data) != stop - start:
@@ -170,22 +177,12 @@ class PatientStore(Store):
         writer = str(answer.attributes.get("writer", ""))
         return Found(data=data, e_tag=meta.get("e_tag"), version=meta.get("version"), writer=writer)
 
-    async def _read_slice(self, key: str, part: ByteRequest, seconds: float) -> Found:
-        """For servers that know no ranges, and suffixes on Azure: the whole object, cut."""
-        whole = await self._read(key, None, seconds)
-        if isinstance(part, SuffixByteRequest):
-            data = whole.data[-part.suffix :]
-        elif isinstance(part, OffsetByteRequest):
-            data = whole.data[part.offset :]
-        else:
-            data = whole.data[part.start : part.end]
-        return Found(data=data, e_tag=whole.e_tag, version=whole.version)
-
     async def exists(self, key: str) -> bool:
+        """Return whether an object exists; asked twice if it seems absent."""
         return await self.head(key) is not None or await self.head(key) is not None
 
     async def head(self, key: str) -> tuple[int, str | None] | None:
-        """Size and tag of an object, None when the server says once that it is absent."""
+        """Return size and tag of an object; None if the server answers once that it is absent."""
         import obstore
 
         async def ask(seconds: float) -> Any:
@@ -198,35 +195,36 @@ class PatientStore(Store):
         return int(meta["size"]), meta.get("e_tag")
 
     async def getsize(self, key: str) -> int:
+        """Return the size of an object in bytes."""
         found = await self.head(key) or await self.head(key)
         if found is None:
             raise FileNotFoundError(self._name(key))
         return found[0]
 
-    # ---- writing
-
     async def set(self, key: str, value: Buffer) -> None:
+        """Write or replace an object."""
         self._check_writable()
         await self._put(key, value.to_bytes(), "overwrite")
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write an object unless it exists; see `create`."""
         await self.create(key, value.to_bytes())
 
     async def create(self, key: str, data: bytes) -> bool:
-        """Store an object unless it is there; of several writers exactly one hears True.
+        """Store an object unless it exists; exactly one of several concurrent writers gets True.
 
         Raises:
-            OutputError: this storage cannot do that; found by trying, once for a bucket and process.
+            OutputError: this storage has no conditional PUTs; tested once per bucket and process.
         """
         self._check_writable()
         await self._prove()
         return await self._put(key, data, "create")
 
     async def replace(self, key: str, data: bytes, old: Found) -> bool:
-        """Store an object if it is still the one that was found.
+        """Store an object if the existing one is still `old`.
 
         Returns:
-            False when somebody was faster; also when it was stored and replaced before it could be looked up.
+            False if another writer was faster, also if ours was stored and replaced before it could be verified.
         """
         self._check_writable()
         await self._prove()
@@ -234,7 +232,7 @@ class PatientStore(Store):
         return await self._put(key, data, {k: v for k, v in version.items() if v is not None})
 
     async def _prove(self) -> None:
-        """Refuse storage that ignores, or does not know, the conditions of a PUT."""
+        """Refuse storage that ignores or does not support the conditions of a PUT."""
         place = (self._root, storage_settings().endpoint)
         if place in _PROVEN:
             return
@@ -256,41 +254,41 @@ class PatientStore(Store):
         _PROVEN.add(place)
 
     async def _put(self, key: str, data: bytes, mode: Any) -> bool:
-        writer = uuid.uuid4().hex
-        return await persist(self._name(key), functools.partial(self._put_once, key, data, mode, writer), writing=True)
-
-    async def _put_once(self, key: str, data: bytes, mode: Any, writer: str, seconds: float) -> bool:
         import obstore
 
+        name, writer = self._name(key), uuid.uuid4().hex
         named: Any = None if mode == "overwrite" else {"writer": writer}
-        put = obstore.put_async(self._server, self._path(key), data, mode=mode, attributes=named, use_multipart=False)
-        try:
-            result = await within(seconds, put, len(data))
-        except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError) as error:
-            if code_of(error) in _CONFLICTS or mode == "overwrite":  # two at a time: who was first is not known yet
-                raise NotStoredError("two writers at a time") from error
-            found = await self._twice(key, None)
-            return found is not None and found.writer == writer
-        except FileNotFoundError as error:
-            if refusal(self._name(key), error, writing=True) is not None:
-                raise
-            if isinstance(mode, dict):
-                return False  # what was to be replaced is gone
-            raise NotStoredError(f"status {status_of(error)} to a PUT") from error
-        await self._look_up(key, len(data), result.get("e_tag"))
-        return True
+        options: Any = {"mode": mode, "attributes": named, "use_multipart": False}
 
-    async def _look_up(self, key: str, size: int, e_tag: str | None) -> None:
-        found = await self.head(key)
-        if found is None or found[0] != size or (e_tag and found[1] and e_tag != found[1]):
-            raise NotStoredError("what was written was acknowledged, but is not there")
+        async def ask(seconds: float) -> bool:
+            try:
+                put = obstore.put_async(self._server, self._path(key), data, **options)
+                result = await within(seconds, put, len(data))
+            except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError) as error:
+                if code_of(error) in _CONFLICTS or mode == "overwrite":  # two at a time: the winner is not known yet
+                    raise NotStoredError("two writers at a time") from error
+                found = await self._twice(key, None)
+                return found is not None and found.writer == writer
+            except FileNotFoundError as error:
+                if refusal(name, error, writing=True) is not None:
+                    raise
+                if isinstance(mode, dict):
+                    return False  # the object to replace is gone
+                raise NotStoredError(f"status {status_of(error)} to a PUT") from error
+            stored, e_tag = await self.head(key), result.get("e_tag")
+            if stored is None or stored[0] != len(data) or (e_tag and stored[1] and e_tag != stored[1]):
+                raise NotStoredError("the write was acknowledged, but the object is not there")
+            return True
+
+        return await persist(name, ask, writing=True)
 
     async def delete(self, key: str) -> None:
+        """Remove an object."""
         self._check_writable()
         await self.delete_keys([key])
 
     async def delete_keys(self, keys: Sequence[str]) -> None:
-        """Remove objects, up to a thousand in a request."""
+        """Remove objects, up to a thousand per request."""
         import obstore
 
         for start in range(0, len(keys), _BATCH):
@@ -301,23 +299,22 @@ class PatientStore(Store):
 
             try:
                 await persist(self._name(keys[start]), ask, writing=True)
-            except FileNotFoundError:  # of one; S3 does not say so. The others may still be there
+            except FileNotFoundError:  # one of them, which S3 does not report; the others may still exist
                 for key in keys[start : start + _BATCH] if len(batch) > 1 else ():
                     await self.delete_keys([key])
 
     async def delete_dir(self, prefix: str) -> None:
+        """Remove all objects below a prefix."""
         self._check_writable()
         await self.delete_keys([key async for key in self.list_prefix(f"{prefix.rstrip('/')}/" if prefix else "")])
 
-    # ---- listing
-
     async def entries(self, prefix: str) -> AsyncIterator[tuple[str, int, str]]:
-        """(key, size, tag or time) of every object below a prefix, in the order of the server; page by page.
+        """Yield (key, size, tag or time) of every object below a prefix, page by page, in the order of the server.
 
-        An empty listing is asked for twice: an error page reads as one.
+        An empty listing is requested twice, because an error page looks like one.
 
         Raises:
-            InputError: of a web server, which has no listing.
+            InputError: a web server, which has no listing.
         """
         if self.address.startswith("http"):
             raise InputError.of(
@@ -344,7 +341,7 @@ class PatientStore(Store):
             try:
                 return await within(seconds, _next_page(pages))
             except BaseException:
-                pages = None  # begin again, behind what came
+                pages = None  # start again after the last key
                 raise
 
         while True:
@@ -357,15 +354,17 @@ class PatientStore(Store):
                 yield key, int(meta["size"]), str(meta.get("e_tag") or meta.get("last_modified") or "")
 
     async def list(self) -> AsyncGenerator[str, None]:
+        """Yield all keys."""
         async for key, _, _ in self.entries(""):
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Yield the keys below a prefix."""
         async for key, _, _ in self.entries(prefix.rstrip("/")):
             yield key
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        """Names directly below a prefix; what is inside them is not listed, so a folder of plates costs one request."""
+        """Yield the names directly below a prefix, without their contents: a folder of plates costs one request."""
         import obstore
 
         async def ask(seconds: float) -> Any:
@@ -379,7 +378,7 @@ class PatientStore(Store):
 
 def _unfit(root: str) -> OutputError:
     return OutputError(
-        f"output in a bucket without put-if-absent ({root}): two runs could write to it at a time; "
+        f"output in a bucket without put-if-absent ({root}): two runs could write to it at the same time; "
         f"expected: storage with conditional PUTs (If-None-Match, If-Match); to fix: another --out, or a newer server"
     )
 
@@ -392,8 +391,3 @@ def _range(part: ByteRequest) -> Any:
     if isinstance(part, RangeByteRequest):
         return (part.start, part.end)
     return {"offset": part.offset} if isinstance(part, OffsetByteRequest) else {"suffix": part.suffix}
-
-
-def _without_ranges(error: Exception) -> bool:
-    text = str(error)
-    return type(error).__name__ == "NotSupportedError" or "ange request" in text or "Content-Range" in text

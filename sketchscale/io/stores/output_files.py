@@ -1,7 +1,7 @@
-"""Files that a user names with --out and its like: whole or not at all, in a folder or in object storage.
+"""Write the files that a user names (--out and similar) completely or not at all, in a folder or in object storage.
 
-An address such as `s3://bucket/counts.csv` taken for a local path would name a folder `s3:` in the working directory,
-without an error. So everything that writes a file goes through here, or through `require_local`.
+Taken for a local path, `s3://bucket/counts.csv` would silently create a folder `s3:` in the working directory. So all
+code that writes a file uses these functions or `require_local`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
 
 
 def split_file(address: str | Path) -> tuple[str, str]:
-    """The store of a file and its key there.
+    """Return the store of a file and its key there.
 
     Raises:
-        InputError: a bucket or a folder without the name of a file.
+        InputError: the address ends without the name of a file.
 
     >>> split_file("s3://bucket/run/counts.csv")
     ('s3://bucket/run', 'counts.csv')
@@ -54,7 +54,7 @@ def split_file(address: str | Path) -> tuple[str, str]:
 
 
 def put_file(address: str | Path, data: bytes) -> str:
-    """Write or replace one file; returns its address.
+    """Write or replace one file; return its address.
 
     Raises:
         OutputError: it cannot be written.
@@ -67,15 +67,15 @@ def put_file(address: str | Path, data: bytes) -> str:
 
 
 def writing_file(address: str | Path) -> AbstractContextManager[IO[bytes]]:
-    """A file to stream into; see `blobs.writing_blob`."""
+    """Give a file to stream into; see `blobs.writing_blob`."""
     return writing_blob(*split_file(address))
 
 
 def get_file(address: str | Path) -> bytes:
-    """The bytes of one file.
+    """Return the bytes of one file.
 
     Raises:
-        FileNotFoundError, OSError: it is not there, or this machine does not let it be read.
+        FileNotFoundError, OSError: it does not exist, or this process may not read it.
         InputError: its store cannot be read.
 
     >>> get_file(put_file("memory://doc-files/b.csv", b"y"))
@@ -90,7 +90,7 @@ def get_file(address: str | Path) -> bytes:
 
 
 def has_file(address: str | Path) -> bool:
-    """Whether a file, or a local folder, is there.
+    """Return whether a file or a local folder exists.
 
     Raises:
         InputError: the store cannot be read.
@@ -100,28 +100,27 @@ def has_file(address: str | Path) -> bool:
     return get_blob(*split_file(address)) is not None
 
 
-def list_names(folder: str) -> list[str]:
-    """Names of what lies directly in a folder of a store, sorted; none where it is not there.
+def list_names(store: str, folder: str = "") -> list[str]:
+    """Return the sorted names directly inside a folder of a store; empty if the store does not exist.
 
     >>> _ = put_file("memory://doc-names/a.csv", b"")
     >>> list_names("memory://doc-names"), list_names("memory://doc-no-names")
     (['a.csv'], [])
     """
-
     try:
-        store = open_store(folder)
+        opened = open_store(store)
     except MissingDataError:
         return []
 
     async def collect() -> list[str]:
-        names = {name.strip("/").rpartition("/")[2] async for name in store.list_dir("")}
+        names = {name.strip("/").rpartition("/")[2] async for name in opened.list_dir(folder)}
         return sorted(names - {""})
 
     return sync(collect())
 
 
 def require_local(address: str | Path, what: str = "--out") -> Path:
-    """The path of what can only be written to this machine.
+    """Return the path of something that can only be written to this machine.
 
     Raises:
         InputError: an address in object storage.
@@ -138,7 +137,7 @@ def require_local(address: str | Path, what: str = "--out") -> Path:
 
 @contextmanager
 def writing_place(place: str, *, fix: str = "free space, or another --out") -> Iterator[None]:
-    """Errors of the system while `place` is written, as ours.
+    """Turn errors of the operating system while `place` is written into an OutputError.
 
     Raises:
         OutputError: it cannot be written.
@@ -163,7 +162,7 @@ def writing_place(place: str, *, fix: str = "free space, or another --out") -> I
 
 @contextmanager
 def replacing_file(out: str) -> Iterator[Path]:
-    """A file beside the local `out` to write to; it becomes `out` when the block ends, and goes when the block raises.
+    """Give a file next to the local `out` to write to. It becomes `out` at the end, or is removed if the block raises.
 
     Raises:
         OutputError: it cannot be written.

@@ -1,10 +1,11 @@
-"""How long, and how often, a store is asked; and what its answers mean.
+"""Retries of storage requests, and the meaning of the answers.
 
-Every call of object storage goes through `persist`: a failure that may pass (5xx, a cut or silent connection, a broken
-body) is tried again with growing pauses until `wait_s` is over; then it is an `UnreachableError` that names the key.
-What will not pass (no permission, no such bucket, expired credentials) is an error at once, with the way to mend it.
+Every request to object storage goes through `persist`. A failure that may pass (5xx, a broken or silent connection, a
+damaged body) is retried with growing pauses for `wait_s` seconds; then it is an `UnreachableError` that names the key.
+A failure that will not pass (no permission, no such bucket, expired credentials) is an error at once, with a way to fix
+it.
 
-Messages are made of the status and the server's own code, never of whole answers or requests: no secret is in them.
+Messages contain the status and the error code of the server, never whole answers or requests, so they hold no secrets.
 """
 
 from __future__ import annotations
@@ -19,17 +20,10 @@ from typing import TypeVar
 from sketchscale.errors import InputError, MissingDataError, OutputError, SetupError, SketchscaleError, UnreachableError
 from sketchscale.io.stores.settings import storage_settings
 
-__all__ = [
-    "NotStoredError",
-    "code_of",
-    "persist",
-    "refusal",
-    "status_of",
-    "within",
-]
+__all__ = ["NotStoredError", "code_of", "persist", "refusal", "status_of", "within"]
 
 _RATE = 1e6
-"""Bytes a second: a transfer slower than this counts as one that does not answer."""
+"""Bytes per second; a slower transfer counts as no answer."""
 
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
@@ -37,20 +31,21 @@ T = TypeVar("T")
 
 
 class NotStoredError(OSError):
-    """A store said that it had stored something, and has not."""
+    """A store acknowledged a write that it did not make."""
 
 
 async def persist(key: str, ask: Callable[[float], Awaitable[T]], *, writing: bool = False) -> T:
-    """The answer to a request, asked for again while it fails for a reason that may pass.
+    """Return the answer to a request, and retry while it fails for a reason that may pass.
 
     Args:
         key: full address, for errors.
-        ask: makes one attempt; is given the seconds it may take.
-        writing: whether a refusal is about the output.
+        ask: makes one attempt, within the given seconds.
+        writing: whether a refusal is an OutputError or an InputError.
 
     Raises:
         UnreachableError: no answer within the `wait_s` of the job.
-        FileNotFoundError and what else `ask` raises as an answer; InputError or OutputError for a refusal.
+        InputError, OutputError: the store refuses the request.
+        FileNotFoundError: and other errors of `ask` that are answers.
     """
     wait, started, attempt = storage_settings().wait_s, time.monotonic(), 0
     while True:
@@ -74,12 +69,12 @@ async def persist(key: str, ask: Callable[[float], Awaitable[T]], *, writing: bo
 
 
 async def within(seconds: float, work: Awaitable[T], size: int = 0) -> T:
-    """The result of one step; `size` bytes that it moves make it more patient."""
+    """Return the result of one step; the time limit grows with the `size` in bytes that it moves."""
     return await asyncio.wait_for(work, seconds + size / _RATE)
 
 
 def _is_answer(error: Exception) -> bool:
-    """Whether a store answered after all: it is there or not, or a typed error from further down."""
+    """Return whether an error is an answer: the object exists or not, or a typed error from further down."""
     if isinstance(error, FileNotFoundError):
         return code_of(error) not in _NO_BUCKET
     return isinstance(error, (SketchscaleError, FileExistsError)) or type(error).__name__ in (
@@ -89,13 +84,13 @@ def _is_answer(error: Exception) -> bool:
 
 
 def status_of(error: Exception) -> int:
-    """The HTTP status inside an error of a store; 0 where there was no answer."""
+    """Return the HTTP status in an error of a store; 0 without an answer."""
     found = re.search(r"status code: (\d{3})|status (\d{3}) ", str(error))
     return int(found[1] or found[2]) if found else 0
 
 
 def code_of(error: Exception) -> str:
-    """The server's own word for what is wrong, such as NoSuchBucket; empty where it gave none."""
+    """Return the error code of the server, such as NoSuchBucket; empty without one."""
     found = re.search(
         r"<Code>(\w{1,60})</Code>|\b(ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch)\b", str(error)
     )
@@ -115,7 +110,7 @@ def _cause(error: Exception) -> str:
 
 
 def refusal(key: str, error: Exception, *, writing: bool) -> SketchscaleError | None:
-    """The typed error for what will not pass; None for what may."""
+    """Return the typed error for a failure that will not pass; None if it may."""
     status, code = status_of(error), code_of(error)
     kind = OutputError if writing else InputError
     if re.search(r"https?://(169\.254\.169\.254|metadata\.google\.internal|metadata)/", str(error)):
@@ -124,16 +119,15 @@ def refusal(key: str, error: Exception, *, writing: bool) -> SketchscaleError | 
             f"to fix: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or AWS_SKIP_SIGNATURE=true if public"
         )
     if code in _NO_BUCKET:
-        return MissingDataError(
-            f"{key}: there is no such bucket ({_bucket(key)}); to fix: correct its name, or make it"
-        )
+        bucket = "/".join(key.split("/")[:3])
+        return MissingDataError(f"{key}: there is no such bucket ({bucket}); to fix: correct its name, or make it")
     if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"):
         return kind(f"{key}: the credentials are expired ({code}); to fix: renew them, then run again with --resume")
     if status in (401, 403) or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
         verb = "write" if writing else "read"
-        told = f"{status or 403} {code}".strip()
+        answer = f"{status or 403} {code}".strip()
         return kind(
-            f"{key}: no permission to {verb} it ({told}); expected: credentials that may; "
+            f"{key}: no permission to {verb} it ({answer}); expected: credentials that may; "
             f"to fix: other credentials or rights on the bucket, then run again with --resume"
         )
     if status in (301, 307, 400) and code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "TemporaryRedirect"):
@@ -146,7 +140,3 @@ def refusal(key: str, error: Exception, *, writing: bool) -> SketchscaleError | 
         hint = "" if code else ", as for expired credentials or a wrong region"
         return kind(f"{key}: the store refuses the request (status {status} {code}{hint}); to fix: see its settings")
     return None
-
-
-def _bucket(key: str) -> str:
-    return "/".join(key.split("/")[:3])

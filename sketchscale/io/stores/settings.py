@@ -1,9 +1,8 @@
-"""Which S3-compatible server is asked, and for how long: what one job says of storage, whatever other jobs say.
+"""Storage settings of one job: which S3-compatible server to use, and how long to wait for an answer.
 
-Two jobs in one process run side by side, so none may write to the environment that both read. A job's settings are a
-context variable instead: they hold for the code inside `using`, and an engine takes them to its workers with every
-task. Where no job says anything, the user's environment does: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, and
-SKETCHSCALE_WAIT_S.
+Several jobs can run in one process, so a job must not write to the environment. Its settings are a context variable:
+they hold for the code inside `using`, and an engine sends them to its workers with every task. What a job leaves open
+comes from the environment: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, and SKETCHSCALE_WAIT_S.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ _WAIT_VARIABLE = "SKETCHSCALE_WAIT_S"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
-    """What a job says of storage; picklable, and without secrets.
+    """Storage settings of a job; picklable, without secrets.
 
     Attributes:
         wait_s: how long a store may fail to answer.
-        endpoint: of S3-compatible storage; None is Amazon's own.
+        endpoint: of S3-compatible storage; None means Amazon.
     """
 
     wait_s: float = DEFAULT_WAIT_S
@@ -41,19 +40,30 @@ _OF_THE_JOB: ContextVar[StorageSettings | None] = ContextVar("storage settings o
 
 
 def storage_settings() -> StorageSettings:
-    """Those of the job that this code runs for, or else what the environment says.
+    """Return the settings of the job that this code runs for, or else those of the environment.
 
     Raises:
-        InputError: a variable of the environment is no positive number, or no address.
+        InputError: a variable of the environment is not a positive number or not an address.
     """
-    return _OF_THE_JOB.get() or StorageSettings(wait_s=_environments_wait_s(), endpoint=_environments_endpoint())
+    chosen = _OF_THE_JOB.get()
+    if chosen is not None:
+        return chosen
+    text = os.environ.get(_WAIT_VARIABLE, f"{DEFAULT_WAIT_S}")
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = 0.0
+    if not wait_s > 0:
+        raise InputError.of(found=f"{_WAIT_VARIABLE}={text!r}", expected="seconds, more than 0", fix="--wait 60")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return StorageSettings(wait_s=wait_s, endpoint=check_endpoint(endpoint) if endpoint else None)
 
 
 def chosen_settings(wait_s: float, endpoint: str | None) -> StorageSettings:
-    """The settings of a new job: what is not chosen is as it is here.
+    """Return the settings of a new job; what is not chosen is taken from the current settings.
 
     Args:
-        wait_s: the default of 60 s chooses nothing.
+        wait_s: the default of 60 s counts as not chosen.
 
     >>> chosen_settings(5, "http://127.0.0.1:9000/")
     StorageSettings(wait_s=5, endpoint='http://127.0.0.1:9000')
@@ -67,7 +77,7 @@ def chosen_settings(wait_s: float, endpoint: str | None) -> StorageSettings:
 
 @contextmanager
 def using(settings: StorageSettings) -> Iterator[None]:
-    """Inside, in this thread and in what it starts with a copy of its context, these settings hold.
+    """Apply these settings inside the block, in this thread and in what it starts with a copy of its context.
 
     >>> with using(StorageSettings(wait_s=5)):
     ...     storage_settings().wait_s
@@ -81,10 +91,10 @@ def using(settings: StorageSettings) -> Iterator[None]:
 
 
 def check_endpoint(endpoint: str) -> str:
-    """The address of an S3-compatible server, if it is one.
+    """Return the address of an S3-compatible server after checking it.
 
     Raises:
-        InputError: not http(s)://, or with a user name in it.
+        InputError: not http(s)://, or with a user name.
 
     >>> check_endpoint("http://127.0.0.1:9000")
     'http://127.0.0.1:9000'
@@ -96,19 +106,3 @@ def check_endpoint(endpoint: str) -> str:
             found=f"endpoint {shown!r}", expected="http(s)://host:port, without a user name", fix="correct --endpoint"
         )
     return endpoint.rstrip("/")
-
-
-def _environments_wait_s() -> float:
-    text = os.environ.get(_WAIT_VARIABLE, f"{DEFAULT_WAIT_S}")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise InputError.of(found=f"{_WAIT_VARIABLE}={text!r}", expected="seconds, more than 0", fix="--wait 60")
-    return seconds
-
-
-def _environments_endpoint() -> str | None:
-    found = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return check_endpoint(found) if found else None

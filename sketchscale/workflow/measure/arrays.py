@@ -17,7 +17,7 @@ import xarray
 from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.evaluation import THRESHOLDS, score_overlaps
-from sketchscale.evaluation.overlap_tasks import collect_overlaps, plan_contingency
+from sketchscale.evaluation.plan import collect_overlaps, plan_contingency
 from sketchscale.geometry import whole
 from sketchscale.io.ome_zarr.arrays import write_box
 from sketchscale.io.ome_zarr.image import open_image

@@ -17,7 +17,7 @@ from sketchscale.config import Execution
 from sketchscale.engine.base import Event
 from sketchscale.errors import InputError
 from sketchscale.evaluation import THRESHOLDS, Overlaps, join_images, mean_figures, score_overlaps
-from sketchscale.evaluation.overlap_tasks import collect_overlaps, plan_contingency
+from sketchscale.evaluation.plan import collect_overlaps, plan_contingency
 from sketchscale.evaluation.truth import open_true_labels, stored_labels
 from sketchscale.geometry import block_shape
 from sketchscale.io.ome_zarr.image import Image, open_image

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from sketchscale.engine.base import Event
 from sketchscale.errors import BudgetError, InputError, MissingDataError, OutputExistsError, ResumeError
+from sketchscale.evaluation.truth import open_true_labels
 from sketchscale.geometry import Box, whole
 from sketchscale.io.files.convert import ConvertConfig, plan_convert
-from sketchscale.io.files.label_files import open_truth
 from sketchscale.io.files.sources import open_source, read_source
 from sketchscale.io.ome_zarr.image import open_image
+from sketchscale.io.ome_zarr.label_sources import read_labels, source_shape
 from sketchscale.io.ome_zarr.planes import count_absent, read_plane
 from tests.converted import convert
 from tests.oracles.io_pyramid import halve_mean_slow
@@ -371,17 +372,18 @@ def test_true_labels_are_read_box_by_box_from_any_source(tmp_path):
     np.save(tmp_path / "a.npy", ids.astype(np.int32))
     convert(tmp_path / "a.npy", tmp_path / "a.zarr")
     for name in ("a.tif", "a.png", "a.npy", "a.zarr"):
-        truth = open_truth(tmp_path / name)
-        assert truth.shape == (70, 50)
-        np.testing.assert_array_equal(truth.read(box), ids[box.slices])
+        truth = open_true_labels(tmp_path / name)
+        assert source_shape(truth) == (70, 50)
+        np.testing.assert_array_equal(read_labels(truth, box), ids[box.slices])
     palette = PIL.Image.fromarray(ids.astype(np.uint8)).convert("P")
     palette.save(tmp_path / "p.png")
-    np.testing.assert_array_equal(open_truth(tmp_path / "p.png").read(box), np.asarray(palette)[box.slices])
+    truth = open_true_labels(tmp_path / "p.png")
+    np.testing.assert_array_equal(read_labels(truth, box), np.asarray(palette)[box.slices])
     np.save(tmp_path / "f.npy", ids.astype(np.float32))
     with pytest.raises(InputError, match="whole numbers"):
-        open_truth(tmp_path / "f.npy")
+        open_true_labels(tmp_path / "f.npy")
     np.save(tmp_path / "n.npy", -ids.astype(np.int32))
     with pytest.raises(InputError, match="0 and above"):
-        open_truth(tmp_path / "n.npy").read(box)
+        read_labels(open_true_labels(tmp_path / "n.npy"), box)
     with pytest.raises(MissingDataError):
-        open_truth(tmp_path / "none.zarr/labels/x")
+        open_true_labels(tmp_path / "none.zarr/labels/x")

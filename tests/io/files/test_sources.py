@@ -8,9 +8,9 @@ import pytest
 import tifffile
 
 from sketchscale.errors import InputError
+from sketchscale.evaluation.truth import open_true_labels
 from sketchscale.geometry import whole
 from sketchscale.io.files.convert import ConvertConfig, conversion_notes, plan_convert
-from sketchscale.io.files.label_files import open_truth
 from sketchscale.io.files.sources import open_source, read_source
 from tests.converted import convert
 
@@ -91,7 +91,7 @@ def test_alpha_is_left_out_and_kept_when_its_axis_is_named(tmp_path):
             read_source(kept, whole(kept.shape)), np.moveaxis(values[..., : kept.shape[0]], -1, 0), err_msg=name
         )
     with pytest.raises(InputError, match="2 planes"):
-        open_truth(tmp_path / "b.png")
+        open_true_labels(tmp_path / "b.png")
 
 
 def test_what_options_say_is_not_asked_again(tmp_path):

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sketchscale.errors import OutputExistsError
+from sketchscale.errors import OutputError, OutputExistsError
 from sketchscale.io.runs import lease as module
-from sketchscale.io.runs.lease import Owner, _born, _machine, current_owner, read_beat, take
+from sketchscale.io.runs.lease import Owner, _born, _machine, current_owner, read_heartbeat, take
 from sketchscale.io.runs.ledger import open_ledger
 from sketchscale.io.runs.progress import run_states
 from sketchscale.io.stores.blobs import list_blobs, put_blob
@@ -33,7 +33,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four beats are two seconds instead of twelve."""
-    monkeypatch.setattr(module, "BEAT_S", 0.5)
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.5)
 
 
 def elsewhere(store: str, epoch: int = 1) -> Owner:
@@ -67,6 +67,18 @@ def test_an_owner_elsewhere_that_beats_is_not_disturbed_and_is_named(store: str,
     assert current_owner(store, "run") == beating
 
 
+def test_a_newcomer_whose_temporary_file_the_faster_owner_removed_is_refused_like_others(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(store: str, key: str, data: bytes) -> bool:
+        elsewhere(store)
+        raise OutputError(f"cannot write {key}") from FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(module, "put_blob_if_absent", lose)
+    with pytest.raises(OutputExistsError, match="run id faraway"):
+        take(store, "run")
+
+
 def test_a_silent_owner_elsewhere_is_followed_by_the_next_epoch_and_stops_when_it_wakes(
     store: str, quick_beats: None
 ) -> None:
@@ -79,7 +91,7 @@ def test_a_silent_owner_elsewhere_is_followed_by_the_next_epoch_and_stops_when_i
     with open_ledger(store, "run", {}, resume=True) as ledger:
         assert (ledger.owner and ledger.owner.epoch) == 2
         assert ledger.finished("a") == {"0": 1}
-        time.sleep(2 * module.BEAT_S)  # the owner was looked for a moment ago
+        time.sleep(2 * module.HEARTBEAT_S)  # the owner was looked for a moment ago
         for forbidden in (lambda: sleeper.record("a", "1", 2), lambda: sleeper.commit("result", 1), sleeper.check):
             with pytest.raises(OutputExistsError, match=f"taken over by run id {ledger.owner.id}"):  # type: ignore[union-attr]
                 forbidden()
@@ -88,10 +100,10 @@ def test_a_silent_owner_elsewhere_is_followed_by_the_next_epoch_and_stops_when_i
 
 
 def test_an_owner_that_ended_or_died_here_is_followed_at_once(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_WATCH_BEATS", 10_000)  # whoever is watched keeps the test from ending
+    monkeypatch.setattr(module, "_WATCHED_HEARTBEATS", 10_000)  # a watched owner keeps the test from ending
     with open_ledger(store, "run", {}):
         pass
-    assert read_beat(store, "run", current_owner(store, "run") or elsewhere(store))["ended"]
+    assert read_heartbeat(store, "run", current_owner(store, "run") or elsewhere(store))["ended"]
     script = (
         "import os, sys; from sketchscale.io.runs.ledger import open_ledger;"
         "open_ledger(sys.argv[1], 'run', {}, resume=True); os.kill(os.getpid(), 9)"
@@ -130,7 +142,7 @@ def test_a_run_that_is_forgotten_leaves_nothing(store: str) -> None:
         ledger.record("a", "0", 1)
         ledger.forget()
     assert list_blobs(store, "") == []
-    with pytest.raises(OutputExistsError, match="somebody who removed it"):
+    with pytest.raises(OutputExistsError, match="a process that removed it"):
         ledger.commit("result", 1)
 
 
@@ -140,7 +152,7 @@ def test_status_shows_how_far_a_living_owner_is_without_counting(store: str, qui
         log.add("0", 1)
         log.add("1", 1)
         end = time.monotonic() + 60
-        while read_beat(store, "run", ledger.owner).get("done") != 2 and time.monotonic() < end:  # type: ignore[arg-type]
+        while read_heartbeat(store, "run", ledger.owner).get("done") != 2 and time.monotonic() < end:  # type: ignore[arg-type]
             time.sleep(0.05)
         (state,) = run_states(store)
         assert (state.state, state.stage, state.stages, state.totals) == (

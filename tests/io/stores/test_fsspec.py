@@ -176,7 +176,7 @@ def test_a_file_is_copied_once_and_again_when_it_was_written_since(
 
 
 def test_a_file_is_copied_in_pieces(drawer: str, stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetched, "_PIECE", 100)
+    monkeypatch.setattr(fetched, "_PART_BYTES", 100)
     source = open_source(f"{put(stored, drawer)}/one.ome.tif")
     np.testing.assert_array_equal(read_source(source, whole(source.shape))[0], _PIXELS)
 

@@ -16,7 +16,7 @@ from sketchscale.engine import open_engine
 from sketchscale.engine.base import run_plan
 from sketchscale.errors import InputError
 from sketchscale.evaluation import score_labels, score_overlaps
-from sketchscale.evaluation.overlap_tasks import collect_overlaps, plan_contingency
+from sketchscale.evaluation.plan import collect_overlaps, plan_contingency
 from sketchscale.geometry import Box, whole
 from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 from sketchscale.io.ome_zarr.planes import PixelsRef

@@ -20,7 +20,7 @@ from sketchscale.config import Execution
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, whole
 from sketchscale.io.files.convert import ConvertConfig
-from sketchscale.io.files.masks import few_values, label_pieces
+from sketchscale.io.files.masks import few_values, label_components
 from sketchscale.io.files.sources import open_source
 from sketchscale.io.ome_zarr.arrays import open_array, write_box
 from sketchscale.io.ome_zarr.image import open_image
@@ -158,7 +158,7 @@ def test_an_axis_of_length_1_joins_no_other_pixels(shape: tuple[int, ...]) -> No
     """The control: scikit-image's label joins wrong pixels in a volume one voxel wide."""
     for seed in range(100):
         labels = np.random.default_rng(seed).integers(0, 4, shape)
-        assert np.array_equal(label_pieces(labels), pieces_by_hand(labels))
+        assert np.array_equal(label_components(labels), pieces_by_hand(labels))
 
 
 @pytest.mark.parametrize("block", [16, 4096])

@@ -1,9 +1,9 @@
-"""Tasks that compare labels: one block each.
+"""Tasks that compare labels, one per block.
 
-truth, labels ──evaluate─▶ packed partials ──collect_overlaps──▶ overlaps    (see metrics)
+truth, labels ──evaluate─▶ packed partials ──collect_overlaps──▶ overlaps    (see `evaluation.overlaps`)
 
-A task returns its partial, packed as text: about 10 bytes for each pair of labels that meet. So nothing is written, and
-workers need no place that the driver sees, which an image that is read only, or a cluster elsewhere, may not have.
+A task returns its partial packed as text, about 10 bytes for each pair of labels that meet. So nothing is written, and
+workers and driver need no shared place, which a read-only image or a remote cluster may not have.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy.typing as npt
 
 from sketchscale.engine.base import Json, Plan
 from sketchscale.errors import InputError
-from sketchscale.evaluation import Overlaps, combine_overlaps, count_overlaps
+from sketchscale.evaluation.overlaps import Overlaps, combine_overlaps, count_overlaps
 from sketchscale.geometry import Tile, tile_cover
 from sketchscale.io.ome_zarr.label_sources import LabelSource, read_labels, source_shape
 
 __all__ = ["collect_overlaps", "packed", "plan_contingency", "unpacked"]
 
 _FOLD_ROWS = 1 << 18
-"""Rows of partials held before they are combined: memory stays near that of the result."""
+"""Rows of partials that are held before they are combined, so that memory stays close to that of the result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ def plan_contingency(predicted: LabelSource, truth: LabelSource, *, block: tuple
     """Count the overlaps of predicted with true labels, block by block; see `collect_overlaps`.
 
     Args:
-        predicted, truth: of one shape, (y, x) or (z, y, x); ids need not be contiguous nor of one type.
-        block: one length for each axis, in pixels.
+        predicted, truth: of the same shape, (y, x) or (z, y, x); ids may have gaps and different types.
+        block: length along each axis, in pixels.
 
     Raises:
         InputError: the shapes differ.
@@ -55,14 +55,14 @@ def plan_contingency(predicted: LabelSource, truth: LabelSource, *, block: tuple
         )
     return Plan(
         stage="evaluate",
-        fn=_overlaps_of_block,
+        fn=_count_block,
         tasks=tile_cover(shape, block),
         config=_EvaluateJob(predicted=predicted, truth=truth),
         task_bytes=40 * math.prod(block),
     )
 
 
-def _overlaps_of_block(tile: Tile, job: _EvaluateJob) -> Json:
+def _count_block(tile: Tile, job: _EvaluateJob) -> Json:
     part = count_overlaps(read_labels(job.truth, tile.write), read_labels(job.predicted, tile.write))
     return {name: packed(getattr(part, name)) for name in _COLUMNS}
 
@@ -71,13 +71,13 @@ _COLUMNS = ("truth", "predicted", "pixels")
 
 
 def packed(values: npt.NDArray[Any]) -> list[str]:
-    """The type and the values of an array as text, for the result of a task; `unpacked` gives them back in one row."""
+    """Return the type and the values of an array as text, for the result of a task; `unpacked` is the inverse."""
     little = values.astype(values.dtype.newbyteorder("<"))
     return [little.dtype.str, base64.b85encode(zlib.compress(little.tobytes(), 1)).decode("ascii")]
 
 
 def unpacked(text: Sequence[str]) -> npt.NDArray[Any]:
-    """The values that `packed` made text of, (n,).
+    """Return the values (n,) that `packed` turned into text.
 
     >>> unpacked(packed(np.array([3, 4], np.uint8))).tolist()
     [3, 4]
@@ -87,11 +87,7 @@ def unpacked(text: Sequence[str]) -> npt.NDArray[Any]:
 
 
 def collect_overlaps(results: Iterable[Json]) -> Overlaps:
-    """The overlaps of the whole plane; `metrics.score_overlaps` is next.
-
-    Args:
-        results: of the tasks of `plan_contingency`.
-    """
+    """Return the overlaps of the whole plane from the results of `plan_contingency`, for `score_overlaps`."""
     waiting, rows = [combine_overlaps([])], 0
     for result in results:
         waiting.append(Overlaps(**{name: unpacked(result[name]) for name in _COLUMNS}))
