@@ -104,7 +104,9 @@ def argument_count(function: Function, owner: str) -> int:
 
 
 def is_property_setter(function: Function) -> bool:
-    return any(isinstance(mark, ast.Attribute) and mark.attr in ("setter", "overload") for mark in function.decorator_list)
+    return any(
+        isinstance(mark, ast.Attribute) and mark.attr in ("setter", "overload") for mark in function.decorator_list
+    )
 
 
 def table(groups: dict[str, Counts]) -> Iterator[str]:

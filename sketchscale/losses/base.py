@@ -29,6 +29,7 @@ __all__ = [
     "Term",
     "combined",
     "full_precision",
+    "mean_over_ranks",
     "pixel_weights",
 ]
 
@@ -82,7 +83,9 @@ class BatchTargets:
 
     Attributes:
         flow: (n, 2, y, x). distance, lower, upper, signed: (n, y, x), px.
-        known, flow_known, bounded, inside, background, boundary, boundary_known, signed_known: (n, y, x) bool.
+        known, flow_known, bounded, inside, background, boundary, boundary_known, signed_known, ignored: (n, y, x) bool.
+        objects: (n, y, x) int32; numbers count within a patch.
+        edges: (n, 1, y, x), or (n, 0, y, x) where they were not asked for.
         maps: (n, k, y, x), those of the target (see networks.targets); (n, 0, y, x) where it has none.
     """
 
@@ -99,6 +102,9 @@ class BatchTargets:
     boundary_known: torch.Tensor
     signed: torch.Tensor
     signed_known: torch.Tensor
+    objects: torch.Tensor
+    ignored: torch.Tensor
+    edges: torch.Tensor
     maps: torch.Tensor
 
 
@@ -112,6 +118,7 @@ class Loss:
         outputs: channels that the network must have: the three of the target and, from the fourth on, the loss's own.
         dense: whether every pixel must be annotated.
         signed: whether the distance is negative in proportion in background (else the constant `outside`).
+        interior: whether strokes inside objects are enough, without any boundary.
         target: what the network is taught to give, see networks.targets.
     """
 
@@ -120,6 +127,7 @@ class Loss:
     outputs: int = 3
     dense: bool = False
     signed: bool = False
+    interior: bool = False
     target: str = "flow"
 
     def __call__(self, prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
@@ -153,12 +161,13 @@ def combined(terms: Sequence[Term]) -> torch.Tensor:
     >>> float(combined([Term.mean(2.0, 3 * one, one > 0), Term.mean(1.0, one, one < 0)]))
     6.0
     """
-    counts = _mean_over_ranks(torch.stack([term.count.detach().float() for term in terms]))
+    counts = mean_over_ranks(torch.stack([term.count.detach().float() for term in terms]))
     totals = torch.stack([term.weight * term.total for term in terms])
     return (totals / counts.clamp(min=1e-6)).sum()
 
 
-def _mean_over_ranks(counts: torch.Tensor) -> torch.Tensor:
+def mean_over_ranks(counts: torch.Tensor) -> torch.Tensor:
+    """The mean over all processes; in place, and the same in each."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return counts
     distributed.all_reduce(counts)

@@ -66,15 +66,17 @@ def _of_fingerprint(fingerprint: Any) -> str | None:
         return None  # no run, or one of another version, which is refused when it is opened
 
 
-def kept_by_training(out: str, *, resume: bool) -> Callable[[], str | None]:
-    """What the saved state of a training says, of a model or of a synthesis; None where there is none to go on with.
+def kept_by_training(out: str, *setting: str, resume: bool) -> str | None:
+    """A setting in the saved state of a training, of a model or of a synthesis; None where there is none to go on with.
+
+    Args:
+        setting: its keys, from the outermost to the innermost.
 
     Raises:
-        InputError: the state does not read; when the returned function is called.
+        InputError: the state does not read.
     """
-
-    def kept() -> str | None:
-        found = read_state(join_address(out, "run")) if resume else None
-        return None if found is None else found[1].get("config", {}).get("precision")
-
-    return kept
+    found = read_state(join_address(out, "run")) if resume else None
+    value: Any = None if found is None else found[1].get("config", {})
+    for key in setting:
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else str(value)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
+from sketchscale.annotations.simulate import STYLES, simulate_strokes
+from sketchscale.annotations.simulate_mask import simulate_mask
 from sketchscale.errors import InputError
 
 

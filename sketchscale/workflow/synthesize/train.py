@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -159,7 +160,7 @@ def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
 
 def _precision(options: SynthesisOptions, execution: Execution, ears: Ears) -> Literal["float32", "bfloat16"]:
     """Of the steps; layouts, and the samples that are shown, are of float32."""
-    kept = kept_by_training(options.out, resume=execution.resume)
+    kept = partial(kept_by_training, options.out, "precision", resume=execution.resume)
     settled = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
     return "bfloat16" if settled == "bfloat16" else "float32"
 

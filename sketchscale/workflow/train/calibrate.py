@@ -11,6 +11,11 @@ drew; but at most half of the 5th percentile of the matched objects: nothing muc
 object. Pieces are joined by their ends only where that is better by more than 0.003; among thresholds within 0.003 of
 the best, the middle one is taken. Pieces with fewer than 8 annotated pixels are left out: they say too little.
 
+Where boundaries are not drawn, the same comparison says which strokes are covered, which are in one object that should
+be in two, and which background is taken for an object; it does not say how far objects reach. There the meaning of the
+distance does: of thresholds within 0.003 of the best, the one nearest to 0 is taken. A dot is a single pixel, so pieces
+of one pixel count.
+
 Windows are cut to what is annotated in them, so the cost follows the annotation and not the image. (Tighter boxes
 around single objects cost half as much and were .009 worse for the shipped model: background far from objects says
 where nothing should be found.) Windows are taken one by one, in an order that is spread over the images, until the time
@@ -51,7 +56,6 @@ _MARGIN = 32
 """Pixels around what is annotated in a window: the whole area of an object counts, too."""
 _HALO = 64
 """Pixels around a window that the network sees; beyond them next to nothing reaches its output."""
-_TELLING = 8
 _TIE = 0.003
 _FEWEST = 5
 
@@ -105,6 +109,8 @@ def calibrate(
     *,
     most: int = 32,
     sizes: Sequence[int] = SIZES,
+    prefer: float | None = None,
+    telling: int = 8,
     until: float | None = None,
     on_window: Callable[[int, int], None] = lambda done, total: None,
 ) -> Model:
@@ -115,6 +121,8 @@ def calibrate(
         images: annotated, densely or in part.
         most: windows that are looked at, of at most 512 x 512 px, spread evenly over all with annotated foreground.
         sizes: candidates for the smallest size, px, rising.
+        prefer: px, of thresholds that are equally good the one nearest to this; None for the middle one.
+        telling: annotated pixels from which on an object counts.
         until: no further window is begun at this time (`time.monotonic`) once 5 objects were seen; None for no limit.
         on_window: called before each window with the number of windows done, and of all.
 
@@ -132,12 +140,12 @@ def calibrate(
             break
         on_window(seen, len(windows))
         window = _predicted(model, image, box)
-        objects += _telling(window.labels)
-        for rule, evidence in _compared(window):
+        objects += _telling(window.labels, telling)
+        for rule, evidence in _compared(window, telling):
             found.setdefault(rule, []).append(evidence)
     if objects < _FEWEST:
         return model
-    chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in found.items()])
+    chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in found.items()], prefer)
     return replace(
         model,
         provenance={**model.provenance, "calibrated": {"windows": len(windows), "score": round(chosen.score, 4)}},
@@ -145,12 +153,12 @@ def calibrate(
     )
 
 
-def _best(trials: Sequence[_Trial]) -> _Trial:
-    """The joining with the best score, by ends only if that is more than a tie; and its middle threshold."""
+def _best(trials: Sequence[_Trial], prefer: float | None) -> _Trial:
+    """The joining with the best score, by ends only if that is more than a tie; its middle or preferred threshold."""
     scores = {j: max(t.score for t in trials if t.joining == j) for j in JOININGS}
     joining = max(JOININGS, key=lambda j: scores[j] - (0 if j.join_share is None else _TIE))
     near = [t for t in trials if t.joining == joining and t.score >= scores[joining] - _TIE]
-    return near[len(near) // 2]
+    return near[len(near) // 2] if prefer is None else min(near, key=lambda t: abs(t.threshold - prefer))
 
 
 def _annotated(images: Sequence[AnnotatedImage]) -> list[tuple[AnnotatedImage, Box]]:
@@ -192,17 +200,17 @@ def _predicted(model: Model, image: AnnotatedImage, box: Box) -> _Window:
     return _Window(fields.astype(np.float16), labels[box.slices])
 
 
-def _telling(labels: npt.NDArray[np.int32]) -> int:
+def _telling(labels: npt.NDArray[np.int32], least: int) -> int:
     """Annotated objects with enough pixels."""
-    return int((np.bincount(labels[labels > 0]) >= _TELLING).sum())
+    return int((np.bincount(labels[labels > 0]) >= least).sum())
 
 
-def _compared(window: _Window) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
+def _compared(window: _Window, telling: int) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
     """Every threshold with every joining, and what the annotation of the window says of the objects that they make."""
     for threshold in THRESHOLDS:
         rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in JOININGS]
         for joining, labels in zip(JOININGS, integrate_each(window.fields, rules), strict=True):
-            yield (threshold, joining), _compare(labels, window.labels)
+            yield (threshold, joining), _compare(labels, window.labels, telling)
 
 
 def _trial(threshold: float, joining: Joining, evidence: Sequence[_Evidence], sizes: Sequence[int]) -> _Trial:
@@ -236,7 +244,7 @@ def _precision(shares: npt.NDArray[np.float64], objects: int) -> float:
     return float(np.mean([hit / max(1, shares.size + objects - hit) for hit in hits]))
 
 
-def _compare(predicted: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32]) -> _Evidence:
+def _compare(predicted: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32], telling: int) -> _Evidence:
     """What the annotation says of a window's predicted objects."""
     said = labels >= 0
     whole = np.bincount(predicted.ravel())
@@ -246,11 +254,11 @@ def _compare(predicted: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32]) -
     true, found, shared = true[inside], found[inside], shared[inside]
     true_area = np.bincount(true, shared, minlength=1)
     found_area = np.bincount(found, shared, minlength=whole.size)
-    both = (true > 0) & (found > 0) & (true_area[true] >= _TELLING)
+    both = (true > 0) & (found > 0) & (true_area[true] >= telling)
     share = shared[both] / (true_area[true[both]] + found_area[found[both]] - shared[both])
     best = np.zeros(whole.size)
     np.maximum.at(best, found[both], share)
-    seen = np.flatnonzero(found_area >= _TELLING)
+    seen = np.flatnonzero(found_area >= telling)
     seen = seen[seen > 0]
     said_of = found_area[seen] / whole[seen]
-    return _Evidence(whole[seen], best[seen], said_of, int((true_area[1:] >= _TELLING).sum()))
+    return _Evidence(whole[seen], best[seen], said_of, int((true_area[1:] >= telling).sum()))

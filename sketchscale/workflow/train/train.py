@@ -29,7 +29,7 @@ from sketchscale.losses import find_loss, loss_config
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
-from sketchscale.training.checks import check_images
+from sketchscale.training.checks import NO_BACKGROUND, check_images, choose_loss, lacks_background
 from sketchscale.training.config import Step, SyntheticConfig, find_device
 from sketchscale.training.distributed import join_world
 from sketchscale.training.loop import Hooks, TrainingConfig
@@ -157,7 +157,9 @@ def _train_here(options: TrainOptions, execution: Execution, ears: Ears) -> Trai
         world.all_do(lambda: check_sources(sources, ready.config))
         scenes = stream_of(sources, ready.config)
         ears = ears if world.first else replace(ears, say=_unheard, on_event=quiet)
-        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), ears.say, until)
+        run, started = join_address(options.out, "run"), ready.init is not None
+        watch = Watch(ready.data, ready.config, run, ears.say, until, started=started)
+        options = replace(options, loss=ready.config.loss.name)
         with writing_output(options.out):
             world.first_does(lambda: _begin(options.out, ready, ears.say, fresh=not execution.resume))
             model = train_network(
@@ -200,17 +202,33 @@ def _prepare(
         data, held_out, others = _read(options, scale, runner, ears.say)
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
+    options = _with_loss(options, images, execution.resume, ears.say)
     config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
-    kept = kept_by_training(options.out, resume=execution.resume)
+    kept = partial(kept_by_training, options.out, "precision", resume=execution.resume)
     precision = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
     config = replace(config, precision=precision)
     if sources:
         share = (0.5 if options.synthetic_share is None else options.synthetic_share) if images else 1.0
         config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
-    check_images(images, config)
+    check_images(images, config, started=init is not None)
+    if lacks_background(images):
+        ears.say(f"warning: {NO_BACKGROUND}; what is background is what the model to start from takes for it")
     config = _with_time_left(config, began)
     notes = _notes(config, init)
     return _Ready(data=data, held_out=held_out, others=others, config=config, init=init, notes=notes)
+
+
+def _with_loss(
+    options: TrainOptions, images: Sequence[AnnotatedImage], resume: bool, say: Callable[[str], None]
+) -> TrainOptions:
+    """With a loss in the place of "auto": that of a training that goes on, else the one that suits the annotation."""
+    if options.loss != "auto":
+        return options
+    if (kept := kept_by_training(options.out, "loss", "name", resume=resume)) is not None:
+        return replace(options, loss=kept)
+    name, why = choose_loss(images)
+    say(why)
+    return replace(options, loss=name)
 
 
 def _begin(out: str, ready: _Ready, say: Callable[[str], None], *, fresh: bool) -> None:
@@ -266,7 +284,8 @@ def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
 
 def _settled(model: Model, ready: _Ready, taught: Sequence[AnnotatedImage], until: float | None, ears: Ears) -> Model:
     """With all that is set on annotation once the steps are done, and with what such images look like."""
-    model = _calibrated(model, ready.others, taught, until, ears)
+    interior = find_loss(ready.config.loss.name).interior
+    model = _calibrated(model, ready.others, taught, until, ears, interior)
     return learn_kind(model, [*taught, *ready.others], ready.data.brightness)
 
 
@@ -276,8 +295,9 @@ def _calibrated(
     taught: Sequence[AnnotatedImage],
     until: float | None,
     ears: Ears,
+    interior: bool,
 ) -> Model:
-    """On other images, which say more, where enough objects are annotated on them; else on what was taught."""
+    """On other images, which say more, where enough objects are annotated on them; else on those of the training."""
     pace = Paced(ears.say)
 
     def on_window(done: int, total: int) -> None:
@@ -288,11 +308,13 @@ def _calibrated(
         pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
 
     end = None if until is None else until - 2 * _SAVING_S  # a window that was begun is finished
+    rule: dict[str, Any] = {"prefer": 0.0, "telling": 1} if interior else {}
     for images in (others, taught):
-        calibrated = calibrate(model, images, until=end, on_window=on_window)
+        calibrated = calibrate(model, images, until=end, on_window=on_window, **rule)
         if calibrated is not model:
             return calibrated
-    return replace(model, config=replace(model.config, threshold=choose_threshold(model, taught, until=end)))
+    threshold = choose_threshold(model, taught, until=end, prefer=rule.get("prefer"))
+    return replace(model, config=replace(model.config, threshold=threshold))
 
 
 # ---- what is taught, and what is left
@@ -314,7 +336,7 @@ def _read(
         raise InputError.of(
             found="--hold-out without images", expected="sketches to hold some of out", fix="--validate, or neither"
         )
-    if options.hold_out is not None and find_loss(options.loss).dense:
+    if options.hold_out is not None and options.loss != "auto" and find_loss(options.loss).dense:
         raise InputError.of(
             found=f"--hold-out with the loss {options.loss}, which needs every pixel",
             expected="other images to score",

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from sketchscale.annotations.simulate import simulate_mask
+from sketchscale.annotations.simulate_mask import simulate_mask
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import Model, ModelConfig
