@@ -75,6 +75,8 @@ class Targets:
         objects: (y, x), the number of the object on annotation that says which object it is, 0 elsewhere.
         ignored: (y, x), pixels that are to teach nothing at all, not even by what holds everywhere.
         edges: (1, y, x), how much the image changes from pixel to pixel, in any unit; (0, y, x) where no loss asks.
+        start: (4, y, x), what the model that training starts from gives: flow, distance, and its distance less its
+            threshold; (0, y, x) where there is none, or no loss asks.
         maps: (k, y, x), those of another target than flow, such as hover_maps; (0, y, x) where there is none.
     """
 
@@ -94,6 +96,7 @@ class Targets:
     objects: npt.NDArray[np.int32]
     ignored: npt.NDArray[np.bool_]
     edges: npt.NDArray[np.float32]
+    start: npt.NDArray[np.float32]
     maps: npt.NDArray[np.float32]
 
 
@@ -158,6 +161,7 @@ def targets_from_sketch(
         objects=np.maximum(codes, 0),
         ignored=np.zeros_like(exact),
         edges=np.zeros((0, *codes.shape), np.float32),
+        start=np.zeros((0, *codes.shape), np.float32),
         maps=np.zeros((0, *codes.shape), np.float32),
     )
 

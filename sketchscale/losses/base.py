@@ -85,7 +85,7 @@ class BatchTargets:
         flow: (n, 2, y, x). distance, lower, upper, signed: (n, y, x), px.
         known, flow_known, bounded, inside, background, boundary, boundary_known, signed_known, ignored: (n, y, x) bool.
         objects: (n, y, x) int32; numbers count within a patch.
-        edges: (n, 1, y, x), or (n, 0, y, x) where they were not asked for.
+        edges, start: (n, 1, y, x) and (n, 4, y, x), or (n, 0, y, x) where they were not asked for.
         maps: (n, k, y, x), those of the target (see networks.targets); (n, 0, y, x) where it has none.
     """
 
@@ -105,6 +105,7 @@ class BatchTargets:
     objects: torch.Tensor
     ignored: torch.Tensor
     edges: torch.Tensor
+    start: torch.Tensor
     maps: torch.Tensor
 
 

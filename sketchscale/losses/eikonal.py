@@ -12,6 +12,11 @@ and parted between strokes of different objects; see losses.lands. Its flow is 0
 flow here. a, from 0 to 1, says how far phi agrees with the strokes: the solution of a field that has not learned them
 says nothing. In background both distances are cut at `band` px.
 
+*From a start model*, its outputs take the place of the solution as far as it agrees with the strokes: with s its
+agreement on a batch at its own threshold, the last line is multiplied by 1 - s^4, and s^4 times the squared differences
+to the outputs of the start model are added, with the same weights, off the strokes that it has on the wrong side. So a
+model that knows such images forgets nothing, and one of another kind of image is left behind. (Li and Hoiem 2016.)
+
 The paper has the residual of the equation instead of its solution; G phi is the upwind gradient of `upwind_gradient`:
 
     1 <(|v| - 1)^2>_X  +  1 <(|G phi| - 1)^2>_{X \\ B}  +  1 <|G phi - v|^2>_{X \\ B}
@@ -49,10 +54,10 @@ import torch
 from torch.nn import functional
 
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision
-from sketchscale.losses.lands import choose_level, solve
+from sketchscale.losses.lands import agreement_with_strokes, choose_level, solve
 from sketchscale.losses.sketchpose import bounds_term
 
-__all__ = ["EikonalConfig", "eikonal", "eikonal_terms", "solved_terms", "upwind_gradient"]
+__all__ = ["EikonalConfig", "eikonal", "eikonal_terms", "pulls", "upwind_gradient"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,7 @@ class EikonalConfig(LossConfig):
         coupling: weight of |grad phi - v|^2, off the known boundary.
         solved_distance, solved_flow: weights of the pulls to the solution of the equation, where the sketch does not
             determine distance or flow.
+        start: weight of the pull to the start model, relative to that to the solution.
         trust: exponent of the agreement by which these two are multiplied; 0 for always.
         boundary: weight of the squared error of phi beside the known boundary.
         sides: weight of the hinges that keep phi on its side of 0, on background and on foreground strokes.
@@ -83,6 +89,7 @@ class EikonalConfig(LossConfig):
     coupling: float = 0.0
     solved_distance: float = 0.08
     solved_flow: float = 5.0
+    start: float = 1.0
     trust: float = 2.0
     boundary: float = 1.0
     sides: float = 1.0
@@ -93,7 +100,7 @@ class EikonalConfig(LossConfig):
     def __post_init__(self) -> None:
         LossConfig.__post_init__(self)
         self.expect_weights("length", "slope", "coupling", "boundary", "sides", "band", "trust")
-        self.expect_weights("solved_distance", "solved_flow")
+        self.expect_weights("solved_distance", "solved_flow", "start")
         self.expect(self.exponent in (1, 2) and 0 < self.near <= 1, "1 or 2, above 0 and at most 1", "exponent", "near")
 
 
@@ -119,7 +126,7 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
     return combined(
         [
             *terms.values(),
-            *solved_terms(phi, v, targets, config),
+            *pulls(phi, v, targets, config),
             Term.mean(config.flow, flow_error, targets.flow_known & targets.inside),
             Term.mean(config.distance, (phi - targets.signed) ** 2, taught),
             bounds_term(phi, targets, config),
@@ -127,17 +134,39 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
     )
 
 
-def solved_terms(phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> list[Term]:
-    """Pulls of distance and flow to the solution of the eikonal equation; see losses.lands.
+def pulls(phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> list[Term]:
+    """Of distance and flow to the solution of the equation, and to the start model where there is one.
 
     Args:
         phi: (n, y, x), px. v: (n, 2, y, x).
 
     Returns:
-        Two terms, on pixels that the sketch does not determine and that are not ignored; none with weights of 0.
+        Terms on pixels that the sketch does not determine and that are not ignored; none with weights of 0.
     """
     if config.solved_distance == config.solved_flow == 0:
         return []
+    if targets.start.shape[1] == 0 or config.start == 0:
+        return _to_solution(phi, v, targets, config, 1.0)
+    known = agreement_with_strokes(targets.start[:, 3], targets) ** 4
+    return [*_to_start(phi, v, targets, config, known), *_to_solution(phi, v, targets, config, 1 - known)]
+
+
+def _to_start(
+    phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, config: EikonalConfig, share: float
+) -> list[Term]:
+    flow, distance, above = targets.start[:, :2], targets.start[:, 2], targets.start[:, 3] > 0
+    wrong = (targets.inside & ~above) | (targets.background & above)
+    where = ~(wrong | targets.ignored | (targets.signed_known & targets.inside))
+    weight = share * config.start
+    return [
+        Term.mean(weight * config.solved_distance, (phi - distance) ** 2, where),
+        Term.mean(weight * config.solved_flow, ((v - flow) ** 2).sum(dim=1), where),
+    ]
+
+
+def _to_solution(
+    phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, config: EikonalConfig, share: float
+) -> list[Term]:
     level, agreement = choose_level(phi, targets)
     with torch.no_grad():
         shifted = phi - level
@@ -148,7 +177,7 @@ def solved_terms(phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, conf
     near = solution.signed_known & ~targets.signed_known & free & ((aim > -config.band) | (phi.detach() > -config.band))
     flow = torch.where((solution.signed > 0)[:, None], solution.flow, 0.0)
     flowing = (solution.flow_known | (solution.signed < 0)) & ~(targets.flow_known & targets.inside) & free
-    trust = agreement**config.trust
+    trust = share * agreement**config.trust
     return [
         Term.mean(trust * config.solved_distance, (phi - aim) ** 2, near),
         Term.mean(trust * config.solved_flow, ((v - flow) ** 2).sum(dim=1), flowing),

@@ -41,7 +41,7 @@ import torch
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.losses.base import BatchTargets, mean_over_ranks
 
-__all__ = ["Solution", "choose_level", "lands", "solve"]
+__all__ = ["Solution", "agreement_with_strokes", "choose_level", "lands", "solve"]
 
 LEVELS = tuple(step / 2 for step in range(-6, 7))
 """px."""
@@ -89,12 +89,27 @@ def choose_level(phi: torch.Tensor, targets: BatchTargets) -> tuple[float, float
     levels = LEVELS if targets.edges.shape[1] else (0.0,)
     with torch.no_grad():
         counts = mean_over_ranks(torch.stack([_counts(phi.detach(), level, targets) for level in levels]).double())
-    right_in, inside, right_out, outside, edge, contour = counts.cpu().numpy().T
-    shares = [right / count for right, count in ((right_in, inside), (right_out, outside)) if count[0] > 0]
-    agreement = np.maximum(0, 2 * np.mean(shares, axis=0) - 1) if shares else np.zeros(len(levels))
+    *sides, edge, contour = counts.cpu().numpy().T
+    agreement = _agreement(np.stack(sides))
     score = agreement * edge / np.maximum(contour, 1)
     best = max(range(len(levels)), key=lambda i: (score[i], -abs(levels[i])))
     return levels[best], float(agreement[best])
+
+
+def agreement_with_strokes(excess: torch.Tensor, targets: BatchTargets) -> float:
+    """Mean of the shares of foreground and background strokes where a field (n, y, x) is above 0, or not; of these
+    twice the part above one half, so from 0 to 1. Of all processes; of one kind of stroke where there is no other.
+    """
+    with torch.no_grad():
+        counts = mean_over_ranks(_counts(excess, 0.0, targets).double())
+    return float(_agreement(counts[:4].cpu().numpy()[:, None])[0])
+
+
+def _agreement(sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of the four rows of counts that `_counts` begins with, by column."""
+    right_in, inside, right_out, outside = sides
+    shares = [right / count for right, count in ((right_in, inside), (right_out, outside)) if count[0] > 0]
+    return np.maximum(0, 2 * np.mean(shares, axis=0) - 1) if shares else np.zeros(len(inside))
 
 
 def _counts(phi: torch.Tensor, level: float, targets: BatchTargets) -> torch.Tensor:

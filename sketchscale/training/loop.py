@@ -153,7 +153,8 @@ class _Run(Frame[Batch]):
         self.started = init is not None
         if init is not None:
             network.load_state_dict(adapt_weights(init, config.network, target=config.target, seed=config.seed))
-        self.learner = Learner(network, config, self.device, self.world)
+        threshold = init.config.threshold if init is not None else None
+        self.learner = Learner(network, config, self.device, self.world, start=threshold)
         self.hooks, self.interrupted, self.refreshes = hooks, hooks.interrupted, hooks.refresh is not None
         self.show_every = config.preview_every if hooks.on_preview else 0
         self.scenes.stream = hooks.scenes

@@ -14,7 +14,8 @@ the best, the middle one is taken. Pieces with fewer than 8 annotated pixels are
 Where boundaries are not drawn, the same comparison says which strokes are covered, which are in one object that should
 be in two, and which background is taken for an object; it does not say how far objects reach. There the meaning of the
 distance does: of thresholds within 0.003 of the best, the one nearest to 0 is taken. A dot is a single pixel, so pieces
-of one pixel count.
+of one pixel count. What a start model says about joining, threshold and smallest size is kept there, unless another
+choice is better by more than 0.05: one stroke in twenty is no evidence against it.
 
 Windows are cut to what is annotated in them, so the cost follows the annotation and not the image. (Tighter boxes
 around single objects cost half as much and were .009 worse for the shipped model: background far from objects says
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Never
 
 import numpy as np
@@ -40,7 +41,7 @@ from sketchscale.evaluation import count_overlaps
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate_each
-from sketchscale.networks.checkpoint import Model
+from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.rule import JoiningRule
 from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.thresholds import predict_image
@@ -58,6 +59,7 @@ _HALO = 64
 """Pixels around a window that the network sees; beyond them next to nothing reaches its output."""
 _TIE = 0.003
 _FEWEST = 5
+_LEAST_GAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ def calibrate(
     sizes: Sequence[int] = SIZES,
     prefer: float | None = None,
     telling: int = 8,
+    start: ModelConfig | None = None,
     until: float | None = None,
     on_window: Callable[[int, int], None] = lambda done, total: None,
 ) -> Model:
@@ -123,6 +126,7 @@ def calibrate(
         sizes: candidates for the smallest size, px, rising.
         prefer: px, of thresholds that are equally good the one nearest to this; None for the middle one.
         telling: annotated pixels from which on an object counts.
+        start: of the model that training started from, to be kept unless the annotation says otherwise.
         until: no further window is begun at this time (`time.monotonic`) once 5 objects were seen; None for no limit.
         on_window: called before each window with the number of windows done, and of all.
 
@@ -141,16 +145,31 @@ def calibrate(
         on_window(seen, len(windows))
         window = _predicted(model, image, box)
         objects += _telling(window.labels, telling)
-        for rule, evidence in _compared(window, telling):
+        for rule, evidence in _compared(window, telling, start):
             found.setdefault(rule, []).append(evidence)
     if objects < _FEWEST:
         return model
-    chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in found.items()], prefer)
+    ours = {rule: evidence for rule, evidence in found.items() if rule[0] in THRESHOLDS and rule[1] in JOININGS}
+    chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in ours.items()], prefer)
+    if start is not None:
+        kept = _as_it_is(start, found[start.threshold, _joining_of(start)])
+        chosen = kept if chosen.score <= kept.score + _LEAST_GAIN else chosen
     return replace(
         model,
         provenance={**model.provenance, "calibrated": {"windows": len(windows), "score": round(chosen.score, 4)}},
         config=replace(model.config, threshold=chosen.threshold, min_size=chosen.min_size, **asdict(chosen.joining)),
     )
+
+
+def _joining_of(config: ModelConfig) -> Joining:
+    return Joining(**{f.name: getattr(config, f.name) for f in fields(Joining)})
+
+
+def _as_it_is(config: ModelConfig, evidence: Sequence[_Evidence]) -> _Trial:
+    """What a model's own choices score."""
+    shares, areas = (np.concatenate([getattr(e, name) for e in evidence]) for name in ("shares", "areas"))
+    score = _precision(shares[areas >= config.min_size], sum(e.objects for e in evidence))
+    return _Trial(score, config.threshold, config.min_size, _joining_of(config))
 
 
 def _best(trials: Sequence[_Trial], prefer: float | None) -> _Trial:
@@ -205,11 +224,16 @@ def _telling(labels: npt.NDArray[np.int32], least: int) -> int:
     return int((np.bincount(labels[labels > 0]) >= least).sum())
 
 
-def _compared(window: _Window, telling: int) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
+def _compared(
+    window: _Window, telling: int, start: ModelConfig | None
+) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
     """Every threshold with every joining, and what the annotation of the window says of the objects that they make."""
-    for threshold in THRESHOLDS:
-        rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in JOININGS]
-        for joining, labels in zip(JOININGS, integrate_each(window.fields, rules), strict=True):
+    joinings = {threshold: list(JOININGS) for threshold in THRESHOLDS}
+    if start is not None and _joining_of(start) not in joinings.setdefault(start.threshold, []):
+        joinings[start.threshold].append(_joining_of(start))
+    for threshold, chosen in joinings.items():
+        rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in chosen]
+        for joining, labels in zip(chosen, integrate_each(window.fields, rules), strict=True):
             yield (threshold, joining), _compare(labels, window.labels, telling)
 
 

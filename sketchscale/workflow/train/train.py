@@ -285,7 +285,7 @@ def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
 def _settled(model: Model, ready: _Ready, taught: Sequence[AnnotatedImage], until: float | None, ears: Ears) -> Model:
     """With all that is set on annotation once the steps are done, and with what such images look like."""
     interior = find_loss(ready.config.loss.name).interior
-    model = _calibrated(model, ready.others, taught, until, ears, interior)
+    model = _calibrated(model, ready.others, taught, until, ears, interior=interior, init=ready.init)
     return learn_kind(model, [*taught, *ready.others], ready.data.brightness)
 
 
@@ -295,7 +295,9 @@ def _calibrated(
     taught: Sequence[AnnotatedImage],
     until: float | None,
     ears: Ears,
+    *,
     interior: bool,
+    init: Model | None,
 ) -> Model:
     """On other images, which say more, where enough objects are annotated on them; else on those of the training."""
     pace = Paced(ears.say)
@@ -308,7 +310,8 @@ def _calibrated(
         pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
 
     end = None if until is None else until - 2 * _SAVING_S  # a window that was begun is finished
-    rule: dict[str, Any] = {"prefer": 0.0, "telling": 1} if interior else {}
+    start = None if init is None or init.target.rule != "flow" else init.config
+    rule: dict[str, Any] = {"prefer": 0.0, "telling": 1, "start": start} if interior else {}
     for images in (others, taught):
         calibrated = calibrate(model, images, until=end, on_window=on_window, **rule)
         if calibrated is not model:
