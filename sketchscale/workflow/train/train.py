@@ -29,7 +29,7 @@ from sketchscale.losses import find_loss, loss_config
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
-from sketchscale.training.checks import NO_BACKGROUND, check_images, choose_loss, lacks_background
+from sketchscale.training.checks import NO_BACKGROUND, check_images, lacks_background
 from sketchscale.training.config import Step, SyntheticConfig, find_device
 from sketchscale.training.distributed import join_world
 from sketchscale.training.loop import Hooks, TrainingConfig
@@ -49,6 +49,7 @@ from sketchscale.workflow.synthesize.scenes import (
 )
 from sketchscale.workflow.train.calibrate import calibrate
 from sketchscale.workflow.train.callbacks import Paced, Watch
+from sketchscale.workflow.train.chosen_loss import settle_loss
 from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.train.known_kind import learn_kind
 from sketchscale.workflow.train.on_ray import Ears, train_anywhere
@@ -202,7 +203,7 @@ def _prepare(
         data, held_out, others = _read(options, scale, runner, ears.say)
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
-    options = _with_loss(options, images, execution.resume, ears.say)
+    options = settle_loss(options, images, ears.say, resume=execution.resume)
     config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
     kept = partial(kept_by_training, options.out, "precision", resume=execution.resume)
     precision = settle_precision(options.precision, options.device, "training", kept=kept, say=ears.say)
@@ -216,19 +217,6 @@ def _prepare(
     config = _with_time_left(config, began)
     notes = _notes(config, init)
     return _Ready(data=data, held_out=held_out, others=others, config=config, init=init, notes=notes)
-
-
-def _with_loss(
-    options: TrainOptions, images: Sequence[AnnotatedImage], resume: bool, say: Callable[[str], None]
-) -> TrainOptions:
-    """With a loss in the place of "auto": that of a training that goes on, else the one that suits the annotation."""
-    if options.loss != "auto":
-        return options
-    if (kept := kept_by_training(options.out, "loss", "name", resume=resume)) is not None:
-        return replace(options, loss=kept)
-    name, why = choose_loss(images)
-    say(why)
-    return replace(options, loss=name)
 
 
 def _begin(out: str, ready: _Ready, say: Callable[[str], None], *, fresh: bool) -> None:
