@@ -15,7 +15,8 @@ Where boundaries are not drawn, the same comparison says which strokes are cover
 be in two, and which background is taken for an object; it does not say how far objects reach. There the meaning of the
 distance does: of thresholds within 0.003 of the best, the one nearest to 0 is taken. A dot is a single pixel, so pieces
 of one pixel count. What a start model says about joining, threshold and smallest size is kept there, unless another
-choice is better by more than 0.05: one stroke in twenty is no evidence against it.
+choice is better by more than 0.05, as one stroke in twenty is no evidence against it; its smallest size never grows, as
+strokes on a few objects do not say that there are no smaller ones elsewhere.
 
 Windows are cut to what is annotated in them, so the cost follows the annotation and not the image. (Tighter boxes
 around single objects cost half as much and were .009 worse for the shipped model: background far from objects says
@@ -153,7 +154,8 @@ def calibrate(
     chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in ours.items()], prefer)
     if start is not None:
         kept = _as_it_is(start, found[start.threshold, _joining_of(start)])
-        chosen = kept if chosen.score <= kept.score + _LEAST_GAIN else chosen
+        smaller = replace(chosen, min_size=min(chosen.min_size, start.min_size))
+        chosen = kept if chosen.score <= kept.score + _LEAST_GAIN else smaller
     return replace(
         model,
         provenance={**model.provenance, "calibrated": {"windows": len(windows), "score": round(chosen.score, 4)}},
