@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import distributed
@@ -46,7 +46,10 @@ class LossConfig:
             others. 1 is the journal's loss; less lets the network spend itself on where objects are. Not of `eikonal`,
             whose `band` says which background is taught in px.
         rim: px, see `far`.
+        weights: the names of all weights, of which one at least is above 0.
     """
+
+    weights: ClassVar[tuple[str, ...]] = ("flow", "distance", "bounds")
 
     name: str = "sketchpose"
     flow: float = 5.0
@@ -56,7 +59,8 @@ class LossConfig:
     rim: int = 4
 
     def __post_init__(self) -> None:
-        self.expect_weights("flow", "distance", "bounds")
+        self.expect_weights(*self.weights)
+        self.expect(any(getattr(self, name) for name in self.weights), "at least one weight above 0", *self.weights)
         self.expect(0 < self.far <= 1 and 0 <= self.rim <= 64, "far above 0 and at most 1, rim 0 to 64", "far", "rim")
 
     def expect_weights(self, *names: str) -> None:

@@ -49,6 +49,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional
@@ -83,6 +84,11 @@ class EikonalConfig(LossConfig):
         band: px, the deepest background in which distances are learned; beyond it phi is only kept below -1/2.
     """
 
+    weights: ClassVar[tuple[str, ...]] = (
+        *LossConfig.weights,
+        *("length", "slope", "coupling", "solved_distance", "solved_flow", "boundary", "sides"),
+    )
+
     name: str = "eikonal"
     length: float = 0.0
     slope: float = 0.0
@@ -99,8 +105,7 @@ class EikonalConfig(LossConfig):
 
     def __post_init__(self) -> None:
         LossConfig.__post_init__(self)
-        self.expect_weights("length", "slope", "coupling", "boundary", "sides", "band", "trust")
-        self.expect_weights("solved_distance", "solved_flow", "start")
+        self.expect_weights("band", "trust", "start")
         self.expect(self.exponent in (1, 2) and 0 < self.near <= 1, "1 or 2, above 0 and at most 1", "exponent", "near")
 
 

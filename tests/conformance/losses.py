@@ -77,6 +77,10 @@ class LossSuite:
         """A prediction of which every term finds faults."""
         return random_prediction(5, t, self.loss.outputs)
 
+    def complete(self, t: BatchTargets) -> BatchTargets:
+        """With everything that some term asks for."""
+        return t
+
     def all_terms(self) -> LossConfig:
         """With every term."""
         return loss_config(self.name)
@@ -123,7 +127,7 @@ class LossSuite:
             assert (gradient == 0).all()
 
     def test_every_weight_of_its_own_class_counts_and_is_refused_below_0(self) -> None:
-        targets = random_batch(5)
+        targets = self.complete(random_batch(5))
         prediction = self.imperfect(targets)
         shared = {f.name for f in fields(LossConfig)}
         own = [f.name for f in fields(self.loss.config) if f.name not in shared]

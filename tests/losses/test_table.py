@@ -57,6 +57,10 @@ class TestEikonal(LossSuite):
     def imperfect(self, t: BatchTargets) -> torch.Tensor:
         return self.perfect(t) + 0.7 * random_prediction(5, t, 3)
 
+    def complete(self, t: BatchTargets) -> BatchTargets:
+        given = self.perfect(t) + 0.6 * random_prediction(9, t, 3)
+        return replace(t, start=torch.cat([given, given[:, 2:]], dim=1))
+
     def all_terms(self) -> EikonalConfig:
         return EikonalConfig(length=1, slope=1, coupling=1)
 
@@ -82,6 +86,15 @@ class TestHover(LossSuite):
     def perfect(self, t: BatchTargets) -> torch.Tensor:
         signs = torch.where(t.maps[:, 2:3] > 0, 40.0, -40.0)
         return torch.cat([torch.atanh(t.maps[:, :2]).clamp(-20, 20), signs], dim=1)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_weights_that_are_all_0_are_refused(name: str) -> None:
+    config = loss_config(name)
+    first, *others = config.weights
+    assert getattr(replace(config, **dict.fromkeys(others, 0.0), **{first: 1.0}), first) == 1
+    with pytest.raises(InputError, match=f"the loss {name} with .*; expected: at least one weight above 0; to fix:"):
+        replace(config, **dict.fromkeys(config.weights, 0.0))
 
 
 def test_every_loss_and_every_target_of_the_tables_has_a_suite() -> None:
