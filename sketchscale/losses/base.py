@@ -7,7 +7,8 @@ gradients of its processes, each process divides its own sum by the mean count:
     mean over ranks of  grad(sum_r) * ranks / count  =  grad(sum) / count      with  sum, count  over all ranks
 
 so a rank with few strokes weighs as little as they say, and the gradient is that of one process with the joined batch.
-Every rank makes one all-reduce per loss, whatever its patches hold.
+Every rank makes the same all-reduces per loss, whatever its patches hold: one, and of `eikonal` one more for each of
+the two agreements with the strokes.
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ def train(
     """Train a network on sketches or dense labels.
 
     Args:
-        images: with at least one foreground, one background and one boundary (drawn, or between labels) among them;
-            none where synthetic scenes alone are taught, see `config.synthetic` and `hooks.scenes`.
+        images: with some foreground, with background unless there is `init`, and with boundaries (drawn, or between
+            labels) unless the loss does without them; none where synthetic scenes alone are taught, see `config.synthetic` and `hooks.scenes`.
         run_folder: path or address for state and log, see training.state; only the first process uses it. A file named
             `stop` in it ends training as if it were done.
         init: weights to start from, see networks.adapt.
@@ -106,7 +106,7 @@ def train(
         A model that was not saved yet: the mean of the weights, where it scored best if it was scored.
 
     Raises:
-        InputError: the sketch lacks background, foreground or boundaries; channels differ from the network's;
+        InputError: the sketch lacks what the loss needs, see training.checks; channels differ from the network's;
             `init` is of another architecture.
         ResumeError: the state was made with another configuration.
         TaskError: the loss is not a number.

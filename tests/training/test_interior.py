@@ -28,12 +28,21 @@ def drawn(style: InteriorStyle | None, seed: int = 1) -> TrainingImage:
     return replace(image, labels=raster.labels, boundary=raster.boundary, numbered=raster.numbered)
 
 
-@pytest.mark.parametrize("style", ["interior", "points"])
+def fragments() -> TrainingImage:
+    """Strokes inside, and the outlines that lie in the left half."""
+    image, outlined = drawn("interior"), drawn(None).boundary
+    assert outlined is not None
+    boundary = outlined & (np.arange(64) < 32)
+    return replace(image, labels=np.where(boundary, -1, image.labels).astype(np.int32), boundary=boundary)
+
+
+@pytest.mark.parametrize(
+    "image", [drawn("interior"), drawn("points"), fragments()], ids=["curves", "points", "curves and fragments"]
+)
 def test_a_few_steps_lower_the_loss_and_sizes_are_those_that_the_network_sees(
-    tmp_path: Path, style: InteriorStyle
+    tmp_path: Path, image: TrainingImage
 ) -> None:
     losses: list[float] = []
-    image = drawn(style)
     config = replace(EIKONAL, steps=60, rate=1e-2, batch=4)
     model = train([image], config, run_folder=tmp_path, on_step=lambda step: losses.append(step.loss))
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
