@@ -135,6 +135,11 @@ class Sketch:
         return tuple(e for e in self.marks if isinstance(e, ClassPoint))
 
     @property
+    def numbered(self) -> frozenset[int]:
+        """The ids of all objects that the person numbered, see RasterSketch."""
+        return self._canvas.numbered
+
+    @property
     def sha256(self) -> str:
         """Of the image's name, shape and events: what provenance records."""
         head = json.dumps([self.image, self.shape]).encode()
@@ -164,7 +169,7 @@ class Sketch:
             labels=labels,
             boundary=boundary,
             ignored=ignored if ignored.any() else None,
-            numbered=self._canvas.numbered,
+            numbered=self.numbered,
         )
 
     def conflicts(self) -> tuple[Conflict, ...]:

@@ -94,7 +94,8 @@ def train(
 
     Args:
         images: with some foreground, with background unless there is `init`, and with boundaries (drawn, or between
-            labels) unless the loss does without them; none where synthetic scenes alone are taught, see `config.synthetic` and `hooks.scenes`.
+            labels) unless the loss does without them; none where synthetic scenes alone teach, see `config.synthetic`
+            and `hooks.scenes`.
         run_folder: path or address for state and log, see training.state; only the first process uses it. A file named
             `stop` in it ends training as if it were done.
         init: weights to start from, see networks.adapt.

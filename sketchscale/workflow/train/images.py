@@ -143,7 +143,7 @@ class SketchedPart:
 
     @property
     def numbered(self) -> frozenset[int]:
-        return self.sketch.rasterize(self.box).numbered
+        return self.sketch.numbered
 
     @property
     def boundary(self) -> npt.NDArray[np.bool_]:
