@@ -30,7 +30,7 @@ no pixel centre is nearer. So "phi = 0 on B" becomes phi = b on the pixels besid
 -1/2 outside and on drawn pixels, and the hinges turn at half a pixel. At those pixels the slope is left out: the scheme
 would see the wrong one where two objects touch (+1/2 beside +1/2) and at the steps of a slanted boundary.
 
-A boundary that nobody drew runs where phi is predicted near 0. There (|phi| < 1) the terms of the slope weigh `near`.
+A boundary that no one drew runs where phi is predicted near 0. There (|phi| < 1) the terms of the slope weigh `near`.
 
 Where the sketch determines distance and flow these are learned as they are, in the terms with D; of sketches without
 outlines D is empty.
@@ -78,7 +78,7 @@ class EikonalConfig(LossConfig):
         boundary: weight of the squared error of phi beside the known boundary.
         sides: weight of the hinges that keep phi on its side of 0, on background and on foreground strokes.
         exponent: of these hinges, 1 or 2.
-        near: weight, in the terms of the slope, of pixels where |phi| < 1: a boundary that nobody drew runs there,
+        near: weight, in the terms of the slope, of pixels where |phi| < 1: a boundary that no one drew runs there,
             where the slope of a distance need not be 1. Relative to the other pixels; above 0, as a field that is flat
             at 0 would cost nothing.
         band: px, the deepest background in which distances are learned; beyond it phi is only kept below -1/2.
@@ -124,7 +124,7 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
     values = full_precision(prediction)
     v, phi = values[:, :2], values[:, 2]
     beside = torch.where(targets.signed_known & (targets.signed.abs() == 0.5), targets.signed, 0.0)
-    taught = targets.signed_known & (targets.signed >= -config.band)
+    learned = targets.signed_known & (targets.signed >= -config.band)
     everywhere = ~targets.ignored
     terms = eikonal_terms(phi, v, beside, targets.background, targets.inside, (1.0, 1.0), config, everywhere)
     flow_error = ((v - targets.flow) ** 2).sum(dim=1)
@@ -133,7 +133,7 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
             *terms.values(),
             *pulls(phi, v, targets, config),
             Term.mean(config.flow, flow_error, targets.flow_known & targets.inside),
-            Term.mean(config.distance, (phi - targets.signed) ** 2, taught),
+            Term.mean(config.distance, (phi - targets.signed) ** 2, learned),
             bounds_term(phi, targets, config),
         ]
     )
