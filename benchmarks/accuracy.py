@@ -29,7 +29,7 @@ import torch
 from skimage.io import imread
 from skimage.transform import downscale_local_mean
 
-from sketchscale.annotations.simulate import simulate_mask
+from sketchscale.annotations.simulate_mask import simulate_mask
 from sketchscale.config import SegmentOptions
 from sketchscale.evaluation import score_labels
 from sketchscale.integration.plan import integrate

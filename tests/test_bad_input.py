@@ -208,7 +208,15 @@ SKETCHES: dict[str, tuple[str, str]] = {
         event(label="foreground") + event(label="background") + event(label="boundary", points=[[30, 5], [30, 50]]),
         "--on-conflict last",
     ),
-    "no boundary information": (event(label="foreground"), "no boundary information"),
+    "nothing but foreground": (event(label="foreground"), "no background"),
+    "two numbers for a pixel": (
+        event(label="foreground", object=1) + event(label="foreground", object=2, points=[[5, 20], [15, 20]]),
+        "two objects",
+    ),
+    "an object on both sides of a boundary": (
+        event(label="foreground", object=1) + event(label="boundary", radius_px=0.5, points=[[5, 20], [15, 20]]),
+        "crosses a boundary stroke at [10, 20]",
+    ),
     "empty": ("", "no stroke in"),
     "not JSON": ("strokes\n", "line 1"),
     "another event": ('{"event":"poem"}\n', "unknown event 'poem'"),

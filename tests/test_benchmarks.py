@@ -67,6 +67,20 @@ def test_the_accuracy_table_is_made_of_finished_cells(tmp_path: Path, shared_dat
     assert "| sketchpose | 10 % | 1 |" in table
 
 
+def test_the_table_of_interior_strokes_is_made_of_finished_rows(tmp_path: Path, shared_data: Path) -> None:
+    script = [sys.executable, str(ROOT / "benchmarks" / "interior.py"), "--data", str(shared_data / "dsb2018_fluo")]
+    rows = tmp_path / "rows.jsonl"
+    command = [*script, "--steps", "2", "--seeds", "0", "--others", "1", "--threads", "1", "--rows", str(rows)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for names in (("outlines", "interior"), ("outlines", "points")):
+        table = subprocess.run(
+            [*command, "--names", *names], env=environment, check=True, timeout=300, capture_output=True, text=True
+        ).stdout
+    assert len(rows.read_text().splitlines()) == 3
+    assert "| points | 1 | 2 |" in table
+    assert "interior: " in table
+
+
 def test_the_synthesis_table_is_made_of_finished_cells(tmp_path: Path, shared_data: Path) -> None:
     """One step of a synthesis, two rows of two steps on a few images, then the table."""
     script = [sys.executable, str(ROOT / "benchmarks" / "synthesis.py")]

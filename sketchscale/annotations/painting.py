@@ -46,7 +46,7 @@ _Area: TypeAlias = Stroke | Polygon | Raster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Pixels that were called foreground and background; `event` is the later of the two, `box` encloses them."""
+    """Pixels that were called foreground and background, or two objects: `event` is the later one, `box` has all."""
 
     event: str
     pixels: int
@@ -58,24 +58,31 @@ class Conflict:
 
 @dataclass(slots=True)
 class _TilePixels:
-    """Of one tile: what each pixel is (-1, 0, k, or FREE), whether a boundary lies on it, and which mark (counted
-    from 1) came second in a conflict there."""
+    """Of one tile: what each pixel is (-1, 0, k, or FREE), whether a boundary lies on it, which mark (counted from 1)
+    came second in a conflict there, and whether it was erased and nothing was drawn on it since."""
 
     area: npt.NDArray[np.int32]
     boundary: npt.NDArray[np.bool_]
     conflict: npt.NDArray[np.int32]
+    ignored: npt.NDArray[np.bool_]
 
     @classmethod
     def blank(cls, shape: tuple[int, ...]) -> _TilePixels:
-        return cls(np.full(shape, UNKNOWN, np.int32), np.zeros(shape, np.bool_), np.zeros(shape, np.int32))
+        unmarked = np.zeros(shape, np.bool_)
+        return cls(np.full(shape, UNKNOWN, np.int32), unmarked, np.zeros(shape, np.int32), unmarked.copy())
 
-    def put(self, at: tuple[slice, ...], values: npt.NDArray[np.int32], number: int) -> None:
-        """Lay a mark's values over the box `at`; UNKNOWN leaves a pixel alone."""
+    def put(self, at: tuple[slice, ...], values: npt.NDArray[np.int32], number: int, *, line: bool) -> None:
+        """Lay a mark's values over the box `at`; UNKNOWN leaves a pixel alone. A line with another object's number is
+        a conflict, too; areas of neighbours may overlap, as their edges are rounded to pixels.
+        """
         area, boundary, conflict = self.area[at], self.boundary[at], self.conflict[at]
         boundary |= values == BOUNDARY
+        self.ignored[at] &= values == UNKNOWN
         inside = (values > 0) | (values == FREE)
         was_inside = (area > 0) | (area == FREE)
         clash = (inside & (area == 0)) | ((values == 0) & was_inside)
+        if line:
+            clash |= (values > 0) & (area > 0) & (values != area)
         conflict[clash] = number
         # Foreground without a number leaves the number that is there.
         write = (values == 0) | (values > 0) | ((values == FREE) & ~was_inside)
@@ -85,15 +92,22 @@ class _TilePixels:
         self.area[at][covered] = UNKNOWN
         self.boundary[at][covered] = False
         self.conflict[at][covered] = 0
+        self.ignored[at][covered] = True
 
 
 class Canvas:
-    """Sparse tiles of painted pixels by tile index; `objects` counts the objects of the whole sketch."""
+    """Sparse tiles of painted pixels by tile index.
+
+    Attributes:
+        objects: how many there are in the whole sketch.
+        numbered: the ids of those whose number an event gives; the others are foreground without a number.
+    """
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape
         self.tiles: dict[tuple[int, int], _TilePixels] = {}
         self.objects = 0
+        self.numbered: frozenset[int] = frozenset()
 
     @classmethod
     def paint(cls, shape: tuple[int, int], marks: Sequence[Event]) -> Canvas:
@@ -101,11 +115,11 @@ class Canvas:
         for number, mark in enumerate(marks, start=1):
             if isinstance(mark, Stroke | Polygon | Raster):
                 for box, values in _pieces(mark, shape):
-                    canvas._put(box, values, number, erase=_erases(mark))
+                    canvas._put(box, values, number, mark)
         canvas._number_objects()
         return canvas
 
-    def _put(self, box: Box, values: npt.NDArray[np.int32], number: int, *, erase: bool) -> None:
+    def _put(self, box: Box, values: npt.NDArray[np.int32], number: int, mark: _Area) -> None:
         for index in _tiles_of(box):
             tile_box = self._box(index)
             part = box.intersect(tile_box)
@@ -114,10 +128,10 @@ class Canvas:
                 continue
             tile = self.tiles.setdefault(index, _TilePixels.blank(tile_box.shape))
             at = part.relative_to(tile_box.start).slices
-            if erase:
+            if _erases(mark):
                 tile.erase(at, piece != UNKNOWN)
             else:
-                tile.put(at, piece, number)
+                tile.put(at, piece, number, line=isinstance(mark, Stroke))
 
     def _box(self, index: tuple[int, int]) -> Box:
         start = (index[0] * TILE, index[1] * TILE)
@@ -134,6 +148,17 @@ class Canvas:
                 boundary[target] = self.tiles[index].boundary[source]
         labels[boundary] = UNKNOWN
         return labels, boundary
+
+    def read_ignored(self, box: Box) -> npt.NDArray[np.bool_]:
+        """Pixels that were erased, without a boundary, on which nothing was drawn since."""
+        ignored = np.zeros(box.shape, np.bool_)
+        for index in _tiles_of(box):
+            if index in self.tiles:
+                tile_box = self._box(index)
+                part = box.intersect(tile_box)
+                source, target = part.relative_to(tile_box.start).slices, part.relative_to(box.start).slices
+                ignored[target] = self.tiles[index].ignored[source]
+        return ignored
 
     def conflicts(self, ids: Sequence[str]) -> tuple[Conflict, ...]:
         pixels: dict[int, list[npt.NDArray[np.int64]]] = {}
@@ -152,6 +177,7 @@ class Canvas:
             first[name] = min(first.get(name, key), key)
         order = {name: i for i, name in enumerate(sorted(first, key=first.__getitem__), start=1)}
         self.objects = len(order)
+        self.numbered = frozenset(i for name, i in order.items() if name > 0)
         for index in self.tiles:
             self._renumber(index, free, order)
 

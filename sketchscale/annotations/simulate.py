@@ -1,7 +1,6 @@
-"""Partial annotation made from full masks: as the papers do it, and as a person draws.
+"""Partial annotation made from full masks, as a person draws it; see simulate_mask for the papers' random masks.
 
-`simulate_mask` keeps p % of the pixels, chosen by a smooth random field (white noise filtered by a Gaussian of sigma
-10 px, thresholded at a quantile): the masks of one seed are nested in p. `simulate_strokes` picks objects and draws
+`simulate_strokes` picks objects and draws
 
     ┌──────────────────────────┐
     │   ~~~~~~~     far background: thick strokes that avoid every object
@@ -9,6 +8,9 @@
     │      /( === )\\  outline (1 px, on the pixels just outside), inside (brush), a piece of near background
     │        '---'             │
     └──────────────────────────┘
+
+`simulate_interior` draws no boundary at all: curves inside objects, or one dot in each, and background apart from them.
+Each has the number of its object, as a person who draws in two cells knows that they differ.
 
 Guarantee, tested: a simulated sketch is never wrong. Foreground pixels lie in the object they are said to belong to,
 background pixels in the background, boundary pixels within one pixel of a true boundary. Every candidate stroke is
@@ -29,64 +31,26 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage import measure
 
-from sketchscale.annotations.events import UNKNOWN, Event, Point, Raster, Stroke
+from sketchscale.annotations.events import Point, Stroke
 from sketchscale.annotations.painting import stroke_masks
+from sketchscale.annotations.simulate_mask import require_labels
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.geometry import tile_cover
 
-__all__ = ["STYLES", "simulate_mask", "simulate_strokes"]
+__all__ = ["INTERIOR_STYLES", "STYLES", "simulate_interior", "simulate_strokes"]
 
 STYLES = ("fill", "half", "scribble")
 """How much of an outlined object is painted: all, the half on one side of a line, or a thin line along its middle."""
 
+INTERIOR_STYLES = ("interior", "points")
+"""What is drawn where no outline is: curves of random length inside objects, or one dot in each."""
+
 Style = Literal["fill", "half", "scribble"]
+InteriorStyle = Literal["interior", "points"]
 _Labels = npt.NDArray[np.integer[Any]]
 
-_MASK_SIGMA_PX = 10.0
-_RASTER_TILE = 1024
 _PART_PX = 170
-
-
-def simulate_mask(labels: _Labels, percent: float, *, seed: int = 0, image: str = "") -> Sketch:
-    """The truth on p % of the pixels, kept by a thresholded Gaussian process.
-
-    Args:
-        labels: true object ids (y, x), 0 background.
-        percent: of the pixels of the image, in (0, 100]; the number kept is rounded to whole pixels. With the same
-            seed, a smaller percentage keeps a subset.
-        seed: of the noise.
-        image: name put on the events.
-
-    Returns:
-        A sketch of raster events that name the true objects, so that touching objects stay apart.
-
-    Source: methods of Sketchpose (MELBA 2025:016), sigma as in Sketchpose 2.0.
-
-    >>> sketch = simulate_mask(np.ones((40, 40), np.uint32), 25, seed=3)
-    >>> int((sketch.rasterize().labels == 1).sum())
-    400
-    """
-    _require_labels(labels)
-    if not 0 < percent <= 100:
-        raise InputError.of(found=f"percent {percent}", expected="more than 0, at most 100", fix="set --percent")
-    kept = np.where(_kept_pixels(labels.shape, percent, seed), labels.astype(np.int64), UNKNOWN)
-    events: list[Event] = []
-    for tile in tile_cover(labels.shape, (_RASTER_TILE, _RASTER_TILE)):
-        part = kept[tile.write.slices]
-        if (part != UNKNOWN).any():
-            origin = (tile.write.start[0], tile.write.start[1])
-            events.append(Raster.of(part, origin, id=f"m{len(events):05d}", user="simulated", image=image))
-    return Sketch(shape=(labels.shape[0], labels.shape[1]), events=tuple(events), image=image)
-
-
-def _kept_pixels(shape: tuple[int, ...], percent: float, seed: int) -> npt.NDArray[np.bool_]:
-    noise = np.random.default_rng(seed).standard_normal(shape)
-    field = ndimage.gaussian_filter(noise, _MASK_SIGMA_PX, mode="wrap").ravel()
-    kept = np.zeros(field.size, np.bool_)
-    # A stable order, so that ties (impossible but in degenerate shapes) cannot break the nesting.
-    kept[np.argsort(-field, kind="stable")[: round(field.size * percent / 100)]] = True
-    return kept.reshape(shape)
+_CURVE_STEP = 1.5
 
 
 def simulate_strokes(
@@ -113,28 +77,55 @@ def simulate_strokes(
     >>> simulate_strokes(truth, n_objects=1).summary().objects
     1
     """
-    _require_labels(labels)
+    _require_objects(labels, n_objects)
     if style not in STYLES:
         raise UnknownNameError.among("style", style, STYLES)
+    hand = _Hand(truth=labels, rng=np.random.default_rng(seed))
+    strokes = [s for k in _picked(labels, n_objects, hand.rng) for s in _draw_object(hand, k, style)]
+    return _as_sketch([*strokes, *_far_background(hand)], labels, image)
+
+
+def simulate_interior(
+    labels: _Labels, *, n_objects: int = 20, seed: int = 0, style: InteriorStyle = "interior", image: str = ""
+) -> Sketch:
+    """A sketch without any boundary, on about `n_objects` objects and on the background.
+
+    Args:
+        labels, n_objects, seed, image: as of `simulate_strokes`, which takes the same objects.
+        style: `interior` draws in each object one smooth curve, whose length is 0.3 to 1.5 times the object's
+            diameter, and the far background strokes of `simulate_strokes`; `points` one dot in the inner half of each
+            object, and as many dots at random places of the background.
+
+    Raises:
+        InputError: see `simulate_strokes`.
+
+    >>> truth = np.zeros((40, 40), np.uint32)
+    >>> truth[10:20, 10:22] = 1
+    >>> simulate_interior(truth, n_objects=1, style="points").summary().has_boundary_information
+    False
+    """
+    _require_objects(labels, n_objects)
+    if style not in INTERIOR_STYLES:
+        raise UnknownNameError.among("style", style, INTERIOR_STYLES)
+    hand = _Hand(truth=labels, rng=np.random.default_rng(seed))
+    draw, ground = (_curve, _far_background(hand)) if style == "interior" else (_dot, _dots(hand, n_objects))
+    picked = _picked(labels, n_objects, hand.rng)
+    inside = [dataclasses.replace(s, object=n) for n, k in enumerate(picked, start=1) for s in draw(hand, k)]
+    return _as_sketch([*inside, *ground], labels, image)
+
+
+def _as_sketch(strokes: Sequence[Stroke], labels: _Labels, image: str) -> Sketch:
+    events = tuple(_stamped(stroke, number, image) for number, stroke in enumerate(strokes))
+    return Sketch(shape=(labels.shape[0], labels.shape[1]), events=events, image=image)
+
+
+def _require_objects(labels: _Labels, n_objects: int) -> None:
+    require_labels(labels)
     if n_objects < 1 or not labels.any():
         raise InputError.of(
             found=f"{n_objects} objects asked for, {len(np.unique(labels[labels > 0]))} in the truth",
             expected="at least one",
             fix="give a label image with objects",
-        )
-    hand = _Hand(truth=labels, rng=np.random.default_rng(seed))
-    strokes = [s for k in _picked(labels, n_objects, hand.rng) for s in _draw_object(hand, k, style)]
-    strokes += _far_background(hand)
-    events = tuple(_stamped(stroke, number, image) for number, stroke in enumerate(strokes))
-    return Sketch(shape=(labels.shape[0], labels.shape[1]), events=events, image=image)
-
-
-def _require_labels(labels: _Labels) -> None:
-    if labels.ndim != 2 or labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
-        raise InputError.of(
-            found=f"a truth of shape {labels.shape} and type {labels.dtype}",
-            expected="a 2-D integer label image (y, x), 0 background",
-            fix="give one plane of integer labels",
         )
 
 
@@ -306,6 +297,43 @@ def _zigzags(reachable: npt.NDArray[np.bool_]) -> Iterator[list[Point]]:
             line += ends
     if line:
         yield line
+
+
+def _curve(hand: _Hand, k: int) -> Iterator[Stroke]:
+    """A walk in small steps that turns little by little, and away from the object's edge; what errs is cut off."""
+    origin, inside = _window(hand.truth, k, margin=1)
+    depth = _depth(inside)
+    room = np.argwhere(inside & (depth > min(1.5, 0.6 * depth.max())))
+    at = room[hand.rng.integers(len(room))].astype(np.float64)
+    length = hand.rng.uniform(0.3, 1.5) * math.sqrt(4 / math.pi * inside.sum())
+    angle, points = hand.rng.uniform(0, 2 * math.pi), [at]
+    allowed = set(map(tuple, room.tolist()))
+    for _ in range(round(length / _CURVE_STEP)):
+        for turn in hand.rng.normal(0, 0.3) + np.array([0, 0.6, -0.6, 1.2, -1.2, 2.0, -2.0, math.pi]):
+            step = at + _CURVE_STEP * np.array([math.sin(angle + turn), math.cos(angle + turn)])
+            if tuple(np.rint(step).astype(int).tolist()) in allowed:
+                at, angle = step, angle + float(turn)
+                points.append(at)
+                break
+    parts = list(hand.right_parts(_moved((np.round(np.array(points) * 8) / 8).tolist(), origin), 0.5, "foreground", k))
+    yield from [max(parts, key=lambda part: len(part.points))] if parts else _dot(hand, k)
+
+
+def _dot(hand: _Hand, k: int) -> Iterator[Stroke]:
+    origin, inside = _window(hand.truth, k, margin=1)
+    depth = _depth(inside)
+    room = np.argwhere(inside & (depth >= 0.5 * depth.max()))
+    yield Stroke(
+        points=_moved([room[hand.rng.integers(len(room))].tolist()], origin), radius_px=0.5, label="foreground"
+    )
+
+
+def _dots(hand: _Hand, count: int) -> Iterator[Stroke]:
+    """Single pixels of the background."""
+    room = np.argwhere(hand.truth == 0)
+    for i in hand.rng.permutation(len(room))[:count]:
+        y, x = room[i].tolist()
+        yield Stroke(points=((float(y), float(x)),), radius_px=0.5, label="background")
 
 
 def _near_background(hand: _Hand, inside: npt.NDArray[np.bool_], origin: tuple[int, int]) -> Iterator[Stroke]:

@@ -9,10 +9,12 @@ How the events become pixels, in the order of the log:
  1. A *stroke* covers the pixels whose centre lies within its radius of the polyline, and the pixel nearest to each
     vertex (so that a click is never empty). A *polygon* covers the pixels whose centre is inside (even-odd rule,
     so inner rings are holes). A *raster* event carries pixels (imports).
- 2. Foreground and background: the later event wins. Where both were said about one pixel, that is a *conflict*,
-    counted and placed by `Sketch.conflicts`; training refuses it unless told that the last word counts.
+ 2. Foreground and background: the later event wins. Where both were drawn on one pixel, or a stroke with the number
+    of an object on another numbered object, that is a *conflict*, counted and placed by `Sketch.conflicts`; training
+    refuses it unless the options let the last event win.
  3. A boundary lies above both, whatever the order: filling an object with a thick brush after drawing its outline
-    does not eat the outline. Only erasing (class "unknown") takes it away, and settles conflicts as well.
+    does not eat the outline. Only erasing (class "unknown") takes it away, and settles conflicts as well. A line that
+    crosses a boundary is parted by it; with the number of one object it is refused as a conflict is.
  4. In a *box* everything is labelled: what is neither foreground nor boundary there is background.
  5. Objects: an event may name its object by a number; the same number is the same object, other numbers are other
     objects. Foreground without a number: its 4-connected components; one that touches exactly one numbered object
@@ -25,7 +27,9 @@ Guarantee: steps 2 and 5 look at the whole sketch, on sparse tiles, never at the
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,10 +63,15 @@ class RasterSketch:
     Attributes:
         labels: int32 (y, x): -1 unknown, 0 background, k > 0 foreground; k separates touching objects.
         boundary: bool (y, x): drawn boundary pixels; they belong to no object and `labels` is -1 there.
+        ignored: bool (y, x): marked "unknown" and nothing drawn on it since: unknown to every loss, and left out of
+            terms that hold for unknown pixels, too. None where nothing is.
+        numbered: the ids in `labels` whose objects were numbered by the person: two of them differ for certain.
     """
 
     labels: npt.NDArray[np.int32]
     boundary: npt.NDArray[np.bool_]
+    ignored: npt.NDArray[np.bool_] | None = None
+    numbered: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +135,11 @@ class Sketch:
         return tuple(e for e in self.marks if isinstance(e, ClassPoint))
 
     @property
+    def numbered(self) -> frozenset[int]:
+        """The ids of all objects that the person numbered, see RasterSketch."""
+        return self._canvas.numbered
+
+    @property
     def sha256(self) -> str:
         """Of the image's name, shape and events: what provenance records."""
         head = json.dumps([self.image, self.shape]).encode()
@@ -150,32 +164,63 @@ class Sketch:
         for labelled in self.boxes:
             part = labelled.box.intersect(box).relative_to(box.start).slices
             labels[part][(labels[part] == UNKNOWN) & ~boundary[part]] = 0
-        return RasterSketch(labels=labels, boundary=boundary)
+        ignored = self._canvas.read_ignored(box) & (labels == UNKNOWN)
+        return RasterSketch(
+            labels=labels,
+            boundary=boundary,
+            ignored=ignored if ignored.any() else None,
+            numbered=self.numbered,
+        )
 
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Where foreground and background overlap, one entry for each event that came second; empty when none."""
+        """Where foreground and background overlap, or a stroke and another object: one entry for each event that came
+        second; empty when none.
+        """
         return self._canvas.conflicts([e.id for e in self.marks])
 
     def check(self, on_conflict: Literal["refuse", "last"] = "refuse") -> None:
-        """Refuse a sketch nothing can be learned from.
+        """Refuse a sketch that contradicts itself. What a loss needs of a sketch is checked by training.checks.
 
         Raises:
-            InputError: overlapping classes (unless the last one is to win), or no boundary is known anywhere.
+            InputError: overlapping classes or objects, or one numbered object on both sides of a boundary stroke;
+                unless the last one, and a boundary, is to win.
         """
+        if on_conflict == "last":
+            return
         conflicts = self.conflicts()
-        if conflicts and on_conflict == "refuse":
+        if conflicts:
             total = sum(c.pixels for c in conflicts)
             raise InputError.of(
-                found=f"{_named(self.image)} calls {total} pixels both foreground and background, first {conflicts[0]}",
-                expected="one class for each pixel",
+                found=f"{_named(self.image)} calls {total} pixels both foreground and background, or two objects, "
+                f"first {conflicts[0]}",
+                expected="one class and one object for each pixel",
                 fix="undo or erase one of them, or let the later one win with --on-conflict last",
             )
-        if not self.summary().has_boundary_information:
-            raise InputError.of(
-                found=f"{_named(self.image)} has no boundary information",
-                expected="an outline, or background painted right up to an object",
-                fix="draw at least one boundary stroke",
-            )
+        numbered = (mark for mark in self.marks if isinstance(mark, Stroke) and mark.object is not None)
+        for stroke in numbered:
+            if (at := self._crossing(stroke)) is not None:
+                raise InputError.of(
+                    found=f"{_named(self.image)}: the stroke {stroke.id or '(no id)'} of object {stroke.object} crosses"
+                    f" a boundary stroke at [{at[0]}, {at[1]}]",
+                    expected="an object on one side of its boundary",
+                    fix="undo one of the two, or let the boundary part the stroke with --on-conflict last",
+                )
+
+    def _crossing(self, stroke: Stroke) -> tuple[int, int] | None:
+        """The first boundary pixel under a stroke's own line with the stroke's object on the line at both sides.
+
+        A brush is wider than its line: what spills over a boundary beside the line is cut off by it, and no crossing.
+        """
+        if len(stroke.points) < 2:
+            return None
+        parts = [np.linspace(a, b, 2 + int(2 * math.dist(a, b))) for a, b in itertools.pairwise(stroke.points)]
+        pixels = np.clip(np.floor(np.concatenate(parts) + 0.5).astype(int), 0, np.array(self.shape) - 1)
+        start, stop = pixels.min(axis=0), pixels.max(axis=0) + 1
+        raster = self.rasterize(Box((int(start[0]), int(start[1])), (int(stop[0]), int(stop[1]))))
+        on = tuple((pixels - start).T)
+        drawn, inside = np.flatnonzero(raster.boundary[on]), np.flatnonzero(raster.labels[on] > 0)
+        crossed = [i for i in drawn.tolist() if inside.size and inside[0] < i < inside[-1]]
+        return (int(pixels[crossed[0]][0]), int(pixels[crossed[0]][1])) if crossed else None
 
     def summary(self) -> SketchSummary:
         """Count what the sketch says; in tiles, so large sketches do not sit in memory at once."""

@@ -72,6 +72,11 @@ class Targets:
         boundary: (y, x), boundary pixels. boundary_known: where it is certain whether a pixel is one.
         signed: (y, x), px, the signed distance: at least 0.5 inside, at most -0.5 elsewhere; 0 where not known.
         signed_known: (y, x), where `signed` is exact.
+        objects: (y, x), the number of the object on annotation that says which object it is, 0 elsewhere.
+        ignored: (y, x), pixels that are to teach nothing at all, not even by what holds everywhere.
+        edges: (1, y, x), how much the image changes from pixel to pixel, in any unit; (0, y, x) where no loss asks.
+        start: (4, y, x), what the model that training starts from gives: flow, distance, and its distance less its
+            threshold; (0, y, x) where there is none, or no loss asks.
         maps: (k, y, x), those of another target than flow, such as hover_maps; (0, y, x) where there is none.
     """
 
@@ -88,6 +93,10 @@ class Targets:
     boundary_known: npt.NDArray[np.bool_]
     signed: npt.NDArray[np.float32]
     signed_known: npt.NDArray[np.bool_]
+    objects: npt.NDArray[np.int32]
+    ignored: npt.NDArray[np.bool_]
+    edges: npt.NDArray[np.float32]
+    start: npt.NDArray[np.float32]
     maps: npt.NDArray[np.float32]
 
 
@@ -149,6 +158,10 @@ def targets_from_sketch(
         boundary_known=(inside & ((to_edge == 1) | (to_unknown > 1))) | drawn | background,
         signed=below,
         signed_known=below_known,
+        objects=np.maximum(codes, 0),
+        ignored=np.zeros_like(exact),
+        edges=np.zeros((0, *codes.shape), np.float32),
+        start=np.zeros((0, *codes.shape), np.float32),
         maps=np.zeros((0, *codes.shape), np.float32),
     )
 

@@ -38,7 +38,7 @@ __all__ = [
 LOSSES: Mapping[str, Loss] = {
     "sketchpose": Loss(compute=sketchpose),
     "sketchpose-1": Loss(compute=sketchpose_1, config=OmniposeConfig, outputs=4),
-    "eikonal": Loss(compute=eikonal, config=EikonalConfig, signed=True),
+    "eikonal": Loss(compute=eikonal, config=EikonalConfig, signed=True, interior=True),
     "dense": Loss(compute=dense, dense=True),
     "hover": Loss(compute=hover, config=HoverConfig, target="hover"),
 }

@@ -7,14 +7,15 @@ gradients of its processes, each process divides its own sum by the mean count:
     mean over ranks of  grad(sum_r) * ranks / count  =  grad(sum) / count      with  sum, count  over all ranks
 
 so a rank with few strokes weighs as little as they say, and the gradient is that of one process with the joined batch.
-Every rank makes one all-reduce per loss, whatever its patches hold.
+Every rank makes the same all-reduces per loss, whatever its patches hold: one, and of `eikonal` one more for each of
+the two agreements with the strokes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import distributed
@@ -29,6 +30,7 @@ __all__ = [
     "Term",
     "combined",
     "full_precision",
+    "mean_over_ranks",
     "pixel_weights",
 ]
 
@@ -45,7 +47,10 @@ class LossConfig:
             others. 1 is the journal's loss; less lets the network spend itself on where objects are. Not of `eikonal`,
             whose `band` says which background is taught in px.
         rim: px, see `far`.
+        weights: the names of all weights, of which one at least is above 0.
     """
+
+    weights: ClassVar[tuple[str, ...]] = ("flow", "distance", "bounds")
 
     name: str = "sketchpose"
     flow: float = 5.0
@@ -55,7 +60,8 @@ class LossConfig:
     rim: int = 4
 
     def __post_init__(self) -> None:
-        self.expect_weights("flow", "distance", "bounds")
+        self.expect_weights(*self.weights)
+        self.expect(any(getattr(self, name) for name in self.weights), "at least one weight above 0", *self.weights)
         self.expect(0 < self.far <= 1 and 0 <= self.rim <= 64, "far above 0 and at most 1, rim 0 to 64", "far", "rim")
 
     def expect_weights(self, *names: str) -> None:
@@ -82,7 +88,9 @@ class BatchTargets:
 
     Attributes:
         flow: (n, 2, y, x). distance, lower, upper, signed: (n, y, x), px.
-        known, flow_known, bounded, inside, background, boundary, boundary_known, signed_known: (n, y, x) bool.
+        known, flow_known, bounded, inside, background, boundary, boundary_known, signed_known, ignored: (n, y, x) bool.
+        objects: (n, y, x) int32; numbers count within a patch.
+        edges, start: (n, 1, y, x) and (n, 4, y, x), or (n, 0, y, x) where they were not asked for.
         maps: (n, k, y, x), those of the target (see networks.targets); (n, 0, y, x) where it has none.
     """
 
@@ -99,6 +107,10 @@ class BatchTargets:
     boundary_known: torch.Tensor
     signed: torch.Tensor
     signed_known: torch.Tensor
+    objects: torch.Tensor
+    ignored: torch.Tensor
+    edges: torch.Tensor
+    start: torch.Tensor
     maps: torch.Tensor
 
 
@@ -112,6 +124,7 @@ class Loss:
         outputs: channels that the network must have: the three of the target and, from the fourth on, the loss's own.
         dense: whether every pixel must be annotated.
         signed: whether the distance is negative in proportion in background (else the constant `outside`).
+        interior: whether strokes inside objects are enough, without any boundary.
         target: what the network is taught to give, see networks.targets.
     """
 
@@ -120,6 +133,7 @@ class Loss:
     outputs: int = 3
     dense: bool = False
     signed: bool = False
+    interior: bool = False
     target: str = "flow"
 
     def __call__(self, prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
@@ -153,12 +167,13 @@ def combined(terms: Sequence[Term]) -> torch.Tensor:
     >>> float(combined([Term.mean(2.0, 3 * one, one > 0), Term.mean(1.0, one, one < 0)]))
     6.0
     """
-    counts = _mean_over_ranks(torch.stack([term.count.detach().float() for term in terms]))
+    counts = mean_over_ranks(torch.stack([term.count.detach().float() for term in terms]))
     totals = torch.stack([term.weight * term.total for term in terms])
     return (totals / counts.clamp(min=1e-6)).sum()
 
 
-def _mean_over_ranks(counts: torch.Tensor) -> torch.Tensor:
+def mean_over_ranks(counts: torch.Tensor) -> torch.Tensor:
+    """The mean over all processes; in place, and the same in each."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return counts
     distributed.all_reduce(counts)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional
@@ -38,15 +39,13 @@ class HoverConfig(LossConfig):
     count.
     """
 
+    weights: ClassVar[tuple[str, ...]] = ("squares", "slopes", "entropy", "dice")
+
     name: str = "hover"
     squares: float = 1.0
     slopes: float = 1.0
     entropy: float = 1.0
     dice: float = 1.0
-
-    def __post_init__(self) -> None:
-        LossConfig.__post_init__(self)
-        self.expect_weights("squares", "slopes", "entropy", "dice")
 
 
 def hover(prediction: torch.Tensor, targets: BatchTargets, config: HoverConfig) -> torch.Tensor:

@@ -21,6 +21,7 @@ is in D_b where cracks say so, see annotations.targets); the inequality has both
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional
@@ -46,6 +47,8 @@ class OmniposeConfig(LossConfig):
         alpha, beta: px and none, of the pixel weight beta + exp(-distance / alpha).
     """
 
+    weights: ClassVar[tuple[str, ...]] = (*LossConfig.weights, "boundary", "norm", "euler")
+
     name: str = "sketchpose-1"
     boundary: float = 2.0
     norm: float = 2.0
@@ -57,7 +60,7 @@ class OmniposeConfig(LossConfig):
 
     def __post_init__(self) -> None:
         LossConfig.__post_init__(self)
-        self.expect_weights("boundary", "norm", "euler", "beta")
+        self.expect_weights("beta")
         self.expect(self.alpha > 0, "above 0", "alpha")
         self.expect(
             1 <= self.steps <= 100 and 1 <= self.stride <= 16, "1 to 100 steps, a stride of 1 to 16", "steps", "stride"

@@ -21,7 +21,9 @@ class SketchOptions(SketchReadingOptions):
 class SimulateOptions(Options):
     """How to make partial annotation from full masks."""
 
-    style: str = option("fill", "fill, half, scribble, or gp.")
+    style: str = option(
+        "fill", "With outlines: fill, half, scribble. Without: interior (curves), points. Or gp, a random mask."
+    )
     objects: int = option(20, "Objects to annotate by strokes.", at_least=1)
     percent: float = option(10.0, "Share of annotated pixels with style gp.", unit="%", above=0, at_most=100)
     seed: int = option(0, "Seed of the strokes.", at_least=0)

@@ -34,7 +34,9 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
         5.0, "Time for everything: reading, steps, calibration, saving; the learning rate follows the clock.", above=0
     )
     steps: int | None = option(None, "Steps instead of minutes.", at_least=1)
-    loss: str = option("sketchpose", "sketchpose, sketchpose-1, eikonal, dense or hover.")
+    loss: str = option(
+        "auto", "sketchpose, sketchpose-1, eikonal, dense or hover; auto: eikonal where boundaries are missing."
+    )
     network: str = option("unet", "Name of a network.")
     init: str | None = option("random", "random, a model, or a file of Cellpose 1-3 or Omnipose.")
     validate: tuple[str, ...] = _held(

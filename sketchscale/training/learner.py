@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from sketchscale.losses import find_loss
+from sketchscale.losses import BatchTargets, find_loss
 from sketchscale.networks import create_network
 from sketchscale.networks.precision import autocast
 from sketchscale.training.batch_norm import share_batch_norm
@@ -38,15 +39,28 @@ class Learner:
 
     Args:
         network: trained in place, on `device`.
+        start: the threshold, px, of the model whose weights the network has, for losses that keep what it knows; None
+            from random weights.
     """
 
-    def __init__(self, network: nn.Module, config: TrainingConfig, device: torch.device, world: World) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        config: TrainingConfig,
+        device: torch.device,
+        world: World,
+        *,
+        start: float | None = None,
+    ) -> None:
         self.config, self.device, self.world = config, device, world
         network = network.to(device).train()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network = join_batch_norm(network, device, world)
         self.forward = _compiled(network, config, device)
         self.loss = find_loss(config.loss.name)
+        self._start = None
+        if start is not None and find_loss(config.loss.name).interior:
+            self._start = self.still({name: value.clone() for name, value in network.state_dict().items()}), start
         self.optimizer = _optimizer(network, config, device)
         self.scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "float16")
         self._remember(network)
@@ -73,7 +87,7 @@ class Learner:
         _copy(self._before, self._buffers)
         with autocast(self.device.type, self.config.precision):
             prediction = self.forward(image)
-        loss = self.loss(prediction, targets, self.config.loss)
+        loss = self.loss(prediction, self._with_start(image, targets), self.config.loss)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         value, norm = self._clip(loss.detach().float())
@@ -87,6 +101,15 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return value
+
+    def _with_start(self, image: torch.Tensor, targets: BatchTargets) -> BatchTargets:
+        """With what the start model gives for the patches, where there is one."""
+        if self._start is None:
+            return targets
+        network, threshold = self._start
+        with torch.no_grad(), autocast(self.device.type, self.config.precision):
+            given = network(image)[:, :3].float()
+        return replace(targets, start=torch.cat([given, given[:, 2:] - threshold], dim=1))
 
     def _clip(self, loss: torch.Tensor) -> tuple[float, float]:
         """Loss and norm of the gradient over all processes; with one wait for the device."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from sketchscale.losses import find_loss
 from sketchscale.networks import create_network
 from sketchscale.networks.adapt import adapt_weights
 from sketchscale.networks.checkpoint import Model, ModelConfig
@@ -33,7 +34,13 @@ from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.prefetch import Batch, move_batch, pin_batch
 from sketchscale.training.previews import Preview, choose_window, make_preview
 from sketchscale.training.synthetic import SceneStream, SceneWindow, drawing_of
-from sketchscale.training.thresholds import choose_threshold, median_diameter, predict_image, smallest_size
+from sketchscale.training.thresholds import (
+    choose_threshold,
+    median_diameter,
+    predict_image,
+    predicted_areas,
+    smallest_size,
+)
 from sketchscale.training.validation import score_held_out
 
 __all__ = [
@@ -86,8 +93,9 @@ def train(
     """Train a network on sketches or dense labels.
 
     Args:
-        images: with at least one foreground, one background and one boundary (drawn, or between labels) among them;
-            none where synthetic scenes alone are taught, see `config.synthetic` and `hooks.scenes`.
+        images: with some foreground, with background unless there is `init`, and with boundaries (drawn, or between
+            labels) unless the loss does without them; none where synthetic scenes alone teach, see `config.synthetic`
+            and `hooks.scenes`.
         run_folder: path or address for state and log, see training.state; only the first process uses it. A file named
             `stop` in it ends training as if it were done.
         init: weights to start from, see networks.adapt.
@@ -99,14 +107,14 @@ def train(
         A model that was not saved yet: the mean of the weights, where it scored best if it was scored.
 
     Raises:
-        InputError: the sketch lacks background, foreground or boundaries; channels differ from the network's;
+        InputError: the sketch lacks what the loss needs, see training.checks; channels differ from the network's;
             `init` is of another architecture.
         ResumeError: the state was made with another configuration.
         TaskError: the loss is not a number.
         SetupError: the device is not there.
         KeyboardInterrupt: an interrupt came, and the state was saved.
     """
-    check_images(images, config)
+    check_images(images, config, started=init is not None)
     device = find_device(config.device)
     with join_world(device) as world, torch_threads(config.threads):
         run = _Run(images, config, str(run_folder), device, world)
@@ -117,7 +125,8 @@ def train(
 
 
 def _with_threshold(model: Model, images: Sequence[AnnotatedImage]) -> Model:
-    return replace(model, config=replace(model.config, threshold=choose_threshold(model, images)))
+    prefer = 0.0 if find_loss(model.provenance["training"]["loss"]["name"]).interior else None
+    return replace(model, config=replace(model.config, threshold=choose_threshold(model, images, prefer=prefer)))
 
 
 class _Run(Frame[Batch]):
@@ -136,14 +145,17 @@ class _Run(Frame[Batch]):
         self.best: dict[str, torch.Tensor] | None = None
         self.best_score, self.stale = -math.inf, 0
         self.validate: Callable[[], float] | None = None
+        self.started = False
 
     def begin(self, init: Model | None, hooks: Hooks, validation: Sequence[AnnotatedImage]) -> None:
         """The network, what is drawn, and what is asked of the caller."""
         config = self.config
         network = create_network(config.network, seed=config.seed)
+        self.started = init is not None
         if init is not None:
             network.load_state_dict(adapt_weights(init, config.network, target=config.target, seed=config.seed))
-        self.learner = Learner(network, config, self.device, self.world)
+        threshold = init.config.threshold if init is not None else None
+        self.learner = Learner(network, config, self.device, self.world, start=threshold)
         self.hooks, self.interrupted, self.refreshes = hooks, hooks.interrupted, hooks.refresh is not None
         self.show_every = config.preview_every if hooks.on_preview else 0
         self.scenes.stream = hooks.scenes
@@ -169,7 +181,7 @@ class _Run(Frame[Batch]):
         images = self.hooks.refresh() if self.hooks.refresh is not None and self.world.first else None
         images = self.world.first_says(images)
         if images is not None:
-            check_images(images, self.config)
+            check_images(images, self.config, started=self.started)
             self._take_images(images)
         return images is not None
 
@@ -221,10 +233,14 @@ class _Run(Frame[Batch]):
         return Model(network=self.learner.still(weights), config=config, provenance=provenance)
 
     def finish(self) -> Model:
-        model = self._model(self.best or self.learner.average)
-        found = replace(model.config, diameter=round(median_diameter(self.shown), 2))
+        model, areas = self._model(self.best or self.learner.average), None
+        if self.images and find_loss(self.config.loss.name).interior:
+            at_zero = replace(model, config=replace(model.config, threshold=self.config.threshold or 0.0))
+            areas = predicted_areas(at_zero, self.shown)
+            areas = areas if areas.size else None
+        found = replace(model.config, diameter=round(median_diameter(self.shown, areas), 2))
         if self.config.min_size is None:
-            found = replace(found, min_size=smallest_size(self.shown))
+            found = replace(found, min_size=smallest_size(self.shown, areas))
         model = replace(model, config=found, network=model.network.cpu())
         if self.config.threshold is None and model.target.lengths and self.world.first:
             return (self.hooks.settle or _with_threshold)(model, self.shown)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 
 from sketchscale.annotations.targets import BEYOND, UNKNOWN, Targets, region_codes, targets_from_sketch
 from sketchscale.errors import InputError
@@ -37,6 +38,7 @@ MARGIN = 16
 _WIDE_MARGIN = 32
 """Of dense losses, and for maps, which may be known in objects alone that are visible whole."""
 _DRAWN = -2
+_IGNORED = -4
 
 
 class AnnotatedImage(Protocol):
@@ -54,6 +56,10 @@ class AnnotatedImage(Protocol):
     def boundary(self) -> npt.NDArray[np.bool_] | None: ...
     @property
     def core(self) -> Box | None: ...
+    @property
+    def ignored(self) -> npt.NDArray[np.bool_] | None: ...
+    @property
+    def numbered(self) -> frozenset[int] | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,8 @@ class TrainingImage:
         name: for messages.
         core: what is this part's own, of an annotation that is cut into parts: patches are centred and objects counted
             there. None for all.
+        ignored: (y, x), unknown pixels that are left out of what holds everywhere, too; None for none.
+        numbered: ids of objects that are known to differ from one another, see RasterSketch; None for all.
     """
 
     image: npt.NDArray[np.float32]
@@ -74,6 +82,8 @@ class TrainingImage:
     boundary: npt.NDArray[np.bool_] | None = None
     name: str = "image"
     core: Box | None = None
+    ignored: npt.NDArray[np.bool_] | None = None
+    numbered: frozenset[int] | None = None
 
     @property
     def channels(self) -> int:
@@ -93,12 +103,13 @@ class TrainingImage:
 
 @dataclass(frozen=True, slots=True)
 class _Spots:
-    """Where patches of an image may be centred."""
+    """Where patches of an image may be centred; `loose` are the ids of objects that have no number."""
 
     codes: npt.NDArray[np.int32]
     inside: npt.NDArray[np.intp]
     background: npt.NDArray[np.intp]
     diameter: float
+    loose: npt.NDArray[np.int64]
 
     @property
     def nbytes(self) -> int:
@@ -168,13 +179,16 @@ class PatchSource:
         margin = _WIDE_MARGIN if self.dense or self.maps else MARGIN
         image, codes = sample_patch(drawable.image, spots.codes, pose, self.size, margin)
         targets = patch_targets(codes, margin, self.outside, dense=self.dense, signed=self.signed, maps=self.maps)
+        if spots.loose.size:
+            targets = replace(targets, objects=np.where(np.isin(targets.objects, spots.loose), 0, targets.objects))
         beyond = codes[margin:-margin, margin:-margin] == BEYOND
         if self.dense and beyond.any():
             mirrored = mirrored_codes(spots.codes, pose, self.size, margin)
             targets = _filled(
                 targets, beyond, patch_targets(mirrored, margin, self.outside, dense=True, signed=self.signed)
             )
-        return expose(image, rng, self.augment), targets
+        exposed = expose(image, rng, self.augment)
+        return exposed, replace(targets, edges=image_edges(exposed)) if self.signed else targets
 
     def _centre(self, rng: np.random.Generator, spots: _Spots) -> tuple[float, float]:
         """Even sizes are centred on pixel corners, odd ones on pixel centres, so that scale 1 copies pixels."""
@@ -184,6 +198,16 @@ class PatchSource:
         shift = rng.integers(-(self.size // 4), self.size // 4 + 1, 2)
         half = 0.5 * (1 - self.size % 2)
         return y + float(shift[0]) + half, x + float(shift[1]) + half
+
+
+def image_edges(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(1, y, x): length of the gradient of all channels (c, y, x) together, at a scale of one pixel.
+
+    >>> image_edges(np.zeros((2, 3, 4), np.float32)).shape
+    (1, 3, 4)
+    """
+    squares = [ndimage.gaussian_gradient_magnitude(channel, 1.0) ** 2 for channel in image]
+    return np.sqrt(np.sum(squares, axis=0, dtype=np.float32))[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,13 +270,16 @@ def _spots(image: AnnotatedImage, dense: bool) -> _Spots:
     if image.core is not None:
         own = np.full_like(codes, UNKNOWN)
         own[image.core.slices] = codes[image.core.slices]
+    if image.ignored is not None:
+        codes[image.ignored & (codes == UNKNOWN)] = _IGNORED
     areas = np.bincount(codes[codes > 0])
-    areas = areas[areas > 0]
+    ids, areas = np.flatnonzero(areas), areas[areas > 0]
     return _Spots(
         codes=codes,
         inside=np.flatnonzero((own > 0) | (own == _DRAWN)),
         background=np.flatnonzero(own == 0),
         diameter=float(np.sqrt(4 / np.pi * np.median(areas))) if areas.size else 0.0,
+        loose=ids[:0] if image.numbered is None else np.setdiff1d(ids, list(image.numbered)),
     )
 
 
@@ -273,12 +300,13 @@ def patch_targets(
             to the crop's border, and its flow 0.
         signed: see annotations.targets. maps: see PatchSource.
     """
+    core = np.s_[..., margin:-margin, margin:-margin]
+    ignored, codes = codes == _IGNORED, np.where(codes == _IGNORED, UNKNOWN, codes)
     ring = np.ones(codes.shape, np.bool_)
     ring[1:-1, 1:-1] = False
     hidden = np.where(ring & (codes != BEYOND), UNKNOWN, codes)
-    core = np.s_[..., margin:-margin, margin:-margin]
     if not dense:
-        targets = _cut(hidden, core, outside, signed)
+        targets = replace(_cut(hidden, core, outside, signed), ignored=ignored[core])
         return replace(targets, maps=pkgutil.resolve_name(maps)(hidden)[core]) if maps else targets
     whole = _cut(codes, core, outside, signed)
     endless = whole.inside & ~whole.known

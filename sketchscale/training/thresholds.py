@@ -8,14 +8,21 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 
 from sketchscale.inference.backend import Recipe, TorchBackend
 from sketchscale.inference.plan import predict_array
 from sketchscale.inference.views import views_of
+from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import Model
 from sketchscale.training.patches import AnnotatedImage
 
-__all__ = ["choose_threshold", "median_diameter", "predict_image", "smallest_size"]
+__all__ = ["choose_threshold", "median_diameter", "predict_image", "predicted_areas", "smallest_size"]
+
+
+_AROUND = 64
+"""Pixels around annotated foreground that are looked at for whole objects."""
 
 
 def predict_image(
@@ -41,7 +48,12 @@ def predict_image(
 
 
 def choose_threshold(
-    model: Model, images: Sequence[AnnotatedImage], *, most: int = 40, until: float | None = None
+    model: Model,
+    images: Sequence[AnnotatedImage],
+    *,
+    most: int = 40,
+    until: float | None = None,
+    prefer: float | None = None,
 ) -> float:
     """The distance that best separates annotated foreground from annotated background.
 
@@ -53,6 +65,7 @@ def choose_threshold(
     Args:
         most: images that are looked at, spread evenly over the sequence.
         until: no further image is begun at this time (`time.monotonic`) once one shows both; None for no limit.
+        prefer: of candidates within 0.002 of the best, the one nearest to this instead of the middle one.
     """
     candidates = np.arange(-4, 0.01, 0.25)
     chosen = [images[int(i)] for i in np.linspace(0, len(images) - 1, min(most, len(images)))]
@@ -70,11 +83,31 @@ def choose_threshold(
         _share_above(np.concatenate(inside), candidates) + 1 - _share_above(np.concatenate(background), candidates)
     ) / 2
     best = np.flatnonzero(right >= right.max() - 0.002)
+    if prefer is not None:
+        return float(min(candidates[best], key=lambda t: abs(t - prefer)))
     return float(candidates[best[len(best) // 2]])
 
 
 def _share_above(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return 1 - np.searchsorted(np.sort(values), thresholds, side="right") / max(1, values.size)
+
+
+def predicted_areas(model: Model, images: Sequence[AnnotatedImage], *, most: int = 8) -> npt.NDArray[np.int64]:
+    """Areas, px, of the predicted objects that annotated foreground lies in: sizes where outlines are unknown.
+
+    Args:
+        model: in evaluation mode; its threshold is used.
+        most: images that are looked at, spread evenly over the sequence.
+    """
+    areas = [np.zeros(0, np.int64)]
+    for i in np.linspace(0, len(images) - 1, min(most, len(images))):
+        image = images[int(i)]
+        drawn = image.labels > 0
+        rule = IntegrationConfig(threshold=model.config.threshold, min_size=0)
+        found = integrate(predict_image(model, image.image, ndimage.binary_dilation(drawn, iterations=_AROUND)), rule)
+        hit = np.unique(found[drawn])
+        areas.append(np.bincount(found.ravel())[hit[hit > 0]])
+    return np.concatenate(areas)
 
 
 def _areas(images: Sequence[AnnotatedImage]) -> npt.NDArray[np.int64]:
@@ -96,10 +129,11 @@ def _own_areas(image: AnnotatedImage) -> npt.NDArray[np.int64]:
     return areas
 
 
-def median_diameter(images: Sequence[AnnotatedImage]) -> float:
-    return float(np.sqrt(4 / np.pi * np.median(_areas(images))))
+def median_diameter(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> float:
+    """Of circles with the annotated areas, px, or with others that are known."""
+    return float(np.sqrt(4 / np.pi * np.median(_areas(images) if areas is None else areas)))
 
 
-def smallest_size(images: Sequence[AnnotatedImage]) -> int:
+def smallest_size(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> int:
     """Half of the 5th percentile of the annotated areas: nothing much smaller than what was shown is an object."""
-    return max(1, int(np.percentile(_areas(images), 5) / 2))
+    return max(1, int(np.percentile(_areas(images) if areas is None else areas, 5) / 2))

@@ -67,15 +67,17 @@ def kept_by_run(store: str, run: str, *, resume: bool) -> Callable[[], str | Non
     return kept
 
 
-def kept_by_training(out: str, *, resume: bool) -> Callable[[], str | None]:
-    """Return a function that reads the precision of a training, of a model or of a synthesis, from its saved state.
+def kept_by_training(out: str, *setting: str, resume: bool) -> str | None:
+    """Return a setting in the saved state of a training, of a model or of a synthesis; None where none is resumed.
+
+    Args:
+        setting: its keys, from the outermost to the innermost.
 
     Raises:
-        InputError: the state does not read; when the returned function is called.
+        InputError: the state does not read.
     """
-
-    def kept() -> str | None:
-        found = read_state(join_address(out, "run")) if resume else None
-        return None if found is None else found[1].get("config", {}).get("precision")
-
-    return kept
+    found = read_state(join_address(out, "run")) if resume else None
+    value: Any = None if found is None else found[1].get("config", {})
+    for key in setting:
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else str(value)

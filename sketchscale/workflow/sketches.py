@@ -9,7 +9,13 @@ from typing import Any, cast
 from sketchscale.annotations import geojson, readers
 from sketchscale.annotations.events import append_events, repair_log
 from sketchscale.annotations.opening import SketchFile, SketchReading, open_sketch_file
-from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
+from sketchscale.annotations.simulate import (
+    INTERIOR_STYLES,
+    STYLES,
+    simulate_interior,
+    simulate_strokes,
+)
+from sketchscale.annotations.simulate_mask import simulate_mask
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import MissingDataError, UnknownNameError
 from sketchscale.io.files.masks import few_values, is_mask, label_components, require_background
@@ -77,18 +83,21 @@ def simulate_sketch(
 
     Args:
         truth: ids of all objects; of a mask with a single value, the connected components are the objects.
-        style: gp for a Gaussian-process mask of `percent`, else strokes on `n_objects` objects as a person draws them.
+        style: gp for a Gaussian-process mask of `percent`, else strokes on `n_objects` objects as a person draws them,
+            with outlines (STYLES) or without (INTERIOR_STYLES).
     """
     require_local(out)
     refuse_existing(out, overwrite=overwrite)
-    if style not in ("gp", *STYLES):
-        raise UnknownNameError.among("style", style, ("gp", *STYLES))
+    if style not in (known := ("gp", *STYLES, *INTERIOR_STYLES)):
+        raise UnknownNameError.among("style", style, known)
     labels = readers.read_label_image(truth)
     few = few_values(labels)
     require_background(few, f"label image {truth}", "write 0 where no object is")
     labels = label_components(labels) if is_mask(few) else labels
     if style == "gp":
         sketch = simulate_mask(labels, percent, seed=seed)
+    elif style in INTERIOR_STYLES:
+        sketch = simulate_interior(labels, n_objects=n_objects, seed=seed, style=cast(Any, style))
     else:
         sketch = simulate_strokes(labels, n_objects=n_objects, seed=seed, style=cast(Any, style))
     return _write(sketch, out)

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from sketchscale.annotations.simulate import STYLES, simulate_mask, simulate_strokes
+from sketchscale.annotations.simulate import (
+    INTERIOR_STYLES,
+    STYLES,
+    InteriorStyle,
+    simulate_interior,
+    simulate_strokes,
+)
+from sketchscale.annotations.simulate_mask import simulate_mask
 from sketchscale.errors import InputError
 
 
@@ -43,6 +50,27 @@ def test_strokes_are_never_wrong(labels: npt.NDArray[np.int32], style: str, seed
         (true,) = np.unique(labels[raster.labels == k])
         assert true > 0
     assert sketch.conflicts() == ()
+
+
+@given(LABELS, st.sampled_from(INTERIOR_STYLES), st.integers(0, 99), st.integers(1, 8))
+@settings(max_examples=50, deadline=None)
+def test_strokes_inside_are_never_wrong_and_say_which_object_they_are_in(
+    labels: npt.NDArray[np.int32], style: InteriorStyle, seed: int, n: int
+) -> None:
+    if not labels.any():
+        return
+    sketch = simulate_interior(labels, n_objects=n, seed=seed, style=style)
+    raster = sketch.rasterize()
+    assert not labels[raster.labels == 0].any()
+    assert not raster.boundary.any()
+    found = [np.unique(labels[raster.labels == k]) for k in range(1, raster.labels.max() + 1)]
+    assert len(found) == min(n, len(np.unique(labels[labels > 0]))) == len(raster.numbered)
+    assert all(true.size == 1 and true[0] > 0 for true in found)
+    assert len({int(true[0]) for true in found}) == len(found)
+    sketch.check()
+    if style == "points":
+        assert (raster.labels > 0).sum() == len(found)
+        assert (raster.labels == 0).sum() == min(n, (labels == 0).sum())
 
 
 @given(LABELS, st.floats(0.5, 100), st.floats(0.5, 100), st.integers(0, 99))
@@ -92,6 +120,8 @@ def test_nothing_to_draw_is_refused() -> None:
         simulate_strokes(np.zeros((9, 9), np.int32))
     with pytest.raises(InputError, match="did you mean 'fill'"):
         simulate_strokes(np.ones((9, 9), np.int32), style="fil")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="did you mean 'points'"):
+        simulate_interior(np.ones((9, 9), np.int32), style="point")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="2-D integer"):
         simulate_mask(np.ones((9, 9), np.float32), 10)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="percent 0"):

@@ -166,10 +166,57 @@ def test_an_undo_can_be_undone() -> None:
     assert Sketch(shape=(3, 4), events=again).marks == ()
 
 
-def test_a_sketch_without_any_boundary_is_refused() -> None:
-    with pytest.raises(InputError, match="no boundary information"):
-        Sketch(shape=(9, 9), events=(line(1, 0, 8), line(5, 0, 8, "background"))).check()
-    Sketch(shape=(9, 9), events=(line(1, 0, 8), line(2, 0, 8, "background"))).check()
+def test_a_stroke_with_one_number_over_an_object_with_another_is_a_conflict() -> None:
+    first, second = line(4, 0, 8, object=1, id="a"), line(4, 3, 4, object=2, id="b")
+    sketch = Sketch(shape=(9, 9), events=(first, second))
+    assert [(c.event, c.pixels) for c in sketch.conflicts()] == [("b", 2)]
+    with pytest.raises(InputError, match=r"calls 2 pixels .* or two objects, first 2 px .*--on-conflict last"):
+        sketch.check()
+    sketch.check("last")
+    assert sketch.rasterize().labels[4].tolist() == [1, 1, 1, 2, 2, 1, 1, 1, 1]
+    Sketch(shape=(9, 9), events=(first, line(4, 3, 4, object=1))).check()
+    Sketch(shape=(9, 9), events=(first, line(4, 3, 4))).check()
+
+
+def test_areas_of_neighbours_may_overlap_as_their_edges_are_rounded() -> None:
+    left, right = (
+        Polygon(rings=(((1, x), (1, x + 4), (5, x + 4), (5, x)),), label="foreground", object=k)
+        for k, x in ((1, 1), (2, 4))
+    )
+    Sketch(shape=(9, 9), events=(left, right)).check()
+
+
+def test_a_numbered_line_that_crosses_a_boundary_is_refused_and_a_brush_that_spills_over_one_is_not() -> None:
+    wall = Stroke(points=((0, 4), (8, 4)), radius_px=0.5, label="boundary")
+    crossing = line(4, 1, 7, object=3, id="a")
+    for events in ((wall, crossing), (crossing, wall)):
+        with pytest.raises(InputError, match=r"stroke a of object 3 crosses a boundary stroke at \[4, 4\]"):
+            Sketch(shape=(9, 9), events=events).check()
+        Sketch(shape=(9, 9), events=events).check("last")
+    Sketch(shape=(9, 9), events=(wall, line(4, 1, 4, object=3))).check()
+    Sketch(shape=(9, 9), events=(wall, line(4, 1, 7))).check()  # without a number it is parted into two objects
+    spilling = Stroke(points=((2, 2), (6, 2)), radius_px=3, label="foreground", object=3)
+    Sketch(shape=(9, 9), events=(wall, spilling)).check()
+
+
+def test_what_is_marked_unknown_is_ignored_until_something_is_drawn_there() -> None:
+    unknown = line(4, 0, 5, "unknown")
+    assert Sketch(shape=(9, 9), events=(line(4, 0, 8),)).rasterize().ignored is None
+    for events in ((unknown,), (line(4, 0, 8), unknown)):
+        ignored = Sketch(shape=(9, 9), events=events).rasterize().ignored
+        assert ignored is not None
+        assert np.argwhere(ignored).tolist() == [[4, x] for x in range(6)]
+    for label in ("foreground", "background", "boundary"):
+        ignored = Sketch(shape=(9, 9), events=(unknown, line(4, 2, 8, label))).rasterize().ignored
+        assert ignored is not None
+        assert np.argwhere(ignored).tolist() == [[4, 0], [4, 1]]
+
+
+def test_objects_that_a_person_numbered_are_known_to_differ() -> None:
+    loose, first, second = line(1, 0, 3), line(4, 0, 3, object=7), line(6, 0, 3, object=9)
+    raster = Sketch(shape=(9, 9), events=(loose, first, second)).rasterize()
+    assert raster.labels[[1, 4, 6], 0].tolist() == [1, 2, 3]
+    assert raster.numbered == {2, 3}
 
 
 @pytest.mark.parametrize("point", [(40.0, 3.0), (3.0, -4.0)])

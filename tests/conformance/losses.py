@@ -73,6 +73,18 @@ class LossSuite:
         """Without the terms that act everywhere."""
         return replace(loss_config(self.name), **dict.fromkeys(self.everywhere, 0.0), **changes)
 
+    def imperfect(self, t: BatchTargets) -> torch.Tensor:
+        """A prediction of which every term finds faults."""
+        return random_prediction(5, t, self.loss.outputs)
+
+    def complete(self, t: BatchTargets) -> BatchTargets:
+        """With everything that some term asks for."""
+        return t
+
+    def all_terms(self) -> LossConfig:
+        """With every term."""
+        return loss_config(self.name)
+
     @pytest.mark.parametrize("far", [1.0, 0.3])
     def test_a_perfect_prediction_costs_nothing_and_others_do(self, far: float) -> None:
         @given(seed=seeds)
@@ -115,13 +127,13 @@ class LossSuite:
             assert (gradient == 0).all()
 
     def test_every_weight_of_its_own_class_counts_and_is_refused_below_0(self) -> None:
-        targets = random_batch(5)
-        prediction = random_prediction(5, targets, self.loss.outputs)
+        targets = self.complete(random_batch(5))
+        prediction = self.imperfect(targets)
         shared = {f.name for f in fields(LossConfig)}
         own = [f.name for f in fields(self.loss.config) if f.name not in shared]
-        before = float(self.loss(prediction, targets, loss_config(self.name)))
+        before = float(self.loss(prediction, targets, self.all_terms()))
         for name in own:
-            changed = replace(loss_config(self.name), **{name: 1 if name in ("exponent", "near") else 3})
+            changed = replace(self.all_terms(), **{name: 1 if name in ("exponent", "near") else 3})
             assert float(self.loss(prediction, targets, changed)) != before, name
             with pytest.raises(InputError, match=f"{self.name} with .*{name} -1.*expected: .*to fix: leave them at"):
                 replace(loss_config(self.name), **{name: -1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from tests.oracles import targets as target_oracle
 
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
+PAPER = EikonalConfig(length=1, slope=1, coupling=1, solved_distance=0, solved_flow=0, band=8)
 Labels = npt.NDArray[np.int32]
 
 
@@ -95,9 +97,9 @@ def test_with_everything_annotated_it_is_the_dense_form(seed: int) -> None:
         targets.flow[0].double().numpy(),
         target_oracle.signed_distance(truth),
         truth > 0,
-        EikonalConfig(),
+        PAPER,
     )
-    assert float(eikonal(prediction, targets, EikonalConfig())) == pytest.approx(plain, rel=1e-6)
+    assert float(eikonal(prediction, targets, PAPER)) == pytest.approx(plain, rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [disc, ellipse, blob])
@@ -151,7 +153,7 @@ def test_in_three_dimensions_slopes_are_per_unit_of_length() -> None:
         torch.from_numpy(ball < -3)[None],
         torch.from_numpy(ball > 3)[None],
         spacing,
-        EikonalConfig(),
+        PAPER,
     )
     assert float(combined(list(terms.values()))) < 0.05
 
@@ -164,7 +166,7 @@ def test_strokes_alone_are_the_functional_in_two_and_three_dimensions(spacing: t
     boundary = np.where(rng.random(shape) < 0.2, 0.25, 0.0)
     background, foreground = rng.random(shape) < 0.3, rng.random(shape) < 0.3
     known = (torch.from_numpy(a)[None] for a in (boundary, background, foreground))
-    terms = eikonal_terms(prediction[:, -1], prediction[:, :-1], *known, spacing, EikonalConfig())
+    terms = eikonal_terms(prediction[:, -1], prediction[:, :-1], *known, spacing, PAPER)
     got = combined(list(terms.values()))
     v, phi = prediction[0, :-1].numpy(), prediction[0, -1].numpy()
     gradient, slope = oracle.upwind(phi, spacing)
@@ -188,10 +190,10 @@ def test_beside_a_known_boundary_phi_is_half_a_pixel_and_its_slope_is_left_alone
     targets = batch(np.array([[1, 1, 1, 2, 2, 2]], np.int32))
     exact = torch.cat([targets.flow, targets.signed[:, None]], dim=1)
     assert targets.signed[0, 0].tolist() == [2.5, 1.5, 0.5, 0.5, 1.5, 2.5]
-    assert float(eikonal(exact, targets, EikonalConfig())) < 1e-7
+    assert float(eikonal(exact, targets, PAPER)) < 1e-7
     moved = exact.clone()
     moved[0, 2, 0, 2] = 0.0
-    moved = eikonal(moved, targets, EikonalConfig(flow=0, distance=0, slope=0, coupling=0, sides=0))
+    moved = eikonal(moved, targets, replace(PAPER, flow=0, distance=0, length=0, slope=0, coupling=0, sides=0))
     assert float(moved) == pytest.approx(0.25 / 2)
 
 
@@ -199,7 +201,7 @@ def test_a_boundary_that_nobody_drew_costs_little() -> None:
     phi = torch.tensor([[[2.5, 1.5, 0.5, 0.5, 1.5, 2.5]]])
     none = torch.zeros(phi.shape, dtype=torch.bool)
     parts = [
-        eikonal_terms(phi, torch.zeros(1, 2, 1, 6), none.float(), none, none, (1.0, 1.0), EikonalConfig(near=near))
+        eikonal_terms(phi, torch.zeros(1, 2, 1, 6), none.float(), none, none, (1.0, 1.0), replace(PAPER, near=near))
         for near in (0.2, 1.0)
     ]
     robust, plain = (float(combined([terms["slope"]])) for terms in parts)
@@ -245,7 +247,7 @@ def test_a_free_field_finds_the_distance_from_boundaries_and_strokes(seed: int) 
     phi = torch.from_numpy(marks[tuple(nearest)].astype(np.float32))[None].requires_grad_()
     v = torch.randn(1, 2, 48, 48, generator=torch.Generator().manual_seed(seed)).mul(0.1).requires_grad_()
     strokes = (torch.from_numpy((sign * signed > 0) & kept)[None] for sign in (-1, 1))
-    known = (torch.from_numpy(beside)[None], *strokes, (1.0, 1.0), EikonalConfig())
+    known = (torch.from_numpy(beside)[None], *strokes, (1.0, 1.0), PAPER)
     optimizer = torch.optim.Adam([phi, v], lr=0.2)
     steps = 600
     for step in range(steps):

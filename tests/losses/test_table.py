@@ -42,23 +42,34 @@ class TestSketchpose1(LossSuite):
 
 class TestEikonal(LossSuite):
     name = "eikonal"
-    everywhere = ("length", "slope", "coupling")
+    everywhere = ("length", "slope", "coupling", "solved_distance", "solved_flow")
 
     def taught(self, t: BatchTargets) -> torch.Tensor:
         return annotated(t)
 
     def exact(self, t: BatchTargets) -> torch.Tensor:
-        return t.signed_known & (t.signed > -8)
+        return t.signed_known & (t.signed > -5)
 
     def distance(self, t: BatchTargets) -> torch.Tensor:
         distance = torch.where(t.signed_known, t.signed, torch.where(t.inside, 1.0, -1.0))
         return torch.where(t.bounded, (t.lower + t.upper.clamp(max=1e3)) / 2, distance)
 
-    def test_the_terms_of_slope_and_length_act_everywhere_by_design(self) -> None:
+    def imperfect(self, t: BatchTargets) -> torch.Tensor:
+        return self.perfect(t) + 0.7 * random_prediction(5, t, 3)
+
+    def complete(self, t: BatchTargets) -> BatchTargets:
+        given = self.perfect(t) + 0.6 * random_prediction(9, t, 3)
+        return replace(t, start=torch.cat([given, given[:, 2:]], dim=1))
+
+    def all_terms(self) -> EikonalConfig:
+        return EikonalConfig(length=1, slope=1, coupling=1)
+
+    def test_the_terms_of_slope_and_length_act_everywhere_but_where_pixels_are_ignored(self) -> None:
         targets = batch(np.full((9, 9), -1, np.int32))
+        targets.ignored[:, 3:5] = True
         prediction = random_prediction(1, targets, 3).requires_grad_()
-        (gradient,) = torch.autograd.grad(self.loss(prediction, targets, EikonalConfig()), prediction)
-        assert (gradient.abs().sum(dim=1) > 0).all()
+        (gradient,) = torch.autograd.grad(self.loss(prediction, targets, self.all_terms()), prediction)
+        assert torch.equal(gradient.abs().sum(dim=1) > 0, ~targets.ignored)
 
 
 class TestHover(LossSuite):
@@ -75,6 +86,15 @@ class TestHover(LossSuite):
     def perfect(self, t: BatchTargets) -> torch.Tensor:
         signs = torch.where(t.maps[:, 2:3] > 0, 40.0, -40.0)
         return torch.cat([torch.atanh(t.maps[:, :2]).clamp(-20, 20), signs], dim=1)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_weights_that_are_all_0_are_refused(name: str) -> None:
+    config = loss_config(name)
+    first, *others = config.weights
+    assert getattr(replace(config, **dict.fromkeys(others, 0.0), **{first: 1.0}), first) == 1
+    with pytest.raises(InputError, match=f"the loss {name} with .*; expected: at least one weight above 0; to fix:"):
+        replace(config, **dict.fromkeys(config.weights, 0.0))
 
 
 def test_every_loss_and_every_target_of_the_tables_has_a_suite() -> None:

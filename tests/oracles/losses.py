@@ -96,3 +96,27 @@ def dense_eikonal(
         total += config.sides * (np.maximum(0.5 - sign * phi, 0) ** config.exponent)[side].mean()
     total += config.flow * ((v - flow) ** 2).sum(axis=0)[inside].mean()
     return float(total + config.distance * ((phi - signed) ** 2)[signed >= -config.band].mean())
+
+
+def lands(phi: npt.NDArray[np.float32], objects: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Flood in the order of falling phi, with sets of pixels; see losses.lands. Heights differ from one another."""
+    of: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+    number: dict[int, int] = {}
+    for at in sorted(np.ndindex(phi.shape), key=lambda at: -phi[at]):
+        if phi[at] <= 0:
+            break
+        of[at] = {at}
+        number[id(of[at])] = int(objects[at])
+        around = [(at[0] + dy, at[1] + dx) for dy, dx in ((-1, 0), (0, -1), (0, 1), (1, 0))]
+        for other in sorted((q for q in around if q in of), key=lambda q: -phi[q]):
+            mine, theirs = of[at], of[other]
+            a, b = number[id(mine)], number[id(theirs)]
+            if mine is not theirs and (a == 0 or b == 0 or a == b):
+                mine |= theirs
+                number[id(mine)] = max(a, b)
+                for pixel in theirs:
+                    of[pixel] = mine
+    out = np.zeros(phi.shape, np.int32)
+    for at, land in of.items():
+        out[at] = number[id(land)] + 1
+    return out

@@ -266,7 +266,7 @@ def test_compilation_is_asked_for_on_the_cpu(
     assert bool(asked) == compiled
 
 
-@pytest.mark.parametrize(("changed", "differs"), [({}, ""), ({"slope": 9.0}, r"differs in loss.slope: 9.0 -> 1.0")])
+@pytest.mark.parametrize(("changed", "differs"), [({}, ""), ({"slope": 9.0}, r"differs in loss.slope: 9.0 -> 0.0")])
 def test_a_state_of_the_first_version_whose_loss_had_the_settings_of_all_goes_on(
     tmp_path: Path, changed: dict[str, float], differs: str
 ) -> None:

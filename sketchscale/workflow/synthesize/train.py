@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -161,7 +162,7 @@ def _precision(
     options: SynthesisOptions, execution: Execution, callbacks: TrainCallbacks
 ) -> Literal["float32", "bfloat16"]:
     """Return the precision of the steps; layouts and sample pictures are always float32."""
-    kept = kept_by_training(options.out, resume=execution.resume)
+    kept = partial(kept_by_training, options.out, "precision", resume=execution.resume)
     settled = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
     return "bfloat16" if settled == "bfloat16" else "float32"
 

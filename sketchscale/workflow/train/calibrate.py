@@ -14,6 +14,13 @@ of the pixels of A in either. The rules for choosing:
   * Among thresholds within 0.003 of the best, the middle one is taken.
   * Objects with fewer than 8 annotated pixels are left out.
 
+Where boundaries are not drawn, the same comparison says which strokes are covered, which are in one object that should
+be in two, and which background is taken for an object; it does not say how far objects reach. There the meaning of the
+distance does: of thresholds within 0.003 of the best, the one nearest to 0 is taken. A dot is a single pixel, so pieces
+of one pixel count. What a start model says about joining, threshold and smallest size is kept there, unless another
+choice is better by more than 0.05, as one stroke in twenty is no evidence against it; its smallest size never grows, as
+strokes on a few objects do not say that there are no smaller ones elsewhere.
+
 Windows are cut to what is annotated in them, so the cost follows the annotation and not the image. (Tighter boxes
 around single objects cost half as much and were .009 worse for the shipped model: background far from objects shows
 where nothing should be found.) Windows are taken one by one, in an order that is spread over the images, until the time
@@ -27,7 +34,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Never
 
 import numpy as np
@@ -37,7 +44,7 @@ from sketchscale.evaluation import count_overlaps
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate_each
-from sketchscale.networks.checkpoint import Model
+from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.rule import JoiningRule
 from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.thresholds import predict_image
@@ -53,9 +60,9 @@ _MARGIN = 32
 """Margin in px around the annotation of a window, because the whole area of an object counts."""
 _HALO = 64
 """Margin in px around a window that the network reads; pixels beyond it hardly change its output."""
-_FEWEST_PX = 8
 _TIE = 0.003
 _FEWEST = 5
+_LEAST_GAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +106,9 @@ def calibrate(
     *,
     most: int = 32,
     sizes: Sequence[int] = SIZES,
+    prefer: float | None = None,
+    telling: int = 8,
+    start: ModelConfig | None = None,
     until: float | None = None,
     on_window: Callable[[int, int], None] = lambda done, total: None,
 ) -> Model:
@@ -109,6 +119,9 @@ def calibrate(
         images: annotated, densely or in part.
         most: windows that are looked at, of at most 512 x 512 px, spread evenly over all with annotated foreground.
         sizes: candidates for the smallest size, px, rising.
+        prefer: px; of thresholds that are equally good, the one nearest to this is taken; None: the middle one.
+        telling: annotated pixels from which on an object counts.
+        start: configuration of the model that training started from, kept unless another one is clearly better.
         until: no further window is begun after this time (`time.monotonic`) once 5 objects were seen; None: no limit.
         on_window: called before each window with the number of windows done, and of all.
 
@@ -128,14 +141,19 @@ def calibrate(
         labels = _labels_with_lines(image)
         near = box.grow(min(_HALO, model.declares.context)).clip(labels.shape)
         inner = box.relative_to(near.start).slices
-        fields = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
+        predicted = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
         labels = labels[box.slices]
-        objects += int((np.bincount(labels[labels > 0]) >= _FEWEST_PX).sum())
-        for rule, evidence in _compared(fields.astype(np.float16), labels):
+        objects += int((np.bincount(labels[labels > 0]) >= telling).sum())
+        for rule, evidence in _compared(predicted.astype(np.float16), labels, telling, start):
             found.setdefault(rule, []).append(evidence)
     if objects < _FEWEST:
         return model
-    chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in found.items()])
+    ours = {rule: evidence for rule, evidence in found.items() if rule[0] in THRESHOLDS and rule[1] in JOININGS}
+    chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in ours.items()], prefer)
+    if start is not None:
+        kept = _as_it_is(start, found[start.threshold, _joining_of(start)])
+        smaller = replace(chosen, min_size=min(chosen.min_size, start.min_size))
+        chosen = kept if chosen.score <= kept.score + _LEAST_GAIN else smaller
     return replace(
         model,
         provenance={**model.provenance, "calibrated": {"windows": len(windows), "score": round(chosen.score, 4)}},
@@ -143,12 +161,23 @@ def calibrate(
     )
 
 
-def _best(trials: Sequence[_Trial]) -> _Trial:
-    """Choose the joining with the best score, by ends only if it wins clearly; and its middle threshold."""
+def _joining_of(config: ModelConfig) -> Joining:
+    return Joining(**{f.name: getattr(config, f.name) for f in fields(Joining)})
+
+
+def _as_it_is(config: ModelConfig, evidence: Sequence[_Evidence]) -> _Trial:
+    """Score the choices of a model."""
+    shares, areas = (np.concatenate([getattr(e, name) for e in evidence]) for name in ("shares", "areas"))
+    score = _precision(shares[areas >= config.min_size], sum(e.objects for e in evidence))
+    return _Trial(score, config.threshold, config.min_size, _joining_of(config))
+
+
+def _best(trials: Sequence[_Trial], prefer: float | None) -> _Trial:
+    """Choose the joining with the best score, by ends only if it wins clearly; its middle or preferred threshold."""
     scores = {j: max(t.score for t in trials if t.joining == j) for j in JOININGS}
     joining = max(JOININGS, key=lambda j: scores[j] - (0 if j.join_share is None else _TIE))
     near = [t for t in trials if t.joining == joining and t.score >= scores[joining] - _TIE]
-    return near[len(near) // 2]
+    return near[len(near) // 2] if prefer is None else min(near, key=lambda t: abs(t.threshold - prefer))
 
 
 def _labels_with_lines(image: AnnotatedImage) -> npt.NDArray[np.int32]:
@@ -179,17 +208,21 @@ def _spread(items: list[tuple[AnnotatedImage, Box]], most: int) -> list[tuple[An
 
 
 def _compared(
-    fields: npt.NDArray[np.float16], labels: npt.NDArray[np.int32]
+    predicted: npt.NDArray[np.float16], labels: npt.NDArray[np.int32], telling: int, start: ModelConfig | None
 ) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
     """Yield every threshold with every joining, and how their objects compare with the annotation of a window.
 
     Args:
-        fields: (3, y, x). labels: (y, x), k > 0 is an object, 0 background, -1 unknown.
+        predicted: fields (3, y, x). labels: (y, x), k > 0 is an object, 0 background, -1 unknown.
+        telling, start: see `calibrate`.
     """
-    for threshold in THRESHOLDS:
-        rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in JOININGS]
-        for joining, predicted in zip(JOININGS, integrate_each(fields, rules), strict=True):
-            yield (threshold, joining), _compare(predicted, labels)
+    joinings = {threshold: list(JOININGS) for threshold in THRESHOLDS}
+    if start is not None and _joining_of(start) not in joinings.setdefault(start.threshold, []):
+        joinings[start.threshold].append(_joining_of(start))
+    for threshold, chosen in joinings.items():
+        rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in chosen]
+        for joining, objects in zip(chosen, integrate_each(predicted, rules), strict=True):
+            yield (threshold, joining), _compare(objects, labels, telling)
 
 
 def _trial(threshold: float, joining: Joining, evidence: Sequence[_Evidence], sizes: Sequence[int]) -> _Trial:
@@ -217,7 +250,7 @@ def _precision(shares: npt.NDArray[np.float64], objects: int) -> float:
     return float(np.mean([hit / max(1, shares.size + objects - hit) for hit in hits]))
 
 
-def _compare(predicted: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32]) -> _Evidence:
+def _compare(predicted: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32], telling: int) -> _Evidence:
     """Compare the predicted objects of a window with its annotation."""
     known = labels >= 0
     whole = np.bincount(predicted.ravel())
@@ -227,11 +260,11 @@ def _compare(predicted: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32]) -
     true, found, shared = true[inside], found[inside], shared[inside]
     true_area = np.bincount(true, shared, minlength=1)
     found_area = np.bincount(found, shared, minlength=whole.size)
-    both = (true > 0) & (found > 0) & (true_area[true] >= _FEWEST_PX)
+    both = (true > 0) & (found > 0) & (true_area[true] >= telling)
     share = shared[both] / (true_area[true[both]] + found_area[found[both]] - shared[both])
     best = np.zeros(whole.size)
     np.maximum.at(best, found[both], share)
-    seen = np.flatnonzero(found_area >= _FEWEST_PX)
+    seen = np.flatnonzero(found_area >= telling)
     seen = seen[seen > 0]
     covered = found_area[seen] / whole[seen]
-    return _Evidence(whole[seen], best[seen], covered, int((true_area[1:] >= _FEWEST_PX).sum()))
+    return _Evidence(whole[seen], best[seen], covered, int((true_area[1:] >= telling).sum()))

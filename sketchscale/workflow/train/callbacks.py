@@ -41,6 +41,7 @@ class Watch:
     Args:
         run: address of the run folder.
         say: called with a line of text every few seconds.
+        started: whether training starts from a model.
         until: when the whole training has to be over (`time.monotonic`); None where steps are counted.
     """
 
@@ -51,7 +52,10 @@ class Watch:
         run: str,
         say: Callable[[str], None],
         until: float | None = None,
+        *,
+        started: bool = False,
     ) -> None:
+        self._started = started
         self.data, self.config, self.run, self.say = data, config, run, say
         self._until, self._pace = until, Paced(say)
         self._first: Step | None = None
@@ -107,7 +111,7 @@ class Watch:
             if not self.data.read_again():
                 return None
             images = self.data.training()
-            check_images(images, self.config)
+            check_images(images, self.config, started=self._started)
         except InputError as error:
             self.say(f"changed strokes are not used: {error}")
             return None

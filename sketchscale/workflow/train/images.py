@@ -147,6 +147,14 @@ class SketchedPart:
         return labels
 
     @property
+    def ignored(self) -> npt.NDArray[np.bool_] | None:
+        return self.sketch.rasterize(self.box).ignored
+
+    @property
+    def numbered(self) -> frozenset[int]:
+        return self.sketch.numbered
+
+    @property
     def boundary(self) -> npt.NDArray[np.bool_]:
         """Mask (y, x) of drawn boundaries that are not hidden."""
         boundary = self.sketch.rasterize(self.box).boundary
@@ -215,9 +223,7 @@ class SketchedImages:
         return open_sketch_file(path, shape=plane.section, reading=self.reading.sketch)
 
     def _checked(self, sketch: Sketch) -> Sketch:
-        """Check a sketch; one of several may lack boundaries, as long as they have some together."""
-        if (len(self.paths) == 1 and sketch.marks) or (self.reading.on_conflict == "refuse" and sketch.conflicts()):
-            sketch.check(self.reading.on_conflict)
+        sketch.check(self.reading.on_conflict)
         return sketch
 
     def _find(self, position: int) -> list[SketchedPart]:
@@ -271,7 +277,13 @@ class SketchedImages:
         if key not in self._pixels:
             self._pixels[key] = part.image
         return TrainingImage(
-            image=self._pixels[key], labels=part.labels, boundary=part.boundary, name=part.name, core=part.core
+            image=self._pixels[key],
+            labels=part.labels,
+            boundary=part.boundary,
+            name=part.name,
+            core=part.core,
+            ignored=part.ignored,
+            numbered=part.numbered,
         )
 
     def hold_out(self, share: float, seed: int) -> list[AnnotatedImage]:

@@ -29,7 +29,7 @@ from sketchscale.losses import find_loss, loss_config
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
-from sketchscale.training.checks import check_images
+from sketchscale.training.checks import NO_BACKGROUND, check_images, lacks_background
 from sketchscale.training.config import Step, SyntheticConfig, find_device
 from sketchscale.training.distributed import join_world
 from sketchscale.training.loop import Hooks, TrainingConfig
@@ -43,6 +43,7 @@ from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthesize.scenes import SceneSource, check_sources, open_sources, scale_of, stream_of
 from sketchscale.workflow.train.calibrate import calibrate
 from sketchscale.workflow.train.callbacks import Paced, Watch
+from sketchscale.workflow.train.chosen_loss import settle_loss
 from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.train.known_kind import learn_kind
 from sketchscale.workflow.train.on_ray import TrainCallbacks, train_anywhere
@@ -145,7 +146,9 @@ def _train_here(options: TrainOptions, execution: Execution, callbacks: TrainCal
         world.all_do(lambda: check_sources(sources, ready.config))
         scenes = stream_of(sources, ready.config)
         callbacks = callbacks if world.first else replace(callbacks, say=lambda line: None, on_event=quiet)
-        watch = Watch(ready.data, ready.config, join_address(options.out, "run"), callbacks.say, until)
+        run, started = join_address(options.out, "run"), ready.init is not None
+        watch = Watch(ready.data, ready.config, run, callbacks.say, until, started=started)
+        options = replace(options, loss=ready.config.loss.name)
         with writing_output(options.out):
             world.first_does(lambda: _begin(options.out, ready, callbacks.say, fresh=not execution.resume))
             model = train_network(
@@ -190,14 +193,17 @@ def _prepare(
         data, held_out, others = _read(options, scale, runner, callbacks.say)
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
+    options = settle_loss(options, images, callbacks.say, resume=execution.resume)
     config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
-    kept = kept_by_training(options.out, resume=execution.resume)
+    kept = partial(kept_by_training, options.out, "precision", resume=execution.resume)
     precision = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
     config = replace(config, precision=precision)
     if sources:
         share = (0.5 if options.synthetic_share is None else options.synthetic_share) if images else 1.0
         config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
-    check_images(images, config)
+    check_images(images, config, started=init is not None)
+    if lacks_background(images):
+        callbacks.say(f"warning: {NO_BACKGROUND}; what is background is what the model to start from takes for it")
     config = _with_time_left(config, began)
     notes = _notes(config, init)
     return _Ready(data=data, held_out=held_out, others=others, config=config, init=init, notes=notes)
@@ -249,12 +255,15 @@ def _calibrated(
         pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
 
     end = None if until is None else until - 2 * _SAVING_S  # a window that was begun is finished
+    interior = find_loss(ready.config.loss.name).interior
+    start = ready.init.config if ready.init is not None and ready.init.target.rule == "flow" else None
+    rule: dict[str, Any] = {"prefer": 0.0, "telling": 1, "start": start} if interior else {}
     for images in (ready.others, trained):
-        calibrated = calibrate(model, images, until=end, on_window=on_window)
+        calibrated = calibrate(model, images, until=end, on_window=on_window, **rule)
         if calibrated is not model:
             break
     else:
-        threshold = choose_threshold(model, trained, until=end)
+        threshold = choose_threshold(model, trained, until=end, prefer=rule.get("prefer"))
         calibrated = replace(model, config=replace(model.config, threshold=threshold))
     return learn_kind(calibrated, [*trained, *ready.others], ready.data.brightness)
 
@@ -275,7 +284,7 @@ def _read(
         raise InputError.of(
             found="--hold-out without images", expected="sketches to hold some of out", fix="--validate, or neither"
         )
-    if options.hold_out is not None and find_loss(options.loss).dense:
+    if options.hold_out is not None and options.loss != "auto" and find_loss(options.loss).dense:
         raise InputError.of(
             found=f"--hold-out with the loss {options.loss}, which needs every pixel",
             expected="other images to score",

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from sketchscale.annotations.simulate import simulate_mask
+from sketchscale.annotations.simulate_mask import simulate_mask
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import Model, ModelConfig
@@ -165,3 +165,28 @@ def test_no_window_begins_when_the_time_is_over_and_enough_was_seen() -> None:
     assert windows == [(0, 8)]
     assert found.provenance["calibrated"]["windows"] == 1
     assert calibrate(model(), images).provenance["calibrated"]["windows"] == 8
+
+
+def test_of_dots_alone_the_threshold_nearest_to_0_is_taken_among_equals() -> None:
+    """A pixel in each object and some of background: many thresholds have all of them on their side."""
+    truth = discs()
+    labels = np.full(truth.shape, -1, np.int32)
+    labels[12::24, 12::24], labels[::24, ::24] = truth[12::24, 12::24], 0
+    given = replace(shown(truth), labels=labels)
+    before = model()
+    assert calibrate(before, [given]) is before
+    found = calibrate(before, [given], prefer=0.0, telling=1).config
+    assert found.threshold == 0
+    assert found.min_size == (truth == 1).sum() // 2
+    assert calibrate(before, [given], telling=1).config.threshold <= -1
+
+
+def test_what_a_start_model_says_is_kept_unless_another_choice_is_clearly_better() -> None:
+    truth = discs()
+    start = replace(model().config, threshold=-2.25, min_size=17, link_radius=1, saddle=1.0)
+    found = calibrate(model(), [shown(truth)], prefer=0.0, start=start).config
+    assert (found.threshold, found.min_size, found.link_radius, found.saddle) == (-2.25, 17, 1, 1.0)
+    bad = replace(start, threshold=3.0)
+    found = calibrate(model(), [shown(truth)], prefer=0.0, start=bad).config
+    assert found.threshold == 0
+    assert found.min_size == 17

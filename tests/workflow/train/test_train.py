@@ -348,7 +348,7 @@ def refused(folder: Path, options: TrainOptions) -> str:
 
 @pytest.mark.parametrize(
     ("label", "words"),
-    [(None, "no stroke in"), ("foreground", "no boundary"), ("background", "no boundary")],
+    [(None, "no stroke in"), ("foreground", "no background"), ("background", "no foreground")],
     ids=["no strokes", "one class: foreground", "one class: background"],
 )
 def test_too_little_drawn_is_one_line(tmp_path: Path, label: str | None, words: str) -> None:
