@@ -147,9 +147,9 @@ def by_density(walked: Walked) -> Labels:
 def joinings(radii: Sequence[int], shares: Sequence[float]) -> dict[str, Method]:
     """Linked in two ways, each without and with joining by ends."""
     found: dict[str, Method] = {}
-    for radius, saddle in ((1, 1.0), (2, 0.75)):
-        links = {"link_radius": radius, "saddle": saddle}
-        found[f"linked, radius {radius}, saddle {saddle:g}"] = ruled(links)
+    for radius, prominence in ((1, -8.0), (2, -0.5)):
+        links = {"link_radius": radius, "prominence": prominence}
+        found[f"linked, radius {radius}, prominence {prominence:g}"] = ruled(links)
         for r, q in itertools.product(radii, shares):
             found[f"radius {radius}, joined {r}, {q:g}"] = ruled({**links, "join_radius": r, "join_share": q})
     return found

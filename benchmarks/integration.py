@@ -260,12 +260,11 @@ def measure_noise(objects: int, seeds: int) -> None:
 
     rules: dict[str, dict[str, Any]] = {
         "default": {},
-        "joined by distance alone": {"agreement": -1.0},
-        "joined by flow alone": {"saddle": 0.0},
-        "parts not joined": {"saddle": 1.0},
-        "not joined, radius 3": {"saddle": 1.0, "link_radius": 3},
+        "joined more": {"prominence": 2.0},
+        "not joined": {"prominence": -8.0},
+        "not joined, radius 3": {"prominence": -8.0, "link_radius": 3},
         "joined, and by ends": {"join_share": 0.3},
-        "by ends alone, radius 1": {"saddle": 1.0, "link_radius": 1, "join_share": 0.3},
+        "by ends alone, radius 1": {"prominence": -8.0, "link_radius": 1, "join_share": 0.3},
     }
     scores: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for seed in range(seeds):

@@ -50,7 +50,7 @@ def precisions(model: Model, images: list[TrainingImage]) -> list[float]:
         threshold=c.threshold,
         min_size=c.min_size,
         link_radius=c.link_radius,
-        saddle=c.saddle,
+        prominence=c.prominence,
         join_share=c.join_share,
         join_radius=c.join_radius,
     )

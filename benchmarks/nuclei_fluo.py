@@ -54,8 +54,8 @@ def main() -> None:
     model = load_model(options.model)
     own = integration_config(model, settings)
     ways = {
-        f"the model's: link radius {own.link_radius}, saddle {own.saddle:g}": own,
-        "link radius 2, saddle 0.75": replace(own, link_radius=2, saddle=0.75),
+        f"the model's: link radius {own.link_radius}, prominence {own.prominence:g}": own,
+        "link radius 2, prominence -0.5": replace(own, link_radius=2, prominence=-0.5),
     }
     scores: dict[str, list[Scores]] = {name: [] for name in ways}
     rows = load_rows(options.data, options.split, options.every)

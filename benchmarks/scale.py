@@ -180,6 +180,7 @@ def made_up(row: int, column: int, rows: int, columns: int) -> BlockObjects:
         shared_id=np.array([local for _, local in shared], np.int32),
         peak=np.full(OBJECTS, 5, np.float32),
         pair=np.empty((0, 2), np.int32),
+        pairs=_NONE,
         saddle=_NONE.astype(np.float32),
         vote=_NONE.astype(np.int64),
         near=_NONE.astype(np.int64),
@@ -204,7 +205,7 @@ def child_merge(count: int) -> dict[str, float]:
     for row in range(rows):
         objects = [made_up(row, column, rows, columns) for column in range(columns)]
         unifier.add_row(objects, ((row + 1) * BLOCK - 8) * columns * BLOCK)
-    roots = join_components(every(), unifier.roots(), config)
+    roots = join_components(every(), unifier.roots())
     merged, _ = number_objects(every(), roots, rows * columns * BLOCK**2, config)
     assert merged.count == rows * columns * OBJECTS - rows * (columns - 1) - columns * (rows - 1)
     return {"seconds": time.perf_counter() - started - 3 * making, "objects": merged.count}

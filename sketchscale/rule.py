@@ -34,13 +34,14 @@ class JoiningRule(Options, Generic[Unset]):
         at_least=1,
         at_most=64,
     )
-    saddle: float | Unset = objects(
-        0.75,
-        "Two components that touch are one object if the distance on their border is above this share of the lower of "
-        "their peaks, and their flow agrees there: 0.75 joins a long object cut across, 0.5 begins to join nuclei, 1 "
-        "joins nothing.",
-        at_least=0,
-        at_most=1,
+    prominence: float | Unset = objects(
+        -0.5,
+        "Two fragments that touch are one object when the lower of their peaks rises by less than this above the pass "
+        "between them; flow that is parallel on both sides of the border allows 8 px more, opposite flow 8 px less. "
+        "-1.5 joins less, 0.5 joins more, -8 joins nothing.",
+        unit="px",
+        at_least=-8,
+        at_most=100,
     )
     join_share: float | None = objects(
         None,

@@ -27,11 +27,11 @@ def test_a_field_of_the_rule_is_declared_once(name: str) -> None:
 
 
 def test_the_users_value_comes_before_the_models_and_that_before_the_default() -> None:
-    options = SegmentOptions(saddle=0.0, max_size=90, steps=7)
-    config = ModelConfig(saddle=0.5, join_share=0.3, min_size=0)
+    options = SegmentOptions(prominence=0.0, max_size=90, steps=7)
+    config = ModelConfig(prominence=0.5, join_share=0.3, min_size=0)
     rule = resolve(IntegrationConfig, options, config, threshold=-1.0)
-    assert (rule.saddle, rule.join_share, rule.min_size, rule.link_radius) == (0.0, 0.3, 0, 2)
-    assert (rule.max_size, rule.steps, rule.threshold, rule.agreement) == (90, 7, -1.0, 0.1)
+    assert (rule.prominence, rule.join_share, rule.min_size, rule.link_radius) == (0.0, 0.3, 0, 2)
+    assert (rule.max_size, rule.steps, rule.threshold) == (90, 7, -1.0)
     assert pickle.loads(pickle.dumps(rule)) == rule
 
 

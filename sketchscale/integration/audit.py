@@ -153,7 +153,7 @@ def _compare_window(box: Box, job: OutlineJob, objects: ObjectMap, labels: Array
     region = region_of(box, job.shape, config)
     points = follow_flow(read_fields(job.fields, region.loaded), region, config)
     provisional, found = local_objects(points, region, config)
-    merged = join_components([found], np.arange(found.area.size), config)
+    merged = join_components([found], np.arange(found.area.size))
     stored = read_box(labels, box)
     compare_background(provisional, stored, box)
     # closed: all end points lie so deep that pixels ending there lie inside, and nothing outside is linked or climbs

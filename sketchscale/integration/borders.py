@@ -4,8 +4,8 @@ A pair is a pixel and the next one along an axis, in different components. It is
 its first pixel. Each pair has three votes, and a border has their sum, or their maximum:
 
     saddle   the lower distance of the two, px                               maximum
-    flow     scalar product of their flows - `agreement`                     sum, 24 fractional bits
-    ends     1 if they end at most `join_radius` apart, else 0; - the share  sum, 24 fractional bits
+    vote     `prominence` + 8 x scalar product of their flows, px            sum, 24 fractional bits
+    near     1 if they end at most `join_radius` apart, else 0; - the share  sum, 24 fractional bits
 
 All three are exact in any order, so borders that blocks share add up to those of the whole image.
 """
@@ -26,6 +26,8 @@ __all__ = ["Borders", "borders_of"]
 
 _FLOW_BITS = 12
 _VOTE_BITS = 24
+_FLOW_GAIN = 8
+"""px of prominence that parallel flow on both sides of a border makes up for (benchmarks/rules.py)."""
 
 
 class Borders(NamedTuple):
@@ -33,12 +35,14 @@ class Borders(NamedTuple):
 
     Attributes:
         pair: int64 (p, 2), the smaller id first.
+        pairs: int64 (p,), number of pairs of pixels.
         saddle: float32 (p,), largest distance that both sides reach, px.
-        vote: int64 (p,), above 0 where the flow on the two sides agrees.
+        vote: int64 (p,), sum of the prominence that the pairs allow, px; above 0 where the two may be one.
         near: int64 (p,), above 0 where enough of the border ends together.
     """
 
     pair: Int64
+    pairs: Int64
     saddle: Float32
     vote: Int64
     near: Int64
@@ -46,15 +50,15 @@ class Borders(NamedTuple):
     @classmethod
     def empty(cls, count: int) -> Borders:
         """Return uninitialised arrays for `count` pairs."""
-        votes = np.empty((2, count), np.int64)
-        return cls(np.empty((count, 2), np.int64), np.empty(count, np.float32), votes[0], votes[1])
+        votes = np.empty((3, count), np.int64)
+        return cls(np.empty((count, 2), np.int64), votes[0], np.empty(count, np.float32), votes[1], votes[2])
 
     @classmethod
     def of(cls, parts: Sequence[Borders]) -> Borders:
         """Return the borders of all parts, each pair once.
 
         >>> one = Borders.empty(1)
-        >>> one.pair[:], one.saddle[:], one.vote[:], one.near[:] = (1, 2), 0.5, 3, -4
+        >>> one.pair[:], one.pairs[:], one.saddle[:], one.vote[:], one.near[:] = (1, 2), 1, 0.5, 3, -4
         >>> both = Borders.of([one, one])
         >>> both.pair, both.saddle, both.vote, both.near
         (array([[1, 2]]), array([0.5], dtype=float32), array([6]), array([-8]))
@@ -62,7 +66,7 @@ class Borders(NamedTuple):
         return cls(*map(np.concatenate, zip(cls.empty(0), *parts, strict=True))).merged()
 
     def merged(self) -> Borders:
-        """Return each pair once, in order, with the largest saddle and the sums of the votes."""
+        """Return each pair once, in order, with the largest saddle and the sums of the others."""
         if self.vote.size == 0:
             return self
         order = np.lexsort((self.pair[:, 1], self.pair[:, 0]))
@@ -70,10 +74,20 @@ class Borders(NamedTuple):
         starts = np.flatnonzero(np.concatenate([[True], (pair[1:] != pair[:-1]).any(axis=1)]))
         return Borders(
             pair=pair[starts],
+            pairs=np.add.reduceat(self.pairs[order], starts),
             saddle=np.maximum.reduceat(self.saddle[order], starts),
             vote=np.add.reduceat(self.vote[order], starts),
             near=np.add.reduceat(self.near[order], starts),
         )
+
+    def joining(self, low: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return which borders make one object of two; one exactly at a limit does not.
+
+        Args:
+            low: (p,), the lower of the peaks of the two, px, over their whole areas.
+        """
+        allowed = self.vote / (self.pairs * float(1 << _VOTE_BITS))
+        return (low - self.saddle < allowed) | (self.near > 0)
 
 
 class _Pixels(NamedTuple):
@@ -97,7 +111,7 @@ def borders_of(found: Uint32, points: EndPoints, region: Region, config: Integra
     sizes = np.array([*core, *region.window.shape[-2:]], np.int64)
     # without a `join_share` a pair costs as much as it can gain, so the votes on ends never join
     share = 1.0 if config.join_share is None else config.join_share
-    costs = [round(value * 2**_VOTE_BITS) for value in (config.agreement, share)]
+    costs = [round(value * 2**_VOTE_BITS) for value in (config.prominence, share)]
     rule = np.array([*costs, config.join_radius**2], np.int64)
     borders = Borders.empty(_find_pairs(pixels, sizes, rule, Borders.empty(0)))
     _find_pairs(pixels, sizes, rule, borders)
@@ -110,7 +124,7 @@ def _find_pairs(pixels: _Pixels, sizes: Int64, rule: Int64, borders: Borders) ->
 
     Args:
         sizes: the core's shape, then the window's rows and columns.
-        rule: cost of a pair in the vote on flow and in the vote on ends, square of the radius for ends.
+        rule: px that a pair allows for any flow, cost of a pair in the vote on ends, square of the radius for ends.
 
     Returns:
         The number of pairs.
@@ -157,9 +171,10 @@ def _add_pair(
     borders.pair[n, 0], borders.pair[n, 1] = min(found[z, y, x], found[w, v, u]), max(found[z, y, x], found[w, v, u])
     last = bits.shape[0] - 1
     borders.saddle[n] = min(value[bits[last, z, y, x]], value[bits[last, w, v, u]])
-    vote = -rule[0]
+    borders.pairs[n] = 1
+    vote = rule[0]
     for axis in range(last):
-        vote += _fixed(value[bits[axis, z, y, x]]) * _fixed(value[bits[axis, w, v, u]])
+        vote += _FLOW_GAIN * _fixed(value[bits[axis, z, y, x]]) * _fixed(value[bits[axis, w, v, u]])
     borders.vote[n] = vote
     a, b = np.int64(pixels.ends[z, y, x]), np.int64(pixels.ends[w, v, u])
     rows, columns = sizes[3], sizes[4]

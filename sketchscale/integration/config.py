@@ -34,16 +34,6 @@ class IntegrationConfig(FlowRule[Never]):
     (14, 15)
     """
 
-    agreement: float = option(
-        0.1,
-        "For `saddle`, the mean scalar product of the flow of facing pixels has to be above this: about 1 for parallel "
-        "flow, 0 at right angles, -1 for opposite flow. The flow is not normalised: it is short where a network sees "
-        "two objects touch.",
-        at_least=-1,
-        at_most=1,
-        flag=None,
-    )
-
     climb: int = option(
         3,
         "An end point of fewer trajectories than `crowd` joins the most crowded end point within this distance along "

@@ -8,9 +8,9 @@ component, or several whose borders agree (step 3).
                       pixels of the core only, so that every pixel is counted once.
     2. Across blocks  a sink in the windows of two blocks has a local id in both: the two ids are one component.
     3. Borders        where the flow is noisy or the object long, several components are one object. Two components that
-                      touch are one object when their common border, wherever it lies in the image, passes two tests:
-                      the distance on it climbs above `saddle` times the lower peak of the two, and the flow on its two
-                      sides agrees (scalar product above `agreement` on average). A maximum, and a sum of integers over
+                      touch are one object when the lower of their peaks rises little above the highest pass between
+                      them, the saddle of the distance on their common border: by less than `prominence` px plus 8 px
+                      times the mean scalar product of the flow on the two sides. A maximum, and sums of integers over
                       pairs of pixels, each pair seen by one block: exact for any blocks. With a `join_share`, they are
                       also one object when more than that share of the pairs end near each other.
     4. Globally       filters by size, then numbers 1, 2, ... in raster order of each object's first pixel.
@@ -35,8 +35,10 @@ links.py decides which end points are linked; with crowds (volumes) the same pro
 `link` from the core.
 
 Why borders: without step 3, R = 2 splits long objects even on exact flow, and more so under noise; R = 3 helps less and
-joins small neighbours. Both tests are needed: on the output of a real network the flow alone joins objects with a
-blurred border, while the distance alone joins more under noisy flow (benchmarks/integration.py --noise).
+joins small neighbours. Why a sum of both: in exact fields the flow decides (parallel within an object, opposite between
+two), but a network that is unsure predicts short flow where objects touch, and then the height of the peak above the
+pass decides, in px, because that is the scale of the noise of a predicted distance. Two limits, one on the share of the
+peak and one on the flow, had no setting that was right on both (benchmarks/results/rules.txt).
 """
 
 from __future__ import annotations
@@ -69,9 +71,6 @@ __all__ = [
     "number_objects",
 ]
 
-_LOWEST_PEAK = 0.5
-"""Distance of the first pixel inside an object, px: the least peak that components are compared with."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockObjects:
@@ -85,9 +84,7 @@ class BlockObjects:
         shared_id: int32 (k,), their local ids.
         peak: float32 (n,), largest distance of the pixels of the core, px; -inf when area is 0.
         pair: int32 (p, 2), local ids of two objects that touch, the smaller one first, each pair once.
-        saddle: float32 (p,), largest distance that both sides of their border reach, px.
-        vote: int64 (p,), sum over their border of scalar product - agreement, 24 fractional bits.
-        near: int64 (p,), sum over their border of (1 where ends are near, else 0) - join share, 24 fractional bits.
+        pairs, saddle, vote, near: (p,), see `Borders`.
     """
 
     area: Int64
@@ -97,6 +94,7 @@ class BlockObjects:
     shared_id: Int32
     peak: Float32
     pair: Int32
+    pairs: Int64
     saddle: Float32
     vote: Int64
     near: Int64
@@ -166,6 +164,7 @@ def local_objects(points: EndPoints, region: Region, config: IntegrationConfig) 
         shared_id=shared_id,
         peak=tables.peak,
         pair=borders.pair.astype(np.int32),
+        pairs=borders.pairs,
         saddle=borders.saddle,
         vote=borders.vote,
         near=borders.near,
@@ -220,7 +219,7 @@ class Unifier:
         return tree_numbers(self._parent)
 
 
-def join_components(blocks: Iterable[BlockObjects], roots: Int64, config: IntegrationConfig) -> Int64:
+def join_components(blocks: Iterable[BlockObjects], roots: Int64) -> Int64:
     """Join components into objects by the borders of all blocks: step 3.
 
     Args:
@@ -230,19 +229,18 @@ def join_components(blocks: Iterable[BlockObjects], roots: Int64, config: Integr
     Returns:
         Object of every local object, 0, 1, ..., without gaps. A border exactly at a limit joins nothing.
     """
-    peak = np.full(roots.max(initial=-1) + 1, _LOWEST_PEAK, np.float32)
+    peak = np.full(roots.max(initial=-1) + 1, -np.inf, np.float32)
     parts: list[Borders] = []
     done = 0
     for block in blocks:
         np.maximum.at(peak, roots[done : done + block.peak.size], block.peak)
         pair = np.sort(roots[block.pair.astype(np.int64) + (done - 1)], axis=1)
         apart = pair[:, 0] != pair[:, 1]
-        votes = {"saddle": block.saddle[apart], "vote": block.vote[apart], "near": block.near[apart]}
-        parts.append(Borders(pair=pair[apart], **votes))
+        votes = (block.pairs[apart], block.saddle[apart], block.vote[apart], block.near[apart])
+        parts.append(Borders(pair[apart], *votes))
         done += block.area.size
     borders = Borders.of(parts)
-    low = peak[borders.pair].min(axis=1).astype(np.float64)
-    one = (borders.vote > 0) & (borders.saddle > config.saddle * low) | (borders.near > 0)
+    one = borders.joining(peak[borders.pair].min(axis=1).astype(np.float64))
     parent = np.arange(peak.size)
     unite_pairs(borders.pair[one], parent)
     return tree_numbers(parent)[roots]

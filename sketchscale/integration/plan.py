@@ -155,7 +155,7 @@ def integrate_each(fields: npt.NDArray[np.floating], configs: Sequence[Integrati
     points = follow_flow(np.asarray(fields, np.float16), region, widest)
     for config in configs:
         provisional, objects = local_objects(points, region, config)
-        roots = join_components([objects], np.arange(objects.area.size), config)
+        roots = join_components([objects], np.arange(objects.area.size))
         _, labels = number_objects([objects], roots, region.core.size, config)
         yield np.concatenate([np.zeros(1, np.uint32), labels])[provisional]
 
@@ -289,7 +289,7 @@ def merge_blocks(outline: Plan[BlockTask]) -> ObjectMap:
         objects = list(read_objects(job.blobs, tasks))
         counts += [o.area.size for o in objects]
         unifier.add_row(objects, (tasks[0].core.stop[0] - job.walk.margin) * math.prod(job.shape[1:]))
-    roots = join_components(read_objects(job.blobs, outline.tasks), unifier.roots(), job.walk)
+    roots = join_components(read_objects(job.blobs, outline.tasks), unifier.roots())
     merged, labels = number_objects(read_objects(job.blobs, outline.tasks), roots, whole(job.shape).size, job.walk)
     put_tables(job.blobs, outline.tasks, labels, counts)
     return merged

@@ -191,6 +191,9 @@ def parse_settings(data: bytes, path: str, remedy: str) -> dict[str, Any]:
 
 
 def _config(folder: str, settings: dict[str, Any]) -> ModelConfig:
+    if "saddle" in settings:  # of 0.1: the share of a peak; 1 joined nothing
+        joins = {} if settings["saddle"] < 1 else {"prominence": -8.0}
+        settings = {**{name: value for name, value in settings.items() if name != "saddle"}, **joins}
     try:
         return _CONFIG.validate_python(settings)
     except (pydantic.ValidationError, InputError) as error:

@@ -177,8 +177,8 @@ def _settings(
 ) -> ModelConfig:
     """Return the default settings of either program.
 
-    Tiles have 224 px as in both programs (64 in volumes, for memory), because the style vector depends on them. The
-    saddle joins no components where the third output is a logit, because its height is not related to size.
+    Tiles have 224 px as in both programs (64 in volumes, for memory), because the style vector depends on them. No
+    fragments are joined where the third output is a logit, because its height is not related to size.
     """
     cellpose = program == "cellpose"
     return ModelConfig(
@@ -188,7 +188,7 @@ def _settings(
         threshold=0.0,
         min_size=15,
         link_radius=2,
-        saddle=1.0 if cellpose else 0.75,
+        prominence=-8.0 if cellpose else -0.5,
         tile=224 if network.dim == 2 else 64,
         overlap=32 if network.dim == 2 else 16,
         diameter=diameters.get("diam_mean", 17.0 if "nuclei" in name else 30.0),

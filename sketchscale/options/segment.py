@@ -22,8 +22,8 @@ _network = partial(option, panel="Network")
 class SegmentOptions(Labels, Channels, FlowRule[None], Refinement, Precision):
     """From image to labels. None means the model's value.
 
-    A model that gives h/v maps follows no flow: `method`, `steps`, `link_radius`, `saddle`, `join_share`, `join_radius`
-    and `flow_error` are refused with it.
+    A model that gives h/v maps follows no flow: `method`, `steps`, `link_radius`, `prominence`, `join_share`,
+    `join_radius` and `flow_error` are refused with it.
     """
 
     model: str = option("nuclei-fluo", "A shipped model, or a model folder.")

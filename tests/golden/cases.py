@@ -148,12 +148,12 @@ LABELS: dict[str, tuple[str, Fields, dict[str, Any]]] = {
     "plane, no borders": (
         "plane",
         flow_fields(PLANE, 30, 3, 14),
-        {"threshold": -1.0, "saddle": 1.0, "link_radius": 1, "min_size": 4},
+        {"threshold": -1.0, "prominence": -8.0, "link_radius": 1, "min_size": 4},
     ),
     "plane, join_share": (
         "plane",
         flow_fields(PLANE, 26, 1, 14),
-        {"threshold": -2.0, "saddle": 1.0, "join_share": 0.2, "join_radius": 4, "min_size": 6},
+        {"threshold": -2.0, "prominence": -8.0, "join_share": 0.2, "join_radius": 4, "min_size": 6},
     ),
     "plane, euler": (
         "plane",
@@ -165,12 +165,12 @@ LABELS: dict[str, tuple[str, Fields, dict[str, Any]]] = {
     "volume, crowd 1": (
         "volume",
         flow_fields(VOLUME, 18, 9, 6),
-        {"threshold": -2.0, "crowd": 1, "link_radius": 1, "saddle": 1.0, "min_size": 10, "max_size": 900},
+        {"threshold": -2.0, "crowd": 1, "link_radius": 1, "prominence": -8.0, "min_size": 10, "max_size": 900},
     ),
     "volume, join_share": (
         "volume",
         flow_fields(VOLUME, 14, 7, 10),
-        {"threshold": -2.0, "crowd": 2, "saddle": 1.0, "join_share": 0.3, "join_radius": 3, "min_size": 10},
+        {"threshold": -2.0, "crowd": 2, "prominence": -8.0, "join_share": 0.3, "join_radius": 3, "min_size": 10},
     ),
     "hover": ("hover", hover_maps(PLANE, 26, 11, 1), {"window": 7, "opening": 1, "min_size": 6}),
     "hover, noise": ("hover", hover_maps(PLANE, 26, 11, 24), {"window": 9, "edge": 0.2, "holes": 8, "min_size": 6}),

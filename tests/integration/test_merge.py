@@ -23,10 +23,10 @@ from tests.integration.fields import any_plane, ellipsoid_labels, fields_of, pla
 from tests.integration.fields import rule as usual
 from tests.oracles import integration as oracle
 
-BORDERS = ({}, {"saddle": 0.0}, {"saddle": 1.0}, {"saddle": 0.8, "agreement": -1.0})
+BORDERS = ({}, {"prominence": 0.0}, {"prominence": -8.0}, {"prominence": 6.0})
 ENDS = (
     {"join_share": 0.3},
-    {"join_share": 0.5, "join_radius": 2, "saddle": 1.0},
+    {"join_share": 0.5, "join_radius": 2, "prominence": -8.0},
     {"join_share": 0.0, "join_radius": 3},
 )
 CROWDS = ({"crowd": 1}, {"crowd": 3}, {"crowd": 2, "climb": 1}, {"crowd": 60, "climb": 8})
@@ -156,17 +156,17 @@ def test_borders_join_the_pieces_of_a_long_object_that_links_leave_apart():
     y, x = np.indices((90, 40))
     rod = fields_of(((np.abs((x - 20) * 0.9 + (y - 45) * 0.43) < 4) & (y > 4) & (y < 86)).astype(int))
     rod[:2] += np.random.default_rng(5).normal(scale=0.5, size=rod[:2].shape).astype(np.float16)
-    pieces = integrate(rod, IntegrationConfig(threshold=-2.0, saddle=1.0))
+    pieces = integrate(rod, IntegrationConfig(threshold=-2.0, prominence=-8.0))
     assert pieces.max() > 1
     assert integrate(rod, IntegrationConfig(threshold=-2.0)).max() == 1
 
 
-def test_the_saddle_is_the_lower_side_of_the_border():
+def test_the_pass_is_the_lower_side_of_the_border_and_joins_below_the_prominence():
     fields = np.full((3, 1, 24), 4, np.float16)
     fields[0] = 0
     fields[1] = np.where(np.arange(24) < 12, -0.01, 0.01)
-    config = IntegrationConfig(threshold=0.0, min_size=0, saddle=0.5, agreement=-1.0)
-    for side, height, count in ((12, 1, 2), (11, 1, 2), (12, 2, 2), (12, 3, 1)):
+    config = IntegrationConfig(threshold=0.0, min_size=0, prominence=2.0)
+    for side, height, count in ((12, 1, 2), (11, 1, 2), (12, 2, 2), (12, 3, 1)):  # flow allows 0.0008 px less than 2
         bordering = fields.copy()
         bordering[2, 0, side] = height
         assert integrate(bordering, config).max() == count
@@ -198,6 +198,7 @@ def _block(area: list[int], first: list[int], shared: dict[int, int]) -> BlockOb
         shared_id=np.array(list(shared.values()), np.int32),
         peak=np.full(len(area), 4, np.float32),
         pair=np.empty((0, 2), np.int32),
+        pairs=np.empty(0, np.int64),
         saddle=np.empty(0, np.float32),
         vote=np.empty(0, np.int64),
         near=np.empty(0, np.int64),
@@ -215,7 +216,7 @@ def test_a_chain_of_shared_sinks_makes_one_object_of_four_blocks():
     unifier.add_row(blocks[:2], keep_from=0)
     unifier.add_row(blocks[2:], keep_from=100)
     config = IntegrationConfig(threshold=0.0, min_size=0)
-    roots = join_components(blocks, unifier.roots(), config)
+    roots = join_components(blocks, unifier.roots())
     objects, labels = number_objects(blocks, roots, 100, config)
     assert labels.tolist() == [2, 1, 2, 3, 2, 3]
     assert objects.area.tolist() == [1, 13, 12]
@@ -223,30 +224,36 @@ def test_a_chain_of_shared_sinks_makes_one_object_of_four_blocks():
     assert objects.blocks.tolist() == [1, 3, 2]
 
 
-def _bordering(saddle: float, vote: int, near: int) -> BlockObjects:
+def _bordering(saddle: float, vote: float, near: int) -> BlockObjects:
+    """Two objects with a peak of 4 px and a border of one pair, whose vote is in px."""
     block = _block([1, 1], [1, 2], {5: 1, 6: 2})
-    border = {"pair": [[1, 2]], "saddle": [saddle], "vote": [vote], "near": [near]}
+    border = {"pair": [[1, 2]], "pairs": [1], "saddle": [saddle], "vote": [vote * 2**24], "near": [near]}
     types = {"pair": np.int32, "saddle": np.float32}
     return BlockObjects.of(block.arrays() | {k: np.array(v, types.get(k, np.int64)) for k, v in border.items()})
 
 
-def _joined(blocks: list[BlockObjects], config: IntegrationConfig) -> int:
+def _joined(blocks: list[BlockObjects]) -> int:
     unifier = Unifier()
     unifier.add_row(blocks, keep_from=0)
-    return int(join_components(blocks, unifier.roots(), config).max()) + 1
+    return int(join_components(blocks, unifier.roots()).max()) + 1
 
 
-def test_votes_of_two_blocks_are_added_and_their_saddles_compared_before_they_count():
-    config = IntegrationConfig(threshold=0.0, saddle=0.5)
-    cases = (((1, 5), (3, -4), 1), ((3, 5), (1, -5), 2), ((2, 5), (2, -4), 2), ((3, -1), (3, -1), 2))
+def test_votes_of_two_blocks_are_averaged_and_their_saddles_compared_before_they_count():
+    # peaks of 4 px, so the pass at 3 px is 1 px below: the mean of both votes has to be more than that
+    cases = (
+        ((1, 5), (3, -2), 1),
+        ((3, 5), (1, -3), 2),
+        ((2, 5), (2, -1), 2),
+        ((2, 5), (2, -0.9), 1),
+        ((3, -1), (3, -1), 2),
+    )
     for first, second, count in cases:
-        assert _joined([_bordering(*first, -1), _bordering(*second, -1)], config) == count
+        assert _joined([_bordering(*first, -1), _bordering(*second, -1)]) == count
 
 
 def test_ends_join_whatever_distance_and_flow_say_when_those_of_both_blocks_together_are_for_it():
-    config = IntegrationConfig(threshold=0.0, saddle=1.0, join_share=0.3)
     for first, second, count in ((5, -4, 1), (-4, 5, 1), (5, -5, 2), (-1, -1, 2)):
-        assert _joined([_bordering(0, -9, first), _bordering(0, -9, second)], config) == count
+        assert _joined([_bordering(0, -9, first), _bordering(0, -9, second)]) == count
 
 
 def _border_of(apart: list[tuple[int, int]], config: IntegrationConfig) -> Borders:
@@ -308,7 +315,7 @@ def test_fields_and_rules_that_do_not_fit_are_refused():
 def test_without_the_shared_sinks_objects_would_fall_apart_at_the_faces(seed):
     """The control: what the union-find over shared sinks is for."""
     blocks = [_block([3], [7], {11: 1}), _block([4], [8 + seed], {11: 1})]
-    apart = join_components(blocks, np.arange(2), IntegrationConfig(threshold=0.0))
+    apart = join_components(blocks, np.arange(2))
     unifier = Unifier()
     unifier.add_row(blocks, keep_from=0)
     assert (apart.max(), unifier.roots().max()) == (1, 0)

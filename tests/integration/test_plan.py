@@ -45,12 +45,12 @@ from tests.integration.fields import (
 RULES = (
     {},
     {"link_radius": 9},
-    {"saddle": 0.0, "agreement": -1.0},
+    {"prominence": 8.0},
     {"method": "euler", "steps": 12},
-    {"link_radius": 1, "saddle": 1.0, "join_share": 0.3},
-    {"crowd": 3, "saddle": 1.0, "join_share": 0.3, "join_radius": 3},
-    {"crowd": 2, "climb": 1, "link_radius": 5, "saddle": 1.0},
-    {"crowd": 60, "climb": 8, "link_radius": 1, "saddle": 1.0},
+    {"link_radius": 1, "prominence": -8.0, "join_share": 0.3},
+    {"crowd": 3, "prominence": -8.0, "join_share": 0.3, "join_radius": 3},
+    {"crowd": 2, "climb": 1, "link_radius": 5, "prominence": -8.0},
+    {"crowd": 60, "climb": 8, "link_radius": 1, "prominence": -8.0},
 )
 STORE = "memory://integration"
 FIELDS = ArrayRef(store=STORE, path="fields")
@@ -223,7 +223,7 @@ def outline_of(fields: Fields, block: tuple[int, int], config: IntegrationConfig
     return plan_outline(FIELDS, SCRATCH, STORE, config, block=block)
 
 
-@pytest.mark.parametrize("options", [{}, {"link_radius": 1, "saddle": 1.0, "join_share": 0.2}])
+@pytest.mark.parametrize("options", [{}, {"link_radius": 1, "prominence": -8.0, "join_share": 0.2}])
 def test_tasks_run_twice_in_any_order_and_a_second_merge_change_nothing(options):
     fields = fields_of(disc_labels((48, 48), 12, seed=4))
     config = IntegrationConfig(threshold=-2.0, **options)

@@ -117,7 +117,7 @@ def test_what_trainers_wrap_around_the_weights_is_taken_off(tmp_path: Path, wrap
 def test_settings_follow_the_program(tmp_path: Path) -> None:
     cellpose = load_model(saved(tmp_path, random_state(), "cyto3")).config
     assert (cellpose.low, cellpose.high, cellpose.threshold, cellpose.diameter) == (1, 99, 0, 30)
-    assert (cellpose.flow_scale, cellpose.logit, cellpose.absent_channels, cellpose.saddle) == (5, True, 1, 1)
+    assert (cellpose.flow_scale, cellpose.logit, cellpose.absent_channels, cellpose.prominence) == (5, True, 1, -8)
     omnipose = load_model(saved(tmp_path, random_state(diameters=False), "bact_phase_omnitorch_0")).config
     assert (omnipose.low, omnipose.high, omnipose.flow_scale, omnipose.logit) == (0.01, 99.99, 5, False)
     assert load_model(saved(tmp_path, random_state(outputs=4), "x")).config.logit is False

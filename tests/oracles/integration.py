@@ -118,7 +118,7 @@ def joined(
     borders: dict[tuple[int, int], list[tuple[int, float]]] = {}
     facing: dict[tuple[int, int], list[tuple[Sequence[int], Sequence[int]]]] = {}
     for q, a in piece.items():
-        peak[a] = max(peak.get(a, 0.5), float(fields[-1][q]))
+        peak[a] = max(peak.get(a, -math.inf), float(fields[-1][q]))
         for axis in range(len(q)):
             there = tuple(c + (i == axis) for i, c in enumerate(q))
             b = piece.get(there, a)
@@ -129,9 +129,10 @@ def joined(
                 facing.setdefault((min(a, b), max(a, b)), []).append((ends[q], ends[there]))
     merged = {a: a for a in piece.values()}
     for (a, b), pairs in borders.items():
-        agree = sum(product - round(config.agreement * 2**24) for product, _ in pairs) > 0
-        high_enough = max(height for _, height in pairs) > config.saddle * min(peak[a], peak[b])
-        if (agree and high_enough) or ends_say_one(facing[a, b], config):
+        flow = Fraction(8 * sum(product for product, _ in pairs), len(pairs) * 2**24)
+        allowed = Fraction(round(config.prominence * 2**24), 2**24) + flow
+        rise = Fraction(min(peak[a], peak[b])) - Fraction(max(height for _, height in pairs))
+        if rise < allowed or ends_say_one(facing[a, b], config):
             low, high = sorted((merged[a], merged[b]))
             merged = {k: low if m == high else m for k, m in merged.items()}
     return merged

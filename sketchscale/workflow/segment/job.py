@@ -326,7 +326,7 @@ def _smallest(model: Model, options: SegmentOptions, ratio: float) -> int:
     return round(ball / ratio / scale**3)
 
 
-_OF_FLOW = ("flow_error", "method", "steps", "link_radius", "saddle", "join_share", "join_radius")
+_OF_FLOW = ("flow_error", "method", "steps", "link_radius", "prominence", "join_share", "join_radius")
 
 
 def _refuse_options_of_flow(options: SegmentOptions, gives: str) -> None:

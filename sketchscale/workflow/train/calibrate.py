@@ -70,7 +70,7 @@ class Joining(JoiningRule[Never]):
     """A rule that joins end points and components."""
 
 
-_SEPARATING = Joining(link_radius=1, saddle=1.0)
+_SEPARATING = Joining(link_radius=1, prominence=-8.0)
 JOININGS = (Joining(), _SEPARATING, Joining(join_share=0.3), replace(_SEPARATING, join_share=0.3))
 """One robust to noisy flow, one that separates small touching objects; then both with components joined by ends."""
 
