@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.fixed_point import Float32, Int32, Int64, Uint16, Uint32, compiled, half_values, sections
