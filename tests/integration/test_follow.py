@@ -145,8 +145,7 @@ def test_a_look_up_outside_the_reach_is_an_error_not_a_clipped_answer(monkeypatc
         ("link_radius", 0),
         ("min_size", -1),
         ("max_size", 5),
-        ("agreement", 1.5),
-        ("saddle", -0.1),
+        ("prominence", -8.5),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(field, value):
