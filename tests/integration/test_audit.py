@@ -78,7 +78,11 @@ def test_the_record_says_what_was_compared(axes: int, block: int, size: int, hal
 def test_a_closed_piece_is_certain_when_no_open_one_can_be_joined_with_it():
     """Pieces 1 and 2 closed, 3 open: joining needs the flow or the ends for it; a border of closed pieces is whole."""
     for vote, near, certain in ((-1, -1, True), (0, 0, True), (1, -1, False), (-1, 1, False)):
-        pairs = {"pair": np.array([[1, 2], [2, 3]], np.int32), "pairs": np.ones(2, np.int64), "saddle": np.zeros(2, np.float32)}
+        pairs = {
+            "pair": np.array([[1, 2], [2, 3]], np.int32),
+            "pairs": np.ones(2, np.int64),
+            "saddle": np.zeros(2, np.float32),
+        }
         votes = {"vote": np.array([9, vote]), "near": np.array([9, near])}
         none = {name: np.empty(0) for name in ("area", "first", "box", "shared", "shared_id", "peak")}
         closed = np.array([True, True, False])
