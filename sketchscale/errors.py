@@ -76,6 +76,10 @@ class InputError(SketchscaleError, ValueError):
         return cls(f"{found}; expected: {expected}; to fix: {fix}")
 
 
+RENAMED = {"saddle": "prominence (saddle 1, which joined nothing, is prominence -8)"}
+"""Options of earlier versions to what takes their place."""
+
+
 class UnknownNameError(InputError, KeyError):
     """A name that is not in a table of known names."""
 
@@ -86,6 +90,8 @@ class UnknownNameError(InputError, KeyError):
         >>> str(UnknownNameError.among("loss", "sketchpoze", ["sketchpose"]))
         "unknown loss 'sketchpoze'; did you mean 'sketchpose'? known: sketchpose"
         """
+        if name in RENAMED:
+            return cls(f"unknown {kind} {name!r}; since version 0.2 use {RENAMED[name]}")
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" did you mean {near[0]!r}?" if near else ""

@@ -33,7 +33,7 @@ from sketchscale.cli import (
 )
 from sketchscale.cli.messages import LOGGER, chosen_level, flags_first, logged_to_stderr, say
 from sketchscale.cli.options import SomeFailedError
-from sketchscale.errors import SketchscaleError
+from sketchscale.errors import RENAMED, SketchscaleError
 
 __all__ = ["app", "main", "run"]
 
@@ -101,7 +101,11 @@ def _run(arguments: list[str]) -> int:
         say(f"error: {error}", logging.ERROR)
         return error.exit_code
     except UsageError as error:
-        error.show()
+        renamed = RENAMED.get(str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_"))
+        if renamed:
+            say(f"error: {error.message} Since version 0.2 use --{renamed}", logging.ERROR)
+        else:
+            error.show()
         return 2
     except typer.Exit as error:
         code = error.exit_code

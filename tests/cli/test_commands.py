@@ -335,3 +335,8 @@ def test_quiet_shows_warnings_and_errors_only_and_verbose_what_stages_took(
     assert re.fullmatch(r"(warning: .*\n)?", capsys.readouterr().err)
     assert run(["measure", str(tmp_path / "absent.zarr"), "--quiet"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_an_option_of_an_earlier_version_is_refused_with_its_successor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["segment", "image.zarr", "--saddle", "0.5"]) == 2
+    assert "use --prominence" in capsys.readouterr().err

@@ -175,7 +175,7 @@ def _as_it_is(config: ModelConfig, evidence: Sequence[_Evidence]) -> _Trial:
 
 
 def _best(trials: Sequence[_Trial], prefer: float | None) -> _Trial:
-    """Choose the joining with the best score, the default unless another wins clearly; its middle or preferred threshold."""
+    """Choose the joining with the best score (the default unless another wins clearly), and its best threshold."""
     scores = {j: max(t.score for t in trials if t.joining == j) for j in JOININGS}
     joining = max(JOININGS, key=lambda j: scores[j] + (_PREFERENCE if j == JOININGS[0] else 0))
     near = [t for t in trials if t.joining == joining and t.score >= scores[joining] - _TIE]

@@ -132,7 +132,7 @@ def test_the_window_follows_the_diameter_in_pixels_of_the_image(hover: str) -> N
         ({"flow_error": 0.4}, "--flow-error 0.4 with model .* gives h/v maps"),
         ({"method": "euler"}, "--method euler"),
         ({"steps": 100}, "--steps 100"),
-        ({"saddle": 0.5}, "--saddle"),
+        ({"prominence": 0.5}, "--prominence"),
         ({"threshold": -2.0}, "threshold is -2.0; expected: a probability"),
         ({"threshold": 1.0}, "threshold is 1.0"),
         ({"min_size": 9, "max_size": 8}, "max_size"),

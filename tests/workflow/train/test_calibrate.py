@@ -113,7 +113,7 @@ def test_drawn_lines_count_as_outside() -> None:
 
 @pytest.mark.parametrize(("noise", "share"), [(0.3, None), (1.0, 0.3)])
 def test_ends_join_pieces_only_where_that_is_better(noise: float, share: float | None) -> None:
-    """Under much noise links and saddles leave pieces; under little, all ways with links of 2 px are right."""
+    """Under much noise links and borders leave fragments; under little, all ways with links of 2 px are right."""
     seen = shown(rods())
     image = seen.image.copy()
     image[:2] += np.random.default_rng(0).normal(scale=noise, size=image[:2].shape)
@@ -183,9 +183,9 @@ def test_of_dots_alone_the_threshold_nearest_to_0_is_taken_among_equals() -> Non
 
 def test_what_a_start_model_says_is_kept_unless_another_choice_is_clearly_better() -> None:
     truth = discs()
-    start = replace(model().config, threshold=-2.25, min_size=17, link_radius=1, saddle=1.0)
+    start = replace(model().config, threshold=-2.25, min_size=17, link_radius=1, prominence=-8.0)
     found = calibrate(model(), [shown(truth)], prefer=0.0, start=start).config
-    assert (found.threshold, found.min_size, found.link_radius, found.saddle) == (-2.25, 17, 1, 1.0)
+    assert (found.threshold, found.min_size, found.link_radius, found.prominence) == (-2.25, 17, 1, -8.0)
     bad = replace(start, threshold=3.0)
     found = calibrate(model(), [shown(truth)], prefer=0.0, start=bad).config
     assert found.threshold == 0
