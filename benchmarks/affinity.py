@@ -147,7 +147,7 @@ def by_density(walked: Walked) -> Labels:
 def joinings(radii: Sequence[int], shares: Sequence[float]) -> dict[str, Method]:
     """Linked in two ways, each without and with joining by ends."""
     found: dict[str, Method] = {}
-    for radius, prominence in ((1, -8.0), (2, -0.5)):
+    for radius, prominence in ((1, -8.0), (2, -0.25)):
         links = {"link_radius": radius, "prominence": prominence}
         found[f"linked, radius {radius}, prominence {prominence:g}"] = ruled(links)
         for r, q in itertools.product(radii, shares):

@@ -55,7 +55,7 @@ def main() -> None:
     own = integration_config(model, settings)
     ways = {
         f"the model's: link radius {own.link_radius}, prominence {own.prominence:g}": own,
-        "link radius 2, prominence -0.5": replace(own, link_radius=2, prominence=-0.5),
+        "link radius 2, prominence -0.25": replace(own, link_radius=2, prominence=-0.25),
     }
     scores: dict[str, list[Scores]] = {name: [] for name in ways}
     rows = load_rows(options.data, options.split, options.every)

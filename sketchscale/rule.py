@@ -35,7 +35,7 @@ class JoiningRule(Options, Generic[Unset]):
         at_most=64,
     )
     prominence: float | Unset = objects(
-        -0.5,
+        -0.25,
         "Two fragments that touch are one object when the lower of their peaks rises by less than this above the pass "
         "between them; flow that is parallel on both sides of the border allows 8 px more, opposite flow 8 px less. "
         "-1.5 joins less, 0.5 joins more, -8 joins nothing.",

@@ -5,6 +5,7 @@ its first pixel. Each pair has three votes, and a border has their sum, or their
 
     saddle   the lower distance of the two, px                               maximum
     vote     `prominence` + 8 x scalar product of their flows, px            sum, 24 fractional bits
+             (the product is cut to -1 ... 1)
     near     1 if they end at most `join_radius` apart, else 0; - the share  sum, 24 fractional bits
 
 All three are exact in any order, so borders that blocks share add up to those of the whole image.
@@ -173,10 +174,10 @@ def _add_pair(
     last = bits.shape[0] - 1
     borders.saddle[n] = min(value[bits[last, z, y, x]], value[bits[last, w, v, u]])
     borders.pairs[n] = 1
-    vote = rule[0]
+    agreement = 0
     for axis in range(last):
-        vote += _FLOW_GAIN * _fixed(value[bits[axis, z, y, x]]) * _fixed(value[bits[axis, w, v, u]])
-    borders.vote[n] = vote
+        agreement += _fixed(value[bits[axis, z, y, x]]) * _fixed(value[bits[axis, w, v, u]])
+    borders.vote[n] = rule[0] + _FLOW_GAIN * min(max(agreement, -(1 << _VOTE_BITS)), 1 << _VOTE_BITS)
     a, b = np.int64(pixels.ends[z, y, x]), np.int64(pixels.ends[w, v, u])
     rows, columns = sizes[3], sizes[4]
     deep = a // (rows * columns) - b // (rows * columns)

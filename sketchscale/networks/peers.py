@@ -188,7 +188,7 @@ def _settings(
         threshold=0.0,
         min_size=15,
         link_radius=2,
-        prominence=-8.0 if cellpose else -0.5,
+        prominence=-8.0 if cellpose else -0.25,
         tile=224 if network.dim == 2 else 64,
         overlap=32 if network.dim == 2 else 16,
         diameter=diameters.get("diam_mean", 17.0 if "nuclei" in name else 30.0),

@@ -124,6 +124,7 @@ def joined(
             b = piece.get(there, a)
             if a != b:
                 product = sum(m * n for m, n in zip(raw_flow(fields, q), raw_flow(fields, there), strict=True))
+                product = min(max(product, -(2**24)), 2**24)
                 height = min(float(fields[-1][q]), float(fields[-1][there]))
                 borders.setdefault((min(a, b), max(a, b)), []).append((product, height))
                 facing.setdefault((min(a, b), max(a, b)), []).append((ends[q], ends[there]))

@@ -101,7 +101,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_blocks_engines_and_workers_do_not_change_a_byte(
     volume: str, models: dict[int, str], dim: int, execution: Execution
 ) -> None:
-    options = volume_options(model=models[dim], prominence=-8.0)
+    options = volume_options(model=models[dim], prominence=-8.0)  # a random network: many objects
     result = segment(volume, options, execution)
     expected = segment_array(draw_volume(SHAPE), options)
     np.testing.assert_array_equal(stored(volume), expected)
