@@ -57,6 +57,16 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
     batch: int | Literal["auto"] = _how("auto", "Patches per step; auto: by --minutes.", at_least=1)
     patch: int | Literal["auto"] = _how("auto", "Side of a patch; auto: by --minutes.", unit="px", at_least=1)
     optimizer: str = _how("adamw", "adamw or radam.")
+    weight_decay: float = _how(1e-4, "Weight decay of the optimiser: more keeps weights small.", at_least=0)
+    schedule: Literal["cosine", "constant"] = _how(
+        "cosine", "The learning rate after its rise: falls to 0 as a cosine, or stays."
+    )
+    augment: Literal["none", "turns", "shapes", "all"] = _how(
+        "all", "How patches vary: turns are flips and quarter turns, shapes scale too, all changes intensities too."
+    )
+    loss_weights: tuple[str, ...] = _how(
+        (), "Weight of a term of the loss, such as distance=0.2; repeatable.", flag="--loss-weight"
+    )
     seed: int = _how(0, "Seed of weights and patches.", at_least=0)
     on_conflict: Literal["refuse", "last"] = _how(
         "refuse", "If two classes are drawn over one another: refuse, or use the last."

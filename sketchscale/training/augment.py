@@ -18,7 +18,7 @@ from scipy import ndimage
 from sketchscale.annotations.targets import BEYOND
 from sketchscale.errors import InputError
 
-__all__ = ["AugmentConfig", "Pose", "draw_pose", "expose", "mirrored_codes", "sample_patch"]
+__all__ = ["AUGMENTS", "AugmentConfig", "Pose", "draw_pose", "expose", "mirrored_codes", "sample_patch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,17 @@ class AugmentConfig:
                 expected="none below 0, and plain at most 1",
                 fix="set what is not wanted to 0",
             )
+
+
+_SAME = (1.0, 1.0)
+_STEADY: dict[str, Any] = {"gain": _SAME, "gamma": _SAME, "offset": 0.0, "noise": 0.0, "blur": 0.0}
+AUGMENTS = {
+    "none": AugmentConfig(turn=False, scale=_SAME, small_scale=1.0, **_STEADY),
+    "turns": AugmentConfig(scale=_SAME, small_scale=1.0, **_STEADY),
+    "shapes": AugmentConfig(**_STEADY),
+    "all": AugmentConfig(),
+}
+"""What users choose with --augment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

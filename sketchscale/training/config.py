@@ -56,6 +56,7 @@ class TrainingConfig:
         optimizer: key of OPTIMIZERS.
         rate: peak of the learning rate; it rises over the first `warmup` share of the way, then falls to 0 as a cosine.
         weight_decay: of the optimiser, decoupled.
+        schedule: "constant" keeps the rate at its peak after the rise; None lets it fall as a cosine.
         clip: largest norm of a step's gradient.
         average: the model is the running mean of the weights with this decay per step; 0 for the last weights.
         precision: of a step: "float32"; "bfloat16", which halves its time on processors and GPUs that compute in it and
@@ -90,6 +91,7 @@ class TrainingConfig:
     optimizer: str = "adamw"
     rate: float = 3e-3
     weight_decay: float = 1e-4
+    schedule: Literal["constant"] | None = None
     warmup: float = 0.05
     clip: float = 5.0
     average: float = 0.99
@@ -191,6 +193,8 @@ def rate_at(progress: float, config: TrainingConfig) -> float:
     """
     if progress < config.warmup:
         return config.rate * max(progress / config.warmup, 1e-3)
+    if config.schedule == "constant":
+        return config.rate
     return config.rate * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - config.warmup) / (1 - config.warmup))))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -23,12 +23,13 @@ from sketchscale.annotations.opening import SketchReading, sketch_files
 from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.engine.cancelling import check_cancelled
-from sketchscale.errors import InputError
+from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.io.stores.addresses import join_address
-from sketchscale.losses import find_loss, loss_config
+from sketchscale.losses import LossConfig, find_loss, loss_config
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
+from sketchscale.training.augment import AUGMENTS
 from sketchscale.training.checks import NO_BACKGROUND, check_images, lacks_background
 from sketchscale.training.config import Step, SyntheticConfig, find_device
 from sketchscale.training.distributed import join_world
@@ -305,7 +306,9 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
     by_steps = options.steps is not None
     return TrainingConfig(
         network=replace(shape, name=options.network, channels=channels, outputs=outputs),
-        loss=loss_config(options.loss),
+        loss=_loss_with_weights(options.loss, options.loss_weights),
+        augment=AUGMENTS[options.augment],
+        schedule="constant" if options.schedule == "constant" else None,
         steps=options.steps if options.steps is not None else 100_000,
         minutes=None if by_steps else options.minutes,
         batch=int(options.batch),
@@ -316,7 +319,28 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
     )
 
 
-_AS_THEY_ARE = "rate", "optimizer", "compile", "device", "threads", "seed", "patience", "save_every_s", "preview_every"
+def _loss_with_weights(name: str, given: Sequence[str]) -> LossConfig:
+    """Return the settings of a loss with the weights that the user gave, as "distance=0.2"."""
+    config = loss_config(name)
+    known = {f.name for f in fields(config) if f.name != "name"}
+    changes: dict[str, Any] = {}
+    for text in given:
+        term, _, number = text.partition("=")
+        if term not in known:
+            raise UnknownNameError.among(f"weight of the loss {name}", term, known)
+        try:
+            changes[term] = type(getattr(config, term))(number)
+        except ValueError as error:
+            raise InputError.of(
+                found=f"--loss-weight {text}", expected="a term and a number", fix=f"--loss-weight {term}=1"
+            ) from error
+    return replace(config, **changes)
+
+
+_AS_THEY_ARE = (
+    *("rate", "weight_decay", "optimizer", "patience", "seed"),
+    *("compile", "device", "threads", "save_every_s", "preview_every"),
+)
 
 
 def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> TrainResult:

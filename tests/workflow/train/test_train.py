@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -422,3 +423,20 @@ def test_ctrl_c_is_130_and_resume_goes_on(
     assert not (tmp_path / "model" / "model.safetensors").exists()
     assert run([*command, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 3
+
+
+def test_what_the_papers_let_a_user_choose_reaches_the_training(tmp_path: Path) -> None:
+    chosen = {"weight_decay": 0.3, "schedule": "constant", "augment": "turns", "loss": "sketchpose"}
+    options = small(tmp_path, image_and_sketch(tmp_path), **chosen, loss_weights=("distance=0.5", "rim=2"))
+    stored = load_model(train(options).model).provenance["training"]
+    assert (stored["weight_decay"], stored["schedule"]) == (0.3, "constant")
+    assert (stored["loss"]["distance"], stored["loss"]["rim"]) == (0.5, 2)
+    assert stored["augment"]["turn"] is True
+    assert stored["augment"]["scale"] == [1.0, 1.0] == stored["augment"]["gain"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"), [("heat=1", "'heat'; known: .*distance"), ("distance=far", "--loss-weight distance=1")]
+)
+def test_weights_that_the_loss_does_not_have_are_refused(tmp_path: Path, weight: str, words: str) -> None:
+    assert re.search(words, refused(tmp_path, small(tmp_path, image_and_sketch(tmp_path), loss_weights=(weight,))))
