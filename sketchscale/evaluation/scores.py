@@ -31,7 +31,7 @@ class Scores:
         aji: aggregated Jaccard index: each true object takes its predicted object of largest IoU, and one predicted
             object may serve several; shared pixels / (unions + areas of all others). On equal IoU the lower id wins,
             so this is the only figure that renamed ids can change.
-        aji_plus: the same with the one-to-one assignment of largest total IoU.
+        aji_plus: the same with the one-to-one assignment of largest total IoU and, among those, of most shared pixels.
     """
 
     matchings: tuple[Matching, ...]
@@ -143,8 +143,14 @@ def score_overlaps(overlaps: Overlaps, thresholds: Sequence[float] = THRESHOLDS)
         matched_dice=matchings[0].mean_dice,
         matched_jaccard=matchings[0].mean_iou,
         aji=_aggregated_jaccard(pairs, order[is_best]),
-        aji_plus=_aggregated_jaccard(pairs, best_assignment(pairs.row, pairs.col, pairs.iou)),
+        aji_plus=_aggregated_jaccard(pairs, _best_edges(pairs)),
     )
+
+
+def _best_edges(pairs: Pairs) -> npt.NDArray[np.intp]:
+    """Return the assignment of largest total IoU; of several, one that shares most pixels, all of which give one AJI+."""
+    tie = 1e-9 * pairs.shared / pairs.shared.max(initial=1)
+    return best_assignment(pairs.row, pairs.col, pairs.iou + tie)
 
 
 def _aggregated_jaccard(pairs: Pairs, edges: npt.NDArray[np.intp]) -> float:

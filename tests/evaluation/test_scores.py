@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pkgutil
 from pathlib import Path
@@ -180,6 +181,13 @@ def test_overlaps_counted_in_any_blocks_and_order_are_those_of_the_whole(pair, y
     whole, joined = count_overlaps(*pair), combine_overlaps(parts)
     for name in ("truth", "predicted", "pixels"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations((1, 2, 3))))
+def test_numbers_of_objects_do_not_decide_between_assignments_of_equal_iou(names):
+    truth = np.array([[0, 3, 0, 1, 1, 1], [3, 1, 1, 0, 3, 3], [1, 2, 0, 1, 2, 3]])
+    predicted = np.array([[1, 3, 1, 3, 3, 0], [1, 3, 1, 1, 1, 3], [3, 3, 3, 1, 0, 2]])
+    assert score_labels(truth, np.array([0, *names])[predicted]).aji_plus == 0.25
 
 
 @settings(max_examples=25, deadline=None)
