@@ -148,7 +148,7 @@ def score_overlaps(overlaps: Overlaps, thresholds: Sequence[float] = THRESHOLDS)
 
 
 def _best_edges(pairs: Pairs) -> npt.NDArray[np.intp]:
-    """Return the assignment of largest total IoU; of several, one that shares most pixels, all of which give one AJI+."""
+    """Return the assignment of largest total IoU; of several, one that shares most pixels, so that AJI+ is unique."""
     tie = 1e-9 * pairs.shared / pairs.shared.max(initial=1)
     return best_assignment(pairs.row, pairs.col, pairs.iou + tie)
 
