@@ -39,7 +39,7 @@ __all__ = ["TILE", "Canvas", "Conflict", "extent_of", "polygon_masks", "stroke_m
 TILE = 512
 """Edge of a painted tile."""
 
-_LONGEST_PIECE_PX = 256.0
+_LONGEST_SEGMENT_PX = 256.0
 
 _Area: TypeAlias = Stroke | Polygon | Raster
 
@@ -114,7 +114,7 @@ class Canvas:
         canvas = cls(shape)
         for number, mark in enumerate(marks, start=1):
             if isinstance(mark, Stroke | Polygon | Raster):
-                for box, values in _pieces(mark, shape):
+                for box, values in _values_by_box(mark, shape):
                     canvas._put(box, values, number, mark)
         canvas._number_objects()
         return canvas
@@ -123,15 +123,15 @@ class Canvas:
         for index in _tiles_of(box):
             tile_box = self._box(index)
             part = box.intersect(tile_box)
-            piece = values[part.relative_to(box.start).slices]
-            if not (piece != UNKNOWN).any():
+            marked = values[part.relative_to(box.start).slices]
+            if not (marked != UNKNOWN).any():
                 continue
             tile = self.tiles.setdefault(index, _TilePixels.blank(tile_box.shape))
             at = part.relative_to(tile_box.start).slices
             if _erases(mark):
-                tile.erase(at, piece != UNKNOWN)
+                tile.erase(at, marked != UNKNOWN)
             else:
-                tile.put(at, piece, number, line=isinstance(mark, Stroke))
+                tile.put(at, marked, number, line=isinstance(mark, Stroke))
 
     def _box(self, index: tuple[int, int]) -> Box:
         start = (index[0] * TILE, index[1] * TILE)
@@ -285,8 +285,8 @@ def _tiles_of(box: Box) -> Iterator[tuple[int, int]]:
                 yield y, x
 
 
-def _pieces(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.int32]]]:
-    """A mark as boxes of values, UNKNOWN where it says nothing; together they are the mark."""
+def _values_by_box(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.int32]]]:
+    """Yield boxes of values that together are the mark; UNKNOWN marks pixels that it does not cover."""
     if isinstance(mark, Raster):
         yield mark.box, mark.values()
         return
@@ -315,11 +315,11 @@ def stroke_masks(stroke: Stroke, shape: tuple[int, int]) -> Iterator[tuple[Box, 
 
 
 def _segments(points: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
-    """The polyline's segments, long ones in short pieces so that each stays in few tiles."""
+    """Yield the segments of a polyline; long ones are split so that each stays in few tiles."""
     if len(points) == 1:
         yield points[0], points[0]
     for (ay, ax), (by, bx) in itertools.pairwise(points):
-        n = max(1, math.ceil(math.hypot(by - ay, bx - ax) / _LONGEST_PIECE_PX))
+        n = max(1, math.ceil(math.hypot(by - ay, bx - ax) / _LONGEST_SEGMENT_PX))
         stops = [(ay + (by - ay) * i / n, ax + (bx - ax) * i / n) for i in range(n)] + [(by, bx)]
         yield from itertools.pairwise(stops)
 

@@ -5,14 +5,14 @@
     ┌──────────────────────────┐
     │   ~~~~~~~     far background: thick strokes that avoid every object
     │        .---.             │
-    │      /( === )\\  outline (1 px, on the pixels just outside), inside (brush), a piece of near background
+    │      /( === )\\  outline (1 px, on the pixels just outside), inside (brush), a stroke of near background
     │        '---'             │
     └──────────────────────────┘
 
 `simulate_interior` draws no boundary at all: curves inside objects, or one dot in each, and background apart from them.
 Each has the number of its object, as a person who draws in two cells knows that they differ.
 
-Guarantee, tested: a simulated sketch is never wrong. Foreground pixels lie in the object they are said to belong to,
+Guarantee, tested: a simulated sketch is never wrong. Foreground pixels lie in the object they are assigned to,
 background pixels in the background, boundary pixels within one pixel of a true boundary. Every candidate stroke is
 checked against the truth where it is drawn, and shortened where it would err.
 """
@@ -59,7 +59,7 @@ def simulate_strokes(
     """Strokes as a person draws them on about `n_objects` objects and on the background.
 
     Objects are taken at random together with the neighbours they touch, since a person shows where objects touch.
-    Each gets a closed outline (open where the image cuts the object), paint inside, and a piece of background nearby;
+    Each gets a closed outline (open where the image cuts the object), paint inside, and a stroke of background nearby;
     thick strokes run over the rest of the background.
 
     Args:
@@ -223,7 +223,7 @@ def _without_repeats(chain: npt.NDArray[np.int_]) -> list[tuple[int, int]]:
 
 
 def _runs(chain: Sequence[tuple[int, int]], allowed: npt.NDArray[np.bool_]) -> Iterator[list[tuple[int, int]]]:
-    """The longest pieces of a pixel chain that stay on allowed pixels, in steps to one of the eight neighbours."""
+    """Yield the longest runs of a pixel chain that stay on allowed pixels, each step to one of the eight neighbours."""
     part: list[tuple[int, int]] = []
     for y, x in chain:
         if part and (not allowed[y, x] or max(abs(y - part[-1][0]), abs(x - part[-1][1])) > 1):
@@ -236,7 +236,7 @@ def _runs(chain: Sequence[tuple[int, int]], allowed: npt.NDArray[np.bool_]) -> I
 
 
 def _straightened(chain: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same chain without the pixels in the middle of straight pieces; covers the same pixels."""
+    """Return the chain without the pixels inside straight runs; a line through the rest covers the same pixels."""
     kept = [chain[0]]
     for before, here, after in zip(chain[:-2], chain[1:-1], chain[2:], strict=True):
         if (here[0] - before[0], here[1] - before[1]) != (after[0] - here[0], after[1] - here[1]):
@@ -283,7 +283,7 @@ def _half_plane(inside: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.
 
 
 def _zigzags(reachable: npt.NDArray[np.bool_]) -> Iterator[list[Point]]:
-    """Back and forth over the rows of a mask; a piece of a row starts a new line where it does not follow the last."""
+    """Yield lines back and forth over the rows of a mask; a run of a row far from the last one starts a new line."""
     line: list[Point] = []
     for y in range(reachable.shape[0]):
         edges = np.flatnonzero(np.diff(np.pad(reachable[y].astype(np.int8), 1)))

@@ -1,4 +1,4 @@
-"""The sketch: what a person said about an image, as an append-only log of vector events, rasterised when used.
+"""The sketch: a person's annotation of an image, as an append-only log of vector events, rasterised when used.
 
 A sketch says little and says it exactly: these pixels are background, these are inside one object, here runs a
 boundary, everything in this box is labelled. It is kept as the person drew it (polyline, radius, class, user, time),
@@ -230,7 +230,7 @@ class Sketch:
     def _summary(self) -> SketchSummary:
         pixels = dict.fromkeys(("background", "foreground", "boundary"), 0)
         boundary_known = False
-        for tile in self.said_tiles():
+        for tile in self.annotated_tiles():
             raster = self.rasterize(tile.grow(1).clip(self.shape))
             inner = tile.relative_to(tile.grow(1).clip(self.shape).start).slices
             labels, boundary = raster.labels[inner], raster.boundary[inner]
@@ -250,8 +250,8 @@ class Sketch:
             has_boundary_information=boundary_known,
         )
 
-    def said_tiles(self) -> Iterator[Box]:
-        """Boxes of a fixed grid that together hold everything said, and hardly more; in raster order."""
+    def annotated_tiles(self) -> Iterator[Box]:
+        """Yield the boxes of a fixed grid that hold some annotation, in raster order."""
         boxes = [b.box for b in self.boxes]
         for tile in tile_cover(self.shape, (TILE, TILE)):
             if (tile.index[0], tile.index[1]) in self._canvas.tiles or any(b.intersect(tile.write).size for b in boxes):

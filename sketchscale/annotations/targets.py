@@ -1,4 +1,4 @@
-"""A sketch (or dense labels) into what a network is taught: distance and flow, and where they are known for certain.
+"""Turn a sketch (or dense labels) into training targets: distance and flow, and where they are known for certain.
 
 Distances are measured to *cracks*, the edges between 4-neighbouring pixels, from pixel centres, on the doubled lattice:
 
@@ -15,7 +15,7 @@ Every crack is one of three kinds, by the pixels at its sides:
 
 With E the cracks of the truth, B ⊆ E ⊆ B ∪ U. Hence min(dist_B, dist_U) <= dist_E <= dist_B at every pixel, and where
 dist_B <= dist_U the distance to the *true* boundary is dist_B: that is the valid set D. A crop is cut from its image
-with unknown pixels around it (see training.patches), so its border is U and nothing more has to be said about it.
+with unknown pixels around it (see training.patches), so its border is U and needs no further rule.
 
 Conventions: the first pixel inside an object is at distance 0.5; background is the constant `outside`; the flow is the
 unit gradient (towards larger distance, y component first) of the object's own distance smoothed by a Gaussian of sigma
@@ -45,7 +45,7 @@ from sketchscale.errors import InputError
 __all__ = ["BEYOND", "UNKNOWN", "Targets", "region_codes", "targets_from_sketch"]
 
 UNKNOWN = -1
-"""Label of a pixel that nobody annotated."""
+"""Label of a pixel without annotation."""
 BEYOND = -3
 """Label of a pixel outside the image, in crops that reach over its border."""
 _DRAWN = -2
@@ -59,7 +59,7 @@ _NOT_FIRST = sum(1 << n for n in range(_WINDOW * _WINDOW) if n % _WINDOW != 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What is taught, and where.
+    """The targets of a network, and where they are known.
 
     Attributes:
         flow: (2, y, x), unit vectors inside objects, 0 elsewhere (and at the middle of a symmetric object).
@@ -112,7 +112,7 @@ def targets_from_sketch(
     Args:
         labels: (y, x) integers: k > 0 object, 0 background, -1 unknown, `BEYOND` outside the image.
         boundary: (y, x), drawn boundary pixels; None for none. The label below a drawn pixel is ignored.
-        outside: px, the distance taught in background; below 0.
+        outside: px, the target distance in background; below 0.
         signed: whether signed distances are wanted; they take a third of the time. Without, they are known nowhere.
 
     Returns:

@@ -45,7 +45,7 @@ class LossConfig:
             on px^2; 5 : 0.08 : 0.08 is Omnipose's 10 : 2 with its flow of length 5 and its division by 25.
         far: weight of a known background pixel more than `rim` px away from every annotated object, relative to the
             others. 1 is the journal's loss; less lets the network spend itself on where objects are. Not of `eikonal`,
-            whose `band` says which background is taught in px.
+            whose `band` sets in px how far into the background it trains.
         rim: px, see `far`.
         weights: the names of all weights, of which one at least is above 0.
     """
@@ -125,7 +125,7 @@ class Loss:
         dense: whether every pixel must be annotated.
         signed: whether the distance is negative in proportion in background (else the constant `outside`).
         interior: whether strokes inside objects are enough, without any boundary.
-        target: what the network is taught to give, see networks.targets.
+        target: what the network is trained to give, see networks.targets.
     """
 
     compute: Callable[[torch.Tensor, BatchTargets, Any], torch.Tensor]

@@ -67,16 +67,16 @@ def hover(prediction: torch.Tensor, targets: BatchTargets, config: HoverConfig) 
     values, pixels = full_precision(prediction), pixel_weights(targets, config)
     vh, logit, probability = torch.tanh(values[:, :2]), values[:, 2], torch.sigmoid(values[:, 2])
     inside, known = targets.maps[:, 2].to(values.dtype), targets.maps[:, 3] > 0
-    said = targets.inside | targets.background | targets.boundary
+    annotated = targets.inside | targets.background | targets.boundary
     entropy = functional.binary_cross_entropy_with_logits(logit, inside, reduction="none")
-    apart = (probability + inside - 2 * probability * inside) * said
+    apart = (probability + inside - 2 * probability * inside) * annotated
     within = targets.inside & _whole_window(known)
     return combined(
         [
             Term.mean(config.squares, square_errors(vh, targets.maps), known, pixels),
             Term.mean(config.slopes, slope_errors(vh, targets.maps), within),
-            Term.mean(config.entropy, entropy, said, pixels),
-            Term(config.dice, apart.sum(), ((probability + inside) * said).sum()),
+            Term.mean(config.entropy, entropy, annotated, pixels),
+            Term(config.dice, apart.sum(), ((probability + inside) * annotated).sum()),
         ]
     )
 

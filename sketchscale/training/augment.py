@@ -176,7 +176,7 @@ def _nearest(
 
 
 def expose(image: npt.NDArray[np.float32], rng: np.random.Generator, config: AugmentConfig) -> npt.NDArray[np.float32]:
-    """Gamma, gain, offset, blur and noise, drawn anew; the same for all channels.
+    """Return the image with random gamma, gain, offset, blur and noise, the same for all channels.
 
     Args:
         image: (c, y, x), normalised, about 0 to 1; values outside keep their sign.

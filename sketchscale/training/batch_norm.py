@@ -57,8 +57,8 @@ class _Normalised(torch.autograd.Function):
         channels, own = x.shape[1], _by_channel(x)
         mean = own.mean(1)
         squares = (own - mean[:, None]).square_().sum(1)
-        said = torch.stack([torch.full_like(mean, own.shape[1]), mean, squares]).double().cpu()
-        counts, means, parts = torch.stack(world.gather(said)).unbind(1)  # each (processes, c)
+        sums = torch.stack([torch.full_like(mean, own.shape[1]), mean, squares]).double().cpu()
+        counts, means, parts = torch.stack(world.gather(sums)).unbind(1)  # each (processes, c)
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
         squares = (parts + counts * (means - mean).square()).sum(0)

@@ -1,4 +1,4 @@
-"""How a network is trained, and a line of what is said while it is."""
+"""The settings of a training, and a line of its log."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TrainingConfig:
         keep_bytes: of images and annotation that are kept between patches, see PatchSource; None keeps all.
         low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
         threshold: see ModelConfig; None sets it on the annotated pixels.
-        synthetic: scenes that are taught beside the images, or alone; None for none.
+        synthetic: scenes to train on with the images, or alone; None for none.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -79,9 +79,9 @@ class World:
         flat = torch.cat([t.reshape(-1) for t in tensors])
         distributed.all_reduce(flat)
         flat /= self.size
-        pieces = torch.split(flat, [t.numel() for t in tensors])
-        for tensor, piece in zip(tensors, pieces, strict=True):
-            tensor.copy_(piece.view(tensor.shape))
+        parts = torch.split(flat, [t.numel() for t in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
 
     def first_says(self, value: _T) -> _T:
         """What the first process has; picklable, from processes of our own."""

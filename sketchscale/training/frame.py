@@ -232,7 +232,7 @@ class Frame(ABC, Generic[T]):
     def _advance(self) -> None:
         batch = self._batches.take()
         try:
-            said = self.learn(batch)
+            learned = self.learn(batch)
         except NotANumberError as error:
             self._fail(error, batch)
         self.step += 1
@@ -240,7 +240,7 @@ class Frame(ABC, Generic[T]):
         self.elapsed_s = time.monotonic() - self._began
         if self.world.first:
             self.log.add(
-                Step(step=self.step, elapsed_s=self.elapsed_s, progress=self.progress, **{"score": score, **said})
+                Step(step=self.step, elapsed_s=self.elapsed_s, progress=self.progress, **{"score": score, **learned})
             )
             self.on_step(self.log.lines[-1])
         self._show()

@@ -1,4 +1,4 @@
-"""One network being taught: forward, loss, backward, clip, update, running mean.
+"""The training step of one network: forward, loss, backward, clip, update, running mean.
 
     batch ─ network ─ loss ─ gradients, averaged over processes ─ clip ─ optimiser ─▶ weights ─▶ running mean of weights
 

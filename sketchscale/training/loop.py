@@ -2,7 +2,7 @@
 
 What it guarantees beside that:
   * the batch of step t is a function of the annotation as it stands at t, the configuration and t. Where strokes were
-    added, "to the bit" is said of a training that meets the same annotation at the same steps; the log names the
+    added, "to the bit" holds for a training that meets the same annotation at the same steps; the log names the
     annotation (its SHA-256) on the first step and wherever it changed, and resumed training starts with what is
     annotated then;
   * the learning rate follows the schedule, and the log says which rate was applied;
@@ -61,7 +61,7 @@ class Hooks:
     """What a caller is asked while training runs. Of several processes the first alone asks.
 
     Attributes:
-        refresh: asked every few seconds for all images anew; None where nothing changed.
+        refresh: called every few seconds; returns all images again, or None where nothing changed.
         on_preview: given a preview every `preview_every` steps, and one at the end.
         interrupted: asked before every step; an interrupt that came by another way than a signal.
         scenes: where synthetic scenes come from; with `config.synthetic`.

@@ -42,7 +42,7 @@ _IGNORED = -4
 
 
 class AnnotatedImage(Protocol):
-    """What patches are drawn from; see TrainingImage. Arrays may be read anew each time that they are asked for."""
+    """What patches are drawn from; see TrainingImage. Arrays may be read again at each access."""
 
     @property
     def name(self) -> str: ...
@@ -120,7 +120,7 @@ class PatchSource:
     """Draws batches; see the module.
 
     Args:
-        size: of patches, px. outside: px, the distance taught in background.
+        size: of patches, px. outside: px, the target distance in background.
         dense: for losses that take every pixel as annotated. A drawn boundary pixel counts as background then.
         signed: whether the signed distance is wanted, which few losses read.
         maps: import path of the function that makes the maps of the target, see networks.targets; "" for none.

@@ -187,7 +187,7 @@ def _room(team: Team, resources: dict[str, float]) -> int:
 
 
 class _Board:
-    """What workers and driver tell one another; it outlives workers."""
+    """The messages between workers and driver; an actor that outlives workers."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -309,7 +309,7 @@ class _Fit:
 
 def _watched(fit: _Fit, board: Any, options: EngineOptions, on_line: Callable[[str], None], *, ours: bool) -> Any:
     """Pass on lines until there is an answer."""
-    watch, seen, told, restarts = Watch(options.wait_s), 0, 0.0, 1
+    watch, seen, asked, restarts = Watch(options.wait_s), 0, 0.0, 1
     try:
         with noted_interrupts() as interrupted:
             while True:
@@ -323,10 +323,10 @@ def _watched(fit: _Fit, board: Any, options: EngineOptions, on_line: Callable[[s
                     on_line(f"a worker died; all start again from the last saved state (start {starts})")
                 if not alive or (ours and answer is not None and answer[0] == "error"):
                     return _answered(answer, fit)
-                if interrupted() and not told:
-                    told = time.monotonic()
+                if interrupted() and not asked:
+                    asked = time.monotonic()
                     board.interrupt.remote()
-                if told and time.monotonic() - told > _SAVING_S:
+                if asked and time.monotonic() - asked > _SAVING_S:
                     raise KeyboardInterrupt
                 _check_alive(watch, options)
                 fit.thread.join(_LOOK_EVERY_S)

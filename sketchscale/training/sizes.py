@@ -1,4 +1,4 @@
-"""Which network, and which batch, a training gets when nothing is said: by the time that it may take.
+"""The default network and batch of a training, chosen by the time that it may take.
 
 In a few minutes on a CPU, many steps of a small network on small patches teach more than a few steps of a large one,
 and they do so on slow processors, too; see benchmarks/minutes.py. With more time the larger network is better.

@@ -8,7 +8,7 @@ different scenes, and places take their next scenes in turn, so that work is spr
 batch make each scene once between them. Scenes are made where patches are drawn, ahead of the step that needs them.
 
 What a patch shows is decided by its own random stream (seed, t, k), and a scene is a function of its number: a batch is
-a function of (images, scenes, configuration, t) alone, whoever draws it and whenever.
+a function of (images, scenes, configuration, t) alone, in every process and at any time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SceneStream(Protocol):
 def fixed_scenes(stream: SceneStream, count: int = 8) -> list[TrainingImage]:
     """Scenes to look at, and to set a threshold on, where no annotation is there for it.
 
-    Their numbers are beyond those of all that are taught; a stream that repeats itself may give the same ones. Empty
+    Their numbers are beyond those of all training scenes; a stream that repeats itself may give the same ones. Empty
     ones are left out.
 
     Raises:
@@ -68,7 +68,7 @@ def fixed_scenes(stream: SceneStream, count: int = 8) -> list[TrainingImage]:
         raise InputError.of(
             found=f"no object in {_TRIES * count} synthetic scenes",
             expected="some in most of them",
-            fix="a --synthetic that was taught with more points, or a larger --size of its pairs",
+            fix="a --synthetic that was trained with more points, or a larger --size of its pairs",
         )
     return found
 
@@ -79,7 +79,7 @@ class SceneWindow:
     Those of two batches are kept, and some more, as batches are drawn ahead.
 
     Attributes:
-        stream: where they come from; None where no synthetic scenes are taught.
+        stream: where they come from; None for a training without synthetic scenes.
     """
 
     def __init__(self, config: TrainingConfig, stream: SceneStream | None = None) -> None:

@@ -60,7 +60,7 @@ def choose_threshold(
     Rule: among -4, -3.75, ..., 0 the one with the largest mean of two shares on their right side: of foreground pixels,
     and of background pixels together with drawn boundary pixels; of candidates within 0.002 of the best, the one in
     their middle. Drawn lines count because they say where objects end: background strokes alone, which keep away from
-    objects, are told apart by any threshold.
+    objects, are separated by any threshold.
 
     Args:
         most: images that are looked at, spread evenly over the sequence.

@@ -1,4 +1,4 @@
-"""Held-out annotation: which part is not taught, and how well a network does on it.
+"""Held-out annotation: which part is left out of training, and how well a network does on it.
 
 The score is minus the training loss on a fixed set of patches of held-out annotation, without augmentation. It counts
 annotated pixels only, so it works for strokes as for dense labels.
