@@ -46,7 +46,7 @@ _Area: TypeAlias = Stroke | Polygon | Raster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Pixels drawn as foreground and background, or as two objects: `event` is the later one, `box` holds all pixels."""
+    """Pixels drawn as foreground and background, or as two objects; `event` is the later mark, `box` holds them all."""
 
     event: str
     pixels: int
@@ -227,7 +227,7 @@ class Canvas:
             yield self._keys(index, touching), neighbour[touching]
 
     def _named_pixels(self, free: _Components) -> Iterator[tuple[int, int]]:
-        """Yield (raster position, name) of the first pixel of each object in each tile; a name is a number or negative."""
+        """Yield (raster position, name) of the first pixel of each object in each tile; a name may be a number."""
         for index in self.tiles:
             visible = self._visible(index)
             for mask in (visible > 0, visible == FREE):

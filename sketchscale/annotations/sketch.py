@@ -240,12 +240,10 @@ class Sketch:
             pixels["background"] += int((labels == 0).sum())
             pixels["foreground"] += int((labels > 0).sum())
             pixels["boundary"] += int(boundary.sum())
-            pairs = (
-                (raster.labels[1:], raster.labels[:-1]),
-                (raster.labels[:, 1:], raster.labels[:, :-1]),
-            )
-            touching = any(bool(((a != b) & (a >= 0) & (b >= 0)).any()) for a, b in pairs)
-            boundary_known = boundary_known or bool(boundary.any()) or touching
+            wide = raster.labels
+            neighbours = (wide[1:], wide[:-1]), (wide[:, 1:], wide[:, :-1])
+            boundary_known = boundary_known or bool(boundary.any())
+            boundary_known = boundary_known or any(((a != b) & (a >= 0) & (b >= 0)).any() for a, b in neighbours)
         events: dict[str, int] = {}
         for event in self.marks:
             events[event.kind] = events.get(event.kind, 0) + 1
@@ -275,8 +273,8 @@ def open_sketch(path: str | os.PathLike[str], *, shape: tuple[int, int], image: 
 
     Args:
         shape: (y, x) of the image's level 0.
-        image: the image to take events of; None when the log is about one image only. Events that name no image count for
-            every image.
+        image: the image to take events of; None when the log is about one image only. Events that name no image count
+            for every image.
 
     Raises:
         InputError: the log is about several images and none was chosen, or not about this one.

@@ -115,7 +115,7 @@ def _agreement(sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _counts(phi: torch.Tensor, level: float, targets: BatchTargets) -> torch.Tensor:
-    """Return six counts: foreground above the level, all foreground; background likewise; edges and pixels of the contour."""
+    """Return six sums: foreground above the level and in all, background below and in all, contour edges and pixels."""
     above = phi > level
     beside = torch.zeros_like(above)
     beside[:, 1:] |= above[:, 1:] != above[:, :-1]

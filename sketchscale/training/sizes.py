@@ -17,7 +17,7 @@ _QUICK_BELOW = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What a step costs.
+    """The sizes that set the cost of a step.
 
     Attributes:
         width: channels of the network's first level; each further level has twice as many.
@@ -44,10 +44,10 @@ def choose_sizes(
     batch: int | Literal["auto"] = "auto",
     patch: int | Literal["auto"] = "auto",
 ) -> Sizes:
-    """The sizes for a training of so many minutes; what is given as a number wins.
+    """Return the sizes for a training of so many minutes; sizes that are given as numbers are kept.
 
     Args:
-        minutes: of the whole training; None where steps are counted instead, which is no hurry.
+        minutes: of the whole training; None where steps are counted instead, which gives the large sizes.
 
     >>> str(choose_sizes(2)), str(choose_sizes(2, batch=8)), choose_sizes(None) == LONG
     ('width 8, 4 patches of 128 px a step', 'width 8, 8 patches of 128 px a step', True)
