@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from skimage import measure
 
@@ -299,13 +298,9 @@ def _raster_polygons(event: Raster) -> Iterator[tuple[str, int | None, list[list
         for k, window in enumerate(ndimage.find_objects(components, count), start=1):
             origin = (event.start[0] + window[0].start, event.start[1] + window[1].start)
             label = {0: "background", BOUNDARY: "boundary"}.get(value, "foreground")
-            yield label, value if value > 0 else None, _rings(components[window] == k, origin)
-
-
-def _rings(mask: npt.NDArray[np.bool_], origin: tuple[int, int]) -> list[list[Point]]:
-    """Return the outer ring, then holes; midway between pixels, so that the mask's pixel centres are inside."""
-    padded = np.pad(mask, 1).astype(np.float64)
-    contours = measure.find_contours(padded, 0.5, fully_connected="low")  # type: ignore[no-untyped-call]
-    rings = [(c[:-1] + np.array(origin) - 1).tolist() for c in contours]
-    rings.sort(key=lambda ring: -max(y for y, _ in ring) + min(y for y, _ in ring))
-    return [[(y, x) for y, x in ring] for ring in rings]
+            mask = np.pad(components[window] == k, 1).astype(np.float64)
+            # Midway between pixels, so that the mask's pixel centres are inside; the outer ring first, then holes.
+            contours = measure.find_contours(mask, 0.5, fully_connected="low")  # type: ignore[no-untyped-call]
+            rings = [[(y, x) for y, x in (c[:-1] + np.array(origin) - 1).tolist()] for c in contours]
+            rings.sort(key=lambda ring: min(y for y, _ in ring) - max(y for y, _ in ring))
+            yield label, value if value > 0 else None, rings

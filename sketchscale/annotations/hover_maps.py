@@ -1,4 +1,4 @@
-"""Labels as maps that networks read and write: where in its object a pixel lies, and whether it lies in one.
+"""Turn labels into maps that networks read and write: where in its object a pixel lies, and whether it lies in one.
 
     h   from -1 at the leftmost pixel of an object, through 0 at its centre column, to 1 at the rightmost; 0 outside
     v   the same from top to bottom
@@ -22,7 +22,7 @@ __all__ = ["maps_from_labels", "maps_from_sketch"]
 
 
 def maps_from_labels(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-    """h, v and m of a label image.
+    """Return the maps h, v and m of a label image.
 
     Args:
         labels: (y, x), 0 is background; an object that a border cuts is taken as it is.
@@ -48,7 +48,7 @@ def maps_from_labels(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]
 
 
 def maps_from_sketch(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """v, h, m of an annotation, and where v and h are known.
+    """Return the maps v, h and m of an annotation, and where v and h are known.
 
     Args:
         codes: (y, x), see targets.region_codes. An object that the image's border cuts is taken as it is.
@@ -68,7 +68,7 @@ def maps_from_sketch(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
 
 
 def _extent(offset: npt.NDArray[np.int64], ids: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-    """For each pixel the largest offset of its object on its side of the centre, at least 1."""
+    """Return for each pixel the largest offset of its object on its side of the centre, at least 1."""
     least, most = np.ones(n), np.ones(n)
     np.maximum.at(least, ids, -offset)
     np.maximum.at(most, ids, offset)

@@ -199,18 +199,12 @@ def _from_painting(source: _Source, zero: Literal["background", "unknown"]) -> S
     note = ""
     if is_mask(few):
         value = max(few or ())
-        labels = _components(labels, value, meanings)
+        numbered = label_components(labels == value)
+        labels = labels.astype(np.int64)  # ids of components lie above all named values
+        labels[numbered > 0] = numbered[numbered > 0] + max((0, *meanings))
         note = f"the connected components of the value {value} are the objects"
     events = readers.events_from_labels(labels, readers.Stamp.now(), zero=zero, meanings=meanings)
     return source.opened(Sketch(shape=shape, events=events), note=note)
-
-
-def _components(labels: npt.NDArray[np.integer], value: int, meanings: Mapping[int, str]) -> npt.NDArray[np.int64]:
-    """Return the labels with ids for the components of one value, different from all named values."""
-    numbered = label_components(labels == value)
-    found = labels.astype(np.int64)
-    found[numbered > 0] = numbered[numbered > 0] + max((0, *meanings))
-    return found
 
 
 def _own_shape(source: _Source, labels: npt.NDArray[np.integer]) -> tuple[int, int]:

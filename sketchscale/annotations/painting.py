@@ -1,8 +1,8 @@
-"""Events painted onto sparse tiles, and the objects of the whole sketch.
+"""Paint events onto sparse tiles, and find the objects of the whole sketch.
 
 The image may have 10^10 pixels and the sketch 10^5, so nothing here is as large as the image: tiles exist where
 something was drawn, objects are found on the sorted raster positions of drawn pixels. All tiles are painted before any
-is read, which is why the answer to a box cannot depend on the box.
+is read, so the pixels of a box cannot depend on which box is read.
 
 What a pixel belongs to is decided by its centre and the event alone, in float64 and absolute coordinates.
 """
@@ -39,14 +39,14 @@ __all__ = ["TILE", "Canvas", "Conflict", "extent_of", "polygon_masks", "stroke_m
 TILE = 512
 """Edge of a painted tile."""
 
-_LONGEST_PIECE_PX = 256.0
+_LONGEST_SEGMENT_PX = 256.0
 
 _Area: TypeAlias = Stroke | Polygon | Raster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Pixels that were called foreground and background, or two objects: `event` is the later one, `box` has all."""
+    """Pixels drawn as foreground and background, or as two objects; `event` is the later mark, `box` holds them all."""
 
     event: str
     pixels: int
@@ -58,8 +58,14 @@ class Conflict:
 
 @dataclass(slots=True)
 class _TilePixels:
-    """Of one tile: what each pixel is (-1, 0, k, or FREE), whether a boundary lies on it, which mark (counted from 1)
-    came second in a conflict there, and whether it was erased and nothing was drawn on it since."""
+    """The pixels of one tile.
+
+    Attributes:
+        area: -1, 0, k, or FREE.
+        boundary: whether a boundary lies on the pixel.
+        conflict: which mark (counted from 1) came second in a conflict there; 0 for none.
+        ignored: whether the pixel was erased and nothing was drawn on it since.
+    """
 
     area: npt.NDArray[np.int32]
     boundary: npt.NDArray[np.bool_]
@@ -68,12 +74,15 @@ class _TilePixels:
 
     @classmethod
     def blank(cls, shape: tuple[int, ...]) -> _TilePixels:
+        """Return a tile on which nothing is drawn."""
         unmarked = np.zeros(shape, np.bool_)
         return cls(np.full(shape, UNKNOWN, np.int32), unmarked, np.zeros(shape, np.int32), unmarked.copy())
 
     def put(self, at: tuple[slice, ...], values: npt.NDArray[np.int32], number: int, *, line: bool) -> None:
-        """Lay a mark's values over the box `at`; UNKNOWN leaves a pixel alone. A line with another object's number is
-        a conflict, too; areas of neighbours may overlap, as their edges are rounded to pixels.
+        """Draw a mark's values over the box `at`; UNKNOWN leaves a pixel unchanged.
+
+        A line with another object's number is a conflict, too; areas of neighbours may overlap, as their edges are
+        rounded to pixels.
         """
         area, boundary, conflict = self.area[at], self.boundary[at], self.conflict[at]
         boundary |= values == BOUNDARY
@@ -89,6 +98,7 @@ class _TilePixels:
         area[write] = values[write]
 
     def erase(self, at: tuple[slice, ...], covered: npt.NDArray[np.bool_]) -> None:
+        """Erase the covered pixels of the box `at`, with boundaries and conflicts."""
         self.area[at][covered] = UNKNOWN
         self.boundary[at][covered] = False
         self.conflict[at][covered] = 0
@@ -111,10 +121,11 @@ class Canvas:
 
     @classmethod
     def paint(cls, shape: tuple[int, int], marks: Sequence[Event]) -> Canvas:
+        """Return a canvas with all marks painted in order, and their objects numbered."""
         canvas = cls(shape)
         for number, mark in enumerate(marks, start=1):
             if isinstance(mark, Stroke | Polygon | Raster):
-                for box, values in _pieces(mark, shape):
+                for box, values in _values_by_box(mark, shape):
                     canvas._put(box, values, number, mark)
         canvas._number_objects()
         return canvas
@@ -123,21 +134,22 @@ class Canvas:
         for index in _tiles_of(box):
             tile_box = self._box(index)
             part = box.intersect(tile_box)
-            piece = values[part.relative_to(box.start).slices]
-            if not (piece != UNKNOWN).any():
+            marked = values[part.relative_to(box.start).slices]
+            if not (marked != UNKNOWN).any():
                 continue
             tile = self.tiles.setdefault(index, _TilePixels.blank(tile_box.shape))
             at = part.relative_to(tile_box.start).slices
-            if _erases(mark):
-                tile.erase(at, piece != UNKNOWN)
+            if not isinstance(mark, Raster) and mark.label == "unknown":
+                tile.erase(at, marked != UNKNOWN)
             else:
-                tile.put(at, piece, number, line=isinstance(mark, Stroke))
+                tile.put(at, marked, number, line=isinstance(mark, Stroke))
 
     def _box(self, index: tuple[int, int]) -> Box:
         start = (index[0] * TILE, index[1] * TILE)
         return Box(start, (start[0] + TILE, start[1] + TILE)).clip(self.shape)
 
     def read_labels(self, box: Box) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Return labels and drawn boundary of a box; labels are UNKNOWN on the boundary."""
         labels, boundary = np.full(box.shape, UNKNOWN, np.int32), np.zeros(box.shape, np.bool_)
         for index in _tiles_of(box):
             if index in self.tiles:
@@ -150,7 +162,7 @@ class Canvas:
         return labels, boundary
 
     def read_ignored(self, box: Box) -> npt.NDArray[np.bool_]:
-        """Pixels that were erased, without a boundary, on which nothing was drawn since."""
+        """Return the pixels of a box that were erased and on which nothing was drawn since."""
         ignored = np.zeros(box.shape, np.bool_)
         for index in _tiles_of(box):
             if index in self.tiles:
@@ -161,17 +173,25 @@ class Canvas:
         return ignored
 
     def conflicts(self, ids: Sequence[str]) -> tuple[Conflict, ...]:
+        """Return one conflict for each mark that came second; `ids` are those of all marks, in order."""
         pixels: dict[int, list[npt.NDArray[np.int64]]] = {}
         for index, tile in self.tiles.items():
             at = np.argwhere(tile.conflict)
             numbers = tile.conflict[at[:, 0], at[:, 1]]
             for number in np.unique(numbers).tolist():
                 pixels.setdefault(number, []).append(at[numbers == number] + np.array(index) * TILE)
-        return tuple(_conflict(ids[number - 1], np.concatenate(pixels[number])) for number in sorted(pixels))
+        found = []
+        for number, parts in sorted(pixels.items()):
+            at = np.concatenate(parts)
+            box = Box(tuple(at.min(axis=0).tolist()), tuple((at.max(axis=0) + 1).tolist()))
+            found.append(Conflict(event=ids[number - 1], pixels=len(at), box=box))
+        return tuple(found)
 
     def _number_objects(self) -> None:
         """Replace numbers given and free components by final ids, in raster order of their first pixel."""
-        free = self._free_components()
+        keys = [self._keys(index, self._visible(index) == FREE) for index in self.tiles]
+        free = _Components.of(np.sort(np.concatenate(keys)) if keys else np.zeros(0, np.int64), self.shape[1])
+        free.join_numbered(pair for index in self.tiles for pair in self._contacts(index))
         first: dict[int, int] = {}
         for key, name in self._named_pixels(free):
             first[name] = min(first.get(name, key), key)
@@ -182,7 +202,7 @@ class Canvas:
             self._renumber(index, free, order)
 
     def _keys(self, index: tuple[int, int], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Raster position in the whole image of the pixels of a tile's mask."""
+        """Return the raster positions in the whole image of the pixels of a tile's mask."""
         y, x = np.nonzero(mask)
         return (y + index[0] * TILE).astype(np.int64) * self.shape[1] + (x + index[1] * TILE)
 
@@ -190,14 +210,8 @@ class Canvas:
         tile = self.tiles[index]
         return np.where(tile.boundary, np.int32(UNKNOWN), tile.area)
 
-    def _free_components(self) -> _Components:
-        keys = [self._keys(index, self._visible(index) == FREE) for index in self.tiles]
-        components = _Components.of(np.sort(np.concatenate(keys)) if keys else np.zeros(0, np.int64), self.shape[1])
-        components.join_numbered(pair for index in self.tiles for pair in self._contacts(index))
-        return components
-
     def _contacts(self, index: tuple[int, int]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]:
-        """Free pixels of a tile with a numbered 4-neighbour, and that number."""
+        """Yield the free pixels of a tile that have a numbered 4-neighbour, and these numbers."""
         if not (self._visible(index) == FREE).any():
             return
         box = self._box(index)
@@ -213,7 +227,7 @@ class Canvas:
             yield self._keys(index, touching), neighbour[touching]
 
     def _named_pixels(self, free: _Components) -> Iterator[tuple[int, int]]:
-        """(raster position, name) of the first pixel of each object in each tile; a name is a number or negative."""
+        """Yield (raster position, name) of the first pixel of each object in each tile; a name may be a number."""
         for index in self.tiles:
             visible = self._visible(index)
             for mask in (visible > 0, visible == FREE):
@@ -234,7 +248,7 @@ class Canvas:
 
 
 class _Components:
-    """4-connected components of single pixels, given as sorted raster positions; scalable because nothing is dense."""
+    """4-connected components of pixels that are given as sorted raster positions; no dense array is made."""
 
     def __init__(self, keys: npt.NDArray[np.int64], component: npt.NDArray[np.int64], count: int) -> None:
         self.keys, self.component = keys, component
@@ -242,6 +256,7 @@ class _Components:
 
     @classmethod
     def of(cls, keys: npt.NDArray[np.int64], width: int) -> _Components:
+        """Find the components of pixels in an image of this width."""
         pairs = []
         with_right = np.flatnonzero(keys % width != width - 1)
         for source, step in ((with_right, 1), (np.arange(keys.size), width)):
@@ -254,7 +269,7 @@ class _Components:
         return cls(keys, component, count)
 
     def join_numbered(self, contacts: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]) -> None:
-        """Give a component the number of the one numbered object it touches; of several, none."""
+        """Give a component the number of the numbered object that it touches, if it touches exactly one."""
         touched: dict[int, set[int]] = {}
         for keys, numbers in contacts:
             at = self.component[np.searchsorted(self.keys, keys)]
@@ -265,17 +280,8 @@ class _Components:
                 self.name[component] = found.pop()
 
     def names(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The object of each pixel: a number > 0, or a name of its own < 0."""
+        """Return the object of each pixel: a number > 0, or the negative name of its component."""
         return self.name[self.component[np.searchsorted(self.keys, keys)]]
-
-
-def _conflict(event: str, at: npt.NDArray[np.int64]) -> Conflict:
-    low, high = at.min(axis=0).tolist(), (at.max(axis=0) + 1).tolist()
-    return Conflict(event=event, pixels=len(at), box=Box(tuple(low), tuple(high)))
-
-
-def _erases(mark: _Area) -> bool:
-    return not isinstance(mark, Raster) and mark.label == "unknown"
 
 
 def _tiles_of(box: Box) -> Iterator[tuple[int, int]]:
@@ -285,27 +291,21 @@ def _tiles_of(box: Box) -> Iterator[tuple[int, int]]:
                 yield y, x
 
 
-def _pieces(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.int32]]]:
-    """A mark as boxes of values, UNKNOWN where it says nothing; together they are the mark."""
+def _values_by_box(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.int32]]]:
+    """Yield boxes of values that together are the mark; UNKNOWN marks pixels that it does not cover."""
     if isinstance(mark, Raster):
         yield mark.box, mark.values()
         return
     covers = stroke_masks(mark, shape) if isinstance(mark, Stroke) else polygon_masks(mark, shape)
-    value = _value(mark)
+    values = {"foreground": FREE if mark.object is None else mark.object, "boundary": BOUNDARY}
+    value = values.get(mark.label, 0)  # an eraser's value only has to differ from UNKNOWN
     for box, mask in covers:
         if box.size:
             yield box, np.where(mask, np.int32(value), np.int32(UNKNOWN))
 
 
-def _value(mark: Stroke | Polygon) -> int:
-    if mark.label == "foreground":
-        return FREE if mark.object is None else mark.object
-    # An eraser's value only has to differ from UNKNOWN.
-    return BOUNDARY if mark.label == "boundary" else 0
-
-
 def stroke_masks(stroke: Stroke, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
-    """The pixels of a stroke, as boxes with masks (bool, y, x); boxes overlap, and are empty outside the image."""
+    """Yield the pixels of a stroke as boxes with masks (bool, y, x); boxes overlap, and are empty outside the image."""
     for a, b in _segments(stroke.points):
         yield _capsule(a, b, stroke.radius_px, shape)
     for y, x in stroke.points:
@@ -315,17 +315,17 @@ def stroke_masks(stroke: Stroke, shape: tuple[int, int]) -> Iterator[tuple[Box, 
 
 
 def _segments(points: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
-    """The polyline's segments, long ones in short pieces so that each stays in few tiles."""
+    """Yield the segments of a polyline; long ones are split so that each stays in few tiles."""
     if len(points) == 1:
         yield points[0], points[0]
     for (ay, ax), (by, bx) in itertools.pairwise(points):
-        n = max(1, math.ceil(math.hypot(by - ay, bx - ax) / _LONGEST_PIECE_PX))
+        n = max(1, math.ceil(math.hypot(by - ay, bx - ax) / _LONGEST_SEGMENT_PX))
         stops = [(ay + (by - ay) * i / n, ax + (bx - ax) * i / n) for i in range(n)] + [(by, bx)]
         yield from itertools.pairwise(stops)
 
 
 def _capsule(a: Point, b: Point, radius: float, shape: tuple[int, int]) -> tuple[Box, npt.NDArray[np.bool_]]:
-    """Pixels whose centre is within `radius` of the segment from a to b."""
+    """Return a box and the mask of its pixels with a centre within `radius` of the segment from a to b."""
     start = tuple(math.ceil(min(p, q) - radius) for p, q in zip(a, b, strict=True))
     stop = tuple(math.floor(max(p, q) + radius) + 1 for p, q in zip(a, b, strict=True))
     box = Box(start, stop).clip(shape)
@@ -337,7 +337,7 @@ def _capsule(a: Point, b: Point, radius: float, shape: tuple[int, int]) -> tuple
 
 
 def polygon_masks(polygon: Polygon, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
-    """Bands of rows of a polygon, each row filled between the crossings of its edges (even-odd rule)."""
+    """Yield a polygon as bands of rows, each row filled between the crossings of its edges (even-odd rule)."""
     (y0, x0), (y1, x1) = extent_of(polygon)
     box = Box((math.ceil(y0), math.ceil(x0)), (math.floor(y1) + 1, math.floor(x1) + 1)).clip(shape)
     for top in range(box.start[0], box.stop[0], TILE):
@@ -362,19 +362,15 @@ def _fill(rings: Sequence[Sequence[Point]], band: Box) -> npt.NDArray[np.bool_]:
 
 
 def extent_of(event: Event) -> tuple[Point, Point]:
-    """The smallest and the largest [y, x] of an event, radius left out."""
+    """Return the smallest and the largest [y, x] of an event, without the radius of a stroke."""
     if isinstance(event, LabelledBox | Raster):
         return event.start, (event.stop[0] - 1, event.stop[1] - 1)
-    points = _vertices(event)
-    return (min(p[0] for p in points), min(p[1] for p in points)), (
-        max(p[0] for p in points),
-        max(p[1] for p in points),
-    )
-
-
-def _vertices(event: Event) -> tuple[Point, ...]:
+    points: Sequence[Point] = ((0.0, 0.0),)
     if isinstance(event, Stroke):
-        return event.points
-    if isinstance(event, Polygon):
-        return tuple(p for ring in event.rings for p in ring)
-    return (event.point,) if isinstance(event, ClassPoint) else ((0.0, 0.0),)
+        points = event.points
+    elif isinstance(event, Polygon):
+        points = [p for ring in event.rings for p in ring]
+    elif isinstance(event, ClassPoint):
+        points = (event.point,)
+    y, x = zip(*points, strict=True)
+    return (min(y), min(x)), (max(y), max(x))

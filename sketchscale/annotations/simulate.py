@@ -1,18 +1,18 @@
-"""Partial annotation made from full masks, as a person draws it; see simulate_mask for the papers' random masks.
+"""Simulate strokes from full masks, as a person draws them; see simulate_mask for the papers' random masks.
 
 `simulate_strokes` picks objects and draws
 
     ┌──────────────────────────┐
     │   ~~~~~~~     far background: thick strokes that avoid every object
     │        .---.             │
-    │      /( === )\\  outline (1 px, on the pixels just outside), inside (brush), a piece of near background
+    │      /( === )\\  outline (1 px, on the pixels just outside), inside (brush), a stroke of near background
     │        '---'             │
     └──────────────────────────┘
 
 `simulate_interior` draws no boundary at all: curves inside objects, or one dot in each, and background apart from them.
 Each has the number of its object, as a person who draws in two cells knows that they differ.
 
-Guarantee, tested: a simulated sketch is never wrong. Foreground pixels lie in the object they are said to belong to,
+Guarantee, tested: a simulated sketch is never wrong. Foreground pixels lie in the object they are assigned to,
 background pixels in the background, boundary pixels within one pixel of a true boundary. Every candidate stroke is
 checked against the truth where it is drawn, and shortened where it would err.
 """
@@ -56,10 +56,10 @@ _CURVE_STEP = 1.5
 def simulate_strokes(
     labels: _Labels, *, n_objects: int = 20, seed: int = 0, style: Style = "fill", image: str = ""
 ) -> Sketch:
-    """Strokes as a person draws them on about `n_objects` objects and on the background.
+    """Return strokes as a person draws them on about `n_objects` objects and on the background.
 
     Objects are taken at random together with the neighbours they touch, since a person shows where objects touch.
-    Each gets a closed outline (open where the image cuts the object), paint inside, and a piece of background nearby;
+    Each gets a closed outline (open where the image cuts the object), paint inside, and a stroke of background nearby;
     thick strokes run over the rest of the background.
 
     Args:
@@ -81,14 +81,19 @@ def simulate_strokes(
     if style not in STYLES:
         raise UnknownNameError.among("style", style, STYLES)
     hand = _Hand(truth=labels, rng=np.random.default_rng(seed))
-    strokes = [s for k in _picked(labels, n_objects, hand.rng) for s in _draw_object(hand, k, style)]
+    strokes: list[Stroke] = []
+    for k in _picked(labels, n_objects, hand.rng):
+        origin, inside = _window(hand.truth, k, margin=8)
+        strokes += _outline(inside, origin)
+        strokes += _paint_inside(hand, inside, origin, k, style)
+        strokes += _near_background(hand, inside, origin)
     return _as_sketch([*strokes, *_far_background(hand)], labels, image)
 
 
 def simulate_interior(
     labels: _Labels, *, n_objects: int = 20, seed: int = 0, style: InteriorStyle = "interior", image: str = ""
 ) -> Sketch:
-    """A sketch without any boundary, on about `n_objects` objects and on the background.
+    """Return a sketch without any boundary, on about `n_objects` objects and on the background.
 
     Args:
         labels, n_objects, seed, image: as of `simulate_strokes`, which takes the same objects.
@@ -115,7 +120,10 @@ def simulate_interior(
 
 
 def _as_sketch(strokes: Sequence[Stroke], labels: _Labels, image: str) -> Sketch:
-    events = tuple(_stamped(stroke, number, image) for number, stroke in enumerate(strokes))
+    events = tuple(
+        dataclasses.replace(stroke, id=f"s{number:05d}", user="simulated", image=image)
+        for number, stroke in enumerate(strokes)
+    )
     return Sketch(shape=(labels.shape[0], labels.shape[1]), events=events, image=image)
 
 
@@ -129,25 +137,21 @@ def _require_objects(labels: _Labels, n_objects: int) -> None:
         )
 
 
-def _stamped(stroke: Stroke, number: int, image: str) -> Stroke:
-    return dataclasses.replace(stroke, id=f"s{number:05d}", user="simulated", image=image)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Hand:
-    """What the drawing person sees, and the unsteadiness of the hand."""
+    """The truth that the drawing person sees, and the random numbers of an unsteady hand."""
 
     truth: _Labels
     rng: np.random.Generator
 
     def is_right(self, points: Sequence[Point], radius: float, wanted: int) -> bool:
-        """Whether a stroke covers pixels of the wanted object (0: background) only."""
+        """Return whether a stroke covers only pixels of the wanted object (0: background)."""
         stroke = Stroke(points=tuple(points), radius_px=radius, label="background")
         shape = (self.truth.shape[0], self.truth.shape[1])
         return all((self.truth[box.slices][mask] == wanted).all() for box, mask in stroke_masks(stroke, shape))
 
     def right_parts(self, points: Sequence[Point], radius: float, label: str, wanted: int) -> Iterator[Stroke]:
-        """The polyline cut where a segment would cover anything but the wanted object."""
+        """Yield the polyline as strokes, without segments that would cover anything but the wanted object."""
         part: list[Point] = []
         for a, b in itertools.pairwise(points):
             if not self.is_right((a, b), radius, wanted):
@@ -164,7 +168,7 @@ def _stroke(points: Sequence[Point], radius: float, label: str) -> Iterator[Stro
 
 
 def _picked(labels: _Labels, n: int, rng: np.random.Generator) -> list[int]:
-    """Ids of n objects: random ones, each followed by the neighbours it touches."""
+    """Return the ids of n objects: random ones, each followed by the neighbours that it touches."""
     touching = _touching(labels)
     picked: dict[int, None] = {}
     for k in rng.permutation(np.unique(labels[labels > 0])).tolist():
@@ -182,28 +186,21 @@ def _touching(labels: _Labels) -> dict[int, set[int]]:
     return touching
 
 
-def _draw_object(hand: _Hand, k: int, style: Style) -> Iterator[Stroke]:
-    origin, inside = _window(hand.truth, k, margin=8)
-    yield from _outline(inside, origin)
-    yield from _paint_inside(hand, inside, origin, k, style)
-    yield from _near_background(hand, inside, origin)
-
-
 def _window(labels: _Labels, k: int, margin: int) -> tuple[tuple[int, int], npt.NDArray[np.bool_]]:
-    """The object's mask in its grown bounding box, and where that box starts."""
+    """Return where the object's grown bounding box starts, and its mask in this box."""
     y, x = np.nonzero(labels == k)
     top, left = max(0, int(y.min()) - margin), max(0, int(x.min()) - margin)
     return (top, left), labels[top : int(y.max()) + margin + 1, left : int(x.max()) + margin + 1] == k
 
 
 def _outline(inside: npt.NDArray[np.bool_], origin: tuple[int, int]) -> Iterator[Stroke]:
-    """Lines of one pixel over the pixels outside the object that share an edge with it."""
+    """Yield lines of one pixel over the pixels outside the object that share an edge with it."""
     ring = ndimage.binary_dilation(inside) & ~inside
     grown = (ring | inside).astype(np.float64)
     drawn = np.zeros_like(ring)
     # Just below 1: the contour runs through the outermost pixels of the grown object, not between pixels.
     for contour in _contours(grown, 0.999):
-        chain = _without_repeats(np.rint(contour).astype(int))
+        chain = [(y, x) for (y, x), _ in itertools.groupby(map(tuple, np.rint(contour).astype(int).tolist()))]
         for part in _runs(chain, ring):
             drawn[tuple(np.array(part).T)] = True
             yield Stroke(points=_moved(_straightened(part), origin), radius_px=0.5, label="boundary")
@@ -218,12 +215,8 @@ def _contours(values: npt.NDArray[np.float64], level: float) -> list[npt.NDArray
     return list(measure.find_contours(values, level, fully_connected="low"))  # type: ignore[no-untyped-call]
 
 
-def _without_repeats(chain: npt.NDArray[np.int_]) -> list[tuple[int, int]]:
-    return [(y, x) for (y, x), _ in itertools.groupby(map(tuple, chain.tolist()))]
-
-
 def _runs(chain: Sequence[tuple[int, int]], allowed: npt.NDArray[np.bool_]) -> Iterator[list[tuple[int, int]]]:
-    """The longest pieces of a pixel chain that stay on allowed pixels, in steps to one of the eight neighbours."""
+    """Yield the longest runs of a pixel chain that stay on allowed pixels, each step to one of the eight neighbours."""
     part: list[tuple[int, int]] = []
     for y, x in chain:
         if part and (not allowed[y, x] or max(abs(y - part[-1][0]), abs(x - part[-1][1])) > 1):
@@ -236,7 +229,7 @@ def _runs(chain: Sequence[tuple[int, int]], allowed: npt.NDArray[np.bool_]) -> I
 
 
 def _straightened(chain: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same chain without the pixels in the middle of straight pieces; covers the same pixels."""
+    """Return the chain without the pixels inside straight runs; a line through the rest covers the same pixels."""
     kept = [chain[0]]
     for before, here, after in zip(chain[:-2], chain[1:-1], chain[2:], strict=True):
         if (here[0] - before[0], here[1] - before[1]) != (after[0] - here[0], after[1] - here[1]):
@@ -251,39 +244,30 @@ def _moved(points: Sequence[Sequence[float]], origin: tuple[int, int]) -> tuple[
 def _paint_inside(
     hand: _Hand, inside: npt.NDArray[np.bool_], origin: tuple[int, int], k: int, style: Style
 ) -> Iterator[Stroke]:
-    wanted = inside
+    wanted, depth = inside, _depth(inside)
+    # A brush thinner than a third of the object, and of at most 2 px so that corners are reached.
+    radius = float(np.clip(math.floor(depth.max() / 3) if not inside.all() else 2.0, 0.5, 2.0))
     if style == "half":
-        wanted = inside & _half_plane(inside, hand.rng)
+        angle = hand.rng.uniform(0, 2 * math.pi)
+        y, x = np.indices(inside.shape)
+        at = np.argwhere(inside).mean(axis=0)
+        wanted = inside & ((y - at[0]) * math.sin(angle) + (x - at[1]) * math.cos(angle) >= 0)
     if style == "scribble":
-        wanted = inside & (_depth(inside) >= 0.7 * _depth(inside).max())
-    radius = 0.5 if style == "scribble" else _brush(inside)
-    for rows in _zigzags(wanted & (_depth(inside) > radius)):
+        wanted, radius = inside & (depth >= 0.7 * depth.max()), 0.5
+    for rows in _zigzags(wanted & (depth > radius)):
         yield from hand.right_parts(_moved(rows, origin), radius, "foreground", k)
 
 
 def _depth(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Distance of each pixel to the nearest one outside; what lies beyond the window counts as inside."""
+    """Return the distance of each pixel to the nearest one outside; pixels beyond the window count as inside."""
     if inside.all():
         return np.full(inside.shape, np.inf)
     depth: npt.NDArray[np.float64] = ndimage.distance_transform_edt(inside)
     return depth
 
 
-def _brush(inside: npt.NDArray[np.bool_]) -> float:
-    """A brush that fits: thinner than a third of the object, and at most 2 px so that corners are reached."""
-    return float(np.clip(math.floor(_depth(inside).max() / 3) if not inside.all() else 2.0, 0.5, 2.0))
-
-
-def _half_plane(inside: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    angle = rng.uniform(0, 2 * math.pi)
-    y, x = np.indices(inside.shape)
-    at = np.argwhere(inside).mean(axis=0)
-    half: npt.NDArray[np.bool_] = (y - at[0]) * math.sin(angle) + (x - at[1]) * math.cos(angle) >= 0
-    return half
-
-
 def _zigzags(reachable: npt.NDArray[np.bool_]) -> Iterator[list[Point]]:
-    """Back and forth over the rows of a mask; a piece of a row starts a new line where it does not follow the last."""
+    """Yield lines back and forth over the rows of a mask; a run of a row far from the last one starts a new line."""
     line: list[Point] = []
     for y in range(reachable.shape[0]):
         edges = np.flatnonzero(np.diff(np.pad(reachable[y].astype(np.int8), 1)))
@@ -300,7 +284,7 @@ def _zigzags(reachable: npt.NDArray[np.bool_]) -> Iterator[list[Point]]:
 
 
 def _curve(hand: _Hand, k: int) -> Iterator[Stroke]:
-    """A walk in small steps that turns little by little, and away from the object's edge; what errs is cut off."""
+    """Yield the longest correct part of a random walk in small steps that turns gradually and away from the edge."""
     origin, inside = _window(hand.truth, k, margin=1)
     depth = _depth(inside)
     room = np.argwhere(inside & (depth > min(1.5, 0.6 * depth.max())))
@@ -329,7 +313,7 @@ def _dot(hand: _Hand, k: int) -> Iterator[Stroke]:
 
 
 def _dots(hand: _Hand, count: int) -> Iterator[Stroke]:
-    """Single pixels of the background."""
+    """Yield dots on single pixels of the background."""
     room = np.argwhere(hand.truth == 0)
     for i in hand.rng.permutation(len(room))[:count]:
         y, x = room[i].tolist()
@@ -337,7 +321,7 @@ def _dots(hand: _Hand, count: int) -> Iterator[Stroke]:
 
 
 def _near_background(hand: _Hand, inside: npt.NDArray[np.bool_], origin: tuple[int, int]) -> Iterator[Stroke]:
-    """A part of a ring around the object, next to the outline."""
+    """Yield a part of a ring around the object, next to the outline."""
     radius = 1.5
     away = ndimage.distance_transform_edt(~inside)
     for contour in _contours(away, 1 + radius + 0.5):
@@ -355,8 +339,7 @@ def _clipped(points: Sequence[Point], shape: tuple[int, ...]) -> tuple[Point, ..
 
 
 def _far_background(hand: _Hand) -> Iterator[Stroke]:
-    """Thick wavy strokes, one starting in each of nine parts of the image (16 to 36 of a large one), where there is
-    room for them."""
+    """Yield thick wavy strokes, one for each of nine parts of the image (16 to 36 of a large one) that has room."""
     free = _depth(hand.truth == 0)
     parts = [np.array_split(np.arange(n), min(6, max(3, math.ceil(n / _PART_PX)))) for n in free.shape]
     for rows, columns in itertools.product(*parts):
@@ -378,9 +361,7 @@ def _wave(hand: _Hand, start: Point, radius: float) -> Iterator[Stroke]:
         step = (y + 5 * math.sin(angle), x + 5 * math.cos(angle))
         points.append(_clipped([(round(step[0] * 8) / 8, round(step[1] * 8) / 8)], hand.truth.shape)[0])
     parts = list(hand.right_parts(points, radius, "background", 0))
-    yield from [p for p in parts if len(p.points) > 1][:2] or _dab(hand, start)
-
-
-def _dab(hand: _Hand, start: Point) -> Iterator[Stroke]:
-    if hand.is_right((start,), 0.5, 0):
+    longest = [p for p in parts if len(p.points) > 1][:2]
+    yield from longest
+    if not longest and hand.is_right((start,), 0.5, 0):
         yield Stroke(points=(start,), radius_px=0.5, label="background")

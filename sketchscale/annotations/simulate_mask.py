@@ -1,4 +1,4 @@
-"""Partial annotation made from full masks as the papers do it: a random share of the pixels.
+"""Simulate partial annotation from full masks as the papers do: a random share of the pixels.
 
 Pixels are kept where a smooth random field (white noise filtered by a Gaussian of sigma 10 px) lies above a quantile:
 the masks of one seed are nested in the share.
@@ -26,7 +26,7 @@ _RASTER_TILE = 1024
 
 
 def simulate_mask(labels: _Labels, percent: float, *, seed: int = 0, image: str = "") -> Sketch:
-    """The truth on p % of the pixels, kept by a thresholded Gaussian process.
+    """Return the truth on p % of the pixels, chosen by a thresholded Gaussian process.
 
     Args:
         labels: true object ids (y, x), 0 background.
@@ -67,7 +67,7 @@ def _kept_pixels(shape: tuple[int, ...], percent: float, seed: int) -> npt.NDArr
 
 
 def require_labels(labels: _Labels) -> None:
-    """Refuse a truth that is no label image.
+    """Refuse a truth that is not a label image.
 
     Raises:
         InputError: not two-dimensional integers of at least 0.

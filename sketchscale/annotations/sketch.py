@@ -1,6 +1,6 @@
-"""The sketch: what a person said about an image, as an append-only log of vector events, rasterised when used.
+"""The sketch: a person's annotation of an image, as an append-only log of vector events, rasterised when used.
 
-A sketch says little and says it exactly: these pixels are background, these are inside one object, here runs a
+A sketch holds little, but exactly: these pixels are background, these are inside one object, here runs a
 boundary, everything in this box is labelled. It is kept as the person drew it (polyline, radius, class, user, time),
 one JSON object a line, so that nothing is lost, two people can append to one log, and undo is an event too.
 
@@ -128,10 +128,12 @@ class Sketch:
 
     @property
     def boxes(self) -> tuple[LabelledBox, ...]:
+        """The boxes in force in which everything is labelled."""
         return tuple(e for e in self.marks if isinstance(e, LabelledBox))
 
     @property
     def class_points(self) -> tuple[ClassPoint, ...]:
+        """The clicks in force that give classes of objects."""
         return tuple(e for e in self.marks if isinstance(e, ClassPoint))
 
     @property
@@ -141,7 +143,7 @@ class Sketch:
 
     @property
     def sha256(self) -> str:
-        """Of the image's name, shape and events: what provenance records."""
+        """The SHA-256 of the image's name, shape and events, as provenance records it."""
         head = json.dumps([self.image, self.shape]).encode()
         return hashlib.sha256(head + b"".join(event_line(e) for e in self.events)).hexdigest()
 
@@ -150,7 +152,7 @@ class Sketch:
         return Canvas.paint(self.shape, self.marks)
 
     def rasterize(self, box: Box | None = None) -> RasterSketch:
-        """The sketch as pixels; `box` defaults to the whole image and may not leave it.
+        """Return the sketch as pixels; `box` defaults to the whole image and may not leave it.
 
         Object ids count from 1 in raster order of the whole image, so a box shows the ids of the whole.
 
@@ -173,13 +175,14 @@ class Sketch:
         )
 
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Where foreground and background overlap, or a stroke and another object: one entry for each event that came
-        second; empty when none.
+        """Return where foreground and background overlap, or a stroke and another object.
+
+        There is one conflict for each event that came second.
         """
         return self._canvas.conflicts([e.id for e in self.marks])
 
     def check(self, on_conflict: Literal["refuse", "last"] = "refuse") -> None:
-        """Refuse a sketch that contradicts itself. What a loss needs of a sketch is checked by training.checks.
+        """Refuse a sketch that contradicts itself; training.checks refuses one that a loss cannot use.
 
         Raises:
             InputError: overlapping classes or objects, or one numbered object on both sides of a boundary stroke;
@@ -207,9 +210,9 @@ class Sketch:
                 )
 
     def _crossing(self, stroke: Stroke) -> tuple[int, int] | None:
-        """The first boundary pixel under a stroke's own line with the stroke's object on the line at both sides.
+        """Return the first boundary pixel under a stroke's line with the stroke's object on the line at both sides.
 
-        A brush is wider than its line: what spills over a boundary beside the line is cut off by it, and no crossing.
+        A brush is wider than its line: pixels of the brush beyond a boundary beside the line are no crossing.
         """
         if len(stroke.points) < 2:
             return None
@@ -223,21 +226,24 @@ class Sketch:
         return (int(pixels[crossed[0]][0]), int(pixels[crossed[0]][1])) if crossed else None
 
     def summary(self) -> SketchSummary:
-        """Count what the sketch says; in tiles, so large sketches do not sit in memory at once."""
+        """Return counts of the sketch; it is read in tiles, so a large sketch is never in memory at once."""
         return self._summary
 
     @cached_property
     def _summary(self) -> SketchSummary:
         pixels = dict.fromkeys(("background", "foreground", "boundary"), 0)
         boundary_known = False
-        for tile in self.said_tiles():
+        for tile in self.annotated_tiles():
             raster = self.rasterize(tile.grow(1).clip(self.shape))
             inner = tile.relative_to(tile.grow(1).clip(self.shape).start).slices
             labels, boundary = raster.labels[inner], raster.boundary[inner]
             pixels["background"] += int((labels == 0).sum())
             pixels["foreground"] += int((labels > 0).sum())
             pixels["boundary"] += int(boundary.sum())
-            boundary_known = boundary_known or bool(boundary.any()) or _has_interface(raster.labels)
+            wide = raster.labels
+            neighbours = (wide[1:], wide[:-1]), (wide[:, 1:], wide[:, :-1])
+            boundary_known = boundary_known or bool(boundary.any())
+            boundary_known = boundary_known or any(((a != b) & (a >= 0) & (b >= 0)).any() for a, b in neighbours)
         events: dict[str, int] = {}
         for event in self.marks:
             events[event.kind] = events.get(event.kind, 0) + 1
@@ -250,8 +256,8 @@ class Sketch:
             has_boundary_information=boundary_known,
         )
 
-    def said_tiles(self) -> Iterator[Box]:
-        """Boxes of a fixed grid that together hold everything said, and hardly more; in raster order."""
+    def annotated_tiles(self) -> Iterator[Box]:
+        """Yield the boxes of a fixed grid that hold some annotation, in raster order."""
         boxes = [b.box for b in self.boxes]
         for tile in tile_cover(self.shape, (TILE, TILE)):
             if (tile.index[0], tile.index[1]) in self._canvas.tiles or any(b.intersect(tile.write).size for b in boxes):
@@ -262,21 +268,13 @@ def _named(image: str) -> str:
     return f"the sketch of image {image!r}" if image else "the sketch"
 
 
-def _has_interface(labels: npt.NDArray[np.int32]) -> bool:
-    """Whether two 4-neighbours carry different labels, both known."""
-    for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
-        if bool(((a != b) & (a >= 0) & (b >= 0)).any()):
-            return True
-    return False
-
-
 def open_sketch(path: str | os.PathLike[str], *, shape: tuple[int, int], image: str | None = None) -> Sketch:
-    """The sketch of one image from a log.
+    """Open the sketch of one image from a log.
 
     Args:
         shape: (y, x) of the image's level 0.
-        image: whose events to take; None when the log is about one image only. Events that name no image count for
-            every image.
+        image: the image to take events of; None when the log is about one image only. Events that name no image count
+            for every image.
 
     Raises:
         InputError: the log is about several images and none was chosen, or not about this one.

@@ -1,4 +1,4 @@
-"""A sketch (or dense labels) into what a network is taught: distance and flow, and where they are known for certain.
+"""Turn a sketch (or dense labels) into training targets: distance and flow, and where they are known for certain.
 
 Distances are measured to *cracks*, the edges between 4-neighbouring pixels, from pixel centres, on the doubled lattice:
 
@@ -15,7 +15,7 @@ Every crack is one of three kinds, by the pixels at its sides:
 
 With E the cracks of the truth, B ⊆ E ⊆ B ∪ U. Hence min(dist_B, dist_U) <= dist_E <= dist_B at every pixel, and where
 dist_B <= dist_U the distance to the *true* boundary is dist_B: that is the valid set D. A crop is cut from its image
-with unknown pixels around it (see training.patches), so its border is U and nothing more has to be said about it.
+with unknown pixels around it (see training.patches), so its border is U and needs no further rule.
 
 Conventions: the first pixel inside an object is at distance 0.5; background is the constant `outside`; the flow is the
 unit gradient (towards larger distance, y component first) of the object's own distance smoothed by a Gaussian of sigma
@@ -45,7 +45,7 @@ from sketchscale.errors import InputError
 __all__ = ["BEYOND", "UNKNOWN", "Targets", "region_codes", "targets_from_sketch"]
 
 UNKNOWN = -1
-"""Label of a pixel that nobody annotated."""
+"""Label of a pixel without annotation."""
 BEYOND = -3
 """Label of a pixel outside the image, in crops that reach over its border."""
 _DRAWN = -2
@@ -59,7 +59,7 @@ _NOT_FIRST = sum(1 << n for n in range(_WINDOW * _WINDOW) if n % _WINDOW != 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What is taught, and where.
+    """The targets of a network, and where they are known.
 
     Attributes:
         flow: (2, y, x), unit vectors inside objects, 0 elsewhere (and at the middle of a symmetric object).
@@ -73,7 +73,7 @@ class Targets:
         signed: (y, x), px, the signed distance: at least 0.5 inside, at most -0.5 elsewhere; 0 where not known.
         signed_known: (y, x), where `signed` is exact.
         objects: (y, x), the number of the object on annotation that says which object it is, 0 elsewhere.
-        ignored: (y, x), pixels that are to teach nothing at all, not even by what holds everywhere.
+        ignored: (y, x), pixels left out of every term, also of terms that hold everywhere.
         edges: (1, y, x), how much the image changes from pixel to pixel, in any unit; (0, y, x) where no loss asks.
         start: (4, y, x), what the model that training starts from gives: flow, distance, and its distance less its
             threshold; (0, y, x) where there is none, or no loss asks.
@@ -107,12 +107,12 @@ def targets_from_sketch(
     outside: float = -5.0,
     signed: bool = True,
 ) -> Targets:
-    """Targets of a sketch; dense labels are the special case without unknown pixels.
+    """Return the targets of a sketch; dense labels are the special case without unknown pixels.
 
     Args:
         labels: (y, x) integers: k > 0 object, 0 background, -1 unknown, `BEYOND` outside the image.
         boundary: (y, x), drawn boundary pixels; None for none. The label below a drawn pixel is ignored.
-        outside: px, the distance taught in background; below 0.
+        outside: px, the target distance in background; below 0.
         signed: whether signed distances are wanted; they take a third of the time. Without, they are known nowhere.
 
     Returns:
@@ -169,7 +169,7 @@ def targets_from_sketch(
 def _signed(
     codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Signed distance, and where it is exact."""
+    """Return the signed distance, and where it is exact."""
     background, drawn = codes == 0, codes == _DRAWN
     to_object, to_unknown = _squared_distances(np.where(drawn, 0, codes), background)
     known = background & (to_object <= to_unknown) & (to_object < _FAR)
@@ -179,7 +179,7 @@ def _signed(
 
 
 def region_codes(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int32]:
-    """Labels and drawn boundary as one int32 array: k, 0, -1 unknown, -2 drawn, -3 beyond.
+    """Return labels and drawn boundary as one int32 array: k, 0, -1 unknown, -2 drawn, -3 beyond.
 
     Raises:
         InputError: not two-dimensional integers below 2^31, or a boundary of another shape.
@@ -204,13 +204,13 @@ def region_codes(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | Non
 
 
 def _pixels(squared: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Squared lattice units into px; the largest integer into infinity."""
+    """Convert squared lattice units to px; the largest integer becomes infinity."""
     return np.where(squared == _FAR, np.inf, np.sqrt(squared.astype(np.float64)) / 2)
 
 
 @numba.njit(cache=True, nogil=True)
 def _crack(a: int, b: int) -> int:
-    """Kind of the crack between two neighbours: 1 boundary, 2 perhaps, 0 none."""
+    """Return the kind of the crack between two neighbours: 1 boundary, 2 perhaps, 0 none."""
     if a == b or BEYOND in (a, b):
         return 2 if a == UNKNOWN and b == UNKNOWN else 0
     if UNKNOWN in (a, b):
@@ -220,7 +220,7 @@ def _crack(a: int, b: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _column_distances(codes: npt.NDArray[np.int32], kind: int, far: int) -> npt.NDArray[np.int32]:
-    """(y, 2 x + 1): from pixel row i, along the lattice column, the distance to the nearest crack of a kind."""
+    """Return (y, 2 x + 1): from pixel row i the distance along the lattice column to the nearest crack of a kind."""
     h, w = codes.shape
     out = np.full((h, 2 * w + 1), far, np.int32)
     for i in range(h):
@@ -243,7 +243,7 @@ def _column_distances(codes: npt.NDArray[np.int32], kind: int, far: int) -> npt.
 
 @numba.njit(cache=True, nogil=True)
 def _nearest(wanted: npt.NDArray[np.bool_], columns: npt.NDArray[np.int32], far: int) -> npt.NDArray[np.int64]:
-    """Squared lattice distance of the wanted pixels; others, and pixels without any crack, get the largest.
+    """Return the squared lattice distance of the wanted pixels; others, and pixels without a crack, get the largest.
 
     Row by row the lower envelope of the parabolas over the lattice columns: linear time, integers only (Meijster,
     Roerdink and Hesselink 2000).
@@ -281,7 +281,7 @@ def _nearest(wanted: npt.NDArray[np.bool_], columns: npt.NDArray[np.int32], far:
 
 @numba.njit(cache=True, nogil=True)
 def _raised(columns: npt.NDArray[np.int32], i: int, site: int, c: int) -> int:
-    """Squared distance from lattice column c in row i to the nearest crack of the column `site`."""
+    """Return the squared distance from lattice column c in row i to the nearest crack of the column `site`."""
     height = int(columns[i, site])
     return height * height + (c - site) * (c - site)
 
@@ -289,7 +289,7 @@ def _raised(columns: npt.NDArray[np.int32], i: int, site: int, c: int) -> int:
 def _squared_distances(
     codes: npt.NDArray[np.int32], wanted: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Of the wanted pixels to the cracks B and to the cracks U, squared, in lattice units."""
+    """Return the squared distances of the wanted pixels to the cracks B and U, in lattice units."""
     far = 1 << 29
     return tuple(  # type: ignore[return-value]
         _nearest(wanted, columns, far) if columns.min(initial=far) < far else np.full(codes.shape, _FAR, np.int64)
@@ -301,7 +301,7 @@ def _squared_distances(
 def _flow(
     codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Flow of all pixels, and where it is known."""
+    """Return the flow of all pixels, and where it is known."""
     h, w = codes.shape
     flow = np.zeros((2, h, w), np.float32)
     known = np.zeros((h, w), np.bool_)
@@ -329,10 +329,10 @@ def _look_around(
     j: int,
     heights: npt.NDArray[np.float64],
 ) -> bool:
-    """Heights in the window, NaN beyond the image; False where an unknown pixel could belong to the object.
+    """Write the heights in the window, NaN beyond the image; return False if an unknown pixel could be the object's.
 
-    One bit per pixel of the window. What may be the object's is what is reached from the middle through pixels of its
-    id and unknown ones.
+    Masks have one bit for each pixel of the window. The object may have every pixel that is reached from the middle
+    through pixels of its id and unknown ones.
     """
     h, w = codes.shape
     mine, unknown = 0, 0
@@ -363,7 +363,10 @@ def _look_around(
 
 @numba.njit(cache=True, nogil=True)
 def _gradient(heights: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Derivative of a Gaussian over pairs of opposite pixels; one beyond the image is continued as a straight line."""
+    """Return the gradient, by a derivative of a Gaussian over pairs of opposite pixels.
+
+    A pixel beyond the image continues the line through its opposite and the middle.
+    """
     last = _WINDOW * _WINDOW - 1
     here = heights[last // 2]
     gy, gx = 0.0, 0.0

@@ -45,10 +45,10 @@ LOSSES: Mapping[str, Loss] = {
 
 
 def find_loss(name: str) -> Loss:
-    """A loss by name.
+    """Return the loss with this name.
 
     Raises:
-        UnknownNameError: lists the known ones.
+        UnknownNameError: unknown name; the error lists the known ones.
     """
     if name not in LOSSES:
         raise UnknownNameError.among("loss", name, LOSSES)
@@ -56,10 +56,10 @@ def find_loss(name: str) -> Loss:
 
 
 def loss_config(name: str) -> LossConfig:
-    """A loss's settings, as it leaves them.
+    """Return the default settings of a loss.
 
     Raises:
-        UnknownNameError: lists the known losses.
+        UnknownNameError: unknown name; the error lists the known losses.
 
     >>> loss_config("eikonal")  # doctest: +ELLIPSIS
     EikonalConfig(name='eikonal', flow=5.0, ...)

@@ -1,6 +1,6 @@
-"""What every loss is given, the weights of its terms, and how a term becomes a mean over a batch.
+"""The inputs of every loss, the weights of its terms, and how a term becomes a mean over a batch.
 
-A term is a sum over the pixels that know something, and how many these are. The mean divides by the number in the
+A term is a sum over pixels with a known target, and the number of these pixels. The mean divides by the number in the
 whole batch: of all patches, and of all processes when training is distributed. As distributed training averages the
 gradients of its processes, each process divides its own sum by the mean count:
 
@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
-    """Which loss, and the weights that losses share; a loss with more of them adds them in a class of its own.
+    """The name of a loss, and the weights that all losses share; a subclass adds the weights of one loss.
 
     Attributes:
         name: key of the LOSSES table.
@@ -45,7 +45,7 @@ class LossConfig:
             on px^2; 5 : 0.08 : 0.08 is Omnipose's 10 : 2 with its flow of length 5 and its division by 25.
         far: weight of a known background pixel more than `rim` px away from every annotated object, relative to the
             others. 1 is the journal's loss; less lets the network spend itself on where objects are. Not of `eikonal`,
-            whose `band` says which background is taught in px.
+            whose `band` sets in px how far into the background it trains.
         rim: px, see `far`.
         weights: the names of all weights, of which one at least is above 0.
     """
@@ -65,14 +65,14 @@ class LossConfig:
         self.expect(0 < self.far <= 1 and 0 <= self.rim <= 64, "far above 0 and at most 1, rim 0 to 64", "far", "rim")
 
     def expect_weights(self, *names: str) -> None:
-        """See `expect`."""
+        """Refuse negative values of these settings, as `expect` does."""
         self.expect(min(getattr(self, name) for name in names) >= 0, "weights of at least 0", *names)
 
     def expect(self, fits: bool, expected: str, *names: str) -> None:
         """Refuse settings that do not fit.
 
         Raises:
-            InputError: shows them, and the defaults.
+            InputError: shows the settings and their defaults.
         """
         if not fits:
             raise InputError.of(
@@ -116,7 +116,7 @@ class BatchTargets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """A line of the LOSSES table; call it as `loss(prediction, targets, config)`.
+    """An entry of the LOSSES table; call it as `loss(prediction, targets, config)`.
 
     Attributes:
         compute: the pure function.
@@ -125,7 +125,7 @@ class Loss:
         dense: whether every pixel must be annotated.
         signed: whether the distance is negative in proportion in background (else the constant `outside`).
         interior: whether strokes inside objects are enough, without any boundary.
-        target: what the network is taught to give, see networks.targets.
+        target: what the network is trained to give, see networks.targets.
     """
 
     compute: Callable[[torch.Tensor, BatchTargets, Any], torch.Tensor]
@@ -150,18 +150,20 @@ class Term:
 
     @classmethod
     def mean(cls, weight: float, values: torch.Tensor, where: torch.Tensor, pixels: torch.Tensor | None = None) -> Term:
-        """Mean over a mask, pixel by pixel weighted if wanted; all three of the same shape."""
+        """Return the mean over a mask, with a weight for each pixel if given; all arrays have the same shape."""
         share = where.to(values.dtype) if pixels is None else where * pixels
         return cls(weight, (values * share).sum(), share.sum())
 
     @classmethod
     def share(cls, weight: float, values: torch.Tensor, where: torch.Tensor, among: torch.Tensor) -> Term:
-        """Sum over a mask, divided by the size of another one."""
+        """Return the sum over a mask, divided by the size of another mask."""
         return cls(weight, (values * where).sum(), among.sum())
 
 
 def combined(terms: Sequence[Term]) -> torch.Tensor:
-    """Their weighted sum, each divided by its count over all processes; a term without pixels is 0, its gradient too.
+    """Return the weighted sum of terms, each divided by its count over all processes.
+
+    A term without pixels is 0, and so is its gradient.
 
     >>> one = torch.ones(4)
     >>> float(combined([Term.mean(2.0, 3 * one, one > 0), Term.mean(1.0, one, one < 0)]))
@@ -173,7 +175,7 @@ def combined(terms: Sequence[Term]) -> torch.Tensor:
 
 
 def mean_over_ranks(counts: torch.Tensor) -> torch.Tensor:
-    """The mean over all processes; in place, and the same in each."""
+    """Return the mean over all processes, the same in each; `counts` is overwritten."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return counts
     distributed.all_reduce(counts)
@@ -181,12 +183,12 @@ def mean_over_ranks(counts: torch.Tensor) -> torch.Tensor:
 
 
 def full_precision(prediction: torch.Tensor) -> torch.Tensor:
-    """In float32, or in float64 as it is."""
+    """Return the prediction in float32; float64 stays as it is."""
     return prediction if prediction.dtype == torch.float64 else prediction.float()
 
 
 def pixel_weights(targets: BatchTargets, config: LossConfig) -> torch.Tensor:
-    """(n, y, x): 1 inside and within the rim of annotated objects, `far` beyond."""
+    """Return pixel weights (n, y, x): 1 inside and within the rim of annotated objects, `far` elsewhere."""
     inside = targets.inside.float()
     if config.far == 1:
         return torch.ones_like(inside)

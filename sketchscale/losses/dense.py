@@ -3,7 +3,7 @@
     5 <|v - v*|^2>_X  +  0.08 <(d - d*)^2>_X
 
 It is the sketch loss of an annotation that leaves nothing open, and the control that sketches are compared with: its
-patches take every pixel as annotated, also the outermost ones of a crop (see training.patches).
+patches count every pixel as annotated, also the outermost ones of a crop (see training.patches).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["dense"]
 
 
 def dense(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
-    """Mean squared errors of flow and distance over all pixels, whatever the masks of the targets say.
+    """Return the mean squared errors of flow and distance over all pixels; the masks of the targets are not used.
 
     Args:
         prediction: (n, 3, y, x), flow y, flow x, distance; any float type, computed in float32 at least.

@@ -10,7 +10,7 @@ that are marked to be ignored, B those beside a known boundary, S0 and S1 the st
 psi is the solution of |grad psi| = 1 on the whole patch whose zeros are those of phi, moved towards edges of the image
 and parted between strokes of different objects; see losses.lands. Its flow is 0 outside objects, as in all losses of
 flow here. a, from 0 to 1, says how far phi agrees with the strokes: the solution of a field that has not learned them
-says nothing. In background both distances are cut at `band` px.
+is of no use. In background both distances are cut at `band` px.
 
 *From a start model*, its outputs take the place of the solution as far as it agrees with the strokes: with s its
 agreement on a batch at its own threshold, the last line is multiplied by 1 - s^4, and s^4 times the squared differences
@@ -63,7 +63,7 @@ __all__ = ["EikonalConfig", "eikonal", "eikonal_terms", "pulls", "upwind_gradien
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EikonalConfig(LossConfig):
-    """What `eikonal` adds to flow, distance and bounds.
+    """The settings of `eikonal` besides flow, distance and bounds.
 
     With length, slope and coupling at 1 and the two solved ones, flow, distance and bounds at 0 it is the paper's.
 
@@ -110,7 +110,7 @@ class EikonalConfig(LossConfig):
 
 
 def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> torch.Tensor:
-    """Sketchpose 2.0 in two dimensions.
+    """Return the loss of Sketchpose 2.0 in two dimensions.
 
     Args:
         prediction: (n, 3, y, x), flow y, flow x, signed distance; any float type, computed in float32 at least.
@@ -140,7 +140,7 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
 
 
 def pulls(phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> list[Term]:
-    """Of distance and flow to the solution of the equation, and to the start model where there is one.
+    """Return the terms that pull distance and flow to the solution of the equation, and to a start model if given.
 
     Args:
         phi: (n, y, x), px. v: (n, 2, y, x).
@@ -199,7 +199,7 @@ def eikonal_terms(
     config: EikonalConfig,
     everywhere: torch.Tensor | None = None,
 ) -> dict[str, Term]:
-    """The six terms of the paper's functional, in two or three dimensions.
+    """Return the six terms of the paper's functional, in two or three dimensions.
 
     Args:
         phi: (n, y, x) or (n, z, y, x), in the unit of `spacing`.
@@ -234,7 +234,7 @@ def _residuals(
     spacing: Sequence[float],
     config: EikonalConfig,
 ) -> dict[str, Term]:
-    """How far phi and v are from solving the equation pixel by pixel; what has no weight is not computed."""
+    """Return the errors of the equation at each pixel; terms without a weight are not computed."""
     terms = {}
     if config.length:
         length = ((v**2).sum(dim=1) + 1e-12).sqrt()
@@ -248,7 +248,7 @@ def _residuals(
 
 
 def upwind_gradient(phi: torch.Tensor, spacing: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The upwind gradient: along each axis towards the neighbour nearer to the boundary, with its sign.
+    """Return the upwind gradient: along each axis towards the neighbour nearer to the boundary, with its sign.
 
     Where phi >= 0 the difference to the smaller neighbour is taken, where phi < 0 that to the larger one, and 0 where
     neither is nearer to the boundary than the pixel itself. Beyond the border the border pixel is repeated.
@@ -279,7 +279,7 @@ def upwind_gradient(phi: torch.Tensor, spacing: Sequence[float]) -> tuple[torch.
 def _scheme(
     phi: torch.Tensor, spacing: Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradient, slope, and the derivatives of both by the pixel itself."""
+    """Return gradient and slope, and the derivatives of both by the pixel itself."""
     away = torch.where(phi < 0, -1.0, 1.0).to(phi.dtype)
     height = away * phi
     steps, signs, falls = [], [], []

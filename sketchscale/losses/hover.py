@@ -18,7 +18,6 @@ Source: HoVer-Net (Graham et al. 2019), equations 2 to 5; what is known of parti
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,8 +34,9 @@ _REACH = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoverConfig(LossConfig):
-    """Weights of the four terms: squares and slopes of the maps, cross-entropy and Dice of m. Those of flow do not
-    count.
+    """Weights of the four terms: squares and slopes of the maps, cross-entropy and Dice of m.
+
+    The weights of flow are not used.
     """
 
     weights: ClassVar[tuple[str, ...]] = ("squares", "slopes", "entropy", "dice")
@@ -49,7 +49,7 @@ class HoverConfig(LossConfig):
 
 
 def hover(prediction: torch.Tensor, targets: BatchTargets, config: HoverConfig) -> torch.Tensor:
-    """See the module.
+    """Return the loss of h/v maps; see the module for its formula.
 
     Args:
         prediction: (n, 3, y, x), v and h before tanh and m before the sigmoid; any float type, computed in float32 at
@@ -57,7 +57,7 @@ def hover(prediction: torch.Tensor, targets: BatchTargets, config: HoverConfig) 
         targets: with maps.
 
     Returns:
-        A scalar; 0 with a gradient of 0 when the batch knows nothing.
+        A scalar; 0 with a gradient of 0 when nothing is annotated in the batch.
 
     Raises:
         InputError: targets without maps.
@@ -67,47 +67,41 @@ def hover(prediction: torch.Tensor, targets: BatchTargets, config: HoverConfig) 
     values, pixels = full_precision(prediction), pixel_weights(targets, config)
     vh, logit, probability = torch.tanh(values[:, :2]), values[:, 2], torch.sigmoid(values[:, 2])
     inside, known = targets.maps[:, 2].to(values.dtype), targets.maps[:, 3] > 0
-    said = targets.inside | targets.background | targets.boundary
+    annotated = targets.inside | targets.background | targets.boundary
     entropy = functional.binary_cross_entropy_with_logits(logit, inside, reduction="none")
-    apart = (probability + inside - 2 * probability * inside) * said
-    within = targets.inside & _whole_window(known)
+    apart = (probability + inside - 2 * probability * inside) * annotated
+    unknown = functional.max_pool2d((~known)[:, None].float(), 2 * _REACH + 1, stride=1, padding=_REACH)
+    within = targets.inside & (
+        unknown[:, 0] == 0
+    )  # nothing unknown in 5 x 5 px; pixels beyond the patch count as known
     return combined(
         [
             Term.mean(config.squares, square_errors(vh, targets.maps), known, pixels),
             Term.mean(config.slopes, slope_errors(vh, targets.maps), within),
-            Term.mean(config.entropy, entropy, said, pixels),
-            Term(config.dice, apart.sum(), ((probability + inside) * said).sum()),
+            Term.mean(config.entropy, entropy, annotated, pixels),
+            Term(config.dice, apart.sum(), ((probability + inside) * annotated).sum()),
         ]
     )
 
 
 def square_errors(vh: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """(n, y, x): mean squared error of v and h, the first two of `maps`."""
+    """Return the mean squared error (n, y, x) of v and h, the first two of `maps`."""
     return ((vh - maps[:, :2]) ** 2).mean(dim=1)
 
 
 def slope_errors(vh: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """(n, y, x): mean squared error of the slopes of v along y and of h along x, over 5 x 5 pixels; 0 beyond.
+    """Return the mean squared error (n, y, x) of the slopes of v along y and of h along x.
+
+    A slope is taken over 5 x 5 pixels; values beyond the border count as 0.
 
     >>> flat = torch.zeros(1, 3, 4, 4)
     >>> slope_errors(flat[:, :2], flat).sum()
     tensor(0.)
     """
-    along = _slope_kernel().to(vh)
+    x = torch.arange(-2.0, 3.0)
+    square = x[:, None] ** 2 + x[None, :] ** 2
+    along = torch.where(square > 0, x[None, :] / square.clamp(min=1e-9), torch.zeros(5, 5)).to(vh)
     off = vh - maps[:, :2]
     v = functional.conv2d(off[:, :1], along.T[None, None], padding=_REACH)
     h = functional.conv2d(off[:, 1:], along[None, None], padding=_REACH)
     return (torch.cat([v, h], 1) ** 2).mean(dim=1)
-
-
-def _whole_window(known: torch.Tensor) -> torch.Tensor:
-    """Whether nothing in the 5 x 5 pixels around is unknown; beyond the patch nothing is."""
-    unknown = functional.max_pool2d((~known)[:, None].float(), 2 * _REACH + 1, stride=1, padding=_REACH)
-    return unknown[:, 0] == 0
-
-
-@functools.cache
-def _slope_kernel() -> torch.Tensor:
-    x = torch.arange(-2.0, 3.0)
-    square = x[:, None] ** 2 + x[None, :] ** 2
-    return torch.where(square > 0, x[None, :] / square.clamp(min=1e-9), torch.zeros(5, 5))

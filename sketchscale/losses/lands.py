@@ -1,4 +1,4 @@
-"""The eikonal equation solved on a whole patch: the signed distance and the flow of what a network takes for objects.
+"""Solve the eikonal equation on a whole patch: signed distance and flow of the objects that a network predicts.
 
 A signed distance satisfies |grad phi| = 1 with phi = 0 on its boundary, and that boundary determines it. Descent on
 the residual of this equation carries the distance from the boundary by a pixel a step; the exact solution is at hand,
@@ -58,7 +58,7 @@ class Solution:
 
 
 def solve(phi: torch.Tensor, objects: torch.Tensor) -> Solution:
-    """The solution with the zeros of phi and a boundary between strokes of different objects.
+    """Return the solution with the zeros of phi and a boundary between strokes of different objects.
 
     Args:
         phi: (n, y, x), px, any device; no gradient passes.
@@ -76,7 +76,7 @@ def solve(phi: torch.Tensor, objects: torch.Tensor) -> Solution:
 
 
 def choose_level(phi: torch.Tensor, targets: BatchTargets) -> tuple[float, float]:
-    """The level whose contour lies on the strongest edges, and how far the strokes agree with it; of all processes.
+    """Return the level whose contour lies on the strongest edges in all processes, and how far the strokes agree.
 
     Args:
         phi: (n, y, x), px.
@@ -97,8 +97,10 @@ def choose_level(phi: torch.Tensor, targets: BatchTargets) -> tuple[float, float
 
 
 def agreement_with_strokes(excess: torch.Tensor, targets: BatchTargets) -> float:
-    """Mean of the shares of foreground and background strokes where a field (n, y, x) is above 0, or not; of these
-    twice the part above one half, so from 0 to 1. Of all processes; of one kind of stroke where there is no other.
+    """Return from 0 to 1 how far strokes agree with the sign of a field (n, y, x), over all processes.
+
+    With the mean m of the shares of foreground strokes above 0 and of background strokes not above 0 it is
+    max(0, 2 m - 1). If only one kind of stroke exists, its share is used.
     """
     with torch.no_grad():
         counts = mean_over_ranks(_counts(excess, 0.0, targets).double())
@@ -106,14 +108,14 @@ def agreement_with_strokes(excess: torch.Tensor, targets: BatchTargets) -> float
 
 
 def _agreement(sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Of the four rows of counts that `_counts` begins with, by column."""
+    """Return the agreement for each column of the first four rows of `_counts`."""
     right_in, inside, right_out, outside = sides
     shares = [right / count for right, count in ((right_in, inside), (right_out, outside)) if count[0] > 0]
     return np.maximum(0, 2 * np.mean(shares, axis=0) - 1) if shares else np.zeros(len(inside))
 
 
 def _counts(phi: torch.Tensor, level: float, targets: BatchTargets) -> torch.Tensor:
-    """Of a level: foreground on its side and in all, background likewise, edges on the contour and its pixels."""
+    """Return six sums: foreground above the level and in all, background below and in all, contour edges and pixels."""
     above = phi > level
     beside = torch.zeros_like(above)
     beside[:, 1:] |= above[:, 1:] != above[:, :-1]
@@ -126,7 +128,7 @@ def _counts(phi: torch.Tensor, level: float, targets: BatchTargets) -> torch.Ten
 
 
 def lands(phi: npt.NDArray[np.float32], objects: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-    """The objects of one patch: 0 where phi <= 0, else the number of the land plus 1, or 1 in a land without a number.
+    """Return the objects of one patch: 0 where phi <= 0, else the number of the land plus 1; 1 without a number.
 
     Args:
         phi, objects: (y, x), see `solve`.
@@ -147,7 +149,7 @@ def lands(phi: npt.NDArray[np.float32], objects: npt.NDArray[np.integer[Any]]) -
 
 @numba.njit(cache=True, nogil=True)
 def _flood(phi: npt.NDArray[np.float32], objects: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """`lands`: a land is a tree of pixels, whose root knows its number."""
+    """Compute `lands`; a land is a tree of pixels, and its root holds its number."""
     h, w = phi.shape
     heights, owner = phi.ravel(), objects.ravel().copy()
     land = np.full(h * w, -1, np.int64)
@@ -172,7 +174,7 @@ def _flood(phi: npt.NDArray[np.float32], objects: npt.NDArray[np.int32]) -> npt.
 def _flooded_neighbours(
     p: int, h: int, w: int, heights: npt.NDArray[np.float32], land: npt.NDArray[np.int64], out: npt.NDArray[np.int64]
 ) -> int:
-    """How many of the four neighbours are in a land; written to `out`, the higher ones first."""
+    """Return how many of the four neighbours are in a land, and write them to `out`, the higher ones first."""
     count = 0
     for side in range(4):
         y, x = p // w + (-1, 0, 0, 1)[side], p % w + (0, -1, 1, 0)[side]

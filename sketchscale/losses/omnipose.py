@@ -36,7 +36,7 @@ _BOUNDARY = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OmniposeConfig(LossConfig):
-    """What `sketchpose-1` adds to flow, distance and bounds.
+    """The settings of `sketchpose-1` besides flow, distance and bounds.
 
     Attributes:
         boundary: weight of the cross-entropy of the boundary logit.
@@ -68,13 +68,13 @@ class OmniposeConfig(LossConfig):
 
 
 def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: OmniposeConfig) -> torch.Tensor:
-    """The Omnipose family on what a sketch knows.
+    """Return the loss of the Omnipose family on the pixels that a sketch determines.
 
     Args:
         prediction: (n, 4, y, x), flow y, flow x, distance, boundary logit; computed in float32 at least.
 
     Returns:
-        A scalar; 0 with a gradient of 0 when the batch knows nothing.
+        A scalar; 0 with a gradient of 0 when nothing is annotated in the batch.
 
     Source: Sketchpose (preprint), eqs. 8 to 16; Omnipose, eqs. 3 to 7; see the module for what is ours.
     """
@@ -97,12 +97,12 @@ def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: Omnipo
 
 
 def _length(flow: torch.Tensor) -> torch.Tensor:
-    """(n, 2, y, x) to (n, y, x); smooth at 0, where it is 1e-6 instead."""
+    """Return the length (n, y, x) of a flow (n, 2, y, x); smooth at 0, where it is 1e-6 instead."""
     return ((flow**2).sum(dim=1) + 1e-12).sqrt()
 
 
 def _euler_term(flow: torch.Tensor, targets: BatchTargets, config: OmniposeConfig) -> Term:
-    """Squared distance of predicted from true trajectories that start where the flow is known."""
+    """Return the squared distance of predicted from true trajectories that start where the flow is known."""
     known = targets.flow_known
     rows, columns = (_starts(size, config.stride) for size in known.shape[1:])
     start = known[:, rows, columns]
@@ -148,7 +148,7 @@ def _starts(size: int, stride: int) -> slice:
 
 
 def sample_flow(flow: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """The flow between pixels, bilinearly.
+    """Return the flow at positions between pixels, by bilinear interpolation.
 
     Args:
         flow: (n, 2, y, x), at least 1 px along each axis.

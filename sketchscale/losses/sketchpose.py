@@ -20,13 +20,13 @@ __all__ = ["bounds_term", "sketchpose"]
 
 
 def sketchpose(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
-    """The journal's loss: masked flow, masked distance, two-sided inequality.
+    """Return the journal's loss: masked flow, masked distance, two-sided inequality.
 
     Args:
         prediction: (n, 3, y, x), flow y, flow x, distance; any float type, computed in float32 at least.
 
     Returns:
-        A scalar; 0 with a gradient of 0 when the batch knows nothing.
+        A scalar; 0 with a gradient of 0 when nothing is annotated in the batch.
 
     Source: Sketchpose (journal), eqs. 14 and 15; the upper bound follows from its theorem.
     """
@@ -43,7 +43,9 @@ def sketchpose(prediction: torch.Tensor, targets: BatchTargets, config: LossConf
 
 
 def bounds_term(distance: torch.Tensor, targets: BatchTargets, config: LossConfig) -> Term:
-    """lower <= distance <= upper on annotated foreground outside D, per pixel of all annotated foreground.
+    """Return the penalty for lower <= distance <= upper on annotated foreground outside D.
+
+    The sum is divided by the number of all annotated foreground pixels.
 
     Args:
         distance: (n, y, x), px.

@@ -1,4 +1,4 @@
-"""Turning, scaling and re-exposing patches: image and annotation together, so that targets are computed afterwards.
+"""Turn, scale and re-expose patches: image and annotation together, so that targets are computed afterwards.
 
 Only similarities are drawn (flip, quarter turns, isotropic scale): they keep distances up to one factor. Vectors are
 never turned, as flow and distance are computed from the turned annotation. Labels are sampled by nearest neighbour,
@@ -86,7 +86,7 @@ class Pose:
 
 
 def draw_pose(rng: np.random.Generator, centre: tuple[float, float], diameter: float, config: AugmentConfig) -> Pose:
-    """A random pose about a centre.
+    """Return a random pose about a centre.
 
     Args:
         diameter: of the image's objects, px (median); decides how far it may be enlarged. 0 if there are none.
@@ -106,7 +106,7 @@ def draw_pose(rng: np.random.Generator, centre: tuple[float, float], diameter: f
 def sample_patch(
     image: npt.NDArray[np.float32], codes: npt.NDArray[np.int32], pose: Pose, size: int, margin: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Image and annotation of a patch in a pose.
+    """Return image and annotation of a patch in a pose.
 
     Args:
         image: (c, y, x). codes: (y, x), see annotations.targets.region_codes.
@@ -126,7 +126,7 @@ def sample_patch(
 
 
 def mirrored_codes(codes: npt.NDArray[np.int32], pose: Pose, size: int, margin: int) -> npt.NDArray[np.int32]:
-    """The annotation of a patch as `sample_patch` has it, continued beyond the image as the image is: mirrored."""
+    """Return the annotation of a patch as `sample_patch` does, but mirrored beyond the image as the image is."""
     matrix = np.array(pose.turn, np.float64) / pose.scale
     mirrored: npt.NDArray[np.int32] = _nearest(
         codes, np.array(pose.centre, np.float64), matrix, size + 2 * margin, True
@@ -136,7 +136,7 @@ def mirrored_codes(codes: npt.NDArray[np.int32], pose: Pose, size: int, margin: 
 
 @numba.njit(cache=True, nogil=True)
 def _mirrored(i: int, n: int) -> int:
-    """Index of the mirror image without doubling the border pixel, for any integer."""
+    """Return the index of the mirror image of any integer; the border pixel is not repeated."""
     if n == 1:
         return 0
     i = abs(i) % (2 * n - 2)
@@ -187,7 +187,7 @@ def _nearest(
 
 
 def expose(image: npt.NDArray[np.float32], rng: np.random.Generator, config: AugmentConfig) -> npt.NDArray[np.float32]:
-    """Gamma, gain, offset, blur and noise, drawn anew; the same for all channels.
+    """Return the image with random gamma, gain, offset, blur and noise, the same for all channels.
 
     Args:
         image: (c, y, x), normalised, about 0 to 1; values outside keep their sign.

@@ -3,8 +3,8 @@
     share of process r ─▶ count, mean, squares about it ─ gathered ─▶ mean and variance of the whole batch ─▶ normalise
 
 Each process normalises its share by the statistics of the whole batch, so that a network learns what one process with
-that batch would teach it, whatever the number of processes and however unevenly they share. What the processes say to
-one another is summed in float64 and in their order: all of them have the same statistics, to the bit. Against one
+that batch would teach it, whatever the number of processes and however unevenly they share. What the processes exchange
+is summed in float64 and in their order: all of them have the same statistics, to the bit. Against one
 process the last digits differ, as sums of float32 do when they are cut elsewhere.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["SharedBatchNorm", "share_batch_norm"]
 
 
 class SharedBatchNorm(nn.Module):
-    """Takes the place of a batch norm, with its parameters and running statistics under the same names.
+    """A replacement of a batch norm, with its parameters and running statistics under the same names.
 
     Args:
         alone: `BatchNorm2d` or `BatchNorm3d` with running statistics and a momentum.
@@ -37,7 +37,7 @@ class SharedBatchNorm(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, c, ...) to the same shape and type."""
+        """Normalise (n, c, ...); shape and type stay the same."""
         running = self.running_mean, self.running_var
         if not self.training:
             return functional.batch_norm(x, *running, self.weight, self.bias, eps=self.eps)  # type: ignore[arg-type]
@@ -50,15 +50,16 @@ class SharedBatchNorm(nn.Module):
 
 
 class _Normalised(torch.autograd.Function):
-    """The share of this process, normalised by all; then mean, summed squares about it and count, of all, float64."""
+    """Normalise the share of this process by all shares; return also their mean, squares about it and count."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, world: World) -> Any:
+        """Return the normalised share, and mean, squares and count of all processes."""
         channels, own = x.shape[1], _by_channel(x)
         mean = own.mean(1)
         squares = (own - mean[:, None]).square_().sum(1)
-        said = torch.stack([torch.full_like(mean, own.shape[1]), mean, squares]).double().cpu()
-        counts, means, parts = torch.stack(world.gather(said)).unbind(1)  # each (processes, c)
+        sums = torch.stack([torch.full_like(mean, own.shape[1]), mean, squares]).double().cpu()
+        counts, means, parts = torch.stack(world.gather(sums)).unbind(1)  # each (processes, c)
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
         squares = (parts + counts * (means - mean).square()).sum(0)
@@ -71,29 +72,26 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor, *_: object) -> Any:
+        """Return the gradients by x, weight and bias."""
         x, weight, mean, scale, count = ctx.saved_tensors
         own, down = _by_channel(x), _by_channel(slope)
         own = (own - mean.to(weight)[:, None]) * scale.to(weight)[:, None]
         sums = torch.stack([down.sum(1), (down * own).sum(1)])
         one, two = (torch.stack(ctx.world.gather(sums.double().cpu())).sum(0) / count).to(weight)
         change = (down - one[:, None] - own * two[:, None]) * (weight * scale.to(weight))[:, None]
-        return _as(change, x), sums[1].to(weight), sums[0].to(weight), None, None
+        came_as = (x.shape[1], x.shape[0], *x.shape[2:])
+        change = torch.empty_like(x).copy_(change.reshape(came_as).transpose(0, 1))  # the memory layout of x, too
+        return change, sums[1].to(weight), sums[0].to(weight), None, None
 
 
 def _by_channel(x: torch.Tensor) -> torch.Tensor:
-    """(n, c, ...) as (c, everything else), at least float32."""
+    """Return (n, c, ...) as (c, all other axes), at least float32."""
     wide = x if x.dtype == torch.float64 else x.float()
     return wide.transpose(0, 1).reshape(x.shape[1], -1)
 
 
-def _as(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(c, everything else) as it came, in shape, type and memory."""
-    shape = (x.shape[1], x.shape[0], *x.shape[2:])
-    return torch.empty_like(x).copy_(values.reshape(shape).transpose(0, 1))
-
-
 def share_batch_norm(network: nn.Module, world: World) -> nn.Module:
-    """Replace every batch norm below a module, in place; returns it. Names in its state stay what they were."""
+    """Replace every batch norm below a module in place, and return the module; names in its state stay the same."""
     for name, child in network.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             setattr(network, name, SharedBatchNorm(child, world))

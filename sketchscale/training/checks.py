@@ -1,4 +1,4 @@
-"""What training refuses before it starts, which loss suits a sketch, and a digest of what was annotated."""
+"""Check images before training, choose the loss that suits a sketch, and compute a digest of the annotation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sketchscale.training.patches import AnnotatedImage, check_dense
 __all__ = ["NO_BACKGROUND", "annotation_sha256", "check_images", "choose_loss", "lacks_background"]
 
 _MOST_OBJECTS = 200
-"""That are looked at to choose a loss."""
+"""Number of objects after which the choice of a loss is made."""
 
 _BOUNDED_SHARE, _BOUNDED_OBJECTS = 0.1, 0.5
 
@@ -26,7 +26,7 @@ NO_BACKGROUND = "no background: no stroke and no painted pixel is background"
 
 
 def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
-    """The loss that learns most from a sketch, and one line with the reason.
+    """Return the loss that learns most from a sketch, and one line with the reason.
 
     `sketchpose` learns from distances that boundaries determine. It is chosen where they are known on at least a tenth
     of the annotated pixels of at least half of the objects, else `eikonal`, which finds the boundaries that no one
@@ -52,18 +52,18 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
 
 
 def lacks_background(images: Sequence[AnnotatedImage]) -> bool:
-    """Whether there are images, and no pixel of any of them is annotated as background."""
+    """Return whether there are images, and none of their pixels is annotated as background."""
     return bool(images) and not any((image.labels == 0).any() for image in images)
 
 
 def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, started: bool = False) -> None:
-    """Refuse what cannot be learned from. No image at all is fine with synthetic scenes.
+    """Refuse images that a network cannot learn from; with synthetic scenes no image is needed.
 
     Args:
-        started: whether training starts from a model, which knows of background; from random weights some is needed.
+        started: whether training starts from a model, which knows background; random weights need some annotated.
 
     Raises:
-        InputError: says which kind of stroke is missing, or that the loss needs dense labels.
+        InputError: a kind of stroke is missing, or the loss needs dense labels.
     """
     if not images and config.synthetic is not None:
         return
@@ -96,7 +96,7 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
 
 
 def _teaches_an_object(image: AnnotatedImage, target: Target, outside: float) -> bool:
-    """Whether what the target says is known at a pixel of an object."""
+    """Return whether the target is known at any pixel of an object."""
     codes = region_codes(image.labels, image.boundary)
     if target.maps:
         known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0
@@ -106,7 +106,7 @@ def _teaches_an_object(image: AnnotatedImage, target: Target, outside: float) ->
 
 
 def annotation_sha256(images: Sequence[AnnotatedImage]) -> str | None:
-    """Of everything annotated, in order; None without images."""
+    """Return the SHA-256 of all annotation, in order; None without images."""
     digest = hashlib.sha256()
     for image in images:
         digest.update(f"{image.name} {image.labels.shape}".encode())

@@ -1,4 +1,4 @@
-"""How a network is trained, and a line of what is said while it is."""
+"""The settings of a training, and a line of its log."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class TrainingConfig:
     """How a network is trained.
 
     Attributes:
-        network, loss, augment: see there.
-        steps: at most; the schedule ends there.
-        minutes: a second limit; the schedule follows whichever is nearer. None for none.
+        network, loss, augment: see their classes.
+        steps: the largest number of steps; the schedule ends there.
+        minutes: a second limit; the schedule follows the nearer one. None for no limit.
         batch, patch: patches per step, and their side in px (a multiple of the network's stride).
         optimizer: key of OPTIMIZERS.
         rate: peak of the learning rate; it rises over the first `warmup` share of the way, then falls to 0 as a cosine.
@@ -78,7 +78,7 @@ class TrainingConfig:
         keep_bytes: of images and annotation that are kept between patches, see PatchSource; None keeps all.
         low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
         threshold: see ModelConfig; None sets it on the annotated pixels.
-        synthetic: scenes that are taught beside the images, or alone; None for none.
+        synthetic: scenes to train on with the images, or alone; None for none.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -117,7 +117,7 @@ class TrainingConfig:
 
     @property
     def target(self) -> str:
-        """What the loss teaches the network to give: key of networks.targets.TARGETS."""
+        """The target of the loss, a key of networks.targets.TARGETS."""
         return find_loss(self.loss.name).target
 
     def __post_init__(self) -> None:
@@ -163,7 +163,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A line of the log.
+    """The record of one step: a line of the log.
 
     Attributes:
         loss: of the step's batch, before its update.
@@ -185,7 +185,7 @@ class Step:
 
 
 def rate_at(progress: float, config: TrainingConfig) -> float:
-    """The learning rate at a share of the way, 0 to 1: a straight rise, then half a cosine down to 0.
+    """Return the learning rate at a share of the way, 0 to 1: a straight rise, then half a cosine down to 0.
 
     >>> c = TrainingConfig(rate=1.0, warmup=0.5)
     >>> [round(rate_at(p, c), 2) for p in (0.25, 0.5, 0.75, 1.0)]
@@ -199,11 +199,11 @@ def rate_at(progress: float, config: TrainingConfig) -> float:
 
 
 def find_device(name: str) -> torch.device:
-    """A device that is there.
+    """Return the device with this name.
 
     Raises:
-        SetupError: it is not.
-        UnknownNameError: not a kind of device.
+        SetupError: this machine, or this build of torch, does not have it.
+        UnknownNameError: the name is no kind of device.
     """
     kind = name.split(":")[0]
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

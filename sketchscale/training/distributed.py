@@ -1,4 +1,4 @@
-"""Several processes that train one network, as `torchrun` starts them.
+"""Connect several processes that train one network, as `torchrun` starts them.
 
 Every process holds the whole network and draws its share of the batch of a step, so that the batch is the same whatever
 the number of processes. Losses and gradients are averaged over the processes; the losses divide by what is annotated
@@ -29,18 +29,18 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """This process among those that train together; alone, everything here returns what it was given."""
+    """This process among those that train together; a single process gets its own values back."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this process writes files and reports for all."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """Which of `count` patches this process draws.
+        """Return which of `count` patches this process draws.
 
         Raises:
             InputError: there are fewer patches than processes.
@@ -57,7 +57,7 @@ class World:
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def largest(self, values: Sequence[float]) -> list[float]:
-        """Of each value, the largest of all processes."""
+        """Return for each value the largest of all processes."""
         if self.size == 1:
             return [float(v) for v in values]
         both = torch.tensor(values, dtype=torch.float64)
@@ -65,7 +65,7 @@ class World:
         return both.tolist()
 
     def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
-        """The tensors of all processes, of one shape and type, in their order."""
+        """Return the tensors of all processes in their order; all have one shape and type."""
         if self.size == 1:
             return [values]
         found = [torch.empty_like(values) for _ in range(self.size)]
@@ -79,12 +79,12 @@ class World:
         flat = torch.cat([t.reshape(-1) for t in tensors])
         distributed.all_reduce(flat)
         flat /= self.size
-        pieces = torch.split(flat, [t.numel() for t in tensors])
-        for tensor, piece in zip(tensors, pieces, strict=True):
-            tensor.copy_(piece.view(tensor.shape))
+        parts = torch.split(flat, [t.numel() for t in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
 
     def first_says(self, value: _T) -> _T:
-        """What the first process has; picklable, from processes of our own."""
+        """Return the value of the first process in all processes; it is sent as a pickle."""
         if self.size == 1:
             return value
         box = [value]
@@ -92,10 +92,10 @@ class World:
         return box[0]
 
     def first_does(self, work: Callable[[], _T]) -> _T:
-        """What the first process makes of this work, for all; the others wait, and need not see what it looks at.
+        """Do work in the first process, and return its result in all; the others wait and need no access to its files.
 
         Raises:
-            SketchscaleError: it met one; then all do.
+            SketchscaleError: the work raised it; it is raised in all processes.
 
         >>> World().first_does(lambda: 3)
         3
@@ -113,10 +113,10 @@ class World:
         return made[0]
 
     def all_do(self, work: Callable[[], object]) -> None:
-        """Every process does this.
+        """Do work in every process.
 
         Raises:
-            SketchscaleError: one of them met it, the first that did; then all do.
+            SketchscaleError: raised in all processes when one fails; of several errors that of the lowest rank.
         """
         error: SketchscaleError | None = None
         try:
@@ -132,18 +132,18 @@ class World:
 
 
 def is_first_process() -> bool:
-    """Whether this process is alone, or the first of several, by the environment alone."""
+    """Return whether this process is alone or the first of several, by the environment variables."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def was_restarted() -> bool:
-    """Whether torchrun (`--max-restarts`) started these processes again because one of them had died."""
+    """Return whether torchrun (`--max-restarts`) started these processes again because one of them had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """Meet the other processes that the environment announces; alone when it announces none.
+    """Join the other processes that the environment names; a process without others is alone.
 
     With CUDA each process takes the GPU of its LOCAL_RANK. A group that was made before is used and left as it is.
     """

@@ -4,8 +4,8 @@
                  ▲
     refresh ─────┘  from the next step on
 
-A subclass of `Frame` says what a batch is, how a step learns from it, and what is carried from step to step. Where the
-batch of step t is a function of t alone, it guarantees:
+A subclass of `Frame` defines what a batch is, how a step learns from it, and what is carried from step to step. Where
+the batch of step t is a function of t alone, it guarantees:
   * interrupted and resumed training ends with the weights of uninterrupted training, to the bit, on the same device and
     number of threads (a time limit is the exception, as clocks differ);
   * an interrupt (Ctrl-C, SIGTERM) is acted on between two steps, after the state was saved;
@@ -50,9 +50,9 @@ class Frame(ABC, Generic[T]):
 
     Attributes:
         share: the patches of a batch that this process draws.
-        step, elapsed_s: taken so far. stopped: why it ended.
+        step, elapsed_s: steps and time taken so far. stopped: why training ended.
         on_step: called after every step, by the first process.
-        interrupted: asked before every step; an interrupt that came by another way than a signal.
+        interrupted: called before every step; returns whether an interrupt came by another way than a signal.
         minutes: a second limit beside the configuration's steps.
         workers: threads that draw ahead, see prefetch.choose_workers.
         look_every_s: seconds between calls of `refresh`, and between looks for the stop file in object storage.
@@ -83,50 +83,50 @@ class Frame(ABC, Generic[T]):
 
     @abstractmethod
     def draw(self, step: int) -> T:
-        """The share of a step's batch, on the CPU; called in any thread."""
+        """Return this process's share of a step's batch, on the CPU; called in any thread."""
 
     @abstractmethod
     def learn(self, batch: T) -> dict[str, Any]:
-        """Learn from the batch of the next step, and say so: fields of a Step.
+        """Learn from the batch of the next step, and return fields of its Step.
 
         Raises:
-            NotANumberError: nothing was changed.
+            NotANumberError: the loss is not a number; nothing was changed.
         """
 
     @abstractmethod
     def named(self, batch: T) -> Mapping[str, torch.Tensor]:
-        """The arrays of a batch."""
+        """Return the arrays of a batch by name."""
 
     @abstractmethod
     def tensors(self) -> Weights:
-        """All tensors that are carried from step to step."""
+        """Return all tensors that are carried from step to step."""
 
     @abstractmethod
     def take(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]) -> None:
-        """What `tensors` and `numbers` returned, back."""
+        """Restore what `tensors` and `numbers` returned."""
 
     @abstractmethod
     def show(self) -> None:
-        """Called every `show_every` steps and at the end, in the first process."""
+        """Show the state; called every `show_every` steps and at the end, in the first process."""
 
     def numbers(self) -> dict[str, Any]:
-        """All else that is carried from step to step."""
+        """Return all other values that are carried from step to step."""
         return {}
 
     def score(self) -> float | None:
-        """Called after every step: the value of a validation, if there was one."""
+        """Return the value of a validation, if there was one; called after every step."""
         return None
 
     def is_stale(self) -> bool:
-        """Whether the score has not become better for too long."""
+        """Return whether the score has not improved for too long."""
         return False
 
     def refresh(self) -> bool:
-        """Whether batches are from now on drawn from something new; in all processes alike."""
+        """Take new data if there are any; return whether batches changed, the same in all processes."""
         return False
 
     def identity(self) -> dict[str, Any]:
-        """What resumed training must have in common."""
+        """Return the settings that must not differ in a resumed training."""
         return {k: v for k, v in self._settings().items() if k not in self.free}
 
     def _settings(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Frame(ABC, Generic[T]):
         return values
 
     def provenance(self) -> dict[str, Any]:
-        """How it was trained so far."""
+        """Return how the model was trained so far, for its provenance."""
         return {
             "sketchscale": __version__,
             "torch": str(torch.__version__),
@@ -154,7 +154,7 @@ class Frame(ABC, Generic[T]):
         return min(1.0, share)
 
     def run(self, *, resume: bool) -> None:
-        """Step until it ends; the state is saved however it does, but by a second interrupt within a step.
+        """Train until the end; the state is saved in every case but a second interrupt within a step.
 
         Raises:
             ResumeError: the state was made with another configuration.
@@ -178,7 +178,7 @@ class Frame(ABC, Generic[T]):
             self.log.close()
 
     def _prepare(self, resume: bool) -> None:
-        """All that can refuse, before the first file is written."""
+        """Do everything that can refuse, before the first file is written."""
         found = self.world.first_does(lambda: read_state(self.folder) if resume else None)
         if found is not None:
             tensors, about = found
@@ -205,7 +205,7 @@ class Frame(ABC, Generic[T]):
         self._save()
 
     def _ended(self, interrupted: bool) -> bool:
-        """Whether to stop, and something new to learn from if there is; decided by all processes together."""
+        """Return whether to stop, by a decision of all processes together; else take new data if there are any."""
         due = self.refreshes and time.monotonic() - self._looked >= self.look_every_s
         end, due_now, self.elapsed_s = self.world.largest([self._end(interrupted), due, self.elapsed_s])
         if end:
@@ -232,7 +232,7 @@ class Frame(ABC, Generic[T]):
     def _advance(self) -> None:
         batch = self._batches.take()
         try:
-            said = self.learn(batch)
+            learned = self.learn(batch)
         except NotANumberError as error:
             self._fail(error, batch)
         self.step += 1
@@ -240,18 +240,18 @@ class Frame(ABC, Generic[T]):
         self.elapsed_s = time.monotonic() - self._began
         if self.world.first:
             self.log.add(
-                Step(step=self.step, elapsed_s=self.elapsed_s, progress=self.progress, **{"score": score, **said})
+                Step(step=self.step, elapsed_s=self.elapsed_s, progress=self.progress, **{"score": score, **learned})
             )
             self.on_step(self.log.lines[-1])
         self._show()
 
     def _fail(self, error: NotANumberError, batch: T) -> NoReturn:
-        """All is as it was before the step, and so it is saved."""
+        """Write the bad batch and the state, which is that before the step, and raise the error."""
         path = write_bad_batch(self.folder, self.named(batch), step=self.step + 1) if self.world.first else None
         self._save(failed=True)
         raise TaskError(
             f"step {self.step + 1}: {error}; expected: a number; the batch is in {path}, the weights before it are "
-            f"kept; to fix: go on with --resume and a smaller --rate (now {self.config.rate:g}), or look for senseless "
+            f"kept; to fix: go on with --resume and a smaller --rate (now {self.config.rate:g}), or look for invalid "
             f"pixels in the batch"
         ) from error
 
@@ -261,7 +261,7 @@ class Frame(ABC, Generic[T]):
             self.show()
 
     def _save(self, *, failed: bool = False) -> None:
-        """The log, then the state that counts on it."""
+        """Write the log, then the state that relies on it."""
         if not self.world.first:
             return
         about = {"step": self.step, "elapsed_s": self.elapsed_s, "failed": failed, "config": self.identity()}

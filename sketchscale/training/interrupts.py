@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noted and acted on between two steps, so that no half-made step is ever saved."""
+"""Note Ctrl-C and SIGTERM and act on them between two steps, so that no unfinished step is ever saved."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SecondInterrupt(KeyboardInterrupt):
-    """A person did not want to wait for the step to end; what it left half done must not be saved."""
+    """A second interrupt before the step ended; the unfinished step must not be saved."""
 
 
 @contextmanager
 def noted_interrupts() -> Iterator[Callable[[], bool]]:
-    """Inside, the first signal is only noted; the second raises SecondInterrupt at once.
+    """Only note the first signal inside the context; a second one raises SecondInterrupt at once.
 
     Yields:
-        Whether a signal came, or the job was cancelled. Signals reach the main thread alone.
+        A function that returns whether a signal came or the job was cancelled. Signals reach only the main thread.
     """
     seen: list[int] = []
 

@@ -1,9 +1,9 @@
-"""One network being taught: forward, loss, backward, clip, update, running mean.
+"""The training step of one network: forward, loss, backward, clip, update, running mean.
 
     batch ─ network ─ loss ─ gradients, averaged over processes ─ clip ─ optimiser ─▶ weights ─▶ running mean of weights
 
 Guarantees:
-  * a step either happens whole or leaves weights, running statistics and optimiser as they were;
+  * a step that fails leaves weights, running statistics and optimiser as they were;
   * processes that train together hold the same weights and running statistics, to the bit.
 
 Batch norm of several processes takes its statistics from the whole batch: on CUDA by torch's SyncBatchNorm, else by
@@ -56,7 +56,8 @@ class Learner:
         network = network.to(device).train()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network = join_batch_norm(network, device, world)
-        self.forward = _compiled(network, config, device)
+        compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+        self.forward = cast(Callable[..., torch.Tensor], torch.compile(network) if compiled else network)
         self.loss = find_loss(config.loss.name)
         self._start = None
         if start is not None and find_loss(config.loss.name).interior:
@@ -66,7 +67,7 @@ class Learner:
         self._remember(network)
 
     def _remember(self, network: nn.Module) -> None:
-        """Lists of tensors, gathered once: walking the modules in every step would take longer than the sums."""
+        """Make lists of tensors once: walking the modules in every step would take longer than the sums."""
         self._parameters = list(network.parameters())
         self._buffers = list(network.buffers())
         self._before = [b.clone() for b in self._buffers]
@@ -78,10 +79,10 @@ class Learner:
         self._copied = [self.average[k] for k in others], [self._live[k] for k in others]
 
     def learn(self, batch: Batch, rate: float) -> float:
-        """One step on a batch that is on the device; returns the loss before it, over all processes.
+        """Take a step on a batch that is on the device; return the loss before it, over all processes.
 
         Raises:
-            NotANumberError: nothing was changed.
+            NotANumberError: loss or gradient is not a number; nothing was changed.
         """
         image, targets = batch
         _copy(self._before, self._buffers)
@@ -103,7 +104,7 @@ class Learner:
         return value
 
     def _with_start(self, image: torch.Tensor, targets: BatchTargets) -> BatchTargets:
-        """With what the start model gives for the patches, where there is one."""
+        """Add the outputs of the start model for the patches to the targets, if there is one."""
         if self._start is None:
             return targets
         network, threshold = self._start
@@ -112,7 +113,7 @@ class Learner:
         return replace(targets, start=torch.cat([given, given[:, 2:] - threshold], dim=1))
 
     def _clip(self, loss: torch.Tensor) -> tuple[float, float]:
-        """Loss and norm of the gradient over all processes; with one wait for the device."""
+        """Clip the gradient, and return loss and norm over all processes; waits once for the device."""
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         self.world.average([*gradients, loss])
         self.scaler.unscale_(self.optimizer)
@@ -121,26 +122,26 @@ class Learner:
         return value, size
 
     def update_average(self, step: int) -> None:
-        """Take the weights after `step` steps into the mean; early on it is short, so the start is forgotten."""
+        """Add the weights after `step` steps to the mean; the first weights are soon forgotten."""
         decay = min(self.config.average, step / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(*self._averaged, 1 - decay)
             _copy(*self._copied)
 
     def still(self, weights: Mapping[str, torch.Tensor]) -> nn.Module:
-        """A network of its own on the device, with these weights, for evaluation."""
+        """Return a new network on the device with these weights, for evaluation."""
         network = create_network(self.config.network)
         network.load_state_dict(dict(weights))
         return network.to(self.device).eval().requires_grad_(False)
 
     def tensors(self) -> Weights:
-        """All that is carried from step to step and is not a number, by name."""
+        """Return all tensors that are carried from step to step, by name."""
         tensors = {f"network.{k}": v for k, v in self._live.items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         return tensors | optimizer_tensors("optimizer", self.optimizer)
 
     def take(self, tensors: Mapping[str, torch.Tensor], scaler: Mapping[str, Any]) -> None:
-        """What `tensors` returned, and `scaler.state_dict()`, back."""
+        """Restore what `tensors` and `scaler.state_dict()` returned."""
         self.network.load_state_dict(part(tensors, "network"))
         with torch.no_grad():
             for name, value in part(tensors, "average").items():
@@ -151,13 +152,13 @@ class Learner:
 
 
 def _copy(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-    """Torch's own refuses lists without a tensor; a network without batch norm has no buffers."""
+    """Copy tensors; unlike torch's function it takes empty lists, as a network without batch norm has no buffers."""
     if targets:
         torch._foreach_copy_(targets, sources)
 
 
 def part(tensors: Mapping[str, torch.Tensor], name: str) -> Weights:
-    """The tensors below a name, without it.
+    """Return the tensors below a name, without this prefix.
 
     >>> list(part({"network.a.b": torch.zeros(1), "best.a": torch.zeros(1)}, "network"))
     ['a.b']
@@ -166,13 +167,13 @@ def part(tensors: Mapping[str, torch.Tensor], name: str) -> Weights:
 
 
 def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> Weights:
-    """The state of an optimiser, below a name."""
+    """Return the state of an optimiser as tensors below a name."""
     states = optimizer.state_dict()["state"].items()
     return {f"{name}.{i}.{k}": torch.as_tensor(v) for i, state in states for k, v in state.items()}
 
 
 def take_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """What `optimizer_tensors` returned, back; in memory as the parameters, as fused optimisers walk both as one."""
+    """Restore what `optimizer_tensors` returned, in the memory layout of the parameters, which fused ones need."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in part(tensors, name).items():
@@ -185,7 +186,7 @@ def take_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: Mapping
 
 
 def join_batch_norm(network: nn.Module, device: torch.device, world: World) -> nn.Module:
-    """The network with batch norm over all processes."""
+    """Return the network with batch norm over all processes."""
     if world.size == 1:
         return network
     if device.type == "cuda":
@@ -193,14 +194,8 @@ def join_batch_norm(network: nn.Module, device: torch.device, world: World) -> n
     return share_batch_norm(network, world)
 
 
-def _compiled(network: nn.Module, config: TrainingConfig, device: torch.device) -> Callable[..., torch.Tensor]:
-    if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
-        return cast(Callable[..., torch.Tensor], torch.compile(network))
-    return network
-
-
 def _optimizer(network: nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
-    """Fused where torch has it: one pass over the weights instead of a dozen."""
+    """Return the optimiser, fused where torch has it: one pass over the weights instead of a dozen."""
     options: dict[str, Any] = {"decoupled_weight_decay": True, "foreach": True} if config.optimizer == "radam" else {}
     if config.optimizer == "adamw" and device.type in ("cpu", "cuda"):
         options["fused"] = True

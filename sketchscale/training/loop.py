@@ -1,8 +1,8 @@
-"""The training of a segmenter: sketches or dense labels to a network, in the frame of training.frame.
+"""Train a segmenter on sketches or dense labels, in the frame of training.frame.
 
-What it guarantees beside that:
+Further guarantees:
   * the batch of step t is a function of the annotation as it stands at t, the configuration and t. Where strokes were
-    added, "to the bit" is said of a training that meets the same annotation at the same steps; the log names the
+    added, "to the bit" holds for a training that meets the same annotation at the same steps; the log names the
     annotation (its SHA-256) on the first step and wherever it changed, and resumed training starts with what is
     annotated then;
   * the learning rate follows the schedule, and the log says which rate was applied;
@@ -58,12 +58,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """What a caller is asked while training runs. Of several processes the first alone asks.
+    """Callbacks during training; of several processes only the first calls them.
 
     Attributes:
-        refresh: asked every few seconds for all images anew; None where nothing changed.
+        refresh: called every few seconds; returns all images again, or None where nothing changed.
         on_preview: given a preview every `preview_every` steps, and one at the end.
-        interrupted: asked before every step; an interrupt that came by another way than a signal.
+        interrupted: called before every step; returns whether an interrupt came by another way than a signal.
         scenes: where synthetic scenes come from; with `config.synthetic`.
         settle: sets the threshold, and what else it likes, of a trained model that gives distances, where the
             configuration does not say the threshold. Given the model and the images it was trained on.
@@ -130,7 +130,7 @@ def _with_threshold(model: Model, images: Sequence[AnnotatedImage]) -> Model:
 
 
 class _Run(Frame[Batch]):
-    """One `train` call."""
+    """The state of one `train` call."""
 
     config: TrainingConfig
     free = (*Frame.free, "minutes", "workers", "compile", "refresh_every_s", "preview_every", "keep_bytes")
@@ -148,7 +148,7 @@ class _Run(Frame[Batch]):
         self.started = False
 
     def begin(self, init: Model | None, hooks: Hooks, validation: Sequence[AnnotatedImage]) -> None:
-        """The network, what is drawn, and what is asked of the caller."""
+        """Make the network, and set images, validation and the caller's hooks."""
         config = self.config
         network = create_network(config.network, seed=config.seed)
         self.started = init is not None
@@ -174,10 +174,12 @@ class _Run(Frame[Batch]):
         self.patches = drawing_of(self.images, self.scenes, self.config)
 
     def draw(self, step: int) -> Batch:
+        """Return this process's share of a step's batch; in pinned memory for CUDA."""
         batch = self.patches(step, self.share)
         return pin_batch(batch) if self.device.type == "cuda" else batch
 
     def refresh(self) -> bool:
+        """Take new images from the caller, if there are any; return whether there were."""
         images = self.hooks.refresh() if self.hooks.refresh is not None and self.world.first else None
         images = self.world.first_says(images)
         if images is not None:
@@ -186,6 +188,7 @@ class _Run(Frame[Batch]):
         return images is not None
 
     def learn(self, batch: Batch) -> dict[str, Any]:
+        """Take a step with the scheduled rate, and return the fields of its Step."""
         rate = rate_at(self.progress, self.config)
         loss = self.learner.learn(move_batch(batch, self.device), rate)
         self.learner.update_average(self.step + 1)
@@ -193,10 +196,12 @@ class _Run(Frame[Batch]):
         return {"loss": loss, "rate": rate, "annotation": new}
 
     def named(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return image and targets of a batch by name."""
         image, targets = batch
         return {"image": image, **{f.name: getattr(targets, f.name) for f in fields(targets)}}
 
     def score(self) -> float | None:
+        """Validate every `validate_every` steps, keep the best weights, and return the score."""
         every = self.config.validate_every
         if self.validate is None or not every or self.step % every:
             return None
@@ -209,16 +214,18 @@ class _Run(Frame[Batch]):
         return score
 
     def is_stale(self) -> bool:
+        """Return whether the last `patience` validations brought no better score."""
         return bool(self.config.validate_every) and self.stale >= self.config.patience
 
     def show(self) -> None:
+        """Give the caller a preview."""
         assert self.hooks.on_preview is not None
         position, box = self.window
         model = self._model(self.learner.average)
         self.hooks.on_preview(make_preview(model, self.shown[position], box, self.step))
 
     def _model(self, weights: Mapping[str, torch.Tensor]) -> Model:
-        """On the device."""
+        """Return the model with these weights, on the device."""
         c = self.config
         config = ModelConfig(
             network=c.network,
@@ -233,6 +240,7 @@ class _Run(Frame[Batch]):
         return Model(network=self.learner.still(weights), config=config, provenance=provenance)
 
     def finish(self) -> Model:
+        """Return the trained model on the CPU, with object sizes and threshold set."""
         model, areas = self._model(self.best or self.learner.average), None
         if self.images and find_loss(self.config.loss.name).interior:
             at_zero = replace(model, config=replace(model.config, threshold=self.config.threshold or 0.0))
@@ -247,13 +255,16 @@ class _Run(Frame[Batch]):
         return model
 
     def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the learner's tensors and the best weights."""
         return self.learner.tensors() | {f"best.{k}": v for k, v in (self.best or {}).items()}
 
     def numbers(self) -> dict[str, Any]:
+        """Return the scores and the state of the loss scaler."""
         scaler = self.learner.scaler.state_dict()
         return {"best_score": self.best_score, "stale": self.stale, "scaler": scaler}
 
     def take(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]) -> None:
+        """Restore what `tensors` and `numbers` returned."""
         self.learner.take(tensors, numbers.get("scaler", {}))
         self.best = {k: v.to(self.device) for k, v in part(tensors, "best").items()} or None
         self.best_score, self.stale = numbers["best_score"], numbers["stale"]

@@ -1,4 +1,4 @@
-"""Patches where the sketch knows something, with targets computed after augmentation.
+"""Draw patches where something is annotated, with targets computed after augmentation.
 
 1. An image is drawn, all alike. 2. A pixel is drawn among the annotated ones: foreground or drawn boundary as often as
 background. 3. The patch is laid about it, shifted by up to a quarter of its size, turned and scaled. 4. Targets are
@@ -36,30 +36,53 @@ __all__ = ["AnnotatedImage", "PatchSource", "TrainingImage", "check_dense", "pat
 
 MARGIN = 16
 _WIDE_MARGIN = 32
-"""Of dense losses, and for maps, which may be known in objects alone that are visible whole."""
+"""px, for dense losses and maps: maps are known only in objects that are visible whole."""
 _DRAWN = -2
 _IGNORED = -4
 
 
 class AnnotatedImage(Protocol):
-    """What patches are drawn from; see TrainingImage. Arrays may be read anew each time that they are asked for."""
+    """What patches are drawn from; see TrainingImage. Arrays may be read again at each access."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the image, for messages."""
+        ...
+
     @property
-    def channels(self) -> int: ...
+    def channels(self) -> int:
+        """The number of channels."""
+        ...
+
     @property
-    def image(self) -> npt.NDArray[np.float32]: ...
+    def image(self) -> npt.NDArray[np.float32]:
+        """The normalised image (c, y, x)."""
+        ...
+
     @property
-    def labels(self) -> npt.NDArray[np.int32]: ...
+    def labels(self) -> npt.NDArray[np.int32]:
+        """The labels (y, x): k > 0 object, 0 background, -1 unknown."""
+        ...
+
     @property
-    def boundary(self) -> npt.NDArray[np.bool_] | None: ...
+    def boundary(self) -> npt.NDArray[np.bool_] | None:
+        """The drawn boundary pixels (y, x); None for none."""
+        ...
+
     @property
-    def core(self) -> Box | None: ...
+    def core(self) -> Box | None:
+        """The part in which patches are centred; None for all."""
+        ...
+
     @property
-    def ignored(self) -> npt.NDArray[np.bool_] | None: ...
+    def ignored(self) -> npt.NDArray[np.bool_] | None:
+        """The unknown pixels (y, x) that are left out of every term; None for none."""
+        ...
+
     @property
-    def numbered(self) -> frozenset[int] | None: ...
+    def numbered(self) -> frozenset[int] | None:
+        """The ids of objects that are known to differ; None for all."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +94,9 @@ class TrainingImage:
         labels: (y, x), as RasterSketch.labels: k > 0 object, 0 background, -1 unknown.
         boundary: (y, x), drawn boundary pixels; None for none.
         name: for messages.
-        core: what is this part's own, of an annotation that is cut into parts: patches are centred and objects counted
-            there. None for all.
-        ignored: (y, x), unknown pixels that are left out of what holds everywhere, too; None for none.
+        core: of an annotation that is cut into parts, the box that only this part has: patches are centred and objects
+            counted there. None for all.
+        ignored: (y, x), unknown pixels that are left out of terms that hold everywhere, too; None for none.
         numbered: ids of objects that are known to differ from one another, see RasterSketch; None for all.
     """
 
@@ -87,6 +110,7 @@ class TrainingImage:
 
     @property
     def channels(self) -> int:
+        """The number of channels."""
         return len(self.image)
 
     def __post_init__(self) -> None:
@@ -113,14 +137,15 @@ class _Spots:
 
     @property
     def nbytes(self) -> int:
+        """The size in memory."""
         return self.codes.nbytes + self.inside.nbytes + self.background.nbytes
 
 
 class PatchSource:
-    """Draws batches; see the module.
+    """A source of random patches of images; see the module.
 
     Args:
-        size: of patches, px. outside: px, the distance taught in background.
+        size: of patches, px. outside: px, the target distance in background.
         dense: for losses that take every pixel as annotated. A drawn boundary pixel counts as background then.
         signed: whether the signed distance is wanted, which few losses read.
         maps: import path of the function that makes the maps of the target, see networks.targets; "" for none.
@@ -146,22 +171,19 @@ class PatchSource:
             check_dense(images)
         self.images, self.size, self.augment, self.outside, self.dense = tuple(images), size, augment, outside, dense
         self.signed, self.maps, self.kept = signed, maps, _Kept(keep_bytes)
-        self.useful = [i for i in range(len(self.images)) if self._says_something(i)]
+        found = (_spots(image, dense) for image in self.images)
+        self.useful = [i for i, spots in enumerate(found) if spots.inside.size or spots.background.size]
         if not self.useful:
             raise InputError.of(found="no annotated pixel", expected="strokes", fix="draw some, or check the labels")
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, BatchTargets]:
-        """(count, c, size, size) and its targets."""
+        """Return `count` patches (count, c, size, size) and their targets."""
         return self.patches([rng] * count)
 
     def patches(self, rngs: Sequence[np.random.Generator]) -> tuple[torch.Tensor, BatchTargets]:
-        """One patch of each generator, (n, c, size, size), and their targets."""
+        """Return one patch of each generator, (n, c, size, size), and their targets."""
         images, targets = zip(*(self._patch(rng) for rng in rngs), strict=True)
         return torch.from_numpy(np.stack(images)), stack_targets(targets)
-
-    def _says_something(self, position: int) -> bool:
-        spots = _spots(self.images[position], self.dense)
-        return bool(spots.inside.size or spots.background.size)
 
     def _drawn_from(self, position: int) -> _Drawable:
         found = self.kept.get(position)
@@ -191,7 +213,7 @@ class PatchSource:
         return exposed, replace(targets, edges=image_edges(exposed)) if self.signed else targets
 
     def _centre(self, rng: np.random.Generator, spots: _Spots) -> tuple[float, float]:
-        """Even sizes are centred on pixel corners, odd ones on pixel centres, so that scale 1 copies pixels."""
+        """Return a random centre; a pixel corner for even sizes, else a pixel centre, so that scale 1 copies pixels."""
         choices = [pixels for pixels in (spots.inside, spots.background) if pixels.size]
         pixels = choices[int(rng.integers(len(choices)))]
         y, x = divmod(int(pixels[rng.integers(pixels.size)]), spots.codes.shape[1])
@@ -201,7 +223,7 @@ class PatchSource:
 
 
 def image_edges(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(1, y, x): length of the gradient of all channels (c, y, x) together, at a scale of one pixel.
+    """Return the length (1, y, x) of the gradient of all channels (c, y, x) together, at a scale of one pixel.
 
     >>> image_edges(np.zeros((2, 3, 4), np.float32)).shape
     (1, 3, 4)
@@ -219,23 +241,26 @@ class _Drawable:
 
     @property
     def nbytes(self) -> int:
+        """The size in memory."""
         return self.image.nbytes + self.spots.nbytes
 
 
 class _Kept:
-    """What patches were drawn from last, up to so many bytes, or one entry; for several threads."""
+    """A thread-safe cache of recently used images, of at most so many bytes but at least one entry."""
 
     def __init__(self, most_bytes: int | None) -> None:
         self._most, self._bytes, self._lock = most_bytes, 0, threading.Lock()
         self._entries: OrderedDict[int, _Drawable] = OrderedDict()
 
     def get(self, position: int) -> _Drawable | None:
+        """Return the entry of an image; None if it is not cached."""
         with self._lock:
             if position in self._entries:
                 self._entries.move_to_end(position)
             return self._entries.get(position)
 
     def put(self, position: int, entry: _Drawable) -> None:
+        """Add an entry, and remove the oldest ones above the limit."""
         with self._lock:
             if position not in self._entries:
                 self._entries[position] = entry
@@ -292,12 +317,12 @@ def patch_targets(
     signed: bool = True,
     maps: str = "",
 ) -> Targets:
-    """Targets of the inner part of a crop; what lies beyond the crop counts as unknown.
+    """Return the targets of the inner part of a crop; pixels beyond the crop count as unknown.
 
     Args:
         codes: (y + 2 margin, x + 2 margin), see annotations.targets.region_codes. margin: px, at least 1.
-        dense: take the crop for all there is instead. Where it shows no boundary at all, the object's distance is that
-            to the crop's border, and its flow 0.
+        dense: take the crop for the whole image instead. Where it shows no boundary at all, the object's distance is
+            that to the crop's border, and its flow 0.
         signed: see annotations.targets. maps: see PatchSource.
     """
     core = np.s_[..., margin:-margin, margin:-margin]
@@ -322,13 +347,13 @@ def _cut(codes: npt.NDArray[np.int32], core: tuple[Any, ...], outside: float, si
 
 
 def _filled(targets: Targets, where: npt.NDArray[np.bool_], others: Targets) -> Targets:
-    """Targets, but others under a mask (y, x)."""
+    """Return targets, with the values of `others` under a mask (y, x)."""
     pairs = {name: (getattr(others, name), getattr(targets, name)) for name in Targets.__slots__}
     return Targets(**{name: np.where(where, other, own) for name, (other, own) in pairs.items()})
 
 
 def stack_targets(targets: Sequence[Targets]) -> BatchTargets:
-    """One batch of the targets of several patches."""
+    """Return the targets of several patches as one batch."""
     return BatchTargets(
         **{name: torch.from_numpy(np.stack([getattr(t, name) for t in targets])) for name in BatchTargets.__slots__}
     )

@@ -1,4 +1,4 @@
-"""Batches drawn ahead, in background threads, so that augmentation and targets cost a step nothing.
+"""Draw batches ahead in background threads, so that augmentation and targets take no time of a step.
 
 The patch k of step t is drawn from the random stream (seed, t, k), so a batch is a function of (images, configuration,
 seed, t) alone: drawn ahead or not, by any number of threads or processes, it is the same batch to the bit. The kernels
@@ -32,12 +32,12 @@ _MOST_WORKERS = 8
 
 
 def draw_batch(source: PatchSource, seed: int, step: int, which: Sequence[int]) -> Batch:
-    """The patches `which` of a step, on the CPU; see the module."""
+    """Return the patches `which` of a step, on the CPU; see the module."""
     return source.patches([np.random.default_rng((seed, step, k)) for k in which])
 
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """To a device, channels last; from pinned memory the copy runs while the network computes."""
+    """Return the batch on a device, channels last; a copy from pinned memory runs while the network computes."""
     image, targets = batch
 
     moved = _mapped(lambda value: value.to(device, non_blocking=True), targets)
@@ -45,7 +45,7 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
 
 
 def pin_batch(batch: Batch) -> Batch:
-    """In pinned memory, from where copies to a GPU run beside computation."""
+    """Return the batch in pinned memory, so that copies to a GPU run during computation."""
     image, targets = batch
     return image.pin_memory(), _mapped(torch.Tensor.pin_memory, targets)
 
@@ -55,7 +55,7 @@ def _mapped(change: Callable[[torch.Tensor], torch.Tensor], targets: BatchTarget
 
 
 def choose_workers(wanted: int | None, device: torch.device) -> int:
-    """Threads that draw ahead: what was wanted, else by the usable cores. A single core draws as it goes."""
+    """Return the number of threads that draw ahead: as wanted, else by the usable cores; 0 on a single core."""
     if wanted is not None:
         return wanted
     cores = usable_cores()
@@ -65,7 +65,7 @@ def choose_workers(wanted: int | None, device: torch.device) -> int:
 
 
 class Prefetcher(Generic[T]):
-    """Batches of consecutive steps; use as a context, or close it.
+    """The batches of consecutive steps, drawn ahead; use it as a context, or close it.
 
     Args:
         draw: the batch of a step; called in any thread.
@@ -79,11 +79,11 @@ class Prefetcher(Generic[T]):
         self._waiting: deque[Future[T]] = deque()
 
     def take(self) -> T:
-        """The batch of the next step.
+        """Return the batch of the next step.
 
         Raises:
             StopIteration: there is none.
-            Exception: whatever drawing it raised.
+            Exception: any error of drawing it.
         """
         if self._pool is None:
             return self._draw(next(self._steps))
@@ -99,7 +99,7 @@ class Prefetcher(Generic[T]):
             self._waiting.append(pool.submit(contextvars.copy_context().run, self._draw, step))
 
     def close(self) -> None:
-        """Forget what waits; on return no thread draws any more."""
+        """Discard waiting batches; on return no thread draws any more."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 

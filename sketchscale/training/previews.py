@@ -1,4 +1,4 @@
-"""What a person looks at while a network learns: a fixed window of an image, its strokes, what is predicted there.
+"""Make previews of a training: a fixed window of an image, its strokes, and the prediction there.
 
 Training computes, the caller draws: pictures need no part of this package's training.
 """
@@ -44,7 +44,7 @@ class Preview:
 
 
 def choose_window(images: Sequence[AnnotatedImage], side: int = _SIDE) -> tuple[int, Box]:
-    """Position of the image, and the window in it, where most is annotated; the first of equals.
+    """Return the image and the window in it with most annotation; of equal ones the first.
 
     Args:
         side: px; windows are cut where the image is smaller.
@@ -65,7 +65,7 @@ def choose_window(images: Sequence[AnnotatedImage], side: int = _SIDE) -> tuple[
 
 
 def make_preview(model: Model, image: AnnotatedImage, box: Box, step: int) -> Preview:
-    """Predict a window; what lies around it is not looked at."""
+    """Return the preview of a window; pixels around the window are not used."""
     pixels = np.ascontiguousarray(image.image[(slice(None), *box.slices)])
     empty = np.zeros(box.shape, np.bool_)
     return Preview(

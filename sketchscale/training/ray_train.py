@@ -1,4 +1,4 @@
-"""Training processes on a Ray cluster: Ray Train starts them, and starts all of them again when one dies.
+"""Run training processes on a Ray cluster: Ray Train starts them, and restarts all of them when one dies.
 
     driver ── fit ──▶ controller ──▶ worker 0 … worker N-1      each runs `work`, and meets the others as under torchrun
        ▲                                  │
@@ -44,24 +44,28 @@ __all__ = ["Team", "Voice", "choose_team", "train_on_ray"]
 
 _LOOK_EVERY_S = 0.5
 _STARTING_S = 10.0
-"""How long an instance started here may take to say what it has."""
+"""How long an instance started here may take to report its resources."""
 _SAVING_S = 120.0
 """How long an interrupted training may take to save its state."""
 
 
 class Voice(Protocol):
-    """How a training process speaks with the one that started it."""
+    """The channel from a training process to the one that started it."""
 
     restarted: bool
 
-    def say(self, line: str) -> None: ...
+    def say(self, line: str) -> None:
+        """Send a line to show."""
+        ...
 
-    def interrupted(self) -> bool: ...
+    def interrupted(self) -> bool:
+        """Return whether training was interrupted."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Team:
-    """What is asked of the cluster.
+    """The resources that are requested from the cluster.
 
     Attributes:
         workers: processes.
@@ -77,11 +81,12 @@ class Team:
 
     @property
     def bundle(self) -> dict[str, float]:
+        """The resources of one process, by Ray's names."""
         return {"CPU": float(self.cpus), **({"GPU": float(self.gpus)} if self.gpus else {})}
 
 
 def choose_team(options: EngineOptions, *, batch: int, gpu: bool, cpus: int, attempts: int) -> Team:
-    """The processes that options ask for; by default one for each GPU, or core, of the cluster, at most one a patch.
+    """Return the processes that options ask for; by default one for each GPU or core, at most one for each patch.
 
     Raises:
         InputError: fewer patches than processes, or a GPU shared by several.
@@ -109,12 +114,12 @@ def choose_team(options: EngineOptions, *, batch: int, gpu: bool, cpus: int, att
 def train_on_ray(
     work: Callable[[Voice], Any], team: Team, options: EngineOptions, on_line: Callable[[str], None] = lambda line: None
 ) -> Any:
-    """Run a training function in so many processes that know of one another; what the first of them returns.
+    """Run a training function in connected processes, and return the result of the first one.
 
     Args:
         work: picklable; called in each process.
         team: `workers` 0 takes what the cluster has.
-        on_line: called here with what the processes say.
+        on_line: called here with each line that the processes send.
 
     Raises:
         UnreachableError: the cluster does not answer, or no longer.
@@ -124,23 +129,21 @@ def train_on_ray(
         KeyboardInterrupt: an interrupt came, and the state was saved.
     """
     if options.address is None:
-        _check_machine(team)
+        cores, gpus = usable_cores(), torch.cuda.device_count()
+        if max(1, team.workers) * team.cpus > cores or max(1, team.workers) * team.gpus > gpus:
+            raise _too_few(team, f"this machine with {cores} usable CPUs and {gpus} GPUs")
         options = replace(options, workers=max(1, team.workers) * team.cpus)
     cluster = open_cluster(options)
     try:
         team = _filled(team, grows=options.address is not None, wait_s=options.wait_s)
-        board = _board()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # On the machine of the driver, so that the board lives as long as the driver.
+        board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
         with contextlib.redirect_stdout(sys.stderr):  # Ray prints there that a worker died
             return _watched(_Fit(work, team, board), board, options, on_line, ours=cluster is not None)
     finally:
         if cluster is not None:
             cluster.close()
-
-
-def _check_machine(team: Team) -> None:
-    cores, gpus = usable_cores(), torch.cuda.device_count()
-    if max(1, team.workers) * team.cpus > cores or max(1, team.workers) * team.gpus > gpus:
-        raise _too_few(team, f"this machine with {cores} usable CPUs and {gpus} GPUs")
 
 
 def _too_few(team: Team, where: str) -> SetupError:
@@ -152,16 +155,16 @@ def _too_few(team: Team, where: str) -> SetupError:
 
 
 def _filled(team: Team, *, grows: bool, wait_s: float) -> Team:
-    """The team with its number of workers, when there is room for it.
+    """Wait for room on the cluster, and return the team with its number of workers.
 
-    A cluster that can grow is asked to. One that has the machines and is busy is waited for.
+    A cluster that can grow is asked to grow.
 
     Raises:
-        SetupError: there is none within `wait_s`.
+        SetupError: there is no room within `wait_s`.
     """
     began, asked = time.monotonic(), False
     while True:
-        held, free = _resources()
+        held, free = ray.cluster_resources(), ray.available_resources()
         wanted = team if team.workers else replace(team, workers=_room(team, held))
         if wanted.workers and _room(team, free) >= wanted.workers:
             return wanted
@@ -174,11 +177,6 @@ def _filled(team: Team, *, grows: bool, wait_s: float) -> Team:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _resources() -> tuple[dict[str, float], dict[str, float]]:
-    """What a cluster has, and what of that is free."""
-    return ray.cluster_resources(), ray.available_resources()
-
-
 def _room(team: Team, resources: dict[str, float]) -> int:
     return int(min(resources.get(kind, 0.0) // count for kind, count in team.bundle.items()))
 
@@ -187,7 +185,7 @@ def _room(team: Team, resources: dict[str, float]) -> int:
 
 
 class _Board:
-    """What workers and driver tell one another; it outlives workers."""
+    """The messages between workers and driver; an actor that outlives workers."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -196,34 +194,33 @@ class _Board:
         self.stop = False
 
     def begin(self, rank: int) -> tuple[int, bool]:
-        """How often this rank has started, and whether it is over already."""
+        """Return how often this rank has started, and whether training is over already."""
         self.starts[rank] = self.starts.get(rank, 0) + 1
         return self.starts[rank], self.answer is not None
 
     def say(self, line: str) -> None:
+        """Add a line for the driver."""
         self.lines.append(line)
 
     def end(self, kind: str, value: bytes) -> None:
+        """Set the answer, unless there is one already."""
         self.answer = self.answer or (kind, value)
 
     def interrupt(self) -> None:
+        """Ask the workers to stop."""
         self.stop = True
 
     def interrupted(self) -> bool:
+        """Return whether the workers are to stop."""
         return self.stop
 
     def look(self, since: int) -> tuple[list[str], tuple[str, bytes] | None, int]:
+        """Return the lines from `since` on, the answer if there is one, and the largest number of starts."""
         return self.lines[since:], self.answer, max(self.starts.values(), default=0)
 
 
-def _board() -> Any:
-    """On the machine of the driver, so that it lives as long."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
-
-
 class _BoardVoice:
-    """A worker's side of the board. Interrupts are looked for in a thread, as a question takes longer than a step."""
+    """A worker's access to the board; a thread asks for interrupts, as a request takes longer than a step."""
 
     def __init__(self, board: Any, *, restarted: bool) -> None:
         self.board, self.restarted = board, restarted
@@ -237,18 +234,21 @@ class _BoardVoice:
                 self._noted.set()
 
     def say(self, line: str) -> None:
+        """Send a line to the driver."""
         self.board.say.remote(line)
 
     def interrupted(self) -> bool:
+        """Return whether the driver asked to stop."""
         return self._noted.is_set()
 
     def close(self) -> None:
+        """Stop the thread that asks for interrupts."""
         self._over.set()
         self._thread.join()
 
 
 def _run_worker(config: dict[str, Any]) -> None:
-    """One training process, in a thread of a worker of Ray Train, which has made the process group."""
+    """Run one training process in a thread of a Ray Train worker, after Ray has made the process group."""
     board, rank = config["board"], ray.train.get_context().get_world_rank()
     starts, over = ray.get(board.begin.remote(rank))
     if over:
@@ -274,7 +274,7 @@ def _run_worker(config: dict[str, Any]) -> None:
 
 @dataclass(slots=True)
 class _Fit:
-    """Ray Train at work, in a thread: in the main one it would take Ctrl-C for itself."""
+    """Ray Train in a thread: in the main thread it would handle Ctrl-C itself."""
 
     work: Callable[[Voice], Any]
     team: Team
@@ -308,8 +308,8 @@ class _Fit:
 
 
 def _watched(fit: _Fit, board: Any, options: EngineOptions, on_line: Callable[[str], None], *, ours: bool) -> Any:
-    """Pass on lines until there is an answer."""
-    watch, seen, told, restarts = Watch(options.wait_s), 0, 0.0, 1
+    """Pass on lines until there is an answer, and return it."""
+    watch, seen, asked, restarts = Watch(options.wait_s), 0, 0.0, 1
     try:
         with noted_interrupts() as interrupted:
             while True:
@@ -323,10 +323,10 @@ def _watched(fit: _Fit, board: Any, options: EngineOptions, on_line: Callable[[s
                     on_line(f"a worker died; all start again from the last saved state (start {starts})")
                 if not alive or (ours and answer is not None and answer[0] == "error"):
                     return _answered(answer, fit)
-                if interrupted() and not told:
-                    told = time.monotonic()
+                if interrupted() and not asked:
+                    asked = time.monotonic()
                     board.interrupt.remote()
-                if told and time.monotonic() - told > _SAVING_S:
+                if asked and time.monotonic() - asked > _SAVING_S:
                     raise KeyboardInterrupt
                 _check_alive(watch, options)
                 fit.thread.join(_LOOK_EVERY_S)

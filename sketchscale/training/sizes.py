@@ -1,4 +1,4 @@
-"""Which network, and which batch, a training gets when nothing is said: by the time that it may take.
+"""The default network and batch of a training, chosen by the time that it may take.
 
 In a few minutes on a CPU, many steps of a small network on small patches teach more than a few steps of a large one,
 and they do so on slow processors, too; see benchmarks/minutes.py. With more time the larger network is better.
@@ -17,7 +17,7 @@ _QUICK_BELOW = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What a step costs.
+    """The sizes that set the cost of a step.
 
     Attributes:
         width: channels of the network's first level; each further level has twice as many.
@@ -44,10 +44,10 @@ def choose_sizes(
     batch: int | Literal["auto"] = "auto",
     patch: int | Literal["auto"] = "auto",
 ) -> Sizes:
-    """The sizes for a training of so many minutes; what is given as a number wins.
+    """Return the sizes for a training of so many minutes; sizes that are given as numbers are kept.
 
     Args:
-        minutes: of the whole training; None where steps are counted instead, which is no hurry.
+        minutes: of the whole training; None where steps are counted instead, which gives the large sizes.
 
     >>> str(choose_sizes(2)), str(choose_sizes(2, batch=8)), choose_sizes(None) == LONG
     ('width 8, 4 patches of 128 px a step', 'width 8, 8 patches of 128 px a step', True)

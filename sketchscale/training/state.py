@@ -1,4 +1,4 @@
-"""The run folder: the state that training goes on from, the log, the batch that broke it.
+"""Read and write the run folder: the state to resume from, the log, and the batch of a failed step.
 
 run/state.safetensors   weights, their mean, the best, the optimiser; replaced whole
 run/log.jsonl           one line a step, appended as it happens; see training.config.Step
@@ -46,7 +46,7 @@ _START_AGAIN = "expected: the state of an interrupted training; to fix: start ag
 
 
 def write_state(folder: str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
-    """Replace the state by this one, whole or not at all."""
+    """Replace the stored state atomically."""
     data = safetensors.torch.save(
         {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata={"about": json.dumps(about)}
     )
@@ -54,10 +54,10 @@ def write_state(folder: str, tensors: Mapping[str, torch.Tensor], about: Mapping
 
 
 def read_state(folder: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """Tensors and numbers of the state; None where there is none.
+    """Return tensors and numbers of the stored state; None where there is none.
 
     Raises:
-        InputError: it does not read.
+        InputError: the state is damaged.
     """
     data = get_blob(folder, STATE)
     if data is None:
@@ -71,12 +71,13 @@ def read_state(folder: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | 
 
 
 class StopFile:
-    """What a person makes to end training; looked for in object storage every few seconds only."""
+    """A file that the user creates to end training; in object storage it is checked only every few seconds."""
 
     def __init__(self, folder: str, every_s: float) -> None:
         self.folder, self._every_s, self._looked = folder, every_s, -float("inf")
 
     def is_there(self) -> bool:
+        """Return whether the file exists; in object storage False between two checks."""
         if is_local(self.folder):
             return (local_path(self.folder) / STOP).exists()
         if time.monotonic() - self._looked < self._every_s:
@@ -85,6 +86,7 @@ class StopFile:
         return get_blob(self.folder, STOP) is not None
 
     def remove(self) -> None:
+        """Remove the file, if it exists."""
         if is_local(self.folder):
             (local_path(self.folder) / STOP).unlink(missing_ok=True)
         else:
@@ -92,7 +94,7 @@ class StopFile:
 
 
 class Log:
-    """The lines of the log, in memory and where the run is kept."""
+    """The lines of the log, in memory and in the run folder."""
 
     def __init__(self, folder: str) -> None:
         self.folder, self.lines = folder, list[Step]()
@@ -103,7 +105,7 @@ class Log:
         """Keep the first `count` lines, and append from there.
 
         Raises:
-            MissingDataError, InputError: it has fewer, or does not read.
+            MissingDataError, InputError: the log is missing, is damaged or has fewer lines.
         """
         if count:
             self._read(count)
@@ -128,11 +130,11 @@ class Log:
 
     @property
     def annotation(self) -> str | None:
-        """What was annotated in the last step, see Step."""
+        """The digest of the annotation in the last step, see Step."""
         return next((line.annotation for line in reversed(self.lines) if line.annotation), None)
 
     def curve(self, most: int = 200) -> dict[str, list[list[float]]]:
-        """Loss and score by step, [step, value], thinned to the means of at most `most` runs of neighbours."""
+        """Return loss and score as lists of [step, value], thinned to the means of at most `most` groups of steps."""
         scored = [(line.step, line.score) for line in self.lines if line.score is not None]
         return {
             "loss": _thinned([(line.step, line.loss) for line in self.lines], most),
@@ -140,20 +142,21 @@ class Log:
         }
 
     def add(self, line: Step) -> None:
-        """A line; in a folder at once readable by others."""
+        """Add a line; in a local folder others can read it at once."""
         self.lines.append(line)
         if self._file is not None:
             self._file.write(_line(line))
             self._file.flush()
 
     def sync(self) -> None:
-        """On return the lines are kept; called before the state that counts on them is written."""
+        """Store all lines safely; called before the state that relies on them is written."""
         if self._file is not None:
             os.fsync(self._file.fileno())
         elif self._started:
             put_blob(self.folder, LOG, self._bytes())
 
     def close(self) -> None:
+        """Close the file of the log."""
         if self._file is not None:
             self._file.close()
 
@@ -173,7 +176,7 @@ def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[list[floa
 
 
 def write_bad_batch(folder: str, tensors: Mapping[str, torch.Tensor], **about: float) -> str:
-    """The batch as arrays, with what `about` says; returns its address."""
+    """Write the batch as arrays together with the numbers of `about`, and return its address."""
     arrays: dict[str, Any] = {**about, **{k: v.detach().cpu().numpy() for k, v in tensors.items()}}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -182,10 +185,10 @@ def write_bad_batch(folder: str, tensors: Mapping[str, torch.Tensor], **about: f
 
 
 def check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Sequence[str]) -> None:
-    """Refuse settings that differ in more than what is free.
+    """Refuse settings that differ in more than the free ones.
 
     Raises:
-        ResumeError: names what differs.
+        ResumeError: other settings differ; the error names them.
     """
     stored = _flat(stored)
     # A stored state of an earlier version lacks the newer settings, which then count as None.
@@ -199,7 +202,7 @@ def check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Seque
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """With those of its loss alone: states of 0.1 have the settings of three losses, each under a name."""
+    """Return settings with those of the used loss only: states of 0.1 hold three losses, each under a name."""
     loss = settings.get("loss")
     if not isinstance(loss, dict):
         return dict(settings)

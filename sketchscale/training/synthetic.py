@@ -1,4 +1,4 @@
-"""Synthetic patches among real ones: scenes that somebody else makes or has made, and which patch shows which.
+"""Mix synthetic patches with real ones: scenes come from a stream, and each patch shows a scene of a fixed number.
 
     place k of the batch of step t     a real patch, or, with a given share, a patch of scene m B + k,
                                        m = (t + k) // REUSE, of batches of B
@@ -8,7 +8,7 @@ different scenes, and places take their next scenes in turn, so that work is spr
 batch make each scene once between them. Scenes are made where patches are drawn, ahead of the step that needs them.
 
 What a patch shows is decided by its own random stream (seed, t, k), and a scene is a function of its number: a batch is
-a function of (images, scenes, configuration, t) alone, whoever draws it and whenever.
+a function of (images, scenes, configuration, t) alone, in every process and at any time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sketchscale.training.validation import source_for
 __all__ = ["REUSE", "SceneStream", "SceneWindow", "drawing_of", "fixed_scenes"]
 
 REUSE = 16
-"""Steps that a place of the batch stays with a scene: less makes more work, more shows the same objects more often."""
+"""Steps for which a place of the batch keeps a scene: fewer cost more work, more repeat the same objects."""
 
 _FIXED, _TRIES = 1 << 40, 8
 """Number of the first scene that no batch is drawn from, and how many are looked at for each that is wanted."""
@@ -46,21 +46,23 @@ class SceneStream(Protocol):
     """Annotated scenes without end; every pixel of one is annotated."""
 
     @property
-    def channels(self) -> int: ...
+    def channels(self) -> int:
+        """The number of channels of every scene."""
+        ...
 
     def scene(self, number: int) -> TrainingImage:
-        """The scene of a number, from 0 on; the same however often and in whichever thread it is asked for."""
+        """Return the scene of a number from 0 on; every call in any thread gives the same scene."""
         ...
 
 
 def fixed_scenes(stream: SceneStream, count: int = 8) -> list[TrainingImage]:
-    """Scenes to look at, and to set a threshold on, where no annotation is there for it.
+    """Return scenes for previews and for setting a threshold where there is no annotation.
 
-    Their numbers are beyond those of all that are taught; a stream that repeats itself may give the same ones. Empty
+    Their numbers are beyond those of all training scenes; a stream that repeats itself may give the same ones. Empty
     ones are left out.
 
     Raises:
-        InputError: there is nothing in any of many.
+        InputError: many scenes were made, and all are empty.
     """
     scenes = (stream.scene(_FIXED + number) for number in range(_TRIES * count))
     found = list(itertools.islice((scene for scene in scenes if (scene.labels > 0).any()), count))
@@ -68,18 +70,18 @@ def fixed_scenes(stream: SceneStream, count: int = 8) -> list[TrainingImage]:
         raise InputError.of(
             found=f"no object in {_TRIES * count} synthetic scenes",
             expected="some in most of them",
-            fix="a --synthetic that was taught with more points, or a larger --size of its pairs",
+            fix="a --synthetic that was trained with more points, or a larger --size of its pairs",
         )
     return found
 
 
 class SceneWindow:
-    """The scenes that patches are drawn from now, each made once; for several threads.
+    """A thread-safe cache of the scenes that patches are drawn from now, each made once.
 
     Those of two batches are kept, and some more, as batches are drawn ahead.
 
     Attributes:
-        stream: where they come from; None where no synthetic scenes are taught.
+        stream: where they come from; None for a training without synthetic scenes.
     """
 
     def __init__(self, config: TrainingConfig, stream: SceneStream | None = None) -> None:
@@ -89,11 +91,11 @@ class SceneWindow:
 
     @functools.cached_property
     def fixed(self) -> tuple[TrainingImage, ...]:
-        """See `fixed_scenes`."""
+        """The scenes of `fixed_scenes`; none without a stream."""
         return () if self.stream is None else tuple(fixed_scenes(self.stream))
 
     def at(self, step: int, place: int) -> PatchSource:
-        """Patches of the scene that a place of the batch has at a step."""
+        """Return the patches of the scene that a place of the batch has at a step."""
         number = (step + place) // REUSE * self._config.batch + place
         with self._lock:
             found = self._made.get(number)
@@ -106,7 +108,7 @@ class SceneWindow:
         return future.result()
 
     def _make(self, number: int, future: Future[PatchSource]) -> None:
-        """In the thread that came first; others wait for it."""
+        """Make a scene in the thread that asked first; others wait for it."""
         assert self.stream is not None
         try:
             future.set_result(source_for([self.stream.scene(number)], self._config, self._config.augment))
@@ -117,7 +119,7 @@ class SceneWindow:
 def drawing_of(
     images: Sequence[AnnotatedImage], scenes: SceneWindow, config: TrainingConfig
 ) -> Callable[[int, Sequence[int]], Batch]:
-    """What draws the patches `which` of a step, on the CPU; see the module.
+    """Return the function that draws the patches `which` of a step, on the CPU; see the module.
 
     Raises:
         InputError: nothing is annotated in the images.

@@ -1,4 +1,4 @@
-"""What a trained network needs to be used: its fields of an image in memory, a threshold, sizes of objects."""
+"""Set what a trained network needs to be used: threshold and object sizes, from its fields of images in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AROUND = 64
 def predict_image(
     model: Model, image: npt.NDArray[np.float32], where: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.float32]:
-    """Fields of a normalised image in memory, for validation and thresholds, as `segment` would find them.
+    """Return the fields of a normalised image in memory, for validation and thresholds, as `segment` computes them.
 
     They are of float32 networks whatever the precision of a training's steps: a threshold that is set on rounded
     distances (by 0.03 px at 4 px in bfloat16) would depend on the machine, and float32 is slow on none.
@@ -55,12 +55,12 @@ def choose_threshold(
     until: float | None = None,
     prefer: float | None = None,
 ) -> float:
-    """The distance that best separates annotated foreground from annotated background.
+    """Return the distance that best separates annotated foreground from annotated background.
 
     Rule: among -4, -3.75, ..., 0 the one with the largest mean of two shares on their right side: of foreground pixels,
     and of background pixels together with drawn boundary pixels; of candidates within 0.002 of the best, the one in
     their middle. Drawn lines count because they say where objects end: background strokes alone, which keep away from
-    objects, are told apart by any threshold.
+    objects, are separated by any threshold.
 
     Args:
         most: images that are looked at, spread evenly over the sequence.
@@ -93,7 +93,7 @@ def _share_above(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.flo
 
 
 def predicted_areas(model: Model, images: Sequence[AnnotatedImage], *, most: int = 8) -> npt.NDArray[np.int64]:
-    """Areas, px, of the predicted objects that annotated foreground lies in: sizes where outlines are unknown.
+    """Return the areas, px, of predicted objects with annotated foreground: sizes where outlines are unknown.
 
     Args:
         model: in evaluation mode; its threshold is used.
@@ -117,7 +117,7 @@ def _areas(images: Sequence[AnnotatedImage]) -> npt.NDArray[np.int64]:
 
 
 def _own_areas(image: AnnotatedImage) -> npt.NDArray[np.int64]:
-    """Areas by id. Of an annotation in parts, an object counts where its first pixel is the part's own."""
+    """Return areas by id; of an annotation in parts, an object counts in the part with its first pixel in the core."""
     labels = image.labels
     areas = np.bincount(labels[labels > 0])
     if image.core is not None:
@@ -130,10 +130,10 @@ def _own_areas(image: AnnotatedImage) -> npt.NDArray[np.int64]:
 
 
 def median_diameter(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> float:
-    """Of circles with the annotated areas, px, or with others that are known."""
+    """Return the median diameter, px, of circles with the given areas, else with the annotated ones."""
     return float(np.sqrt(4 / np.pi * np.median(_areas(images) if areas is None else areas)))
 
 
 def smallest_size(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> int:
-    """Half of the 5th percentile of the annotated areas: nothing much smaller than what was shown is an object."""
+    """Return half of the 5th percentile of the areas: nothing much smaller than the annotation is an object."""
     return max(1, int(np.percentile(_areas(images) if areas is None else areas, 5) / 2))

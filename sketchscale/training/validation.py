@@ -1,4 +1,4 @@
-"""Held-out annotation: which part is not taught, and how well a network does on it.
+"""Held-out annotation: which part is left out of training, and how well a network does on it.
 
 The score is minus the training loss on a fixed set of patches of held-out annotation, without augmentation. It counts
 annotated pixels only, so it works for strokes as for dense labels.
@@ -37,7 +37,7 @@ PLAIN = AugmentConfig(
 
 
 def choose_held_out(images: Sequence[AnnotatedImage], share: float, seed: int) -> tuple[npt.NDArray[np.bool_], ...]:
-    """The pixels of each image (y, x) that are nearest to a share of its objects.
+    """Return the pixels of each image (y, x) that are nearest to a share of its objects.
 
     Args:
         share: of the objects of all images, above 0 and below 1; rounded, at least one and not all.
@@ -58,19 +58,18 @@ def choose_held_out(images: Sequence[AnnotatedImage], share: float, seed: int) -
     count = min(len(objects) - 1, max(1, round(share * len(objects))))
     chosen = np.random.default_rng((seed, 1)).permutation(len(objects))[:count]
     kept = [[objects[c][1] for c in chosen if objects[c][0] == i] for i in range(len(images))]
-    return tuple(_nearest_to(image.labels, ids) for image, ids in zip(images, kept, strict=True))
-
-
-def _nearest_to(labels: npt.NDArray[np.int32], ids: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Pixels whose nearest object is one of `ids`; of objects equally near, the one that scipy finds."""
-    if not ids:
-        return np.zeros(labels.shape, np.bool_)
-    at = ndimage.distance_transform_edt(labels <= 0, return_distances=False, return_indices=True)
-    return np.isin(labels[tuple(at)], ids)
+    masks = []
+    for image, ids in zip(images, kept, strict=True):
+        mask, labels = np.zeros(image.labels.shape, np.bool_), image.labels
+        if ids:  # of objects equally near, scipy's choice counts
+            at = ndimage.distance_transform_edt(labels <= 0, return_distances=False, return_indices=True)
+            mask = np.isin(labels[tuple(at)], ids)
+        masks.append(mask)
+    return tuple(masks)
 
 
 def source_for(images: Sequence[AnnotatedImage], config: TrainingConfig, augment: AugmentConfig) -> PatchSource:
-    """Patches with the targets that the configured loss reads."""
+    """Return a source of patches with the targets that the configured loss reads."""
     loss = find_loss(config.loss.name)
     return PatchSource(
         images,
@@ -87,7 +86,7 @@ def source_for(images: Sequence[AnnotatedImage], config: TrainingConfig, augment
 def score_held_out(
     images: Sequence[AnnotatedImage], config: TrainingConfig, device: torch.device, world: World
 ) -> Callable[[nn.Module], float]:
-    """A function from a network in evaluation mode, on the device, to its score; larger is better.
+    """Return a function that scores a network in evaluation mode on the device; larger is better.
 
     The patches are drawn once, from the seed: `config.held_out_patches` of them, rounded up to whole batches. Processes
     share them out.
@@ -103,7 +102,7 @@ def score_held_out(
 
 
 _NO_STEP = 1 << 40
-"""Beyond every step, so that held-out patches come from random streams of their own."""
+"""A step number beyond all steps, so that held-out patches have separate random streams."""
 
 
 def _mean_loss(

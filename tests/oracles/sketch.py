@@ -74,7 +74,9 @@ def _paint(mark: Event, y: int, x: int, area: np.ndarray, boundary: np.ndarray, 
         conflict[y, x] |= is_inside
         area[y, x] = 0
     elif value != -1:
-        conflict[y, x] |= area[y, x] == 0
+        conflict[y, x] |= area[y, x] == 0 or (
+            isinstance(mark, Stroke) and min(value, area[y, x]) > 0 and value != area[y, x]
+        )
         if value != FREE or not is_inside:
             area[y, x] = value
 

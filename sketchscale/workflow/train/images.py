@@ -364,5 +364,5 @@ def _around(event: Event, margin: int) -> Box:
 
 
 def _cut(sketch: Sketch, box: Box, margin: int) -> list[DrawnBox]:
-    cores = (tile.intersect(box) for tile in sketch.said_tiles())
+    cores = (tile.intersect(box) for tile in sketch.annotated_tiles())
     return [DrawnBox(box=core.grow(margin).clip(sketch.shape), core=core) for core in cores if core.size]

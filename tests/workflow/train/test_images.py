@@ -192,4 +192,4 @@ def test_an_image_that_cannot_be_seen_is_named_with_the_machine(tmp_path: Path) 
 def test_the_tiles_of_a_small_sketch_are_its_image(tmp_path: Path) -> None:
     _, sketch = pair(tmp_path, 300, discs(2, 300))
     opened_sketch = open_sketch(sketch, shape=(300, 300))
-    assert {tile.shape for tile in opened_sketch.said_tiles()} == {(300, 300)}
+    assert {tile.shape for tile in opened_sketch.annotated_tiles()} == {(300, 300)}
