@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from sketchscale.cli.messages import logged_to_stderr
 from sketchscale.cli.options import announcing_compilation
 from sketchscale.engine.base import Event
 from sketchscale.workflow.compiling import _kernels, is_uncompiled
@@ -58,17 +59,18 @@ def test_it_is_said_once_before_the_stage_and_only_where_it_is_true(
 ) -> None:
     passed: list[Event] = []
 
-    def heard() -> list[str]:
+    def lines() -> list[str]:
         on_event = announcing_compilation(passed.append, "outline", "kernels_of_a_test", 12)
-        on_event(Event(kind="start", stage="predict", total=2))
-        assert capsys.readouterr().err == ""
-        for done, total in ((2, 2), (0, 2), (0, 2)):  # the first one has all its tasks behind it
-            on_event(Event(kind="start", stage="outline", done=done, total=total))
+        with logged_to_stderr():
+            on_event(Event(kind="start", stage="predict", total=2))
+            assert capsys.readouterr().err == ""
+            for done, total in ((2, 2), (0, 2), (0, 2)):  # all tasks of the first one are done
+                on_event(Event(kind="start", stage="outline", done=done, total=total))
         return capsys.readouterr().err.splitlines()
 
-    assert heard() == ["compiling kernels for this machine, once (about 12 s)"]
+    assert lines() == ["compiling kernels for this machine, once (about 12 s)"]
     package.twice(1)
-    assert heard() == []
+    assert lines() == []
     assert len(passed) == 8
 
 
