@@ -91,7 +91,7 @@ class UnknownNameError(InputError, KeyError):
         "unknown loss 'sketchpoze'; did you mean 'sketchpose'? known: sketchpose"
         """
         if name in RENAMED:
-            return cls(f"unknown {kind} {name!r}; since version 0.2 use {RENAMED[name]}")
+            return cls(f"unknown {kind} {name!r}; it was replaced by {RENAMED[name]}")
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" did you mean {near[0]!r}?" if near else ""

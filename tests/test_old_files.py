@@ -136,7 +136,7 @@ def test_a_finished_training_resumed_says_so_and_keeps_the_weights(old: Path) ->
 
 def test_every_option_of_a_study_is_read_or_refused_with_what_takes_its_place(old: Path) -> None:
     text = (old / "study.toml").read_text()
-    with pytest.raises(UnknownNameError, match=r"'saddle'; since version 0.2 use prominence"):
+    with pytest.raises(UnknownNameError, match=r"'saddle'; it was replaced by prominence"):
         load_study(old / "study.toml")
     (old / "study.toml").write_text(text.replace("saddle = 0.8", "prominence = -0.5"))
     document = tomllib.loads((old / "study.toml").read_text())

@@ -103,7 +103,7 @@ def _run(arguments: list[str]) -> int:
     except UsageError as error:
         renamed = RENAMED.get(str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_"))
         if renamed:
-            say(f"error: {error.message} Since version 0.2 use --{renamed}", logging.ERROR)
+            say(f"error: {error.message} It was replaced by --{renamed}", logging.ERROR)
         else:
             error.show()
         return 2

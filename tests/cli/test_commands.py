@@ -339,4 +339,4 @@ def test_quiet_shows_warnings_and_errors_only_and_verbose_what_stages_took(
 
 def test_an_option_of_an_earlier_version_is_refused_with_its_successor(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["segment", "image.zarr", "--saddle", "0.5"]) == 2
-    assert "use --prominence" in capsys.readouterr().err
+    assert "replaced by --prominence" in capsys.readouterr().err
