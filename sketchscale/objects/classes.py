@@ -148,7 +148,8 @@ def _classify_block(tile: Tile, job: _ClassifyJob) -> Json:
         size = job.classifier.batch_shape()[0]
         for first in range(0, len(windows.label), size):
             some = windows.take(np.arange(first, min(first + size, len(windows.label))))
-            yield cut_patches(labels, image, tile.read.start, some, job.ranges)
+            mirror = job.classifier.config.patches.mirror
+            yield cut_patches(labels, image, tile.read.start, some, job.ranges, mirror=mirror)
 
     patches = batches() if len(windows.label) and uses_patches else iter(())
     probabilities = job.classifier.predict(patches, rows, precision=job.precision)

@@ -2,7 +2,7 @@
 
                     ┌───────────┐   side x side pixels around the object's centroid (rounded down)
                     │   ▒▒▒     │   channels: the image's, normalised, then the mask of this very object
-        image ──────┼▒▒▒▓▓▓▒──  │   outside the image: 0 in every channel
+        image ──────┼▒▒▒▓▓▓▒──  │   outside the image: its mirror image, or 0; the mask is 0
                     │   ▒▒▒     │   an object larger than the window is cropped by it, and flagged
                     └───────────┘
 
@@ -144,6 +144,8 @@ def cut_patches(
     origin: tuple[int, ...],
     windows: Windows,
     ranges: Sequence[tuple[float, float]],
+    *,
+    mirror: bool = False,
 ) -> Patches:
     """Cut windows out of pixels in memory.
 
@@ -152,6 +154,7 @@ def cut_patches(
             lie in the image.
         origin: ([z,] y, x) of the box's first pixel in the image.
         ranges: (low, high) of each channel that become 0 and 1.
+        mirror: beyond the border of the image, show its mirror image, which begins with the border pixel, instead of 0.
 
     Returns:
         (n, c + 1, [side,] side, side): normalised channels, then the object's mask as 0 and 1.
@@ -161,13 +164,23 @@ def cut_patches(
         start = tuple(int(c - o) for c, o in zip(corner, origin, strict=True))
         inside = Box(start, tuple(a + windows.side for a in start)).clip(labels.shape)
         place = inside.relative_to(start).slices
-        patch[(slice(-1), *place)] = normalize(image[(slice(None), *inside.slices)], ranges)
+        seen = normalize(image[(slice(None), *inside.slices)], ranges)
+        if mirror and inside.shape != windows.shape:
+            beyond = [(p.start, windows.side - p.stop) for p in place]
+            patch[:-1] = np.pad(seen, [(0, 0), *beyond], mode="symmetric")
+        else:
+            patch[(slice(-1), *place)] = seen
         patch[(-1, *place)] = labels[inside.slices] == label
     return patches
 
 
 def read_patches(
-    labels: LabelSource, plane: PixelsRef, windows: Windows, ranges: Sequence[tuple[float, float]]
+    labels: LabelSource,
+    plane: PixelsRef,
+    windows: Windows,
+    ranges: Sequence[tuple[float, float]],
+    *,
+    mirror: bool = False,
 ) -> Patches:
     """Return the patches of some objects of an image as `cut_patches` does; each region is read once.
 
@@ -183,5 +196,6 @@ def read_patches(
         near = windows.take(rows)
         start, stop = near.corner.min(axis=0), near.corner.max(axis=0) + windows.side
         box = Box(tuple(start.tolist()), tuple(stop.tolist())).clip(plane.shape)
-        patches[rows] = cut_patches(read_labels(labels, box), read_plane(plane, box), box.start, near, ranges)
+        pixels = read_labels(labels, box), read_plane(plane, box)
+        patches[rows] = cut_patches(*pixels, box.start, near, ranges, mirror=mirror)
     return patches

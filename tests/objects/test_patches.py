@@ -74,18 +74,19 @@ def image_of(image, chunk):
     st.integers(1, 11),
     st.integers(0, 9),
     st.integers(1, 9),
+    st.booleans(),
     st.integers(0, 2**16),
 )
-def test_patches_read_in_parts_are_those_of_the_padded_image(shape, side, count, reach, seed):
+def test_patches_read_in_parts_are_those_of_the_padded_image(shape, side, count, reach, mirror, seed):
     labels = boxes_drawn(shape, count, seed)
     image = np.random.default_rng(seed).integers(0, 255, (2, *shape)).astype(np.uint8)
     ranges = ((0.0, 255.0), (10.0, 200.0))
     windows = object_windows(table_of(labels), side)
-    expected, cropped = padded_patches(labels, image, side, ranges)
-    whole = cut_patches(labels, image, (0,) * len(shape), windows, ranges)
+    expected, cropped = padded_patches(labels, image, side, ranges, mirror)
+    whole = cut_patches(labels, image, (0,) * len(shape), windows, ranges, mirror=mirror)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(under_test, "_REACH", {2: reach, 3: reach})
-        parts = read_patches(stored(labels, (5,) * len(shape)), image_of(image, 7), windows, ranges)
+        parts = read_patches(stored(labels, (5,) * len(shape)), image_of(image, 7), windows, ranges, mirror=mirror)
     np.testing.assert_array_equal(whole, expected)
     np.testing.assert_array_equal(parts, expected)
     assert windows.cropped.tolist() == cropped

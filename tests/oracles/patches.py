@@ -9,11 +9,12 @@ import numpy as np
 from sketchscale.intensity import normalize
 
 
-def padded_patches(labels, image, side, ranges):
+def padded_patches(labels, image, side, ranges, mirror=False):
     """(n, c + 1, side, ...) patches in order of label, and whether each object is cropped."""
     pad = [(side, side)] * labels.ndim
     ids = np.pad(labels, pad)
-    pixels = np.stack([np.pad(normalize(c[None], [r])[0], pad) for c, r in zip(image, ranges, strict=True)])
+    mode = "symmetric" if mirror else "constant"
+    pixels = np.stack([np.pad(normalize(c[None], [r])[0], pad, mode) for c, r in zip(image, ranges, strict=True)])
     patches, cropped = [], []
     for label in np.unique(labels[labels > 0]):
         places = np.argwhere(labels == label)

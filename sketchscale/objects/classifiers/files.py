@@ -31,7 +31,10 @@ __all__ = ["classifier_digest", "load_classifier", "save_classifier"]
 
 def classifier_digest(config: ClassifierConfig, weights: Mapping[str, npt.NDArray[Any]]) -> str:
     """Return the SHA-256 of weights and configuration, as written to config.json."""
-    text = json.dumps(asdict(config), sort_keys=True).encode()
+    settings = asdict(config)
+    if not config.patches.mirror:
+        del settings["patches"]["mirror"]  # classifiers of 0.1 have no such field
+    text = json.dumps(settings, sort_keys=True).encode()
     return hashlib.sha256(text + safetensors.numpy.save(dict(sorted(weights.items())))).hexdigest()
 
 

@@ -62,11 +62,14 @@ class PatchOptions:
         mask: pass the object's mask as the last channel; without it only the position in the centre marks the object.
         context: pixels around the object that are kept (Euclidean distance to its mask); the rest becomes 0. None
             keeps everything.
+        mirror: continue the image beyond its border as its mirror image. Without it (classifiers of 0.1 and SVETLANA's)
+            pixels beyond the border are 0, and a network may learn that a dark stripe belongs to a class.
     """
 
     normalization: str = "plane"
     mask: bool = True
     context: float | None = None
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         if self.normalization not in NORMALIZATIONS:
@@ -96,7 +99,7 @@ def prepare_patches(patches: Patches, options: PatchOptions) -> Patches:
            [0., 5., 0., 0.],
            [0., 0., 0., 0.]], dtype=float32)
     """
-    if options == PatchOptions():
+    if options == PatchOptions(mirror=options.mirror):
         return patches
     channels, masks = patches[:, :-1], patches[:, -1:]
     if options.context is not None:

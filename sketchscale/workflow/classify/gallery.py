@@ -210,7 +210,8 @@ class _Thumbnails:
         shown = self._ranges(image)
         cut = shown if trained.needs_patches and trained.plane_ranges else ((0.0, 1.0),) * len(shown)
         seen = [(0.0, 1.0)] * len(shown) if cut is shown else shown
-        patches = read_patches(setting.labels.array(0), setting.plane, object_windows(table, side), cut)
+        windows, mirror = object_windows(table, side), trained.config.patches.mirror
+        patches = read_patches(setting.labels.array(0), setting.plane, windows, cut, mirror=mirror)
         heats = grad_cam(trained, patches, picks["choice"]) if self.attention else None
         classes = table.column("class").to_pylist()
         for i, pick in enumerate(picks):

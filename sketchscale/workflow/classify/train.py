@@ -168,7 +168,9 @@ def _training_options(options: ClassifyOptions) -> TrainingOptions:
     fit: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return TrainingOptions(
         network=NetworkOptions(depth=options.depth, kernel=options.kernel, width=options.width),
-        patches=PatchOptions(normalization=options.normalize, mask=options.mask, context=options.context_radius),
+        patches=PatchOptions(
+            normalization=options.normalize, mask=options.mask, context=options.context_radius, mirror=True
+        ),
         class_weights=options.weights,
         held_out=options.hold_out,
         seed=options.seed,
@@ -257,7 +259,13 @@ def _train(
         side = _side(parts, options, init)
         patches = np.concatenate(
             [
-                read_patches(p.setting.labels.array(0), p.setting.plane, object_windows(p.table, side), p.ranges)
+                read_patches(
+                    p.setting.labels.array(0),
+                    p.setting.plane,
+                    object_windows(p.table, side),
+                    p.ranges,
+                    mirror=training.patches.mirror,
+                )
                 for p in parts
             ]
         )
