@@ -110,6 +110,23 @@ FIGURES = (
         command="sketch.py",
     ),
     Figure(
+        file="interior",
+        question="What do strokes inside objects teach, beside full outlines of the same objects?",
+        asked=".85 of the AP of outlines, points .65",
+        found="{}; points {} (250 steps, two seeds)",
+        pattern=r"interior: ([\d.]+) of full.*?points: ([\d.]+) of",
+        command="interior.py",
+    ),
+    Figure(
+        file="rules",
+        question="Does one rule join the fragments of objects on exact fields, and on a network's, too?",
+        asked="exact: bacteria .97, phase .96, fluorescence .987, rods .97",
+        found="{}, {}, {}, {}",
+        pattern=r"omnipose_samples \(5\) \| ([\d.]+).*?usiigaci_phase \(11\) \| ([\d.]+)"
+        r".*?dsb2018_fluo \(12\) \| ([\d.]+).*?rods \(6\) \| ([\d.]+)",
+        command="rules.py table",
+    ),
+    Figure(
         file="accuracy",
         question="What do partial annotation and each loss cost? (nuclei, loss sketchpose)",
         asked="10 % of the pixels: at most .02; 1 %: .06",
