@@ -148,10 +148,12 @@ class SketchedPart:
 
     @property
     def ignored(self) -> npt.NDArray[np.bool_] | None:
+        """Pixels that train nothing, (y, x); None where there are none."""
         return self.sketch.rasterize(self.box).ignored
 
     @property
     def numbered(self) -> frozenset[int]:
+        """Objects with a number that a person gave."""
         return self.sketch.numbered
 
     @property
