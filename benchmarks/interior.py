@@ -110,7 +110,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for name, values in means.items():
         mine = [r for r in rows if r["row"] == name]
         steps, seconds = (int(np.median([r[key] for r in mine])) for key in ("steps", "seconds"))
-        share = f"{np.mean(values) / np.mean(means['outlines']):.2f}" if "outlines" in means else ""
+        share = f"{np.mean(values) / max(np.mean(means['outlines']), 1e-9):.2f}" if "outlines" in means else ""
         lines.append(
             f"| {name} | {len(values)} | {steps} | {seconds} | {np.mean(values):.3f} | {min(values):.3f} | {share} |"
         )
@@ -124,7 +124,7 @@ def promises(rows: list[dict[str, Any]]) -> list[str]:
     for name, least in (("interior", 0.85), ("points", 0.65)):
         pairs = [(ap[name, s], ap["outlines", s]) for r, s in ap if r == name and ("outlines", s) in ap]
         if pairs:
-            share = sum(a for a, _ in pairs) / sum(b for _, b in pairs)
+            share = sum(a for a, _ in pairs) / max(sum(b for _, b in pairs), 1e-9)
             lines.append(f"{name}: {share:.2f} of full outlines, at least {least}: {'yes' if share >= least else 'NO'}")
     for name in ("interior + model", "points + model"):
         lost = [ap["model", s] - ap[name, s] for r, s in ap if r == name and ("model", s) in ap]
