@@ -113,7 +113,7 @@ FIGURES = (
         file="interior",
         question="What do strokes inside objects teach, beside full outlines of the same objects?",
         asked=".85 of the AP of outlines, points .65",
-        found="{}; points {} (250 steps, three seeds)",
+        found="{}; points {} (5 minutes, the hardest of three seeds)",
         pattern=r"interior: ([\d.]+) of full.*?points: ([\d.]+) of",
         command="interior.py",
     ),
