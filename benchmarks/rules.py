@@ -2,6 +2,8 @@ r"""Which rule of integration is right on exact fields, and best on those of a n
 
     python benchmarks/rules.py train --data DATA --work WORK          networks of several kinds, kept in WORK
     python benchmarks/rules.py table --data DATA --work WORK          every rule on exact and on predicted fields
+    python benchmarks/rules.py choice --work WORK                     what training images choose, and what is best
+    python benchmarks/rules.py rods                                   drawn rods alone, without data
 
 Networks (width 8, from random weights, full masks of the training split, a fixed number of steps) are small on purpose:
 a rule has to work on the fields of a network that was trained for minutes. Of bacteria there are five images, so each
@@ -13,7 +15,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,10 +166,10 @@ def predicted(work: Path) -> Iterator[tuple[str, npt.NDArray[np.float16], npt.ND
             yield name, kept[f"test{number}_fields"], kept[f"test{number}_truth"], rule
 
 
-def table(data: Path, work: Path) -> None:
+def table(cases: Iterable[tuple[str, npt.NDArray[np.float16], npt.NDArray[np.int32], dict[str, Any]]]) -> None:
     """Score every rule on every set, and print."""
     found: dict[str, dict[str, list[tuple[float, float, int, int]]]] = {}
-    for name, fields, truth, rule in (*exact(data), *predicted(work)):
+    for name, fields, truth, rule in cases:
         rules = [IntegrationConfig(**{**rule, **changes}) for changes in RULES.values()]
         for chosen, labels in zip(RULES, integrate_each(fields, rules), strict=True):
             scores = score_labels(truth.astype(np.int64), labels.astype(np.int64), (0.5, 0.75))
@@ -181,20 +184,54 @@ def table(data: Path, work: Path) -> None:
         print(f"| {name} ({len(rows)}) | {' | '.join(cells)} |", flush=True)
 
 
+def choice(work: Path) -> None:
+    """For each network: the rule that is best on six training images, and AP 0.5 on other images of it and of others."""
+    print("| network | best on training images: gain over the default | there, AP 0.5 | default | best of all |")
+    print("|---|---|---|---|---|")
+    for path in sorted(work.glob("*.npz")):
+        kept = np.load(path)
+        rules = [
+            IntegrationConfig(threshold=float(kept["threshold"]), min_size=int(kept["min_size"]), **changes)
+            for changes in RULES.values()
+        ]
+        scores: dict[str, list[list[float]]] = {}
+        for split in ("train", "test"):
+            for number in range(sum(key.startswith(split) and key.endswith("fields") for key in kept)):
+                fields, truth = kept[f"{split}{number}_fields"], kept[f"{split}{number}_truth"].astype(np.int64)
+                row = []
+                for labels in integrate_each(fields, rules):
+                    found = score_labels(truth, labels.astype(np.int64), (0.5, 0.75))
+                    half, high = found.at(0.5).ap, found.at(0.75).ap
+                    row.append((half + high) / 2 if split == "train" else half)
+                scores.setdefault(split, []).append(row)
+        train, test = (np.mean(scores[split], axis=0) for split in ("train", "test"))
+        best, names = int(train.argmax()), list(RULES)
+        print(
+            f"| {path.stem} | {names[best]}: {train[best] - train[0]:.3f} | {test[best]:.3f} | {test[0]:.3f} "
+            f"| {test.max():.3f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "table"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("what", choices=("train", "table", "choice", "rods"))
+    parser.add_argument("--data", type=Path, help="folder of the annotated images")
+    parser.add_argument("--work", type=Path, help="folder of the trained networks' fields")
+    parser.add_argument("--tiny", action="store_true", help="one drawing of rods")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
-    if options.what == "train":
+    if options.what == "rods":
+        table(itertools.islice(rods(), 1 if options.tiny else None))
+    elif options.what == "choice":
+        choice(options.work)
+    elif options.what == "train":
+        options.work.mkdir(parents=True, exist_ok=True)
         for kind in KINDS:
             trained(options.data, options.work, kind, options.threads)
     else:
-        table(options.data, options.work)
+        table(itertools.chain(exact(options.data), predicted(options.work)))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
         ("engines.py", ["--tiny"], "ms / trivial task"),
         ("scale.py", ["--tiny"], "a slide of 100,000 px"),
         ("same_bytes.py", ["{root}", "{root}", "--only", "convert", "sketch"], "2 of 2 runs are the same"),
+        ("house.py", [], "| all |"),
+        ("walks.py", ["--verb", "measure"], "| measure |"),
+        ("rules.py", ["rods", "--tiny"], "| rods (1) |"),
         ("unknown_kinds.py", ["--tiny"], "| stained (samples) | 3 | 3 (100.0%)"),
     ],
 )

@@ -21,9 +21,10 @@ class IntegrationConfig(FlowRule[Never]):
 
     `threshold` is the midpoint between the values inside and outside, about -2 for dense training with -5 outside.
     `join_radius`: a suppressed trajectory ends less than 6 px along an axis from its start, so the ends of two pixels
-    with opposite flow are up to 12 px apart. Source of `saddle`, `agreement` and `join_share`: ours
-    (benchmarks/results/affinity.txt). A `crowd` keeps neighbours in a volume apart, which a little noise would join; it
-    splits objects of much more than 6 px in radius, and most of their components are joined again at their borders.
+    with opposite flow are up to 12 px apart. Source of `prominence` and `join_share`: ours
+    (benchmarks/results/rules.txt, affinity.txt). A `crowd` keeps neighbours in a volume apart, which a little noise
+    would join; it splits objects of much more than 6 px in radius, and most of their components are joined again at
+    their borders.
 
     Raises:
         InputError, UnknownNameError: a value out of range, on creation.

@@ -3,7 +3,7 @@
 It has the same integers and the same reach on each axis, so the guarantees of walk_plane.py about blocks, processors
 and mirrored images hold here. Steps are in voxels. Fields predicted on another grid have to be converted first
 (inference/views.py divides flow along z by spacing z / spacing y, so that a trajectory keeps its shape in space). The
-distance may be in any unit: only the threshold and the `saddle` use it.
+distance may be in any unit: only the threshold and the `prominence` use it.
 """
 
 from __future__ import annotations

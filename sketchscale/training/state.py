@@ -36,6 +36,7 @@ __all__ = [
     "Log",
     "StopFile",
     "check_same",
+    "kept_setting",
     "read_state",
     "write_bad_batch",
     "write_state",
@@ -68,6 +69,23 @@ def read_state(folder: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | 
         return safetensors.torch.load(data), about
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{join_address(folder, STATE)} does not read ({error}); {_START_AGAIN}") from error
+
+
+def kept_setting(out: str, *setting: str, resume: bool) -> str | None:
+    """Return a setting in the saved state of a training, of a model or of a synthesis; None where none is resumed.
+
+    Args:
+        out: folder of the training; its state lies in `run`.
+        setting: its keys, from the outermost to the innermost.
+
+    Raises:
+        InputError: the state is damaged.
+    """
+    found = read_state(join_address(out, "run")) if resume else None
+    value: Any = None if found is None else found[1].get("config", {})
+    for key in setting:
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else str(value)
 
 
 class StopFile:

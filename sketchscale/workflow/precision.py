@@ -17,11 +17,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from sketchscale.io.runs.ledger import stored_fingerprint
-from sketchscale.io.stores.addresses import join_address
 from sketchscale.networks.precision import Precision, Use, choose_precision
-from sketchscale.training.state import read_state
 
-__all__ = ["kept_by_run", "kept_by_training", "settle_precision"]
+__all__ = ["kept_by_run", "settle_precision"]
 
 
 @functools.cache
@@ -65,19 +63,3 @@ def kept_by_run(store: str, run: str, *, resume: bool) -> Callable[[], str | Non
             return None  # no run, or one of another version, which is refused when it is opened
 
     return kept
-
-
-def kept_by_training(out: str, *setting: str, resume: bool) -> str | None:
-    """Return a setting in the saved state of a training, of a model or of a synthesis; None where none is resumed.
-
-    Args:
-        setting: its keys, from the outermost to the innermost.
-
-    Raises:
-        InputError: the state does not read.
-    """
-    found = read_state(join_address(out, "run")) if resume else None
-    value: Any = None if found is None else found[1].get("config", {})
-    for key in setting:
-        value = value.get(key) if isinstance(value, dict) else None
-    return None if value is None else str(value)

@@ -15,6 +15,7 @@ import torch
 from sketchscale.errors import InputError, MissingDataError, OutputError
 from sketchscale.networks import NetworkConfig, create_network
 from sketchscale.networks.checkpoint import ModelConfig, load_model, save_model, shipped_models
+from tests.pipeline import make_model
 
 CONFIG = ModelConfig(network=NetworkConfig(channels=2, widths=(4, 6)), threshold=0.0, min_size=7, notes="ü")
 
@@ -136,3 +137,12 @@ def test_shipped_models_load_by_name(name: str) -> None:
         out = model.network(torch.zeros(1, model.config.network.channels, 64, 64))
     assert torch.isfinite(out).all()
     assert out[0, 2].mean() < model.config.threshold
+
+
+@pytest.mark.parametrize(("saddle", "prominence"), [(1.0, -8.0), (0.75, ModelConfig().prominence)])
+def test_a_model_of_the_old_rule_of_joining_is_read(tmp_path: Path, saddle: float, prominence: float) -> None:
+    folder = make_model(tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "config.json").read_text())
+    del settings["prominence"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**settings, "saddle": saddle}))
+    assert load_model(folder).config.prominence == prominence

@@ -18,7 +18,7 @@ from sketchscale.io.ome_zarr.arrays import ArrayRef, create_array, open_array
 from sketchscale.objects import classes
 from sketchscale.objects.class_image import plan_class_image, plan_class_mask, put_class_lookup
 from sketchscale.objects.classes import assign_objects, collect_classes, plan_classify, with_classes
-from sketchscale.objects.classifiers import Classifier, ClassifierConfig, LightNet, train_classifier
+from sketchscale.objects.classifiers import Classifier, ClassifierConfig, LightNet, PatchOptions, train_classifier
 from sketchscale.objects.measurement.features import MeasureConfig
 from sketchscale.objects.patches import cut_patches, estimate_side, object_windows, read_patches
 from tests.objects.measurement.test_features import blobs, measure, noise
@@ -39,11 +39,13 @@ def table_of(labels):
     )
 
 
-def untrained(side=8, classes=("a", "b", "c"), seed=0):
+def untrained(side=8, classes=("a", "b", "c"), seed=0, mirror=False):
     """A classifier with random weights."""
     torch.manual_seed(seed)
     weights = {name: value.numpy().copy() for name, value in LightNet(3, len(classes)).state_dict().items()}
-    config = ClassifierConfig(channels=("c0", "c1"), classes=classes, side=side, ranges=RANGES)
+    config = ClassifierConfig(
+        channels=("c0", "c1"), classes=classes, side=side, ranges=RANGES, patches=PatchOptions(mirror=mirror)
+    )
     return Classifier(config=config, weights=weights)
 
 
@@ -87,6 +89,16 @@ def test_probabilities_do_not_depend_on_the_block(shape, block, count, side, see
     labels, image = blobs(shape, count, seed), noise("uint8", (2, *shape), seed)
     whole = classified(labels, image, untrained(side), shape)
     assert classified(labels, image, untrained(side), block).equals(whole)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_patches_at_the_border_are_those_that_the_classifier_was_trained_on(mirror):
+    labels, image = blobs((20, 20), 9, 1), noise("uint8", (2, 20, 20), 1)
+    classifier = untrained(12, mirror=mirror)
+    windows = object_windows(table_of(labels), 12)
+    patches = cut_patches(labels, image, (0, 0), windows, RANGES, mirror=mirror)
+    found = classified(labels, image, classifier, (20, 20)).column("class_prob").to_numpy()
+    np.testing.assert_array_equal(found, classifier.predict([patches], None).max(axis=1).astype(found.dtype))
 
 
 def test_engines_and_renamed_ids_give_the_same_classes():

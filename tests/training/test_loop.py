@@ -120,6 +120,11 @@ def test_the_schedule_is_applied_to_the_optimiser(tmp_path: Path, monkeypatch: p
     assert applied[0] < applied[2] > applied[5] > applied[7]
 
 
+def test_a_constant_schedule_stays_at_the_peak_after_the_rise() -> None:
+    config = replace(TINY, warmup=0.25, rate=0.01, schedule="constant")
+    assert [rate_at(progress, config) for progress in (0.125, 0.25, 0.6, 1.0)] == [0.005, 0.01, 0.01, 0.01]
+
+
 def test_a_time_limit_ends_training_and_the_schedule_with_it(tmp_path: Path) -> None:
     steps: list[Step] = []
     config = replace(TINY, steps=100_000, minutes=0.02)

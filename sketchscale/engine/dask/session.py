@@ -281,7 +281,7 @@ class Session:
                 cluster = dict(await asyncio.wait_for(self._rpc.identity(), _ANSWER_S))
                 if cluster["id"] != self._scheduler or self._client.status == "closed":
                     await self._connect(cluster["id"])
-            except Exception as error:  # any error: without a watch, calls would wait for ever
+            except Exception as error:  # any error: without a watch, calls would wait forever
                 attempts += 1
                 if time.monotonic() - answered > patience:
                     self._fail(self._unreachable(error, attempts, time.monotonic() - answered))

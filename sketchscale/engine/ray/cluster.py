@@ -141,7 +141,7 @@ def _environment(values: Mapping[str, str], wait_s: float) -> Iterator[None]:
     wanted = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-        "RAY_grpc_client_keepalive_time_ms": "5000",  # without these two, results on a broken link are awaited for ever
+        "RAY_grpc_client_keepalive_time_ms": "5000",  # without these two, results on a broken link are awaited forever
         "RAY_grpc_client_keepalive_timeout_ms": "5000",
         # Ray would end the whole process after a minute without its head; we report that after wait_s
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(int(wait_s) + 600),

@@ -158,7 +158,7 @@ class _Dispatcher:
                 message()
             except queue.Empty:
                 pass
-            except Exception as error:  # otherwise futures would wait for ever
+            except Exception as error:  # otherwise futures would wait forever
                 self._end(_as_ours(error, self.where))
             if time.monotonic() - looked >= _LOOK_S:
                 looked = time.monotonic()

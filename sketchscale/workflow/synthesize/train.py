@@ -36,7 +36,8 @@ from sketchscale.synthesis.scenes import PointedSource
 from sketchscale.synthesis.training import Sample, SynthesisHooks, make_scenes, train_synthesis
 from sketchscale.training.config import Step, find_device
 from sketchscale.training.distributed import join_world
-from sketchscale.workflow.precision import kept_by_training, settle_precision
+from sketchscale.training.state import kept_setting
+from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthesize.clicked_images import StoredImage, hold_in_memory, read_pointed
 from sketchscale.workflow.train.on_ray import TrainCallbacks, train_anywhere
@@ -162,7 +163,7 @@ def _precision(
     options: SynthesisOptions, execution: Execution, callbacks: TrainCallbacks
 ) -> Literal["float32", "bfloat16"]:
     """Return the precision of the steps; layouts and sample pictures are always float32."""
-    kept = partial(kept_by_training, options.out, "precision", resume=execution.resume)
+    kept = partial(kept_setting, options.out, "precision", resume=execution.resume)
     settled = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
     return "bfloat16" if settled == "bfloat16" else "float32"
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sketchscale.config import TrainOptions
 from sketchscale.training.checks import choose_loss
 from sketchscale.training.patches import AnnotatedImage
-from sketchscale.workflow.precision import kept_by_training
+from sketchscale.training.state import kept_setting
 
 __all__ = ["settle_loss"]
 
@@ -23,7 +23,7 @@ def settle_loss(
     """
     if options.loss != "auto":
         return options
-    if (kept := kept_by_training(options.out, "loss", "name", resume=resume)) is not None:
+    if (kept := kept_setting(options.out, "loss", "name", resume=resume)) is not None:
         return replace(options, loss=kept)
     name, why = choose_loss(images)
     say(why)

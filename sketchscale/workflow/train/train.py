@@ -37,9 +37,10 @@ from sketchscale.training.loop import Hooks, TrainingConfig
 from sketchscale.training.loop import train as train_network
 from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.sizes import Sizes, choose_sizes
+from sketchscale.training.state import kept_setting
 from sketchscale.training.thresholds import choose_threshold
 from sketchscale.workflow.compiling import INTEGRATION, compiling_line
-from sketchscale.workflow.precision import kept_by_training, settle_precision
+from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthesize.scenes import SceneSource, check_sources, open_sources, scale_of, stream_of
 from sketchscale.workflow.train.calibrate import calibrate
@@ -196,7 +197,7 @@ def _prepare(
     channels = images[0].channels if images else sources[0].channels
     options = settle_loss(options, images, callbacks.say, resume=execution.resume)
     config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
-    kept = partial(kept_by_training, options.out, "precision", resume=execution.resume)
+    kept = partial(kept_setting, options.out, "precision", resume=execution.resume)
     precision = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
     config = replace(config, precision=precision)
     if sources:

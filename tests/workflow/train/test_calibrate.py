@@ -17,7 +17,7 @@ from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.training.patches import TrainingImage
-from sketchscale.workflow.train.calibrate import calibrate
+from sketchscale.workflow.train.calibrate import JOININGS, _best, _Trial, calibrate
 
 
 class _Shown(nn.Module):
@@ -190,3 +190,10 @@ def test_what_a_start_model_says_is_kept_unless_another_choice_is_clearly_better
     found = calibrate(model(), [shown(truth)], prefer=0.0, start=bad).config
     assert found.threshold == 0
     assert found.min_size == 17
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(0.015, 0), (0.025, 1)])
+def test_the_default_joining_is_left_only_for_one_that_is_clearly_better(gain: float, chosen: int) -> None:
+    scores = zip(JOININGS, (0.5, 0.5 + gain, 0.4, 0.4), strict=True)
+    trials = [_Trial(score=score, threshold=0.0, min_size=0, joining=joining) for joining, score in scores]
+    assert _best(trials, None).joining == JOININGS[chosen]
