@@ -185,7 +185,7 @@ def table(cases: Iterable[tuple[str, npt.NDArray[np.float16], npt.NDArray[np.int
 
 
 def choice(work: Path) -> None:
-    """For each network: the rule that is best on six training images, and AP 0.5 on other images of it and of others."""
+    """For each network: the rule that is best on six training images, and its AP 0.5 on other images."""
     print("| network | best on training images: gain over the default | there, AP 0.5 | default | best of all |")
     print("|---|---|---|---|---|")
     for path in sorted(work.glob("*.npz")):
