@@ -1,8 +1,8 @@
 """Turn, scale and re-expose patches: image and annotation together, so that targets are computed afterwards.
 
-Only similarities are drawn (flip, quarter turns, isotropic scale): they keep distances up to one factor. Vectors are
-never turned, as flow and distance are computed from the turned annotation. Labels are sampled by nearest neighbour,
-the image bilinearly; beyond the image it continues as its mirror image, and the annotation says "beyond".
+Vectors are never turned, and distances never scaled: flow and distance are computed from the moved annotation, so that
+every affine map is allowed. Labels are sampled by nearest neighbour, the image bilinearly; beyond the image it
+continues as its mirror image, and the annotation says "beyond".
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ class AugmentConfig:
         offset: largest shift of the background, in units of the normalised range.
         noise: largest standard deviation of white noise, in the same units.
         blur: largest sigma in px; every third patch is blurred.
+        rotate: turns by any angle, in addition to quarter turns; not of plain patches.
+        stretch: largest ratio of the two axes of a stretch in any direction, 1 for none; not of plain patches.
+        invert: share of patches with dark and bright exchanged.
+        tint: range of a factor and of an exponent of each channel of its own, both drawn evenly in the logarithm.
+        shuffle: share of patches whose channels are permuted.
+        grey: share of patches of several channels shown as their mean in the first channel, with 0 in the others.
     """
 
     turn: bool = True
@@ -50,18 +56,29 @@ class AugmentConfig:
     offset: float = 0.05
     noise: float = 0.04
     blur: float = 0.8
+    rotate: bool = False
+    stretch: float = 1.0
+    invert: float = 0.0
+    tint: tuple[float, float] = (1.0, 1.0)
+    shuffle: float = 0.0
+    grey: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("scale", "gain", "gamma"):
+        for name in ("scale", "gain", "gamma", "tint"):
             pair = tuple(float(v) for v in getattr(self, name))
             object.__setattr__(self, name, pair)
             if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
                 raise InputError.of(found=f"{name} {pair}", expected="two rising numbers above 0", fix="(0.7, 1.4)")
-        if min(self.offset, self.noise, self.blur) < 0 or not 0 <= self.plain <= 1:
+        if min(self.offset, self.noise, self.blur) < 0 or self.stretch < 1:
             raise InputError.of(
-                found=f"offset {self.offset}, noise {self.noise}, blur {self.blur}, plain {self.plain}",
-                expected="none below 0, and plain at most 1",
-                fix="set what is not wanted to 0",
+                found=f"offset {self.offset}, noise {self.noise}, blur {self.blur}, stretch {self.stretch}",
+                expected="none below 0, and stretch at least 1",
+                fix="set what is not wanted to 0, and stretch to 1",
+            )
+        shares = (self.plain, self.invert, self.shuffle, self.grey)
+        if not all(0 <= share <= 1 for share in shares):
+            raise InputError.of(
+                found=f"plain, invert, shuffle and grey {shares}", expected="shares from 0 to 1", fix="0 for none"
             )
 
 
@@ -78,11 +95,11 @@ AUGMENTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """A similarity: patch pixel p shows image position `centre + turn @ (p - middle) / scale`."""
+    """An affine map: patch pixel p shows image position `centre + turn @ (p - middle) / scale`."""
 
     centre: tuple[float, float]
     scale: float = 1.0
-    turn: tuple[tuple[int, int], tuple[int, int]] = ((1, 0), (0, 1))
+    turn: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
 
 
 def draw_pose(rng: np.random.Generator, centre: tuple[float, float], diameter: float, config: AugmentConfig) -> Pose:
@@ -95,12 +112,22 @@ def draw_pose(rng: np.random.Generator, centre: tuple[float, float], diameter: f
     if 0 < diameter < config.small_px:
         high = max(high, config.small_scale)
     scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    if rng.random() < config.plain:
-        scale = 1.0
+    plain = rng.random() < config.plain
     quarter, flip = (int(rng.integers(4)), bool(rng.integers(2))) if config.turn else (0, False)
-    turn = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarter) @ np.diag([1, -1 if flip else 1])
+    turn = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), quarter) @ np.diag([1.0, -1.0 if flip else 1.0])
+    if config.rotate and not plain:
+        turn = turn @ _rotation(rng)
+    if config.stretch > 1 and not plain:
+        along, half = _rotation(rng), float(np.exp(0.5 * rng.uniform(0, np.log(config.stretch))))
+        turn = turn @ along @ np.diag([half, 1 / half]) @ along.T
     (a, b), (c, d) = turn.tolist()
-    return Pose(centre=centre, scale=scale, turn=((a, b), (c, d)))
+    return Pose(centre=centre, scale=1.0 if plain else scale, turn=((a, b), (c, d)))
+
+
+def _rotation(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return the matrix of a rotation by any angle."""
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def sample_patch(
@@ -187,11 +214,12 @@ def _nearest(
 
 
 def expose(image: npt.NDArray[np.float32], rng: np.random.Generator, config: AugmentConfig) -> npt.NDArray[np.float32]:
-    """Return the image with random gamma, gain, offset, blur and noise, the same for all channels.
+    """Return the image with random gamma, gain, offset, blur and noise, the same for all channels, and other colours.
 
     Args:
         image: (c, y, x), normalised, about 0 to 1; values outside keep their sign.
     """
+    image = _recoloured(image, rng, config)
     gamma = np.float32(_log_uniform(rng, config.gamma))
     gain = np.float32(_log_uniform(rng, config.gain))
     offset = np.float32(rng.uniform(-config.offset, config.offset))
@@ -201,6 +229,24 @@ def expose(image: npt.NDArray[np.float32], rng: np.random.Generator, config: Aug
         out = ndimage.gaussian_filter(out, (0, sigma, sigma), truncate=3)
     noise = np.float32(rng.uniform(0, config.noise))
     return np.asarray(out + noise * rng.standard_normal(out.shape, np.float32), np.float32)
+
+
+def _recoloured(
+    image: npt.NDArray[np.float32], rng: np.random.Generator, config: AugmentConfig
+) -> npt.NDArray[np.float32]:
+    """Return the image with channels tinted, permuted, mixed to grey or inverted, as far as the settings want it."""
+    if config.tint != (1.0, 1.0):
+        factors, exponents = np.exp(rng.uniform(*np.log(config.tint), (2, len(image), 1, 1))).astype(np.float32)
+        image = np.sign(image) * np.abs(image) ** exponents * factors
+    if len(image) > 1 and config.shuffle and rng.random() < config.shuffle:
+        image = image[rng.permutation(len(image))]
+    if len(image) > 1 and config.grey and rng.random() < config.grey:
+        mean = image.mean(0)
+        image = np.zeros_like(image)
+        image[0] = mean
+    if config.invert and rng.random() < config.invert:
+        image = np.float32(1) - image
+    return image
 
 
 def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:

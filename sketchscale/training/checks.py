@@ -70,10 +70,11 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
     if not images:
         raise InputError.of(found="no image", expected="at least one with a sketch", fix="name images to train on")
     for image in images:
-        if image.channels != config.network.channels:
+        reads = config.network.channels
+        if image.channels > reads or (image.channels < reads and not started):
             raise InputError.of(
                 found=f"{image.name} has {image.channels} channels",
-                expected=f"{config.network.channels}, as the network",
+                expected=f"{reads}, as the network",
                 fix="choose channels, or set network.channels",
             )
     if find_loss(config.loss.name).dense:

@@ -150,6 +150,7 @@ class PatchSource:
         signed: whether the signed distance is wanted, which few losses read.
         maps: import path of the function that makes the maps of the target, see networks.targets; "" for none.
         keep_bytes: of images with their annotation that are kept between patches; None keeps all. No effect on batches.
+        channels: of the patches: an image with fewer has 0 in the others; None takes images as they are.
 
     Raises:
         InputError: nothing is annotated, or, for a dense loss, not everything.
@@ -166,11 +167,12 @@ class PatchSource:
         signed: bool = True,
         maps: str = "",
         keep_bytes: int | None = None,
+        channels: int | None = None,
     ) -> None:
         if dense:
             check_dense(images)
         self.images, self.size, self.augment, self.outside, self.dense = tuple(images), size, augment, outside, dense
-        self.signed, self.maps, self.kept = signed, maps, _Kept(keep_bytes)
+        self.signed, self.maps, self.kept, self.channels = signed, maps, _Kept(keep_bytes), channels
         found = (_spots(image, dense) for image in self.images)
         self.useful = [i for i, spots in enumerate(found) if spots.inside.size or spots.background.size]
         if not self.useful:
@@ -209,7 +211,7 @@ class PatchSource:
             targets = _filled(
                 targets, beyond, patch_targets(mirrored, margin, self.outside, dense=True, signed=self.signed)
             )
-        exposed = expose(image, rng, self.augment)
+        exposed = with_channels(expose(image, rng, self.augment), self.channels)
         return exposed, replace(targets, edges=image_edges(exposed)) if self.signed else targets
 
     def _centre(self, rng: np.random.Generator, spots: _Spots) -> tuple[float, float]:
@@ -220,6 +222,16 @@ class PatchSource:
         shift = rng.integers(-(self.size // 4), self.size // 4 + 1, 2)
         half = 0.5 * (1 - self.size % 2)
         return y + float(shift[0]) + half, x + float(shift[1]) + half
+
+
+def with_channels(image: npt.NDArray[np.float32], channels: int | None) -> npt.NDArray[np.float32]:
+    """Return an image (c, y, x) with at least so many channels: those that it lacks are 0.
+
+    >>> with_channels(np.ones((1, 2, 2), np.float32), 3).sum(axis=(1, 2)).tolist()
+    [4.0, 0.0, 0.0]
+    """
+    missing = 0 if channels is None else max(0, channels - len(image))
+    return np.pad(image, ((0, missing), (0, 0), (0, 0))) if missing else image
 
 
 def image_edges(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

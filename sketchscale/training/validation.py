@@ -80,6 +80,7 @@ def source_for(images: Sequence[AnnotatedImage], config: TrainingConfig, augment
         signed=loss.signed,
         maps=TARGETS[loss.target].maps,
         keep_bytes=config.keep_bytes,
+        channels=config.network.channels,
     )
 
 
