@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from sketchscale.annotations.targets import region_codes, targets_from_sketch
 from sketchscale.errors import InputError
+from sketchscale.geometry import tile_cover
 from sketchscale.losses import find_loss
 from sketchscale.networks.targets import TARGETS, Target
 from sketchscale.training.config import TrainingConfig
@@ -21,6 +23,9 @@ _MOST_OBJECTS = 200
 """Number of objects after which the choice of a loss is made."""
 
 _BOUNDED_SHARE, _BOUNDED_OBJECTS = 0.1, 0.5
+
+_PIECE, _REACH = (64, 128, 128), 8
+"""Voxels of a volume that are looked at together, and around them; what is deeper in an object counts as unknown."""
 
 NO_BACKGROUND = "no background: no stroke and no painted pixel is background"
 
@@ -39,16 +44,28 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
         return "sketchpose", "loss sketchpose: synthetic scenes have full outlines"
     bounded = objects = 0
     for image in images:
-        targets = targets_from_sketch(image.labels, image.boundary, signed=False)
-        drawn = np.bincount(targets.objects.ravel())[1:]
-        known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
-        objects += int((drawn > 0).sum())
-        bounded += int(((drawn > 0) & (known >= _BOUNDED_SHARE * drawn)).sum())
+        for labels, boundary in _pieces(image):
+            targets = targets_from_sketch(labels, boundary, signed=False)
+            drawn = np.bincount(targets.objects.ravel())[1:]
+            known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
+            objects += int((drawn > 0).sum())
+            bounded += int(((drawn > 0) & (known >= _BOUNDED_SHARE * drawn)).sum())
         if objects >= _MOST_OBJECTS:
             break
     name = "sketchpose" if bounded >= _BOUNDED_OBJECTS * objects and bounded else "eikonal"
     which = "at least half" if name == "sketchpose" else "fewer than half"
     return name, f"loss {name}: boundaries give distances in {bounded} of {objects} annotated objects, {which}"
+
+
+def _pieces(image: AnnotatedImage) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]]:
+    """Yield labels and boundary of a plane, or of the parts of a volume that hold an object, for the memory's sake."""
+    labels, boundary = image.labels, image.boundary
+    if labels.ndim == 2:
+        yield labels, boundary
+        return
+    for tile in tile_cover(labels.shape, _PIECE, halo=_REACH):
+        if (labels[tile.write.slices] > 0).any():
+            yield labels[tile.read.slices], None if boundary is None else boundary[tile.read.slices]
 
 
 def lacks_background(images: Sequence[AnnotatedImage]) -> bool:
@@ -98,12 +115,15 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
 
 def _teaches_an_object(image: AnnotatedImage, target: Target, outside: float) -> bool:
     """Return whether the target is known at any pixel of an object."""
-    codes = region_codes(image.labels, image.boundary)
-    if target.maps:
-        known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0
-    else:
-        known = targets_from_sketch(image.labels, image.boundary, outside=outside).known
-    return bool((known & (codes > 0)).any())
+    for labels, boundary in _pieces(image):
+        codes = region_codes(labels, boundary)
+        if target.maps:
+            known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0
+        else:
+            known = targets_from_sketch(labels, boundary, outside=outside).known
+        if (known & (codes > 0)).any():
+            return True
+    return False
 
 
 def annotation_sha256(images: Sequence[AnnotatedImage]) -> str | None:

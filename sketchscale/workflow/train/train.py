@@ -48,6 +48,7 @@ from sketchscale.workflow.train.callbacks import Paced, Watch
 from sketchscale.workflow.train.chosen_loss import settle_loss
 from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.train.known_kind import learn_kind
+from sketchscale.workflow.train.network_shape import network_shape, refuse_options_of_planes
 from sketchscale.workflow.train.on_ray import TrainCallbacks, train_anywhere
 from sketchscale.workflow.train.output_folder import begin_output, check_output, writing_output
 from sketchscale.workflow.train.warnings import find_doubts
@@ -108,7 +109,8 @@ def train(
         TaskError: the loss is not a number; see training.loop.
     """
     minutes = None if options.steps is not None else options.minutes
-    sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch)
+    refuse_options_of_planes(options)
+    sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch, volume=options.volume)
     options = replace(options, width=sizes.width, batch=sizes.batch, patch=sizes.patch)
     callbacks = TrainCallbacks(say=on_step, on_event=on_event)
     return train_anywhere(_train_here, options, _WORKER_OPTIONS, execution or Execution(), callbacks, batch=sizes.batch)
@@ -196,7 +198,8 @@ def _prepare(
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
     options = settle_loss(options, images, callbacks.say, resume=execution.resume)
-    config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
+    shape = network_shape(options, channels, init, data)
+    config = replace(_training_config(options, shape, bool(held_out or others)), low=scale[0], high=scale[1])
     kept = partial(kept_setting, options.out, "precision", resume=execution.resume)
     precision = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
     config = replace(config, precision=precision)
@@ -276,7 +279,12 @@ def _read(
     """Return the sketched images, the held-out annotation, and the validation images."""
     sketch = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
     reading = Reading(
-        channels=options.channels, low=scale[0], high=scale[1], on_conflict=options.on_conflict, sketch=sketch
+        channels=options.channels,
+        low=scale[0],
+        high=scale[1],
+        on_conflict=options.on_conflict,
+        sketch=sketch,
+        volume=options.volume,
     )
     if not (options.images or options.sketches or options.synthetic):
         raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some")
@@ -300,13 +308,10 @@ def _read(
     return data, held_out, others
 
 
-def _training_config(options: TrainOptions, channels: int, init: Model | None, validated: bool) -> TrainingConfig:
-    outputs = find_loss(options.loss).outputs
-    widths = tuple(int(options.width) * 2**level for level in range(4))
-    shape = NetworkConfig(widths=widths) if init is None else init.config.network
+def _training_config(options: TrainOptions, network: NetworkConfig, validated: bool) -> TrainingConfig:
     by_steps = options.steps is not None
     return TrainingConfig(
-        network=replace(shape, name=options.network, channels=channels, outputs=outputs),
+        network=network,
         loss=_loss_with_weights(options.loss, options.loss_weights),
         augment=AUGMENTS[options.augment],
         schedule="constant" if options.schedule == "constant" else None,
@@ -323,7 +328,7 @@ def _training_config(options: TrainOptions, channels: int, init: Model | None, v
 def _loss_with_weights(name: str, given: Sequence[str]) -> LossConfig:
     """Return the settings of a loss with the weights that the user gave, as "distance=0.2"."""
     config = loss_config(name)
-    known = {f.name for f in fields(config) if f.name != "name"}
+    known = {f.name for f in fields(config) if f.name not in ("name", "anisotropy")}
     changes: dict[str, Any] = {}
     for text in given:
         term, _, number = text.partition("=")

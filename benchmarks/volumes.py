@@ -1,0 +1,202 @@
+"""What do strokes in three planes of ten objects teach a network of volumes, and what does it cost?
+
+    python benchmarks/volumes.py --work DIR              a scene, a training on one half, the score of the other half
+    python benchmarks/volumes.py --tiny --work DIR       the same on a small scene with a few steps
+
+The scene: a stack of 60 x 512 x 512 voxels with sections 2 px apart (spacing 2 : 1 : 1), and in it about 150 ellipsoids
+with half axes of 8 to 16 px, turned at random; a third of them touch another one. Objects give 39 photons a voxel and
+background 7.8; the mean is blurred by a Gaussian of sigma 2 x 1 x 1 voxels, and Poisson noise is drawn from it: a
+signal-to-noise ratio of 5, (39 - 7.8) / sqrt(39).
+
+Ten objects of the half x < 256, picked at random with those that they touch, are drawn in the three planes through
+their middle, each plane in a window of 24 px around the object (annotations.simulate_planes). `train --volume` learns
+from them with one thread of torch. `segment --volume` outlines the other half, x >= 256, as an image of its own.
+
+AP 0.5 of the other half must be at least .80, a training fits in 10 minutes of two cores, and memory in 4 GB. Times of
+a loaded machine say little, so that the processor time of the process (all threads) is printed as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+import torch
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+import sketchscale
+from sketchscale.annotations.events import append_events
+from sketchscale.annotations.simulate_planes import simulate_planes
+from sketchscale.evaluation import score_labels
+
+RATIO = 2.0
+PHOTONS = (7.8, 39.0)
+BLUR = (2, 1, 1)
+
+Labels = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ellipsoid:
+    """Centre in voxels, half axes in px, and axes as columns."""
+
+    centre: npt.NDArray[np.float64]
+    half: npt.NDArray[np.float64]
+    axes: npt.NDArray[np.float64]
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, centre: npt.NDArray[np.float64]) -> Ellipsoid:
+        """Random half axes and orientation."""
+        turn = Rotation.random(random_state=int(rng.integers(1 << 31))).as_matrix()
+        return cls(centre=centre, half=rng.uniform(8, 16, 3), axes=turn)
+
+    def reach(self, way: npt.NDArray[np.float64]) -> float:
+        """How far it extends along a unit vector, px."""
+        return float(np.linalg.norm((way @ self.axes) * self.half))
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether all of it lies in a stack."""
+        sides = np.array([self.reach(way) for way in np.eye(3)]) / (RATIO, 1, 1)
+        return bool((self.centre >= sides).all() and (self.centre + sides < shape).all())
+
+    def radii(self, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], npt.NDArray[np.float64]]:
+        """A box around it with 4 px on all sides, and in it 1 on the surface, growing in proportion to the distance."""
+        sides = (np.array([self.reach(way) for way in np.eye(3)]) + 4) / (RATIO, 1, 1)
+        low, high = np.floor(self.centre - sides).astype(int), np.ceil(self.centre + sides).astype(int) + 1
+        box = tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(low.tolist(), high.tolist(), shape, strict=True))
+        places = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in box), indexing="ij"), axis=-1)
+        apart = (places - self.centre) * (RATIO, 1, 1)
+        return box, np.linalg.norm((apart @ self.axes) / self.half, axis=-1)
+
+
+def place(labels: Labels, one: Ellipsoid, touching: int = 0) -> bool:
+    """Add an object 3 px away from all others but one, which it has to touch; return whether it fits."""
+    box, radii = one.radii(labels.shape)
+    near = np.unique(labels[box][radii < 1 + 3 / one.half.min()])
+    free = (radii < 1) & (labels[box] == 0)
+    if np.setdiff1d(near, [0, touching]).size or free.sum() < 0.9 * (radii < 1).sum():
+        return False
+    if touching and not (ndimage.binary_dilation(free) & (labels[box] == touching)).any():
+        return False
+    labels[box][free] = labels.max() + 1
+    return True
+
+
+def scene(shape: tuple[int, int, int], count: int, seed: int) -> tuple[Labels, int]:
+    """Labels of ellipsoids, and how many of them touch another one: a third."""
+    rng, labels, pairs = np.random.default_rng(seed), np.zeros(shape, np.int32), count // 6
+    wanted = pairs
+    while labels.max() < count:
+        first = Ellipsoid.drawn(rng, rng.uniform((0, 0, 0), shape))
+        if not first.fits(shape) or not place(labels, first):
+            continue
+        number = int(labels.max())
+        for _ in range(100 if pairs else 0):
+            way = rng.normal(size=3)
+            way /= np.linalg.norm(way)
+            second = Ellipsoid.drawn(rng, first.centre)
+            apart = first.reach(way) + second.reach(way) - 2
+            second = Ellipsoid(centre=first.centre + apart * way / (RATIO, 1, 1), half=second.half, axes=second.axes)
+            if second.fits(shape) and place(labels, second, number):
+                pairs -= 1
+                break
+    return labels, 2 * (wanted - pairs)
+
+
+def photographed(labels: Labels, seed: int) -> npt.NDArray[np.uint16]:
+    """The stack, in photons."""
+    mean = ndimage.gaussian_filter(np.where(labels > 0, PHOTONS[1], PHOTONS[0]).astype(np.float32), BLUR)
+    return np.random.default_rng((seed, 1)).poisson(mean).astype(np.uint16)
+
+
+def stored(folder: Path, name: str, stack: npt.NDArray[np.uint16], ratio: float = RATIO) -> str:
+    """Write a stack as an OME-Zarr image; return its address."""
+    source, target = folder / f"{name}.tif", folder / f"{name}.zarr"
+    tifffile.imwrite(source, stack)
+    sketchscale.convert(str(source), str(target), axes="zyx", spacing=1.0, depth=ratio, chunk=64)
+    return str(target)
+
+
+def score(truth: Labels, labels: npt.NDArray[np.uint32]) -> dict[str, float]:
+    """AP at 0.5 and 0.75, and the numbers of objects."""
+    found = score_labels(truth, labels, (0.5, 0.75)).as_dict()
+    return {"AP 0.5": found["ap"]["0.5"], "AP 0.75": found["ap"]["0.75"], "true": truth_count(truth), "found": int(labels.max())}
+
+
+def truth_count(truth: Labels) -> int:
+    """Number of true objects."""
+    return int(np.unique(truth[truth > 0]).size)
+
+
+def learn(work: Path, image: str, truth: Labels, options: argparse.Namespace, **more: Any) -> tuple[str, dict[str, Any]]:
+    """Draw strokes, train; return the model and what it cost."""
+    sketch = simulate_planes(truth, n_objects=options.objects, seed=options.seed)
+    log, model = work / "sketch.jsonl", str(work / "model")
+    log.unlink(missing_ok=True)
+    append_events(log, sketch.events)
+    began, cpu = time.perf_counter(), time.process_time()
+    result = sketchscale.train(
+        image,
+        str(log),
+        out=model,
+        volume=True,
+        steps=options.steps,
+        threads=1,
+        seed=options.seed,
+        overwrite=True,
+        **more,
+    )
+    summary = sketch.summary()
+    cost = {
+        "drawn": f"{summary.objects} objects, {sum(summary.pixels.values())} of {truth.size} voxels",
+        "steps": options.steps,
+        "training_s": round(time.perf_counter() - began),
+        "training_cpu_s": round(time.process_time() - cpu),
+        "result": result,
+    }
+    return model, cost
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--objects", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=int, default=None)
+    parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("--patch", type=int, default=None)
+    parser.add_argument("--loss", default="auto")
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    shape, count = ((60, 512, 512), 150) if not options.tiny else ((24, 96, 192), 8)
+    if options.tiny:
+        options.steps, options.objects, options.patch = 2, 3, 32
+    labels, touching = scene(shape, count, options.seed)
+    stack, half = photographed(labels, options.seed), shape[2] // 2
+    print(f"scene: {count} objects, {touching} of them touch another one, {shape} voxels, seed {options.seed}")
+    left, right = (stored(options.work, n, p) for n, p in (("left", stack[..., :half]), ("right", stack[..., half:])))
+    sizes = {name: value for name in ("width", "batch", "patch") if (value := getattr(options, name)) is not None}
+    model, cost = learn(options.work, left, labels[..., :half], options, loss=options.loss, **sizes)
+    print(cost)
+    trained = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    began = time.perf_counter()
+    found = np.asarray(sketchscale.segment(right, model=model, volume=True, overwrite=True))
+    row = score(labels[..., half:], found)
+    print(row, f"segment {time.perf_counter() - began:.0f} s")
+    print(f"peak memory: training {trained:.1f} GB, all {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
+
+
+if __name__ == "__main__":
+    main()
