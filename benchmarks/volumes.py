@@ -121,14 +121,19 @@ def stored(folder: Path, name: str, stack: npt.NDArray[np.uint16], ratio: float 
     """Write a stack as an OME-Zarr image; return its address."""
     source, target = folder / f"{name}.tif", folder / f"{name}.zarr"
     tifffile.imwrite(source, stack)
-    sketchscale.convert(str(source), str(target), axes="zyx", spacing=1.0, depth=ratio, chunk=64)
+    sketchscale.convert(str(source), str(target), axes="zyx", spacing=1.0, depth=ratio, chunk=64, overwrite=True)
     return str(target)
 
 
 def score(truth: Labels, labels: npt.NDArray[np.uint32]) -> dict[str, float]:
     """AP at 0.5 and 0.75, and the numbers of objects."""
     found = score_labels(truth, labels, (0.5, 0.75)).as_dict()
-    return {"AP 0.5": found["ap"]["0.5"], "AP 0.75": found["ap"]["0.75"], "true": truth_count(truth), "found": int(labels.max())}
+    return {
+        "AP 0.5": found["ap"]["0.5"],
+        "AP 0.75": found["ap"]["0.75"],
+        "true": truth_count(truth),
+        "found": int(labels.max()),
+    }
 
 
 def truth_count(truth: Labels) -> int:
@@ -136,7 +141,9 @@ def truth_count(truth: Labels) -> int:
     return int(np.unique(truth[truth > 0]).size)
 
 
-def learn(work: Path, image: str, truth: Labels, options: argparse.Namespace, **more: Any) -> tuple[str, dict[str, Any]]:
+def learn(
+    work: Path, image: str, truth: Labels, options: argparse.Namespace, **more: Any
+) -> tuple[str, dict[str, Any]]:
     """Draw strokes, train; return the model and what it cost."""
     sketch = simulate_planes(truth, n_objects=options.objects, seed=options.seed)
     log, model = work / "sketch.jsonl", str(work / "model")
@@ -145,7 +152,7 @@ def learn(work: Path, image: str, truth: Labels, options: argparse.Namespace, **
     began, cpu = time.perf_counter(), time.process_time()
     result = sketchscale.train(
         image,
-        str(log),
+        sketch=str(log),
         out=model,
         volume=True,
         steps=options.steps,
@@ -195,7 +202,9 @@ def main() -> None:
     found = np.asarray(sketchscale.segment(right, model=model, volume=True, overwrite=True))
     row = score(labels[..., half:], found)
     print(row, f"segment {time.perf_counter() - began:.0f} s")
-    print(f"peak memory: training {trained:.1f} GB, all {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
+    print(
+        f"peak memory: training {trained:.1f} GB, all {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB"
+    )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ __all__ = [
     "CLASSES",
     "EVENTS",
     "FREE",
+    "PLANES",
     "UNKNOWN",
     "ClassPoint",
     "Event",
@@ -53,6 +54,9 @@ CLASSES = ("background", "foreground", "boundary", "unknown")
 
 UNKNOWN, BOUNDARY, FREE = -1, -2, -3
 """Pixel values other than 0 (background) and k > 0 (object k); FREE is foreground of an object without a number."""
+
+PLANES: Mapping[str, int] = {"xy": 0, "xz": 1, "yz": 2}
+"""Planes of a volume, and the axis of (z, y, x) across each."""
 
 Point: TypeAlias = tuple[float, ...]
 """(y, x), or (z, y, x) of a volume."""
@@ -82,6 +86,7 @@ class Stroke(_Logged):
         radius_px: of the brush, at least 0.5; 0.5 draws a line of one pixel.
         label: one of CLASSES.
         object: number of the object of a foreground stroke, None when it is not given.
+        plane: a key of PLANES, in a volume where the points lie in several planes; "" for the first of them.
     """
 
     kind: ClassVar[str] = "stroke"
@@ -89,6 +94,7 @@ class Stroke(_Logged):
     radius_px: float
     label: str
     object: int | None = None
+    plane: str = ""
 
     def __post_init__(self) -> None:
         _require_class(self)
@@ -101,12 +107,16 @@ class Stroke(_Logged):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polygon(_Logged):
-    """A filled region: outer ring and holes, each `((y, x), ...)` with three vertices or more; even-odd rule."""
+    """A filled region: outer ring and holes, each `((y, x), ...)` with three vertices or more; even-odd rule.
+
+    `plane` as of a stroke.
+    """
 
     kind: ClassVar[str] = "polygon"
     rings: tuple[tuple[Point, ...], ...]
     label: str
     object: int | None = None
+    plane: str = ""
 
     def __post_init__(self) -> None:
         _require_class(self)
@@ -240,7 +250,12 @@ def _require_finite(event: Event, points: Sequence[Point], least: int) -> None:
 
 
 def _require_plane(event: Stroke | Polygon, points: Sequence[Point]) -> None:
-    if len(points[0]) == 3 and all(len(set(along)) > 1 for along in zip(*points, strict=True)):
+    if event.plane and event.plane not in PLANES:
+        raise UnknownNameError.among(f"plane of {event.kind} {event.id or '(no id)'}", event.plane, PLANES)
+    across = [PLANES[event.plane]] if event.plane else list(PLANES.values())
+    if len(points[0]) == 2 and event.plane:
+        raise _bad(event, f"names the plane {event.plane}", "points [z, y, x] in it")
+    if len(points[0]) == 3 and all(len({point[axis] for point in points}) > 1 for axis in across):
         raise _bad(event, "runs through space", "one coordinate that is the same for all points, as it lies in a plane")
 
 

@@ -7,8 +7,9 @@ of napari's shapes, with one coordinate the same for all: the plane's.
     [[4, 52, 12], [9, 52, 30]]     the xz plane of row 52
     [[4, 10, 80], [9, 30, 80]]     the yz plane of column 80
 
-Of several constant coordinates the first one counts, so that a click, or a line along x, lies in its section. The brush
-is a circle in pixels of its plane. QuPath's GeoJSON names the section of a geometry as `"plane": {"z": 7}`.
+Of several constant coordinates the first one counts, so that a click, or a line along x, lies in its section, unless
+the event names its `plane` ("xz"). The brush is a circle in pixels of its plane. QuPath's GeoJSON names the section of
+a geometry as `"plane": {"z": 7}`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.annotations.events import ClassPoint, Event, LabelledBox, Point, Polygon, Raster, Stroke
+from sketchscale.annotations.events import PLANES, ClassPoint, Event, LabelledBox, Point, Polygon, Raster, Stroke
 from sketchscale.geometry import Box
 
 __all__ = ["drawn_plane", "flattened", "lifted", "lowered", "raised"]
@@ -33,13 +34,14 @@ def drawn_plane(mark: Stroke | Polygon) -> tuple[int, int]:
     (1, 52)
     """
     points = mark.points if isinstance(mark, Stroke) else [point for ring in mark.rings for point in ring]
-    axis = next(axis for axis in range(3) if len({point[axis] for point in points}) == 1)
+    axes = [PLANES[mark.plane]] if mark.plane else PLANES.values()
+    axis = next(axis for axis in axes if len({point[axis] for point in points}) == 1)
     return axis, math.floor(points[0][axis] + 0.5)
 
 
 def flattened(mark: Stroke | Polygon, axis: int) -> Stroke | Polygon:
     """Return a mark of a volume as one of its plane: without the coordinate across it."""
-    return _moved(mark, lambda point: (*point[:axis], *point[axis + 1 :]))
+    return _moved(mark, lambda point: (*point[:axis], *point[axis + 1 :]), plane="")
 
 
 def raised(event: Event, axis: int, index: int) -> Event:
@@ -56,7 +58,7 @@ def raised(event: Event, axis: int, index: int) -> Event:
         return (*point[:axis], across, *point[axis:])
 
     if isinstance(event, Stroke | Polygon):
-        return _moved(event, place)
+        return _moved(event, place, plane=next(name for name, across in PLANES.items() if across == axis))
     if isinstance(event, ClassPoint):
         return replace(event, point=place(event.point))
     if isinstance(event, LabelledBox | Raster):
@@ -85,7 +87,7 @@ def lifted(
         yield Box(start, stop), np.expand_dims(mask, axis)
 
 
-def _moved(mark: Stroke | Polygon, move: Callable[[Point], Point]) -> Stroke | Polygon:
+def _moved(mark: Stroke | Polygon, move: Callable[[Point], Point], *, plane: str) -> Stroke | Polygon:
     if isinstance(mark, Stroke):
-        return replace(mark, points=tuple(map(move, mark.points)))
-    return replace(mark, rings=tuple(tuple(map(move, ring)) for ring in mark.rings))
+        return replace(mark, points=tuple(map(move, mark.points)), plane=plane)
+    return replace(mark, rings=tuple(tuple(map(move, ring)) for ring in mark.rings), plane=plane)

@@ -44,12 +44,14 @@ from sketchscale.annotations.events import (
     ClassPoint,
     Event,
     LabelledBox,
+    Polygon,
     Stroke,
     Undo,
     event_line,
     read_events,
 )
 from sketchscale.annotations.painting import Canvas, Conflict, extent_of, painted_tile
+from sketchscale.annotations.planes import drawn_plane
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import Box, tile_cover, whole
 
@@ -299,8 +301,11 @@ def _require_inside(event: Event, shape: tuple[int, ...]) -> None:
             expected=f"points {'[z, y, x], as the image is a volume' if volume else '[y, x], as the image is a plane'}",
             fix="draw it in a plane of the volume" if volume else "train on the volume with --volume",
         )
-    margin = event.radius_px if isinstance(event, Stroke) else 0.0
-    if all(a >= -0.5 - margin and b <= n - 0.5 + margin for a, b, n in zip(low, high, shape, strict=True)):
+    margins = [event.radius_px if isinstance(event, Stroke) else 0.0] * len(shape)
+    if len(shape) == 3 and isinstance(event, Stroke | Polygon):
+        margins[drawn_plane(event)[0]] = 0.0
+    sides = zip(low, high, shape, margins, strict=True)
+    if all(a >= -0.5 - margin and b <= n - 0.5 + margin for a, b, n, margin in sides):
         return
     name = f"image {event.image!r}" if event.image else "the image"
     span = " to ".join("[" + ", ".join(f"{at:g}" for at in corner) + "]" for corner in (low, high))

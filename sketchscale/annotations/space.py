@@ -66,17 +66,22 @@ def squared_distances_in_space(codes: npt.NDArray[np.int32], steps: Sequence[int
     nearest = np.full(codes.shape, FAR, np.int64)
     for axis in range(codes.ndim):
         across = np.ascontiguousarray(np.moveaxis(codes, axis, -1))
-        found = _to_cracks(across.reshape(-1, across.shape[-1]), kind, steps[axis])
+        found = _to_cracks(_lines(across), kind, steps[axis])
         if not (found < FAR).any():
             continue
         distances = np.moveaxis(found.reshape(across.shape), -1, axis)
         for other in range(codes.ndim):
             if other != axis:
                 lines = np.ascontiguousarray(np.moveaxis(distances, other, -1))
-                _lower_envelopes(lines.reshape(-1, lines.shape[-1]), (2 * steps[other]) ** 2)
+                _lower_envelopes(_lines(lines), (2 * steps[other]) ** 2)
                 distances = np.moveaxis(lines, -1, other)
         np.minimum(nearest, distances, out=nearest)
     return nearest
+
+
+def _lines(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a contiguous array as its lines along the last axis; the memory is shared."""
+    return values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -274,7 +279,7 @@ def _look_around(
             if reached[p, q, r] or np.isnan(heights[p, q, r]):
                 continue
             code = codes[a0 + p, b0 + q, c0 + r]
-            if code in (mine, _UNKNOWN):
+            if code == mine or code == _UNKNOWN:  # noqa: SIM109 - a tuple of two integer types does not compile
                 reached[p, q, r] = True
                 stack[waiting, 0], stack[waiting, 1], stack[waiting, 2] = p, q, r
                 waiting += 1

@@ -22,7 +22,8 @@ __all__ = ["NO_BACKGROUND", "annotation_sha256", "check_images", "choose_loss", 
 _MOST_OBJECTS = 200
 """Number of objects after which the choice of a loss is made."""
 
-_BOUNDED_SHARE, _BOUNDED_OBJECTS = 0.1, 0.5
+_BOUNDED_SHARE, _BOUNDED_OBJECTS = {2: 0.1, 3: 0.5}, 0.5
+"""In planes and in volumes, where a tenth lies next to the outline in a single plane, and nothing else is known."""
 
 _PIECE, _REACH = (64, 128, 128), 8
 """Voxels of a volume that are looked at together, and around them; what is deeper in an object counts as unknown."""
@@ -34,8 +35,8 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
     """Return the loss that learns most from a sketch, and one line with the reason.
 
     `sketchpose` learns from distances that boundaries determine. It is chosen where they are known on at least a tenth
-    of the annotated pixels of at least half of the objects, else `eikonal`, which finds the boundaries that no one
-    drew. Objects count in each drawn part of an image, and the first 200 or so decide.
+    of the annotated pixels (half of those of a volume) of at least half of the objects, else `eikonal`, which finds the
+    boundaries that no one drew. Objects count in each drawn part of an image, and the first 200 or so decide.
 
     >>> choose_loss([])
     ('sketchpose', 'loss sketchpose: synthetic scenes have full outlines')
@@ -49,7 +50,7 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
             drawn = np.bincount(targets.objects.ravel())[1:]
             known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
             objects += int((drawn > 0).sum())
-            bounded += int(((drawn > 0) & (known >= _BOUNDED_SHARE * drawn)).sum())
+            bounded += int(((drawn > 0) & (known >= _BOUNDED_SHARE[labels.ndim] * drawn)).sum())
         if objects >= _MOST_OBJECTS:
             break
     name = "sketchpose" if bounded >= _BOUNDED_OBJECTS * objects and bounded else "eikonal"
