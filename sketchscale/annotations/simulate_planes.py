@@ -27,8 +27,8 @@ def simulate_planes(
 ) -> Sketch:
     """Return strokes on objects of a volume, each in the three planes through its middle, and on background near it.
 
-    In every plane one object is outlined and painted, as in `simulate_strokes`, in a window around it. The strokes have
-    the number of their object, as a person knows that they are in one.
+    In every plane one object is outlined and painted, as in `simulate_strokes`, in a window around it. The strokes of
+    its planes cross in its middle, so they are one object without a number.
 
     Args:
         labels: true object ids (z, y, x), 0 background. Fewer than n_objects: all of them.
@@ -55,7 +55,7 @@ def simulate_planes(
         raise UnknownNameError.among("style", style, STYLES)
     rng = np.random.default_rng(seed)
     events: list[Event] = []
-    for number, k in enumerate(pick_objects(labels, n_objects, rng), start=1):
+    for k in pick_objects(labels, n_objects, rng):
         where = np.argwhere(labels == k)
         middle = where[np.argmin(np.abs(where - np.median(where, axis=0)).sum(axis=1))].tolist()
         for axis in range(3):
@@ -63,7 +63,7 @@ def simulate_planes(
             start, box = _around(np.argwhere(section == k), section.shape, margin)
             drawn = (_moved(stroke, start) for stroke in strokes_on_object(section[box], k, style=style, rng=rng))
             kept = (stroke for stroke in drawn if stroke.label != "background" or _is_background(stroke, section))
-            events += [raised(_numbered(stroke, number), axis, middle[axis]) for stroke in kept]
+            events += [raised(stroke, axis, middle[axis]) for stroke in kept]
     return simulated_sketch([event for event in events if isinstance(event, Stroke)], labels, image)
 
 
@@ -74,10 +74,6 @@ def _moved(stroke: Stroke, start: Sequence[int]) -> Stroke:
 def _is_background(stroke: Stroke, section: _Labels) -> bool:
     """Return whether a stroke meets no object of the whole section; its window shows only a part."""
     return all((section[box.slices][mask] == 0).all() for box, mask in stroke_masks(stroke, section.shape))
-
-
-def _numbered(stroke: Stroke, number: int) -> Stroke:
-    return dataclasses.replace(stroke, object=number) if stroke.label == "foreground" else stroke
 
 
 def _around(

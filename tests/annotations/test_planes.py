@@ -172,8 +172,9 @@ def test_simulated_planes_are_never_wrong() -> None:
     sketch = simulate_planes(truth, n_objects=3, seed=2)
     raster = sketch.rasterize()
     assert (truth[raster.labels == 0] == 0).all()
-    assert sketch.summary().objects == 3
-    for k in range(1, 4):
+    sketch.check()
+    assert sketch.summary().objects >= 3  # a neighbour's outline may part the strokes of an object
+    for k in range(1, sketch.summary().objects + 1):
         assert np.unique(truth[raster.labels == k]).size == 1
     assert len({event.plane for event in sketch.marks if isinstance(event, Stroke)}) == 3
     assert simulate_planes(truth, n_objects=3, seed=2) == sketch
