@@ -21,7 +21,8 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ PHOTONS = (7.8, 39.0)
 BLUR = (2, 1, 1)
 
 Labels = npt.NDArray[np.int32]
+HalfAxes = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +55,10 @@ class Ellipsoid:
     axes: npt.NDArray[np.float64]
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, centre: npt.NDArray[np.float64]) -> Ellipsoid:
-        """Random half axes and orientation."""
+    def drawn(cls, rng: np.random.Generator, half: npt.NDArray[np.float64]) -> Ellipsoid:
+        """At a random orientation."""
         turn = Rotation.random(random_state=int(rng.integers(1 << 31))).as_matrix()
-        return cls(centre=centre, half=rng.uniform(8, 16, 3), axes=turn)
+        return cls(centre=np.zeros(3), half=half, axes=turn)
 
     def reach(self, way: npt.NDArray[np.float64]) -> float:
         """How far it extends along a unit vector, px."""
@@ -90,38 +92,46 @@ def place(labels: Labels, one: Ellipsoid, touching: int = 0) -> bool:
     return True
 
 
-def scene(shape: tuple[int, int, int], count: int, seed: int) -> tuple[Labels, int]:
-    """Labels of ellipsoids, and how many of them touch another one: a third."""
+def random_half(rng: np.random.Generator, number: int) -> npt.NDArray[np.float64]:
+    """Half axes of 8 to 16 px."""
+    return rng.uniform(8, 16, 3)
+
+
+def scene(shape: tuple[int, int, int], count: int, seed: int, half: HalfAxes = random_half) -> tuple[Labels, int]:
+    """Labels of ellipsoids, and how many of them touch another one: a third. `half`: half axes of object number k."""
     rng, labels, pairs = np.random.default_rng(seed), np.zeros(shape, np.int32), count // 6
     wanted = pairs
     while labels.max() < count:
-        first = Ellipsoid.drawn(rng, rng.uniform((0, 0, 0), shape))
+        centre = rng.uniform((0, 0, 0), shape)
+        first = replace(Ellipsoid.drawn(rng, half(rng, int(labels.max()) + 1)), centre=centre)
         if not first.fits(shape) or not place(labels, first):
             continue
         number = int(labels.max())
         for _ in range(100 if pairs else 0):
             way = rng.normal(size=3)
             way /= np.linalg.norm(way)
-            second = Ellipsoid.drawn(rng, first.centre)
+            second = Ellipsoid.drawn(rng, half(rng, int(labels.max()) + 1))
             apart = first.reach(way) + second.reach(way) - 2
-            second = Ellipsoid(centre=first.centre + apart * way / (RATIO, 1, 1), half=second.half, axes=second.axes)
+            second = replace(second, centre=first.centre + apart * way / (RATIO, 1, 1))
             if second.fits(shape) and place(labels, second, number):
                 pairs -= 1
                 break
     return labels, 2 * (wanted - pairs)
 
 
-def photographed(labels: Labels, seed: int) -> npt.NDArray[np.uint16]:
-    """The stack, in photons."""
-    mean = ndimage.gaussian_filter(np.where(labels > 0, PHOTONS[1], PHOTONS[0]).astype(np.float32), BLUR)
+def photographed(photons: npt.NDArray[np.floating], seed: int) -> npt.NDArray[np.uint16]:
+    """Blurred, with Poisson noise."""
+    mean = ndimage.gaussian_filter(photons.astype(np.float32), BLUR)
     return np.random.default_rng((seed, 1)).poisson(mean).astype(np.uint16)
 
 
 def stored(folder: Path, name: str, stack: npt.NDArray[np.uint16], ratio: float = RATIO) -> str:
-    """Write a stack as an OME-Zarr image; return its address."""
+    """Write a stack (z, y, x) or (c, z, y, x) as an OME-Zarr image; return its address."""
     source, target = folder / f"{name}.tif", folder / f"{name}.zarr"
-    tifffile.imwrite(source, stack)
-    sketchscale.convert(str(source), str(target), axes="zyx", spacing=1.0, depth=ratio, chunk=64, overwrite=True)
+    tifffile.imwrite(source, stack, photometric="minisblack")
+    sketchscale.convert(
+        str(source), str(target), axes="czyx"[4 - stack.ndim :], spacing=1.0, depth=ratio, chunk=64, overwrite=True
+    )
     return str(target)
 
 
@@ -191,7 +201,8 @@ def main() -> None:
     if options.tiny:
         options.steps, options.objects, options.patch = 2, 3, 32
     labels, touching = scene(shape, count, options.seed)
-    stack, half = photographed(labels, options.seed), shape[2] // 2
+    stack = photographed(np.where(labels > 0, PHOTONS[1], PHOTONS[0]), options.seed)
+    half = shape[2] // 2
     print(f"scene: {count} objects, {touching} of them touch another one, {shape} voxels, seed {options.seed}")
     left, right = (stored(options.work, n, p) for n, p in (("left", stack[..., :half]), ("right", stack[..., half:])))
     sizes = {name: value for name in ("width", "batch", "patch") if (value := getattr(options, name)) is not None}

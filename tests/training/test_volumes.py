@@ -186,5 +186,5 @@ def test_what_volumes_cannot_have_is_refused_in_one_line() -> None:
         TrainingConfig(network=NETWORK, loss=loss_config("hover"))
     with pytest.raises(InputError, match="2 dimensions with anisotropy 2; expected: 1/20 to 20 in three"):
         NetworkConfig(anisotropy=2.0)
-    with pytest.raises(InputError, match="with 3 outputs .* expected: 4"):
+    with pytest.raises(InputError, match=r"with 3 outputs .* expected: 4"):
         TrainingConfig(network=replace(NETWORK, outputs=3), loss=loss_config("eikonal"))
