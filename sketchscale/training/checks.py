@@ -25,7 +25,7 @@ _MOST_OBJECTS = 200
 _BOUNDED_SHARE, _BOUNDED_OBJECTS = {2: 0.1, 3: 0.5}, 0.5
 """In planes and in volumes, where a tenth lies next to the outline in a single plane, and nothing else is known."""
 
-_PIECE, _REACH = (64, 128, 128), 8
+_PART, _REACH = (64, 128, 128), 8
 """Voxels of a volume that are looked at together, and around them; what is deeper in an object counts as unknown."""
 
 NO_BACKGROUND = "no background: no stroke and no painted pixel is background"
@@ -45,7 +45,7 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
         return "sketchpose", "loss sketchpose: synthetic scenes have full outlines"
     bounded = objects = 0
     for image in images:
-        for labels, boundary in _pieces(image):
+        for labels, boundary in _parts(image):
             targets = targets_from_sketch(labels, boundary, signed=False)
             drawn = np.bincount(targets.objects.ravel())[1:]
             known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
@@ -58,13 +58,13 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
     return name, f"loss {name}: boundaries give distances in {bounded} of {objects} annotated objects, {which}"
 
 
-def _pieces(image: AnnotatedImage) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]]:
+def _parts(image: AnnotatedImage) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]]:
     """Yield labels and boundary of a plane, or of the parts of a volume that hold an object, for the memory's sake."""
     labels, boundary = image.labels, image.boundary
     if labels.ndim == 2:
         yield labels, boundary
         return
-    for tile in tile_cover(labels.shape, _PIECE, halo=_REACH):
+    for tile in tile_cover(labels.shape, _PART, halo=_REACH):
         if (labels[tile.write.slices] > 0).any():
             yield labels[tile.read.slices], None if boundary is None else boundary[tile.read.slices]
 
@@ -116,7 +116,7 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
 
 def _teaches_an_object(image: AnnotatedImage, target: Target, outside: float) -> bool:
     """Return whether the target is known at any pixel of an object."""
-    for labels, boundary in _pieces(image):
+    for labels, boundary in _parts(image):
         codes = region_codes(labels, boundary)
         if target.maps:
             known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0
