@@ -67,6 +67,14 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
     loss_weights: tuple[str, ...] = _how(
         (), "Weight of a term of the loss, such as distance=0.2; repeatable.", flag="--loss-weight"
     )
+    diameter: float | None = _how(
+        None,
+        "Diameter of the objects in the images, px, which sets their scale; by default that of the outlined ones.",
+        above=0,
+    )
+    rescale: float | None = _how(
+        None, "The scale itself, network px per image px; 1 leaves images as they are.", at_least=0.05, at_most=20
+    )
     seed: int = _how(0, "Seed of weights and patches.", at_least=0)
     on_conflict: Literal["refuse", "last"] = _how(
         "refuse", "If two classes are drawn over one another: refuse, or use the last."

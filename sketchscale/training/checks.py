@@ -6,21 +6,20 @@ import hashlib
 import pkgutil
 from collections.abc import Sequence
 
-import numpy as np
-
 from sketchscale.annotations.targets import region_codes, targets_from_sketch
 from sketchscale.errors import InputError
 from sketchscale.losses import find_loss
 from sketchscale.networks.targets import TARGETS, Target
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.patches import AnnotatedImage, check_dense
+from sketchscale.training.scale import bounded_objects
 
 __all__ = ["NO_BACKGROUND", "annotation_sha256", "check_images", "choose_loss", "lacks_background"]
 
 _MOST_OBJECTS = 200
 """Number of objects after which the choice of a loss is made."""
 
-_BOUNDED_SHARE, _BOUNDED_OBJECTS = 0.1, 0.5
+_BOUNDED_OBJECTS = 0.5
 
 NO_BACKGROUND = "no background: no stroke and no painted pixel is background"
 
@@ -39,11 +38,9 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
         return "sketchpose", "loss sketchpose: synthetic scenes have full outlines"
     bounded = objects = 0
     for image in images:
-        targets = targets_from_sketch(image.labels, image.boundary, signed=False)
-        drawn = np.bincount(targets.objects.ravel())[1:]
-        known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
-        objects += int((drawn > 0).sum())
-        bounded += int(((drawn > 0) & (known >= _BOUNDED_SHARE * drawn)).sum())
+        found = bounded_objects(image)[1]
+        objects += found.size
+        bounded += int(found.sum())
         if objects >= _MOST_OBJECTS:
             break
     name = "sketchpose" if bounded >= _BOUNDED_OBJECTS * objects and bounded else "eikonal"

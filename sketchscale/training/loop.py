@@ -233,6 +233,7 @@ class _Run(Frame[Batch]):
             low=c.low,
             high=c.high,
             outside=c.outside,
+            finds_scale=bool(c.scales),
             threshold=TARGETS[c.target].middle(c.outside) if c.threshold is None else c.threshold,
             min_size=20 if c.min_size is None else c.min_size,
         )

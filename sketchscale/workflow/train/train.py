@@ -46,6 +46,7 @@ from sketchscale.workflow.synthesize.scenes import SceneSource, check_sources, o
 from sketchscale.workflow.train.calibrate import calibrate
 from sketchscale.workflow.train.callbacks import Paced, Watch
 from sketchscale.workflow.train.chosen_loss import settle_loss
+from sketchscale.workflow.train.common_scale import network_pixel_um, settle_scales
 from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages
 from sketchscale.workflow.train.known_kind import learn_kind
 from sketchscale.workflow.train.on_ray import TrainCallbacks, train_anywhere
@@ -170,6 +171,8 @@ def _train_here(options: TrainOptions, execution: Execution, callbacks: TrainCal
                 resume=execution.resume,
             )
             watch.draw()
+        pixel_um = network_pixel_um(ready.data)
+        model = replace(model, config=replace(model.config, pixel_um=pixel_um))
         provenance = {"synthetic": [source.about for source in sources]} if sources else {}
         return _save(replace(model, provenance={**model.provenance, **provenance}), options, watch, world.first)
 
@@ -192,11 +195,13 @@ def _prepare(
 
     with Runner(execution, on_event) as runner:
         scale = scale_of(sources) if init is None else (init.config.low, init.config.high)
-        data, held_out, others = _read(options, scale, runner, callbacks.say)
+        settle = partial(settle_scales, options, init=init, resume=execution.resume)
+        data, held_out, others = _read(options, scale, runner, callbacks.say, settle)
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
     options = settle_loss(options, images, callbacks.say, resume=execution.resume)
-    config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
+    config = _training_config(options, channels, init, bool(held_out or others))
+    config = replace(config, low=scale[0], high=scale[1], scales=data.scales)
     kept = partial(kept_setting, options.out, "precision", resume=execution.resume)
     precision = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
     config = replace(config, precision=precision)
@@ -271,7 +276,11 @@ def _calibrated(
 
 
 def _read(
-    options: TrainOptions, scale: tuple[float, float], runner: Runner, say: Callable[[str], None]
+    options: TrainOptions,
+    scale: tuple[float, float],
+    runner: Runner,
+    say: Callable[[str], None],
+    settle: Callable[..., tuple[float, ...]],
 ) -> tuple[SketchedImages, list[AnnotatedImage], list[AnnotatedImage]]:
     """Return the sketched images, the held-out annotation, and the validation images."""
     sketch = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
@@ -293,10 +302,13 @@ def _read(
             fix="name them with --validate",
         )
     data = SketchedImages(options.images, options.sketches, reading, runner, say=say)
+    data.scales = settle(data, say=say)
     held_out = [] if options.hold_out is None else data.hold_out(options.hold_out, options.seed)
     others: list[AnnotatedImage] = []
     if options.validate or options.validate_sketches:
-        others = SketchedImages(options.validate, options.validate_sketches, reading, runner, say=say).training()
+        validation = SketchedImages(options.validate, options.validate_sketches, reading, runner, say=say)
+        validation.scales = settle(validation, resume=False) if data.scales else ()
+        others = validation.training()
     return data, held_out, others
 
 

@@ -1,0 +1,167 @@
+"""Bring training images to a common scale: that at which their median object has the diameter that the network knows.
+
+A network sees about 60 px around a pixel. Objects much larger than that are cut, objects of a few pixels have no shape.
+The same minutes of training also make more of an image that was reduced, as each patch shows more of it. So every image
+gets a scale of its own, from its outlined objects, and prediction finds the same scale again (inference/scale.py).
+
+    image of objects of 44 px  ──× 0.45──▶ objects of 20 px ──▶ patches, held-out annotation, calibration
+    image of objects of 12 px  ──× 1.68──▶ objects of 20 px ──▶
+
+Pixels are resampled as prediction does it (inference/resample.py); labels are those of the nearest pixel; a drawn
+boundary stays connected: a pixel is boundary where any pixel under it is. Scales are rounded to steps of 2^(1/8), so
+that they do not change with a few more strokes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sketchscale.annotations.targets import targets_from_sketch
+from sketchscale.geometry import Box
+from sketchscale.inference.resample import Taps, axis_taps, resampled
+from sketchscale.training.patches import AnnotatedImage, TrainingImage
+
+__all__ = ["DIAMETER", "ScaledImage", "bounded_objects", "outlined_diameter", "rounded_scale", "scaled_image"]
+
+DIAMETER = 20.0
+"""px, of the median object at the scale of the network, where no start says another; see benchmarks/diameters.py."""
+
+_BOUNDED = 0.1
+"""Share of an object's annotated pixels whose distance is known, from which on it counts as outlined."""
+
+_LEAST, _MOST = 0.05, 4.0
+
+
+def rounded_scale(scale: float) -> float:
+    """Return a scale rounded to 2^(n/8), within 1/20 and 4.
+
+    >>> rounded_scale(0.98), rounded_scale(0.5), round(rounded_scale(0.45), 4)
+    (1.0, 0.5, 0.4585)
+    """
+    steps = round(8 * math.log2(min(max(scale, _LEAST), _MOST)))
+    return float(2 ** (steps / 8))
+
+
+def bounded_objects(image: AnnotatedImage) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the annotated area, px, of every object in an image, and whether boundaries bound it.
+
+    An object is bounded if distances are known on at least a tenth of its annotated pixels.
+
+    >>> outlined = np.zeros((9, 9), np.int32)
+    >>> outlined[2:6, 2:6] = 1
+    >>> areas, bounded = bounded_objects(TrainingImage(image=np.zeros((1, 9, 9), np.float32), labels=outlined))
+    >>> areas.tolist(), bounded.tolist()
+    ([16], [True])
+    """
+    targets = targets_from_sketch(image.labels, image.boundary, signed=False)
+    drawn = np.bincount(targets.objects.ravel())[1:]
+    known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
+    there = drawn > 0
+    return drawn[there], (known >= _BOUNDED * drawn)[there]
+
+
+def outlined_diameter(parts: Sequence[AnnotatedImage]) -> float | None:
+    """Return the median diameter, px, of the outlined objects in the parts of an image; None where there are none."""
+    areas = [np.zeros(0, np.int64)]
+    for part in parts:
+        found, bounded = bounded_objects(part)
+        areas.append(found[bounded])
+    joined = np.concatenate(areas)
+    return float(np.sqrt(4 / np.pi * np.median(joined))) if joined.size else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledImage:
+    """An AnnotatedImage of another one at a scale: network px per image px. Read again at each access, as that one."""
+
+    original: AnnotatedImage
+    scale: float
+
+    @property
+    def name(self) -> str:
+        """The name of the original."""
+        return self.original.name
+
+    @property
+    def channels(self) -> int:
+        """How many channels there are."""
+        return self.original.channels
+
+    @property
+    def image(self) -> npt.NDArray[np.float32]:
+        """Resampled pixels (c, y, x)."""
+        pixels = self.original.image
+        return np.asarray(resampled(pixels, _taps(pixels.shape[1:], self.scale)), np.float32)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """Labels (y, x) of the nearest pixels."""
+        return _nearest(self.original.labels, self.scale)
+
+    @property
+    def boundary(self) -> npt.NDArray[np.bool_] | None:
+        """Pixels (y, x) with drawn boundary under them."""
+        boundary = self.original.boundary
+        if boundary is None:
+            return None
+        return _nearest(boundary, self.scale) if self.scale >= 1 else _any(boundary, self.scale)
+
+    @property
+    def core(self) -> Box | None:
+        """The part in which patches are centred."""
+        core = self.original.core
+        if core is None:
+            return None
+        start, stop = ([round(n * self.scale) for n in corner] for corner in (core.start, core.stop))
+        return Box(tuple(start), tuple(max(a + 1, b) for a, b in zip(start, stop, strict=True)))
+
+    @property
+    def ignored(self) -> npt.NDArray[np.bool_] | None:
+        """Ignored pixels (y, x), of the nearest pixels."""
+        ignored = self.original.ignored
+        return None if ignored is None else _nearest(ignored, self.scale)
+
+    @property
+    def numbered(self) -> frozenset[int] | None:
+        """Those of the original."""
+        return self.original.numbered
+
+
+def scaled_image(image: AnnotatedImage, scale: float) -> AnnotatedImage:
+    """Return an image at a scale; one in memory stays there, at scale 1 it is returned as it is."""
+    if scale == 1:
+        return image
+    found = ScaledImage(original=image, scale=scale)
+    if not isinstance(image, TrainingImage):
+        return found
+    names = ("image", "labels", "boundary", "name", "core", "ignored", "numbered")
+    return TrainingImage(**{name: getattr(found, name) for name in names})
+
+
+def _size(n: int, scale: float) -> int:
+    """Return the scaled length of an axis."""
+    return max(1, math.floor(n * scale + 0.5))
+
+
+def _taps(shape: Sequence[int], scale: float) -> list[Taps | None]:
+    return [axis_taps(0, _size(n, scale), 1 / scale, max(1.0, 1 / scale), n) for n in shape]
+
+
+def _nearest(values: npt.NDArray[Any], scale: float) -> npt.NDArray[Any]:
+    """Return the values of the pixels under the centres of the scaled ones."""
+    centres = [np.minimum(((np.arange(_size(n, scale)) + 0.5) / scale).astype(np.intp), n - 1) for n in values.shape]
+    return values[np.ix_(*centres)]
+
+
+def _any(mask: npt.NDArray[np.bool_], scale: float) -> npt.NDArray[np.bool_]:
+    """Return whether any pixel lies under a pixel of the reduced mask; each one lies under one at least."""
+    found = np.zeros([_size(n, scale) for n in mask.shape], np.bool_)
+    ends = np.array(found.shape)[:, None] - 1
+    found[tuple(np.minimum(((np.argwhere(mask).T + 0.5) * scale).astype(np.intp), ends))] = True
+    return found
