@@ -57,7 +57,7 @@ def precisions(model: Model, image: TrainingImage, scale: float) -> tuple[float,
     rule = IntegrationConfig(threshold=c.threshold / scale, min_size=round(c.min_size / scale**2))
     rule = replace(rule, link_radius=c.link_radius, prominence=c.prominence)
     scores = score_labels(image.labels.astype(np.uint32), integrate(fields, rule))
-    return scores.at(0.5)[0].ap, scores.at(0.75)[0].ap
+    return scores.at(0.5).ap, scores.at(0.75).ap
 
 
 def main() -> None:

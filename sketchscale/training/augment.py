@@ -236,7 +236,8 @@ def _recoloured(
 ) -> npt.NDArray[np.float32]:
     """Return the image with channels tinted, permuted, mixed to grey or inverted, as far as the settings want it."""
     if config.tint != (1.0, 1.0):
-        factors, exponents = np.exp(rng.uniform(*np.log(config.tint), (2, len(image), 1, 1))).astype(np.float32)
+        low, high = np.log(config.tint)
+        factors, exponents = np.exp(rng.uniform(low, high, (2, len(image), 1, 1))).astype(np.float32)
         image = np.sign(image) * np.abs(image) ** exponents * factors
     if len(image) > 1 and config.shuffle and rng.random() < config.shuffle:
         image = image[rng.permutation(len(image))]
