@@ -20,7 +20,8 @@ import torch
 from train_nuclei_fluo import load_split
 
 from sketchscale.evaluation import score_labels
-from sketchscale.inference.backend import Recipe, TorchBackend, predict_array
+from sketchscale.inference.backend import Recipe, TorchBackend
+from sketchscale.inference.plan import predict_array
 from sketchscale.inference.views import views_of
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate
