@@ -1,4 +1,4 @@
-"""Bring training images to a common scale: that at which their median object has the diameter that the network knows.
+"""Bring training images to a common scale: that at which their typical object has the diameter that the network knows.
 
 A network sees about 60 px around a pixel. Objects much larger than that are cut, objects of a few pixels have no shape.
 The same minutes of training also make more of an image that was reduced, as each patch shows more of it. So every image
@@ -27,7 +27,15 @@ from sketchscale.geometry import Box
 from sketchscale.inference.resample import Taps, axis_taps, resampled
 from sketchscale.training.patches import AnnotatedImage, TrainingImage
 
-__all__ = ["DIAMETER", "ScaledImage", "bounded_objects", "outlined_diameter", "rounded_scale", "scaled_image"]
+__all__ = [
+    "DIAMETER",
+    "ScaledImage",
+    "bounded_objects",
+    "outlined_diameter",
+    "rounded_scale",
+    "scaled_image",
+    "typical_diameter",
+]
 
 DIAMETER = 20.0
 """px, of the median object at the scale of the network, where no start says another; see benchmarks/diameters.py."""
@@ -46,6 +54,19 @@ def rounded_scale(scale: float) -> float:
     """
     steps = round(8 * math.log2(min(max(scale, _LEAST), _MOST)))
     return float(2 ** (steps / 8))
+
+
+def typical_diameter(areas: npt.NDArray[np.int64]) -> float:
+    """Return the diameter, px, of the circle with the typical area: half of all their pixels lie in larger objects.
+
+    Unlike the median over objects, it does not change with debris.
+
+    >>> round(typical_diameter(np.array([3] * 9 + [314] * 3)), 1)
+    20.0
+    """
+    rising = np.sort(areas)
+    sums = np.cumsum(rising)
+    return float(np.sqrt(4 / np.pi * rising[np.searchsorted(sums, sums[-1] / 2)]))
 
 
 def bounded_objects(image: AnnotatedImage) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -67,13 +88,13 @@ def bounded_objects(image: AnnotatedImage) -> tuple[npt.NDArray[np.int64], npt.N
 
 
 def outlined_diameter(parts: Sequence[AnnotatedImage]) -> float | None:
-    """Return the median diameter, px, of the outlined objects in the parts of an image; None where there are none."""
+    """Return the typical diameter, px, of the outlined objects in the parts of an image; None where there are none."""
     areas = [np.zeros(0, np.int64)]
     for part in parts:
         found, bounded = bounded_objects(part)
         areas.append(found[bounded])
     joined = np.concatenate(areas)
-    return float(np.sqrt(4 / np.pi * np.median(joined))) if joined.size else None
+    return typical_diameter(joined) if joined.size else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,9 @@ from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import Model
 from sketchscale.training.patches import AnnotatedImage
+from sketchscale.training.scale import typical_diameter
 
-__all__ = ["choose_threshold", "median_diameter", "predict_image", "predicted_areas", "smallest_size"]
+__all__ = ["choose_threshold", "object_diameter", "predict_image", "predicted_areas", "smallest_size"]
 
 
 _AROUND = 64
@@ -129,9 +130,9 @@ def _own_areas(image: AnnotatedImage) -> npt.NDArray[np.int64]:
     return areas
 
 
-def median_diameter(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> float:
-    """Return the median diameter, px, of circles with the given areas, else with the annotated ones."""
-    return float(np.sqrt(4 / np.pi * np.median(_areas(images) if areas is None else areas)))
+def object_diameter(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> float:
+    """Return the typical diameter, px, of circles with the given areas, else with the annotated ones."""
+    return typical_diameter(_areas(images) if areas is None else areas)
 
 
 def smallest_size(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> int:
