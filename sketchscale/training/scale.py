@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from sketchscale.annotations.targets import targets_from_sketch
 from sketchscale.geometry import Box
-from sketchscale.inference.resample import Taps, axis_taps, resampled
+from sketchscale.inference.resample import resampled_box, scaled_length
 from sketchscale.training.patches import AnnotatedImage, TrainingImage
 
 __all__ = [
@@ -117,8 +117,7 @@ class ScaledImage:
     @property
     def image(self) -> npt.NDArray[np.float32]:
         """Resampled pixels (c, y, x)."""
-        pixels = self.original.image
-        return np.asarray(resampled(pixels, _taps(pixels.shape[1:], self.scale)), np.float32)
+        return np.asarray(resampled_box(self.original.image, self.scale), np.float32)
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -165,24 +164,17 @@ def scaled_image(image: AnnotatedImage, scale: float) -> AnnotatedImage:
     return TrainingImage(**{name: getattr(found, name) for name in names})
 
 
-def _size(n: int, scale: float) -> int:
-    """Return the scaled length of an axis."""
-    return max(1, math.floor(n * scale + 0.5))
-
-
-def _taps(shape: Sequence[int], scale: float) -> list[Taps | None]:
-    return [axis_taps(0, _size(n, scale), 1 / scale, max(1.0, 1 / scale), n) for n in shape]
-
-
 def _nearest(values: npt.NDArray[Any], scale: float) -> npt.NDArray[Any]:
     """Return the values of the pixels under the centres of the scaled ones."""
-    centres = [np.minimum(((np.arange(_size(n, scale)) + 0.5) / scale).astype(np.intp), n - 1) for n in values.shape]
+    centres = [
+        np.minimum(((np.arange(scaled_length(n, scale)) + 0.5) / scale).astype(np.intp), n - 1) for n in values.shape
+    ]
     return values[np.ix_(*centres)]
 
 
 def _any(mask: npt.NDArray[np.bool_], scale: float) -> npt.NDArray[np.bool_]:
     """Return whether any pixel lies under a pixel of the reduced mask; each one lies under one at least."""
-    found = np.zeros([_size(n, scale) for n in mask.shape], np.bool_)
+    found = np.zeros([scaled_length(n, scale) for n in mask.shape], np.bool_)
     ends = np.array(found.shape)[:, None] - 1
     found[tuple(np.minimum(((np.argwhere(mask).T + 0.5) * scale).astype(np.intp), ends))] = True
     return found

@@ -26,7 +26,7 @@ from sketchscale.config import SegmentOptions
 from sketchscale.geometry import Box
 from sketchscale.inference.backend import Recipe, TorchBackend
 from sketchscale.inference.plan import predict_array
-from sketchscale.inference.resample import axis_taps, resampled
+from sketchscale.inference.resample import resampled_box
 from sketchscale.inference.views import views_of
 from sketchscale.integration.config import IntegrationConfig
 from sketchscale.integration.plan import integrate
@@ -162,9 +162,7 @@ def _outlined(
     model: Model, pixels: npt.NDArray[np.float32], ranges: Sequence[tuple[float, float]], scale: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]]:
     """Return fields and labels of a window on the network's grid."""
-    sizes = [max(1, round(n * scale)) for n in pixels.shape[1:]]
-    taps = [axis_taps(0, m, n / m, max(1.0, n / m), n) for m, n in zip(sizes, pixels.shape[1:], strict=True)]
-    scaled = resampled(pixels, taps)
+    scaled = resampled_box(pixels, scale)
     backend = TorchBackend(model=model, recipe=Recipe())
     fields = predict_array(scaled, backend, views_of(scaled.shape[1:], model, short=True), ranges).astype(np.float32)
     config = model.config
