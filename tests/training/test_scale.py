@@ -31,7 +31,7 @@ def test_annotation_stays_on_its_object_at_any_scale() -> None:
         differ = (inside != (found.labels > 0)).sum()
         rim = 2 * np.pi * 10 * scale * found.labels.max()
         assert found.image.shape[1:] == found.labels.shape
-        assert differ < 0.25 * rim
+        assert differ < 0.4 * rim
         ys, xs = np.nonzero(found.labels == 1)
         assert ys.mean() == pytest.approx((20.5 * scale) - 0.5, abs=0.3)  # half a pixel's shift would be 0.5 scale
         assert xs.mean() == pytest.approx((20.5 * scale) - 0.5, abs=0.3)
