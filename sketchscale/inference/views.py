@@ -22,7 +22,6 @@ Source: averaging over orthogonal planes as in Cellpose (Stringer et al. 2021); 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,7 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.inference.grid import TileGrid, blend_box, pad_tile, shortened, tile_grid
-from sketchscale.inference.resample import Taps, axis_taps, resampled
+from sketchscale.inference.resample import Taps, axis_taps, resampled, scaled_length
 from sketchscale.networks.checkpoint import Model
 
 __all__ = ["SLAB", "ReadPixels", "ReadTile", "TileTask", "View", "fields_of_box", "views_of"]
@@ -243,9 +242,7 @@ def views_of(
     views = []
     for axes in seen:
         stretch = tuple(anisotropy if axis == 0 and dim < n else 1.0 for axis in axes)
-        scaled = tuple(
-            max(1, math.floor(shape[axis] * (zoom * factor) + 0.5)) for axis, factor in zip(axes, stretch, strict=True)
-        )
+        scaled = tuple(scaled_length(shape[axis], zoom * factor) for axis, factor in zip(axes, stretch, strict=True))
         grid = tile_grid(
             scaled,
             model.config.tile if tile is None else tile,

@@ -37,6 +37,7 @@ __all__ = [
     "is_shipped",
     "load_model",
     "load_weights",
+    "model_folder",
     "parse_settings",
     "save_model",
     "settings_bytes",
@@ -139,6 +140,15 @@ _REMEDY = "expected: a model folder as `sketchscale train` writes it; to fix: co
 def is_shipped(address: str | Path) -> bool:
     """Whether a model comes with the package, and so is on every machine with the package."""
     return not Path(address).is_dir() and (SHIPPED / str(address) / "config.json").is_file()
+
+
+def model_folder(address: str | Path) -> str | None:
+    """Return the address of a model's folder; None for a single file.
+
+    Raises:
+        MissingDataError: there is no such model.
+    """
+    return None if _is_file(address) else _resolve(address)
 
 
 def _is_file(address: str | Path) -> bool:

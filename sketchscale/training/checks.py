@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import pkgutil
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Sequence
 
 from sketchscale.annotations.targets import region_codes, targets_from_sketch
 from sketchscale.errors import InputError
-from sketchscale.geometry import tile_cover
 from sketchscale.losses import find_loss
 from sketchscale.networks.targets import TARGETS, Target
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.patches import AnnotatedImage, check_dense
+from sketchscale.training.scale import annotated_parts, bounded_objects
 
 __all__ = ["NO_BACKGROUND", "annotation_sha256", "check_images", "choose_loss", "lacks_background"]
 
 _MOST_OBJECTS = 200
 """Number of objects after which the choice of a loss is made."""
 
-_BOUNDED_SHARE, _BOUNDED_OBJECTS = {2: 0.1, 3: 0.5}, 0.5
-"""In planes and in volumes, where a tenth lies next to the outline in a single plane, and nothing else is known."""
-
-_PART, _REACH = (64, 128, 128), 8
-"""Voxels of a volume that are looked at together, and around them; what is deeper in an object counts as unknown."""
+_BOUNDED_OBJECTS = 0.5
 
 NO_BACKGROUND = "no background: no stroke and no painted pixel is background"
 
@@ -45,28 +38,14 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
         return "sketchpose", "loss sketchpose: synthetic scenes have full outlines"
     bounded = objects = 0
     for image in images:
-        for labels, boundary in _parts(image):
-            targets = targets_from_sketch(labels, boundary, signed=False)
-            drawn = np.bincount(targets.objects.ravel())[1:]
-            known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
-            objects += int((drawn > 0).sum())
-            bounded += int(((drawn > 0) & (known >= _BOUNDED_SHARE[labels.ndim] * drawn)).sum())
+        found = bounded_objects(image)[1]
+        objects += found.size
+        bounded += int(found.sum())
         if objects >= _MOST_OBJECTS:
             break
     name = "sketchpose" if bounded >= _BOUNDED_OBJECTS * objects and bounded else "eikonal"
     which = "at least half" if name == "sketchpose" else "fewer than half"
     return name, f"loss {name}: boundaries give distances in {bounded} of {objects} annotated objects, {which}"
-
-
-def _parts(image: AnnotatedImage) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]]:
-    """Yield labels and boundary of a plane, or of the parts of a volume that hold an object, for the memory's sake."""
-    labels, boundary = image.labels, image.boundary
-    if labels.ndim == 2:
-        yield labels, boundary
-        return
-    for tile in tile_cover(labels.shape, _PART, halo=_REACH):
-        if (labels[tile.write.slices] > 0).any():
-            yield labels[tile.read.slices], None if boundary is None else boundary[tile.read.slices]
 
 
 def lacks_background(images: Sequence[AnnotatedImage]) -> bool:
@@ -116,7 +95,7 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
 
 def _teaches_an_object(image: AnnotatedImage, target: Target, outside: float) -> bool:
     """Return whether the target is known at any pixel of an object."""
-    for labels, boundary in _parts(image):
+    for labels, boundary in annotated_parts(image):
         codes = region_codes(labels, boundary)
         if target.maps:
             known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0

@@ -80,6 +80,8 @@ class TrainingConfig:
         low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
         threshold: see ModelConfig; None sets it on the annotated pixels.
         synthetic: scenes to train on with the images, or alone; None for none.
+        scales: network px per image px of each image, which came scaled by it; recorded, so that a resumed training
+            keeps them, and so that prediction finds the scale of other images: () where images have their own scale.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -115,6 +117,7 @@ class TrainingConfig:
     threshold: float | None = None
     min_size: int | None = None
     synthetic: SyntheticConfig | None = None
+    scales: tuple[float, ...] = ()
 
     @property
     def target(self) -> str:

@@ -36,7 +36,7 @@ from sketchscale.training.previews import Preview, choose_window, make_preview
 from sketchscale.training.synthetic import SceneStream, SceneWindow, drawing_of
 from sketchscale.training.thresholds import (
     choose_threshold,
-    median_diameter,
+    object_diameter,
     predict_image,
     predicted_areas,
     smallest_size,
@@ -237,6 +237,7 @@ class _Run(Frame[Batch]):
             low=c.low,
             high=c.high,
             outside=c.outside,
+            finds_scale=bool(c.scales),
             threshold=TARGETS[c.target].middle(c.outside) if c.threshold is None else c.threshold,
             min_size=20 if c.min_size is None else c.min_size,
             **({} if c.network.dim == 2 else _VOLUME_TILES),
@@ -252,7 +253,7 @@ class _Run(Frame[Batch]):
             at_zero = replace(model, config=replace(model.config, threshold=self.config.threshold or 0.0))
             areas = predicted_areas(at_zero, self.shown)
             areas = areas if areas.size else None
-        found = replace(model.config, diameter=round(median_diameter(self.shown, areas, network.anisotropy), 2))
+        found = replace(model.config, diameter=round(object_diameter(self.shown, areas, network.anisotropy), 2))
         if self.config.min_size is None:
             found = replace(found, min_size=smallest_size(self.shown, areas))
         model = replace(model, config=found, network=model.network.cpu())

@@ -17,8 +17,9 @@ from sketchscale.integration.config import IntegrationConfig, crowd_for
 from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import Model
 from sketchscale.training.patches import AnnotatedImage
+from sketchscale.training.scale import typical_diameter, typical_size
 
-__all__ = ["choose_threshold", "median_diameter", "predict_image", "predicted_areas", "smallest_size"]
+__all__ = ["choose_threshold", "object_diameter", "predict_image", "predicted_areas", "smallest_size"]
 
 
 _AROUND = 64
@@ -131,14 +132,18 @@ def _own_areas(image: AnnotatedImage) -> npt.NDArray[np.int64]:
     return areas
 
 
-def median_diameter(
+def object_diameter(
     images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None, anisotropy: float = 1.0
 ) -> float:
-    """Return the median diameter, px, of circles (or balls) with the given areas, else with the annotated ones."""
-    median = np.median(_areas(images) if areas is None else areas)
+    """Return the typical diameter, px, of circles with the given areas, else with the annotated ones.
+
+    Args:
+        anisotropy: of volumes, whose sizes are voxels; then the diameter is that of a ball.
+    """
+    areas = _areas(images) if areas is None else areas
     if images and images[0].image.ndim == 4:
-        return float(np.cbrt(6 / np.pi * anisotropy * median))
-    return float(np.sqrt(4 / np.pi * median))
+        return float(np.cbrt(6 / np.pi * anisotropy * typical_size(areas)))
+    return typical_diameter(areas)
 
 
 def smallest_size(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> int:

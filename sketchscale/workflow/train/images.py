@@ -26,6 +26,7 @@ from sketchscale.intensity import Levels, channel_levels, normalize
 from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
 from sketchscale.training.patches import AnnotatedImage, TrainingImage
+from sketchscale.training.scale import scaled_image
 from sketchscale.training.validation import choose_held_out
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.segment.job import choose_channels
@@ -177,6 +178,10 @@ class SketchedImages:
         held_bytes: drawn boxes are kept in memory up to this size; beyond it, they are read when patches are drawn.
             This does not change what is learned.
 
+    Attributes:
+        scales: network px per image px of each image, which may be set: all that is returned from then on has this
+            scale; () for 1. See training.scale.
+
     Raises:
         InputError: their numbers differ, nothing was drawn, a sketch does not fit its image or contradicts itself.
     """
@@ -219,7 +224,7 @@ class SketchedImages:
             block = block_shape(plane.shape, plane.chunks, runner.execution.block)
             levels = channel_levels(runner.run, plane, block, channels, low=reading.low, high=reading.high)
             self._opened.append(_Opened(plane=plane, channels=channels, levels=levels))
-        self._held_bytes = held_bytes
+        self._held_bytes, self.scales = held_bytes, tuple[float, ...]()
         self._parts = [self._find(position) for position in range(len(planes))]
         self._pixels: dict[tuple[int, Box], npt.NDArray[np.float32]] = {}
         self._held_out: dict[int, list[_Hidden]] = {}
@@ -250,20 +255,9 @@ class SketchedImages:
                 raise type(error)(f"on {platform.node()}: {error}") from error
 
     @property
-    def anisotropy(self) -> float:
-        """Spacing along z over that along y of all volumes; 1 of planes.
-
-        Raises:
-            InputError: two volumes differ by more than a tenth.
-        """
-        ratios = [one.plane.spacing[0] / one.plane.spacing[-2] for one in self._opened] or [1.0]
-        if max(ratios) > 1.1 * min(ratios):
-            raise InputError.of(
-                found=f"volumes with spacing z / spacing y from {min(ratios):g} to {max(ratios):g}",
-                expected="the same for all",
-                fix="train on each kind, or give one for all with --anisotropy",
-            )
-        return ratios[0]
+    def ratios(self) -> list[float]:
+        """Spacing along the first axis over that along y, of each image."""
+        return [opened.plane.spacing[0] / opened.plane.spacing[-2] for opened in self._opened]
 
     @property
     def brightness(self) -> list[tuple[float, ...]]:
@@ -274,6 +268,17 @@ class SketchedImages:
     def parts(self) -> list[SketchedPart]:
         """The drawn boxes of all images."""
         return [part for parts in self._parts for part in parts]
+
+    @property
+    def by_image(self) -> list[list[AnnotatedImage]]:
+        """The drawn boxes of each image, at the image's own scale, without what was held out."""
+        return [[self._loaded(part) if self.is_held else part for part in parts] for parts in self._parts]
+
+    @property
+    def pixel_um(self) -> list[float | None]:
+        """The pixel size of each image; None where its file does not say."""
+        sizes = [opened.plane.spacing_um for opened in self._opened]
+        return [None if size is None else size[-1] for size in sizes]
 
     @property
     def is_held(self) -> bool:
@@ -290,8 +295,9 @@ class SketchedImages:
         )
 
     def _made(self, parts: Sequence[SketchedPart]) -> list[AnnotatedImage]:
-        """Return the parts in memory where all fit, else as they are."""
-        return [self._loaded(part) for part in parts] if self.is_held else list(parts)
+        """Return the parts at their scales; in memory where all fit, else as they are read."""
+        scales = self.scales or (1.0,) * len(self.paths)
+        return [scaled_image(self._loaded(part) if self.is_held else part, scales[part.position]) for part in parts]
 
     def _loaded(self, part: SketchedPart) -> TrainingImage:
         key = (part.position, part.box)

@@ -40,7 +40,17 @@ def network_shape(options: TrainOptions, channels: int, init: Model | None, data
     shape = replace(shape, name=options.network, channels=channels, outputs=outputs, dim=dim)
     if not options.volume:
         return shape
-    return replace(shape, anisotropy=data.anisotropy if options.anisotropy is None else options.anisotropy)
+    return replace(shape, anisotropy=_common(data.ratios) if options.anisotropy is None else options.anisotropy)
+
+
+def _common(ratios: list[float]) -> float:
+    if max(ratios) > 1.1 * min(ratios):
+        raise InputError.of(
+            found=f"volumes with spacing z / spacing y from {min(ratios):g} to {max(ratios):g}",
+            expected="the same for all",
+            fix="train on each kind, or give one for all with --anisotropy",
+        )
+    return ratios[0]
 
 
 def refuse_options_of_planes(options: TrainOptions) -> None:
@@ -49,7 +59,8 @@ def refuse_options_of_planes(options: TrainOptions) -> None:
     Raises:
         InputError: names the option.
     """
-    if options.volume and options.synthetic:
-        raise InputError.of(found="--synthetic with --volume", expected="planes", fix="leave out one of them")
+    for name in ("synthetic", "diameter", "rescale"):
+        if options.volume and getattr(options, name) not in (None, ()):
+            raise InputError.of(found=f"--{name} with --volume", expected="planes", fix="leave out one of them")
     if options.anisotropy is not None and not options.volume:
         raise InputError.of(found="--anisotropy without --volume", expected="a volume", fix="add --volume")

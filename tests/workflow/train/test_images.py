@@ -22,7 +22,7 @@ from sketchscale.errors import InputError
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.patches import PatchSource
 from sketchscale.training.prefetch import draw_batch
-from sketchscale.training.thresholds import median_diameter, smallest_size
+from sketchscale.training.thresholds import object_diameter, smallest_size
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.train import images as training_images
 from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages, drawn_boxes
@@ -111,7 +111,7 @@ def test_objects_count_once_where_boxes_overlap(tmp_path: Path) -> None:
     ]  # fmt: skip
     cut = data.training()
     assert len(cut) > len(whole)
-    assert median_diameter(cut) == median_diameter(whole)
+    assert object_diameter(cut) == object_diameter(whole)
     assert smallest_size(cut) == smallest_size(whole)
 
 
