@@ -209,7 +209,7 @@ class PatchSource:
         margin, size = self.sizes(_WIDE_MARGIN if self.dense or self.maps else MARGIN), self.sizes(self.size)
         image, codes = sample_patch(drawable.image, spots.codes, pose, size, margin)
         settings: dict[str, Any] = {"margin": margin, "outside": self.outside, "signed": self.signed}
-        targets_of = partial(patch_targets, **settings, spacing=self.spacing)
+        targets_of: Any = partial(patch_targets, **settings, spacing=self.spacing)
         targets = targets_of(codes, dense=self.dense, maps=self.maps)
         if spots.loose.size:
             targets = replace(targets, objects=np.where(np.isin(targets.objects, spots.loose), 0, targets.objects))
