@@ -1,7 +1,8 @@
 """What do strokes in three planes of ten objects teach a network of volumes, and what does it cost?
 
     python benchmarks/volumes.py --work DIR              a scene, a training on one half, the score of the other half
-    python benchmarks/volumes.py --tiny --work DIR       the same on a small scene with a few steps
+    python benchmarks/volumes.py --real DATA --work DIR  the real stack: nuclei of 31 x 61 x 57 voxels, 51 that touch
+    python benchmarks/volumes.py --tiny --work DIR       the first on a small scene with a few steps
 
 The scene: a stack of 60 x 512 x 512 voxels with sections 2 px apart (spacing 2 : 1 : 1), and in it about 150 ellipsoids
 with half axes of 8 to 16 px, turned at random; a third of them touch another one. Objects give 39 photons a voxel and
@@ -37,6 +38,7 @@ import sketchscale
 from sketchscale.annotations.events import append_events
 from sketchscale.annotations.simulate_planes import simulate_planes
 from sketchscale.evaluation import score_labels
+from sketchscale.networks.checkpoint import load_model
 
 RATIO = 2.0
 PHOTONS = (7.8, 39.0)
@@ -55,10 +57,10 @@ class Ellipsoid:
     axes: npt.NDArray[np.float64]
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, half: npt.NDArray[np.float64]) -> Ellipsoid:
-        """At a random orientation."""
+    def drawn(cls, rng: np.random.Generator, half: HalfAxes, number: int) -> Ellipsoid:
+        """Object of this number at a random orientation."""
         turn = Rotation.random(random_state=int(rng.integers(1 << 31))).as_matrix()
-        return cls(centre=np.zeros(3), half=half, axes=turn)
+        return cls(centre=np.zeros(3), half=half(rng, number), axes=turn)
 
     def reach(self, way: npt.NDArray[np.float64]) -> float:
         """How far it extends along a unit vector, px."""
@@ -103,14 +105,14 @@ def scene(shape: tuple[int, int, int], count: int, seed: int, half: HalfAxes = r
     wanted = pairs
     while labels.max() < count:
         centre = rng.uniform((0, 0, 0), shape)
-        first = replace(Ellipsoid.drawn(rng, half(rng, int(labels.max()) + 1)), centre=centre)
+        first = replace(Ellipsoid.drawn(rng, half, int(labels.max()) + 1), centre=centre)
         if not first.fits(shape) or not place(labels, first):
             continue
         number = int(labels.max())
         for _ in range(100 if pairs else 0):
             way = rng.normal(size=3)
             way /= np.linalg.norm(way)
-            second = Ellipsoid.drawn(rng, half(rng, int(labels.max()) + 1))
+            second = Ellipsoid.drawn(rng, half, int(labels.max()) + 1)
             apart = first.reach(way) + second.reach(way) - 2
             second = replace(second, centre=first.centre + apart * way / (RATIO, 1, 1))
             if second.fits(shape) and place(labels, second, number):
@@ -151,71 +153,90 @@ def truth_count(truth: Labels) -> int:
     return int(np.unique(truth[truth > 0]).size)
 
 
-def learn(
-    work: Path, image: str, truth: Labels, options: argparse.Namespace, **more: Any
-) -> tuple[str, dict[str, Any]]:
-    """Draw strokes, train; return the model and what it cost."""
+def learn(work: Path, image: str, truth: Labels, options: argparse.Namespace) -> dict[str, Any]:
+    """Draw strokes, train; return what it cost."""
     sketch = simulate_planes(truth, n_objects=options.objects, seed=options.seed)
-    log, model = work / "sketch.jsonl", str(work / "model")
+    log, began, cpu = work / "sketch.jsonl", time.perf_counter(), time.process_time()
     log.unlink(missing_ok=True)
     append_events(log, sketch.events)
-    began, cpu = time.perf_counter(), time.process_time()
-    result = sketchscale.train(
+    sizes = {name: getattr(options, name) for name in ("width", "batch", "patch", "loss") if getattr(options, name)}
+    sketchscale.train(
         image,
         sketch=str(log),
-        out=model,
+        out=str(work / "model"),
         volume=True,
         steps=options.steps,
         threads=1,
         seed=options.seed,
         overwrite=True,
-        **more,
+        **sizes,
     )
-    summary = sketch.summary()
-    cost = {
-        "drawn": f"{summary.objects} objects, {sum(summary.pixels.values())} of {truth.size} voxels",
+    summary, took = sketch.summary(), time.perf_counter() - began
+    in_steps = float(load_model(work / "model").provenance["seconds"])
+    return {
+        "objects drawn": options.objects,
+        "annotated": f"{sum(summary.pixels.values()) / truth.size:.1%}",
         "steps": options.steps,
-        "training_s": round(time.perf_counter() - began),
-        "training_cpu_s": round(time.process_time() - cpu),
-        "result": result,
+        "s a step": f"{in_steps / options.steps:.2f}",
+        "training s": round(took),
+        "training cpu s": round(time.process_time() - cpu),
+        "training GB": f"{peak_gb():.1f}",
     }
-    return model, cost
+
+
+def peak_gb() -> float:
+    """Largest memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def outline(work: Path, image: str, truth: Labels) -> dict[str, Any]:
+    """Segment an image with the trained model; return the scores, and what it cost."""
+    began = time.perf_counter()
+    found = np.asarray(sketchscale.segment(image, model=str(work / "model"), volume=True, overwrite=True))
+    scores = score(truth, found)
+    return {**scores, "segment s": round(time.perf_counter() - began), "peak GB": f"{peak_gb():.1f}"}
+
+
+def half_scene(options: argparse.Namespace) -> dict[str, Any]:
+    """Train on one half of a scene, and outline the other."""
+    shape, count = ((60, 512, 512), 150) if not options.tiny else ((24, 96, 192), 8)
+    labels, touching = scene(shape, count, options.seed)
+    stack, half = photographed(np.where(labels > 0, PHOTONS[1], PHOTONS[0]), options.seed), shape[2] // 2
+    print(f"scene: {count} objects, {touching} of them touch another one, {shape} voxels, seed {options.seed}\n")
+    left, right = (stored(options.work, n, p) for n, p in (("left", stack[..., :half]), ("right", stack[..., half:])))
+    cost = learn(options.work, left, labels[..., :half], options)
+    return cost | outline(options.work, right, labels[..., half:])
+
+
+def real_stack(options: argparse.Namespace) -> dict[str, Any]:
+    """Train on some nuclei of the real stack, and outline all of it: there is no other one."""
+    folder = options.real / "misc_cells"
+    stack, labels = (tifffile.imread(folder / kind / "stardist_img3d.tif") for kind in ("images", "masks"))
+    image = stored(options.work, "real", stack)
+    return learn(options.work, image, labels.astype(np.int32), options) | outline(options.work, image, labels)
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Print a row of the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--objects", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--width", type=int, default=None)
-    parser.add_argument("--batch", type=int, default=None)
-    parser.add_argument("--patch", type=int, default=None)
-    parser.add_argument("--loss", default="auto")
+    for name in ("width", "batch", "patch"):
+        parser.add_argument(f"--{name}", type=int, help="as of `train`")
+    parser.add_argument("--loss", help="as of `train`")
+    parser.add_argument("--real", type=Path, metavar="DATA", help="take the real stack in DATA/misc_cells")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    shape, count = ((60, 512, 512), 150) if not options.tiny else ((24, 96, 192), 8)
     if options.tiny:
         options.steps, options.objects, options.patch = 2, 3, 32
-    labels, touching = scene(shape, count, options.seed)
-    stack = photographed(np.where(labels > 0, PHOTONS[1], PHOTONS[0]), options.seed)
-    half = shape[2] // 2
-    print(f"scene: {count} objects, {touching} of them touch another one, {shape} voxels, seed {options.seed}")
-    left, right = (stored(options.work, n, p) for n, p in (("left", stack[..., :half]), ("right", stack[..., half:])))
-    sizes = {name: value for name in ("width", "batch", "patch") if (value := getattr(options, name)) is not None}
-    model, cost = learn(options.work, left, labels[..., :half], options, loss=options.loss, **sizes)
-    print(cost)
-    trained = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    began = time.perf_counter()
-    found = np.asarray(sketchscale.segment(right, model=model, volume=True, overwrite=True))
-    row = score(labels[..., half:], found)
-    print(row, f"segment {time.perf_counter() - began:.0f} s")
-    print(
-        f"peak memory: training {trained:.1f} GB, all {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB"
-    )
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    row = half_scene(options) if options.real is None else real_stack(options)
+    print("| " + " | ".join(row) + " |")
+    print("|---" * len(row) + "|")
+    print("| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
 
 
 if __name__ == "__main__":
