@@ -2,6 +2,7 @@
 
     python benchmarks/volumes.py --work DIR              a scene, a training on one half, the score of the other half
     python benchmarks/volumes.py --real DATA --work DIR  the real stack: nuclei of 31 x 61 x 57 voxels, 51 that touch
+    python benchmarks/volumes.py --costs --work DIR      processor seconds of a step, for several sizes
     python benchmarks/volumes.py --tiny --work DIR       the first on a small scene with a few steps
 
 The scene: a stack of 60 x 512 x 512 voxels with sections 2 px apart (spacing 2 : 1 : 1), and in it about 150 ellipsoids
@@ -20,7 +21,9 @@ a loaded machine say little, so that the processor time of the process (all thre
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -38,11 +41,18 @@ import sketchscale
 from sketchscale.annotations.events import append_events
 from sketchscale.annotations.simulate_planes import simulate_planes
 from sketchscale.evaluation import score_labels
+from sketchscale.losses import loss_config
+from sketchscale.networks import NetworkConfig
 from sketchscale.networks.checkpoint import load_model
+from sketchscale.training.config import Step, TrainingConfig
+from sketchscale.training.loop import train
+from sketchscale.training.patches import TrainingImage
 
 RATIO = 2.0
 PHOTONS = (7.8, 39.0)
 BLUR = (2, 1, 1)
+COSTS = ((8, 2, 64, 2.0), (8, 4, 64, 2.0), (16, 2, 64, 2.0), (8, 2, 48, 2.0), (8, 2, 32, 2.0), (8, 2, 64, 1.0))
+"""Width, batch, patch and anisotropy."""
 
 Labels = npt.NDArray[np.int32]
 HalfAxes = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
@@ -216,8 +226,38 @@ def real_stack(options: argparse.Namespace) -> dict[str, Any]:
     return learn(options.work, image, labels.astype(np.int32), options) | outline(options.work, image, labels)
 
 
+def costs(options: argparse.Namespace) -> None:
+    """Print processor seconds of a step for several sizes: the median of eight, patches drawn in the same thread."""
+    labels, _ = scene((60, 160, 160), 12, options.seed)
+    raster = simulate_planes(labels, n_objects=5, seed=options.seed).rasterize()
+    image = np.where(labels > 0, 0.9, 0.1).astype(np.float32)[None]
+    drawn = TrainingImage(image=image, labels=raster.labels, boundary=raster.boundary)
+    print("| width | patches | anisotropy | voxels a step | cpu s a step |\n|---|---|---|---|---|")
+    for width, batch, patch, ratio in COSTS:
+        widths = tuple(width * 2**level for level in range(4))
+        network = NetworkConfig(dim=3, outputs=4, widths=widths, anisotropy=ratio)
+        sizes: dict[str, Any] = {"batch": batch, "patch": patch, "threads": 1, "workers": 0}
+        took = step_s(drawn, TrainingConfig(network=network, loss=loss_config("eikonal"), steps=6, **sizes))
+        size, voxels = " x ".join(map(str, network.sizes(patch))), batch * np.prod(network.sizes(patch))
+        print(f"| {width} | {batch} of {size} | {ratio:g} | {voxels:,} | {took:.2f} |", flush=True)
+
+
+def step_s(image: TrainingImage, config: TrainingConfig) -> float:
+    """Median processor seconds of the steps of a training, which is ended at the last one."""
+    marks: list[float] = []
+
+    def mark(step: Step) -> None:
+        marks.append(time.process_time())
+        if step.step == config.steps - 1:
+            raise KeyboardInterrupt
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
+        train([image], config, run_folder=folder, on_step=mark)
+    return float(np.median(np.diff(marks)))
+
+
 def main() -> None:
-    """Print a row of the table."""
+    """Print a row of the table, or the costs of steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=500)
@@ -227,12 +267,16 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, help="as of `train`")
     parser.add_argument("--loss", help="as of `train`")
     parser.add_argument("--real", type=Path, metavar="DATA", help="take the real stack in DATA/misc_cells")
+    parser.add_argument("--costs", action="store_true", help="only the time of a step, for several sizes")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     if options.tiny:
         options.steps, options.objects, options.patch = 2, 3, 32
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    if options.costs:
+        costs(options)
+        return
     row = half_scene(options) if options.real is None else real_stack(options)
     print("| " + " | ".join(row) + " |")
     print("|---" * len(row) + "|")

@@ -138,6 +138,15 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path)
     assert whole.config == resumed.config
 
 
+def test_a_volume_can_start_from_a_model_of_volumes_with_the_same_levels(tmp_path: Path) -> None:
+    first = train([in_planes()], replace(DEEP, steps=2), run_folder=tmp_path / "first")
+    again = train([in_planes(1)], replace(DEEP, steps=2), run_folder=tmp_path / "again", init=first)
+    assert not same(first, again)
+    other = replace(DEEP, steps=1, network=replace(NETWORK, anisotropy=1.0))
+    with pytest.raises(InputError, match="a starting model with flat 1; expected: flat 0"):
+        train([in_planes()], other, run_folder=tmp_path / "other", init=first)
+
+
 def test_held_out_objects_of_a_volume_take_the_space_around_them() -> None:
     image = in_planes()
     (mask,) = choose_held_out([image], 0.4, seed=1)
