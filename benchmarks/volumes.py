@@ -178,7 +178,8 @@ def learn(work: Path, image: str, truth: Labels, options: argparse.Namespace) ->
         steps=options.steps,
         threads=1,
         seed=options.seed,
-        overwrite=True,
+        overwrite=not options.resume,
+        resume=options.resume,
         **sizes,
     )
     summary, took = sketch.summary(), time.perf_counter() - began
@@ -267,6 +268,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, help="as of `train`")
     parser.add_argument("--loss", help="as of `train`")
     parser.add_argument("--real", type=Path, metavar="DATA", help="take the real stack in DATA/misc_cells")
+    parser.add_argument("--resume", action="store_true", help="go on with the training in --work")
     parser.add_argument("--costs", action="store_true", help="only the time of a step, for several sizes")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()

@@ -269,10 +269,11 @@ class Frame(ABC, Generic[T]):
         write_state(self.folder, self.tensors(), {**about, **self.numbers()})
 
 
-def _defaults(config: Any) -> dict[str, dict[str, Any]]:
-    """Return the defaults of the records in a configuration, as a state would hold them."""
-    named = {f.name: getattr(config, f.name) for f in fields(config)}
-    records = {name: fields(value) for name, value in named.items() if is_dataclass(value)}
-    known = {name: {f.name: f.default for f in of if f.default is not MISSING} for name, of in records.items()}
-    found: dict[str, dict[str, Any]] = json.loads(json.dumps(known))
+def _defaults(config: Any) -> dict[str, Any]:
+    """Return the defaults of a configuration and of its records, as a state would hold them."""
+    known: dict[str, Any] = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+    for name, value in ((f.name, getattr(config, f.name)) for f in fields(config)):
+        if is_dataclass(value):
+            known[name] = {f.name: f.default for f in fields(value) if f.default is not MISSING}
+    found: dict[str, Any] = json.loads(json.dumps(known))
     return found
