@@ -9,8 +9,9 @@ its weight, and that of their sum beside the norm to which a step clips it. The 
 with the weights of all others at 0.
 
 `train` trains one network for each set of weights, share of annotated pixels and seed, and tries it on some of the test
-images. Networks are those of accuracy.py, their batches those of five minutes of `train`: 4 patches of 128 px. Every finished cell is a line of JSON in CELLS, and is not run again. `table` prints means over the
-test images, and over seeds with their standard deviation.
+images. Networks are those of accuracy.py, their batches those of five minutes of `train`: 4 patches of 128 px. Every
+finished cell is a line of JSON in CELLS, and is not run again. `table` prints means over the test images, and over
+seeds with their standard deviation.
 """
 
 from __future__ import annotations
