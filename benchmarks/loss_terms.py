@@ -39,12 +39,12 @@ from sketchscale.workflow.train.calibrate import calibrate
 
 
 def configured(options: argparse.Namespace, weights: str, channels: int, seed: int) -> TrainingConfig:
-    """Settings with other weights of the loss, such as "euler=1,norm=0"; "default" for its own."""
+    """Settings with other weights of the loss or another clip, such as "euler=0.1,clip=50"; "default" for its own."""
     config = replace(recipe(options, options.loss, channels, seed), batch=4, patch=128)
     if weights == "default":
         return config
     given = {name: float(value) for name, value in (pair.split("=") for pair in weights.split(","))}
-    return replace(config, loss=replace(config.loss, **given))
+    return replace(config, clip=given.pop("clip", config.clip), loss=replace(config.loss, **given))
 
 
 def gradient_norm(network: torch.nn.Module, batch: Batch, loss: LossConfig) -> float:
