@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
         ("house.py", [], "| all |"),
         ("walks.py", ["--verb", "measure"], "| measure |"),
         ("rules.py", ["rods", "--tiny"], "| rods (1) |"),
+        ("volumes.py", ["--tiny", "--work", "{folder}"], "| objects drawn |"),
+        ("volume_classes.py", ["--tiny", "--work", "{folder}"], "| random-forest |"),
         ("unknown_kinds.py", ["--tiny"], "| stained (samples) | 3 | 3 (100.0%)"),
     ],
 )

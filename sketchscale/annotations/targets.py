@@ -33,6 +33,7 @@ pixels, by definition: they lie beside an object, in none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from sketchscale.annotations.space import flow_in_space, lattice_steps, squared_distances_in_space
 from sketchscale.errors import InputError
 
 __all__ = ["BEYOND", "UNKNOWN", "Targets", "region_codes", "targets_from_sketch"]
@@ -106,18 +108,21 @@ def targets_from_sketch(
     *,
     outside: float = -5.0,
     signed: bool = True,
+    spacing: Sequence[float] | None = None,
 ) -> Targets:
     """Return the targets of a sketch; dense labels are the special case without unknown pixels.
 
     Args:
-        labels: (y, x) integers: k > 0 object, 0 background, -1 unknown, `BEYOND` outside the image.
-        boundary: (y, x), drawn boundary pixels; None for none. The label below a drawn pixel is ignored.
+        labels: (y, x) or (z, y, x) integers: k > 0 object, 0 background, -1 unknown, `BEYOND` outside the image.
+        boundary: shape of labels, drawn boundary pixels; None for none. The label below a drawn pixel is ignored.
         outside: px, the target distance in background; below 0.
         signed: whether signed distances are wanted; they take a third of the time. Without, they are known nowhere.
+        spacing: of the axes, relative to the last; None for 1. Planes have 1. See annotations.space.
 
     Returns:
-        Targets on the same grid. An object with no boundary anywhere (it fills the image) is neither known nor
-        bounded, as its distance is not defined. Empty input gives empty targets.
+        Targets on the same grid, of volumes with z before y, and three components of flow. An object with no boundary
+        anywhere (it fills the image) is neither known nor bounded, as its distance is not defined. Empty input gives
+        empty targets.
 
     Raises:
         InputError: shapes differ, labels are no integers, or `outside` is not below 0.
@@ -136,12 +141,16 @@ def targets_from_sketch(
         raise InputError.of(found=f"outside = {outside}", expected="below 0", fix="leave it at -5")
     codes = region_codes(labels, boundary)
     inside, background, drawn = codes > 0, codes == 0, codes == _DRAWN
-    to_edge, to_unknown = _squared_distances(codes, inside)
+    grid = _Grid.of(codes, spacing)
+    to_edge, to_unknown = grid.squared_distances(codes, inside)
     exact = inside & (to_edge <= to_unknown) & (to_edge < _FAR)
-    distance = np.where(exact, _pixels(to_edge), 0).astype(np.float32)
-    below, below_known = _signed(codes, distance, exact) if signed else (np.zeros_like(distance), np.zeros_like(exact))
+    distance = np.where(exact, grid.pixels(to_edge), 0).astype(np.float32)
+    below, below_known = np.zeros_like(distance), np.zeros_like(exact)
+    if signed:
+        below, below_known = _signed(grid, codes, distance, exact)
     distance[background] = outside
-    flow, flow_known = _flow(codes, distance, exact)
+    flow, flow_known = grid.flow(codes, distance, exact)
+    half = grid.unit**2
     nearest = np.minimum(to_edge, to_unknown)
     bounded = inside & ~exact & (nearest < _FAR)
     return Targets(
@@ -149,13 +158,13 @@ def targets_from_sketch(
         distance=distance,
         known=exact | background,
         flow_known=flow_known,
-        lower=np.where(bounded, _pixels(nearest), 0).astype(np.float32),
-        upper=np.where(bounded, _pixels(to_edge), 0).astype(np.float32),
+        lower=np.where(bounded, grid.pixels(nearest), 0).astype(np.float32),
+        upper=np.where(bounded, grid.pixels(to_edge), 0).astype(np.float32),
         bounded=bounded,
         inside=inside,
         background=background,
-        boundary=(inside & (to_edge == 1)) | drawn,
-        boundary_known=(inside & ((to_edge == 1) | (to_unknown > 1))) | drawn | background,
+        boundary=(inside & (to_edge == half)) | drawn,
+        boundary_known=(inside & ((to_edge == half) | (to_unknown > half))) | drawn | background,
         signed=below,
         signed_known=below_known,
         objects=np.maximum(codes, 0),
@@ -166,14 +175,47 @@ def targets_from_sketch(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """The axes of an annotation: lattice steps along each, and how many units of them are half a pixel."""
+
+    spacing: tuple[float, ...]
+    steps: tuple[int, ...]
+    unit: int
+
+    @classmethod
+    def of(cls, codes: npt.NDArray[np.int32], spacing: Sequence[float] | None) -> _Grid:
+        spacing = (1.0,) * codes.ndim if spacing is None or codes.ndim == 2 else tuple(spacing)
+        return cls(spacing, *lattice_steps(spacing))
+
+    def squared_distances(
+        self, codes: npt.NDArray[np.int32], wanted: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the squared distances of the wanted pixels to the cracks B and U, in lattice units."""
+        if codes.ndim == 2:
+            return _squared_distances(codes, wanted)
+        near, far = (squared_distances_in_space(codes, self.steps, kind) for kind in (1, 2))
+        return np.where(wanted, near, _FAR), np.where(wanted, far, _FAR)
+
+    def flow(
+        self, codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Return the flow of all pixels, and where it is known."""
+        return _flow(codes, distance, exact) if codes.ndim == 2 else flow_in_space(codes, distance, exact, self.spacing)
+
+    def pixels(self, squared: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Convert squared lattice units to px; the largest integer becomes infinity."""
+        return np.where(squared == _FAR, np.inf, np.sqrt(squared.astype(np.float64)) / (2 * self.unit))
+
+
 def _signed(
-    codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
+    grid: _Grid, codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Return the signed distance, and where it is exact."""
     background, drawn = codes == 0, codes == _DRAWN
-    to_object, to_unknown = _squared_distances(np.where(drawn, 0, codes), background)
+    to_object, to_unknown = grid.squared_distances(np.where(drawn, 0, codes), background)
     known = background & (to_object <= to_unknown) & (to_object < _FAR)
-    signed = np.where(known, -_pixels(to_object), distance).astype(np.float32)
+    signed = np.where(known, -grid.pixels(to_object), distance).astype(np.float32)
     signed[drawn] = -0.5
     return signed, exact | known | drawn
 
@@ -182,11 +224,13 @@ def region_codes(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | Non
     """Return labels and drawn boundary as one int32 array: k, 0, -1 unknown, -2 drawn, -3 beyond.
 
     Raises:
-        InputError: not two-dimensional integers below 2^31, or a boundary of another shape.
+        InputError: not integers below 2^31 with two or three axes, or a boundary of another shape.
     """
-    if labels.ndim != 2 or labels.dtype.kind not in "iu":
+    if labels.ndim not in (2, 3) or labels.dtype.kind not in "iu":
         raise InputError.of(
-            found=f"labels of shape {labels.shape}, {labels.dtype}", expected="(y, x) integers", fix="cast the labels"
+            found=f"labels of shape {labels.shape}, {labels.dtype}",
+            expected="(y, x) or (z, y, x) integers",
+            fix="cast the labels",
         )
     if labels.size and int(labels.max()) > np.iinfo(np.int32).max:
         raise InputError.of(found=f"label {int(labels.max())}", expected="ids below 2^31", fix="number ids from 1")
@@ -201,11 +245,6 @@ def region_codes(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | Non
         )
     codes[boundary & (codes != BEYOND)] = _DRAWN
     return codes
-
-
-def _pixels(squared: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Convert squared lattice units to px; the largest integer becomes infinity."""
-    return np.where(squared == _FAR, np.inf, np.sqrt(squared.astype(np.float64)) / 2)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -229,12 +229,15 @@ def views_of(
     dim, n = model.config.network.dim, len(shape)
     if dim > n:
         raise InputError.of(
-            found=f"a model of {dim} dimensions", expected="2, for planes", fix="segment volumes with it"
+            found="a model of 3 dimensions, for volumes, and a plane",
+            expected="a model of planes, or a volume",
+            fix="--volume, with an image of several sections, or another --model",
         )
     for value, option in ((zoom, "--rescale"), (anisotropy, "--anisotropy")):
         if not 1 / 20 <= value <= 20:
             raise InputError.of(found=f"scale {value:g}", expected="1/20 to 20", fix=f"change {option}")
-    stride = model.declares.stride
+    network, stride = model.config.network, model.declares.stride
+    sizes = network.sizes if dim == 3 else None
     seen: tuple[tuple[int, ...], ...] = (tuple(range(n)),) if dim == n else ((1, 2), (0, 2), (0, 1))
     views = []
     for axes in seen:
@@ -245,9 +248,10 @@ def views_of(
             model.config.tile if tile is None else tile,
             model.config.overlap if overlap is None else overlap,
             stride,
+            sizes,
         )
         if short is True or (short is None and n == 3):
-            grid = shortened(grid, stride)
+            grid = shortened(grid, network.sizes(stride))
         lengths = model.target.lengths
         views.append(View(shape=tuple(shape), axes=axes, zoom=zoom, stretch=stretch, lengths=lengths, grid=grid))
     return tuple(views)

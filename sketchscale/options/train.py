@@ -24,6 +24,10 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
     sketches: tuple[str, ...] = option(
         (), "Sketch of each image, in order: any file that `sketch import` reads.", flag="--sketch"
     )
+    volume: bool = option(False, "Learn whole volumes in 3-D, from strokes drawn in some of their planes.")
+    anisotropy: float | None = option(
+        None, "Spacing z / spacing y of the volumes, if the files do not give it.", at_least=0.05, at_most=20
+    )
     synthetic: tuple[str, ...] = option(
         (), "Synthesis, or folder of pairs made by one, to train on in addition to images or instead; repeatable."
     )

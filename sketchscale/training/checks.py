@@ -12,7 +12,7 @@ from sketchscale.losses import find_loss
 from sketchscale.networks.targets import TARGETS, Target
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.patches import AnnotatedImage, check_dense
-from sketchscale.training.scale import bounded_objects
+from sketchscale.training.scale import annotated_parts, bounded_objects
 
 __all__ = ["NO_BACKGROUND", "annotation_sha256", "check_images", "choose_loss", "lacks_background"]
 
@@ -28,8 +28,8 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
     """Return the loss that learns most from a sketch, and one line with the reason.
 
     `sketchpose` learns from distances that boundaries determine. It is chosen where they are known on at least a tenth
-    of the annotated pixels of at least half of the objects, else `eikonal`, which finds the boundaries that no one
-    drew. Objects count in each drawn part of an image, and the first 200 or so decide.
+    of the annotated pixels (half of those of a volume) of at least half of the objects, else `eikonal`, which finds the
+    boundaries that no one drew. Objects count in each drawn part of an image, and the first 200 or so decide.
 
     >>> choose_loss([])
     ('sketchpose', 'loss sketchpose: synthetic scenes have full outlines')
@@ -95,12 +95,15 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
 
 def _teaches_an_object(image: AnnotatedImage, target: Target, outside: float) -> bool:
     """Return whether the target is known at any pixel of an object."""
-    codes = region_codes(image.labels, image.boundary)
-    if target.maps:
-        known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0
-    else:
-        known = targets_from_sketch(image.labels, image.boundary, outside=outside).known
-    return bool((known & (codes > 0)).any())
+    for labels, boundary in annotated_parts(image):
+        codes = region_codes(labels, boundary)
+        if target.maps:
+            known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0
+        else:
+            known = targets_from_sketch(labels, boundary, outside=outside).known
+        if (known & (codes > 0)).any():
+            return True
+    return False
 
 
 def annotation_sha256(images: Sequence[AnnotatedImage]) -> str | None:

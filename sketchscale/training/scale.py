@@ -15,7 +15,7 @@ that they do not change with a few more strokes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,25 +23,30 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.annotations.targets import targets_from_sketch
-from sketchscale.geometry import Box
+from sketchscale.geometry import Box, tile_cover
 from sketchscale.inference.resample import resampled_box, scaled_length
 from sketchscale.training.patches import AnnotatedImage, TrainingImage
 
 __all__ = [
     "DIAMETER",
     "ScaledImage",
+    "annotated_parts",
     "bounded_objects",
     "outlined_diameter",
     "rounded_scale",
     "scaled_image",
     "typical_diameter",
+    "typical_size",
 ]
 
 DIAMETER = 20.0
 """px, of the median object at the scale of the network, where no start says another; see benchmarks/diameters.py."""
 
-_BOUNDED = 0.1
-"""Share of an object's annotated pixels whose distance is known, from which on it counts as outlined."""
+_BOUNDED = {2: 0.1, 3: 0.5}
+"""Share of an object's annotated pixels whose distance is known, from which on it counts as outlined, by axes."""
+
+_PART, _AROUND = (64, 128, 128), 8
+"""Voxels of a volume that are looked at together, and around them; what is deeper in an object counts as unknown."""
 
 _LEAST, _MOST = 0.05, 4.0
 
@@ -64,15 +69,32 @@ def typical_diameter(areas: npt.NDArray[np.int64]) -> float:
     >>> round(typical_diameter(np.array([3] * 9 + [314] * 3)), 1)
     20.0
     """
-    rising = np.sort(areas)
+    return float(np.sqrt(4 / np.pi * typical_size(areas)))
+
+
+def typical_size(sizes: npt.NDArray[np.int64]) -> int:
+    """Return the size that half of all pixels exceed in their object."""
+    rising = np.sort(sizes)
     sums = np.cumsum(rising)
-    return float(np.sqrt(4 / np.pi * rising[np.searchsorted(sums, sums[-1] / 2)]))
+    return int(rising[np.searchsorted(sums, sums[-1] / 2)])
+
+
+def annotated_parts(image: AnnotatedImage) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]]:
+    """Yield labels and boundary of a plane, or of the parts of a volume that hold an object, for the memory's sake."""
+    labels, boundary = image.labels, image.boundary
+    if labels.ndim == 2:
+        yield labels, boundary
+        return
+    for tile in tile_cover(labels.shape, _PART, halo=_AROUND):
+        if (labels[tile.write.slices] > 0).any():
+            yield labels[tile.read.slices], None if boundary is None else boundary[tile.read.slices]
 
 
 def bounded_objects(image: AnnotatedImage) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Return the annotated area, px, of every object in an image, and whether boundaries bound it.
 
-    An object is bounded if distances are known on at least a tenth of its annotated pixels.
+    An object is bounded if distances are known on at least a tenth of its annotated pixels, or half in a volume, where
+    they are known next to the outline in a single plane at least. Objects of a volume count in each part of it.
 
     >>> outlined = np.zeros((9, 9), np.int32)
     >>> outlined[2:6, 2:6] = 1
@@ -80,11 +102,15 @@ def bounded_objects(image: AnnotatedImage) -> tuple[npt.NDArray[np.int64], npt.N
     >>> areas.tolist(), bounded.tolist()
     ([16], [True])
     """
-    targets = targets_from_sketch(image.labels, image.boundary, signed=False)
-    drawn = np.bincount(targets.objects.ravel())[1:]
-    known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
-    there = drawn > 0
-    return drawn[there], (known >= _BOUNDED * drawn)[there]
+    areas, bounded = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
+    for labels, boundary in annotated_parts(image):
+        targets = targets_from_sketch(labels, boundary, signed=False)
+        drawn = np.bincount(targets.objects.ravel())[1:]
+        known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
+        there = drawn > 0
+        areas.append(drawn[there])
+        bounded.append((known >= _BOUNDED[labels.ndim] * drawn)[there])
+    return np.concatenate(areas), np.concatenate(bounded)
 
 
 def outlined_diameter(parts: Sequence[AnnotatedImage]) -> float | None:

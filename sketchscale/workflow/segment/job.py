@@ -16,7 +16,7 @@ from sketchscale.config import Execution, SegmentOptions, as_json
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.inference.backend import Recipe, check_device
 from sketchscale.inference.views import View, views_of
-from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig, crowd_for
 from sketchscale.integration.refine import RefineConfig
 from sketchscale.integration.watershed.config import watershed_for
 from sketchscale.integration.ways import Rule
@@ -297,9 +297,7 @@ def integration_config(model: Model, options: SegmentOptions, ratio: float = 1.0
         return rule
     given = {"threshold": first("threshold", options, config) / scale, "min_size": smallest}
     if axes == 3 and options.crowd is None:
-        # 20 trajectories for objects up to 20 px across; larger ones gather fewer
-        diameter = config.diameter / scale
-        given["crowd"] = 8 if diameter <= 0 else max(4, min(20, round(20 * (20 / diameter) ** 3)))
+        given["crowd"] = crowd_for(config.diameter / scale)
     known = config if config.network.dim == axes else replace(config, link_radius=2, join_share=None)
     walk = resolve(IntegrationConfig, options, known, **given)
     walk.check_axes(axes)

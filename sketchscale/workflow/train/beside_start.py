@@ -70,7 +70,10 @@ def compare_with_start(
     if start is None or start.target.rule != "flow" or not images:
         return None
     most = start.config.network.channels
-    if not most - start.config.absent_channels <= images[0].channels <= most:
+    if (
+        not most - start.config.absent_channels <= images[0].channels <= most
+        or start.config.network.dim != model.config.network.dim
+    ):
         return None
     for annotated in (held_out, trained):
         half = None if until is None else (time.monotonic() + until) / 2

@@ -43,7 +43,7 @@ import numpy.typing as npt
 
 from sketchscale.evaluation import count_overlaps
 from sketchscale.geometry import Box, tile_cover
-from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig, crowd_for
 from sketchscale.integration.plan import integrate_each
 from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.rule import JoiningRule
@@ -56,10 +56,12 @@ THRESHOLDS = (-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0,
 """Finer towards 0, where a signed distance changes by 1 px from pixel to pixel."""
 SIZES = (10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960)
 
-_WINDOW = 512
+_WINDOWS = {2: (512, 512), 3: (64, 128, 128)}
+"""px, of planes and of volumes."""
+_MOST_VOLUMES = 8
 _MARGIN = 32
 """Margin in px around the annotation of a window, because the whole area of an object counts."""
-_HALO = 64
+_HALOS = {2: 64, 3: 32}
 """Margin in px around a window that the network reads; pixels beyond it hardly change its output."""
 _TIE = 0.003
 _PREFERENCE = 0.02
@@ -120,7 +122,8 @@ def calibrate(
     Args:
         model: in evaluation mode; its fields are those of `images` at scale 1.
         images: annotated, densely or in part.
-        most: windows that are looked at, of at most 512 x 512 px, spread evenly over all with annotated foreground.
+        most: windows that are looked at, spread evenly over all with annotated foreground: of at most 512 x 512 px, or
+            of 64 x 128 x 128 px, of which at most 8 count.
         sizes: candidates for the smallest size, px, rising.
         prefer: px; of thresholds that are equally good, the one nearest to this is taken; None: the middle one.
         telling: annotated pixels from which on an object counts.
@@ -135,7 +138,9 @@ def calibrate(
     if model.target.rule != "flow":
         return model
     found: dict[tuple[float, Joining], list[_Evidence]] = {}
-    windows, objects = _spread(_annotated_windows(images), most), 0
+    axes = model.config.network.dim
+    windows, objects = _spread(_annotated_windows(images), most if axes == 2 else min(most, _MOST_VOLUMES)), 0
+    crowd = 1 if axes == 2 else crowd_for(model.config.diameter)
     for seen, (image, box) in enumerate(windows):
         if until is not None and objects >= _FEWEST and time.monotonic() > until:
             windows = windows[:seen]
@@ -143,7 +148,7 @@ def calibrate(
         on_window(seen, len(windows))
         predicted, labels = _shown(model, image, box)
         objects += int((np.bincount(labels[labels > 0]) >= telling).sum())
-        for rule, evidence in _compared(predicted, labels, telling, start):
+        for rule, evidence in _compared(predicted, labels, telling, start, crowd):
             found.setdefault(rule, []).append(evidence)
     if objects < _FEWEST:
         return model
@@ -174,8 +179,10 @@ def score_annotation(
     if model.target.rule != "flow":
         return None
     config, found = model.config, list[_Evidence]()
-    rule = IntegrationConfig(threshold=config.threshold, min_size=0, **asdict(_joining_of(config)))
-    for image, box in _spread(_annotated_windows(images), most):
+    axes = config.network.dim
+    crowd = 1 if axes == 2 else crowd_for(config.diameter)
+    rule = IntegrationConfig(threshold=config.threshold, min_size=0, crowd=crowd, **asdict(_joining_of(config)))
+    for image, box in _spread(_annotated_windows(images), most if axes == 2 else min(most, _MOST_VOLUMES)):
         objects = sum(evidence.objects for evidence in found)
         if until is not None and objects >= _FEWEST and time.monotonic() > until:
             break
@@ -189,7 +196,7 @@ def score_annotation(
 def _shown(model: Model, image: AnnotatedImage, box: Box) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
     """Return the fields that a model predicts in a window, and the window's labels with drawn lines as background."""
     labels = _labels_with_lines(image)
-    near = box.grow(min(_HALO, model.declares.context)).clip(labels.shape)
+    near = box.grow(min(_HALOS[labels.ndim], model.declares.context)).clip(labels.shape)
     inner = box.relative_to(near.start).slices
     predicted = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
     return predicted.astype(np.float16), labels[box.slices]
@@ -227,7 +234,7 @@ def _annotated_windows(images: Sequence[AnnotatedImage]) -> list[tuple[Annotated
     found = []
     for image in images:
         labels = _labels_with_lines(image)
-        for box in (tile.write for tile in tile_cover(labels.shape, (_WINDOW, _WINDOW))):
+        for box in (tile.write for tile in tile_cover(labels.shape, _WINDOWS[labels.ndim])):
             if (labels[box.slices] > 0).any():
                 at = np.argwhere(labels[box.slices] >= 0) + box.start
                 drawn = Box(tuple(map(int, at.min(axis=0))), tuple(map(int, at.max(axis=0) + 1)))
@@ -242,19 +249,25 @@ def _spread(items: list[tuple[AnnotatedImage, Box]], most: int) -> list[tuple[An
 
 
 def _compared(
-    predicted: npt.NDArray[np.float16], labels: npt.NDArray[np.int32], telling: int, start: ModelConfig | None
+    predicted: npt.NDArray[np.float16],
+    labels: npt.NDArray[np.int32],
+    telling: int,
+    start: ModelConfig | None,
+    crowd: int,
 ) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
     """Yield every threshold with every joining, and how their objects compare with the annotation of a window.
 
     Args:
-        predicted: fields (3, y, x). labels: (y, x), k > 0 is an object, 0 background, -1 unknown.
-        telling, start: see `calibrate`.
+        predicted: fields (axes + 1, ...). labels: their shape, k > 0 is an object, 0 background, -1 unknown.
+        telling, start: see `calibrate`. crowd: see IntegrationConfig.
     """
     joinings = {threshold: list(JOININGS) for threshold in THRESHOLDS}
     if start is not None and _joining_of(start) not in joinings.setdefault(start.threshold, []):
         joinings[start.threshold].append(_joining_of(start))
     for threshold, chosen in joinings.items():
-        rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in chosen]
+        rules = [
+            IntegrationConfig(threshold=threshold, min_size=0, crowd=crowd, **asdict(joining)) for joining in chosen
+        ]
         for joining, objects in zip(chosen, integrate_each(predicted, rules), strict=True):
             yield (threshold, joining), _compare(objects, labels, telling)
 

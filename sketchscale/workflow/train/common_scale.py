@@ -27,8 +27,9 @@ def settle_scales(
 ) -> tuple[float, ...]:
     """Return network px per image px of each image; () where images stay as they are, and prediction keeps scale 1.
 
-    Those of a training that goes on, else `rescale`, else what brings objects of `diameter`, or of the median diameter
-    of the outlined ones, to that of the model to start from. An image without outlines has the median of the others.
+    Volumes stay as they are. Scales are those of a training that goes on, else `rescale`, else what brings objects of
+    `diameter`, or of the median diameter of the outlined ones, to that of the model to start from. An image without
+    outlines has the median of the others.
 
     Args:
         say: called with one line on the choice.
@@ -36,6 +37,8 @@ def settle_scales(
     Raises:
         InputError: both `diameter` and `rescale` were given.
     """
+    if options.volume:
+        return ()
     if options.diameter is not None and options.rescale is not None:
         raise InputError("--diameter and --rescale exclude each other: give the objects' size, or the scale itself")
     if (kept := kept_setting(options.out, "scales", resume=resume)) is not None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from sketchscale.config import TrainOptions
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.losses import LossConfig, find_loss, loss_config
+from sketchscale.losses import LossConfig, loss_config
 from sketchscale.networks import NetworkConfig
-from sketchscale.networks.checkpoint import Model
 from sketchscale.training.augment import AUGMENTS
 from sketchscale.training.config import TrainingConfig
 from sketchscale.workflow.train.images import HELD_BYTES
@@ -50,22 +49,19 @@ def with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
     return replace(config, minutes=left / 60)
 
 
-def training_config(options: TrainOptions, channels: int, init: Model | None, validated: bool) -> TrainingConfig:
+def training_config(options: TrainOptions, network: NetworkConfig, validated: bool, *, started: bool) -> TrainingConfig:
     """Return the settings of a training.
 
     Args:
         options: without "auto" for sizes and loss.
-        channels: of the images. validated: whether some annotation is held out.
+        validated: whether some annotation is held out. started: whether training starts from a model.
 
     Raises:
         UnknownNameError, InputError: weights of terms that the loss does not have, or no numbers.
     """
-    outputs = find_loss(options.loss).outputs
-    widths = tuple(int(options.width) * 2**level for level in range(4))
-    shape = NetworkConfig(widths=widths) if init is None else init.config.network
     by_steps = options.steps is not None
     return TrainingConfig(
-        network=replace(shape, name=options.network, channels=channels, outputs=outputs),
+        network=network,
         loss=_loss_with_weights(options.loss, options.loss_weights),
         augment=AUGMENTS[options.augment],
         schedule="constant" if options.schedule == "constant" else None,
@@ -73,7 +69,7 @@ def training_config(options: TrainOptions, channels: int, init: Model | None, va
         minutes=None if by_steps else options.minutes,
         batch=int(options.batch),
         patch=int(options.patch),
-        rate=(_RATE if init is None else _RATE_FROM_START) if options.rate == "auto" else float(options.rate),
+        rate=(_RATE_FROM_START if started else _RATE) if options.rate == "auto" else float(options.rate),
         validate_every=options.validate_every if validated else 0,
         keep_bytes=2 * HELD_BYTES,
         **{name: getattr(options, name) for name in _AS_THEY_ARE},
@@ -83,7 +79,7 @@ def training_config(options: TrainOptions, channels: int, init: Model | None, va
 def _loss_with_weights(name: str, given: Sequence[str]) -> LossConfig:
     """Return the settings of a loss with the weights that the user gave, as "distance=0.2"."""
     config = loss_config(name)
-    known = {f.name for f in fields(config) if f.name != "name"}
+    known = {f.name for f in fields(config) if f.name not in ("name", "anisotropy")}
     changes: dict[str, Any] = {}
     for text in given:
         term, _, number = text.partition("=")

@@ -33,8 +33,8 @@ from sketchscale.workflow.segment.job import choose_channels
 
 __all__ = ["HELD_BYTES", "DrawnBox", "Reading", "SketchedImages", "SketchedPart", "drawn_boxes"]
 
-_MARGIN = 128
-"""Margin in px around what was drawn, which the network sees next to a stroke."""
+_MARGINS = {2: 128, 3: 64}
+"""Margin in px around what was drawn, which the network sees next to a stroke, in planes and in volumes."""
 
 _LARGEST_PX = 4096 * 4096
 """Most pixels of a drawn box; about 0.3 GB with one channel."""
@@ -53,6 +53,7 @@ class Reading:
     Attributes:
         channels: as in TrainOptions. low, high: percentiles. on_conflict: what overlapping classes mean.
         sketch: the kind of the sketch files and what their classes mean.
+        volume: whether to read whole volumes instead of planes.
     """
 
     channels: tuple[int | str, ...] | None
@@ -60,6 +61,7 @@ class Reading:
     high: float
     on_conflict: Literal["refuse", "last"]
     sketch: SketchReading = field(default_factory=SketchReading)
+    volume: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +204,8 @@ class SketchedImages:
             )
         self.paths, self.reading = tuple(sketches), reading
         self._states = [_file_state(path) for path in self.paths]
-        planes = [open_image(address).plane() for address in images]
+        opened_images = map(open_image, images)
+        planes = [image.volume() if reading.volume else image.plane() for image in opened_images]
         self.sketches = []
         for path, plane in zip(self.paths, planes, strict=True):
             opened = self._open(path, plane)
@@ -227,7 +230,7 @@ class SketchedImages:
         self._held_out: dict[int, list[_Hidden]] = {}
 
     def _open(self, path: str, plane: PixelsRef) -> SketchFile:
-        return open_sketch_file(path, shape=plane.section, reading=self.reading.sketch)
+        return open_sketch_file(path, shape=plane.shape, reading=self.reading.sketch)
 
     def _checked(self, sketch: Sketch) -> Sketch:
         sketch.check(self.reading.on_conflict)
@@ -247,9 +250,14 @@ class SketchedImages:
         """
         for opened in self._opened:
             try:
-                read_plane(opened.plane, Box((0, 0), (1, 1)), opened.channels)
+                read_plane(opened.plane, Box((0,) * opened.plane.ndim, (1,) * opened.plane.ndim), opened.channels)
             except InputError as error:
                 raise type(error)(f"on {platform.node()}: {error}") from error
+
+    @property
+    def ratios(self) -> list[float]:
+        """Spacing along the first axis over that along y, of each image."""
+        return [opened.plane.spacing[0] / opened.plane.spacing[-2] for opened in self._opened]
 
     @property
     def brightness(self) -> list[tuple[float, ...]]:
@@ -362,7 +370,7 @@ class DrawnBox:
     core: Box | None = None
 
 
-def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN, largest: int = _LARGEST_PX) -> list[DrawnBox]:
+def drawn_boxes(sketch: Sketch, *, margin: int | None = None, largest: int = _LARGEST_PX) -> list[DrawnBox]:
     """Return boxes that together hold everything drawn with a margin; boxes that overlap are joined.
 
     Margins reach to the image's edge where it is near, so a stroke's surroundings are cut by the image only. A box of
@@ -370,6 +378,7 @@ def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN, largest: int = _LARGES
     hold something drawn, each with its margin.
     """
     found: list[DrawnBox] = []
+    margin = _MARGINS[len(sketch.shape)] if margin is None else margin
     for box in sorted(joined_boxes(_around(event, margin).clip(sketch.shape) for event in sketch.marks)):
         found += [DrawnBox(box=box)] if box.size <= largest else _cut(sketch, box, margin)
     return found
@@ -379,7 +388,7 @@ def _around(event: Event, margin: int) -> Box:
     """Return the box of what an event drew, with a margin."""
     low, high = extent_of(event)
     reach = margin + (int(event.radius_px) + 1 if isinstance(event, Stroke) else 0)
-    return Box((int(low[0]), int(low[1])), (int(high[0]) + 1, int(high[1]) + 1)).grow(reach)
+    return Box(tuple(int(at) for at in low), tuple(int(at) + 1 for at in high)).grow(reach)
 
 
 def _cut(sketch: Sketch, box: Box, margin: int) -> list[DrawnBox]:

@@ -49,6 +49,7 @@ from sketchscale.workflow.train.common_scale import network_pixel_um, settle_sca
 from sketchscale.workflow.train.configuration import SAVING_S, training_config, with_time_left
 from sketchscale.workflow.train.images import Reading, SketchedImages
 from sketchscale.workflow.train.known_kind import learn_kind
+from sketchscale.workflow.train.network_shape import network_shape, refuse_options_of_planes
 from sketchscale.workflow.train.on_ray import TrainCallbacks, train_anywhere
 from sketchscale.workflow.train.output_folder import begin_output, check_output, writing_output
 from sketchscale.workflow.train.rehearsal import rehearsal_of, rehearsed_share
@@ -104,7 +105,8 @@ def train(
         TaskError: the loss is not a number; see training.loop.
     """
     minutes = None if options.steps is not None else options.minutes
-    sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch)
+    refuse_options_of_planes(options)
+    sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch, volume=options.volume)
     options = replace(options, width=sizes.width, batch=sizes.batch, patch=sizes.patch)
     callbacks = TrainCallbacks(say=on_step, on_event=on_event)
     return train_anywhere(_train_here, options, _WORKER_OPTIONS, execution or Execution(), callbacks, batch=sizes.batch)
@@ -197,7 +199,8 @@ def _prepare(
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
     options = settle_loss(options, images, callbacks.say, resume=execution.resume)
-    config = training_config(options, channels, init, bool(held_out or others))
+    shape = network_shape(options, channels, init, data)
+    config = training_config(options, shape, bool(held_out or others), started=init is not None)
     config = replace(config, low=scale[0], high=scale[1], scales=data.scales)
     kept = partial(kept_setting, options.out, "precision", resume=execution.resume)
     precision = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
@@ -277,7 +280,12 @@ def _read(
     """Return the sketched images, the held-out annotation, and the validation images."""
     sketch = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
     reading = Reading(
-        channels=options.channels, low=scale[0], high=scale[1], on_conflict=options.on_conflict, sketch=sketch
+        channels=options.channels,
+        low=scale[0],
+        high=scale[1],
+        on_conflict=options.on_conflict,
+        sketch=sketch,
+        volume=options.volume,
     )
     if not (options.images or options.sketches or options.synthetic):
         raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some")
