@@ -46,7 +46,7 @@ from sketchscale.workflow.train.calibrate import calibrate
 from sketchscale.workflow.train.callbacks import Paced, Watch
 from sketchscale.workflow.train.chosen_loss import settle_loss
 from sketchscale.workflow.train.common_scale import network_pixel_um, settle_scales
-from sketchscale.workflow.train.configuration import SAVING_S, training_config, with_time_left
+from sketchscale.workflow.train.configuration import SAVING_S, training_config, with_init, with_time_left
 from sketchscale.workflow.train.images import Reading, SketchedImages
 from sketchscale.workflow.train.known_kind import learn_kind
 from sketchscale.workflow.train.network_shape import network_shape, refuse_options_of_planes
@@ -106,6 +106,7 @@ def train(
     """
     minutes = None if options.steps is not None else options.minutes
     refuse_options_of_planes(options)
+    options = with_init(options)
     sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch, volume=options.volume)
     options = replace(options, width=sizes.width, batch=sizes.batch, patch=sizes.patch)
     callbacks = TrainCallbacks(say=on_step, on_event=on_event)
