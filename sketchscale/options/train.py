@@ -42,7 +42,9 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
         "auto", "sketchpose, sketchpose-1, eikonal, dense or hover; auto: eikonal where boundaries are missing."
     )
     network: str = option("unet", "Name of a network.")
-    init: str | None = option("random", "random, a model, or a file of Cellpose 1-3 or Omnipose.")
+    init: str | None = option(
+        "auto", "random, a model, or a file of Cellpose 1-3 or Omnipose; auto: the shipped `start` where it fits."
+    )
     validate: tuple[str, ...] = _held(
         (), "Image for validation, not for training; training ends when scores stop improving; repeatable."
     )

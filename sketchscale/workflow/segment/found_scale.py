@@ -2,13 +2,14 @@
 
     --rescale, --diameter ────────────────────────────────────▶ what the user says
     pixel size known of the image and of the model ───────────▶ their ratio
-    else a first pass over a few windows at four scales:
-        objects found at x 1/4, 1/2, 1, 2 ─▶ the scale whose objects agree best with their own fields and
-        with the model's diameter ─▶ corrected twice by what is found there ─▶ rounded to 2^(n/8)
+    else a first pass over a few windows at five scales:
+        objects found at x 1/8, 1/4, 1/2, 1, 2 ─▶ the best scale, see `_cost` ─▶ corrected twice by the size of
+        what is found there ─▶ rounded to 2^(n/8)
 
-A network that was trained at one scale sees objects of half and of double the size, too, and its sizes are right there;
-far from it, objects fall apart or melt together, their flow is short, and their size is random. Only models that were
-trained with a scale (`ModelConfig.finds_scale`) look for one. What was found is recorded, and resumed runs keep it.
+A network that was trained at one scale sees objects of half and of double the size, too: there it finds the same
+objects, twice as large at twice the scale. Far from it, objects fall apart into texture or melt together: their flow is
+short, and their size follows the network and not the image. Only models that were trained with a scale
+(`ModelConfig.finds_scale`) look for one. What was found is recorded, and resumed runs keep it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ _SIDE = 320
 _WINDOWS, _LOOKS = 3, 3
 """Windows of the first pass, chosen among _LOOKS x _LOOKS places by their contrast."""
 
-_SCALES = (0.25, 0.5, 1.0, 2.0)
-_LEAST_OBJECTS = 3
+_SCALES = (0.125, 0.25, 0.5, 1.0, 2.0)
+"""Each is twice the one before."""
+_LEAST_OBJECTS, _WORSE = 3, 0.1
 _SHORT = 0.7
 """Flow below this length is short; a trained network's is about 1 inside objects."""
 
@@ -59,13 +61,6 @@ class _Seen:
     objects: int
     diameter: float
     short: float
-
-    def cost(self, wanted: float) -> float:
-        """Return how badly this scale fits; a factor of two in size weighs as much as half of the flow being short."""
-        if not self.objects:
-            return math.inf
-        few = 1.0 if self.objects < _LEAST_OBJECTS else 0.0
-        return self.short + 0.5 * abs(math.log2(self.diameter / wanted)) + few
 
 
 def with_scale(
@@ -114,16 +109,38 @@ def find_scale(model: Model, shape: Sequence[int], read: ReadBox) -> float:
     centres = _centres(shape, read)
     wanted = model.config.diameter
     seen = [_seen(model, shape, read, centres, scale) for scale in _SCALES]
-    best = min(seen, key=lambda one: one.cost(wanted))
+    costs = [_cost(one, seen[max(0, i - 1) : i + 2], wanted) for i, one in enumerate(seen)]
+    best = seen[costs.index(min(costs))]
     for _ in range(2):
         if not best.objects or abs(math.log2(best.diameter / wanted)) < 1 / 16:
             break
         scale = min(4.0, max(0.05, best.scale * wanted / best.diameter))
         again = _seen(model, shape, read, centres, scale)
-        if again.cost(wanted) >= best.cost(wanted):
+        if again.objects < max(_LEAST_OBJECTS, best.objects / 2) or again.short > best.short + _WORSE:
             break
         best = again
     return rounded_scale(best.scale) if best.objects else 1.0
+
+
+def _cost(seen: _Seen, near: Sequence[_Seen], wanted: float) -> float:
+    """Return how badly a scale fits.
+
+    Three things count alike: flow that is short in all of the objects, a size that is wrong by a factor of 4, and a
+    size that does not follow the scale towards either neighbour.
+
+    Args:
+        near: what was seen at half, at the same and at the double scale, as far as it was.
+    """
+    if not seen.objects:
+        return math.inf
+    slopes = [
+        math.log(other.diameter / seen.diameter) / math.log(other.scale / seen.scale)
+        for other in near
+        if other.objects and other.scale != seen.scale
+    ]
+    follows = min(1.0, max([0.0, *slopes]))
+    few = 1.0 if seen.objects < _LEAST_OBJECTS else 0.0
+    return seen.short + 0.5 * abs(math.log2(seen.diameter / wanted)) + (1 - follows) + few
 
 
 def _centres(shape: Sequence[int], read: ReadBox) -> list[tuple[int, ...]]:

@@ -9,13 +9,18 @@ from typing import Any
 
 from sketchscale.config import TrainOptions
 from sketchscale.errors import InputError, UnknownNameError
-from sketchscale.losses import LossConfig, loss_config
+from sketchscale.losses import LossConfig, find_loss, loss_config
 from sketchscale.networks import NetworkConfig
+from sketchscale.networks.checkpoint import shipped_models
+from sketchscale.networks.targets import TARGETS
 from sketchscale.training.augment import AUGMENTS
 from sketchscale.training.config import TrainingConfig
 from sketchscale.workflow.train.images import HELD_BYTES
 
-__all__ = ["SAVING_S", "training_config", "with_time_left"]
+__all__ = ["SAVING_S", "training_config", "with_init", "with_time_left"]
+
+_START = "start"
+"""The shipped model that knows several kinds of cells."""
 
 _CALIBRATION_SHARE = 0.1
 """Share of the time of a training."""
@@ -25,6 +30,19 @@ SAVING_S = 2.0
 
 _RATE, _RATE_FROM_START = 3e-3, 5e-4
 """Peaks of the learning rate from random weights and from a model; see benchmarks/results/start.txt."""
+
+
+def with_init(options: TrainOptions) -> TrainOptions:
+    """Return the options with a model to start from, or random weights, in the place of "auto".
+
+    The shipped start is a network for planes of a given width that gives flow; who wants another network, width or
+    target, or has no images but synthetic scenes, begins from random weights.
+    """
+    if options.init != "auto":
+        return options
+    flow = options.loss == "auto" or TARGETS[find_loss(options.loss).target].rule == "flow"
+    fits = flow and options.network == "unet" and options.width == "auto" and options.images and not options.volume
+    return replace(options, init=_START if fits and _START in shipped_models() else "random")
 
 
 def with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:

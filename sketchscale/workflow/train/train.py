@@ -41,11 +41,12 @@ from sketchscale.workflow.compiling import INTEGRATION, compiling_line
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthesize.scenes import SceneSource, check_sources, open_sources, scale_of, stream_of
+from sketchscale.workflow.train.beside_start import compare_with_start
 from sketchscale.workflow.train.calibrate import calibrate
 from sketchscale.workflow.train.callbacks import Paced, Watch
 from sketchscale.workflow.train.chosen_loss import settle_loss
 from sketchscale.workflow.train.common_scale import network_pixel_um, settle_scales
-from sketchscale.workflow.train.configuration import SAVING_S, training_config, with_time_left
+from sketchscale.workflow.train.configuration import SAVING_S, training_config, with_init, with_time_left
 from sketchscale.workflow.train.images import Reading, SketchedImages
 from sketchscale.workflow.train.known_kind import learn_kind
 from sketchscale.workflow.train.network_shape import network_shape, refuse_options_of_planes
@@ -105,6 +106,7 @@ def train(
     """
     minutes = None if options.steps is not None else options.minutes
     refuse_options_of_planes(options)
+    options = with_init(options)
     sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch, volume=options.volume)
     options = replace(options, width=sizes.width, batch=sizes.batch, patch=sizes.patch)
     callbacks = TrainCallbacks(say=on_step, on_event=on_event)
@@ -261,6 +263,11 @@ def _calibrated(
     else:
         threshold = choose_threshold(model, trained, until=end, prefer=rule.get("prefer"))
         calibrated = replace(model, config=replace(model.config, threshold=threshold))
+    beside = compare_with_start(calibrated, ready.init, [*ready.others, *ready.held_out], trained, until=end)
+    if beside is not None:
+        callbacks.say(beside.line)
+        record = asdict(beside) | {"warning": beside.warning}
+        calibrated = replace(calibrated, provenance={**calibrated.provenance, "beside_start": record})
     return learn_kind(calibrated, [*trained, *ready.others], ready.data.brightness)
 
 
