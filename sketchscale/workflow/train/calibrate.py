@@ -50,7 +50,7 @@ from sketchscale.rule import JoiningRule
 from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.thresholds import predict_image
 
-__all__ = ["JOININGS", "Joining", "calibrate"]
+__all__ = ["JOININGS", "Joining", "calibrate", "score_annotation"]
 
 THRESHOLDS = (-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
 """Finer towards 0, where a signed distance changes by 1 px from pixel to pixel."""
@@ -65,6 +65,7 @@ _TIE = 0.003
 _PREFERENCE = 0.02
 _FEWEST = 5
 _LEAST_GAIN = 0.05
+_AT = (0.5, 0.75)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +141,9 @@ def calibrate(
             windows = windows[:seen]
             break
         on_window(seen, len(windows))
-        labels = _labels_with_lines(image)
-        near = box.grow(min(_HALO, model.declares.context)).clip(labels.shape)
-        inner = box.relative_to(near.start).slices
-        predicted = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
-        labels = labels[box.slices]
+        predicted, labels = _shown(model, image, box)
         objects += int((np.bincount(labels[labels > 0]) >= telling).sum())
-        for rule, evidence in _compared(predicted.astype(np.float16), labels, telling, start):
+        for rule, evidence in _compared(predicted, labels, telling, start):
             found.setdefault(rule, []).append(evidence)
     if objects < _FEWEST:
         return model
@@ -163,14 +160,49 @@ def calibrate(
     )
 
 
+def score_annotation(
+    model: Model, images: Sequence[AnnotatedImage], *, most: int = 32, telling: int = 8, until: float | None = None
+) -> float | None:
+    """Return the average precision at 0.5 of a model, by its own rule, on annotated objects.
+
+    Args:
+        model, images, most, telling, until: see `calibrate`.
+
+    Returns:
+        0 to 1; None where fewer than 5 objects are annotated, or the model gives h/v maps.
+    """
+    if model.target.rule != "flow":
+        return None
+    config, found = model.config, list[_Evidence]()
+    rule = IntegrationConfig(threshold=config.threshold, min_size=0, **asdict(_joining_of(config)))
+    for image, box in _spread(_annotated_windows(images), most):
+        objects = sum(evidence.objects for evidence in found)
+        if until is not None and objects >= _FEWEST and time.monotonic() > until:
+            break
+        predicted, labels = _shown(model, image, box)
+        found.append(_compare(next(iter(integrate_each(predicted, [rule]))), labels, telling))
+    if sum(evidence.objects for evidence in found) < _FEWEST:
+        return None
+    return _as_it_is(config, found, (0.5,)).score
+
+
+def _shown(model: Model, image: AnnotatedImage, box: Box) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
+    """Return the fields that a model predicts in a window, and the window's labels with drawn lines as background."""
+    labels = _labels_with_lines(image)
+    near = box.grow(min(_HALO, model.declares.context)).clip(labels.shape)
+    inner = box.relative_to(near.start).slices
+    predicted = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
+    return predicted.astype(np.float16), labels[box.slices]
+
+
 def _joining_of(config: ModelConfig) -> Joining:
     return Joining(**{f.name: getattr(config, f.name) for f in fields(Joining)})
 
 
-def _as_it_is(config: ModelConfig, evidence: Sequence[_Evidence]) -> _Trial:
+def _as_it_is(config: ModelConfig, evidence: Sequence[_Evidence], at: tuple[float, ...] = _AT) -> _Trial:
     """Score the choices of a model."""
     shares, areas = (np.concatenate([getattr(e, name) for e in evidence]) for name in ("shares", "areas"))
-    score = _precision(shares[areas >= config.min_size], sum(e.objects for e in evidence))
+    score = _precision(shares[areas >= config.min_size], sum(e.objects for e in evidence), at)
     return _Trial(score, config.threshold, config.min_size, _joining_of(config))
 
 
@@ -246,9 +278,9 @@ def _trial(threshold: float, joining: Joining, evidence: Sequence[_Evidence], si
     return _Trial(scores[size], threshold, allowed[size], joining)
 
 
-def _precision(shares: npt.NDArray[np.float64], objects: int) -> float:
-    """Return the mean of TP / (TP + FP + FN) at 0.5 and 0.75; overlaps above 0.5 match one to one."""
-    hits = [int((shares > at).sum()) for at in (0.5, 0.75)]
+def _precision(shares: npt.NDArray[np.float64], objects: int, at: tuple[float, ...] = _AT) -> float:
+    """Return the mean of TP / (TP + FP + FN) over thresholds from 0.5, above which overlaps match one to one."""
+    hits = [int((shares > threshold).sum()) for threshold in at]
     return float(np.mean([hit / max(1, shares.size + objects - hit) for hit in hits]))
 
 
