@@ -9,9 +9,9 @@ its weight, and that of their sum beside the norm to which a step clips it. The 
 with the weights of all others at 0.
 
 `train` trains one network for each set of weights, share of annotated pixels and seed, and tries it on some of the test
-images. Networks are those of accuracy.py, their batches those of five minutes of `train`: 4 patches of 128 px. Every
-finished cell is a line of JSON in CELLS, and is not run again. `table` prints means over the test images, and over
-seeds with their standard deviation.
+images. Networks are those of accuracy.py; by default, batches are those of five minutes of `train`: 4 patches of 128
+px. Every finished cell is a line of JSON in CELLS, and is not run again. `table` prints means over the test images, and
+over seeds with their standard deviation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sketchscale.workflow.train.calibrate import calibrate
 
 def configured(options: argparse.Namespace, weights: str, channels: int, seed: int) -> TrainingConfig:
     """Settings with other weights of the loss or another clip, such as "euler=0.1,clip=50"; "default" for its own."""
-    config = replace(recipe(options, options.loss, channels, seed), batch=4, patch=128)
+    config = replace(recipe(options, options.loss, channels, seed), batch=options.batch, patch=options.patch)
     if weights == "default":
         return config
     given = {name: float(value) for name, value in (pair.split("=") for pair in weights.split(","))}
@@ -139,6 +139,8 @@ def main() -> None:
         command.add_argument("--percent", type=float, nargs="+", default=[10])
         command.add_argument("--seed", type=int, nargs="+", default=[0])
         command.add_argument("--steps", type=int, default=250)
+        command.add_argument("--batch", type=int, default=4)
+        command.add_argument("--patch", type=int, default=128)
         command.add_argument("--threads", type=int, default=1)
         command.set_defaults(full=False)
     commands.choices["norms"].add_argument("--every", type=int, default=10, help="steps between two measurements")

@@ -2,14 +2,16 @@ r"""What do centre points alone reach? Segmenters trained with points, with pair
 
     python benchmarks/synthesis.py paint --data DATA --set dsb2018_he --runs RUNS
     python benchmarks/synthesis.py score --data DATA --set dsb2018_he --runs RUNS
+    python benchmarks/synthesis.py logits --data DATA --set monuseg --runs RUNS --steps 200
     python benchmarks/synthesis.py train --data DATA --set dsb2018_he --runs RUNS --out CELLS
     python benchmarks/synthesis.py table CELLS...
 
 `paint` trains a synthesis on the training images and the centres of their objects, on nothing else; the size of the
 layouts' objects is the only number that a person has to give. `score` prints a row: distances of painted from real
 crops in texture and colour (and between two halves of the real ones), what noise changes in pixels and features (and
-what another layout changes), and the AJI of painted objects that are read back. `train` trains the same small network
-from random weights with equal steps on
+what another layout changes), and the AJI of painted objects that are read back. `logits` prints the least logit of the
+foreground at a point during the first steps: a loss that is flat below some logit differs only where it falls that low.
+`train` trains the same small network from random weights with equal steps on
 
     dots               a disc of the layouts' size around each point, cut halfway to the next; all else is background
     synthetic          300 painted pairs
@@ -47,14 +49,14 @@ from sketchscale.config import SegmentOptions
 from sketchscale.evaluation import score_labels
 from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import Model
-from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
+from sketchscale.synthesis.gan import PAPER_SIZE, Gan, GanConfig
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.model import load_synthesis, save_synthesis
 from sketchscale.synthesis.outlines import OutlineConfig, leave_drawn, outline_image
 from sketchscale.synthesis.pairs import draw_pair
 from sketchscale.synthesis.quality import consistency, diversity, fidelity
 from sketchscale.synthesis.scenes import PointedImage
-from sketchscale.synthesis.training import SynthesisHooks, train_synthesis
+from sketchscale.synthesis.training import SynthesisHooks, make_scenes, train_synthesis
 from sketchscale.training.loop import predict_image, train
 from sketchscale.training.patches import TrainingImage
 from sketchscale.workflow.segment.job import integration_config
@@ -156,6 +158,26 @@ def run_paint(options: argparse.Namespace) -> None:
     hooks = SynthesisHooks(on_step=say)
     made = train_synthesis(images, config, run_folder=str(folder / "run"), hooks=hooks, resume=True)
     save_synthesis(str(folder), made)
+
+
+def run_logits(options: argparse.Namespace) -> None:
+    """Train for some steps, and print the least logit at a point of generated and of real crops, 20 steps a row."""
+    images = pointed(load_images(options.data / options.set, "train"))
+    config = paint_config(options, images[0].channels)
+    scenes, gan = make_scenes(images, config), Gan(config, torch.device(config.device))
+    seen: list[torch.Tensor] = []
+    gan.nets["f"].register_forward_hook(lambda module, inputs, outputs: seen.append(outputs.detach()[:, 2]))
+    least: list[list[float]] = []
+    for step in range(config.steps):
+        batch = scenes.batch(step, range(config.batch))
+        gan.learn(batch, step)
+        # the first call is on generated crops, the second on real ones
+        pairs = zip(seen, (batch.map_points, batch.image_points), strict=True)
+        least.append([float(logits[points].min()) if points.any() else 0.0 for logits, points in pairs])
+        seen.clear()
+        if (step + 1) % 20 == 0:
+            painted, real = np.min(least[-20:], axis=0)
+            print(f"| {step - 18} to {step + 1} | {painted:.2f} | {real:.2f} |", flush=True)
 
 
 def run_score(options: argparse.Namespace) -> None:
@@ -293,7 +315,7 @@ def _both(by_row: dict[str, dict[int, float]]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("paint", "score", "train"):
+    for name in ("paint", "score", "logits", "train"):
         command = commands.add_parser(name)
         command.add_argument("--data", type=Path, required=True)
         command.add_argument("--set", choices=sorted(PRIORS), default="dsb2018_he")
@@ -313,7 +335,8 @@ def main() -> None:
         print("\n".join(table([cell for path in options.cells for cell in finished(path)])))
         return
     torch.set_num_threads(options.threads)
-    {"paint": run_paint, "score": run_score, "train": run_train}[options.command](options)
+    run = {"paint": run_paint, "score": run_score, "logits": run_logits, "train": run_train}
+    run[options.command](options)
 
 
 if __name__ == "__main__":

@@ -114,15 +114,14 @@ def test_the_synthesis_table_is_made_of_finished_cells(tmp_path: Path, shared_da
     for noise in ([], ["--local-noise", "1"]):
         made = ["paint", *common, "--steps", "1", *noise]
         subprocess.run([*script, *made], env=environment, check=True, timeout=300, capture_output=True)
-    score = subprocess.run(
-        [*script, "score", *common, "--local-noise", "1"],
-        env=environment,
-        check=True,
-        timeout=300,
-        capture_output=True,
-        text=True,
-    ).stdout
+    score, logits = (
+        subprocess.run(
+            [*script, *command], env=environment, check=True, timeout=300, capture_output=True, text=True
+        ).stdout
+        for command in (["score", *common, "--local-noise", "1"], ["logits", *common, "--steps", "20"])
+    )
     assert score.startswith("| 1 | 1 |")
+    assert logits.startswith("| 1 to 20 | -")
     subprocess.run([*script, "train", *common, *rows], env=environment, check=True, timeout=300, capture_output=True)
     table = subprocess.run(
         [*script, "table", str(cells)], env=environment, check=True, timeout=60, capture_output=True, text=True
