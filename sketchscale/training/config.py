@@ -80,6 +80,7 @@ class TrainingConfig:
         low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
         threshold: see ModelConfig; None sets it on the annotated pixels.
         synthetic: scenes to train on with the images, or alone; None for none.
+        start: SHA-256 of the weights that training starts from; recorded, None for random ones.
         scales: network px per image px of each image, which came scaled by it; recorded, so that a resumed training
             keeps them, and so that prediction finds the scale of other images: () where images have their own scale.
     """
@@ -117,6 +118,7 @@ class TrainingConfig:
     threshold: float | None = None
     min_size: int | None = None
     synthetic: SyntheticConfig | None = None
+    start: str | None = None
     scales: tuple[float, ...] = ()
 
     @property

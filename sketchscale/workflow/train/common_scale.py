@@ -41,8 +41,8 @@ def settle_scales(
         return ()
     if options.diameter is not None and options.rescale is not None:
         raise InputError("--diameter and --rescale exclude each other: give the objects' size, or the scale itself")
-    if (kept := kept_setting(options.out, "scales", resume=resume)) is not None:
-        return tuple(map(float, json.loads(kept)))
+    if kept_setting(options.out, "seed", resume=resume) is not None:  # an older state has no scales
+        return tuple(map(float, json.loads(kept_setting(options.out, "scales", resume=resume) or "[]")))
     if options.rescale is not None:
         return () if options.rescale == 1 else (options.rescale,) * len(data.paths)
     wanted = DIAMETER if init is None or init.config.diameter <= 0 else init.config.diameter

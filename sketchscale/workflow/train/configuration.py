@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from sketchscale.config import TrainOptions
@@ -15,6 +16,7 @@ from sketchscale.networks.checkpoint import shipped_models
 from sketchscale.networks.targets import TARGETS
 from sketchscale.training.augment import AUGMENTS
 from sketchscale.training.config import TrainingConfig
+from sketchscale.training.state import kept_setting
 from sketchscale.workflow.train.images import HELD_BYTES
 
 __all__ = ["SAVING_S", "training_config", "with_init", "with_time_left"]
@@ -32,14 +34,20 @@ _RATE, _RATE_FROM_START = 3e-3, 5e-4
 """Peaks of the learning rate from random weights and from a model; see benchmarks/results/start.txt."""
 
 
-def with_init(options: TrainOptions) -> TrainOptions:
+def with_init(options: TrainOptions, *, resume: bool = False) -> TrainOptions:
     """Return the options with a model to start from, or random weights, in the place of "auto".
 
     The shipped start is a network for planes of a given width that gives flow; who wants another network, width or
-    target, or has no images but synthetic scenes, begins from random weights.
+    target, or has no images but synthetic scenes, begins from random weights. A training that goes on keeps its choice,
+    of the rate, too.
     """
+    kept = partial(kept_setting, options.out, resume=resume)
+    if options.rate == "auto" and (rate := kept("rate")) is not None:
+        options = replace(options, rate=float(rate))
     if options.init != "auto":
         return options
+    if kept("seed") is not None:
+        return replace(options, init="random" if kept("start") is None else _START)
     flow = options.loss == "auto" or TARGETS[find_loss(options.loss).target].rule == "flow"
     fits = flow and options.network == "unet" and options.width == "auto" and options.images and not options.volume
     return replace(options, init=_START if fits and _START in shipped_models() else "random")

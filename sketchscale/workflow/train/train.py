@@ -106,7 +106,7 @@ def train(
     """
     minutes = None if options.steps is not None else options.minutes
     refuse_options_of_planes(options)
-    options = with_init(options)
+    options = with_init(options, resume=execution is not None and execution.resume)
     sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch, volume=options.volume)
     options = replace(options, width=sizes.width, batch=sizes.batch, patch=sizes.patch)
     callbacks = TrainCallbacks(say=on_step, on_event=on_event)
@@ -202,11 +202,14 @@ def _prepare(
     options = settle_loss(options, images, callbacks.say, resume=execution.resume)
     shape = network_shape(options, channels, init, data)
     config = training_config(options, shape, bool(held_out or others), started=init is not None)
-    config = replace(config, low=scale[0], high=scale[1], scales=data.scales)
-    kept = partial(kept_setting, options.out, "precision", resume=execution.resume)
-    precision = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
-    config = replace(config, precision=precision)
-    again = [] if sources or not images else rehearsal_of(options, config)
+    kept = partial(kept_setting, options.out, resume=execution.resume)
+    precision = settle_precision(
+        options.precision, options.device, "training", kept=partial(kept, "precision"), say=callbacks.say
+    )
+    config = replace(config, low=scale[0], high=scale[1], scales=data.scales, precision=precision)
+    config = replace(config, start=init.sha256 if init is not None else None)
+    began_without = kept("seed") is not None and kept("synthetic", "share") is None
+    again = [] if sources or not images or began_without else rehearsal_of(options, config)
     if sources or again:
         share = (0.5 if options.synthetic_share is None else options.synthetic_share) if images else 1.0
         share = rehearsed_share(options) if again else share

@@ -26,7 +26,7 @@ def find_doubts(provenance: Mapping[str, Any], options: TrainOptions) -> str:
             `beside_start`, see workflow.train.beside_start.
         options: of the training, without "auto".
 
-    >>> find_doubts({"steps": 4, "seconds": 60.0, "calibrated": {"score": 0.0}}, TrainOptions(steps=4))
+    >>> find_doubts({"steps": 4, "seconds": 60.0, "calibrated": {"score": 0.0}}, TrainOptions(steps=4, init="random"))
     '4 steps from random weights are too few, and next to none of the annotated objects are found again; expected: 50 \
 steps or more; to fix: --steps 50 or more'
     >>> find_doubts({"steps": 400, "seconds": 60.0, "calibrated": {"score": 0.7}}, TrainOptions())
