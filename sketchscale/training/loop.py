@@ -137,7 +137,7 @@ class _Run(Frame[Batch]):
     """The state of one `train` call."""
 
     config: TrainingConfig
-    free = (*Frame.free, "minutes", "workers", "compile", "refresh_every_s", "preview_every", "keep_bytes")
+    free = (*Frame.free, "minutes", "workers", "compile", "refresh_every_s", "preview_every", "keep_bytes", "start")
     free_after_failure = (*Frame.free_after_failure, "clip")
 
     def __init__(
