@@ -6,12 +6,14 @@ The training splits of the kinds in KINDS, none of them non-commercial. Every im
 px; patches vary in scale, angle, stretch, colour and contrast, and some are inverted or grey. An image of fewer than
 three channels has 0 in the others. Kinds are drawn by their share, whatever the number of their images. `--init` goes
 on from an earlier model, `--without KIND` leaves one out, to see how a start does on a kind that it never saw.
-RUN keeps the state (`--resume` goes on from it). The log is written to OUT/train.log.
+RUN keeps the state (`--resume` goes on from it). The log is written to OUT/train.log, windows of the training images to
+OUT/rehearsal.npz.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import shutil
 from dataclasses import replace
@@ -19,16 +21,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from skimage.segmentation import relabel_sequential
 from skimage.transform import resize
 from train_nuclei_fluo import load_split
 
 from sketchscale.losses import LossConfig
 from sketchscale.networks import NetworkConfig
-from sketchscale.networks.checkpoint import load_model, save_model
+from sketchscale.networks.checkpoint import Model, load_model, save_model
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.loop import Step, TrainingConfig, train
 from sketchscale.training.patches import TrainingImage
-from sketchscale.training.thresholds import choose_threshold
+from sketchscale.training.thresholds import object_diameter
+from sketchscale.workflow.train.calibrate import calibrate
+from sketchscale.workflow.train.rehearsal import rehearsal_bytes
 
 KINDS = {
     "dsb2018_fluo": (0.4, "fluorescence, Kaggle Data Science Bowl 2018, BBBC038, CC0"),
@@ -40,6 +45,19 @@ KINDS = {
 
 DIAMETER = 20.0
 """px, of the median object of every image."""
+
+SIDE = 144
+WINDOWS = {"dsb2018_fluo": 24, "dsb2018_he": 14, "usiigaci_phase": 8, "dsb2018_brightfield": 8}
+"""Windows to rehearse, and their side in px."""
+
+STEPS = {"dsb2018_fluo": 9, "dsb2018_he": 3, "usiigaci_phase": 1, "dsb2018_brightfield": 1}
+"""Every so manyth image is looked at for windows and calibration."""
+
+CARD = {
+    "for": "a start for strokes on cells of any kind: it knows nuclei in fluorescence and stained tissue, nuclei in "
+    "bright field, and whole cells in phase contrast",
+    "licence": "MIT and CC0-1.0: trained from nothing on images with these licences alone, see provenance.json",
+}
 
 
 def scaled(image: TrainingImage, diameter: float = DIAMETER) -> TrainingImage:
@@ -110,6 +128,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3, help="peak of the learning rate")
     parser.add_argument("--precision", default="bfloat16", help="float32 where bfloat16 is not native")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--finish", action="store_true", help="write only what goes with the weights of --out")
     options = parser.parse_args()
     kinds = [kind for kind in KINDS if kind not in options.without]
     images = balanced(options.data, kinds)
@@ -121,11 +140,11 @@ def main() -> None:
             line = f"step {step.step} loss {step.loss:.4f} rate {step.rate:.2e} {step.elapsed_s:.0f} s"
             print(line, file=log, flush=True)
 
+    if options.finish:
+        finish(options.out, load_model(options.out), options.data, kinds)
+        return
     init = load_model(options.init) if options.init else None
     model = train(images, recipe(options), run_folder=options.run, init=init, on_step=on_step, resume=options.resume)
-    config = replace(model.config, absent_channels=2, diameter=DIAMETER)
-    few = [image for kind in kinds for image in images if image.name in _first(options.data, kind)]
-    config = replace(config, threshold=choose_threshold(replace(model, config=config), few))
     provenance = {
         **model.provenance,
         "data": [f"{kind}, training split ({KINDS[kind][1]})" for kind in kinds],
@@ -136,14 +155,39 @@ def main() -> None:
         "init": dict(init.provenance) if init else None,
         "machine": f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}",
     }
-    save_model(options.out, model.network, config, provenance, dtype=torch.float16)
+    finish(options.out, replace(model, provenance=provenance), options.data, kinds)
     log.close()
     shutil.copyfile(options.run / "train.log", options.out / "train.log")
 
 
-def _first(data: Path, kind: str) -> set[str]:
-    """The names of a few training images of a kind."""
-    return {image.name for image in load_split(data / kind, "train")[:6]}
+def finish(out: Path, model: Model, data: Path, kinds: list[str]) -> None:
+    """Write the model with its threshold, diameter, card, and windows to rehearse.
+
+    Threshold and joining are calibrated on 6 training images of each kind, on which the diameter is measured, too.
+    """
+    images = {kind: [scaled(image) for image in load_split(data / kind, "train")[:: STEPS[kind]]] for kind in kinds}
+    few = [image for found in images.values() for image in found[:6]]
+    config = replace(model.config, absent_channels=2, finds_scale=True, diameter=round(object_diameter(few), 2))
+    model = calibrate(replace(model, config=config), few, most=64)
+    save_model(out, model.network, model.config, model.provenance, dtype=torch.float16)
+    windows = [window for kind in kinds for window in cut(images[kind], WINDOWS[kind])]
+    (out / "rehearsal.npz").write_bytes(rehearsal_bytes(windows, 3))
+    (out / "card.json").write_text(json.dumps(CARD, indent=1) + "\n")
+    print(f"{out}: threshold {model.config.threshold:g}, {model.config.diameter:g} px, {len(windows)} windows")
+
+
+def cut(images: list[TrainingImage], count: int) -> list[TrainingImage]:
+    """One window with many objects of each of the first images, of the same size for all."""
+    found = []
+    for image in images:
+        if min(image.labels.shape) < SIDE:
+            continue
+        starts = [range(0, n - SIDE + 1, SIDE // 4) for n in image.labels.shape]
+        boxes = [np.s_[y : y + SIDE, x : x + SIDE] for y in starts[0] for x in starts[1]]
+        best = max(boxes, key=lambda box: np.unique(image.labels[box]).size)
+        labels = relabel_sequential(image.labels[best])[0].astype(np.int32)
+        found.append(replace(image, image=image.image[(slice(None), *best)], labels=labels))
+    return found[:count]
 
 
 if __name__ == "__main__":
