@@ -1,6 +1,7 @@
 """What does a minute of strokes make of a start, on images like the drawn one and on others?
 
     python benchmarks/start.py --data DATA --start start --steps 250 --rows start.jsonl [--rates 5e-4 --rehearse 0 0.5]
+    python benchmarks/start.py --data DATA --start start --untouched
 
 For each kind and pick (an image with enough objects), strokes on 20 objects are simulated as a person draws them. The
 start learns from them for `--steps` steps at the scale that `train` would choose, once for each rate and share of
@@ -41,17 +42,34 @@ KINDS = ["dsb2018_fluo", "dsb2018_he", "dsb2018_brightfield", "usiigaci_phase"]
 OBJECTS, OTHERS = 20, 6
 
 
-def precision(model: Model, image: TrainingImage) -> float:
-    """AP at IoU 0.5 of an image at the scale that the model finds."""
-    missing = model.config.network.channels - image.channels
-    if missing > model.config.absent_channels:
-        return float("nan")
+def found_scale(model: Model, image: TrainingImage) -> float:
+    """The scale that the model finds; 1 for a model that looks for none."""
 
     def read(box: Box) -> Any:
         return image.image[(slice(None), *box.slices)]
 
-    scale = find_scale(model, image.labels.shape, read) if model.config.finds_scale else 1.0
-    return precisions(model, image, scale)[0]
+    return find_scale(model, image.labels.shape, read) if model.config.finds_scale else 1.0
+
+
+def precision(model: Model, image: TrainingImage) -> float:
+    """AP at IoU 0.5 of an image at the scale that the model finds."""
+    return precisions(model, image, found_scale(model, image))[0]
+
+
+def untouched(options: argparse.Namespace) -> None:
+    """Print the table of a start that no stroke has changed."""
+    model = load_model(options.start)
+    head = "scale found: AP 0.5 | AP 0.75 | scale of the truth: AP 0.5 | AP 0.75 | scales more than 1.5 times off"
+    print(f"| kind | images | {head} |\n|---|---|---|---|---|---|---|")
+    for kind in options.kinds:
+        rows, off = [], 0
+        test = load_split(options.data / kind, "test")
+        for image in test:
+            found, true = found_scale(model, image), scale_to(image, model.config.diameter)
+            rows.append((*precisions(model, image, found), *precisions(model, image, true)))
+            off += abs(np.log(found / true)) > np.log(1.5)
+        cells = " | ".join(f"{value:.3f}" for value in np.mean(rows, axis=0))
+        print(f"| {kind} | {len(test)} | {cells} | {off} |", flush=True)
 
 
 def learned(start: Model, address: str, image: TrainingImage, options: argparse.Namespace, **chosen: float) -> Model:
@@ -128,9 +146,13 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--rows", type=Path, default=Path("start.jsonl"))
+    parser.add_argument("--untouched", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.untouched:
+        untouched(options)
+        return
     rows: list[dict[str, Any]] = []
     for row in tries(options):
         rows += [row] if row not in rows else []
