@@ -1,9 +1,9 @@
 """The eikonal loss of Sketchpose 2.0: a signed distance from points, curves and strokes, with or without outlines.
 
 phi is positive inside objects, negative in background, px; v is the flow, and points uphill. X all pixels but those
-that are marked to be ignored, B those beside a known boundary, S0 and S1 the strokes:
+that are marked to be ignored, B those beside a known boundary, R those in boundary strokes, S0 and S1 the strokes:
 
-    <(phi - b)^2>_B  +  <relu(phi + 1/2)^2>_S0  +  <relu(1/2 - phi)^2>_S1                           the data
+    <(phi - b)^2>_B  +  <relu(|phi| - r)^2>_R  +  <relu(phi + 1/2)^2>_S0  +  <relu(1/2 - phi)^2>_S1   the data
     +  5 <|v - v*|^2>_{D_v in S1}  +  0.08 <(phi - phi*)^2>_{D*}  +  0.08 / |S1| sum_{S1 \\ D} bounds    what they imply
     +  a^2 ( 0.08 <(phi - psi)^2>_{X \\ D*}  +  5 <|v - grad psi|^2>_{X \\ D_v} )                      the equation
 
@@ -27,8 +27,12 @@ step. The residual finds boundaries as well, but carries no flow into the object
 
 Cracks as pixels. A boundary is a crack between pixels, where phi = 0; the centres beside it are half a pixel away, and
 no pixel centre is nearer. So "phi = 0 on B" becomes phi = b on the pixels beside a crack, b = +1/2 inside an object,
--1/2 outside and on drawn pixels, and the hinges turn at half a pixel. At those pixels the slope is left out: the scheme
-would see the wrong one where two objects touch (+1/2 beside +1/2) and at the steps of a slanted boundary.
+-1/2 outside, and the hinges turn at half a pixel. At those pixels the slope is left out: the scheme would see the wrong
+one where two objects touch (+1/2 beside +1/2) and at the steps of a slanted boundary.
+
+A boundary stroke has the boundary somewhere in it. So on its pixels nothing holds but |phi| <= r, the reach of the
+stroke (see annotations.strokes), and beside it phi has the bounds that follow. Of the solution, phi is held below 0 on
+the centre line, so that objects at both sides stay apart; to what it is in strokes nothing is pulled.
 
 A boundary that no one drew runs where phi is predicted near 0. There (|phi| < 1) the terms of the slope weigh `near`.
 
@@ -56,7 +60,7 @@ from torch.nn import functional
 
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision
 from sketchscale.losses.lands import agreement_with_strokes, choose_level, solve
-from sketchscale.losses.sketchpose import bounds_term
+from sketchscale.losses.sketchpose import beyond_bounds, bounds_term
 
 __all__ = ["EikonalConfig", "eikonal", "eikonal_terms", "pulls", "upwind_gradient"]
 
@@ -135,8 +139,20 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
             Term.mean(config.flow, flow_error, targets.flow_known & targets.inside),
             Term.mean(config.distance, (phi - targets.signed) ** 2, learned),
             bounds_term(phi, targets, config),
+            *_stroke_terms(phi, targets, config),
         ]
     )
+
+
+def _stroke_terms(phi: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> list[Term]:
+    """Return what boundary strokes say of the pixels in them and of background beside them, up to `band` px away."""
+    out = beyond_bounds(phi, targets)
+    beside = targets.bounded & targets.background & (targets.lower >= -config.band)
+    return [Term.mean(config.boundary, out, _in_strokes(targets)), Term.mean(config.distance, out, beside)]
+
+
+def _in_strokes(targets: BatchTargets) -> torch.Tensor:
+    return targets.bounded & ~targets.inside & ~targets.background
 
 
 def pulls(phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> list[Term]:
@@ -178,7 +194,7 @@ def _to_solution(
         held = torch.where(targets.inside, shifted.clamp(min=0.5), shifted)
         held = torch.where(targets.background | targets.boundary & ~targets.inside, held.clamp(max=-0.5), held)
     solution = solve(held, targets.objects)
-    aim, free = solution.signed.clamp(min=-config.band), ~targets.ignored
+    aim, free = solution.signed.clamp(min=-config.band), ~(targets.ignored | _in_strokes(targets))
     near = solution.signed_known & ~targets.signed_known & free & ((aim > -config.band) | (phi.detach() > -config.band))
     flow = torch.where((solution.signed > 0)[:, None], solution.flow, 0.0)
     flowing = (solution.flow_known | (solution.signed < 0)) & ~(targets.flow_known & targets.inside) & free

@@ -81,7 +81,8 @@ def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: Omnipo
     values = full_precision(prediction)
     flow, distance, logit = values[:, :2], values[:, 2], values[:, _BOUNDARY]
     pixels = pixel_weights(targets, config)
-    rho = pixels * (config.beta + torch.exp(-targets.distance.clamp(min=0) / config.alpha))
+    depth = torch.where(targets.bounded & targets.inside, targets.lower, targets.distance.clamp(min=0))
+    rho = pixels * (config.beta + torch.exp(-depth / config.alpha))
     length_error = (_length(flow) - _length(targets.flow)) ** 2
     crossed = functional.binary_cross_entropy_with_logits(logit, targets.boundary.float(), reduction="none")
     return combined(

@@ -5,7 +5,8 @@ With d distance, v flow, D the pixels of known distance (background included):
     5 / |D_v| sum_{D_v} |v - v*|^2  +  0.08 / |D| sum_D (d - d*)^2
         +  0.08 / |S1| sum_{S1 \\ D} relu(lower - d)^2 + relu(d - upper)^2
 
-The last sum is divided by all annotated foreground: divided by |S1 \\ D| alone, the few bounded pixels that dense
+Beside boundary strokes, where a distance is known to the width of the stroke only, it is the last term that holds it.
+That sum is divided by all annotated foreground: divided by |S1 \\ D| alone, the few bounded pixels that dense
 labels have at crop borders outweigh all others (measured: 30 of a loss of 33).
 """
 
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision, pixel_weights
 
-__all__ = ["bounds_term", "sketchpose"]
+__all__ = ["beyond_bounds", "bounds_term", "sketchpose"]
 
 
 def sketchpose(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
@@ -50,6 +51,11 @@ def bounds_term(distance: torch.Tensor, targets: BatchTargets, config: LossConfi
     Args:
         distance: (n, y, x), px.
     """
+    return Term.share(config.bounds, beyond_bounds(distance, targets), targets.bounded & targets.inside, targets.inside)
+
+
+def beyond_bounds(distance: torch.Tensor, targets: BatchTargets) -> torch.Tensor:
+    """Return the squared px (n, y, x) by which a distance is out of its bounds."""
     below = functional.relu(targets.lower - distance)
     above = functional.relu(distance - targets.upper.clamp(max=1e6))
-    return Term.share(config.bounds, below**2 + above**2, targets.bounded, targets.inside)
+    return below**2 + above**2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sketchscale.annotations.targets import region_codes, targets_from_sketch
+from sketchscale.annotations.targets import region_codes, two_sided_pixels
 from sketchscale.errors import InputError
 from sketchscale.losses import find_loss
 from sketchscale.networks.targets import TARGETS, Target
@@ -28,9 +28,9 @@ NO_BACKGROUND = "no background: no stroke and no painted pixel is background"
 def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
     """Return the loss that learns most from a sketch, and one line with the reason.
 
-    `sketchpose` learns from distances that boundaries determine. It is chosen where they are known on at least a tenth
-    of the annotated pixels of at least half of the objects, else `eikonal`, which finds the boundaries that no one
-    drew. Objects count in each drawn part of an image, and the first 200 or so decide.
+    `sketchpose` learns from distances that boundaries determine or bound. It is chosen where they do so on at least a
+    tenth of the annotated pixels of at least half of the objects, else `eikonal`, which finds the boundaries that no
+    one drew. Objects count in each drawn part of an image, and the first 200 or so decide.
 
     >>> choose_loss([])
     ('sketchpose', 'loss sketchpose: synthetic scenes have full outlines')
@@ -39,9 +39,10 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
         return "sketchpose", "loss sketchpose: synthetic scenes have full outlines"
     bounded = objects = 0
     for image in images:
-        targets = targets_from_sketch(image.labels, image.boundary, signed=False)
-        drawn = np.bincount(targets.objects.ravel())[1:]
-        known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
+        objects_of = np.maximum(region_codes(image.labels, image.boundary), 0)
+        limited = two_sided_pixels(image.labels, image.boundary)
+        drawn = np.bincount(objects_of.ravel())[1:]
+        known = np.bincount(np.where(limited, objects_of, 0).ravel(), minlength=drawn.size + 1)[1:]
         objects += int((drawn > 0).sum())
         bounded += int(((drawn > 0) & (known >= _BOUNDED_SHARE * drawn)).sum())
         if objects >= _MOST_OBJECTS:
@@ -90,19 +91,17 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
     target = TARGETS[config.target]
     if find_loss(config.loss.name).interior:
         return
-    if not any(_teaches_an_object(image, target, config.outside) for image in images):
+    if not any(_teaches_an_object(image, target) for image in images):
         found, expected, fix = target.unlearnable
         raise InputError.of(found=found, expected=expected, fix=fix)
 
 
-def _teaches_an_object(image: AnnotatedImage, target: Target, outside: float) -> bool:
+def _teaches_an_object(image: AnnotatedImage, target: Target) -> bool:
     """Return whether the target is known at any pixel of an object."""
     codes = region_codes(image.labels, image.boundary)
     if target.maps:
-        known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0
-    else:
-        known = targets_from_sketch(image.labels, image.boundary, outside=outside).known
-    return bool((known & (codes > 0)).any())
+        return bool(((pkgutil.resolve_name(target.maps)(codes)[-1] > 0) & (codes > 0)).any())
+    return bool(two_sided_pixels(image.labels, image.boundary).any())
 
 
 def annotation_sha256(images: Sequence[AnnotatedImage]) -> str | None:

@@ -9,9 +9,12 @@ from scipy import ndimage
 BEYOND, DRAWN, UNKNOWN = -3, -2, -1
 
 
-def cracks(codes: npt.NDArray[np.int32]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Lattice positions of the certain and of the possible boundaries."""
-    certain, possible = [], []
+Site = tuple[int, int]
+
+
+def cracks(codes: npt.NDArray[np.int32]) -> tuple[list[Site], list[Site], list[Site]]:
+    """Lattice positions of the certain and of the possible boundaries, and of those at the sides of strokes."""
+    certain, possible, sides = [], [], []
     h, w = codes.shape
     for i in range(h):
         for j in range(w):
@@ -22,11 +25,13 @@ def cracks(codes: npt.NDArray[np.int32]) -> tuple[list[tuple[int, int]], list[tu
                 site = (2 * i + 1 + di, 2 * j + 1 + dj)
                 if BEYOND in (a, b):
                     continue
-                if UNKNOWN in (a, b) and DRAWN not in (a, b):
+                if DRAWN in (a, b):
+                    sides += [site] if a != b else []
+                elif UNKNOWN in (a, b):
                     possible.append(site)
                 elif a != b:
                     certain.append(site)
-    return certain, possible
+    return certain, possible, sides
 
 
 def squared_distances(codes: npt.NDArray[np.int32], sites: list[tuple[int, int]]) -> npt.NDArray[np.float64]:
@@ -39,22 +44,21 @@ def squared_distances(codes: npt.NDArray[np.int32], sites: list[tuple[int, int]]
 
 def true_distance(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     """px, of every pixel of a fully known label map, to its nearest crack."""
-    certain, possible = cracks(codes)
+    certain, possible, sides = cracks(codes)
     assert not possible
+    assert not sides
     return np.sqrt(squared_distances(codes, certain)) / 2
 
 
 def signed_distance(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     """px, of every pixel of a fully known label map: in background to the nearest crack of an object, negative."""
-    outside = -true_distance(np.where(codes == DRAWN, 0, codes))
-    signed = np.where(codes > 0, true_distance(codes), outside)
-    signed[codes == DRAWN] = -0.5
-    return signed
+    distance = true_distance(codes)
+    return np.where(codes > 0, distance, -distance)
 
 
 def boundary_pixels(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """Of a fully known label map: drawn, or in an object with another code at one of the four sides."""
-    out = codes == DRAWN
+    """Of a fully known label map: in an object with another code at one of the four sides."""
+    out = np.zeros(codes.shape, bool)
     h, w = codes.shape
     for i, j in zip(*np.nonzero(codes > 0), strict=True):
         for y, x in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
@@ -95,21 +99,79 @@ def flow_at(codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float64], i: 
 
 
 def random_truth(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """Touching cells of a random Voronoi diagram on a random background, some split by drawn lines."""
+    """Touching cells of a random Voronoi diagram on a random background."""
     n = int(rng.integers(1, 9))
     seeds = rng.uniform(0, 1, (n, 2)) * shape
     grid = np.stack(np.meshgrid(*[np.arange(s) for s in shape], indexing="ij"), axis=-1)
     codes = (((grid[:, :, None] - seeds) ** 2).sum(-1).argmin(-1) + 1).astype(np.int32)
     field = ndimage.gaussian_filter(rng.standard_normal(shape), float(rng.uniform(0.5, 3)))
     codes[field < np.quantile(field, rng.uniform(0, 0.6))] = 0
-    if rng.random() < 0.5:
-        line = ndimage.gaussian_filter(rng.standard_normal(shape), 3)
-        codes[np.abs(line) < np.quantile(np.abs(line), 0.08)] = DRAWN
     return codes
 
 
 def random_sketch(rng: np.random.Generator, truth: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The truth with a random part hidden."""
+    """The truth with a random part hidden, and half of the time with brushes of one width drawn along its cracks."""
     field = ndimage.gaussian_filter(rng.standard_normal(truth.shape), float(rng.uniform(0, 4)))
     hidden = field < np.quantile(field, rng.choice([0.0, 0.1, 0.5, 0.8, 1.0]))
-    return np.where(hidden, UNKNOWN, truth).astype(np.int32)
+    sketch = np.where(hidden, UNKNOWN, truth).astype(np.int32)
+    if rng.random() < 0.5:
+        sketch[brushed(rng, truth)] = DRAWN
+    return sketch
+
+
+def brushed(rng: np.random.Generator, truth: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Pixels within a radius of a smooth random choice of the cracks: strokes that have the interface inside."""
+    radius, at = rng.choice([0.5, 1.0, 1.5, 2.0, 3.0]), np.array(cracks(truth)[0]).reshape(-1, 2)
+    field = ndimage.gaussian_filter(rng.standard_normal([2 * n + 1 for n in truth.shape]), 6)
+    at = at[field[at[:, 0], at[:, 1]] > np.quantile(field, rng.choice([0.0, 0.3, 0.6]))]
+    pixels = 2 * np.stack(np.indices(truth.shape), axis=-1)[:, :, None] + 1
+    away = np.abs(pixels - at).max(axis=-1) if radius == 0.5 else np.sqrt(((pixels - at) ** 2).sum(axis=-1))
+    return np.asarray(away.min(axis=-1, initial=10**9) <= 2 * radius)
+
+
+def reach(drawn: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """How near an interface is for certain by strokes alone, px, disc by disc; see annotations.strokes."""
+    shape = [2 * n + 1 for n in drawn.shape]
+    inside = {p for p in np.ndindex(*shape) if _covered(drawn, p)}
+    sides = np.array([p for p in np.ndindex(*shape) if p not in inside])
+    radius = {p: float(np.sqrt(((sides - p) ** 2).sum(axis=1).min())) for p in inside}
+    centres = [p for p, r in radius.items() if r >= max(radius.get(q, 0.0) for q in _around(p))]
+    centres = [p for p in centres if _goes_on(p, radius)]
+    rounded = {p: float(np.ceil(radius[p])) if radius[p] > 4 else radius[p] for p in centres}
+    for p in sorted(centres, key=lambda p: -rounded[p]):
+        for q in list(rounded):
+            much = rounded[q] < rounded.get(p, 0.0) - max(0.9, 0.2 * rounded.get(p, 0.0))
+            if p in rounded and much and np.hypot(p[0] - q[0], p[1] - q[1]) <= 2 * rounded[p] + 2:
+                del rounded[q]
+    out = np.full(drawn.shape, np.inf)
+    for (y, x), r in rounded.items():
+        within = np.hypot(r + 1, 1)
+        if min(y, x, shape[0] - 1 - y, shape[1] - 1 - x) - 2 >= within:
+            rows, columns = np.indices(drawn.shape)
+            out = np.minimum(out, (np.hypot(2 * rows + 1 - y, 2 * columns + 1 - x) + within) / 2)
+    return out
+
+
+def _covered(drawn: npt.NDArray[np.bool_], point: tuple[int, ...]) -> bool:
+    """Whether all pixels are drawn that touch a lattice point; beyond the array none is."""
+    return all(
+        0 <= i < drawn.shape[0] and 0 <= j < drawn.shape[1] and drawn[i, j]
+        for i in {(point[0] - 1) // 2, point[0] // 2}
+        for j in {(point[1] - 1) // 2, point[1] // 2}
+    )
+
+
+def _around(point: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [(point[0] + a, point[1] + b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b]
+
+
+def _goes_on(point: tuple[int, ...], radius: dict[tuple[int, ...], float]) -> bool:
+    """Whether a circle around a disc is in the stroke in at least two arcs."""
+    turns = np.arange(32) * (2 * np.pi / 32)
+    away = radius[point] + 3
+    places = [
+        (int(np.floor(point[0] + away * np.sin(t) + 0.5)), int(np.floor(point[1] + away * np.cos(t) + 0.5)))
+        for t in turns
+    ]
+    inside = [place in radius for place in places]
+    return sum(a != b for a, b in zip(inside, inside[1:] + inside[:1], strict=True)) >= 4
