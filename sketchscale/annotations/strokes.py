@@ -10,13 +10,12 @@ where: a line of one pixel has it on either side, a brush of radius 5 px anywher
 *Upper bound.* Take the largest disc about a point of the centre line that fits into the stroke. It touches both sides,
 so it closes the stroke like a plug, and the interface must pass through it. Hence an interface lies within
 
-    reach(c) = sqrt((m + 1/2)^2 + 1/4)  px      of the point c whose disc has the radius m
+    reach(c) = sqrt(max(m + 1/4, 1)^2 + 1/4)  px      of the point c whose distance to the far side is m
 
-where 1/2 along the radius is for a centre line on the lattice of half pixels (the far side is at most half a pixel
-further away than the near one), and 1/2 along the line for the middle of a crack, to which distances are measured. Of a
-line of one pixel reach is 1.12 px: any crack that touches a pixel of the line. Not every local maximum of the distance
-to the sides is a plug: a bump at a side, the neck where two strokes touch, and a pixel left out in the brush have small
-discs of their own. So the stroke must go on at two sides of the disc, and a disc near a much larger one is left out.
+where 1/2 is for the middle of a crack, to which distances are measured, 1/4 for a centre between points of the lattice
+of half pixels, and 1 px for the hand: a line of one pixel has a reach of 1.12 px, any crack that touches the line. Not every local maximum of the distance to the sides is a plug: a bump at a side,
+the neck where two strokes touch, and a pixel left out in the brush have small discs of their own. So the stroke must go
+on at two sides of the disc, and a disc near a much larger one is left out.
 
 It holds whatever is beyond the stroke: background around an object with a closed outline, another object, or pixels
 without annotation; nor does it need the stroke to be closed. Where background, or another object, is painted beyond it,
@@ -34,8 +33,6 @@ a bound is ours. Distance transform: Meijster, Roerdink and Hesselink 2000.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +45,12 @@ __all__ = ["centre_line", "stroke_reach"]
 _FAR = np.int64(1) << 40
 _TILE, _MARGIN = 1024, 128
 """px: large arrays are done in tiles, as the lattice has four points for each pixel; the margin for wide strokes."""
+_HAND = 2.0
+"""Half pixels: no stroke is taken to be thinner than twice this, as no hand is steadier."""
+_BETWEEN = 0.5
+"""Half pixels: the middle of a stroke may lie between points of the lattice."""
+_ACROSS = 2
+"""Half pixels by which the far side may be further away than the near one."""
 _AROUND = 3.0
 """Half pixels outside a disc at which a stroke must go on at two sides."""
 _TURN = np.arange(32) * (2 * np.pi / 32)
@@ -99,14 +102,11 @@ def stroke_reach(
         return nearest.astype(np.float32), np.zeros_like(boundary)
     radii = _radii(boundary)
     maxima = _maxima(radii)
-    centres = maxima.copy()
-    _drop_ends(radii, centres, _COS, _SIN)
-    room = _room(boundary.shape, beyond)
-    for radius, sites in _by_radius(radii, centres):
-        reach = np.hypot(radius + 1, 1)
-        if (sites & (room >= reach)).any():
-            squared = _squared(sites & (room >= reach), odd=True)
-            np.minimum(nearest, (np.sqrt(squared.astype(np.float64)) + reach) / 2, out=nearest)
+    reach = _reaches(radii, _without_bumps(radii, maxima), _COS, _SIN)
+    reach[reach > _room(boundary.shape, beyond)] = np.inf
+    for one in np.unique(reach[reach < np.inf]).tolist():
+        squared = _squared(reach == one, odd=True)
+        np.minimum(nearest, (np.sqrt(squared.astype(np.float64)) + one) / 2, out=nearest)
     return nearest.astype(np.float32), _on_line(boundary, maxima)
 
 
@@ -144,14 +144,15 @@ def _maxima(radii: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _drop_ends(
+def _reaches(
     radii: npt.NDArray[np.int64],
     centres: npt.NDArray[np.bool_],
     cos: npt.NDArray[np.float64],
     sin: npt.NDArray[np.float64],
-) -> None:
-    """Keep the centres of discs from which the stroke goes on in at least two directions."""
+) -> npt.NDArray[np.float64]:
+    """Return the reach of each centre, half pixels: infinite elsewhere, and where a disc is no plug."""
     h, w = radii.shape
+    reach = np.full((h, w), np.inf)
     for y in range(h):
         for x in range(w):
             if not centres[y, x]:
@@ -164,7 +165,36 @@ def _drop_ends(
                 inside = 0 <= i < h and 0 <= j < w and radii[i, j] > 0
                 changes += n > 0 and inside != before
                 before = inside
-            centres[y, x] = changes >= 4
+            if changes >= 4:
+                far = max(np.sqrt(_far_side(radii, y, x)) + _BETWEEN, _HAND)
+                within = np.sqrt(far * far + 1)
+                reach[y, x] = within if far < _FINE else np.ceil(2 * within) / 2
+    return reach
+
+
+@numba.njit(cache=True, nogil=True)
+def _far_side(radii: npt.NDArray[np.int64], y: int, x: int) -> float:
+    """Return the squared distance from a centre to the nearest side across from the nearest one; infinite for none."""
+    h, w = radii.shape
+    most = int(np.ceil(np.sqrt(radii[y, x]))) + _ACROSS
+    best = np.inf
+    for a in range(-most, most + 1):
+        for b in range(-most, most + 1):
+            if a * a + b * b != radii[y, x] or not _is_side(radii, y + a, x + b):
+                continue
+            for i in range(-most, most + 1):
+                for j in range(-most, most + 1):
+                    squared = i * i + j * j
+                    # At an angle of at least 120 degrees from the nearest one.
+                    across = a * i + b * j < 0 and 4 * (a * i + b * j) ** 2 >= radii[y, x] * squared
+                    if squared < best and across and _is_side(radii, y + i, x + j):
+                        best = squared
+    return best
+
+
+@numba.njit(cache=True, nogil=True)
+def _is_side(radii: npt.NDArray[np.int64], y: int, x: int) -> bool:
+    return not (0 <= y < radii.shape[0] and 0 <= x < radii.shape[1]) or radii[y, x] == 0
 
 
 def _room(shape: tuple[int, ...], beyond: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float64]:
@@ -179,22 +209,16 @@ def _room(shape: tuple[int, ...], beyond: npt.NDArray[np.bool_] | None) -> npt.N
     return room
 
 
-def _by_radius(
-    radii: npt.NDArray[np.int64], centres: npt.NDArray[np.bool_]
-) -> Iterator[tuple[float, npt.NDArray[np.bool_]]]:
-    """Yield each radius, half pixels, the largest first and large ones rounded up, and the centres that have it.
-
-    A disc in a bump at the side of a stroke does not reach the other side. It is much smaller than the disc of the
-    stroke that it touches, and is left out.
-    """
-    exact = np.sqrt(np.where(centres, radii, 0).astype(np.float64))
+def _without_bumps(radii: npt.NDArray[np.int64], maxima: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the maxima without those of discs near a much larger one."""
+    exact = np.sqrt(np.where(maxima, radii, 0).astype(np.float64))
     rounded = np.where(exact > _FINE, np.ceil(exact), exact)
-    levels = np.unique(rounded[centres])[::-1].tolist()
+    kept, levels = maxima.copy(), np.unique(rounded[maxima])[::-1].tolist()
     for radius in levels:
-        sites, least = centres & (rounded == radius), radius - max(0.9, 0.2 * radius)
-        yield radius, sites
+        sites, least = kept & (rounded == radius), radius - max(0.9, 0.2 * radius)
         if levels[-1] < least and sites.any():
-            centres &= ~((_squared(sites, odd=False) <= (2 * radius + 2) ** 2) & (rounded < least))
+            kept &= ~((_squared(sites, odd=False) <= (2 * radius + 2) ** 2) & (rounded < least))
+    return kept
 
 
 def _squared(sites: npt.NDArray[np.bool_], *, odd: bool) -> npt.NDArray[np.int64]:

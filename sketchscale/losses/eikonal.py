@@ -128,7 +128,8 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
     values = full_precision(prediction)
     v, phi = values[:, :2], values[:, 2]
     beside = torch.where(targets.signed_known & (targets.signed.abs() == 0.5), targets.signed, 0.0)
-    learned = targets.signed_known & (targets.signed >= -config.band)
+    learned = targets.signed_known & (targets.signed >= -config.band) | _beside_strokes(targets, config)
+    errors = torch.where(targets.bounded, beyond_bounds(phi, targets), (phi - targets.signed) ** 2)
     everywhere = ~targets.ignored
     terms = eikonal_terms(phi, v, beside, targets.background, targets.inside, (1.0, 1.0), config, everywhere)
     flow_error = ((v - targets.flow) ** 2).sum(dim=1)
@@ -137,18 +138,17 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
             *terms.values(),
             *pulls(phi, v, targets, config),
             Term.mean(config.flow, flow_error, targets.flow_known & targets.inside),
-            Term.mean(config.distance, (phi - targets.signed) ** 2, learned),
+            Term.mean(config.distance, errors, learned),
             bounds_term(phi, targets, config),
-            *_stroke_terms(phi, targets, config),
+            Term.mean(config.boundary, errors, _in_strokes(targets)),
         ]
     )
 
 
-def _stroke_terms(phi: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> list[Term]:
-    """Return what boundary strokes say of the pixels in them and of background beside them, up to `band` px away."""
-    out = beyond_bounds(phi, targets)
-    beside = targets.bounded & targets.background & (targets.lower >= -config.band)
-    return [Term.mean(config.boundary, out, _in_strokes(targets)), Term.mean(config.distance, out, beside)]
+def _beside_strokes(targets: BatchTargets, config: EikonalConfig) -> torch.Tensor:
+    """Return the pixels with bounds by a boundary stroke: of objects, and of background up to `band` px away."""
+    near = targets.background & (targets.lower >= -config.band)
+    return targets.bounded & (targets.two_sided | near)
 
 
 def _in_strokes(targets: BatchTargets) -> torch.Tensor:

@@ -27,7 +27,7 @@ import torch
 from torch.nn import functional
 
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision, pixel_weights
-from sketchscale.losses.sketchpose import bounds_term
+from sketchscale.losses.sketchpose import bounds_term, distance_term
 
 __all__ = ["OmniposeConfig", "sample_flow", "sketchpose_1", "trajectories"]
 
@@ -89,7 +89,7 @@ def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: Omnipo
         [
             Term.mean(config.boundary, crossed, targets.boundary_known, pixels),
             Term.mean(config.flow, ((flow - targets.flow) ** 2).sum(dim=1), targets.flow_known, rho),
-            Term.mean(config.distance, (distance - targets.distance) ** 2, targets.known, rho),
+            distance_term(distance, targets, config, rho),
             Term.mean(config.norm, length_error, targets.flow_known & targets.inside, rho),
             _euler_term(flow, targets, config),
             bounds_term(distance, targets, config),
