@@ -13,9 +13,10 @@ so it closes the stroke like a plug, and the interface must pass through it. Hen
     reach(c) = sqrt(max(m + 1/4, 1)^2 + 1/4)  px      of the point c whose distance to the far side is m
 
 where 1/2 is for the middle of a crack, to which distances are measured, 1/4 for a centre between points of the lattice
-of half pixels, and 1 px for the hand: a line of one pixel has a reach of 1.12 px, any crack that touches the line. Not every local maximum of the distance to the sides is a plug: a bump at a side,
-the neck where two strokes touch, and a pixel left out in the brush have small discs of their own. So the stroke must go
-on at two sides of the disc, and a disc near a much larger one is left out.
+of half pixels, and 1 px for the hand: a line of one pixel has a reach of 1.12 px, any crack that touches the line. Not
+every local maximum of the distance to the sides is a plug: a bump at a side, the neck where two strokes touch, and a
+pixel left out in the brush have small discs of their own. So the stroke must go on at two sides of the disc, and a disc
+near a much larger one is left out.
 
 It holds whatever is beyond the stroke: background around an object with a closed outline, another object, or pixels
 without annotation; nor does it need the stroke to be closed. Where background, or another object, is painted beyond it,
@@ -175,7 +176,6 @@ def _reaches(
 @numba.njit(cache=True, nogil=True)
 def _far_side(radii: npt.NDArray[np.int64], y: int, x: int) -> float:
     """Return the squared distance from a centre to the nearest side across from the nearest one; infinite for none."""
-    h, w = radii.shape
     most = int(np.ceil(np.sqrt(radii[y, x]))) + _ACROSS
     best = np.inf
     for a in range(-most, most + 1):

@@ -3,14 +3,15 @@
 phi is positive inside objects, negative in background, px; v is the flow, and points uphill. X all pixels but those
 that are marked to be ignored, B those beside a known boundary, R those in boundary strokes, S0 and S1 the strokes:
 
-    <(phi - b)^2>_B  +  <relu(|phi| - r)^2>_R  +  <relu(phi + 1/2)^2>_S0  +  <relu(1/2 - phi)^2>_S1   the data
-    +  5 <|v - v*|^2>_{D_v in S1}  +  0.08 <(phi - phi*)^2>_{D*}  +  0.08 / |S1| sum_{S1 \\ D} bounds    what they imply
+    <(phi - b)^2>_B  +  <relu(|phi| - r)^2>_R  +  <relu(phi + 1/2)^2>_S0  +  <relu(1/2 - phi)^2>_S1    the data
+    +  5 <|v - v*|^2>_{D_v in S1}  +  0.08 <e^2>_{D*}  +  0.08 / |S1| sum_{S1 \\ D*} e^2              what they imply
     +  a^2 ( 0.08 <(phi - psi)^2>_{X \\ D*}  +  5 <|v - grad psi|^2>_{X \\ D_v} )                      the equation
 
 psi is the solution of |grad psi| = 1 on the whole patch whose zeros are those of phi, moved towards edges of the image
-and parted between strokes of different objects; see losses.lands. Its flow is 0 outside objects, as in all losses of
-flow here. a, from 0 to 1, says how far phi agrees with the strokes: the solution of a field that has not learned them
-is of no use. In background both distances are cut at `band` px.
+and parted between strokes of different objects; see losses.lands. e is the distance from phi to what is possible: to
+phi* where it is known, to its bounds elsewhere; D* holds the pixels beside boundary strokes, too. The flow of psi is 0
+outside objects, as in all losses of flow here. a, from 0 to 1, says how far phi agrees with the strokes: the solution
+of a field that has not learned them is of no use. In background all distances are cut at `band` px.
 
 *From a start model*, its outputs take the place of the solution as far as it agrees with the strokes: with s its
 agreement on a batch at its own threshold, the last line is multiplied by 1 - s^4, and s^4 times the squared differences

@@ -135,21 +135,35 @@ def reach(drawn: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     inside = {p for p in np.ndindex(*shape) if _covered(drawn, p)}
     sides = np.array([p for p in np.ndindex(*shape) if p not in inside])
     radius = {p: float(np.sqrt(((sides - p) ** 2).sum(axis=1).min())) for p in inside}
-    centres = [p for p, r in radius.items() if r >= max(radius.get(q, 0.0) for q in _around(p))]
-    centres = [p for p in centres if _goes_on(p, radius)]
-    rounded = {p: float(np.ceil(radius[p])) if radius[p] > 4 else radius[p] for p in centres}
-    for p in sorted(centres, key=lambda p: -rounded[p]):
+    maxima = [p for p, r in radius.items() if r >= max(radius.get(q, 0.0) for q in _around(p))]
+    rounded = {p: float(np.ceil(radius[p])) if radius[p] > 4 else radius[p] for p in maxima}
+    for p in sorted(maxima, key=lambda p: -rounded[p]):
         for q in list(rounded):
             much = rounded[q] < rounded.get(p, 0.0) - max(0.9, 0.2 * rounded.get(p, 0.0))
             if p in rounded and much and np.hypot(p[0] - q[0], p[1] - q[1]) <= 2 * rounded[p] + 2:
                 del rounded[q]
     out = np.full(drawn.shape, np.inf)
-    for (y, x), r in rounded.items():
-        within = np.hypot(r + 1, 1)
-        if min(y, x, shape[0] - 1 - y, shape[1] - 1 - x) - 2 >= within:
+    for y, x in rounded:
+        far = max(_far_side((y, x), radius, sides) + 0.5, 2.0)
+        within = np.hypot(far, 1) if far < 4 else np.ceil(2 * np.hypot(far, 1)) / 2
+        room = min(y, x, shape[0] - 1 - y, shape[1] - 1 - x) - 2
+        if _goes_on((y, x), radius) and room >= within:
             rows, columns = np.indices(drawn.shape)
             out = np.minimum(out, (np.hypot(2 * rows + 1 - y, 2 * columns + 1 - x) + within) / 2)
     return out
+
+
+def _far_side(point: Site, radius: dict[tuple[int, ...], float], sides: npt.NDArray[np.int64]) -> float:
+    """The distance of the nearest side at 120 degrees or more from a nearest one; infinite if 2 half pixels further."""
+    steps = sides - point
+    lengths = np.sqrt((steps**2).sum(axis=1))
+    most = np.ceil(radius[point]) + 2
+    found = [np.inf]
+    for nearest in steps[np.abs(lengths - radius[point]) < 1e-9]:
+        turned = steps @ nearest
+        across = (turned < 0) & (4 * turned**2 >= (nearest**2).sum() * (steps**2).sum(axis=1) - 1e-9)
+        found += lengths[across & (np.abs(steps).max(axis=1) <= most)].tolist()
+    return min(found)
 
 
 def _covered(drawn: npt.NDArray[np.bool_], point: tuple[int, ...]) -> bool:
