@@ -3,7 +3,7 @@
 phi is positive inside objects, negative in background, px; v is the flow, and points uphill. X all pixels but those
 that are marked to be ignored, B those beside a known boundary, R those in boundary strokes, S0 and S1 the strokes:
 
-    <(phi - b)^2>_B  +  <relu(|phi| - r)^2>_R  +  <relu(phi + 1/2)^2>_S0  +  <relu(1/2 - phi)^2>_S1    the data
+    <(phi - b)^2, in R relu(|phi| - r)^2>_{B + R}  +  <relu(phi + 1/2)^2>_S0  +  <relu(1/2 - phi)^2>_S1     the data
     +  5 <|v - v*|^2>_{D_v in S1}  +  0.08 <e^2>_{D*}  +  0.08 / |S1| sum_{S1 \\ D*} e^2              what they imply
     +  a^2 ( 0.08 <(phi - psi)^2>_{X \\ D*}  +  5 <|v - grad psi|^2>_{X \\ D_v} )                      the equation
 
@@ -61,7 +61,7 @@ from torch.nn import functional
 
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision
 from sketchscale.losses.lands import agreement_with_strokes, choose_level, solve
-from sketchscale.losses.sketchpose import beyond_bounds, bounds_term
+from sketchscale.losses.sketchpose import between_bounds, bounds_term
 
 __all__ = ["EikonalConfig", "eikonal", "eikonal_terms", "pulls", "upwind_gradient"]
 
@@ -128,9 +128,10 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
     """
     values = full_precision(prediction)
     v, phi = values[:, :2], values[:, 2]
+    possible = torch.where(targets.bounded, between_bounds(phi, targets), targets.signed)
     beside = torch.where(targets.signed_known & (targets.signed.abs() == 0.5), targets.signed, 0.0)
+    beside = torch.where(_in_strokes(targets), possible, beside)
     learned = targets.signed_known & (targets.signed >= -config.band) | _beside_strokes(targets, config)
-    errors = torch.where(targets.bounded, beyond_bounds(phi, targets), (phi - targets.signed) ** 2)
     everywhere = ~targets.ignored
     terms = eikonal_terms(phi, v, beside, targets.background, targets.inside, (1.0, 1.0), config, everywhere)
     flow_error = ((v - targets.flow) ** 2).sum(dim=1)
@@ -139,9 +140,8 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
             *terms.values(),
             *pulls(phi, v, targets, config),
             Term.mean(config.flow, flow_error, targets.flow_known & targets.inside),
-            Term.mean(config.distance, errors, learned),
+            Term.mean(config.distance, (phi - possible) ** 2, learned),
             bounds_term(phi, targets, config),
-            Term.mean(config.boundary, errors, _in_strokes(targets)),
         ]
     )
 

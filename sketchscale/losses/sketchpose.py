@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision, pixel_weights
 
-__all__ = ["beyond_bounds", "bounds_term", "distance_term", "sketchpose"]
+__all__ = ["between_bounds", "bounds_term", "distance_term", "sketchpose"]
 
 
 def sketchpose(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
@@ -49,8 +49,8 @@ def distance_term(distance: torch.Tensor, targets: BatchTargets, config: LossCon
     Args:
         distance, pixels: (n, y, x), px; weights of pixels.
     """
-    errors = torch.where(targets.bounded, beyond_bounds(distance, targets), (distance - targets.distance) ** 2)
-    return Term.mean(config.distance, errors, targets.known | targets.two_sided, pixels)
+    possible = torch.where(targets.bounded & targets.inside, between_bounds(distance, targets), targets.distance)
+    return Term.mean(config.distance, (distance - possible) ** 2, targets.known | targets.two_sided, pixels)
 
 
 def bounds_term(distance: torch.Tensor, targets: BatchTargets, config: LossConfig) -> Term:
@@ -61,12 +61,15 @@ def bounds_term(distance: torch.Tensor, targets: BatchTargets, config: LossConfi
     Args:
         distance: (n, y, x), px.
     """
-    loose = targets.bounded & targets.inside & ~targets.two_sided
-    return Term.share(config.bounds, beyond_bounds(distance, targets), loose, targets.inside)
-
-
-def beyond_bounds(distance: torch.Tensor, targets: BatchTargets) -> torch.Tensor:
-    """Return the squared px (n, y, x) by which a distance is out of its bounds."""
     below = functional.relu(targets.lower - distance)
     above = functional.relu(distance - targets.upper.clamp(max=1e6))
-    return below**2 + above**2
+    loose = targets.bounded & targets.inside & ~targets.two_sided
+    return Term.share(config.bounds, below**2 + above**2, loose, targets.inside)
+
+
+def between_bounds(distance: torch.Tensor, targets: BatchTargets) -> torch.Tensor:
+    """Return what is nearest to a distance (n, y, x) between its bounds; no gradient passes.
+
+    So the squared difference to it pulls a distance into its bounds.
+    """
+    return torch.minimum(torch.maximum(distance.detach(), targets.lower), targets.upper)
