@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("house.py", [], "| all |"),
         ("walks.py", ["--verb", "measure"], "| measure |"),
         ("rules.py", ["rods", "--tiny"], "| rods (1) |"),
+        ("widths.py", ["bounds", "--images", "1", "--radii", "exact", "3"], "| shapes | 3 | 1.000 | 0.00000 (0) |"),
         ("unknown_kinds.py", ["--tiny"], "| stained (samples) | 3 | 3 (100.0%)"),
     ],
 )

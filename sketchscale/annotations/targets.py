@@ -68,8 +68,8 @@ class Targets:
         known: (y, x), where `distance` is exact: D and the background.
         flow_known: (y, x), where `flow` is exact, or that away from a stroke: a subset of `two_sided` and background.
         lower, upper: (y, x), px, bounds of the signed distance where `bounded`, and 0 elsewhere; may be infinite.
-        bounded: (y, x), where bounds are known and no exact distance: annotated foreground outside D, and, if signed
-            distances are wanted, background beside strokes and drawn pixels.
+        bounded: (y, x), where bounds are known and no exact distance: annotated foreground outside D, drawn pixels,
+            and, if signed distances are wanted, background beside strokes.
         two_sided: (y, x), annotated foreground whose nearest possible boundary is certain or drawn, not only unknown:
             D, and where the bounds differ by about the width of a stroke.
         inside, background: (y, x), annotated as object, or as background; a drawn pixel is neither.
@@ -152,8 +152,7 @@ def targets_from_sketch(
     reach, line = stroke_reach(drawn, codes == BEYOND)
     near, far = pixels(nearest), np.minimum(pixels(np.minimum(to_edge, across)), reach)
     bounded = inside & ~exact & (nearest < FAR)
-    if signed:
-        bounded |= (background & ~exact | drawn) & (reach < np.inf)
+    bounded |= (drawn | background & ~exact & signed) & (reach < np.inf)
     on_edge = inside & exact & (to_edge == 1)
     return Targets(
         flow=flow,
