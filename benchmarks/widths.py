@@ -12,7 +12,7 @@ thin one with a fifth of the outline left out. For each kind and radius:
     violated    share of all pixels with a bound (interior, background and strokes) on the wrong side of the truth
     slack       px from the bounds of two-sided interior to the truth: mean, and the largest of all but 1 %
     within      share of annotated interior with both bounds within radius + 1/2 px (half the width) + 1 px
-    as equal    what a stroke as an exact interface made of it: share of "exact" distances that are wrong, and how much
+    as equal    with strokes as exact interfaces, as they were once: share of "exact" distances that are wrong, mean px
     flow        degrees from the true flow, where it is known: mean
 
 `learn` trains on the outlines of one image of DATA/dsb2018_fluo for each seed, as interior.py does, and tries the model

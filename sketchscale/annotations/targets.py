@@ -175,8 +175,7 @@ def _fields_in_plane(codes: npt.NDArray[np.int32], outside: float, signed: bool)
     reach, line = stroke_reach(drawn, codes == BEYOND)
     near, far = pixels(nearest), np.minimum(pixels(np.minimum(to_edge, across)), reach)
     bounded = inside & ~exact & (nearest < FAR)
-    if signed:
-        bounded |= (background & ~exact | drawn) & (reach < np.inf)
+    bounded |= (drawn | background & ~exact & signed) & (reach < np.inf)
     on_edge = inside & exact & (to_edge == 1)
     return {
         "flow": flow,

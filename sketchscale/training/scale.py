@@ -43,7 +43,7 @@ DIAMETER = 20.0
 """px, of the median object at the scale of the network, where no start says another; see benchmarks/diameters.py."""
 
 _BOUNDED = {2: 0.1, 3: 0.5}
-"""Share of an object's annotated pixels with a known or bounded distance from which on it counts as outlined, by axes."""
+"""Share of an object's annotated pixels with a known or bounded distance, from which on it counts, by axes."""
 
 _PART, _AROUND = (64, 128, 128), 8
 """Voxels of a volume that are looked at together, and around them; what is deeper in an object counts as unknown."""

@@ -51,7 +51,7 @@ class LossSuite:
 
     def taught(self, t: BatchTargets) -> torch.Tensor:
         """Where the third output may be taught."""
-        return t.known | (t.bounded & t.inside)
+        return t.known | (t.bounded & ~t.background)
 
     def exact(self, t: BatchTargets) -> torch.Tensor:
         """Where it must be."""
