@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("rules.py", ["rods", "--tiny"], "| rods (1) |"),
         ("volumes.py", ["--tiny", "--work", "{folder}"], "| objects drawn |"),
         ("volume_classes.py", ["--tiny", "--work", "{folder}"], "| random-forest |"),
+        ("widths.py", ["bounds", "--images", "1", "--radii", "exact", "3"], "| shapes | 3 | 1.000 | 0.00000 (0) |"),
         ("unknown_kinds.py", ["--tiny"], "| stained (samples) | 3 | 3 (100.0%)"),
     ],
 )

@@ -29,11 +29,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage import measure
 
 from sketchscale.annotations.events import Point, Stroke
 from sketchscale.annotations.painting import stroke_masks
 from sketchscale.annotations.simulate_mask import require_labels
+from sketchscale.annotations.simulate_outlines import Brush, contours, drawn_outline, exact_outline, moved
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, UnknownNameError
 
@@ -63,7 +63,13 @@ _CURVE_STEP = 1.5
 
 
 def simulate_strokes(
-    labels: _Labels, *, n_objects: int = 20, seed: int = 0, style: Style = "fill", image: str = ""
+    labels: _Labels,
+    *,
+    n_objects: int = 20,
+    seed: int = 0,
+    style: Style = "fill",
+    image: str = "",
+    brush: Brush | None = None,
 ) -> Sketch:
     """Return strokes as a person draws them on about `n_objects` objects and on the background.
 
@@ -77,6 +83,7 @@ def simulate_strokes(
         seed: of every choice; the same seed draws the same strokes.
         style: one of STYLES.
         image: name put on the events.
+        brush: with which outlines are drawn; None for lines on the pixels just outside the objects.
 
     Raises:
         InputError: `labels` is not a label image with at least one object, or n_objects < 1.
@@ -92,7 +99,7 @@ def simulate_strokes(
     hand = _Hand(truth=labels, rng=np.random.default_rng(seed))
     strokes: list[Stroke] = []
     for k in pick_objects(labels, n_objects, hand.rng):
-        strokes += _on_object(hand, k, style)
+        strokes += _on_object(hand, k, style, brush)
     return simulated_sketch([*strokes, *_far_background(hand)], labels, image)
 
 
@@ -135,11 +142,15 @@ def strokes_on_object(truth: _Labels, k: int, *, style: Style, rng: np.random.Ge
     return [*_on_object(hand, k, style), *_far_background(hand)]
 
 
-def _on_object(hand: _Hand, k: int, style: Style) -> Iterator[Stroke]:
-    origin, inside = _window(hand.truth, k, margin=8)
-    yield from _outline(inside, origin)
+def _on_object(hand: _Hand, k: int, style: Style, brush: Brush | None = None) -> Iterator[Stroke]:
+    wide = 0.0 if brush is None else brush.radius_px + brush.jitter_px
+    origin, inside = _window(hand.truth, k, margin=8 + math.ceil(wide))
+    if brush is None:
+        yield from exact_outline(inside, origin)
+    else:
+        yield from drawn_outline(hand.truth, inside, origin, brush, hand.rng)
     yield from _paint_inside(hand, inside, origin, k, style)
-    yield from _near_background(hand, inside, origin)
+    yield from _near_background(hand, inside, origin, wide)
 
 
 def simulated_sketch(strokes: Sequence[Stroke], labels: _Labels, image: str) -> Sketch:
@@ -218,54 +229,6 @@ def _window(labels: _Labels, k: int, margin: int) -> tuple[tuple[int, int], npt.
     return (top, left), labels[top : int(y.max()) + margin + 1, left : int(x.max()) + margin + 1] == k
 
 
-def _outline(inside: npt.NDArray[np.bool_], origin: tuple[int, int]) -> Iterator[Stroke]:
-    """Yield lines of one pixel over the pixels outside the object that share an edge with it."""
-    ring = ndimage.binary_dilation(inside) & ~inside
-    grown = (ring | inside).astype(np.float64)
-    drawn = np.zeros_like(ring)
-    # Just below 1: the contour runs through the outermost pixels of the grown object, not between pixels.
-    for contour in _contours(grown, 0.999):
-        chain = [(y, x) for (y, x), _ in itertools.groupby(map(tuple, np.rint(contour).astype(int).tolist()))]
-        for part in _runs(chain, ring):
-            drawn[tuple(np.array(part).T)] = True
-            yield Stroke(points=_moved(_straightened(part), origin), radius_px=0.5, label="boundary")
-    for y, x in np.argwhere(ring & ~drawn).tolist():
-        yield Stroke(points=_moved([(y, x)], origin), radius_px=0.5, label="boundary")
-
-
-def _contours(values: npt.NDArray[np.float64], level: float) -> list[npt.NDArray[np.float64]]:
-    if min(values.shape) < 2:  # no contour in an image one pixel thin
-        return []
-    # Two objects that touch at a corner only are two.
-    return list(measure.find_contours(values, level, fully_connected="low"))  # type: ignore[no-untyped-call]
-
-
-def _runs(chain: Sequence[tuple[int, int]], allowed: npt.NDArray[np.bool_]) -> Iterator[list[tuple[int, int]]]:
-    """Yield the longest runs of a pixel chain that stay on allowed pixels, each step to one of the eight neighbours."""
-    part: list[tuple[int, int]] = []
-    for y, x in chain:
-        if part and (not allowed[y, x] or max(abs(y - part[-1][0]), abs(x - part[-1][1])) > 1):
-            yield part
-            part = []
-        if allowed[y, x]:
-            part.append((y, x))
-    if part:
-        yield part
-
-
-def _straightened(chain: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the chain without the pixels inside straight runs; a line through the rest covers the same pixels."""
-    kept = [chain[0]]
-    for before, here, after in zip(chain[:-2], chain[1:-1], chain[2:], strict=True):
-        if (here[0] - before[0], here[1] - before[1]) != (after[0] - here[0], after[1] - here[1]):
-            kept.append(here)
-    return kept if len(chain) == 1 else [*kept, chain[-1]]
-
-
-def _moved(points: Sequence[Sequence[float]], origin: tuple[int, int]) -> tuple[Point, ...]:
-    return tuple((p[0] + origin[0], p[1] + origin[1]) for p in points)
-
-
 def _paint_inside(
     hand: _Hand, inside: npt.NDArray[np.bool_], origin: tuple[int, int], k: int, style: Style
 ) -> Iterator[Stroke]:
@@ -280,7 +243,7 @@ def _paint_inside(
     if style == "scribble":
         wanted, radius = inside & (depth >= 0.7 * depth.max()), 0.5
     for rows in _zigzags(wanted & (depth > radius)):
-        yield from hand.right_parts(_moved(rows, origin), radius, "foreground", k)
+        yield from hand.right_parts(moved(rows, origin), radius, "foreground", k)
 
 
 def _depth(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
@@ -324,7 +287,7 @@ def _curve(hand: _Hand, k: int) -> Iterator[Stroke]:
                 at, angle = step, angle + float(turn)
                 points.append(at)
                 break
-    parts = list(hand.right_parts(_moved((np.round(np.array(points) * 8) / 8).tolist(), origin), 0.5, "foreground", k))
+    parts = list(hand.right_parts(moved((np.round(np.array(points) * 8) / 8).tolist(), origin), 0.5, "foreground", k))
     yield from [max(parts, key=lambda part: len(part.points))] if parts else _dot(hand, k)
 
 
@@ -332,9 +295,7 @@ def _dot(hand: _Hand, k: int) -> Iterator[Stroke]:
     origin, inside = _window(hand.truth, k, margin=1)
     depth = _depth(inside)
     room = np.argwhere(inside & (depth >= 0.5 * depth.max()))
-    yield Stroke(
-        points=_moved([room[hand.rng.integers(len(room))].tolist()], origin), radius_px=0.5, label="foreground"
-    )
+    yield Stroke(points=moved([room[hand.rng.integers(len(room))].tolist()], origin), radius_px=0.5, label="foreground")
 
 
 def _dots(hand: _Hand, count: int) -> Iterator[Stroke]:
@@ -345,18 +306,18 @@ def _dots(hand: _Hand, count: int) -> Iterator[Stroke]:
         yield Stroke(points=((float(y), float(x)),), radius_px=0.5, label="background")
 
 
-def _near_background(hand: _Hand, inside: npt.NDArray[np.bool_], origin: tuple[int, int]) -> Iterator[Stroke]:
-    """Yield a part of a ring around the object, next to the outline."""
+def _near_background(
+    hand: _Hand, inside: npt.NDArray[np.bool_], origin: tuple[int, int], wide: float
+) -> Iterator[Stroke]:
+    """Yield a part of a ring around the object, next to the outline, which reaches `wide` px beyond the usual one."""
     radius = 1.5
     away = ndimage.distance_transform_edt(~inside)
-    for contour in _contours(away, 1 + radius + 0.5):
+    for contour in contours(away, 1 + wide + radius + 0.5):
         n = len(contour)
         turned = np.roll(contour[: n - 1 or 1], -int(hand.rng.integers(n)), axis=0)
         arc = turned[: max(2, int(n * hand.rng.uniform(0.4, 0.8))) : 2]
         steady = np.round((arc + hand.rng.normal(0, 0.15, arc.shape)) * 8) / 8
-        yield from hand.right_parts(
-            _clipped(_moved(steady.tolist(), origin), hand.truth.shape), radius, "background", 0
-        )
+        yield from hand.right_parts(_clipped(moved(steady.tolist(), origin), hand.truth.shape), radius, "background", 0)
 
 
 def _clipped(points: Sequence[Point], shape: tuple[int, ...]) -> tuple[Point, ...]:

@@ -12,6 +12,9 @@ a section on both sides of it. Inside an outlined object the distance is then kn
 in, the distance within the plane is its upper bound, and half a section (or the crack within the plane, if nearer) its
 lower one. Several planes through an object, and planes next to one another, tighten both, by the same rule.
 
+*Boundary strokes* are lines here: the sides of one are cracks B, whatever lies beyond them. A drawn pixel counts as
+background at -0.5 px from an object. In planes a stroke has a width instead; see strokes.py.
+
 Source: as targets.py; the distance transform is that of Meijster, Roerdink and Hesselink 2000, axis by axis.
 """
 
@@ -26,12 +29,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FAR", "flow_in_space", "lattice_steps", "squared_distances_in_space"]
+from sketchscale.annotations.cracks import BEYOND, DRAWN, FAR, UNKNOWN, pixels
 
-FAR = np.iinfo(np.int64).max
-"""Squared distance where there is no crack."""
+__all__ = ["fields_in_space", "flow_in_space", "lattice_steps", "squared_distances_in_space"]
 
-_UNKNOWN, _DRAWN, _BEYOND = -1, -2, -3
 _FINENESS = 16
 """Spacings are rounded to this share of the last axis' spacing."""
 _REACH = 2
@@ -47,6 +48,58 @@ def lattice_steps(spacing: Sequence[float]) -> tuple[tuple[int, ...], int]:
     steps = [max(1, round(_FINENESS * one / spacing[-1])) for one in spacing]
     common = math.gcd(*steps)
     return tuple(step // common for step in steps), steps[-1] // common
+
+
+def fields_in_space(
+    codes: npt.NDArray[np.int32], spacing: Sequence[float] | None, outside: float, signed: bool
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the fields of `Targets` that depend on distances, by name; `two_sided` is where distances are exact.
+
+    Args:
+        codes: see targets.region_codes; any number of axes.
+        spacing: of each axis, relative to the last; None for 1.
+        outside, signed: see targets.targets_from_sketch.
+
+    >>> fields_in_space(np.array([[[0, 1, 1, 1, -1, -1]]], np.int32), None, -5.0, True)["signed"][0, 0].tolist()
+    [-0.5, 0.5, 1.5, 0.0, 0.0, 0.0]
+    """
+    spacing = (1.0,) * codes.ndim if spacing is None else tuple(spacing)
+    steps, unit = lattice_steps(spacing)
+    inside, background, drawn = codes > 0, codes == 0, codes == DRAWN
+    to_edge, to_unknown = _to_both(codes, inside, steps)
+    exact = (to_edge <= to_unknown) & (to_edge < FAR)
+    distance = np.where(exact, pixels(to_edge) / unit, 0).astype(np.float32)
+    flow, flow_known = flow_in_space(codes, distance, exact, spacing)
+    nearest, half = np.minimum(to_edge, to_unknown), unit**2
+    bounded, on_edge = inside & ~exact & (nearest < FAR), to_edge == half
+    below, below_known = np.zeros_like(distance), np.zeros_like(exact)
+    if signed:
+        to_object, to_unknown_object = _to_both(np.where(drawn, 0, codes), background, steps)
+        beside = (to_object <= to_unknown_object) & (to_object < FAR)
+        below = np.where(drawn, -0.5, np.where(beside, -pixels(to_object) / unit, distance)).astype(np.float32)
+        below_known = exact | beside | drawn
+    return {
+        "flow": flow,
+        "distance": np.where(background, outside, distance).astype(np.float32),
+        "known": exact | background,
+        "flow_known": flow_known,
+        "lower": np.where(bounded, pixels(nearest) / unit, 0).astype(np.float32),
+        "upper": np.where(bounded, pixels(to_edge) / unit, 0).astype(np.float32),
+        "bounded": bounded,
+        "two_sided": exact,
+        "boundary": on_edge | drawn,
+        "boundary_known": on_edge | (inside & (to_unknown > half)) | drawn | background,
+        "signed": below,
+        "signed_known": below_known,
+    }
+
+
+def _to_both(
+    codes: npt.NDArray[np.int32], wanted: npt.NDArray[np.bool_], steps: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the squared distances of the wanted pixels to the cracks B and U; FAR for all others."""
+    near, far = (squared_distances_in_space(codes, steps, kind) for kind in (1, 2))
+    return np.where(wanted, near, FAR), np.where(wanted, far, FAR)
 
 
 def squared_distances_in_space(codes: npt.NDArray[np.int32], steps: Sequence[int], kind: int) -> npt.NDArray[np.int64]:
@@ -87,10 +140,10 @@ def _lines(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 @numba.njit(cache=True, nogil=True)
 def _crack(a: int, b: int) -> int:
     """Return the kind of the crack between two neighbours: 1 boundary, 2 perhaps, 0 none."""
-    if a == b or _BEYOND in (a, b):
-        return 2 if a == _UNKNOWN and b == _UNKNOWN else 0
-    if _UNKNOWN in (a, b):
-        return 1 if _DRAWN in (a, b) else 2
+    if a == b or BEYOND in (a, b):
+        return 2 if a == UNKNOWN and b == UNKNOWN else 0
+    if UNKNOWN in (a, b):
+        return 1 if DRAWN in (a, b) else 2
     return 1
 
 
@@ -258,7 +311,7 @@ def _look_around(
     for a, b, c in np.ndindex(heights.shape):
         z, y, x = a0 + a, b0 + b, c0 + c
         beyond = z < 0 or y < 0 or x < 0 or z >= codes.shape[0] or y >= codes.shape[1] or x >= codes.shape[2]
-        heights[a, b, c] = np.nan if beyond or codes[z, y, x] == _BEYOND else -0.5
+        heights[a, b, c] = np.nan if beyond or codes[z, y, x] == BEYOND else -0.5
         reached[a, b, c] = False
     reached[reach[0], reach[1], reach[2]] = True
     stack[0] = reach
@@ -266,7 +319,7 @@ def _look_around(
     while waiting:
         waiting -= 1
         a, b, c = stack[waiting]
-        if codes[a0 + a, b0 + b, c0 + c] == _UNKNOWN or not exact[a0 + a, b0 + b, c0 + c]:
+        if codes[a0 + a, b0 + b, c0 + c] == UNKNOWN or not exact[a0 + a, b0 + b, c0 + c]:
             return False
         heights[a, b, c] = distance[a0 + a, b0 + b, c0 + c]
         for way in range(6):
@@ -279,7 +332,7 @@ def _look_around(
             if reached[p, q, r] or np.isnan(heights[p, q, r]):
                 continue
             code = codes[a0 + p, b0 + q, c0 + r]
-            if code == mine or code == _UNKNOWN:  # noqa: SIM109 - a tuple of two integer types does not compile
+            if code == mine or code == UNKNOWN:  # noqa: SIM109 - a tuple of two integer types does not compile
                 reached[p, q, r] = True
                 stack[waiting, 0], stack[waiting, 1], stack[waiting, 2] = p, q, r
                 waiting += 1

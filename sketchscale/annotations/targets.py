@@ -7,28 +7,36 @@ Distances are measured to *cracks*, the edges between 4-neighbouring pixels, fro
               1     │ a ╎ b │                Squared distances are integers there (4 x square pixels), so the
                     └───┴───┘                comparison that decides what is known is exact.
 
-Every crack is one of three kinds, by the pixels at its sides:
+Every crack is one of four kinds, by the pixels at its sides:
 
-  * B, a boundary for certain: two different regions (object ids, background, a drawn boundary pixel);
-  * U, perhaps a boundary: at least one side unknown, and no drawn boundary pixel at either;
+  * B, a boundary for certain: two different regions (object ids, background);
+  * R, at the side of a boundary stroke, that is of drawn pixels: the boundary lies somewhere in the stroke;
+  * U, perhaps a boundary: at least one side unknown, none drawn;
   * none: the same region on both sides, or one side beyond the image (the border of a whole image is no boundary).
 
-With E the cracks of the truth, B ⊆ E ⊆ B ∪ U. Hence min(dist_B, dist_U) <= dist_E <= dist_B at every pixel, and where
-dist_B <= dist_U the distance to the *true* boundary is dist_B: that is the valid set D. A crop is cut from its image
-with unknown pixels around it (see training.patches), so its border is U and needs no further rule.
+With E the cracks of the truth, B ⊆ E, and E is in B, in U, or between the sides R of strokes. So the distance to E is
+
+    at least  lower = min(dist_B, dist_R, dist_U)        nothing that can be a boundary is nearer
+    at most   upper = min(dist_B, dist_beyond, reach)    a stroke has E within its width; see annotations.strokes
+
+at every pixel. dist_beyond is that to background beyond a stroke, which the outline of an object may have, and an
+interface between two objects has not. Where dist_B is the least it is the distance: that is the valid set D. Where
+dist_R is, lower and upper differ by about the stroke's width: two-sided bounds. A crop is cut from its image with
+unknown pixels around it (see training.patches), so its border is U and needs no further rule.
 
 Conventions: the first pixel inside an object is at distance 0.5; background is the constant `outside`; the flow is the
 unit gradient (towards larger distance, y component first) of the object's own distance smoothed by a Gaussian of sigma
 1, cut at 2 px. In that 5 x 5 window the object's own pixels are those of its id that are 4-connected to the middle
 inside the window; all others count as -0.5. So a pixel's flow is known where it and its own pixels are in D and no
-unknown pixel can be reached; what lies behind a drawn line does not matter. A drawn boundary pixel belongs to no object
-and has neither distance nor flow.
+unknown pixel can be reached; what lies behind a drawn line does not matter. Beside strokes it is the gradient of the
+distance to their sides, which points the same way. Drawn pixels belong to no object and have neither distance nor flow.
 
-Losses of the Omnipose and the eikonal family need two things more. *Boundary pixels*: the drawn ones, and those of an
-object beside a crack B; no boundary pixel is one of background, or of an object without any crack beside it. *Signed
-distance*: in objects the distance; in background minus the distance to the nearest crack of an object, where a drawn
-pixel counts as background and the same comparison of certain and possible cracks says where it is exact; -0.5 on drawn
-pixels, by definition: they lie beside an object, in none.
+Losses of the Omnipose and the eikonal family need two things more. *Boundary pixels*: those of an object beside a crack
+B, and the centre line of strokes; of other pixels in a stroke, or beside one, it is not known. No boundary pixel is one
+of background, or of an object without any crack beside it. *Signed distance*: in objects the distance; in background
+minus the distance to the nearest crack of an object, with the same comparisons; on a drawn pixel within +-reach.
+
+All of this is for planes. Volumes have equalities beside strokes instead, and three components of flow; see space.py.
 """
 
 from __future__ import annotations
@@ -41,18 +49,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.annotations.space import flow_in_space, lattice_steps, squared_distances_in_space
+from sketchscale.annotations.cracks import BEYOND, DRAWN, FAR, UNKNOWN, pixels, squared_distances
+from sketchscale.annotations.space import fields_in_space, squared_distances_in_space
+from sketchscale.annotations.strokes import stroke_reach
 from sketchscale.errors import InputError
 
-__all__ = ["BEYOND", "UNKNOWN", "Targets", "region_codes", "targets_from_sketch"]
+__all__ = ["BEYOND", "UNKNOWN", "Targets", "region_codes", "targets_from_sketch", "two_sided_pixels"]
 
-UNKNOWN = -1
-"""Label of a pixel without annotation."""
-BEYOND = -3
-"""Label of a pixel outside the image, in crops that reach over its border."""
-_DRAWN = -2
-
-_FAR = np.iinfo(np.int64).max
 _REACH = 2
 _WINDOW = 2 * _REACH + 1
 _NOT_LAST = sum(1 << n for n in range(_WINDOW * _WINDOW) if n % _WINDOW != _WINDOW - 1)
@@ -67,12 +70,15 @@ class Targets:
         flow: (2, y, x), unit vectors inside objects, 0 elsewhere (and at the middle of a symmetric object).
         distance: (y, x), px to the object's boundary, >= 0.5 inside; `outside` in background; 0 where not known.
         known: (y, x), where `distance` is exact: D and the background.
-        flow_known: (y, x), where `flow` is exact: a subset of `known`.
-        lower, upper: (y, x), px, bounds of the distance where `bounded`; `upper` may be infinite.
-        bounded: (y, x), annotated foreground outside D that has a finite lower bound.
+        flow_known: (y, x), where `flow` is exact, or that away from a stroke: a subset of `two_sided` and background.
+        lower, upper: (y, x), px, bounds of the signed distance where `bounded`, and 0 elsewhere; may be infinite.
+        bounded: (y, x), where bounds are known and no exact distance: annotated foreground outside D, drawn pixels,
+            and, if signed distances are wanted, background beside strokes.
+        two_sided: (y, x), annotated foreground whose nearest possible boundary is certain or drawn, not only unknown:
+            D, and where the bounds differ by about the width of a stroke.
         inside, background: (y, x), annotated as object, or as background; a drawn pixel is neither.
         boundary: (y, x), boundary pixels. boundary_known: where it is certain whether a pixel is one.
-        signed: (y, x), px, the signed distance: at least 0.5 inside, at most -0.5 elsewhere; 0 where not known.
+        signed: (y, x), px, the signed distance: at least 0.5 inside, at most -0.5 in background; 0 where not known.
         signed_known: (y, x), where `signed` is exact.
         objects: (y, x), the number of the object on annotation that says which object it is, 0 elsewhere.
         ignored: (y, x), pixels left out of every term, also of terms that hold everywhere.
@@ -89,6 +95,7 @@ class Targets:
     lower: npt.NDArray[np.float32]
     upper: npt.NDArray[np.float32]
     bounded: npt.NDArray[np.bool_]
+    two_sided: npt.NDArray[np.bool_]
     inside: npt.NDArray[np.bool_]
     background: npt.NDArray[np.bool_]
     boundary: npt.NDArray[np.bool_]
@@ -117,7 +124,7 @@ def targets_from_sketch(
         boundary: shape of labels, drawn boundary pixels; None for none. The label below a drawn pixel is ignored.
         outside: px, the target distance in background; below 0.
         signed: whether signed distances are wanted; they take a third of the time. Without, they are known nowhere.
-        spacing: of the axes, relative to the last; None for 1. Planes have 1. See annotations.space.
+        spacing: of the axes of a volume, relative to the last; None for 1. Planes have 1. See annotations.space.
 
     Returns:
         Targets on the same grid, of volumes with z before y, and three components of flow. An object with no boundary
@@ -140,84 +147,70 @@ def targets_from_sketch(
     if not outside < 0:
         raise InputError.of(found=f"outside = {outside}", expected="below 0", fix="leave it at -5")
     codes = region_codes(labels, boundary)
-    inside, background, drawn = codes > 0, codes == 0, codes == _DRAWN
-    grid = _Grid.of(codes, spacing)
-    to_edge, to_unknown = grid.squared_distances(codes, inside)
-    exact = inside & (to_edge <= to_unknown) & (to_edge < _FAR)
-    distance = np.where(exact, grid.pixels(to_edge), 0).astype(np.float32)
-    below, below_known = np.zeros_like(distance), np.zeros_like(exact)
-    if signed:
-        below, below_known = _signed(grid, codes, distance, exact)
-    distance[background] = outside
-    flow, flow_known = grid.flow(codes, distance, exact)
-    half = grid.unit**2
-    nearest = np.minimum(to_edge, to_unknown)
-    bounded = inside & ~exact & (nearest < _FAR)
+    planar = codes.ndim == 2
+    found = _fields_in_plane(codes, outside, signed) if planar else fields_in_space(codes, spacing, outside, signed)
     return Targets(
-        flow=flow,
-        distance=distance,
-        known=exact | background,
-        flow_known=flow_known,
-        lower=np.where(bounded, grid.pixels(nearest), 0).astype(np.float32),
-        upper=np.where(bounded, grid.pixels(to_edge), 0).astype(np.float32),
-        bounded=bounded,
-        inside=inside,
-        background=background,
-        boundary=(inside & (to_edge == half)) | drawn,
-        boundary_known=(inside & ((to_edge == half) | (to_unknown > half))) | drawn | background,
-        signed=below,
-        signed_known=below_known,
+        **found,
+        inside=codes > 0,
+        background=codes == 0,
         objects=np.maximum(codes, 0),
-        ignored=np.zeros_like(exact),
+        ignored=np.zeros(codes.shape, np.bool_),
         edges=np.zeros((0, *codes.shape), np.float32),
         start=np.zeros((0, *codes.shape), np.float32),
         maps=np.zeros((0, *codes.shape), np.float32),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """The axes of an annotation: lattice steps along each, and how many units of them are half a pixel."""
+def _fields_in_plane(codes: npt.NDArray[np.int32], outside: float, signed: bool) -> dict[str, npt.NDArray[Any]]:
+    """Return the fields of `Targets` that depend on distances, by name."""
+    inside, background, drawn = codes > 0, codes == 0, codes == DRAWN
+    none = np.zeros_like(inside)
+    to_edge, to_unknown, to_stroke, across = squared_distances(codes, inside, background if signed else none)
+    nearest = np.minimum(np.minimum(to_edge, to_unknown), to_stroke)
+    exact = (to_edge == nearest) & (nearest < FAR)
+    beside = np.minimum(to_edge, to_stroke)
+    two_sided = inside & (beside == nearest) & (nearest < FAR)
+    flow, flow_known = _flow(codes, np.where(two_sided, pixels(beside), 0).astype(np.float32), two_sided)
+    below = np.where(background, -pixels(to_edge), pixels(to_edge))
+    reach, line = stroke_reach(drawn, codes == BEYOND)
+    near, far = pixels(nearest), np.minimum(pixels(np.minimum(to_edge, across)), reach)
+    bounded = inside & ~exact & (nearest < FAR)
+    bounded |= (drawn | background & ~exact & signed) & (reach < np.inf)
+    on_edge = inside & exact & (to_edge == 1)
+    return {
+        "flow": flow,
+        "distance": np.where(background, outside, np.where(exact, below, 0)).astype(np.float32),
+        "known": inside & exact | background,
+        "flow_known": flow_known,
+        "lower": np.where(bounded, np.where(inside, near, -far), 0).astype(np.float32),
+        "upper": np.where(bounded, np.where(background, -near, far), 0).astype(np.float32),
+        "bounded": bounded,
+        "two_sided": two_sided,
+        "boundary": on_edge | line,
+        "boundary_known": on_edge | (inside & (nearest > 1)) | line | background,
+        "signed": np.where(exact & signed, below, 0).astype(np.float32),
+        "signed_known": exact & signed,
+    }
 
-    spacing: tuple[float, ...]
-    steps: tuple[int, ...]
-    unit: int
 
-    @classmethod
-    def of(cls, codes: npt.NDArray[np.int32], spacing: Sequence[float] | None) -> _Grid:
-        spacing = (1.0,) * codes.ndim if spacing is None or codes.ndim == 2 else tuple(spacing)
-        return cls(spacing, *lattice_steps(spacing))
+def two_sided_pixels(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    """Return `Targets.two_sided` alone: where in objects a boundary is known that gives distances.
 
-    def squared_distances(
-        self, codes: npt.NDArray[np.int32], wanted: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the squared distances of the wanted pixels to the cracks B and U, in lattice units."""
-        if codes.ndim == 2:
-            return _squared_distances(codes, wanted)
-        near, far = (squared_distances_in_space(codes, self.steps, kind) for kind in (1, 2))
-        return np.where(wanted, near, _FAR), np.where(wanted, far, _FAR)
+    Args:
+        labels, boundary: as of `targets_from_sketch`, with a spacing of 1.
 
-    def flow(
-        self, codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Return the flow of all pixels, and where it is known."""
-        return _flow(codes, distance, exact) if codes.ndim == 2 else flow_in_space(codes, distance, exact, self.spacing)
-
-    def pixels(self, squared: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Convert squared lattice units to px; the largest integer becomes infinity."""
-        return np.where(squared == _FAR, np.inf, np.sqrt(squared.astype(np.float64)) / (2 * self.unit))
-
-
-def _signed(
-    grid: _Grid, codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float32], exact: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the signed distance, and where it is exact."""
-    background, drawn = codes == 0, codes == _DRAWN
-    to_object, to_unknown = grid.squared_distances(np.where(drawn, 0, codes), background)
-    known = background & (to_object <= to_unknown) & (to_object < _FAR)
-    signed = np.where(known, -grid.pixels(to_object), distance).astype(np.float32)
-    signed[drawn] = -0.5
-    return signed, exact | known | drawn
+    >>> two_sided_pixels(np.array([[0, 1, 1, 1, -1, -1]]), None)[0].tolist()
+    [False, True, True, False, False, False]
+    """
+    codes = region_codes(labels, boundary)
+    inside = codes > 0
+    if codes.ndim == 2:
+        to_edge, to_unknown, to_stroke, _ = squared_distances(codes, inside, np.zeros_like(inside))
+        to_edge = np.minimum(to_edge, to_stroke)
+    else:
+        to_edge, to_unknown = (squared_distances_in_space(codes, (1,) * codes.ndim, kind) for kind in (1, 2))
+    known: npt.NDArray[np.bool_] = inside & (to_edge < FAR) & (to_edge <= to_unknown)
+    return known
 
 
 def region_codes(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int32]:
@@ -243,97 +236,8 @@ def region_codes(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | Non
             expected=f"bool of shape {labels.shape}, as the labels",
             fix="rasterise both over the same box",
         )
-    codes[boundary & (codes != BEYOND)] = _DRAWN
+    codes[boundary & (codes != BEYOND)] = DRAWN
     return codes
-
-
-@numba.njit(cache=True, nogil=True)
-def _crack(a: int, b: int) -> int:
-    """Return the kind of the crack between two neighbours: 1 boundary, 2 perhaps, 0 none."""
-    if a == b or BEYOND in (a, b):
-        return 2 if a == UNKNOWN and b == UNKNOWN else 0
-    if UNKNOWN in (a, b):
-        return 1 if _DRAWN in (a, b) else 2
-    return 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _column_distances(codes: npt.NDArray[np.int32], kind: int, far: int) -> npt.NDArray[np.int32]:
-    """Return (y, 2 x + 1): from pixel row i the distance along the lattice column to the nearest crack of a kind."""
-    h, w = codes.shape
-    out = np.full((h, 2 * w + 1), far, np.int32)
-    for i in range(h):
-        for j in range(w - 1):
-            if _crack(codes[i, j], codes[i, j + 1]) == kind:
-                out[i, 2 * j + 2] = 0
-    for i in range(h - 1):
-        for j in range(w):
-            if _crack(codes[i, j], codes[i + 1, j]) == kind:
-                out[i, 2 * j + 1] = 1
-                out[i + 1, 2 * j + 1] = 1
-    for i in range(1, h):
-        for c in range(2 * w + 1):
-            out[i, c] = min(out[i, c], out[i - 1, c] + 2)
-    for i in range(h - 2, -1, -1):
-        for c in range(2 * w + 1):
-            out[i, c] = min(out[i, c], out[i + 1, c] + 2)
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
-def _nearest(wanted: npt.NDArray[np.bool_], columns: npt.NDArray[np.int32], far: int) -> npt.NDArray[np.int64]:
-    """Return the squared lattice distance of the wanted pixels; others, and pixels without a crack, get the largest.
-
-    Row by row the lower envelope of the parabolas over the lattice columns: linear time, integers only (Meijster,
-    Roerdink and Hesselink 2000).
-    """
-    h, w = wanted.shape
-    n = 2 * w + 1
-    out = np.full((h, w), _FAR, np.int64)
-    site, begin = np.empty(n, np.int64), np.empty(n, np.int64)
-    for i in range(h):
-        last = -1
-        for c in range(n):
-            if columns[i, c] >= far:
-                continue
-            height = np.int64(columns[i, c]) ** 2
-            while last >= 0 and _raised(columns, i, site[last], begin[last]) > height + (c - begin[last]) ** 2:
-                last -= 1
-            start = np.int64(0)
-            if last >= 0:
-                before = site[last]
-                rise = c * c - before * before + height - np.int64(columns[i, before]) ** 2
-                start = 1 + rise // (2 * (c - before))
-            if start < n:
-                last += 1
-                site[last], begin[last] = c, start
-        if last < 0:
-            continue
-        for j in range(w - 1, -1, -1):
-            c = 2 * j + 1
-            while begin[last] > c:
-                last -= 1
-            if wanted[i, j]:
-                out[i, j] = _raised(columns, i, site[last], c)
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
-def _raised(columns: npt.NDArray[np.int32], i: int, site: int, c: int) -> int:
-    """Return the squared distance from lattice column c in row i to the nearest crack of the column `site`."""
-    height = int(columns[i, site])
-    return height * height + (c - site) * (c - site)
-
-
-def _squared_distances(
-    codes: npt.NDArray[np.int32], wanted: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the squared distances of the wanted pixels to the cracks B and U, in lattice units."""
-    far = 1 << 29
-    return tuple(  # type: ignore[return-value]
-        _nearest(wanted, columns, far) if columns.min(initial=far) < far else np.full(codes.shape, _FAR, np.int64)
-        for columns in (_column_distances(codes, 1, far), _column_distances(codes, 2, far))
-    )
 
 
 @numba.njit(cache=True, nogil=True)

@@ -90,7 +90,8 @@ class BatchTargets:
 
     Attributes:
         flow: (n, 2, y, x). distance, lower, upper, signed: (n, y, x), px.
-        known, flow_known, bounded, inside, background, boundary, boundary_known, signed_known, ignored: (n, y, x) bool.
+        known, flow_known, bounded, two_sided, inside, background, boundary, boundary_known, signed_known, ignored:
+            (n, y, x) bool.
         objects: (n, y, x) int32; numbers count within a patch.
         edges, start: (n, 1, y, x) and (n, 4, y, x), or (n, 0, y, x) where they were not asked for.
         maps: (n, k, y, x), those of the target (see networks.targets); (n, 0, y, x) where it has none.
@@ -103,6 +104,7 @@ class BatchTargets:
     lower: torch.Tensor
     upper: torch.Tensor
     bounded: torch.Tensor
+    two_sided: torch.Tensor
     inside: torch.Tensor
     background: torch.Tensor
     boundary: torch.Tensor

@@ -1,16 +1,17 @@
 """The eikonal loss of Sketchpose 2.0: a signed distance from points, curves and strokes, with or without outlines.
 
 phi is positive inside objects, negative in background, px; v is the flow, and points uphill. X all pixels but those
-that are marked to be ignored, B those beside a known boundary, S0 and S1 the strokes:
+that are marked to be ignored, B those beside a known boundary, R those in boundary strokes, S0 and S1 the strokes:
 
-    <(phi - b)^2>_B  +  <relu(phi + 1/2)^2>_S0  +  <relu(1/2 - phi)^2>_S1                           the data
-    +  5 <|v - v*|^2>_{D_v in S1}  +  0.08 <(phi - phi*)^2>_{D*}  +  0.08 / |S1| sum_{S1 \\ D} bounds    what they imply
+    <(phi - b)^2, in R relu(|phi| - r)^2>_{B + R}  +  <relu(phi + 1/2)^2>_S0  +  <relu(1/2 - phi)^2>_S1     the data
+    +  5 <|v - v*|^2>_{D_v in S1}  +  0.08 <e^2>_{D*}  +  0.08 / |S1| sum_{S1 \\ D*} e^2              what they imply
     +  a^2 ( 0.08 <(phi - psi)^2>_{X \\ D*}  +  5 <|v - grad psi|^2>_{X \\ D_v} )                      the equation
 
 psi is the solution of |grad psi| = 1 on the whole patch whose zeros are those of phi, moved towards edges of the image
-and parted between strokes of different objects; see losses.lands. Its flow is 0 outside objects, as in all losses of
-flow here. a, from 0 to 1, says how far phi agrees with the strokes: the solution of a field that has not learned them
-is of no use. In background both distances are cut at `band` px.
+and parted between strokes of different objects; see losses.lands. e is the distance from phi to what is possible: to
+phi* where it is known, to its bounds elsewhere; D* holds the pixels beside boundary strokes, too. The flow of psi is 0
+outside objects, as in all losses of flow here. a, from 0 to 1, says how far phi agrees with the strokes: the solution
+of a field that has not learned them is of no use. In background all distances are cut at `band` px.
 
 *From a start model*, its outputs take the place of the solution as far as it agrees with the strokes: with s its
 agreement on a batch at its own threshold, the last line is multiplied by 1 - s^4, and s^4 times the squared differences
@@ -27,8 +28,12 @@ step. The residual finds boundaries as well, but carries no flow into the object
 
 Cracks as pixels. A boundary is a crack between pixels, where phi = 0; the centres beside it are half a pixel away, and
 no pixel centre is nearer. So "phi = 0 on B" becomes phi = b on the pixels beside a crack, b = +1/2 inside an object,
--1/2 outside and on drawn pixels, and the hinges turn at half a pixel. At those pixels the slope is left out: the scheme
-would see the wrong one where two objects touch (+1/2 beside +1/2) and at the steps of a slanted boundary.
+-1/2 outside, and the hinges turn at half a pixel. At those pixels the slope is left out: the scheme would see the wrong
+one where two objects touch (+1/2 beside +1/2) and at the steps of a slanted boundary.
+
+A boundary stroke has the boundary somewhere in it. So on its pixels nothing holds but |phi| <= r, the reach of the
+stroke (see annotations.strokes), and beside it phi has the bounds that follow. Of the solution, phi is held below 0 on
+the centre line, so that objects at both sides stay apart; to what it is in strokes nothing is pulled.
 
 A boundary that no one drew runs where phi is predicted near 0. There (|phi| < 1) the terms of the slope weigh `near`.
 
@@ -56,7 +61,7 @@ from torch.nn import functional
 
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision
 from sketchscale.losses.lands import agreement_with_strokes, choose_level, solve
-from sketchscale.losses.sketchpose import bounds_term
+from sketchscale.losses.sketchpose import between_bounds, bounds_term
 
 __all__ = ["EikonalConfig", "eikonal", "eikonal_terms", "pulls", "upwind_gradient"]
 
@@ -125,8 +130,10 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
     values, axes = full_precision(prediction), prediction.ndim - 2
     v, phi = values[:, :axes], values[:, axes]
     spacing = (config.anisotropy, 1.0, 1.0)[-axes:]
+    possible = torch.where(targets.bounded, between_bounds(phi, targets), targets.signed)
     beside = torch.where(targets.signed_known & (targets.signed.abs() == 0.5), targets.signed, 0.0)
-    learned = targets.signed_known & (targets.signed >= -config.band)
+    beside = torch.where(_in_strokes(targets), possible, beside)
+    learned = targets.signed_known & (targets.signed >= -config.band) | _beside_strokes(targets, config)
     everywhere = ~targets.ignored
     terms = eikonal_terms(phi, v, beside, targets.background, targets.inside, spacing, config, everywhere)
     flow_error = ((v - targets.flow) ** 2).sum(dim=1)
@@ -135,10 +142,20 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
             *terms.values(),
             *pulls(phi, v, targets, config),
             Term.mean(config.flow, flow_error, targets.flow_known & targets.inside),
-            Term.mean(config.distance, (phi - targets.signed) ** 2, learned),
+            Term.mean(config.distance, (phi - possible) ** 2, learned),
             bounds_term(phi, targets, config),
         ]
     )
+
+
+def _beside_strokes(targets: BatchTargets, config: EikonalConfig) -> torch.Tensor:
+    """Return the pixels with bounds by a boundary stroke: of objects, and of background up to `band` px away."""
+    near = targets.background & (targets.lower >= -config.band)
+    return targets.bounded & (targets.two_sided | near)
+
+
+def _in_strokes(targets: BatchTargets) -> torch.Tensor:
+    return targets.bounded & ~targets.inside & ~targets.background
 
 
 def pulls(phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> list[Term]:
@@ -180,7 +197,7 @@ def _to_solution(
         held = torch.where(targets.inside, shifted.clamp(min=0.5), shifted)
         held = torch.where(targets.background | targets.boundary & ~targets.inside, held.clamp(max=-0.5), held)
     solution = solve(held, targets.objects, config.anisotropy)
-    aim, free = solution.signed.clamp(min=-config.band), ~targets.ignored
+    aim, free = solution.signed.clamp(min=-config.band), ~(targets.ignored | _in_strokes(targets))
     near = solution.signed_known & ~targets.signed_known & free & ((aim > -config.band) | (phi.detach() > -config.band))
     flow = torch.where((solution.signed > 0)[:, None], solution.flow, 0.0)
     flowing = (solution.flow_known | (solution.signed < 0)) & ~(targets.flow_known & targets.inside) & free

@@ -68,6 +68,7 @@ def hover(prediction: torch.Tensor, targets: BatchTargets, config: HoverConfig) 
     vh, logit, probability = torch.tanh(values[:, :2]), values[:, 2], torch.sigmoid(values[:, 2])
     inside, known = targets.maps[:, 2].to(values.dtype), targets.maps[:, 3] > 0
     annotated = targets.inside | targets.background | targets.boundary
+    known &= annotated
     entropy = functional.binary_cross_entropy_with_logits(logit, inside, reduction="none")
     apart = (probability + inside - 2 * probability * inside) * annotated
     unknown = functional.max_pool2d((~known)[:, None].float(), 2 * _REACH + 1, stride=1, padding=_REACH)

@@ -30,7 +30,7 @@ import torch
 from torch.nn import functional
 
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision, pixel_weights
-from sketchscale.losses.sketchpose import bounds_term
+from sketchscale.losses.sketchpose import bounds_term, distance_term
 
 __all__ = ["OmniposeConfig", "sample_flow", "sketchpose_1", "trajectories"]
 
@@ -84,14 +84,15 @@ def sketchpose_1(prediction: torch.Tensor, targets: BatchTargets, config: Omnipo
     values = full_precision(prediction)
     flow, distance, logit = values[:, :2], values[:, 2], values[:, _BOUNDARY]
     pixels = pixel_weights(targets, config)
-    rho = pixels * (config.beta + torch.exp(-targets.distance.clamp(min=0) / config.alpha))
+    depth = torch.where(targets.bounded & targets.inside, targets.lower, targets.distance.clamp(min=0))
+    rho = pixels * (config.beta + torch.exp(-depth / config.alpha))
     length_error = (_length(flow) - _length(targets.flow)) ** 2
     crossed = functional.binary_cross_entropy_with_logits(logit, targets.boundary.float(), reduction="none")
     return combined(
         [
             Term.mean(config.boundary, crossed, targets.boundary_known, pixels),
             Term.mean(config.flow, ((flow - targets.flow) ** 2).sum(dim=1), targets.flow_known, rho),
-            Term.mean(config.distance, (distance - targets.distance) ** 2, targets.known, rho),
+            distance_term(distance, targets, config, rho),
             Term.mean(config.norm, length_error, targets.flow_known & targets.inside, rho),
             _euler_term(flow, targets, config),
             bounds_term(distance, targets, config),

@@ -6,7 +6,7 @@ import hashlib
 import pkgutil
 from collections.abc import Sequence
 
-from sketchscale.annotations.targets import region_codes, targets_from_sketch
+from sketchscale.annotations.targets import region_codes, two_sided_pixels
 from sketchscale.errors import InputError
 from sketchscale.losses import find_loss
 from sketchscale.networks.targets import TARGETS, Target
@@ -27,9 +27,9 @@ NO_BACKGROUND = "no background: no stroke and no painted pixel is background"
 def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
     """Return the loss that learns most from a sketch, and one line with the reason.
 
-    `sketchpose` learns from distances that boundaries determine. It is chosen where they are known on at least a tenth
-    of the annotated pixels (half of those of a volume) of at least half of the objects, else `eikonal`, which finds the
-    boundaries that no one drew. Objects count in each drawn part of an image, and the first 200 or so decide.
+    `sketchpose` learns from distances that boundaries determine or bound. It is chosen where they do so on at least a
+    tenth of the annotated pixels (half of those of a volume) of at least half of the objects, else `eikonal`, which
+    finds the boundaries that no one drew. Objects count in each drawn part of an image, and the first 200 or so decide.
 
     >>> choose_loss([])
     ('sketchpose', 'loss sketchpose: synthetic scenes have full outlines')
@@ -88,20 +88,20 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
     target = TARGETS[config.target]
     if find_loss(config.loss.name).interior:
         return
-    if not any(_teaches_an_object(image, target, config.outside) for image in images):
+    if not any(_teaches_an_object(image, target) for image in images):
         found, expected, fix = target.unlearnable
         raise InputError.of(found=found, expected=expected, fix=fix)
 
 
-def _teaches_an_object(image: AnnotatedImage, target: Target, outside: float) -> bool:
+def _teaches_an_object(image: AnnotatedImage, target: Target) -> bool:
     """Return whether the target is known at any pixel of an object."""
     for labels, boundary in annotated_parts(image):
-        codes = region_codes(labels, boundary)
         if target.maps:
-            known = pkgutil.resolve_name(target.maps)(codes)[-1] > 0
+            codes = region_codes(labels, boundary)
+            known = (pkgutil.resolve_name(target.maps)(codes)[-1] > 0) & (codes > 0)
         else:
-            known = targets_from_sketch(labels, boundary, outside=outside).known
-        if (known & (codes > 0)).any():
+            known = two_sided_pixels(labels, boundary)
+        if known.any():
             return True
     return False
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sketchscale.annotations.targets import targets_from_sketch
+from sketchscale.annotations.targets import region_codes, two_sided_pixels
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.inference.resample import resampled_box, scaled_length
 from sketchscale.training.patches import AnnotatedImage, TrainingImage
@@ -43,7 +43,7 @@ DIAMETER = 20.0
 """px, of the median object at the scale of the network, where no start says another; see benchmarks/diameters.py."""
 
 _BOUNDED = {2: 0.1, 3: 0.5}
-"""Share of an object's annotated pixels whose distance is known, from which on it counts as outlined, by axes."""
+"""Share of an object's annotated pixels with a known or bounded distance, from which on it counts, by axes."""
 
 _PART, _AROUND = (64, 128, 128), 8
 """Voxels of a volume that are looked at together, and around them; what is deeper in an object counts as unknown."""
@@ -93,8 +93,9 @@ def annotated_parts(image: AnnotatedImage) -> Iterator[tuple[npt.NDArray[np.int3
 def bounded_objects(image: AnnotatedImage) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Return the annotated area, px, of every object in an image, and whether boundaries bound it.
 
-    An object is bounded if distances are known on at least a tenth of its annotated pixels, or half in a volume, where
-    they are known next to the outline in a single plane at least. Objects of a volume count in each part of it.
+    An object is bounded if a boundary determines or bounds the distance on at least a tenth of its annotated pixels, or
+    half in a volume, where it does next to the outline in a single plane at least. Objects of a volume count in each
+    part of it. The pixels of a boundary stroke belong to no object, so those with a wide outline have smaller areas.
 
     >>> outlined = np.zeros((9, 9), np.int32)
     >>> outlined[2:6, 2:6] = 1
@@ -104,9 +105,9 @@ def bounded_objects(image: AnnotatedImage) -> tuple[npt.NDArray[np.int64], npt.N
     """
     areas, bounded = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
     for labels, boundary in annotated_parts(image):
-        targets = targets_from_sketch(labels, boundary, signed=False)
-        drawn = np.bincount(targets.objects.ravel())[1:]
-        known = np.bincount(np.where(targets.known, targets.objects, 0).ravel(), minlength=drawn.size + 1)[1:]
+        objects = np.maximum(region_codes(labels, boundary), 0)
+        drawn = np.bincount(objects.ravel())[1:]
+        known = np.bincount(objects[two_sided_pixels(labels, boundary)], minlength=drawn.size + 1)[1:]
         there = drawn > 0
         areas.append(drawn[there])
         bounded.append((known >= _BOUNDED[labels.ndim] * drawn)[there])

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from sketchscale.annotations.cracks import UNKNOWN
+from sketchscale.annotations.strokes import centre_line
 from sketchscale.inference.backend import Recipe, TorchBackend
 from sketchscale.inference.plan import predict_array
 from sketchscale.inference.views import views_of
@@ -19,7 +21,14 @@ from sketchscale.networks.checkpoint import Model
 from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.scale import typical_diameter, typical_size
 
-__all__ = ["choose_threshold", "object_diameter", "predict_image", "predicted_areas", "smallest_size"]
+__all__ = [
+    "choose_threshold",
+    "labels_with_lines",
+    "object_diameter",
+    "predict_image",
+    "predicted_areas",
+    "smallest_size",
+]
 
 
 _AROUND = 64
@@ -59,9 +68,9 @@ def choose_threshold(
     """Return the distance that best separates annotated foreground from annotated background.
 
     Rule: among -4, -3.75, ..., 0 the one with the largest mean of two shares on their right side: of foreground pixels,
-    and of background pixels together with drawn boundary pixels; of candidates within 0.002 of the best, the one in
-    their middle. Drawn lines count because they say where objects end: background strokes alone, which keep away from
-    objects, are separated by any threshold.
+    and of background pixels together with the centre line of boundary strokes; of candidates within 0.002 of the best,
+    the one in their middle. These lines count because they say where objects end: background strokes alone, which keep
+    away from objects, are separated by any threshold. What else a wide brush covers may be on either side.
 
     Args:
         most: images that are looked at, spread evenly over the sequence.
@@ -76,10 +85,10 @@ def choose_threshold(
         enough = any(part.size for part in inside) and any(part.size for part in background)
         if until is not None and enough and time.monotonic() > until:
             break
-        line = np.zeros(image.labels.shape, bool) if image.boundary is None else image.boundary
-        distance = predict_image(model, image.image, (image.labels >= 0) | line)[-1]
-        inside.append(distance[(image.labels > 0) & ~line])
-        background.append(distance[(image.labels == 0) | line])
+        labels = labels_with_lines(image)
+        distance = predict_image(model, image.image, labels >= 0)[-1]
+        inside.append(distance[labels > 0])
+        background.append(distance[labels == 0])
     right = (
         _share_above(np.concatenate(inside), candidates) + 1 - _share_above(np.concatenate(background), candidates)
     ) / 2
@@ -87,6 +96,18 @@ def choose_threshold(
     if prefer is not None:
         return float(min(candidates[best], key=lambda t: abs(t - prefer)))
     return float(candidates[best[len(best) // 2]])
+
+
+def labels_with_lines(image: AnnotatedImage) -> npt.NDArray[np.int32]:
+    """Return the labels with boundary strokes as one-pixel lines of background; what else they cover is unknown.
+
+    In volumes all of a stroke is background; see annotations.space.
+    """
+    labels, boundary = image.labels.copy(), image.boundary
+    if boundary is not None:
+        labels[boundary] = UNKNOWN
+        labels[centre_line(boundary) if labels.ndim == 2 else boundary] = 0
+    return labels
 
 
 def _share_above(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

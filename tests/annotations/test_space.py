@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from sketchscale.annotations.space import FAR, flow_in_space, lattice_steps, squared_distances_in_space
-from sketchscale.annotations.targets import Targets, targets_from_sketch
+from sketchscale.annotations.targets import Targets, targets_from_sketch, two_sided_pixels
 from tests.oracles import targets as oracle
 
 quick = settings(max_examples=25, deadline=None)
@@ -23,11 +23,17 @@ def of(codes: Codes, spacing: tuple[float, ...] | None = None) -> Targets:
     return targets_from_sketch(np.where(drawn, -1, codes), drawn, spacing=spacing)
 
 
+def boundaries(codes: Codes) -> tuple[list[oracle.Site], list[oracle.Site]]:
+    """Lattice positions of the certain and of the possible boundaries of a volume: sides of lines are certain."""
+    certain, possible, sides = oracle.cracks(codes)
+    return certain + sides, possible
+
+
 def random_pair(seed: int) -> tuple[Codes, Codes]:
     """A volume, and what is left of it where a random part is hidden, or all but some planes."""
     rng = np.random.default_rng(seed)
-    truth = oracle.random_truth(rng, tuple(int(n) for n in rng.integers(1, 9, 3)))
-    sketch = oracle.random_sketch(rng, truth)
+    truth = oracle.lined(rng, oracle.random_truth(rng, tuple(int(n) for n in rng.integers(1, 9, 3))))
+    sketch = oracle.partly_hidden(rng, truth)
     if seed % 2:
         shown = np.zeros(truth.shape, np.bool_)
         for axis in range(3):
@@ -43,9 +49,9 @@ def test_the_kernels_of_planes_and_of_space_agree_on_planes(seed: int) -> None:
     codes = oracle.random_sketch(rng, oracle.random_truth(rng, tuple(int(n) for n in rng.integers(1, 26, 2))))
     known = targets_from_sketch(np.where(codes == -2, -1, codes), codes == -2)
     near = squared_distances_in_space(codes, (1, 1), 1)
-    exact = known.known & (codes > 0)
-    np.testing.assert_array_equal((np.sqrt(near[exact]) / 2).astype(np.float32), known.distance[exact])
-    flow, flow_known = flow_in_space(codes, np.where(exact, known.distance, 0), exact, (1.0, 1.0))
+    exact, beside = known.known & known.inside, (np.sqrt(near.astype(np.float64)) / 2).astype(np.float32)
+    np.testing.assert_array_equal(beside[exact], known.distance[exact])
+    flow, flow_known = flow_in_space(codes, np.where(known.two_sided, beside, 0), known.two_sided, (1.0, 1.0))
     np.testing.assert_array_equal(flow_known, known.flow_known)
     np.testing.assert_allclose(flow, known.flow, atol=1e-5)
 
@@ -55,9 +61,10 @@ def test_the_kernels_of_planes_and_of_space_agree_on_planes(seed: int) -> None:
 def test_the_valid_set_and_the_bounds_of_a_volume_are_those_of_brute_force(seed: int, ratio: float) -> None:
     _, sketch = random_pair(seed)
     got = of(sketch, (ratio, 1.0, 1.0))
-    to_edge, to_unknown = (oracle.squared_distances(sketch, sites, ratio) for sites in oracle.cracks(sketch))
+    to_edge, to_unknown = (oracle.squared_distances(sketch, sites, ratio) for sites in boundaries(sketch))
     exact = (sketch > 0) & (to_edge <= to_unknown) & np.isfinite(to_edge)
     np.testing.assert_array_equal(got.known, exact | (sketch == 0))
+    np.testing.assert_array_equal(got.two_sided, exact)
     np.testing.assert_allclose(got.distance[exact], np.sqrt(to_edge[exact]) / 2, rtol=1e-6)
     nearest = np.minimum(to_edge, to_unknown)
     np.testing.assert_array_equal(got.bounded, (sketch > 0) & ~exact & np.isfinite(nearest))
@@ -65,12 +72,20 @@ def test_the_valid_set_and_the_bounds_of_a_volume_are_those_of_brute_force(seed:
     np.testing.assert_allclose(got.upper[got.bounded], (np.sqrt(to_edge) / 2)[got.bounded], rtol=1e-6)
 
 
+@given(seed=seeds)
+@quick
+def test_the_pixels_whose_distance_is_determined_are_found_without_other_targets(seed: int) -> None:
+    _, sketch = random_pair(seed)
+    drawn = sketch == oracle.DRAWN
+    np.testing.assert_array_equal(two_sided_pixels(np.where(drawn, -1, sketch), drawn), of(sketch).two_sided)
+
+
 @given(seed=seeds, ratio=st.sampled_from([1.0, 2.0]))
 @quick
 def test_nothing_that_was_hidden_of_a_volume_makes_a_target_wrong(seed: int, ratio: float) -> None:
     truth, sketch = random_pair(seed)
     got, whole = of(sketch, (ratio, 1, 1)), of(truth, (ratio, 1, 1))
-    certain, _ = oracle.cracks(truth)
+    certain, _ = boundaries(truth)
     distance = np.sqrt(oracle.squared_distances(truth, certain, ratio)) / 2
     inside = got.known & (sketch > 0)
     np.testing.assert_allclose(got.distance[inside], distance[inside], rtol=1e-6)

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sketchscale.annotations.targets import BEYOND, Targets, region_codes, targets_from_sketch
+from sketchscale.annotations.targets import (
+    BEYOND,
+    Targets,
+    region_codes,
+    targets_from_sketch,
+    two_sided_pixels,
+)
 from sketchscale.errors import InputError
 from tests.oracles import targets as oracle
 
@@ -18,6 +24,10 @@ seeds = st.integers(0, 2**32 - 1)
 
 def of(codes: npt.NDArray[np.int32]) -> Targets:
     return targets_from_sketch(np.where(codes == oracle.DRAWN, -1, codes), codes == oracle.DRAWN)
+
+
+def _pixels(squared: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    return (np.sqrt(squared) / 2).astype(np.float32)
 
 
 def random_pair(seed: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -32,14 +42,26 @@ def random_pair(seed: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]
 def test_the_valid_set_and_the_bounds_are_those_of_brute_force(seed: int) -> None:
     _, sketch = random_pair(seed)
     got = of(sketch)
-    to_edge, to_unknown = (oracle.squared_distances(sketch, sites) for sites in oracle.cracks(sketch))
-    exact = (sketch > 0) & (to_edge <= to_unknown) & np.isfinite(to_edge)
-    np.testing.assert_array_equal(got.known, exact | (sketch == 0))
-    np.testing.assert_array_equal(got.distance[exact], (np.sqrt(to_edge[exact]) / 2).astype(np.float32))
-    nearest = np.minimum(to_edge, to_unknown)
-    np.testing.assert_array_equal(got.bounded, (sketch > 0) & ~exact & np.isfinite(nearest))
-    np.testing.assert_array_equal(got.lower[got.bounded], (np.sqrt(nearest) / 2)[got.bounded].astype(np.float32))
-    np.testing.assert_array_equal(got.upper[got.bounded], (np.sqrt(to_edge) / 2)[got.bounded].astype(np.float32))
+    inside, drawn = sketch > 0, sketch == oracle.DRAWN
+    to_edge, to_unknown, to_side = (oracle.squared_distances(sketch, sites) for sites in oracle.cracks(sketch))
+    nearest = np.minimum(np.minimum(to_edge, to_unknown), to_side)
+    exact = (to_edge == nearest) & np.isfinite(to_edge)
+    np.testing.assert_array_equal(got.known, inside & exact | (sketch == 0))
+    np.testing.assert_array_equal(got.distance[inside & exact], _pixels(to_edge)[inside & exact])
+    two_sided = inside & (np.minimum(to_edge, to_side) == nearest) & np.isfinite(nearest)
+    np.testing.assert_array_equal(got.two_sided, two_sided)
+    np.testing.assert_array_equal(got.two_sided, two_sided_pixels(np.where(drawn, -1, sketch), drawn))
+    reach = oracle.reach(drawn)
+    beyond = (np.where(drawn, 0, np.where(other, 1, -1)).astype(np.int32) for other in (sketch == 0, inside))
+    across = np.where(inside, *(oracle.squared_distances(sketch, oracle.cracks(codes)[0]) for codes in beyond))
+    far = np.where(drawn, reach, np.minimum(_pixels(np.minimum(to_edge, across)), reach))
+    labelled = inside & ~exact & np.isfinite(nearest)
+    bounded = labelled | ((sketch == 0) & ~exact | drawn) & np.isfinite(reach)
+    np.testing.assert_array_equal(got.bounded, bounded)
+    lower = np.where(inside, _pixels(nearest), -far)[bounded]
+    upper = np.where(sketch == 0, -_pixels(nearest), far)[bounded]
+    np.testing.assert_allclose(got.lower[bounded], lower, rtol=1e-6)
+    np.testing.assert_allclose(got.upper[bounded], upper, rtol=1e-6)
 
 
 @given(seeds)
@@ -50,10 +72,13 @@ def test_nothing_that_was_hidden_makes_a_target_wrong(seed: int) -> None:
     distance = oracle.true_distance(truth)
     inside = got.known & (sketch > 0)
     np.testing.assert_array_equal(got.distance[inside], distance[inside].astype(np.float32))
-    assert (got.lower[got.bounded] <= distance[got.bounded].astype(np.float32)).all()
-    assert (got.upper[got.bounded] >= distance[got.bounded].astype(np.float32)).all()
-    np.testing.assert_array_equal(got.flow[:, got.flow_known], whole.flow[:, got.flow_known])
-    assert not (got.flow_known & ~got.known).any()
+    signed = oracle.signed_distance(truth).astype(np.float32)
+    assert (got.lower[got.bounded] <= signed[got.bounded]).all()
+    assert (got.upper[got.bounded] >= signed[got.bounded]).all()
+    assert not (got.flow_known & ~(got.two_sided | got.background)).any()
+    if not (sketch == oracle.DRAWN).any():
+        np.testing.assert_array_equal(got.flow[:, got.flow_known], whole.flow[:, got.flow_known])
+        assert not (got.flow_known & ~got.known).any()
 
 
 @given(seeds)
@@ -83,8 +108,7 @@ def test_dense_labels_are_known_everywhere_and_their_flow_is_the_definition(seed
     truth, _ = random_pair(seed)
     got = of(truth)
     has_edge = np.isfinite(oracle.true_distance(truth))
-    labelled = truth != oracle.DRAWN
-    np.testing.assert_array_equal(got.known, labelled & (has_edge | (truth == 0)))
+    np.testing.assert_array_equal(got.known, has_edge | (truth == 0))
     np.testing.assert_array_equal(got.flow_known, got.known)
     assert not got.bounded.any()
     distance = oracle.true_distance(truth)
@@ -103,7 +127,7 @@ def test_flips_turns_and_new_ids_commute_with_targets(seed: int, turns: int, fli
         return np.ascontiguousarray(np.rot90(a, turns, axes=(-2, -1)))
 
     plain, turned = of(sketch), of(moved(renamed))
-    for name in ("distance", "known", "flow_known", "lower", "upper", "bounded"):
+    for name in ("distance", "known", "flow_known", "lower", "upper", "bounded", "two_sided", "boundary"):
         np.testing.assert_array_equal(moved(getattr(plain, name)), getattr(turned, name))
     y, x = moved(plain.flow)
     x = -x if flip else x
@@ -133,10 +157,12 @@ def test_touching_objects_have_a_boundary_between_them_without_a_gap() -> None:
 def test_a_drawn_line_separates_and_teaches_nothing_itself() -> None:
     labels = np.array([[1, 1, 1, 1, 1, 1, 1]], np.int32)
     drawn = np.array([[False, False, False, True, False, False, False]])
-    got = targets_from_sketch(labels, drawn)
-    assert not got.known[0, 3]
-    assert got.distance[0, 2] == got.distance[0, 4] == 0.5
-    assert (got.flow[1, 0, 2], got.flow[1, 0, 4]) == (-1, 1)
+    got = targets_from_sketch(np.repeat(labels, 9, 0), np.repeat(drawn, 9, 0))
+    assert not got.known[4].any()
+    assert got.lower[4, 2] == got.lower[4, 4] == 0.5
+    assert got.upper[4, 2] == got.upper[4, 4] == np.float32(1 + np.hypot(1, 0.5))
+    assert got.upper[4, 3] == -got.lower[4, 3] == np.float32(np.hypot(1, 0.5))
+    assert (got.flow[1, 4, 2], got.flow[1, 4, 4]) == (-1, 1)
 
 
 def test_what_lies_behind_a_closed_line_does_not_hide_the_flow() -> None:

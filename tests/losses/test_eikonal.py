@@ -262,3 +262,43 @@ def test_a_free_field_finds_the_distance_from_boundaries_and_strokes(seed: int) 
     truth = upwind_gradient(torch.from_numpy(signed)[None], (1.0, 1.0))[0][0].numpy()
     agree = (v.detach()[0].numpy() * truth).sum(axis=0)[(np.abs(signed) > 0.5) & (np.hypot(*truth) > 0.9)]
     assert np.median(agree) > 0.9
+
+
+def test_nothing_is_asserted_in_a_boundary_stroke_but_its_reach() -> None:
+    codes = np.zeros((30, 40), np.int32)
+    codes[:, :12], codes[:, 12:19] = 1, -2
+    targets = batch(codes)
+    config = replace(PAPER, length=0, slope=0, coupling=0)
+    stroke = targets.bounded & ~targets.inside & ~targets.background
+    assert stroke[0, 15, 12:19].all()
+    assert not targets.signed_known[stroke].any()
+    reach = targets.upper[0, 15, 12:19]
+    assert 3.5 <= float(reach.min()) <= 4.1
+    v = targets.flow * targets.inside[:, None]
+    for share, costs in ((0.0, False), (0.9, False), (-0.9, False), (1.5, True), (-1.5, True)):
+        phi = torch.where(targets.inside, (targets.lower + targets.upper) / 2, -9.0)
+        phi = torch.where(targets.bounded & targets.background, (targets.lower + targets.upper) / 2, phi)
+        phi = torch.where(stroke, share * targets.upper, phi)
+        prediction = torch.cat([v, phi[:, None]], dim=1).requires_grad_()
+        loss = eikonal(prediction, targets, config)
+        (gradient,) = torch.autograd.grad(loss, prediction)
+        assert (float(loss.detach()) > 1e-3) == costs
+        assert bool((gradient[:, 2][stroke] != 0).any()) == costs
+
+
+def test_the_solution_parts_two_objects_at_the_centre_line_of_a_stroke_of_any_width() -> None:
+    for width in (1, 5, 9):
+        codes = np.ones((24, 40), np.int32)
+        codes[:, 20:] = 2
+        codes[:, 20 - width // 2 : 21 + width // 2] = -2
+        targets = batch(codes)
+        line = targets.boundary & ~targets.inside
+        assert line[0, 12].nonzero().flatten().tolist() == [20]
+        assert (targets.boundary_known & ~targets.inside).sum() == line.sum()
+        whole = torch.full((1, 24, 40), 8.0)
+        prediction = torch.cat([torch.zeros(1, 2, 24, 40), whole[:, None]], dim=1).requires_grad_()
+        loss = eikonal(prediction, targets, replace(EikonalConfig(), distance=0, bounds=0, flow=0, boundary=0, sides=0))
+        (gradient,) = torch.autograd.grad(loss, prediction)
+        in_stroke = targets.bounded & ~targets.inside
+        assert (gradient[:, 2][in_stroke] == 0).all()
+        assert (gradient[0, 2, 12, [14, 26]] > 0).all()  # 6 px from the line the solution is lower than 8

@@ -43,7 +43,7 @@ def test_a_volume_of_one_section_costs_what_its_plane_costs(name: str, far: floa
 
 def drawn_in_planes(seed: int, ratio: float) -> BatchTargets:
     rng = np.random.default_rng(seed)
-    truth = oracle.random_truth(rng, (5, 9, 8))
+    truth = oracle.lined(rng, oracle.random_truth(rng, (5, 9, 8)))
     shown = np.zeros(truth.shape, np.bool_)
     shown[2] = shown[:, 4] = True
     codes = np.where(shown, truth, -1)

@@ -48,7 +48,7 @@ from sketchscale.integration.plan import integrate_each
 from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.rule import JoiningRule
 from sketchscale.training.patches import AnnotatedImage
-from sketchscale.training.thresholds import predict_image
+from sketchscale.training.thresholds import labels_with_lines, predict_image
 
 __all__ = ["JOININGS", "VOLUME_JOININGS", "Joining", "calibrate", "score_annotation"]
 
@@ -205,7 +205,7 @@ def score_annotation(
 
 def _shown(model: Model, image: AnnotatedImage, box: Box) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
     """Return the fields that a model predicts in a window, and the window's labels with drawn lines as background."""
-    labels = _labels_with_lines(image)
+    labels = labels_with_lines(image)
     near = box.grow(min(_HALOS[labels.ndim], model.declares.context)).clip(labels.shape)
     inner = box.relative_to(near.start).slices
     predicted = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
@@ -231,19 +231,11 @@ def _best(trials: Sequence[_Trial], joinings: Sequence[Joining], prefer: float |
     return near[len(near) // 2] if prefer is None else min(near, key=lambda t: abs(t.threshold - prefer))
 
 
-def _labels_with_lines(image: AnnotatedImage) -> npt.NDArray[np.int32]:
-    """Return the labels with drawn lines as background."""
-    labels, boundary = image.labels.copy(), image.boundary
-    if boundary is not None:
-        labels[boundary] = 0
-    return labels
-
-
 def _annotated_windows(images: Sequence[AnnotatedImage]) -> list[tuple[AnnotatedImage, Box]]:
     """Return every window with annotated foreground, in raster order, cut to its annotation and a margin."""
     found = []
     for image in images:
-        labels = _labels_with_lines(image)
+        labels = labels_with_lines(image)
         for box in (tile.write for tile in tile_cover(labels.shape, _WINDOWS[labels.ndim])):
             if (labels[box.slices] > 0).any():
                 at = np.argwhere(labels[box.slices] >= 0) + box.start
