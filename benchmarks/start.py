@@ -93,7 +93,7 @@ def learned(start: Model, address: str, image: TrainingImage, options: argparse.
     hooks = Hooks(scenes=None if again is None else again.stream(config))
     with tempfile.TemporaryDirectory() as folder:
         model = train([strokes], config, run_folder=folder, init=start, hooks=hooks)
-    return calibrate(model, [strokes])
+    return calibrate(model, [strokes], start=start.config)
 
 
 def tries(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

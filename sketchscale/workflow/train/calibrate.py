@@ -18,9 +18,11 @@ of the pixels of A in either. The rules for choosing:
 Where boundaries are not drawn, the same comparison says which strokes are covered, which are in one object that should
 be in two, and which background is taken for an object; it does not say how far objects reach. There the meaning of the
 distance does: of thresholds within 0.003 of the best, the one nearest to 0 is taken. A dot is a single pixel, so
-components of one pixel count. What a start model says about joining, threshold and smallest size is kept there, unless
-another choice is better by more than 0.05, as one stroke in twenty is no evidence against it; its smallest size never
-grows, as strokes on a few objects do not say that there are no smaller ones elsewhere.
+components of one pixel count.
+
+What a start model says about joining, threshold and smallest size is kept, unless another choice is better by more than
+0.05, as one object in twenty is no evidence against it; its smallest size never grows, as strokes on a few objects do
+not say that there are no smaller ones elsewhere.
 
 Windows are cut to what is annotated in them, so the cost follows the annotation and not the image. (Tighter boxes
 around single objects cost half as much and were .009 worse for the shipped model: background far from objects shows

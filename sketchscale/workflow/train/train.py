@@ -257,8 +257,9 @@ def _calibrated(
 
     end = None if until is None else until - 2 * SAVING_S  # a window that was begun is finished
     interior = find_loss(ready.config.loss.name).interior
-    start = ready.init.config if ready.init is not None and ready.init.target.rule == "flow" else None
-    rule: dict[str, Any] = {"prefer": 0.0, "telling": 1, "start": start} if interior else {}
+    init = ready.init
+    start = init.config if init is not None and init.target.rule == "flow" and not init.config.logit else None
+    rule: dict[str, Any] = {"start": start} | ({"prefer": 0.0, "telling": 1} if interior else {})
     for images in (ready.others, trained):
         calibrated = calibrate(model, images, until=end, on_window=on_window, **rule)
         if calibrated is not model:
