@@ -1,12 +1,17 @@
 r"""What do centre points alone reach? Segmenters trained with points, with pairs painted from them, and with strokes.
 
     python benchmarks/synthesis.py paint --data DATA --set dsb2018_he --runs RUNS
+    python benchmarks/synthesis.py score --data DATA --set dsb2018_he --runs RUNS
+    python benchmarks/synthesis.py logits --data DATA --set monuseg --runs RUNS --steps 200
     python benchmarks/synthesis.py train --data DATA --set dsb2018_he --runs RUNS --out CELLS
     python benchmarks/synthesis.py table CELLS...
 
 `paint` trains a synthesis on the training images and the centres of their objects, on nothing else; the size of the
-layouts' objects is the only number that a person has to give. `train` trains the same small network from random weights
-with equal steps on
+layouts' objects is the only number that a person has to give. `score` prints a row: distances of painted from real
+crops in texture and colour (and between two halves of the real ones), what noise changes in pixels and features (and
+what another layout changes), and the AJI of painted objects that are read back. `logits` prints the least logit of the
+foreground at a point during the first steps: a loss that is flat below some logit differs only where it falls that low.
+`train` trains the same small network from random weights with equal steps on
 
     dots               a disc of the layouts' size around each point, cut halfway to the next; all else is background
     synthetic          300 painted pairs
@@ -18,7 +23,8 @@ with equal steps on
     dense              every pixel
 
 and segments every test image, with what `calibrate` found on the annotation at hand. Every finished cell is a line of
-JSON in CELLS, and is not run again. `table` prints means over the test images, and over seeds with their standard
+JSON in CELLS, and is not run again. `--local-noise` draws so many random numbers for each pixel as well; the rows of
+such a synthesis are in their own table. `table` prints means over the test images, and over seeds with their standard
 deviation. `--full` is the papers' size, for a GPU.
 """
 
@@ -43,13 +49,14 @@ from sketchscale.config import SegmentOptions
 from sketchscale.evaluation import score_labels
 from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import Model
-from sketchscale.synthesis.gan import PAPER_SIZE, GanConfig
+from sketchscale.synthesis.gan import PAPER_SIZE, Gan, GanConfig
 from sketchscale.synthesis.layouts import LayoutPrior
 from sketchscale.synthesis.model import load_synthesis, save_synthesis
 from sketchscale.synthesis.outlines import OutlineConfig, leave_drawn, outline_image
 from sketchscale.synthesis.pairs import draw_pair
+from sketchscale.synthesis.quality import consistency, diversity, fidelity
 from sketchscale.synthesis.scenes import PointedImage
-from sketchscale.synthesis.training import SynthesisHooks, train_synthesis
+from sketchscale.synthesis.training import SynthesisHooks, make_scenes, train_synthesis
 from sketchscale.training.loop import predict_image, train
 from sketchscale.training.patches import TrainingImage
 from sketchscale.workflow.segment.job import integration_config
@@ -58,6 +65,7 @@ from sketchscale.workflow.train.calibrate import calibrate
 PRIORS = {"dsb2018_he": LayoutPrior(diameter=21, spread=0.7), "monuseg": LayoutPrior(diameter=24, spread=0.6)}
 ROWS = ("dots", "synthetic", "points", "points, again", "points, synthetic", "strokes", "points + strokes", "dense")
 PAIRS, SCENE, STROKED = 300, 256, 20
+CROPS, CROP = 200, 128
 NOTES = (
     "dots: discs of the layouts' diameter, cut halfway to the next point, which is much for round nuclei of one size",
     "points + strokes: two small networks are trained, that of the strokes reads along when the points are outlined;",
@@ -121,14 +129,16 @@ def painted(options: argparse.Namespace, seed: int) -> list[TrainingImage]:
 
 
 def synthesis_of(options: argparse.Namespace) -> Path:
-    return Path(options.runs) / f"synthesis-{options.set}-{'full' if options.full else 'small'}"
+    size = "full" if options.full else "small"
+    noise = f"-local-{options.local_noise}" if options.local_noise else ""
+    return Path(options.runs) / f"synthesis-{options.set}-{size}{noise}"
 
 
 def paint_config(options: argparse.Namespace, channels: int) -> GanConfig:
     base = PAPER_SIZE if options.full else GanConfig()
     return replace(
         base,
-        generator=replace(base.generator, channels=channels),
+        generator=replace(base.generator, channels=channels, local_noise=options.local_noise),
         prior=PRIORS[options.set],
         given=0.7,
         steps=options.steps or base.steps,
@@ -148,6 +158,42 @@ def run_paint(options: argparse.Namespace) -> None:
     hooks = SynthesisHooks(on_step=say)
     made = train_synthesis(images, config, run_folder=str(folder / "run"), hooks=hooks, resume=True)
     save_synthesis(str(folder), made)
+
+
+def run_logits(options: argparse.Namespace) -> None:
+    """Train for some steps, and print the least logit at a point of generated and of real crops, 20 steps a row."""
+    images = pointed(load_images(options.data / options.set, "train"))
+    config = paint_config(options, images[0].channels)
+    scenes, gan = make_scenes(images, config), Gan(config, torch.device(config.device))
+    seen: list[torch.Tensor] = []
+    gan.nets["f"].register_forward_hook(lambda module, inputs, outputs: seen.append(outputs.detach()[:, 2]))
+    least: list[list[float]] = []
+    for step in range(config.steps):
+        batch = scenes.batch(step, range(config.batch))
+        gan.learn(batch, step)
+        # the first call is on generated crops, the second on real ones
+        pairs = zip(seen, (batch.map_points, batch.image_points), strict=True)
+        least.append([float(logits[points].min()) if points.any() else 0.0 for logits, points in pairs])
+        seen.clear()
+        if (step + 1) % 20 == 0:
+            painted, real = np.min(least[-20:], axis=0)
+            print(f"| {step - 18} to {step + 1} | {painted:.2f} | {real:.2f} |", flush=True)
+
+
+def run_score(options: argparse.Namespace) -> None:
+    """Print the figures of quality.py for a finished synthesis."""
+    synthesis = load_synthesis(str(synthesis_of(options)))
+    images = pointed(load_images(options.data / options.set, "test"))
+    pairs = [draw_pair(synthesis, (CROP, CROP), seed=(0, k)) for k in range(CROPS // 2)]
+    layouts = [pair.labels for pair in pairs if pair.labels.any()]
+    near = fidelity([i for i in images if min(i.shape) >= CROP], [p.image for p in pairs], crops=CROPS, crop=CROP)
+    varied = diversity(synthesis, layouts[:10], range(4))
+    found = consistency(synthesis, layouts)
+    print(
+        f"| {synthesis.config.generator.local_noise} | {synthesis.provenance['steps']} | {near.texture.frechet:.2f} "
+        f"({near.texture.frechet_floor:.2f}) | {near.colour.frechet:.2f} ({near.colour.frechet_floor:.2f}) | "
+        f"{varied.pixels:.4f} | {varied.features:.2f} ({varied.layouts:.2f}) | {found.aji:.3f} |"
+    )
 
 
 def outlined(
@@ -205,7 +251,8 @@ def fitted(options: argparse.Namespace, row: str, seed: int, annotated: Sequence
     """A small network trained from random weights, and calibrated, on what a row knows."""
     config = recipe(options, "sketchpose", annotated[0].image.shape[0], seed)
     name = "-".join(row.replace(",", " ").replace("+", " ").split())
-    run = options.runs / f"{options.set}-{name}-{seed}-{config.steps}"
+    noise = f"-local-{options.local_noise}" if options.local_noise else ""
+    run = options.runs / f"{options.set}-{name}-{seed}-{config.steps}{noise}"
     return calibrate(train(annotated, config, run_folder=run, resume=True), annotated)
 
 
@@ -218,7 +265,8 @@ def run_train(options: argparse.Namespace) -> None:
         for row in options.rows:
             steps = recipe(options, "sketchpose", 1, seed).steps
             key = {"set": options.set, "row": row, "seed": seed, "full": options.full, "steps": steps}
-            if any(key.items() <= cell.items() for cell in finished(options.out)):
+            key |= {"local_noise": options.local_noise}
+            if any(key.items() <= ({"local_noise": 0} | cell).items() for cell in finished(options.out)):
                 continue
             model = fitted(options, row, seed, annotation(options, row, seed, images))
             found = aji(model, test) | {"threshold": model.config.threshold, "min_size": model.config.min_size}
@@ -227,11 +275,12 @@ def run_train(options: argparse.Namespace) -> None:
 
 def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     """One table per set: a row per annotation, and its share of what dense labels give."""
-    for name in sorted({cell["set"] for cell in cells}):
-        rows = [cell for cell in cells if cell["set"] == name]
+    for name, noise in sorted({(cell["set"], cell.get("local_noise", 0)) for cell in cells}):
+        rows = [cell for cell in cells if (cell["set"], cell.get("local_noise", 0)) == (name, noise)]
         by_row = {row: {cell["seed"]: cell["aji"] for cell in rows if cell["row"] == row} for row in ROWS}
         dense, dots = by_row["dense"], by_row["dots"]
-        yield f"{name}: random weights, steps {sorted({cell['steps'] for cell in rows})}\n"
+        local = f"local noise {noise}, " if noise else ""
+        yield f"{name}: {local}random weights, steps {sorted({cell['steps'] for cell in rows})}\n"
         yield "| annotation | seeds | AJI | above dots | of dense | Dice | AP 0.5 |"
         yield "|---|---|---|---|---|---|---|"
         for row in ROWS:
@@ -266,7 +315,7 @@ def _both(by_row: dict[str, dict[int, float]]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("paint", "train"):
+    for name in ("paint", "score", "logits", "train"):
         command = commands.add_parser(name)
         command.add_argument("--data", type=Path, required=True)
         command.add_argument("--set", choices=sorted(PRIORS), default="dsb2018_he")
@@ -274,6 +323,7 @@ def main() -> None:
         command.add_argument("--steps", type=int)
         command.add_argument("--threads", type=int, default=2)
         command.add_argument("--full", action="store_true", help="the papers' size, on a GPU")
+        command.add_argument("--local-noise", type=int, default=0, help="random numbers drawn for each pixel")
     cells = commands.choices["train"]
     cells.add_argument("--out", type=Path, required=True, help="file of finished cells, appended to")
     cells.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
@@ -285,7 +335,8 @@ def main() -> None:
         print("\n".join(table([cell for path in options.cells for cell in finished(path)])))
         return
     torch.set_num_threads(options.threads)
-    run_paint(options) if options.command == "paint" else run_train(options)
+    run = {"paint": run_paint, "score": run_score, "logits": run_logits, "train": run_train}
+    run[options.command](options)
 
 
 if __name__ == "__main__":

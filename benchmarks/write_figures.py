@@ -207,6 +207,22 @@ FIGURES = (
         command="object_accuracy.py",
     ),
     Figure(
+        file="volumes",
+        question="What do strokes in three planes of ten objects teach a network of volumes?",
+        asked="AP 0.5 of .80 on the other half, 10 min of two cores, 4 GB",
+        found="{4}; {0} steps, {2} processor s, {3} GB in training",
+        pattern=r"\| 10 \| [\d.]+% \| (\d+) \| ([\d.]+) \| \d+ \| (\d+) \| ([\d.]+) \| ([\d.]+) \|",
+        command="volumes.py --work DIR",
+    ),
+    Figure(
+        file="volume_classes",
+        question="Five classes of objects of a volume, by shape and intensity in two channels",
+        asked="-",
+        found="{} (light), {} (forest)",
+        pattern=r"light \| \d+ \| ([\d.]+).*?random-forest \| \d+ \| ([\d.]+)",
+        command="volume_classes.py --work DIR",
+    ),
+    Figure(
         file="synthesis",
         question="Segmenters trained from one point in each object (stained tissue)",
         asked="AJI .10 above dots, 85 % of dense labels",

@@ -93,9 +93,17 @@ class UnknownNameError(InputError, KeyError):
         if name in RENAMED:
             return cls(f"unknown {kind} {name!r}; it was replaced by {RENAMED[name]}")
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" did you mean {near[0]!r}?" if near else ""
-        return cls(f"unknown {kind} {name!r};{hint} known: {', '.join(names) or 'none'}")
+        return cls(f"unknown {kind} {name!r};{nearest(name, names)} known: {', '.join(names) or 'none'}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a question after the known name that is nearest, with a space before it; "" where none is near.
+
+    >>> nearest("nuclei-flou", ["nuclei-fluo", "start"])
+    " did you mean 'nuclei-fluo'?"
+    """
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f" did you mean {near[0]!r}?" if near else ""
 
 
 class MissingDataError(InputError, OSError):

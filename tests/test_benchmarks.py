@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
         ("house.py", [], "| all |"),
         ("walks.py", ["--verb", "measure"], "| measure |"),
         ("rules.py", ["rods", "--tiny"], "| rods (1) |"),
+        ("volumes.py", ["--tiny", "--work", "{folder}"], "| objects drawn |"),
+        ("volume_classes.py", ["--tiny", "--work", "{folder}"], "| random-forest |"),
         ("widths.py", ["bounds", "--images", "1", "--radii", "exact", "3"], "| shapes | 3 | 1.000 | 0.00000 (0) |"),
         ("unknown_kinds.py", ["--tiny"], "| stained (samples) | 3 | 3 (100.0%)"),
     ],
@@ -85,6 +87,24 @@ def test_the_table_of_interior_strokes_is_made_of_finished_rows(tmp_path: Path, 
     assert "interior: " in table
 
 
+def test_the_table_of_loss_terms_is_made_of_finished_cells(tmp_path: Path, shared_data: Path) -> None:
+    """The gradients of two steps, then two cells on a few images and their table."""
+    script = [sys.executable, str(ROOT / "benchmarks" / "loss_terms.py")]
+    cells = tmp_path / "cells.jsonl"
+    common = ["--data", str(shared_data), "--steps", "2", "--weights", "default", "euler=0.1,norm=0"]
+    made = ["train", *common, "--tiny", "--out", str(cells), "--runs", str(tmp_path / "runs")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = [
+        subprocess.run(
+            [*script, *command], env=environment, check=True, timeout=300, capture_output=True, text=True
+        ).stdout
+        for command in (["norms", *common, "--every", "1"], made, made, ["table", str(cells)])
+    ]
+    assert "| steps | flow | distance | bounds | boundary | euler | sum | clipped at 5 |" in said[0]
+    assert len(cells.read_text().splitlines()) == 2
+    assert "| sketchpose-1 | 10 % | euler=0.1,norm=0 | 1 | 2 |" in said[3]
+
+
 def test_the_synthesis_table_is_made_of_finished_cells(tmp_path: Path, shared_data: Path) -> None:
     """One step of a synthesis, two rows of two steps on a few images, then the table."""
     script = [sys.executable, str(ROOT / "benchmarks" / "synthesis.py")]
@@ -92,8 +112,18 @@ def test_the_synthesis_table_is_made_of_finished_cells(tmp_path: Path, shared_da
     common = ["--data", str(shared_data), "--runs", str(tmp_path / "runs"), "--threads", "1"]
     rows = ["--tiny", "--out", str(cells), "--steps", "2", "--rows", "dots", "points + strokes"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for command in (["paint", *common, "--steps", "1"], ["train", *common, *rows]):
-        subprocess.run([*script, *command], env=environment, check=True, timeout=300, capture_output=True)
+    for noise in ([], ["--local-noise", "1"]):
+        made = ["paint", *common, "--steps", "1", *noise]
+        subprocess.run([*script, *made], env=environment, check=True, timeout=300, capture_output=True)
+    score, logits = (
+        subprocess.run(
+            [*script, *command], env=environment, check=True, timeout=300, capture_output=True, text=True
+        ).stdout
+        for command in (["score", *common, "--local-noise", "1"], ["logits", *common, "--steps", "20"])
+    )
+    assert score.startswith("| 1 | 1 |")
+    assert logits.startswith("| 1 to 20 | -")
+    subprocess.run([*script, "train", *common, *rows], env=environment, check=True, timeout=300, capture_output=True)
     table = subprocess.run(
         [*script, "table", str(cells)], env=environment, check=True, timeout=60, capture_output=True, text=True
     ).stdout

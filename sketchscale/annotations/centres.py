@@ -59,9 +59,9 @@ def _from_geojson(path: str, shape: tuple[int, int], image: str | None) -> Itera
 def _from_sketch(path: str, shape: tuple[int, int], image: str | None) -> Iterator[tuple[float, float]]:
     for event in open_sketch(path, shape=shape, image=image).marks:
         if isinstance(event, ClassPoint):
-            yield event.point
+            yield event.point[0], event.point[1]
         elif isinstance(event, Stroke) and len(event.points) == 1 and event.label == "foreground":
-            yield event.points[0]
+            yield event.points[0][0], event.points[0][1]
 
 
 _READERS = {

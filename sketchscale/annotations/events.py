@@ -3,7 +3,8 @@
 A line is written whole or not at all: one write to a file opened for appending, then fsync. If a machine still fails
 inside a line, reading the log raises an error that names this line; it is never dropped silently.
 
-Coordinates are level-0 pixels in array order, `[y, x]`; the centre of the first pixel is `[0, 0]`.
+Coordinates are level-0 pixels in array order, `[y, x]`, or `[z, y, x]` of a volume, where a stroke or polygon lies in
+one plane (planes.py); the centre of the first pixel is `[0, 0]`.
 
     {"event":"stroke","points":[[10,12],[10,30]],"radius_px":3,"label":"foreground","id":"7f","user":"ada","image":"a"}
 """
@@ -32,6 +33,7 @@ __all__ = [
     "CLASSES",
     "EVENTS",
     "FREE",
+    "PLANES",
     "UNKNOWN",
     "ClassPoint",
     "Event",
@@ -53,7 +55,11 @@ CLASSES = ("background", "foreground", "boundary", "unknown")
 UNKNOWN, BOUNDARY, FREE = -1, -2, -3
 """Pixel values other than 0 (background) and k > 0 (object k); FREE is foreground of an object without a number."""
 
-Point: TypeAlias = tuple[float, float]
+PLANES: Mapping[str, int] = {"xy": 0, "xz": 1, "yz": 2}
+"""Planes of a volume, and the axis of (z, y, x) across each."""
+
+Point: TypeAlias = tuple[float, ...]
+"""(y, x), or (z, y, x) of a volume."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,7 @@ class Stroke(_Logged):
         radius_px: of the brush, at least 0.5; 0.5 draws a line of one pixel.
         label: one of CLASSES.
         object: number of the object of a foreground stroke, None when it is not given.
+        plane: a key of PLANES, in a volume where the points lie in several planes; "" for the first of them.
     """
 
     kind: ClassVar[str] = "stroke"
@@ -87,10 +94,12 @@ class Stroke(_Logged):
     radius_px: float
     label: str
     object: int | None = None
+    plane: str = ""
 
     def __post_init__(self) -> None:
         _require_class(self)
         _require_finite(self, self.points, least=1)
+        _require_plane(self, self.points)
         if not (math.isfinite(self.radius_px) and self.radius_px >= 0.5):
             raise _bad(self, f"has a radius of {self.radius_px} px", "at least 0.5 (a line of one pixel)")
         _require_object(self)
@@ -98,12 +107,16 @@ class Stroke(_Logged):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polygon(_Logged):
-    """A filled region: outer ring and holes, each `((y, x), ...)` with three vertices or more; even-odd rule."""
+    """A filled region: outer ring and holes, each `((y, x), ...)` with three vertices or more; even-odd rule.
+
+    `plane` as of a stroke.
+    """
 
     kind: ClassVar[str] = "polygon"
     rings: tuple[tuple[Point, ...], ...]
     label: str
     object: int | None = None
+    plane: str = ""
 
     def __post_init__(self) -> None:
         _require_class(self)
@@ -111,16 +124,17 @@ class Polygon(_Logged):
             raise _bad(self, "has no ring", "at least one")
         for ring in self.rings:
             _require_finite(self, ring, least=3)
+        _require_plane(self, [point for ring in self.rings for point in ring])
         _require_object(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledBox(_Logged):
-    """A box in which everything is labelled: `start` (inclusive) and `stop` (exclusive) in pixels, (y, x)."""
+    """A box in which everything is labelled: `start` (inclusive) and `stop` (exclusive) in pixels."""
 
     kind: ClassVar[str] = "box"
-    start: tuple[int, int]
-    stop: tuple[int, int]
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
 
     def __post_init__(self) -> None:
         _require_extent(self, self.start, self.stop)
@@ -139,8 +153,8 @@ class Raster(_Logged):
     """
 
     kind: ClassVar[str] = "raster"
-    start: tuple[int, int]
-    stop: tuple[int, int]
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
     runs: tuple[tuple[int, int], ...]
 
     def __post_init__(self) -> None:
@@ -156,8 +170,8 @@ class Raster(_Logged):
         return Box(self.start, self.stop)
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any], origin: tuple[int, int] = (0, 0), **stamp: str) -> Raster:
-        """Encode an array of values (y, x) whose first pixel is at `origin`; `stamp`: id, user, time, image.
+    def of(cls, values: npt.NDArray[Any], origin: tuple[int, ...] | None = None, **stamp: str) -> Raster:
+        """Encode an array of values whose first pixel is at `origin`, by default 0; `stamp`: id, user, time, image.
 
         >>> Raster.of(np.array([[0, 0, 7]])).runs
         ((0, 2), (7, 1))
@@ -166,11 +180,12 @@ class Raster(_Logged):
         starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
         counts = np.diff(np.concatenate([starts, [flat.size]]))
         runs = tuple(zip(flat[starts].tolist(), counts.tolist(), strict=True))
-        stop = (origin[0] + values.shape[0], origin[1] + values.shape[1])
+        origin = (0,) * values.ndim if origin is None else origin
+        stop = tuple(a + n for a, n in zip(origin, values.shape, strict=True))
         return cls(start=origin, stop=stop, runs=runs, **stamp)
 
     def values(self) -> npt.NDArray[np.int32]:
-        """Return the pixels, int32 (y, x)."""
+        """Return the pixels, int32."""
         values, counts = np.array(self.runs, dtype=np.int64).T
         return np.repeat(values.astype(np.int32), counts).reshape(self.box.shape)
 
@@ -225,13 +240,28 @@ def _require_object(event: Stroke | Polygon) -> None:
 
 
 def _require_finite(event: Event, points: Sequence[Point], least: int) -> None:
-    if len(points) < least or not all(len(p) == 2 and math.isfinite(p[0]) and math.isfinite(p[1]) for p in points):
-        raise _bad(event, "has missing or non-finite coordinates", f"{least} or more finite points [y, x]")
+    axes = len(points[0]) if points else 0
+    if (
+        len(points) < least
+        or axes not in (2, 3)
+        or not all(len(p) == axes and all(map(math.isfinite, p)) for p in points)
+    ):
+        raise _bad(event, "has missing or non-finite coordinates", f"{least} or more finite points [y, x] or [z, y, x]")
 
 
-def _require_extent(event: LabelledBox | Raster, start: tuple[int, int], stop: tuple[int, int]) -> None:
-    if not all(a < b for a, b in zip(start, stop, strict=True)):
-        raise _bad(event, f"runs from {list(start)} to {list(stop)}", "start before stop, both [y, x]")
+def _require_plane(event: Stroke | Polygon, points: Sequence[Point]) -> None:
+    if event.plane and event.plane not in PLANES:
+        raise UnknownNameError.among(f"plane of {event.kind} {event.id or '(no id)'}", event.plane, PLANES)
+    across = [PLANES[event.plane]] if event.plane else list(PLANES.values())
+    if len(points[0]) == 2 and event.plane:
+        raise _bad(event, f"names the plane {event.plane}", "points [z, y, x] in it")
+    if len(points[0]) == 3 and all(len({point[axis] for point in points}) > 1 for axis in across):
+        raise _bad(event, "runs through space", "one coordinate that is the same for all points, as it lies in a plane")
+
+
+def _require_extent(event: LabelledBox | Raster, start: tuple[int, ...], stop: tuple[int, ...]) -> None:
+    if not len(start) == len(stop) in (2, 3) or not all(a < b for a, b in zip(start, stop, strict=True)):
+        raise _bad(event, f"runs from {list(start)} to {list(stop)}", "start before stop, both [y, x] or [z, y, x]")
 
 
 def event_line(event: Event) -> bytes:

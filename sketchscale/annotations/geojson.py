@@ -5,6 +5,8 @@
     stroke             LineString, or Point for a dab          polygon, box    Polygon
     raster             a Polygon for each connected component, along the midlines between pixels: same pixels again
 
+    volume             "plane": {"z": 7} in a geometry names its section; other planes have no name in GeoJSON
+
 GeoJSON counts x before y and from the corner of the first pixel; a sketch counts y before x and from its centre:
 `[y, x] = [gy - 0.5, gx - 0.5]`. Halves are exact in binary, so writing and reading gives the same numbers.
 """
@@ -37,6 +39,8 @@ from sketchscale.annotations.events import (
     Raster,
     Stroke,
 )
+from sketchscale.annotations.painting import extent_of
+from sketchscale.annotations.planes import lowered, raised
 from sketchscale.annotations.readers import Stamp, next_object, outlines, stamped
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, MissingDataError, UnknownNameError
@@ -87,7 +91,7 @@ def write_geojson(path: str | Path, collection: Json) -> None:
 # Reading
 
 
-def points_of_geojson(collection: Json) -> list[tuple[Point, str]]:
+def points_of_geojson(collection: Json) -> list[tuple[tuple[float, float], str]]:
     """Return (y, x) and class of every Point, in order; other geometries are left out.
 
     Raises:
@@ -111,7 +115,7 @@ def events_from_geojson(
     collection: Json,
     stamp: Stamp,
     *,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     classes: Mapping[str, str] | None = None,
     radius_px: float = 0.5,
 ) -> tuple[Event, ...]:
@@ -123,7 +127,8 @@ def events_from_geojson(
 
     Args:
         collection: a FeatureCollection.
-        shape: (y, x) of the image, which outlines must not leave.
+        shape: (y, x) or (z, y, x) of the image, which outlines must not leave; every geometry of a volume names its
+            section.
         classes: other class names and their meaning, such as {"Tumor": "foreground", "Ignore*": "unknown"}; case does
             not matter, and "none" stands for annotations without a class. QuPath's detections and cells are always
             foreground.
@@ -131,7 +136,7 @@ def events_from_geojson(
 
     Raises:
         UnknownNameError: a line or polygon without a class, or with one that is neither in CLASSES nor in `classes`.
-        InputError: a geometry that cannot be read; names the feature by its number.
+        InputError: a geometry that cannot be read, or names no plane of a volume; names the feature by its number.
 
     >>> ring = [[2, 1], [6, 1], [6, 4], [2, 4], [2, 1]]
     >>> cell = {"geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"objectType": "detection"}}
@@ -143,24 +148,40 @@ def events_from_geojson(
     if not isinstance(features, list):
         raise InputError.of(found="GeoJSON without features", expected="a FeatureCollection", fix="export it again")
     known = {name: name for name in (*CLASSES, _BOX)} | {k.lower(): v for k, v in (classes or {}).items()}
-    drafts: list[tuple[Event, bool]] = []
+    drafts: list[tuple[Event, bool, int | None]] = []
     for number, feature in enumerate(features):
+        z = _section(number, feature) if len(shape) == 3 else None
         with _reading(number):
             geometry, properties = feature["geometry"], feature.get("properties") or {}
             metadata = {str(k): str(v) for k, v in (properties.get("metadata") or {}).items()}
             for kind, coordinates in _single(geometry["type"], geometry["coordinates"]):
                 event = _read_geometry(kind, coordinates, _class_name(properties), metadata, known, radius_px)
                 is_whole = "kind" not in metadata and isinstance(event, Polygon) and event.label == "foreground"
-                drafts.append((event, is_whole))
-    numbers = itertools.count(next_object(event for event, _ in drafts))
+                drafts.append((event, is_whole, z))
+    numbers = itertools.count(next_object(event for event, _, _ in drafts))
     events: list[Event] = []
-    objects: list[Event] = []
-    for event, is_whole in drafts:
+    objects: dict[int | None, list[Event]] = {}
+    for event, is_whole, z in drafts:
         if is_whole and isinstance(event, Polygon):
             event = replace(event, object=next(numbers))
-            objects.append(event)
-        events.append(event)
-    return stamped([*events, *outlines(objects, shape, stamp)], stamp)
+            objects.setdefault(z, []).append(event)
+        events.append(event if z is None else raised(event, 0, z))
+    for z, whole in objects.items():
+        lines = outlines(whole, (shape[-2], shape[-1]), stamp)
+        events += lines if z is None else [raised(line, 0, z) for line in lines]
+    return stamped(events, stamp)
+
+
+def _section(number: int, feature: Json) -> int:
+    """Return the section of a volume that a feature names."""
+    plane = (feature.get("geometry") or {}).get("plane")
+    if not isinstance(plane, dict) or not isinstance(plane.get("z"), int):
+        raise InputError.of(
+            found=f"feature {number} names no plane of the volume",
+            expected='"plane": {"z": 7} in its geometry, as QuPath writes it',
+            fix="draw it on a section of the volume and export it again",
+        )
+    return int(plane["z"])
 
 
 @contextmanager
@@ -231,7 +252,7 @@ def _unclassified(known: Mapping[str, str]) -> str:
     return _NO_CLASS
 
 
-def _point(xy: Sequence[float]) -> Point:
+def _point(xy: Sequence[float]) -> tuple[float, float]:
     return float(xy[1]) - 0.5, float(xy[0]) - 0.5
 
 
@@ -245,13 +266,29 @@ def _ring(xys: Sequence[Sequence[float]]) -> tuple[Point, ...]:
 
 
 def geojson_from_sketch(sketch: Sketch) -> Json:
-    """Return the events as a FeatureCollection, in their order; undone events are left out."""
+    """Return the events as a FeatureCollection, in their order; undone events are left out.
+
+    Raises:
+        InputError: of a volume, an event that lies in no single section.
+    """
     features = [feature for event in sketch.marks for feature in _features(event)]
     return {"type": "FeatureCollection", "features": features}
 
 
 def _features(event: Event) -> Iterator[Json]:
-    if isinstance(event, Stroke):
+    low, high = extent_of(event)
+    if len(low) == 3:
+        if low[0] != high[0]:
+            raise InputError.of(
+                found=f"{event.kind} {event.id or '(no id)'} of a volume lies in no single section",
+                expected="marks in xy planes, as GeoJSON names sections only",
+                fix="keep the stroke log",
+            )
+        z = math.floor(low[0] + 0.5)
+        for feature in _features(lowered(event)):
+            feature["geometry"]["plane"] = {"c": -1, "z": z, "t": 0}
+            yield feature
+    elif isinstance(event, Stroke):
         line = [_xy(p) for p in event.points]
         geometry = ("LineString", line) if len(line) > 1 else ("Point", line[0])
         yield _feature(event, event.label, *geometry, object=event.object, radius_px=event.radius_px)
@@ -301,6 +338,6 @@ def _raster_polygons(event: Raster) -> Iterator[tuple[str, int | None, list[list
             mask = np.pad(components[window] == k, 1).astype(np.float64)
             # Midway between pixels, so that the mask's pixel centres are inside; the outer ring first, then holes.
             contours = measure.find_contours(mask, 0.5, fully_connected="low")  # type: ignore[no-untyped-call]
-            rings = [[(y, x) for y, x in (c[:-1] + np.array(origin) - 1).tolist()] for c in contours]
+            rings: list[list[Point]] = [[(y, x) for y, x in (c[:-1] + np.array(origin) - 1).tolist()] for c in contours]
             rings.sort(key=lambda ring: min(y for y, _ in ring) - max(y for y, _ in ring))
             yield label, value if value > 0 else None, rings

@@ -93,12 +93,12 @@ class SketchFile:
 
 
 def open_sketch_file(
-    path: str | os.PathLike[str], *, shape: tuple[int, int] | None = None, reading: SketchReading | None = None
+    path: str | os.PathLike[str], *, shape: tuple[int, ...] | None = None, reading: SketchReading | None = None
 ) -> SketchFile:
     """Open a sketch of any kind.
 
     Args:
-        shape: (y, x) of the image at level 0; None where it is not known. Label images have their own.
+        shape: (y, x) or (z, y, x) of the image at level 0; None where it is not known. Label images have their own.
         reading: how to read it; None recognises it by its contents.
 
     Raises:
@@ -114,6 +114,12 @@ def open_sketch_file(
             expected="--class with GeoJSON and label images only",
             fix="leave --class out",
         )
+    if shape is not None and len(shape) == 3 and kind not in ("strokes", "geojson"):
+        raise InputError.of(
+            found=f"{place} is {KINDS[kind]}, which names no plane, for a volume",
+            expected="strokes in planes of the volume: a stroke log with points [z, y, x], or GeoJSON with planes",
+            fix="draw on the volume, or train on a plane without --volume",
+        )
     return _READERS[kind](_Source(path=place, kind=kind, shape=shape, classes=reading.classes))
 
 
@@ -125,15 +131,15 @@ def sketch_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """A file to open, its kind, the (y, x) of its image where known, and the meaning of its classes."""
+    """A file to open, its kind, the shape of its image where known, and the meaning of its classes."""
 
     path: Path
     kind: str
-    shape: tuple[int, int] | None
+    shape: tuple[int, ...] | None
     classes: Mapping[str, str]
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, ...]:
         """The image's size; an error where it is not known."""
         if self.shape is None:
             raise InputError.of(
@@ -171,13 +177,13 @@ def _kind(path: Path, wanted: str | None) -> str:
 def _from_strokes(source: _Source) -> SketchFile:
     if source.shape is not None:
         return source.opened(open_sketch(source.path, shape=source.shape))
-    height = width = 1  # an image that contains all marks, with the radius of every brush
+    size: tuple[int, ...] = ()  # of an image that contains all marks, with the radius of every brush
     for event in read_events(source.path):
         if not isinstance(event, Undo):
             reach = 2 + (event.radius_px if isinstance(event, Stroke) else 0.0)
-            y, x = extent_of(event)[1]
-            height, width = max(height, math.ceil(y + reach)), max(width, math.ceil(x + reach))
-    return source.opened(open_sketch(source.path, shape=(height, width)), sized=False)
+            far = [math.ceil(at + reach) for at in extent_of(event)[1]]
+            size = tuple(map(max, zip(size or (1,) * len(far), far, strict=True)))
+    return source.opened(open_sketch(source.path, shape=size or (1, 1)), sized=False)
 
 
 def _from_painting(source: _Source, zero: Literal["background", "unknown"]) -> SketchFile:

@@ -32,16 +32,25 @@ from sketchscale.annotations.events import (
     Raster,
     Stroke,
 )
+from sketchscale.annotations.planes import drawn_plane, flattened, lifted
 from sketchscale.geometry import Box
 
-__all__ = ["TILE", "Canvas", "Conflict", "extent_of", "polygon_masks", "stroke_masks"]
+__all__ = ["Canvas", "Conflict", "extent_of", "painted_tile", "polygon_masks", "stroke_masks"]
 
-TILE = 512
-"""Edge of a painted tile."""
+_TILES = {2: (512, 512), 3: (16, 128, 128)}
+"""Shape of a painted tile, of planes and of volumes."""
 
 _LONGEST_SEGMENT_PX = 256.0
 
+_BAND = 512
+"""Rows of a polygon that are filled at once."""
+
 _Area: TypeAlias = Stroke | Polygon | Raster
+
+
+def painted_tile(axes: int) -> tuple[int, ...]:
+    """Return the shape of the tiles on which a plane or volume is painted."""
+    return _TILES[axes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +122,14 @@ class Canvas:
         numbered: the ids of those whose number an event gives; the others are foreground without a number.
     """
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.shape = shape
-        self.tiles: dict[tuple[int, int], _TilePixels] = {}
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self.tile = shape, painted_tile(len(shape))
+        self.tiles: dict[tuple[int, ...], _TilePixels] = {}
         self.objects = 0
         self.numbered: frozenset[int] = frozenset()
 
     @classmethod
-    def paint(cls, shape: tuple[int, int], marks: Sequence[Event]) -> Canvas:
+    def paint(cls, shape: tuple[int, ...], marks: Sequence[Event]) -> Canvas:
         """Return a canvas with all marks painted in order, and their objects numbered."""
         canvas = cls(shape)
         for number, mark in enumerate(marks, start=1):
@@ -131,7 +140,7 @@ class Canvas:
         return canvas
 
     def _put(self, box: Box, values: npt.NDArray[np.int32], number: int, mark: _Area) -> None:
-        for index in _tiles_of(box):
+        for index in self._tiles_of(box):
             tile_box = self._box(index)
             part = box.intersect(tile_box)
             marked = values[part.relative_to(box.start).slices]
@@ -144,14 +153,20 @@ class Canvas:
             else:
                 tile.put(at, marked, number, line=isinstance(mark, Stroke))
 
-    def _box(self, index: tuple[int, int]) -> Box:
-        start = (index[0] * TILE, index[1] * TILE)
-        return Box(start, (start[0] + TILE, start[1] + TILE)).clip(self.shape)
+    def _tiles_of(self, box: Box) -> Iterator[tuple[int, ...]]:
+        """Yield the indices of the tiles that overlap a box, in raster order."""
+        if box.size:
+            sides = zip(box.start, box.stop, self.tile, strict=True)
+            yield from itertools.product(*(range(a // t, (b - 1) // t + 1) for a, b, t in sides))
+
+    def _box(self, index: tuple[int, ...]) -> Box:
+        start = tuple(i * t for i, t in zip(index, self.tile, strict=True))
+        return Box(start, tuple(a + t for a, t in zip(start, self.tile, strict=True))).clip(self.shape)
 
     def read_labels(self, box: Box) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
         """Return labels and drawn boundary of a box; labels are UNKNOWN on the boundary."""
         labels, boundary = np.full(box.shape, UNKNOWN, np.int32), np.zeros(box.shape, np.bool_)
-        for index in _tiles_of(box):
+        for index in self._tiles_of(box):
             if index in self.tiles:
                 tile_box = self._box(index)
                 part = box.intersect(tile_box)
@@ -164,7 +179,7 @@ class Canvas:
     def read_ignored(self, box: Box) -> npt.NDArray[np.bool_]:
         """Return the pixels of a box that were erased and on which nothing was drawn since."""
         ignored = np.zeros(box.shape, np.bool_)
-        for index in _tiles_of(box):
+        for index in self._tiles_of(box):
             if index in self.tiles:
                 tile_box = self._box(index)
                 part = box.intersect(tile_box)
@@ -177,9 +192,9 @@ class Canvas:
         pixels: dict[int, list[npt.NDArray[np.int64]]] = {}
         for index, tile in self.tiles.items():
             at = np.argwhere(tile.conflict)
-            numbers = tile.conflict[at[:, 0], at[:, 1]]
+            numbers = tile.conflict[tuple(at.T)]
             for number in np.unique(numbers).tolist():
-                pixels.setdefault(number, []).append(at[numbers == number] + np.array(index) * TILE)
+                pixels.setdefault(number, []).append(at[numbers == number] + np.array(index) * self.tile)
         found = []
         for number, parts in sorted(pixels.items()):
             at = np.concatenate(parts)
@@ -190,7 +205,7 @@ class Canvas:
     def _number_objects(self) -> None:
         """Replace numbers given and free components by final ids, in raster order of their first pixel."""
         keys = [self._keys(index, self._visible(index) == FREE) for index in self.tiles]
-        free = _Components.of(np.sort(np.concatenate(keys)) if keys else np.zeros(0, np.int64), self.shape[1])
+        free = _Components.of(np.sort(np.concatenate(keys)) if keys else np.zeros(0, np.int64), self.shape)
         free.join_numbered(pair for index in self.tiles for pair in self._contacts(index))
         first: dict[int, int] = {}
         for key, name in self._named_pixels(free):
@@ -201,16 +216,18 @@ class Canvas:
         for index in self.tiles:
             self._renumber(index, free, order)
 
-    def _keys(self, index: tuple[int, int], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    def _keys(self, index: tuple[int, ...], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Return the raster positions in the whole image of the pixels of a tile's mask."""
-        y, x = np.nonzero(mask)
-        return (y + index[0] * TILE).astype(np.int64) * self.shape[1] + (x + index[1] * TILE)
+        keys = np.zeros(1, np.int64)
+        for at, start, size in zip(np.nonzero(mask), self._box(index).start, self.shape, strict=True):
+            keys = keys * size + (at + start)
+        return keys
 
-    def _visible(self, index: tuple[int, int]) -> npt.NDArray[np.int32]:
+    def _visible(self, index: tuple[int, ...]) -> npt.NDArray[np.int32]:
         tile = self.tiles[index]
         return np.where(tile.boundary, np.int32(UNKNOWN), tile.area)
 
-    def _contacts(self, index: tuple[int, int]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]:
+    def _contacts(self, index: tuple[int, ...]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]:
         """Yield the free pixels of a tile that have a numbered 4-neighbour, and these numbers."""
         if not (self._visible(index) == FREE).any():
             return
@@ -221,9 +238,10 @@ class Canvas:
             (int(g == b), int(h == c)) for g, h, b, c in zip(grown.start, grown.stop, box.start, box.stop, strict=True)
         ]
         labels = np.pad(labels, missing, constant_values=UNKNOWN)
-        centre = labels[1:-1, 1:-1]
-        for neighbour in (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:]):
-            touching = (centre == FREE) & (neighbour > 0)
+        inner = (slice(1, -1),) * labels.ndim
+        for axis, side in itertools.product(range(labels.ndim), (slice(-2), slice(2, None))):
+            neighbour = labels[(*inner[:axis], side, *inner[axis + 1 :])]
+            touching = (labels[inner] == FREE) & (neighbour > 0)
             yield self._keys(index, touching), neighbour[touching]
 
     def _named_pixels(self, free: _Components) -> Iterator[tuple[int, int]]:
@@ -236,7 +254,7 @@ class Canvas:
                 values, first = np.unique(names, return_index=True)
                 yield from zip(keys[first].tolist(), values.tolist(), strict=True)
 
-    def _renumber(self, index: tuple[int, int], free: _Components, order: Mapping[int, int]) -> None:
+    def _renumber(self, index: tuple[int, ...], free: _Components, order: Mapping[int, int]) -> None:
         tile, visible = self.tiles[index], self._visible(index)
         loose = visible == FREE
         names = visible.astype(np.int64)
@@ -248,18 +266,22 @@ class Canvas:
 
 
 class _Components:
-    """4-connected components of pixels that are given as sorted raster positions; no dense array is made."""
+    """Components of pixels that are given as sorted raster positions; no dense array is made.
+
+    They are connected along the axes: through four neighbours of a plane, six of a volume.
+    """
 
     def __init__(self, keys: npt.NDArray[np.int64], component: npt.NDArray[np.int64], count: int) -> None:
         self.keys, self.component = keys, component
         self.name = -1 - np.arange(count, dtype=np.int64)
 
     @classmethod
-    def of(cls, keys: npt.NDArray[np.int64], width: int) -> _Components:
-        """Find the components of pixels in an image of this width."""
+    def of(cls, keys: npt.NDArray[np.int64], shape: Sequence[int]) -> _Components:
+        """Find the components of pixels in an image of this shape."""
         pairs = []
-        with_right = np.flatnonzero(keys % width != width - 1)
-        for source, step in ((with_right, 1), (np.arange(keys.size), width)):
+        for axis, size in enumerate(shape):
+            step = math.prod(shape[axis + 1 :])
+            source = np.flatnonzero(keys // step % size != size - 1)
             found = np.searchsorted(keys, keys[source] + step)
             hit = keys[np.minimum(found, keys.size - 1)] == keys[source] + step
             pairs.append((source[hit], found[hit]))
@@ -284,19 +306,16 @@ class _Components:
         return self.name[self.component[np.searchsorted(self.keys, keys)]]
 
 
-def _tiles_of(box: Box) -> Iterator[tuple[int, int]]:
-    if box.size:
-        for y in range(box.start[0] // TILE, (box.stop[0] - 1) // TILE + 1):
-            for x in range(box.start[1] // TILE, (box.stop[1] - 1) // TILE + 1):
-                yield y, x
-
-
-def _values_by_box(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.int32]]]:
+def _values_by_box(mark: _Area, shape: tuple[int, ...]) -> Iterator[tuple[Box, npt.NDArray[np.int32]]]:
     """Yield boxes of values that together are the mark; UNKNOWN marks pixels that it does not cover."""
     if isinstance(mark, Raster):
         yield mark.box, mark.values()
         return
-    covers = stroke_masks(mark, shape) if isinstance(mark, Stroke) else polygon_masks(mark, shape)
+    covers = _masks(mark, shape)
+    if len(shape) == 3:
+        axis, index = drawn_plane(mark)
+        flat = flattened(mark, axis)
+        covers = lifted(_masks(flat, (*shape[:axis], *shape[axis + 1 :])), axis, index)
     values = {"foreground": FREE if mark.object is None else mark.object, "boundary": BOUNDARY}
     value = values.get(mark.label, 0)  # an eraser's value only has to differ from UNKNOWN
     for box, mask in covers:
@@ -304,12 +323,17 @@ def _values_by_box(mark: _Area, shape: tuple[int, int]) -> Iterator[tuple[Box, n
             yield box, np.where(mask, np.int32(value), np.int32(UNKNOWN))
 
 
-def stroke_masks(stroke: Stroke, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
+def _masks(mark: Stroke | Polygon, shape: tuple[int, ...]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
+    """Return the generator of a mark's pixels in a plane."""
+    return stroke_masks(mark, shape) if isinstance(mark, Stroke) else polygon_masks(mark, shape)
+
+
+def stroke_masks(stroke: Stroke, shape: tuple[int, ...]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
     """Yield the pixels of a stroke as boxes with masks (bool, y, x); boxes overlap, and are empty outside the image."""
     for a, b in _segments(stroke.points):
         yield _capsule(a, b, stroke.radius_px, shape)
     for y, x in stroke.points:
-        pixel = (math.floor(y + 0.5), math.floor(x + 0.5))
+        pixel = math.floor(y + 0.5), math.floor(x + 0.5)
         box = Box(pixel, (pixel[0] + 1, pixel[1] + 1)).clip(shape)
         yield box, np.ones(box.shape, np.bool_)
 
@@ -324,7 +348,7 @@ def _segments(points: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
         yield from itertools.pairwise(stops)
 
 
-def _capsule(a: Point, b: Point, radius: float, shape: tuple[int, int]) -> tuple[Box, npt.NDArray[np.bool_]]:
+def _capsule(a: Point, b: Point, radius: float, shape: tuple[int, ...]) -> tuple[Box, npt.NDArray[np.bool_]]:
     """Return a box and the mask of its pixels with a centre within `radius` of the segment from a to b."""
     start = tuple(math.ceil(min(p, q) - radius) for p, q in zip(a, b, strict=True))
     stop = tuple(math.floor(max(p, q) + radius) + 1 for p, q in zip(a, b, strict=True))
@@ -336,12 +360,12 @@ def _capsule(a: Point, b: Point, radius: float, shape: tuple[int, int]) -> tuple
     return box, (y - a[0] - along * dy) ** 2 + (x - a[1] - along * dx) ** 2 <= radius * radius
 
 
-def polygon_masks(polygon: Polygon, shape: tuple[int, int]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
+def polygon_masks(polygon: Polygon, shape: tuple[int, ...]) -> Iterator[tuple[Box, npt.NDArray[np.bool_]]]:
     """Yield a polygon as bands of rows, each row filled between the crossings of its edges (even-odd rule)."""
     (y0, x0), (y1, x1) = extent_of(polygon)
     box = Box((math.ceil(y0), math.ceil(x0)), (math.floor(y1) + 1, math.floor(x1) + 1)).clip(shape)
-    for top in range(box.start[0], box.stop[0], TILE):
-        band = Box((top, box.start[1]), (min(top + TILE, box.stop[0]), box.stop[1]))
+    for top in range(box.start[0], box.stop[0], _BAND):
+        band = Box((top, box.start[1]), (min(top + _BAND, box.stop[0]), box.stop[1]))
         yield band, _fill(polygon.rings, band)
 
 
@@ -362,9 +386,9 @@ def _fill(rings: Sequence[Sequence[Point]], band: Box) -> npt.NDArray[np.bool_]:
 
 
 def extent_of(event: Event) -> tuple[Point, Point]:
-    """Return the smallest and the largest [y, x] of an event, without the radius of a stroke."""
+    """Return the smallest and the largest position of an event, without the radius of a stroke."""
     if isinstance(event, LabelledBox | Raster):
-        return event.start, (event.stop[0] - 1, event.stop[1] - 1)
+        return event.start, tuple(stop - 1 for stop in event.stop)
     points: Sequence[Point] = ((0.0, 0.0),)
     if isinstance(event, Stroke):
         points = event.points
@@ -372,5 +396,5 @@ def extent_of(event: Event) -> tuple[Point, Point]:
         points = [p for ring in event.rings for p in ring]
     elif isinstance(event, ClassPoint):
         points = (event.point,)
-    y, x = zip(*points, strict=True)
-    return (min(y), min(x)), (max(y), max(x))
+    along = tuple(zip(*points, strict=True))
+    return tuple(map(min, along)), tuple(map(max, along))

@@ -37,7 +37,16 @@ from sketchscale.annotations.simulate_outlines import Brush, contours, drawn_out
 from sketchscale.annotations.sketch import Sketch
 from sketchscale.errors import InputError, UnknownNameError
 
-__all__ = ["INTERIOR_STYLES", "STYLES", "simulate_interior", "simulate_strokes"]
+__all__ = [
+    "INTERIOR_STYLES",
+    "STYLES",
+    "Style",
+    "pick_objects",
+    "simulate_interior",
+    "simulate_strokes",
+    "simulated_sketch",
+    "strokes_on_object",
+]
 
 STYLES = ("fill", "half", "scribble")
 """How much of an outlined object is painted: all, the half on one side of a line, or a thin line along its middle."""
@@ -89,16 +98,9 @@ def simulate_strokes(
         raise UnknownNameError.among("style", style, STYLES)
     hand = _Hand(truth=labels, rng=np.random.default_rng(seed))
     strokes: list[Stroke] = []
-    for k in _picked(labels, n_objects, hand.rng):
-        wide = 0.0 if brush is None else brush.radius_px + brush.jitter_px
-        origin, inside = _window(hand.truth, k, margin=8 + math.ceil(wide))
-        if brush is None:
-            strokes += exact_outline(inside, origin)
-        else:
-            strokes += drawn_outline(labels, inside, origin, brush, hand.rng)
-        strokes += _paint_inside(hand, inside, origin, k, style)
-        strokes += _near_background(hand, inside, origin, wide)
-    return _as_sketch([*strokes, *_far_background(hand)], labels, image)
+    for k in pick_objects(labels, n_objects, hand.rng):
+        strokes += _on_object(hand, k, style, brush)
+    return simulated_sketch([*strokes, *_far_background(hand)], labels, image)
 
 
 def simulate_interior(
@@ -125,17 +127,39 @@ def simulate_interior(
         raise UnknownNameError.among("style", style, INTERIOR_STYLES)
     hand = _Hand(truth=labels, rng=np.random.default_rng(seed))
     draw, ground = (_curve, _far_background(hand)) if style == "interior" else (_dot, _dots(hand, n_objects))
-    picked = _picked(labels, n_objects, hand.rng)
+    picked = pick_objects(labels, n_objects, hand.rng)
     inside = [dataclasses.replace(s, object=n) for n, k in enumerate(picked, start=1) for s in draw(hand, k)]
-    return _as_sketch([*inside, *ground], labels, image)
+    return simulated_sketch([*inside, *ground], labels, image)
 
 
-def _as_sketch(strokes: Sequence[Stroke], labels: _Labels, image: str) -> Sketch:
+def strokes_on_object(truth: _Labels, k: int, *, style: Style, rng: np.random.Generator) -> list[Stroke]:
+    """Return outline, paint and background of one object, and strokes over the rest of the background.
+
+    Args:
+        truth: (y, x), the object is in it.
+    """
+    hand = _Hand(truth=truth, rng=rng)
+    return [*_on_object(hand, k, style), *_far_background(hand)]
+
+
+def _on_object(hand: _Hand, k: int, style: Style, brush: Brush | None = None) -> Iterator[Stroke]:
+    wide = 0.0 if brush is None else brush.radius_px + brush.jitter_px
+    origin, inside = _window(hand.truth, k, margin=8 + math.ceil(wide))
+    if brush is None:
+        yield from exact_outline(inside, origin)
+    else:
+        yield from drawn_outline(hand.truth, inside, origin, brush, hand.rng)
+    yield from _paint_inside(hand, inside, origin, k, style)
+    yield from _near_background(hand, inside, origin, wide)
+
+
+def simulated_sketch(strokes: Sequence[Stroke], labels: _Labels, image: str) -> Sketch:
+    """Return the sketch of these strokes on the image of a truth."""
     events = tuple(
         dataclasses.replace(stroke, id=f"s{number:05d}", user="simulated", image=image)
         for number, stroke in enumerate(strokes)
     )
-    return Sketch(shape=(labels.shape[0], labels.shape[1]), events=events, image=image)
+    return Sketch(shape=labels.shape, events=events, image=image)
 
 
 def _require_objects(labels: _Labels, n_objects: int) -> None:
@@ -178,7 +202,7 @@ def _stroke(points: Sequence[Point], radius: float, label: str) -> Iterator[Stro
         yield Stroke(points=tuple(points), radius_px=radius, label=label)
 
 
-def _picked(labels: _Labels, n: int, rng: np.random.Generator) -> list[int]:
+def pick_objects(labels: _Labels, n: int, rng: np.random.Generator) -> list[int]:
     """Return the ids of n objects: random ones, each followed by the neighbours that it touches."""
     touching = _touching(labels)
     picked: dict[int, None] = {}
@@ -189,7 +213,8 @@ def _picked(labels: _Labels, n: int, rng: np.random.Generator) -> list[int]:
 
 def _touching(labels: _Labels) -> dict[int, set[int]]:
     touching: dict[int, set[int]] = {}
-    for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+    for swept in (np.moveaxis(labels, axis, 0) for axis in range(labels.ndim)):
+        a, b = swept[1:], swept[:-1]
         meets = (a != b) & (a > 0) & (b > 0)
         for p, q in np.unique(np.stack([a[meets], b[meets]], axis=1), axis=0).tolist():
             touching.setdefault(p, set()).add(q)

@@ -66,15 +66,15 @@ def _kept_pixels(shape: tuple[int, ...], percent: float, seed: int) -> npt.NDArr
     return kept.reshape(shape)
 
 
-def require_labels(labels: _Labels) -> None:
+def require_labels(labels: _Labels, axes: int = 2) -> None:
     """Refuse a truth that is not a label image.
 
     Raises:
-        InputError: not two-dimensional integers of at least 0.
+        InputError: not integers of at least 0 with so many axes.
     """
-    if labels.ndim != 2 or labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
+    if labels.ndim != axes or labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
         raise InputError.of(
             found=f"a truth of shape {labels.shape} and type {labels.dtype}",
-            expected="a 2-D integer label image (y, x), 0 background",
-            fix="give one plane of integer labels",
+            expected=f"a {axes}-D integer label image ({'z, ' * (axes - 2)}y, x), 0 background",
+            fix="give one plane of integer labels" if axes == 2 else "give a volume of integer labels",
         )

@@ -44,12 +44,14 @@ from sketchscale.annotations.events import (
     ClassPoint,
     Event,
     LabelledBox,
+    Polygon,
     Stroke,
     Undo,
     event_line,
     read_events,
 )
-from sketchscale.annotations.painting import TILE, Canvas, Conflict, extent_of
+from sketchscale.annotations.painting import Canvas, Conflict, extent_of, painted_tile
+from sketchscale.annotations.planes import drawn_plane
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.geometry import Box, tile_cover, whole
 
@@ -58,7 +60,7 @@ __all__ = ["Conflict", "RasterSketch", "Sketch", "SketchSummary", "open_sketch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterSketch:
-    """A sketch as pixels.
+    """A sketch as pixels; of a volume with z before y.
 
     Attributes:
         labels: int32 (y, x): -1 unknown, 0 background, k > 0 foreground; k separates touching objects.
@@ -86,7 +88,7 @@ class SketchSummary:
     """
 
     image: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     events: dict[str, int]
     pixels: dict[str, int]
     objects: int
@@ -95,19 +97,19 @@ class SketchSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Sketch:
-    """The events on one image of `shape` (y, x).
+    """The events on one image of `shape` (y, x) or (z, y, x).
 
     No slots: the painted tiles are kept on the object once they were asked for.
 
     Raises:
-        InputError: an event lies outside the image.
+        InputError: an event lies outside the image, or names no plane of a volume.
 
     >>> line = Stroke(points=((2, 1), (2, 5)), radius_px=0.5, label="foreground")
     >>> Sketch(shape=(4, 7), events=(line,)).rasterize().labels[2].tolist()
     [-1, 1, 1, 1, 1, 1, -1]
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     events: tuple[Event, ...] = ()
     image: str = ""
 
@@ -204,12 +206,12 @@ class Sketch:
             if (at := self._crossing(stroke)) is not None:
                 raise InputError.of(
                     found=f"{_named(self.image)}: the stroke {stroke.id or '(no id)'} of object {stroke.object} crosses"
-                    f" a boundary stroke at [{at[0]}, {at[1]}]",
+                    f" a boundary stroke at {list(at)}",
                     expected="an object on one side of its boundary",
                     fix="undo one of the two, or let the boundary part the stroke with --on-conflict last",
                 )
 
-    def _crossing(self, stroke: Stroke) -> tuple[int, int] | None:
+    def _crossing(self, stroke: Stroke) -> tuple[int, ...] | None:
         """Return the first boundary pixel under a stroke's line with the stroke's object on the line at both sides.
 
         A brush is wider than its line: pixels of the brush beyond a boundary beside the line are no crossing.
@@ -219,11 +221,11 @@ class Sketch:
         parts = [np.linspace(a, b, 2 + int(2 * math.dist(a, b))) for a, b in itertools.pairwise(stroke.points)]
         pixels = np.clip(np.floor(np.concatenate(parts) + 0.5).astype(int), 0, np.array(self.shape) - 1)
         start, stop = pixels.min(axis=0), pixels.max(axis=0) + 1
-        raster = self.rasterize(Box((int(start[0]), int(start[1])), (int(stop[0]), int(stop[1]))))
+        raster = self.rasterize(Box(tuple(start.tolist()), tuple(stop.tolist())))
         on = tuple((pixels - start).T)
         drawn, inside = np.flatnonzero(raster.boundary[on]), np.flatnonzero(raster.labels[on] > 0)
         crossed = [i for i in drawn.tolist() if inside.size and inside[0] < i < inside[-1]]
-        return (int(pixels[crossed[0]][0]), int(pixels[crossed[0]][1])) if crossed else None
+        return tuple(pixels[crossed[0]].tolist()) if crossed else None
 
     def summary(self) -> SketchSummary:
         """Return counts of the sketch; it is read in tiles, so a large sketch is never in memory at once."""
@@ -241,7 +243,8 @@ class Sketch:
             pixels["foreground"] += int((labels > 0).sum())
             pixels["boundary"] += int(boundary.sum())
             wide = raster.labels
-            neighbours = (wide[1:], wide[:-1]), (wide[:, 1:], wide[:, :-1])
+            swept = [np.moveaxis(wide, axis, 0) for axis in range(wide.ndim)]
+            neighbours = [(one[1:], one[:-1]) for one in swept]
             boundary_known = boundary_known or bool(boundary.any())
             boundary_known = boundary_known or any(((a != b) & (a >= 0) & (b >= 0)).any() for a, b in neighbours)
         events: dict[str, int] = {}
@@ -259,8 +262,8 @@ class Sketch:
     def annotated_tiles(self) -> Iterator[Box]:
         """Yield the boxes of a fixed grid that hold some annotation, in raster order."""
         boxes = [b.box for b in self.boxes]
-        for tile in tile_cover(self.shape, (TILE, TILE)):
-            if (tile.index[0], tile.index[1]) in self._canvas.tiles or any(b.intersect(tile.write).size for b in boxes):
+        for tile in tile_cover(self.shape, painted_tile(len(self.shape))):
+            if tile.index in self._canvas.tiles or any(b.intersect(tile.write).size for b in boxes):
                 yield tile.write
 
 
@@ -268,11 +271,11 @@ def _named(image: str) -> str:
     return f"the sketch of image {image!r}" if image else "the sketch"
 
 
-def open_sketch(path: str | os.PathLike[str], *, shape: tuple[int, int], image: str | None = None) -> Sketch:
+def open_sketch(path: str | os.PathLike[str], *, shape: tuple[int, ...], image: str | None = None) -> Sketch:
     """Open the sketch of one image from a log.
 
     Args:
-        shape: (y, x) of the image's level 0.
+        shape: (y, x) or (z, y, x) of the image's level 0.
         image: the image to take events of; None when the log is about one image only. Events that name no image count
             for every image.
 
@@ -289,15 +292,25 @@ def open_sketch(path: str | os.PathLike[str], *, shape: tuple[int, int], image: 
     return Sketch(shape=shape, image=chosen, events=tuple(e for e in events if e.image in ("", chosen)))
 
 
-def _require_inside(event: Event, shape: tuple[int, int]) -> None:
+def _require_inside(event: Event, shape: tuple[int, ...]) -> None:
     low, high = extent_of(event)
-    margin = event.radius_px if isinstance(event, Stroke) else 0.0
-    if all(a >= -0.5 - margin and b <= n - 0.5 + margin for a, b, n in zip(low, high, shape, strict=True)):
+    if len(low) != len(shape):
+        volume = len(shape) == 3
+        raise InputError.of(
+            found=f"{event.kind} {event.id or '(no id)'} " + ("names no plane" if volume else "lies in a volume"),
+            expected=f"points {'[z, y, x], as the image is a volume' if volume else '[y, x], as the image is a plane'}",
+            fix="draw it in a plane of the volume" if volume else "train on the volume with --volume",
+        )
+    margins = [event.radius_px if isinstance(event, Stroke) else 0.0] * len(shape)
+    if len(shape) == 3 and isinstance(event, Stroke | Polygon):
+        margins[drawn_plane(event)[0]] = 0.0
+    sides = zip(low, high, shape, margins, strict=True)
+    if all(a >= -0.5 - margin and b <= n - 0.5 + margin for a, b, n, margin in sides):
         return
     name = f"image {event.image!r}" if event.image else "the image"
-    span = f"[{low[0]:g}, {low[1]:g}] to [{high[0]:g}, {high[1]:g}]"
+    span = " to ".join("[" + ", ".join(f"{at:g}" for at in corner) + "]" for corner in (low, high))
     raise InputError.of(
-        found=f"{event.kind} {event.id or '(no id)'} from {span} leaves {name} of {shape[0]} x {shape[1]} px",
-        expected="points [y, x] in level-0 pixels of the image",
+        found=f"{event.kind} {event.id or '(no id)'} from {span} leaves {name} of {' x '.join(map(str, shape))} px",
+        expected=f"points [{'z, ' * (len(shape) - 2)}y, x] in level-0 pixels of the image",
         fix="check that the sketch belongs to this image and that y comes first, or undo the event",
     )

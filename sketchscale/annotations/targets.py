@@ -35,10 +35,13 @@ Losses of the Omnipose and the eikonal family need two things more. *Boundary pi
 B, and the centre line of strokes; of other pixels in a stroke, or beside one, it is not known. No boundary pixel is one
 of background, or of an object without any crack beside it. *Signed distance*: in objects the distance; in background
 minus the distance to the nearest crack of an object, with the same comparisons; on a drawn pixel within +-reach.
+
+All of this is for planes. Volumes have equalities beside strokes instead, and three components of flow; see space.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +50,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sketchscale.annotations.cracks import BEYOND, DRAWN, FAR, UNKNOWN, pixels, squared_distances
+from sketchscale.annotations.space import fields_in_space, squared_distances_in_space
 from sketchscale.annotations.strokes import stroke_reach
 from sketchscale.errors import InputError
 
@@ -111,18 +115,21 @@ def targets_from_sketch(
     *,
     outside: float = -5.0,
     signed: bool = True,
+    spacing: Sequence[float] | None = None,
 ) -> Targets:
     """Return the targets of a sketch; dense labels are the special case without unknown pixels.
 
     Args:
-        labels: (y, x) integers: k > 0 object, 0 background, -1 unknown, `BEYOND` outside the image.
-        boundary: (y, x), drawn boundary pixels; None for none. The label below a drawn pixel is ignored.
+        labels: (y, x) or (z, y, x) integers: k > 0 object, 0 background, -1 unknown, `BEYOND` outside the image.
+        boundary: shape of labels, drawn boundary pixels; None for none. The label below a drawn pixel is ignored.
         outside: px, the target distance in background; below 0.
         signed: whether signed distances are wanted; they take a third of the time. Without, they are known nowhere.
+        spacing: of the axes of a volume, relative to the last; None for 1. Planes have 1. See annotations.space.
 
     Returns:
-        Targets on the same grid. An object with no boundary anywhere (it fills the image) is neither known nor
-        bounded, as its distance is not defined. Empty input gives empty targets.
+        Targets on the same grid, of volumes with z before y, and three components of flow. An object with no boundary
+        anywhere (it fills the image) is neither known nor bounded, as its distance is not defined. Empty input gives
+        empty targets.
 
     Raises:
         InputError: shapes differ, labels are no integers, or `outside` is not below 0.
@@ -140,6 +147,22 @@ def targets_from_sketch(
     if not outside < 0:
         raise InputError.of(found=f"outside = {outside}", expected="below 0", fix="leave it at -5")
     codes = region_codes(labels, boundary)
+    planar = codes.ndim == 2
+    found = _fields_in_plane(codes, outside, signed) if planar else fields_in_space(codes, spacing, outside, signed)
+    return Targets(
+        **found,
+        inside=codes > 0,
+        background=codes == 0,
+        objects=np.maximum(codes, 0),
+        ignored=np.zeros(codes.shape, np.bool_),
+        edges=np.zeros((0, *codes.shape), np.float32),
+        start=np.zeros((0, *codes.shape), np.float32),
+        maps=np.zeros((0, *codes.shape), np.float32),
+    )
+
+
+def _fields_in_plane(codes: npt.NDArray[np.int32], outside: float, signed: bool) -> dict[str, npt.NDArray[Any]]:
+    """Return the fields of `Targets` that depend on distances, by name."""
     inside, background, drawn = codes > 0, codes == 0, codes == DRAWN
     none = np.zeros_like(inside)
     to_edge, to_unknown, to_stroke, across = squared_distances(codes, inside, background if signed else none)
@@ -154,54 +177,53 @@ def targets_from_sketch(
     bounded = inside & ~exact & (nearest < FAR)
     bounded |= (drawn | background & ~exact & signed) & (reach < np.inf)
     on_edge = inside & exact & (to_edge == 1)
-    return Targets(
-        flow=flow,
-        distance=np.where(background, outside, np.where(exact, below, 0)).astype(np.float32),
-        known=inside & exact | background,
-        flow_known=flow_known,
-        lower=np.where(bounded, np.where(inside, near, -far), 0).astype(np.float32),
-        upper=np.where(bounded, np.where(background, -near, far), 0).astype(np.float32),
-        bounded=bounded,
-        two_sided=two_sided,
-        inside=inside,
-        background=background,
-        boundary=on_edge | line,
-        boundary_known=on_edge | (inside & (nearest > 1)) | line | background,
-        signed=np.where(exact & signed, below, 0).astype(np.float32),
-        signed_known=exact & signed,
-        objects=np.maximum(codes, 0),
-        ignored=np.zeros_like(exact),
-        edges=np.zeros((0, *codes.shape), np.float32),
-        start=np.zeros((0, *codes.shape), np.float32),
-        maps=np.zeros((0, *codes.shape), np.float32),
-    )
+    return {
+        "flow": flow,
+        "distance": np.where(background, outside, np.where(exact, below, 0)).astype(np.float32),
+        "known": inside & exact | background,
+        "flow_known": flow_known,
+        "lower": np.where(bounded, np.where(inside, near, -far), 0).astype(np.float32),
+        "upper": np.where(bounded, np.where(background, -near, far), 0).astype(np.float32),
+        "bounded": bounded,
+        "two_sided": two_sided,
+        "boundary": on_edge | line,
+        "boundary_known": on_edge | (inside & (nearest > 1)) | line | background,
+        "signed": np.where(exact & signed, below, 0).astype(np.float32),
+        "signed_known": exact & signed,
+    }
 
 
 def two_sided_pixels(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
     """Return `Targets.two_sided` alone: where in objects a boundary is known that gives distances.
 
     Args:
-        labels, boundary: as of `targets_from_sketch`.
+        labels, boundary: as of `targets_from_sketch`, with a spacing of 1.
 
     >>> two_sided_pixels(np.array([[0, 1, 1, 1, -1, -1]]), None)[0].tolist()
     [False, True, True, False, False, False]
     """
     codes = region_codes(labels, boundary)
     inside = codes > 0
-    to_edge, to_unknown, to_stroke, _ = squared_distances(codes, inside, np.zeros_like(inside))
-    known: npt.NDArray[np.bool_] = inside & (np.minimum(to_edge, to_stroke) < FAR)
-    return known & (np.minimum(to_edge, to_stroke) <= to_unknown)
+    if codes.ndim == 2:
+        to_edge, to_unknown, to_stroke, _ = squared_distances(codes, inside, np.zeros_like(inside))
+        to_edge = np.minimum(to_edge, to_stroke)
+    else:
+        to_edge, to_unknown = (squared_distances_in_space(codes, (1,) * codes.ndim, kind) for kind in (1, 2))
+    known: npt.NDArray[np.bool_] = inside & (to_edge < FAR) & (to_edge <= to_unknown)
+    return known
 
 
 def region_codes(labels: npt.NDArray[Any], boundary: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int32]:
     """Return labels and drawn boundary as one int32 array: k, 0, -1 unknown, -2 drawn, -3 beyond.
 
     Raises:
-        InputError: not two-dimensional integers below 2^31, or a boundary of another shape.
+        InputError: not integers below 2^31 with two or three axes, or a boundary of another shape.
     """
-    if labels.ndim != 2 or labels.dtype.kind not in "iu":
+    if labels.ndim not in (2, 3) or labels.dtype.kind not in "iu":
         raise InputError.of(
-            found=f"labels of shape {labels.shape}, {labels.dtype}", expected="(y, x) integers", fix="cast the labels"
+            found=f"labels of shape {labels.shape}, {labels.dtype}",
+            expected="(y, x) or (z, y, x) integers",
+            fix="cast the labels",
         )
     if labels.size and int(labels.max()) > np.iinfo(np.int32).max:
         raise InputError.of(found=f"label {int(labels.max())}", expected="ids below 2^31", fix="number ids from 1")

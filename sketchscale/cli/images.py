@@ -75,6 +75,7 @@ def segment(
             lines = (
                 f"{r.image}: {r.n} objects in labels/{r.labels}; seam audit: {r.audit.windows} windows, "
                 f"{r.audit.objects} objects compared, {r.audit.crossing} cross a block, no difference"
+                + ("" if r.scale == 1 else f"; at scale {r.scale:.3g} for the network")
                 for r in results
             )
             opt.show([asdict(r) for r in results], json, lambda: "\n".join(lines))

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def model_list(json: opt.Json = False) -> None:
-    """List the models that come with the package."""
+    """List the models of the package and those in the folder SKETCHSCALE_MODELS, which `--model` takes by name."""
     from sketchscale.workflow.models import list_models
 
     found = list_models()
@@ -71,10 +71,16 @@ def model_export(
 
 
 def _summary(model: dict[str, Any]) -> str:
-    return (
-        f"{model['name']}: {model['channels']} channel{'s' * (model['channels'] > 1)}, "
-        f"{model['parameters']} parameters, objects of {model['diameter']:g} px, {model['sha256'][:12]}"
+    """Return a line with name and size of a model, and one each for its use, its scores and its licence."""
+    least, most = model["channels"]
+    channels = f"{most} channel{'s' * (most > 1)}" if least == most else f"{least} to {most} channels"
+    head = (
+        f"{model['name']}{'' if model['shipped'] else ' (own)'}: {channels}, {model['parameters']} parameters, "
+        f"{model['bytes'] / 1e6:.1f} MB, objects of {model['diameter']:g} px, {model['sha256'][:12]}"
     )
+    scores = ", ".join(f"{name} {value}" for name, value in model["scores"].items())
+    below = {"for": model["for"], "AP 0.5 / 0.75": scores, "licence": model["licence"]}
+    return "\n".join([head, *(f"  {name}: {text}" for name, text in below.items() if text)])
 
 
 def _lines(found: dict[str, Any]) -> str:

@@ -161,6 +161,8 @@ class TorchBackend:
             batch = pixels.to(self.recipe.device, memory_format=layout)
             output = mean_over_flips(lambda seen: self.model.fields(self.model.network(seen)), batch, self.recipe.flips)
             output[:, :axes] /= config.flow_scale
+            if config.network.anisotropy != 1:  # a unit vector in space, as a step in voxels
+                output[:, 0] /= config.network.anisotropy
             half: npt.NDArray[np.float16] = output.clamp(-60000, 60000).half().contiguous().cpu().numpy()
         return half
 

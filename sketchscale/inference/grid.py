@@ -81,12 +81,15 @@ class TileGrid:
             yield functools.reduce(lambda place, i: place * i[1] + i[0], zip(index, self.counts, strict=True), 0)
 
 
-def tile_grid(shape: Sequence[int], tile: int, overlap: int, stride: int) -> TileGrid:
+def tile_grid(
+    shape: Sequence[int], tile: int, overlap: int, stride: int, sizes: Callable[[int], Sequence[int]] | None = None
+) -> TileGrid:
     """Return the grid of a model over an array.
 
     Args:
-        tile, overlap: of the model, along every axis.
-        stride: of the network.
+        tile, overlap: of the model, along y and x.
+        stride: of the network, along y and x.
+        sizes: returns a size along y and x as sizes along every axis, see NetworkConfig; None where all are alike.
 
     Raises:
         InputError: a tile below 16 px, or not a multiple of the stride.
@@ -95,18 +98,23 @@ def tile_grid(shape: Sequence[int], tile: int, overlap: int, stride: int) -> Til
         raise InputError.of(
             found=f"a tile of {tile} px", expected=f"at least 16 px, a multiple of {stride}", fix="change --tile"
         )
-    return TileGrid(shape=tuple(shape), tile=(tile,) * len(shape), overlap=(overlap,) * len(shape))
+    tiles, overlaps = ((side,) * len(shape) if sizes is None else tuple(sizes(side)) for side in (tile, overlap))
+    return TileGrid(shape=tuple(shape), tile=tiles, overlap=overlaps)
 
 
-def shortened(grid: TileGrid, stride: int) -> TileGrid:
+def shortened(grid: TileGrid, stride: int | Sequence[int]) -> TileGrid:
     """Return the grid with shorter tiles where the array is shorter: multiples of the stride, at least twice it.
+
+    Args:
+        stride: of the network along each axis, or along all.
 
     A section of 40 planes by 2000 px is padded to 40 by 512, not to 512 by 512.
 
     >>> shortened(tile_grid((10, 300), 128, 64, 8), 8)
     TileGrid(shape=(10, 300), tile=(16, 128), overlap=(8, 64))
     """
-    tile = tuple(min(t, stride * max(2, -(-n // stride))) for n, t in zip(grid.shape, grid.tile, strict=True))
+    strides = (stride,) * len(grid.shape) if isinstance(stride, int) else stride
+    tile = tuple(min(t, s * max(2, -(-n // s))) for n, t, s in zip(grid.shape, grid.tile, strides, strict=True))
     overlap = tuple(min(o, t // 2) for o, t in zip(grid.overlap, tile, strict=True))
     return TileGrid(shape=grid.shape, tile=tile, overlap=overlap)
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Taps", "axis_taps", "resampled"]
+__all__ = ["Taps", "axis_taps", "resampled", "resampled_box", "scaled_length"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +89,25 @@ def resampled(values: npt.NDArray[Any], taps: Sequence[Taps | None]) -> npt.NDAr
                 total += result.take(tap.index[:, k] - tap.span[0], axis=axis) * weight
         result = total
     return result
+
+
+def resampled_box(values: npt.NDArray[Any], scale: float) -> npt.NDArray[Any]:
+    """Return a whole array (c, ...) at a scale, every axis but the first; the values as they are at scale 1.
+
+    >>> resampled_box(np.ones((1, 9, 6), np.uint8), 0.5).shape
+    (1, 5, 3)
+    """
+    if scale == 1:
+        return values
+    lengths = [scaled_length(n, scale) for n in values.shape[1:]]
+    pairs = zip(lengths, values.shape[1:], strict=True)
+    return resampled(values, [axis_taps(0, m, 1 / scale, max(1.0, 1 / scale), n) for m, n in pairs])
+
+
+def scaled_length(n: int, scale: float) -> int:
+    """Return the length of an axis of n at a scale, rounded, at least 1.
+
+    >>> scaled_length(9, 0.5), scaled_length(1, 0.1)
+    (5, 1)
+    """
+    return max(1, math.floor(n * scale + 0.5))

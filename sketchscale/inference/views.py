@@ -22,7 +22,6 @@ Source: averaging over orthogonal planes as in Cellpose (Stringer et al. 2021); 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,7 @@ import numpy.typing as npt
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box, tile_cover
 from sketchscale.inference.grid import TileGrid, blend_box, pad_tile, shortened, tile_grid
-from sketchscale.inference.resample import Taps, axis_taps, resampled
+from sketchscale.inference.resample import Taps, axis_taps, resampled, scaled_length
 from sketchscale.networks.checkpoint import Model
 
 __all__ = ["SLAB", "ReadPixels", "ReadTile", "TileTask", "View", "fields_of_box", "views_of"]
@@ -230,27 +229,29 @@ def views_of(
     dim, n = model.config.network.dim, len(shape)
     if dim > n:
         raise InputError.of(
-            found=f"a model of {dim} dimensions", expected="2, for planes", fix="segment volumes with it"
+            found="a model of 3 dimensions, for volumes, and a plane",
+            expected="a model of planes, or a volume",
+            fix="--volume, with an image of several sections, or another --model",
         )
     for value, option in ((zoom, "--rescale"), (anisotropy, "--anisotropy")):
         if not 1 / 20 <= value <= 20:
             raise InputError.of(found=f"scale {value:g}", expected="1/20 to 20", fix=f"change {option}")
-    stride = model.declares.stride
+    network, stride = model.config.network, model.declares.stride
+    sizes = network.sizes if dim == 3 else None
     seen: tuple[tuple[int, ...], ...] = (tuple(range(n)),) if dim == n else ((1, 2), (0, 2), (0, 1))
     views = []
     for axes in seen:
         stretch = tuple(anisotropy if axis == 0 and dim < n else 1.0 for axis in axes)
-        scaled = tuple(
-            max(1, math.floor(shape[axis] * (zoom * factor) + 0.5)) for axis, factor in zip(axes, stretch, strict=True)
-        )
+        scaled = tuple(scaled_length(shape[axis], zoom * factor) for axis, factor in zip(axes, stretch, strict=True))
         grid = tile_grid(
             scaled,
             model.config.tile if tile is None else tile,
             model.config.overlap if overlap is None else overlap,
             stride,
+            sizes,
         )
         if short is True or (short is None and n == 3):
-            grid = shortened(grid, stride)
+            grid = shortened(grid, network.sizes(stride))
         lengths = model.target.lengths
         views.append(View(shape=tuple(shape), axes=axes, zoom=zoom, stretch=stretch, lengths=lengths, grid=grid))
     return tuple(views)

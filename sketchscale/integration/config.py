@@ -12,7 +12,18 @@ from sketchscale.integration.fixed_point import FLOW_BITS, SUPPRESSED_BITS, Int3
 from sketchscale.rule import FlowRule
 from sketchscale.settings import check, option
 
-__all__ = ["IntegrationConfig"]
+__all__ = ["IntegrationConfig", "crowd_for"]
+
+
+def crowd_for(diameter: float) -> int:
+    """Return the crowd for objects of a volume of this diameter, px; 0 where it is unknown.
+
+    20 trajectories for objects up to 20 px across; larger ones gather fewer.
+
+    >>> crowd_for(0), crowd_for(10), crowd_for(30), crowd_for(60)
+    (8, 20, 6, 4)
+    """
+    return 8 if diameter <= 0 else max(4, min(20, round(20 * (20 / diameter) ** 3)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,10 +37,10 @@ __all__ = [
 
 LOSSES: Mapping[str, Loss] = {
     "sketchpose": Loss(compute=sketchpose),
-    "sketchpose-1": Loss(compute=sketchpose_1, config=OmniposeConfig, outputs=4),
+    "sketchpose-1": Loss(compute=sketchpose_1, config=OmniposeConfig, outputs=4, planes_only=True),
     "eikonal": Loss(compute=eikonal, config=EikonalConfig, signed=True, interior=True),
     "dense": Loss(compute=dense, dense=True),
-    "hover": Loss(compute=hover, config=HoverConfig, target="hover"),
+    "hover": Loss(compute=hover, config=HoverConfig, target="hover", planes_only=True),
 }
 
 

@@ -47,6 +47,7 @@ class LossConfig:
             others. 1 is the journal's loss; less lets the network spend itself on where objects are. Not of `eikonal`,
             whose `band` sets in px how far into the background it trains.
         rim: px, see `far`.
+        anisotropy: of the images, see networks.NetworkConfig; a training sets it to that of its network.
         weights: the names of all weights, of which one at least is above 0.
     """
 
@@ -58,6 +59,7 @@ class LossConfig:
     bounds: float = 0.08
     far: float = 1.0
     rim: int = 4
+    anisotropy: float = 1.0
 
     def __post_init__(self) -> None:
         self.expect_weights(*self.weights)
@@ -84,7 +86,7 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchTargets:
-    """Targets of a batch, as annotations.targets.Targets but with a leading axis n.
+    """Targets of a batch, as annotations.targets.Targets but with a leading axis n; of volumes with z before y.
 
     Attributes:
         flow: (n, 2, y, x). distance, lower, upper, signed: (n, y, x), px.
@@ -123,11 +125,13 @@ class Loss:
     Attributes:
         compute: the pure function.
         config: the class of its settings.
-        outputs: channels that the network must have: the three of the target and, from the fourth on, the loss's own.
+        outputs: channels that a network of planes must have: the three of the target and, from the fourth on, the
+            loss's own. Those of volumes have one more for the flow along z, unless `planes_only`.
         dense: whether every pixel must be annotated.
         signed: whether the distance is negative in proportion in background (else the constant `outside`).
         interior: whether strokes inside objects are enough, without any boundary.
         target: what the network is trained to give, see networks.targets.
+        planes_only: whether the loss is made for planes and not for volumes.
     """
 
     compute: Callable[[torch.Tensor, BatchTargets, Any], torch.Tensor]
@@ -137,6 +141,7 @@ class Loss:
     signed: bool = False
     interior: bool = False
     target: str = "flow"
+    planes_only: bool = False
 
     def __call__(self, prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -> torch.Tensor:
         return self.compute(prediction, targets, config)
@@ -190,9 +195,10 @@ def full_precision(prediction: torch.Tensor) -> torch.Tensor:
 
 
 def pixel_weights(targets: BatchTargets, config: LossConfig) -> torch.Tensor:
-    """Return pixel weights (n, y, x): 1 inside and within the rim of annotated objects, `far` elsewhere."""
+    """Return pixel weights, shape of `inside`: 1 inside and within the rim of annotated objects, `far` elsewhere."""
     inside = targets.inside.float()
     if config.far == 1:
         return torch.ones_like(inside)
-    near = functional.max_pool2d(inside[:, None], 2 * config.rim + 1, stride=1, padding=config.rim)[:, 0]
+    pool = functional.max_pool2d if inside.ndim == 3 else functional.max_pool3d
+    near = pool(inside[:, None], 2 * config.rim + 1, stride=1, padding=config.rim)[:, 0]
     return config.far + (1 - config.far) * near

@@ -19,17 +19,18 @@ def dense(prediction: torch.Tensor, targets: BatchTargets, config: LossConfig) -
     """Return the mean squared errors of flow and distance over all pixels; the masks of the targets are not used.
 
     Args:
-        prediction: (n, 3, y, x), flow y, flow x, distance; any float type, computed in float32 at least.
+        prediction: (n, 3, y, x), flow y, flow x, distance, or (n, 4, z, y, x), flow z first; any float type,
+            computed in float32 at least.
 
     Source: the journal's eq. 15 with D = X, without its inequality.
     """
-    values = full_precision(prediction)
-    flow_error = ((values[:, :2] - targets.flow) ** 2).sum(dim=1)
+    values, axes = full_precision(prediction), prediction.ndim - 2
+    flow_error = ((values[:, :axes] - targets.flow) ** 2).sum(dim=1)
     everywhere = torch.ones_like(targets.inside)
     pixels = pixel_weights(targets, config)
     return combined(
         [
             Term.mean(config.flow, flow_error, everywhere, pixels),
-            Term.mean(config.distance, (values[:, 2] - targets.distance) ** 2, everywhere, pixels),
+            Term.mean(config.distance, (values[:, axes] - targets.distance) ** 2, everywhere, pixels),
         ]
     )

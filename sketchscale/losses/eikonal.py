@@ -115,10 +115,11 @@ class EikonalConfig(LossConfig):
 
 
 def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConfig) -> torch.Tensor:
-    """Return the loss of Sketchpose 2.0 in two dimensions.
+    """Return the loss of Sketchpose 2.0.
 
     Args:
-        prediction: (n, 3, y, x), flow y, flow x, signed distance; any float type, computed in float32 at least.
+        prediction: (n, 3, y, x), flow y, flow x, signed distance, or (n, 4, z, y, x), flow z first; any float type,
+            computed in float32 at least.
 
     Returns:
         A scalar. The terms of the equation reach every pixel that is not ignored; the others only what the sketch
@@ -126,14 +127,15 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
 
     Source: Sketchpose 2.0, the functional of potential and flow, repaired; see the module.
     """
-    values = full_precision(prediction)
-    v, phi = values[:, :2], values[:, 2]
+    values, axes = full_precision(prediction), prediction.ndim - 2
+    v, phi = values[:, :axes], values[:, axes]
+    spacing = (config.anisotropy, 1.0, 1.0)[-axes:]
     possible = torch.where(targets.bounded, between_bounds(phi, targets), targets.signed)
     beside = torch.where(targets.signed_known & (targets.signed.abs() == 0.5), targets.signed, 0.0)
     beside = torch.where(_in_strokes(targets), possible, beside)
     learned = targets.signed_known & (targets.signed >= -config.band) | _beside_strokes(targets, config)
     everywhere = ~targets.ignored
-    terms = eikonal_terms(phi, v, beside, targets.background, targets.inside, (1.0, 1.0), config, everywhere)
+    terms = eikonal_terms(phi, v, beside, targets.background, targets.inside, spacing, config, everywhere)
     flow_error = ((v - targets.flow) ** 2).sum(dim=1)
     return combined(
         [
@@ -169,14 +171,14 @@ def pulls(phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, config: Eik
         return []
     if targets.start.shape[1] == 0 or config.start == 0:
         return _to_solution(phi, v, targets, config, 1.0)
-    known = agreement_with_strokes(targets.start[:, 3], targets) ** 4
+    known = agreement_with_strokes(targets.start[:, -1], targets) ** 4
     return [*_to_start(phi, v, targets, config, known), *_to_solution(phi, v, targets, config, 1 - known)]
 
 
 def _to_start(
     phi: torch.Tensor, v: torch.Tensor, targets: BatchTargets, config: EikonalConfig, share: float
 ) -> list[Term]:
-    flow, distance, above = targets.start[:, :2], targets.start[:, 2], targets.start[:, 3] > 0
+    flow, distance, above = targets.start[:, :-2], targets.start[:, -2], targets.start[:, -1] > 0
     wrong = (targets.inside & ~above) | (targets.background & above)
     where = ~(wrong | targets.ignored | (targets.signed_known & targets.inside))
     weight = share * config.start
@@ -194,7 +196,7 @@ def _to_solution(
         shifted = phi - level
         held = torch.where(targets.inside, shifted.clamp(min=0.5), shifted)
         held = torch.where(targets.background | targets.boundary & ~targets.inside, held.clamp(max=-0.5), held)
-    solution = solve(held, targets.objects)
+    solution = solve(held, targets.objects, config.anisotropy)
     aim, free = solution.signed.clamp(min=-config.band), ~(targets.ignored | _in_strokes(targets))
     near = solution.signed_known & ~targets.signed_known & free & ((aim > -config.band) | (phi.detach() > -config.band))
     flow = torch.where((solution.signed > 0)[:, None], solution.flow, 0.0)

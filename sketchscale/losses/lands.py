@@ -49,7 +49,10 @@ LEVELS = tuple(step / 2 for step in range(-6, 7))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """Signed distance (n, y, x), px, and flow (n, 2, y, x) of a batch; where each is defined, (n, y, x) bool."""
+    """Signed distance (n, y, x), px, and flow (n, 2, y, x) of a batch; where each is defined, (n, y, x) bool.
+
+    Of volumes with z before y, and three components of flow.
+    """
 
     signed: torch.Tensor
     flow: torch.Tensor
@@ -57,19 +60,21 @@ class Solution:
     flow_known: torch.Tensor
 
 
-def solve(phi: torch.Tensor, objects: torch.Tensor) -> Solution:
+def solve(phi: torch.Tensor, objects: torch.Tensor, anisotropy: float = 1.0) -> Solution:
     """Return the solution with the zeros of phi and a boundary between strokes of different objects.
 
     Args:
-        phi: (n, y, x), px, any device; no gradient passes.
-        objects: (n, y, x) integers, the number of the object on a numbered stroke, 0 elsewhere.
+        phi: (n, y, x) or (n, z, y, x), px, any device; no gradient passes.
+        objects: shape of phi, integers, the number of the object on a numbered stroke, 0 elsewhere.
+        anisotropy: how many times sections are as far apart as pixels.
 
     Returns:
         A patch that is an object as a whole, or in which there is none, has no boundary: nothing is defined there.
         The border of a patch is no boundary.
     """
     heights, numbers = phi.detach().float().cpu().numpy(), objects.cpu().numpy()
-    found = [targets_from_sketch(lands(height, number)) for height, number in zip(heights, numbers, strict=True)]
+    spacing = (anisotropy, 1.0, 1.0)
+    found = [targets_from_sketch(lands(*pair), spacing=spacing) for pair in zip(heights, numbers, strict=True)]
     names = ("signed", "flow", "signed_known", "flow_known")
     stacked = {name: np.stack([getattr(one, name) for one in found]) for name in names}
     return Solution(**{name: torch.from_numpy(values).to(phi.device) for name, values in stacked.items()})
@@ -118,8 +123,9 @@ def _counts(phi: torch.Tensor, level: float, targets: BatchTargets) -> torch.Ten
     """Return six sums: foreground above the level and in all, background below and in all, contour edges and pixels."""
     above = phi > level
     beside = torch.zeros_like(above)
-    beside[:, 1:] |= above[:, 1:] != above[:, :-1]
-    beside[:, :, 1:] |= above[:, :, 1:] != above[:, :, :-1]
+    for axis in range(1, above.ndim):
+        later, earlier = above.narrow(axis, 1, above.shape[axis] - 1), above.narrow(axis, 0, above.shape[axis] - 1)
+        beside.narrow(axis, 1, above.shape[axis] - 1).logical_or_(later != earlier)
     beside &= ~targets.ignored
     edge = (targets.edges[:, 0] * beside).sum() if targets.edges.shape[1] else above.new_zeros((), dtype=phi.dtype)
     masks = (above & targets.inside, targets.inside, ~above & targets.background, targets.background)
@@ -131,11 +137,11 @@ def lands(phi: npt.NDArray[np.float32], objects: npt.NDArray[np.integer[Any]]) -
     """Return the objects of one patch: 0 where phi <= 0, else the number of the land plus 1; 1 without a number.
 
     Args:
-        phi, objects: (y, x), see `solve`.
+        phi, objects: (y, x) or (z, y, x), see `solve`.
 
     Returns:
-        (y, x). A way goes from a pixel to its four neighbours. Of equally high pixels the first in raster order floods
-        first; a pixel between two lands goes to the higher neighbour.
+        The shape of phi. A way goes from a pixel to its neighbours along each axis. Of equally high pixels the first in
+        raster order floods first; a pixel between two lands goes to the higher neighbour.
 
     >>> phi = np.array([[2, 4, 3, 1, 2, 5, 2, -1, 3]], np.float32)
     >>> lands(phi, np.array([[0, 1, 0, 0, 0, 2, 0, 0, 0]])).tolist()
@@ -150,36 +156,49 @@ def lands(phi: npt.NDArray[np.float32], objects: npt.NDArray[np.integer[Any]]) -
 @numba.njit(cache=True, nogil=True)
 def _flood(phi: npt.NDArray[np.float32], objects: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Compute `lands`; a land is a tree of pixels, and its root holds its number."""
-    h, w = phi.shape
+    shape = np.array(phi.shape)
     heights, owner = phi.ravel(), objects.ravel().copy()
-    land = np.full(h * w, -1, np.int64)
-    around = np.empty(4, np.int64)
+    land = np.full(phi.size, -1, np.int64)
+    around = np.empty(2 * phi.ndim, np.int64)
     for p in np.argsort(-heights, kind="mergesort"):
         if not heights[p] > 0:
             break
         land[p] = p
-        for q in around[: _flooded_neighbours(p, h, w, heights, land, around)]:
+        for q in around[: _flooded_neighbours(p, shape, heights, land, around)]:
             a, b = _root(land, p), _root(land, q)
             if a != b and (owner[a] == 0 or owner[b] == 0 or owner[a] == owner[b]):
                 land[b] = a
                 owner[a] = max(owner[a], owner[b])
-    out = np.zeros(h * w, np.int32)
-    for p in range(h * w):
+    out = np.zeros(phi.size, np.int32)
+    for p in range(phi.size):
         if land[p] >= 0:
             out[p] = owner[_root(land, p)] + 1
-    return out.reshape(h, w)
+    return out.reshape(phi.shape)
 
 
 @numba.njit(cache=True, nogil=True)
 def _flooded_neighbours(
-    p: int, h: int, w: int, heights: npt.NDArray[np.float32], land: npt.NDArray[np.int64], out: npt.NDArray[np.int64]
+    p: int,
+    shape: npt.NDArray[np.int64],
+    heights: npt.NDArray[np.float32],
+    land: npt.NDArray[np.int64],
+    out: npt.NDArray[np.int64],
 ) -> int:
-    """Return how many of the four neighbours are in a land, and write them to `out`, the higher ones first."""
-    count = 0
-    for side in range(4):
-        y, x = p // w + (-1, 0, 0, 1)[side], p % w + (0, -1, 1, 0)[side]
-        q = y * w + x
-        if 0 <= y < h and 0 <= x < w and land[q] >= 0:
+    """Return how many neighbours are in a land, and write them to `out`, the higher ones first.
+
+    Of equally high ones, the first in raster order comes first.
+    """
+    count, axes = 0, shape.size
+    for side in range(2 * axes):
+        axis = side if side < axes else 2 * axes - 1 - side
+        step = -1 if side < axes else 1
+        stride = 1
+        for later in range(axis + 1, axes):
+            stride *= shape[later]
+        if not 0 <= p // stride % shape[axis] + step < shape[axis]:
+            continue
+        q = p + step * stride
+        if land[q] >= 0:
             at = count
             while at > 0 and heights[out[at - 1]] < heights[q]:
                 out[at] = out[at - 1]

@@ -30,15 +30,16 @@ def sketchpose(prediction: torch.Tensor, targets: BatchTargets, config: LossConf
     """Return the journal's loss: masked flow, masked distance, two-sided inequality.
 
     Args:
-        prediction: (n, 3, y, x), flow y, flow x, distance; any float type, computed in float32 at least.
+        prediction: (n, 3, y, x), flow y, flow x, distance, or (n, 4, z, y, x), flow z first; any float type,
+            computed in float32 at least.
 
     Returns:
         A scalar; 0 with a gradient of 0 when nothing is annotated in the batch.
 
     Source: Sketchpose (journal), eqs. 14 and 15; the upper bound follows from its theorem.
     """
-    values = full_precision(prediction)
-    flow, distance = values[:, :2], values[:, 2]
+    values, axes = full_precision(prediction), prediction.ndim - 2
+    flow, distance = values[:, :axes], values[:, axes]
     pixels = pixel_weights(targets, config)
     return combined(
         [

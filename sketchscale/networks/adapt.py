@@ -79,6 +79,11 @@ def adapt_notes(model: Model, wanted: NetworkConfig, *, target: str = "flow") ->
         notes += [f"output {row} starts from random weights" for row in range(given.outputs, wanted.outputs)]
     if wanted.channels < given.channels:
         notes.append(f"the starting model reads {given.channels} channels: the last are taken as 0")
+    if wanted.channels > given.channels:
+        first = "channel" if given.channels == 1 else f"{given.channels} channels"
+        notes.append(
+            f"the starting model reads the first {first}, the others begin without weight; --channel chooses and orders"
+        )
     if wanted.padding != given.padding:
         notes.append(f"the starting model pads with {given.padding}, the network with {wanted.padding}")
     return tuple(notes)

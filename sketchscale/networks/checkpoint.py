@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -22,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sketchscale.errors import InputError, MissingDataError, SketchscaleError
+from sketchscale.errors import InputError, MissingDataError, SketchscaleError, nearest
 from sketchscale.io.stores.addresses import is_local, join_address
 from sketchscale.io.stores.blobs import put_blob
 from sketchscale.io.stores.output_files import get_file, has_file, put_file
@@ -37,6 +38,8 @@ __all__ = [
     "is_shipped",
     "load_model",
     "load_weights",
+    "model_folder",
+    "own_models",
     "parse_settings",
     "save_model",
     "settings_bytes",
@@ -44,6 +47,8 @@ __all__ = [
 ]
 
 SHIPPED = Path(__file__).resolve().parents[1] / "models"
+OWN = "SKETCHSCALE_MODELS"
+"""The environment variable with a folder of the user's own models."""
 
 
 def save_model(
@@ -86,8 +91,17 @@ def shipped_models() -> list[str]:
     return sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
 
 
+def own_models() -> dict[str, str]:
+    """Return the user's models by name: the folders in the folder that the variable SKETCHSCALE_MODELS names.
+
+    A shipped model of the same name goes before.
+    """
+    folder = os.environ.get(OWN, "")
+    return {p.parent.name: str(p.parent) for p in sorted(Path(folder).glob("*/config.json"))} if folder else {}
+
+
 def load_model(address: str | Path) -> Model:
-    """Load a model from a folder, by the name of a shipped model, or from a file of Cellpose or Omnipose.
+    """Load a model from a folder, by the name of a shipped or own model, or from a file of Cellpose or Omnipose.
 
     Raises:
         MissingDataError: there is no such folder, file or name.
@@ -141,6 +155,15 @@ def is_shipped(address: str | Path) -> bool:
     return not Path(address).is_dir() and (SHIPPED / str(address) / "config.json").is_file()
 
 
+def model_folder(address: str | Path) -> str | None:
+    """Return the address of a model's folder; None for a single file.
+
+    Raises:
+        MissingDataError: there is no such model.
+    """
+    return None if _is_file(address) else _resolve(address)
+
+
 def _is_file(address: str | Path) -> bool:
     """Whether an address is a file rather than a model folder; object storage has no folders to look for."""
     if is_local(address):
@@ -153,9 +176,13 @@ def _resolve(address: str | Path) -> str:
         return str(address)
     if is_shipped(address):
         return str(SHIPPED / str(address))
+    own = own_models()
+    if str(address) in own:
+        return own[str(address)]
+    known = sorted({*shipped_models(), *own})
     raise MissingDataError(
-        f"no model {str(address)!r}; expected: a folder, a file or one of {', '.join(shipped_models()) or '(none)'}; "
-        f"to fix: check the path, or train one with `sketchscale train`"
+        f"no model {str(address)!r};{nearest(str(address), known)} expected: a folder, a file or one of "
+        f"{', '.join(known)}; to fix: check the path, or train one with `sketchscale train`"
     )
 
 

@@ -29,7 +29,9 @@ class ModelConfig(ModelRule[Never]):
         low, high: percentiles of the image, per channel, that become 0 and 1.
         outside: training target of the distance in background, px.
         tile, overlap: of prediction, px.
-        diameter: median of the training objects, px; for information and for the choice of a level.
+        diameter: median of the training objects, px of the network.
+        finds_scale: prediction brings the objects of an image to this diameter by itself; else the scale is 1.
+        pixel_um: um per px of the network, where all training images knew theirs; 0 for unknown.
         flow_scale: length of the network's flow inside objects; fields are stored with length 1.
         logit: the third output is the logit of foreground, as in Cellpose, instead of a distance in px.
         absent_channels: number of last channels that an image may lack; they count as 0.
@@ -45,6 +47,8 @@ class ModelConfig(ModelRule[Never]):
     tile: int = 512
     overlap: int = 64
     diameter: float = 0.0
+    finds_scale: bool = False
+    pixel_um: float = 0.0
     flow_scale: float = 1.0
     logit: bool = False
     absent_channels: int = 0

@@ -10,7 +10,10 @@ so results depend on the tiling: off by default, and available for weights that 
 
 With style, widths (32, 64, 128, 256) and padding "zeros" this is the network of Cellpose 1 to 3 and of Omnipose before
 1.0, with "reflect" that of later releases, to the last digits; peers.py translates the names. In three dimensions the
-convolutions are 3 x 3 x 3 and pooling is 2 x 2 x 2.
+convolutions are 3 x 3 x 3 and pooling is 2 x 2 x 2. Where sections are farther apart than pixels (`anisotropy`), the
+first levels work section by section, with 1 x 3 x 3 and 1 x 2 x 2, until pixels are about as large as sections are
+apart (as in nnU-Net, Isensee et al. 2021): one level for a ratio of 2, two for 4. So sizes along z are that much
+smaller: stride, tiles and patches (`NetworkConfig.sizes`).
 
 Guarantees: `stride` divides every tile origin and size; an output pixel depends on input pixels at most `context` px
 away and on nothing else (without style).
@@ -28,9 +31,10 @@ the last convolution is kept as it is:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -54,6 +58,8 @@ class NetworkConfig:
         padding: of convolutions beyond the tile: "zeros", or "reflect", its mirror image, which needs tiles of at least
             twice the stride.
         dim: 2 for (y, x), 3 for (z, y, x).
+        anisotropy: in three dimensions, how many times sections are as far apart as pixels, in the images that the
+            network is trained on.
     """
 
     name: str = "unet"
@@ -63,6 +69,7 @@ class NetworkConfig:
     style: bool = False
     padding: Literal["zeros", "reflect"] = "zeros"
     dim: Literal[2, 3] = 2
+    anisotropy: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(int(w) for w in self.widths))
@@ -78,6 +85,30 @@ class NetworkConfig:
                 expected="padding zeros or reflect, 2 or 3 dimensions",
                 fix="start from the defaults: zeros and 2",
             )
+        if not 1 / 20 <= self.anisotropy <= 20 or (self.dim == 2 and self.anisotropy != 1):
+            raise InputError.of(
+                found=f"a network of {self.dim} dimensions with anisotropy {self.anisotropy:g}",
+                expected="1/20 to 20 in three dimensions, 1 in two",
+                fix="give the spacing of sections over that of pixels",
+            )
+
+    @property
+    def flat(self) -> int:
+        """The number of levels, from the finest, that work section by section."""
+        return min(len(self.widths) - 1, max(0, round(math.log2(self.anisotropy))))
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """The spacing along each axis, in px of y and x."""
+        return (self.anisotropy, 1.0, 1.0)[-self.dim :]
+
+    def sizes(self, side: int) -> tuple[int, ...]:
+        """Return a size along y and x as sizes along every axis.
+
+        >>> NetworkConfig(dim=3, anisotropy=2.0).sizes(64), NetworkConfig().sizes(64)
+        ((32, 64, 64), (64, 64))
+        """
+        return (side >> self.flat, side, side)[-self.dim :]
 
 
 Weights = dict[str, torch.Tensor]
@@ -89,8 +120,11 @@ _CONVOLUTION: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv
 _NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
-def _unit(inputs: int, outputs: int, config: NetworkConfig) -> nn.Sequential:
-    convolution = _CONVOLUTION[config.dim](inputs, outputs, 3, padding=1, padding_mode=config.padding)
+def _unit(inputs: int, outputs: int, config: NetworkConfig, level: int) -> nn.Sequential:
+    around = (int(level >= config.flat), 1, 1)[-config.dim :]
+    kernel: Any = tuple(2 * one + 1 for one in around)
+    padding: Any = around
+    convolution = _CONVOLUTION[config.dim](inputs, outputs, kernel, padding=padding, padding_mode=config.padding)
     return nn.Sequential(_NORM[config.dim](inputs, eps=_EPSILON), nn.ReLU(), convolution)
 
 
@@ -101,10 +135,10 @@ def _projection(inputs: int, outputs: int, config: NetworkConfig) -> nn.Sequenti
 class _Down(nn.Module):
     """(n, inputs, y, x) to (n, outputs, y, x)."""
 
-    def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
+    def __init__(self, inputs: int, outputs: int, config: NetworkConfig, level: int) -> None:
         super().__init__()
         self.projection = _projection(inputs, outputs, config)
-        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs, config) for i in range(4)])
+        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs, config, level) for i in range(4)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.projection(x) + self.units[1](self.units[0](x))
@@ -114,10 +148,10 @@ class _Down(nn.Module):
 class _Up(nn.Module):
     """(n, inputs, y, x) and a skip (n, outputs, y, x) to (n, outputs, y, x)."""
 
-    def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
+    def __init__(self, inputs: int, outputs: int, config: NetworkConfig, level: int) -> None:
         super().__init__()
         self.projection = _projection(inputs, outputs, config)
-        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs, config) for i in range(4)])
+        self.units = nn.ModuleList([_unit(inputs if i == 0 else outputs, outputs, config, level) for i in range(4)])
         style = config.widths[-1]
         self.styles = nn.ModuleList([nn.Linear(style, outputs) for _ in range(3)]) if config.style else None
 
@@ -140,10 +174,9 @@ class UNet(nn.Module):
         self.config = config
         widths = config.widths
         coarser = (*widths[1:], widths[-1])
-        self.down = nn.ModuleList(
-            [_Down(a, b, config) for a, b in zip((config.channels, *widths), widths, strict=False)]
-        )
-        self.up = nn.ModuleList([_Up(a, b, config) for a, b in zip(coarser, widths, strict=True)])
+        finer = (config.channels, *widths[:-1])
+        self.down = nn.ModuleList([_Down(a, b, config, i) for i, (a, b) in enumerate(zip(finer, widths, strict=True))])
+        self.up = nn.ModuleList([_Up(a, b, config, i) for i, (a, b) in enumerate(zip(coarser, widths, strict=True))])
         last = _CONVOLUTION[config.dim](widths[0], config.outputs, 1)
         self.head = nn.Sequential(_NORM[config.dim](widths[0], eps=_EPSILON), nn.ReLU(), last)
         if config.outputs > config.dim and last.bias is not None:
@@ -152,7 +185,7 @@ class UNet(nn.Module):
 
     @property
     def stride(self) -> int:
-        """See `Network`."""
+        """See `Network`; along y and x."""
         return 1 << (len(self.config.widths) - 1)
 
     @property
@@ -167,7 +200,7 @@ class UNet(nn.Module):
 
     def adapt(self, weights: Weights, given: NetworkConfig, kept: Mapping[int, float]) -> Weights:
         """See `Network`, and the module."""
-        for what in ("widths", "dim"):
+        for what in ("widths", "dim", "flat"):
             if getattr(given, what) != getattr(self.config, what):
                 raise InputError.of(
                     found=f"a starting model with {what} {getattr(given, what)}",
@@ -194,7 +227,7 @@ class UNet(nn.Module):
         pool = functional.max_pool2d if self.config.dim == 2 else functional.max_pool3d
         levels: list[torch.Tensor] = []
         for level, block in enumerate(self.down):
-            x = block(pool(x, 2) if level else x)
+            x = block(pool(x, self._factors(level)) if level else x)
             levels.append(x)
         return levels
 
@@ -206,8 +239,12 @@ class UNet(nn.Module):
         for level in reversed(range(len(self.up))):
             x = self.up[level](x, skips[level], style)
             if level:
-                x = functional.interpolate(x, scale_factor=2, mode="nearest")
+                x = functional.interpolate(x, scale_factor=self._factors(level), mode="nearest")
         return cast(torch.Tensor, self.head(x))
+
+    def _factors(self, level: int) -> Any:
+        """Return how many pixels of the finer level one of this level has along each axis."""
+        return (1 + int(level > self.config.flat), 2, 2)[-self.config.dim :]
 
     def extra_repr(self) -> str:
         """Describe the network, for torch's representation."""

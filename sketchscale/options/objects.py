@@ -49,7 +49,17 @@ class ClassifyOptions(NetworkPrecision):
     kernel: int = option(3, "Side of its convolutions: 3 or 5.")
     width: int | None = option(None, "Number of filters of its first convolution.", at_least=1)
     steps: int | None = option(None, "Number of optimiser steps.", at_least=1)
+    batch: int = option(32, "Patches per step; fewer if patches are larger than 64 px.", at_least=2)
     rate: float | None = option(None, "Learning rate at the start.", above=0)
+    weight_decay: float = option(0.0, "Weight decay of the optimiser: more keeps weights small.", at_least=0)
+    schedule: Literal["cosine", "step", "constant"] = option(
+        "cosine", "The learning rate: falls to 0 as a cosine, to a tenth after each third of the steps, or stays."
+    )
+    augment: Literal["none", "flips", "rotations", "turns", "all"] = option(
+        "turns",
+        "How patches vary: flips along both axes, rotations by quarter turns, turns are both, all changes intensities "
+        "too.",
+    )
     loss: str | None = option(None, "Name of a loss, such as cross-entropy.")
     weights: Literal["balanced", "none"] = option("balanced", "balanced: every class has the same weight; or none.")
     normalize: str = option(

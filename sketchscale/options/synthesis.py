@@ -37,6 +37,7 @@ class SynthesisOptions(Pointed, Channels, NetworkPrecision):
     crop: int | None = _how(None, "Side of a crop; by default 128, or 256 with --size paper.", unit="px", at_least=64)
     width: int | None = _how(None, "Width of the generator; by default 8, or 32 with --size paper.", at_least=1)
     noise: int = _how(1, "Random numbers drawn for each image.", at_least=1)
+    local_noise: int = _how(0, "Random numbers drawn for each pixel.", at_least=0)
     given: float = _how(0.5, "Share of layouts on given points; the others are on drawn points.")
     rate: float = _how(2e-4, "Learning rate.", above=0)
     seed: int = _how(0, "Seed of weights, crops and layouts.", at_least=0)

@@ -24,6 +24,10 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
     sketches: tuple[str, ...] = option(
         (), "Sketch of each image, in order: any file that `sketch import` reads.", flag="--sketch"
     )
+    volume: bool = option(False, "Learn whole volumes in 3-D, from strokes drawn in some of their planes.")
+    anisotropy: float | None = option(
+        None, "Spacing z / spacing y of the volumes, if the files do not give it.", at_least=0.05, at_most=20
+    )
     synthetic: tuple[str, ...] = option(
         (), "Synthesis, or folder of pairs made by one, to train on in addition to images or instead; repeatable."
     )
@@ -38,7 +42,9 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
         "auto", "sketchpose, sketchpose-1, eikonal, dense or hover; auto: eikonal where boundaries are missing."
     )
     network: str = option("unet", "Name of a network.")
-    init: str | None = option("random", "random, a model, or a file of Cellpose 1-3 or Omnipose.")
+    init: str | None = option(
+        "auto", "random, a model, or a file of Cellpose 1-3 or Omnipose; auto: the shipped `start` where it fits."
+    )
     validate: tuple[str, ...] = _held(
         (), "Image for validation, not for training; training ends when scores stop improving; repeatable."
     )
@@ -53,7 +59,9 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
     width: int | Literal["auto"] = _how(
         "auto", "Channels of the first level: 8, 16 or 32; auto: by --minutes; not with --init.", at_least=1
     )
-    rate: float = _how(3e-3, "Peak of the learning rate.", above=0)
+    rate: float | Literal["auto"] = _how(
+        "auto", "Peak of the learning rate; auto: 0.003 from random weights, less with --init.", above=0
+    )
     batch: int | Literal["auto"] = _how("auto", "Patches per step; auto: by --minutes.", at_least=1)
     patch: int | Literal["auto"] = _how("auto", "Side of a patch; auto: by --minutes.", unit="px", at_least=1)
     optimizer: str = _how("adamw", "adamw or radam.")
@@ -66,6 +74,20 @@ class TrainOptions(SketchReadingOptions, Channels, Precision):
     )
     loss_weights: tuple[str, ...] = _how(
         (), "Weight of a term of the loss, such as distance=0.2; repeatable.", flag="--loss-weight"
+    )
+    diameter: float | None = _how(
+        None,
+        "Diameter of the objects in the images, px, which sets their scale; by default that of the outlined ones.",
+        above=0,
+    )
+    rescale: float | None = _how(
+        None, "The scale itself, network px per image px; 1 leaves images as they are.", at_least=0.05, at_most=20
+    )
+    rehearse: float | Literal["auto"] = _how(
+        "auto",
+        "Share of the patches from images that the --init model learned from, so that it does not forget them.",
+        at_least=0,
+        below=1,
     )
     seed: int = _how(0, "Seed of weights and patches.", at_least=0)
     on_conflict: Literal["refuse", "last"] = _how(

@@ -3,7 +3,8 @@
     Generator   maps S (h, v, m) and noise -> image in [-1, 1]. It starts from S at 1/32 of the size and doubles five
                 times. Before every convolution the features are normalised, then scaled and shifted by the output of a
                 small network on S, so that S determines the layout at every level (spatially adaptive normalisation).
-                Noise enters with S at every level: `noise` numbers per image, the same at each of its pixels.
+                Noise enters with S at every level: `noise` numbers per image, the same at each of its pixels, and
+                `local_noise` numbers per pixel, of which a coarser level takes one in each of its own pixels.
     Critic      image or maps -> a grid of scores, each of a patch of 70 px; spectral norm, no normalisation.
 
 Source: SPADE (Park et al. 2019), OASIS (Schoenfeld et al. 2021), PatchGAN (Isola et al. 2017), from their papers; the
@@ -16,6 +17,8 @@ import itertools
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -36,23 +39,49 @@ class GeneratorConfig:
     Attributes:
         channels: of the image.
         width: features of the last level; 32 in the paper, 4 to 8 on a laptop.
-        noise: numbers drawn for each image.
+        noise: numbers drawn for each image, for what all of it shares, such as its stain.
+        local_noise: numbers drawn for each pixel, for textures; 0 in the paper's code.
         hidden: features between S and the scales and shifts; 128 in the paper.
     """
 
     channels: int = 3
     width: int = 8
     noise: int = 1
+    local_noise: int = 0
     hidden: int = 32
 
     def __post_init__(self) -> None:
-        if min(self.channels, self.width, self.noise, self.hidden) < 1:
-            raise InputError.of(found=f"{self}", expected="numbers of at least 1", fix="start from the defaults")
+        if min(self.channels, self.width, self.noise, self.hidden) < 1 or self.local_noise < 0:
+            raise InputError.of(
+                found=f"{self}",
+                expected="numbers of at least 1, local_noise of at least 0",
+                fix="start from the defaults",
+            )
 
     @property
     def stride(self) -> int:
         """Sizes are multiples of this, px."""
         return 32
+
+    @property
+    def inputs(self) -> int:
+        """Number of channels of S and noise together."""
+        return MAPS + self.noise + self.local_noise
+
+    def draw_noise(self, shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Return the noise of one image of a shape (y, x): normal numbers, float32.
+
+        Returns:
+            (noise,) without local noise, else (noise + local_noise, y, x), of which the first ones are constant.
+
+        >>> GeneratorConfig(noise=2, local_noise=1).draw_noise((4, 6), np.random.default_rng(0)).shape
+        (3, 4, 6)
+        """
+        shared = rng.standard_normal(self.noise).astype(np.float32)
+        if not self.local_noise:
+            return shared
+        local = rng.standard_normal((self.local_noise, *shape)).astype(np.float32)
+        return np.concatenate([np.broadcast_to(shared[:, None, None], (self.noise, *shape)), local])
 
 
 class _Spade(nn.Module):
@@ -61,7 +90,7 @@ class _Spade(nn.Module):
     def __init__(self, features: int, config: GeneratorConfig) -> None:
         super().__init__()
         self.norm = nn.InstanceNorm2d(features)
-        self.shared = nn.Conv2d(MAPS + config.noise, config.hidden, 3, padding=1)
+        self.shared = nn.Conv2d(config.inputs, config.hidden, 3, padding=1)
         self.scale = nn.Conv2d(config.hidden, features, 3, padding=1)
         self.shift = nn.Conv2d(config.hidden, features, 3, padding=1)
 
@@ -98,14 +127,20 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.width * m for m in (16, 16, 16, 8, 4, 2, 1)]
-        self.start = nn.Conv2d(MAPS + config.noise, widths[0], 3, padding=1)
+        self.start = nn.Conv2d(config.inputs, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList([_Block(a, b, config) for a, b in itertools.pairwise(widths)])
         self.head = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
         _start_small(self)
 
     def forward(self, maps: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Return (n, channels, y, x) images in [-1, 1] of (n, 3, y, x) maps, sides multiples of 32, and (n, noise)."""
-        condition = torch.cat([noise[..., None, None].expand(-1, -1, *maps.shape[-2:]), maps], 1)
+        """Return images (n, channels, y, x) in [-1, 1].
+
+        Args:
+            maps: (n, 3, y, x), sides multiples of 32.
+            noise: as `GeneratorConfig.draw_noise` gives it for the size of the maps, with a leading axis n.
+        """
+        everywhere = noise if noise.ndim == 4 else noise[..., None, None]
+        condition = torch.cat([everywhere.expand(-1, -1, *maps.shape[-2:]), maps], 1)
         x = self.start(functional.interpolate(condition, scale_factor=1 / self.config.stride, mode="nearest"))
         for level, block in enumerate(self.blocks):
             x = functional.interpolate(x, scale_factor=2, mode="nearest") if level else x

@@ -63,7 +63,7 @@ def draw_pair(
         labels, _ = draw_window(synthesis.points, prior, shape, rng, near)
     else:
         labels = draw_layout(points, shape, prior, seed=int(rng.integers(1 << 31)))
-    noise = rng.standard_normal(synthesis.config.generator.noise).astype(np.float32)
+    noise = synthesis.config.generator.draw_noise(shape, rng)
     return Pair(image=paint(synthesis, labels, noise), labels=labels)
 
 
@@ -81,12 +81,14 @@ def paint(synthesis: Synthesis, labels: npt.NDArray[np.integer], noise: Image) -
     Args:
         labels: (y, x), 0 is background; of any size: it is mirrored up to a multiple of 32, at least 64, where mirrored
             objects get other ids, and the result is cropped.
-        noise: (noise,) float32, normal numbers.
+        noise: of the labels' size, from GeneratorConfig.draw_noise; mirrored with them.
     """
     stride = synthesis.config.generator.stride
     # normalisation needs more than one pixel at the coarsest level
     rest = [max(-n % stride, 2 * stride - n) for n in labels.shape]
     grown = _mirrored(labels, rest) if any(rest) else labels
+    if noise.ndim == 3:
+        noise = np.pad(noise, [(0, 0), *((0, n) for n in rest)], mode="symmetric")
     return paint_maps(synthesis, maps_from_labels(grown), noise)[:, : labels.shape[0], : labels.shape[1]]
 
 
@@ -103,7 +105,7 @@ def paint_maps(synthesis: Synthesis, maps: Image, noise: Image) -> Image:
 
     Args:
         maps: (3, y, x), y and x multiples of 32, not both 32; h and v in [-1, 1], m in [0, 1].
-        noise: (noise,) float32, normal numbers.
+        noise: of the maps' size, from GeneratorConfig.draw_noise.
     """
     device = synthesis.generator.head.weight.device
     given = (torch.from_numpy(values)[None].to(device) for values in (maps, noise))

@@ -108,7 +108,7 @@ def pair_bytes(about: SynthesisConfig, size: int, per_pixel: float = 0.0) -> int
     g = about.generator
     grown, wide = size + 2 * margin_of(about.prior), -(-size // g.stride) * g.stride
     # last block: inputs (2 w) normalised, scaled, shifted, their product and sum; hidden features of S twice
-    generator = 4 * wide**2 * (2 * g.hidden + 16 * g.width + 3 * (3 + g.noise) + 2 * g.channels)
+    generator = 4 * wide**2 * (2 * g.hidden + 16 * g.width + 3 * g.inputs + 2 * g.channels)
     layout = int((60 + _OBJECT_BYTES * per_pixel) * grown**2)
     return generator + layout
 

@@ -181,8 +181,9 @@ def diversity(synthesis: Synthesis, layouts: Sequence[npt.NDArray[np.integer]], 
         raise InputError.of(
             found=f"{len(layouts)} layouts, {len(seeds)} seeds", expected="at least 2 of each", fix="more of them"
         )
-    noises = [noise_of(synthesis, seed) for seed in seeds]
-    images = [[paint(synthesis, labels, noise) for noise in noises] for labels in layouts]
+    images = [
+        [paint(synthesis, labels, noise_of(synthesis, labels.shape, seed)) for seed in seeds] for labels in layouts
+    ]
     seen = np.stack([texture_features(row) for row in images])
     pixels = [float(np.abs(a - b).mean()) for row in images for a, b in itertools.combinations(row, 2)]
     return Diversity(pixels=float(np.mean(pixels)), features=_spread(seen), layouts=_spread(seen.transpose(1, 0, 2)))
@@ -194,9 +195,10 @@ def _spread(seen: Floats) -> float:
     return float(np.mean([np.sqrt((d**2).mean()) for d in pairs]))
 
 
-def noise_of(synthesis: Synthesis, seed: int) -> npt.NDArray[np.float32]:
-    """Return (noise,) float32 normal numbers."""
-    return np.random.default_rng(seed).standard_normal(synthesis.config.generator.noise).astype(np.float32)
+def noise_of(synthesis: Synthesis, shape: tuple[int, ...], seed: int) -> npt.NDArray[np.float32]:
+    """Return the noise of an image (y, x), see GeneratorConfig.draw_noise."""
+    y, x = shape
+    return synthesis.config.generator.draw_noise((y, x), np.random.default_rng(seed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +243,7 @@ def consistency(synthesis: Synthesis, layouts: Sequence[npt.NDArray[np.integer]]
         raise InputError.of(found="layouts without an object", expected="at least one", fix="draw more layouts")
     exact = [maps_from_labels(labels) for labels in layouts]
     found = [
-        read_maps(synthesis, paint(synthesis, labels, noise_of(synthesis, seed + number)))
+        read_maps(synthesis, paint(synthesis, labels, noise_of(synthesis, labels.shape, seed + number)))
         for number, labels in enumerate(layouts)
     ]
     rule = watershed_for(synthesis.config.prior.diameter)

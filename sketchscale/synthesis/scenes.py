@@ -18,6 +18,7 @@ from sketchscale.annotations.hover_maps import maps_from_labels
 from sketchscale.errors import InputError
 from sketchscale.geometry import Box
 from sketchscale.synthesis.layouts import LayoutPrior, draw_layout, pixels_of_points
+from sketchscale.synthesis.networks import GeneratorConfig
 from sketchscale.synthesis.points import PointModel, draw_points, fit_points
 
 __all__ = ["PointedImage", "PointedSource", "SceneBatch", "Scenes", "draw_window", "margin_of"]
@@ -85,7 +86,7 @@ class SceneBatch:
     Attributes:
         image: (n, c, y, x) float32 in [-1, 1]. image_points: bool (n, y, x).
         maps: (n, 3, y, x) float32. map_points: bool (n, y, x).
-        noise: (n, noise) float32, normal.
+        noise: (n, noise) or (n, noise + local_noise, y, x) float32, see GeneratorConfig.draw_noise.
     """
 
     image: torch.Tensor
@@ -106,6 +107,7 @@ class Scenes:
 
     Args:
         crop: side, px.
+        generator: for which noise is drawn.
         given: share of layouts around given points; the others use points drawn from the density model.
 
     Raises:
@@ -118,12 +120,13 @@ class Scenes:
         *,
         crop: int,
         prior: LayoutPrior,
-        noise: int = 1,
+        generator: GeneratorConfig | None = None,
         given: float = 0.5,
         seed: int = 0,
     ) -> None:
         _check(images, crop)
-        self.images, self.crop, self.prior, self.noise = tuple(images), crop, prior, noise
+        self.images, self.crop, self.prior = tuple(images), crop, prior
+        self.generator = generator or GeneratorConfig()
         self.given, self.seed = given, seed
         self.model: PointModel = fit_points([i.points for i in images], [i.shape for i in images])
 
@@ -140,7 +143,7 @@ class Scenes:
         points = self._given_points(rng, self.crop + 2 * margin, margin) if rng.random() < self.given else None
         labels, pixels = draw_window(self.model, self.prior, (self.crop, self.crop), rng, points)
         maps = maps_from_labels(labels)
-        noise = rng.standard_normal(self.noise).astype(np.float32)
+        noise = self.generator.draw_noise((self.crop, self.crop), rng)
         return image, at, maps, _marked(pixels, self.crop), noise
 
     def _crop(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]:

@@ -100,7 +100,7 @@ def train_synthesis(
 def make_scenes(images: Sequence[PointedSource], config: GanConfig) -> Scenes:
     """Return the source of batches; raise InputError if images or points do not fit, see Scenes."""
     c = config
-    return Scenes(images, crop=c.crop, prior=c.prior, noise=c.generator.noise, given=c.given, seed=c.seed)
+    return Scenes(images, crop=c.crop, prior=c.prior, generator=c.generator, given=c.given, seed=c.seed)
 
 
 class _Run(Frame[SceneBatch]):

@@ -6,21 +6,20 @@ import hashlib
 import pkgutil
 from collections.abc import Sequence
 
-import numpy as np
-
 from sketchscale.annotations.targets import region_codes, two_sided_pixels
 from sketchscale.errors import InputError
 from sketchscale.losses import find_loss
 from sketchscale.networks.targets import TARGETS, Target
 from sketchscale.training.config import TrainingConfig
 from sketchscale.training.patches import AnnotatedImage, check_dense
+from sketchscale.training.scale import annotated_parts, bounded_objects
 
 __all__ = ["NO_BACKGROUND", "annotation_sha256", "check_images", "choose_loss", "lacks_background"]
 
 _MOST_OBJECTS = 200
 """Number of objects after which the choice of a loss is made."""
 
-_BOUNDED_SHARE, _BOUNDED_OBJECTS = 0.1, 0.5
+_BOUNDED_OBJECTS = 0.5
 
 NO_BACKGROUND = "no background: no stroke and no painted pixel is background"
 
@@ -29,8 +28,8 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
     """Return the loss that learns most from a sketch, and one line with the reason.
 
     `sketchpose` learns from distances that boundaries determine or bound. It is chosen where they do so on at least a
-    tenth of the annotated pixels of at least half of the objects, else `eikonal`, which finds the boundaries that no
-    one drew. Objects count in each drawn part of an image, and the first 200 or so decide.
+    tenth of the annotated pixels (half of those of a volume) of at least half of the objects, else `eikonal`, which
+    finds the boundaries that no one drew. Objects count in each drawn part of an image, and the first 200 or so decide.
 
     >>> choose_loss([])
     ('sketchpose', 'loss sketchpose: synthetic scenes have full outlines')
@@ -39,12 +38,9 @@ def choose_loss(images: Sequence[AnnotatedImage]) -> tuple[str, str]:
         return "sketchpose", "loss sketchpose: synthetic scenes have full outlines"
     bounded = objects = 0
     for image in images:
-        objects_of = np.maximum(region_codes(image.labels, image.boundary), 0)
-        limited = two_sided_pixels(image.labels, image.boundary)
-        drawn = np.bincount(objects_of.ravel())[1:]
-        known = np.bincount(np.where(limited, objects_of, 0).ravel(), minlength=drawn.size + 1)[1:]
-        objects += int((drawn > 0).sum())
-        bounded += int(((drawn > 0) & (known >= _BOUNDED_SHARE * drawn)).sum())
+        found = bounded_objects(image)[1]
+        objects += found.size
+        bounded += int(found.sum())
         if objects >= _MOST_OBJECTS:
             break
     name = "sketchpose" if bounded >= _BOUNDED_OBJECTS * objects and bounded else "eikonal"
@@ -71,10 +67,11 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
     if not images:
         raise InputError.of(found="no image", expected="at least one with a sketch", fix="name images to train on")
     for image in images:
-        if image.channels != config.network.channels:
+        reads = config.network.channels
+        if image.channels > reads or (image.channels < reads and not started):
             raise InputError.of(
                 found=f"{image.name} has {image.channels} channels",
-                expected=f"{config.network.channels}, as the network",
+                expected=f"{reads}, as the network",
                 fix="choose channels, or set network.channels",
             )
     if find_loss(config.loss.name).dense:
@@ -98,10 +95,15 @@ def check_images(images: Sequence[AnnotatedImage], config: TrainingConfig, *, st
 
 def _teaches_an_object(image: AnnotatedImage, target: Target) -> bool:
     """Return whether the target is known at any pixel of an object."""
-    codes = region_codes(image.labels, image.boundary)
-    if target.maps:
-        return bool(((pkgutil.resolve_name(target.maps)(codes)[-1] > 0) & (codes > 0)).any())
-    return bool(two_sided_pixels(image.labels, image.boundary).any())
+    for labels, boundary in annotated_parts(image):
+        if target.maps:
+            codes = region_codes(labels, boundary)
+            known = (pkgutil.resolve_name(target.maps)(codes)[-1] > 0) & (codes > 0)
+        else:
+            known = two_sided_pixels(labels, boundary)
+        if known.any():
+            return True
+    return False
 
 
 def annotation_sha256(images: Sequence[AnnotatedImage]) -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 
 from sketchscale.errors import InputError, SetupError, UnknownNameError
-from sketchscale.losses import LossConfig, find_loss
+from sketchscale.losses import LOSSES, LossConfig, find_loss
 from sketchscale.networks import NetworkConfig, meta_network
 from sketchscale.training.augment import AugmentConfig
 
@@ -52,7 +52,8 @@ class TrainingConfig:
         network, loss, augment: see their classes.
         steps: the largest number of steps; the schedule ends there.
         minutes: a second limit; the schedule follows the nearer one. None for no limit.
-        batch, patch: patches per step, and their side in px (a multiple of the network's stride).
+        batch, patch: patches per step, and their side in px (a multiple of the network's stride), along y and x; of
+            volumes see NetworkConfig.sizes.
         optimizer: key of OPTIMIZERS.
         rate: peak of the learning rate; it rises over the first `warmup` share of the way, then falls to 0 as a cosine.
         weight_decay: of the optimiser, decoupled.
@@ -79,6 +80,9 @@ class TrainingConfig:
         low, high, outside, min_size: see ModelConfig; min_size None takes it from the annotated objects.
         threshold: see ModelConfig; None sets it on the annotated pixels.
         synthetic: scenes to train on with the images, or alone; None for none.
+        start: SHA-256 of the weights that training starts from; recorded, None for random ones.
+        scales: network px per image px of each image, which came scaled by it; recorded, so that a resumed training
+            keeps them, and so that prediction finds the scale of other images: () where images have their own scale.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -114,6 +118,8 @@ class TrainingConfig:
     threshold: float | None = None
     min_size: int | None = None
     synthetic: SyntheticConfig | None = None
+    start: str | None = None
+    scales: tuple[float, ...] = ()
 
     @property
     def target(self) -> str:
@@ -124,11 +130,18 @@ class TrainingConfig:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownNameError.among(name, getattr(self, name), known)
-        loss = find_loss(self.loss.name)
-        if self.network.outputs < loss.outputs or type(self.loss) is not loss.config:
+        loss, dim = find_loss(self.loss.name), self.network.dim
+        if loss.planes_only and dim != 2:
+            raise InputError.of(
+                found=f"the loss {self.loss.name} for volumes",
+                expected="one of flow: " + ", ".join(name for name in LOSSES if not LOSSES[name].planes_only),
+                fix="--loss auto",
+            )
+        object.__setattr__(self, "loss", replace(self.loss, anisotropy=self.network.anisotropy))
+        if self.network.outputs < loss.outputs + dim - 2 or type(self.loss) is not loss.config:
             raise InputError.of(
                 found=f"a network with {self.network.outputs} outputs and a {type(self.loss).__name__}",
-                expected=f"{loss.outputs} and a {loss.config.__name__} for the loss {self.loss.name}",
+                expected=f"{loss.outputs + dim - 2} and a {loss.config.__name__} for the loss {self.loss.name}",
                 fix=f"set network.outputs, start from loss_config({self.loss.name!r})",
             )
         stride = meta_network(self.network).stride

@@ -19,7 +19,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
 import torch
@@ -183,7 +183,7 @@ class Frame(ABC, Generic[T]):
         if found is not None:
             tensors, about = found
             free = (*self.free, *(self.free_after_failure if about.get("failed") else ()))
-            check_same(about["config"], self.identity(), free)
+            check_same(about["config"], self.identity(), free, _defaults(self.config))
             self.take(tensors, about)
             self.step, self.elapsed_s = about["step"], about["elapsed_s"]
         self.world.first_does(lambda: self.log.start(self.step))
@@ -267,3 +267,13 @@ class Frame(ABC, Generic[T]):
         about = {"step": self.step, "elapsed_s": self.elapsed_s, "failed": failed, "config": self.identity()}
         self.log.sync()
         write_state(self.folder, self.tensors(), {**about, **self.numbers()})
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """Return the defaults of a configuration and of its records, as a state would hold them."""
+    known: dict[str, Any] = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+    for name, value in ((f.name, getattr(config, f.name)) for f in fields(config)):
+        if is_dataclass(value):
+            known[name] = {f.name: f.default for f in fields(value) if f.default is not MISSING}
+    found: dict[str, Any] = json.loads(json.dumps(known))
+    return found

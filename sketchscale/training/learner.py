@@ -54,7 +54,8 @@ class Learner:
     ) -> None:
         self.config, self.device, self.world = config, device, world
         network = network.to(device).train()
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last if config.network.dim == 2 else torch.channels_last_3d
+        network.to(memory_format=layout)  # type: ignore[call-overload]
         self.network = network = join_batch_norm(network, device, world)
         compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         self.forward = cast(Callable[..., torch.Tensor], torch.compile(network) if compiled else network)
@@ -109,8 +110,8 @@ class Learner:
             return targets
         network, threshold = self._start
         with torch.no_grad(), autocast(self.device.type, self.config.precision):
-            given = network(image)[:, :3].float()
-        return replace(targets, start=torch.cat([given, given[:, 2:] - threshold], dim=1))
+            given = network(image)[:, : image.ndim - 1].float()
+        return replace(targets, start=torch.cat([given, given[:, -1:] - threshold], dim=1))
 
     def _clip(self, loss: torch.Tensor) -> tuple[float, float]:
         """Clip the gradient, and return loss and norm over all processes; waits once for the device."""

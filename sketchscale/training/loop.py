@@ -36,7 +36,7 @@ from sketchscale.training.previews import Preview, choose_window, make_preview
 from sketchscale.training.synthetic import SceneStream, SceneWindow, drawing_of
 from sketchscale.training.thresholds import (
     choose_threshold,
-    median_diameter,
+    object_diameter,
     predict_image,
     predicted_areas,
     smallest_size,
@@ -129,11 +129,15 @@ def _with_threshold(model: Model, images: Sequence[AnnotatedImage]) -> Model:
     return replace(model, config=replace(model.config, threshold=choose_threshold(model, images, prefer=prefer)))
 
 
+_VOLUME_TILES: dict[str, Any] = {"tile": 128, "overlap": 32}
+"""Along y and x. A tile of 64 x 128 x 128 px of a network of width 8 needs 0.3 GB."""
+
+
 class _Run(Frame[Batch]):
     """The state of one `train` call."""
 
     config: TrainingConfig
-    free = (*Frame.free, "minutes", "workers", "compile", "refresh_every_s", "preview_every", "keep_bytes")
+    free = (*Frame.free, "minutes", "workers", "compile", "refresh_every_s", "preview_every", "keep_bytes", "start")
     free_after_failure = (*Frame.free_after_failure, "clip")
 
     def __init__(
@@ -233,8 +237,10 @@ class _Run(Frame[Batch]):
             low=c.low,
             high=c.high,
             outside=c.outside,
+            finds_scale=bool(c.scales),
             threshold=TARGETS[c.target].middle(c.outside) if c.threshold is None else c.threshold,
             min_size=20 if c.min_size is None else c.min_size,
+            **({} if c.network.dim == 2 else _VOLUME_TILES),
         )
         provenance = {**self.provenance(), "images": len(self.images), "curve": self.log.curve()}
         return Model(network=self.learner.still(weights), config=config, provenance=provenance)
@@ -242,11 +248,12 @@ class _Run(Frame[Batch]):
     def finish(self) -> Model:
         """Return the trained model on the CPU, with object sizes and threshold set."""
         model, areas = self._model(self.best or self.learner.average), None
-        if self.images and find_loss(self.config.loss.name).interior:
+        network = self.config.network
+        if self.images and (find_loss(self.config.loss.name).interior or network.dim == 3):
             at_zero = replace(model, config=replace(model.config, threshold=self.config.threshold or 0.0))
             areas = predicted_areas(at_zero, self.shown)
             areas = areas if areas.size else None
-        found = replace(model.config, diameter=round(median_diameter(self.shown, areas), 2))
+        found = replace(model.config, diameter=round(object_diameter(self.shown, areas, network.anisotropy), 2))
         if self.config.min_size is None:
             found = replace(found, min_size=smallest_size(self.shown, areas))
         model = replace(model, config=found, network=model.network.cpu())

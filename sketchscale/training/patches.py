@@ -17,8 +17,9 @@ from __future__ import annotations
 import pkgutil
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,7 +88,7 @@ class AnnotatedImage(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingImage:
-    """An image, or the part of one around its sketch.
+    """An image, or the part of one around its sketch; of a volume with z before y.
 
     Attributes:
         image: (c, y, x), float32, normalised.
@@ -114,11 +115,11 @@ class TrainingImage:
         return len(self.image)
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.dtype != np.float32 or self.image.shape[1:] != self.labels.shape:
+        if self.image.ndim not in (3, 4) or self.image.dtype != np.float32 or self.image.shape[1:] != self.labels.shape:
             raise InputError.of(
                 found=f"{self.name}: image of shape {self.image.shape}, {self.image.dtype}, "
                 f"with labels of shape {self.labels.shape}",
-                expected="a float32 image (c, y, x) and labels (y, x) of the same size",
+                expected="a float32 image (c, y, x) and labels (y, x) of the same size, or both with z before y",
                 fix="normalise with sketchscale.intensity and rasterise the sketch over the same box",
             )
         if not np.isfinite(self.image).all():
@@ -145,11 +146,14 @@ class PatchSource:
     """A source of random patches of images; see the module.
 
     Args:
-        size: of patches, px. outside: px, the target distance in background.
+        size: of patches along y and x, px.
+        sizes: returns a size along y and x as sizes along every axis, for volumes; see NetworkConfig. None for planes.
+        spacing: of the axes, see annotations.targets. outside: px, the target distance in background.
         dense: for losses that take every pixel as annotated. A drawn boundary pixel counts as background then.
         signed: whether the signed distance is wanted, which few losses read.
         maps: import path of the function that makes the maps of the target, see networks.targets; "" for none.
         keep_bytes: of images with their annotation that are kept between patches; None keeps all. No effect on batches.
+        channels: of the patches: an image with fewer has 0 in the others; None takes images as they are.
 
     Raises:
         InputError: nothing is annotated, or, for a dense loss, not everything.
@@ -160,17 +164,21 @@ class PatchSource:
         images: Sequence[AnnotatedImage],
         *,
         size: int,
+        sizes: Callable[[int], Sequence[int]] | None = None,
+        spacing: Sequence[float] | None = None,
         augment: AugmentConfig,
         outside: float,
         dense: bool = False,
         signed: bool = True,
         maps: str = "",
         keep_bytes: int | None = None,
+        channels: int | None = None,
     ) -> None:
         if dense:
             check_dense(images)
         self.images, self.size, self.augment, self.outside, self.dense = tuple(images), size, augment, outside, dense
-        self.signed, self.maps, self.kept = signed, maps, _Kept(keep_bytes)
+        self.sizes, self.spacing = sizes or _same, spacing
+        self.signed, self.maps, self.kept, self.channels = signed, maps, _Kept(keep_bytes), channels
         found = (_spots(image, dense) for image in self.images)
         self.useful = [i for i, spots in enumerate(found) if spots.inside.size or spots.background.size]
         if not self.useful:
@@ -198,28 +206,47 @@ class PatchSource:
         drawable = self._drawn_from(position)
         spots = drawable.spots
         pose = draw_pose(rng, self._centre(rng, spots), spots.diameter, self.augment)
-        margin = _WIDE_MARGIN if self.dense or self.maps else MARGIN
-        image, codes = sample_patch(drawable.image, spots.codes, pose, self.size, margin)
-        targets = patch_targets(codes, margin, self.outside, dense=self.dense, signed=self.signed, maps=self.maps)
+        margin, size = self.sizes(_WIDE_MARGIN if self.dense or self.maps else MARGIN), self.sizes(self.size)
+        image, codes = sample_patch(drawable.image, spots.codes, pose, size, margin)
+        settings: dict[str, Any] = {"margin": margin, "outside": self.outside, "signed": self.signed}
+        targets_of: Any = partial(patch_targets, **settings, spacing=self.spacing)
+        targets = targets_of(codes, dense=self.dense, maps=self.maps)
         if spots.loose.size:
             targets = replace(targets, objects=np.where(np.isin(targets.objects, spots.loose), 0, targets.objects))
-        beyond = codes[margin:-margin, margin:-margin] == BEYOND
+        beyond = codes[_core(codes, margin)] == BEYOND
         if self.dense and beyond.any():
-            mirrored = mirrored_codes(spots.codes, pose, self.size, margin)
-            targets = _filled(
-                targets, beyond, patch_targets(mirrored, margin, self.outside, dense=True, signed=self.signed)
-            )
-        exposed = expose(image, rng, self.augment)
+            mirrored = mirrored_codes(spots.codes, pose, size, margin)
+            targets = _filled(targets, beyond, targets_of(mirrored, dense=True))
+        exposed = with_channels(expose(image, rng, self.augment), self.channels)
         return exposed, replace(targets, edges=image_edges(exposed)) if self.signed else targets
 
-    def _centre(self, rng: np.random.Generator, spots: _Spots) -> tuple[float, float]:
+    def _centre(self, rng: np.random.Generator, spots: _Spots) -> tuple[float, ...]:
         """Return a random centre; a pixel corner for even sizes, else a pixel centre, so that scale 1 copies pixels."""
         choices = [pixels for pixels in (spots.inside, spots.background) if pixels.size]
         pixels = choices[int(rng.integers(len(choices)))]
-        y, x = divmod(int(pixels[rng.integers(pixels.size)]), spots.codes.shape[1])
-        shift = rng.integers(-(self.size // 4), self.size // 4 + 1, 2)
-        half = 0.5 * (1 - self.size % 2)
-        return y + float(shift[0]) + half, x + float(shift[1]) + half
+        shape = spots.codes.shape
+        at = np.unravel_index(int(pixels[rng.integers(pixels.size)]), shape)
+        shift = rng.integers(-(self.size // 4), self.size // 4 + 1, len(shape)).tolist()
+        sizes = np.broadcast_to(self.sizes(self.size), len(shape)).tolist()
+        return tuple(
+            int(i) + float(step * size // self.size) + 0.5 * (1 - size % 2)
+            for i, step, size in zip(at, shift, sizes, strict=True)
+        )
+
+
+def _same(side: int) -> Any:
+    """Return the sizes of planes, which are square."""
+    return side
+
+
+def with_channels(image: npt.NDArray[np.float32], channels: int | None) -> npt.NDArray[np.float32]:
+    """Return an image (c, y, x) with at least so many channels: those that it lacks are 0.
+
+    >>> with_channels(np.ones((1, 2, 2), np.float32), 3).sum(axis=(1, 2)).tolist()
+    [4.0, 0.0, 0.0]
+    """
+    missing = 0 if channels is None else max(0, channels - len(image))
+    return np.pad(image, ((0, missing), *((0, 0),) * (image.ndim - 1))) if missing else image
 
 
 def image_edges(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -310,39 +337,53 @@ def _spots(image: AnnotatedImage, dense: bool) -> _Spots:
 
 def patch_targets(
     codes: npt.NDArray[np.int32],
-    margin: int,
+    margin: int | Sequence[int],
     outside: float,
     *,
     dense: bool = False,
     signed: bool = True,
     maps: str = "",
+    spacing: Sequence[float] | None = None,
 ) -> Targets:
     """Return the targets of the inner part of a crop; pixels beyond the crop count as unknown.
 
     Args:
-        codes: (y + 2 margin, x + 2 margin), see annotations.targets.region_codes. margin: px, at least 1.
+        codes: (y + 2 margin, x + 2 margin), see annotations.targets.region_codes; of volumes with z before y.
+        margin: px, at least 1; of volumes along each axis.
         dense: take the crop for the whole image instead. Where it shows no boundary at all, the object's distance is
             that to the crop's border, and its flow 0.
-        signed: see annotations.targets. maps: see PatchSource.
+        signed, spacing: see annotations.targets. maps: see PatchSource.
     """
-    core = np.s_[..., margin:-margin, margin:-margin]
+    core = _core(codes, margin)
     ignored, codes = codes == _IGNORED, np.where(codes == _IGNORED, UNKNOWN, codes)
     ring = np.ones(codes.shape, np.bool_)
-    ring[1:-1, 1:-1] = False
+    ring[(slice(1, -1),) * codes.ndim] = False
     hidden = np.where(ring & (codes != BEYOND), UNKNOWN, codes)
     if not dense:
-        targets = replace(_cut(hidden, core, outside, signed), ignored=ignored[core])
+        targets = replace(_cut(hidden, core, outside, signed, spacing), ignored=ignored[core])
         return replace(targets, maps=pkgutil.resolve_name(maps)(hidden)[core]) if maps else targets
-    whole = _cut(codes, core, outside, signed)
+    whole = _cut(codes, core, outside, signed, spacing)
     endless = whole.inside & ~whole.known
     if not endless.any():
         return whole
-    return replace(whole, distance=np.where(endless, _cut(hidden, core, outside, False).lower, whole.distance))
+    return replace(whole, distance=np.where(endless, _cut(hidden, core, outside, False, spacing).lower, whole.distance))
 
 
-def _cut(codes: npt.NDArray[np.int32], core: tuple[Any, ...], outside: float, signed: bool) -> Targets:
+def _core(codes: npt.NDArray[np.int32], margin: int | Sequence[int]) -> tuple[Any, ...]:
+    """Return the slices of a crop within its margin, after any leading axes."""
+    return (..., *(slice(m, -m) for m in np.broadcast_to(margin, codes.ndim).tolist()))
+
+
+def _cut(
+    codes: npt.NDArray[np.int32],
+    core: tuple[Any, ...],
+    outside: float,
+    signed: bool,
+    spacing: Sequence[float] | None,
+) -> Targets:
     drawn = codes == _DRAWN
-    t = targets_from_sketch(np.where(drawn, UNKNOWN, codes), drawn, outside=outside, signed=signed)
+    labels = np.where(drawn, UNKNOWN, codes)
+    t = targets_from_sketch(labels, drawn, outside=outside, signed=signed, spacing=spacing)
     return Targets(**{name: getattr(t, name)[core] for name in Targets.__slots__})
 
 

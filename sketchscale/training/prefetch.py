@@ -41,7 +41,8 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
     image, targets = batch
 
     moved = _mapped(lambda value: value.to(device, non_blocking=True), targets)
-    return image.to(device, memory_format=torch.channels_last, non_blocking=True), moved
+    layout = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
+    return image.to(device, memory_format=layout, non_blocking=True), moved
 
 
 def pin_batch(batch: Batch) -> Batch:

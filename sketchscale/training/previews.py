@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,16 +48,16 @@ def choose_window(images: Sequence[AnnotatedImage], side: int = _SIDE) -> tuple[
     """Return the image and the window in it with most annotation; of equal ones the first.
 
     Args:
-        side: px; windows are cut where the image is smaller.
+        side: px along each axis; windows are cut where the image is smaller.
     """
-    best = (-1.0, 0, Box((0, 0), (1, 1)))
+    best = (-1.0, 0, Box((0,) * images[0].labels.ndim, (1,) * images[0].labels.ndim))
     for position, image in enumerate(images):
         known = (image.labels >= 0) | (False if image.boundary is None else image.boundary)
-        shape = (min(side, known.shape[0]), min(side, known.shape[1]))
+        shape = tuple(min(side, n) for n in known.shape)
         share = ndimage.uniform_filter(known.astype(np.float32), shape, mode="constant")
         # A window of even side n that is centred on i starts at i - n // 2.
-        y, x = np.unravel_index(int(np.argmax(share.round(6))), share.shape)
-        start = tuple(min(max(0, int(c) - n // 2), m - n) for c, n, m in zip((y, x), shape, known.shape, strict=True))
+        at = np.unravel_index(int(np.argmax(share.round(6))), share.shape)
+        start = tuple(min(max(0, int(c) - n // 2), m - n) for c, n, m in zip(at, shape, known.shape, strict=True))
         box = Box(start, tuple(a + n for a, n in zip(start, shape, strict=True)))
         found = float(known[box.slices].sum())
         if found > best[0]:
@@ -65,16 +66,22 @@ def choose_window(images: Sequence[AnnotatedImage], side: int = _SIDE) -> tuple[
 
 
 def make_preview(model: Model, image: AnnotatedImage, box: Box, step: int) -> Preview:
-    """Return the preview of a window; pixels around the window are not used."""
+    """Return the preview of a window; pixels around the window are not used.
+
+    Of a volume it shows the section of the window in which most is annotated.
+    """
     pixels = np.ascontiguousarray(image.image[(slice(None), *box.slices)])
-    empty = np.zeros(box.shape, np.bool_)
+    empty, labels = np.zeros(box.shape, np.bool_), image.labels[box.slices]
+    section: tuple[Any, ...] = ()
+    if labels.ndim == 3:
+        section = (int(np.argmax((labels >= 0).sum(axis=(1, 2)))),)
     return Preview(
         step=step,
         name=image.name,
         box=box,
-        image=pixels,
-        labels=image.labels[box.slices],
-        boundary=empty if image.boundary is None else image.boundary[box.slices],
-        distance=predict_image(model, pixels)[2],
+        image=pixels[(slice(None), *section)],
+        labels=labels[section],
+        boundary=(empty if image.boundary is None else image.boundary[box.slices])[section],
+        distance=predict_image(model, pixels)[-1][section],
         threshold=model.config.threshold,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["LONG", "QUICK", "Sizes", "choose_sizes"]
+__all__ = ["LONG", "QUICK", "VOLUME", "Sizes", "choose_sizes"]
 
 _QUICK_BELOW = 10.0
 """Minutes."""
@@ -35,6 +35,8 @@ class Sizes:
 
 QUICK = Sizes(width=8, batch=4, patch=128)
 LONG = Sizes(width=16, batch=8, patch=160)
+VOLUME = Sizes(width=8, batch=2, patch=64)
+"""Of volumes, where a step costs as many voxels times three more weights; see benchmarks/volumes.py."""
 
 
 def choose_sizes(
@@ -43,16 +45,19 @@ def choose_sizes(
     width: int | Literal["auto"] = "auto",
     batch: int | Literal["auto"] = "auto",
     patch: int | Literal["auto"] = "auto",
+    volume: bool = False,
 ) -> Sizes:
     """Return the sizes for a training of so many minutes; sizes that are given as numbers are kept.
 
     Args:
         minutes: of the whole training; None where steps are counted instead, which gives the large sizes.
+        volume: whether volumes are trained on, which has sizes of its own.
 
     >>> str(choose_sizes(2)), str(choose_sizes(2, batch=8)), choose_sizes(None) == LONG
     ('width 8, 4 patches of 128 px a step', 'width 8, 8 patches of 128 px a step', True)
     """
     fit = QUICK if minutes is not None and minutes < _QUICK_BELOW else LONG
+    fit = VOLUME if volume else fit
     return Sizes(
         width=fit.width if width == "auto" else width,
         batch=fit.batch if batch == "auto" else batch,

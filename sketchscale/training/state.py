@@ -202,13 +202,26 @@ def write_bad_batch(folder: str, tensors: Mapping[str, torch.Tensor], **about: f
     return join_address(folder, BAD_BATCH)
 
 
-def check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Sequence[str]) -> None:
+def check_same(
+    stored: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    free: Sequence[str],
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
     """Refuse settings that differ in more than the free ones.
+
+    Args:
+        defaults: of the settings, and of those in each record; a state of an earlier version lacks the newer ones.
 
     Raises:
         ResumeError: other settings differ; the error names them.
     """
     stored = _flat(stored)
+    for name, value in (defaults or {}).items():
+        if not isinstance(value, dict):
+            stored.setdefault(name, value)
+        elif isinstance(stored.get(name), dict):
+            stored[name] = {**value, **stored[name]}
     # A stored state of an earlier version lacks the newer settings, which then count as None.
     differing = sorted(k for k in {*stored, *wanted} if k not in free and stored.get(k) != wanted.get(k))
     if differing:

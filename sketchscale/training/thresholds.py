@@ -15,15 +15,16 @@ from sketchscale.annotations.strokes import centre_line
 from sketchscale.inference.backend import Recipe, TorchBackend
 from sketchscale.inference.plan import predict_array
 from sketchscale.inference.views import views_of
-from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig, crowd_for
 from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import Model
 from sketchscale.training.patches import AnnotatedImage
+from sketchscale.training.scale import typical_diameter, typical_size
 
 __all__ = [
     "choose_threshold",
     "labels_with_lines",
-    "median_diameter",
+    "object_diameter",
     "predict_image",
     "predicted_areas",
     "smallest_size",
@@ -44,11 +45,11 @@ def predict_image(
 
     Args:
         model: in evaluation mode, on any device.
-        image: (c, y, x).
-        where: (y, x), pixels that are needed; tiles without any are left at 0. None for all.
+        image: (c, y, x) or (c, z, y, x).
+        where: (y, x) or (z, y, x), pixels that are needed; tiles without any are left at 0. None for all.
 
     Returns:
-        (3, y, x): flow y, flow x, distance in px; or maps. Tiles of a small image are shortened.
+        (axes + 1, ...): flow along each axis, distance in px; or maps. Tiles of a small image are shortened.
     """
     device = str(next(model.network.parameters()).device)
     backend = TorchBackend(model=model, recipe=Recipe(device=device, threads=torch.get_num_threads()))
@@ -85,7 +86,7 @@ def choose_threshold(
         if until is not None and enough and time.monotonic() > until:
             break
         labels = labels_with_lines(image)
-        distance = predict_image(model, image.image, labels >= 0)[2]
+        distance = predict_image(model, image.image, labels >= 0)[-1]
         inside.append(distance[labels > 0])
         background.append(distance[labels == 0])
     right = (
@@ -98,11 +99,14 @@ def choose_threshold(
 
 
 def labels_with_lines(image: AnnotatedImage) -> npt.NDArray[np.int32]:
-    """Return the labels with boundary strokes as one-pixel lines of background; what else they cover is unknown."""
+    """Return the labels with boundary strokes as one-pixel lines of background; what else they cover is unknown.
+
+    In volumes all of a stroke is background; see annotations.space.
+    """
     labels, boundary = image.labels.copy(), image.boundary
     if boundary is not None:
         labels[boundary] = UNKNOWN
-        labels[centre_line(boundary)] = 0
+        labels[centre_line(boundary) if labels.ndim == 2 else boundary] = 0
     return labels
 
 
@@ -111,7 +115,7 @@ def _share_above(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.flo
 
 
 def predicted_areas(model: Model, images: Sequence[AnnotatedImage], *, most: int = 8) -> npt.NDArray[np.int64]:
-    """Return the areas, px, of predicted objects with annotated foreground: sizes where outlines are unknown.
+    """Return the sizes, px, of predicted objects with annotated foreground, for sizes where outlines are unknown.
 
     Args:
         model: in evaluation mode; its threshold is used.
@@ -121,8 +125,11 @@ def predicted_areas(model: Model, images: Sequence[AnnotatedImage], *, most: int
     for i in np.linspace(0, len(images) - 1, min(most, len(images))):
         image = images[int(i)]
         drawn = image.labels > 0
-        rule = IntegrationConfig(threshold=model.config.threshold, min_size=0)
-        found = integrate(predict_image(model, image.image, ndimage.binary_dilation(drawn, iterations=_AROUND)), rule)
+        rule = IntegrationConfig(
+            threshold=model.config.threshold, min_size=0, crowd=1 if drawn.ndim == 2 else crowd_for(0)
+        )
+        near = ndimage.distance_transform_cdt(~drawn, "taxicab") <= _AROUND if drawn.any() else drawn
+        found = integrate(predict_image(model, image.image, near), rule)
         hit = np.unique(found[drawn])
         areas.append(np.bincount(found.ravel())[hit[hit > 0]])
     return np.concatenate(areas)
@@ -140,16 +147,24 @@ def _own_areas(image: AnnotatedImage) -> npt.NDArray[np.int64]:
     areas = np.bincount(labels[labels > 0])
     if image.core is not None:
         ids, first = np.unique(labels, return_index=True)
-        y, x = np.unravel_index(first, labels.shape)
-        (top, left), (bottom, right) = image.core.start, image.core.stop
-        own = (ids > 0) & (y >= top) & (y < bottom) & (x >= left) & (x < right)
+        sides = zip(np.unravel_index(first, labels.shape), image.core.start, image.core.stop, strict=True)
+        own = (ids > 0) & np.all([(at >= start) & (at < stop) for at, start, stop in sides], axis=0)
         areas[np.setdiff1d(np.arange(areas.size), ids[own])] = 0
     return areas
 
 
-def median_diameter(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> float:
-    """Return the median diameter, px, of circles with the given areas, else with the annotated ones."""
-    return float(np.sqrt(4 / np.pi * np.median(_areas(images) if areas is None else areas)))
+def object_diameter(
+    images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None, anisotropy: float = 1.0
+) -> float:
+    """Return the typical diameter, px, of circles with the given areas, else with the annotated ones.
+
+    Args:
+        anisotropy: of volumes, whose sizes are voxels; then the diameter is that of a ball.
+    """
+    areas = _areas(images) if areas is None else areas
+    if images and images[0].image.ndim == 4:
+        return float(np.cbrt(6 / np.pi * anisotropy * typical_size(areas)))
+    return typical_diameter(areas)
 
 
 def smallest_size(images: Sequence[AnnotatedImage], areas: npt.NDArray[np.int64] | None = None) -> int:

@@ -37,7 +37,7 @@ PLAIN = AugmentConfig(
 
 
 def choose_held_out(images: Sequence[AnnotatedImage], share: float, seed: int) -> tuple[npt.NDArray[np.bool_], ...]:
-    """Return the pixels of each image (y, x) that are nearest to a share of its objects.
+    """Return the pixels of each image, plane or volume, that are nearest to a share of its objects.
 
     Args:
         share: of the objects of all images, above 0 and below 1; rounded, at least one and not all.
@@ -74,12 +74,15 @@ def source_for(images: Sequence[AnnotatedImage], config: TrainingConfig, augment
     return PatchSource(
         images,
         size=config.patch,
+        sizes=None if config.network.dim == 2 else config.network.sizes,
+        spacing=config.network.spacing,
         augment=augment,
         outside=config.outside,
         dense=loss.dense,
         signed=loss.signed,
         maps=TARGETS[loss.target].maps,
         keep_bytes=config.keep_bytes,
+        channels=config.network.channels,
     )
 
 

@@ -140,7 +140,7 @@ class _Demo:
         picture = draw_sketch(drawn, image, str(self.folder / "sketch.png"))
         summary = drawn.summary()
         self.step(f"sketch: {summary.objects} objects outlined on one image, see {picture}")
-        self.step(f"train: {self.minutes:g} minutes from random weights")
+        self.step(f"train: {self.minutes:g} minutes from the shipped start")
         model = str(self.folder / "model")
         options = TrainOptions(
             images=(image,),

@@ -86,6 +86,19 @@ def test_masks_tell_the_truth_on_the_asked_share_and_are_nested(
     assert pairs.shape[1] == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
 
 
+@pytest.mark.parametrize("percent", [5, 50])
+def test_masks_are_white_noise_behind_a_gaussian_of_ten_pixels(percent: float) -> None:
+    """The oracle filters in the frequency domain; the standard deviation is that of the paper, in px."""
+    shape, sigma = (160, 200), 10.0
+    noise = np.random.default_rng(3).standard_normal(shape)
+    y, x = (np.fft.fftfreq(side) for side in shape)
+    transfer = np.exp(-2 * (np.pi * sigma) ** 2 * (y[:, None] ** 2 + x**2))
+    field = np.fft.ifft2(np.fft.fft2(noise) * transfer).real
+    expected = field > np.quantile(field, 1 - percent / 100)
+    kept = simulate_mask(np.ones(shape, np.int32), percent, seed=3).rasterize().labels >= 0
+    assert (kept & expected).sum() > 0.99 * (kept | expected).sum()
+
+
 def test_the_same_seed_draws_the_same_sketch_and_another_seed_another() -> None:
     labels = blobs((64, 64), 9, 4)
     hashes = [simulate_strokes(labels, n_objects=4, seed=seed).sha256 for seed in (5, 5, 6)]

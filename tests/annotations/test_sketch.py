@@ -69,8 +69,7 @@ def sketches(draw: st.DrawFn) -> Sketch:
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 5 px, so that small sketches cross tiles, corners and pieces of long segments."""
-    monkeypatch.setattr(painting, "TILE", 5)
-    monkeypatch.setattr("sketchscale.annotations.sketch.TILE", 5)
+    monkeypatch.setitem(painting._TILES, 2, (5, 5))
 
 
 @given(sketches())

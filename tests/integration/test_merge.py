@@ -172,6 +172,26 @@ def test_the_pass_is_the_lower_side_of_the_border_and_joins_below_the_prominence
         assert integrate(bordering, config).max() == count
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+def test_flow_changes_what_a_border_allows_by_eight_px_times_the_mean_scalar_product_of_its_sides(axes):
+    """Two columns of pixels: flow along axis 0 on one side, turned by so many degrees per row on the other."""
+    config = IntegrationConfig(threshold=0.0, prominence=2.0)
+    shape = (2,) + (1,) * (axes - 2) + (2,)
+    region = region_of(whole(shape), shape, config)
+    for turns, allowed in (((0, 0), 10), ((60, 60), 6), ((0, 90), 6), ((90, 90), 2), ((0, 180), 2), ((180, 180), -6)):
+        fields = np.zeros((axes + 1, *shape), np.float64)
+        fields[0, ..., 0] = 1
+        for row, turn in enumerate(np.deg2rad(turns)):
+            fields[0, row, ..., 1], fields[axes - 1, row, ..., 1] = np.cos(turn), np.sin(turn)
+        bits = fields.astype(np.float16).view(np.uint16)
+        points = EndPoints(ends=np.zeros(shape, np.int32), bits=bits, counts=np.empty(0, np.uint16), farthest=0)
+        found = np.broadcast_to(np.array([1, 2], np.uint32), shape)
+        border = borders_of(np.ascontiguousarray(found), points, region, config)
+        assert border.vote / (border.pairs * 2.0**24) == pytest.approx(allowed, abs=0.01)
+        rises = border.saddle + np.array([[allowed - 0.02], [allowed + 0.02]])
+        assert [bool(border.joining(low)[0]) for low in rises] == [True, False]
+
+
 def test_sizes_at_the_limits_are_kept_and_beyond_them_dropped():
     fields = np.zeros((3, 5, 30), np.float16)
     fields[2] = -5

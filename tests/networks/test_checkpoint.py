@@ -60,7 +60,7 @@ def test_saving_again_replaces_the_model(folder: Path) -> None:
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     assert "is not a model" in refusal(tmp_path)
-    with pytest.raises(MissingDataError, match="no model 'nuclei-flou'"):
+    with pytest.raises(MissingDataError, match="no model 'nuclei-flou'; did you mean 'nuclei-fluo'"):
         load_model("nuclei-flou")
 
 

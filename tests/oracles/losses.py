@@ -107,7 +107,8 @@ def lands(phi: npt.NDArray[np.float32], objects: npt.NDArray[np.int32]) -> npt.N
             break
         of[at] = {at}
         number[id(of[at])] = int(objects[at])
-        around = [(at[0] + dy, at[1] + dx) for dy, dx in ((-1, 0), (0, -1), (0, 1), (1, 0))]
+        ways = np.eye(phi.ndim, dtype=int)
+        around = [tuple((np.array(at) + way).tolist()) for way in (*-ways, *ways[::-1])]
         for other in sorted((q for q in around if q in of), key=lambda q: -phi[q]):
             mine, theirs = of[at], of[other]
             a, b = number[id(mine)], number[id(theirs)]

@@ -8,38 +8,40 @@ from scipy import ndimage
 
 BEYOND, DRAWN, UNKNOWN = -3, -2, -1
 
-
-Site = tuple[int, int]
+Site = tuple[int, ...]
 
 
 def cracks(codes: npt.NDArray[np.int32]) -> tuple[list[Site], list[Site], list[Site]]:
-    """Lattice positions of the certain and of the possible boundaries, and of those at the sides of strokes."""
+    """Lattice positions of the certain and of the possible boundaries, and of those at the sides of strokes.
+
+    Any number of axes.
+    """
     certain, possible, sides = [], [], []
-    h, w = codes.shape
-    for i in range(h):
-        for j in range(w):
-            for di, dj in ((0, 1), (1, 0)):
-                if i + di >= h or j + dj >= w:
-                    continue
-                a, b = int(codes[i, j]), int(codes[i + di, j + dj])
-                site = (2 * i + 1 + di, 2 * j + 1 + dj)
-                if BEYOND in (a, b):
-                    continue
-                if DRAWN in (a, b):
-                    sides += [site] if a != b else []
-                elif UNKNOWN in (a, b):
-                    possible.append(site)
-                elif a != b:
-                    certain.append(site)
+    for at in np.ndindex(codes.shape):
+        for way in np.eye(codes.ndim, dtype=int):
+            next_to = tuple((at + way).tolist())
+            if any(n >= m for n, m in zip(next_to, codes.shape, strict=True)):
+                continue
+            a, b = int(codes[at]), int(codes[next_to])
+            site = tuple((2 * np.array(at) + 1 + way).tolist())
+            if BEYOND in (a, b):
+                continue
+            if DRAWN in (a, b):
+                sides += [site] if a != b else []
+            elif UNKNOWN in (a, b):
+                possible.append(site)
+            elif a != b:
+                certain.append(site)
     return certain, possible, sides
 
 
-def squared_distances(codes: npt.NDArray[np.int32], sites: list[tuple[int, int]]) -> npt.NDArray[np.float64]:
-    """Squared lattice distance from each pixel to the nearest site; infinite without sites."""
+def squared_distances(codes: npt.NDArray[np.int32], sites: list[Site], spacing: float = 1.0) -> npt.NDArray[np.float64]:
+    """Squared lattice distance from each pixel to the nearest site; infinite without sites; `spacing` of axis 0."""
     if not sites:
         return np.full(codes.shape, np.inf)
-    pixels = 2 * np.stack(np.indices(codes.shape), axis=-1)[:, :, None] + 1
-    return np.asarray(((pixels - np.array(sites)) ** 2).sum(axis=-1).min(axis=-1, initial=10**9), np.float64)
+    pixels = 2 * np.stack(np.indices(codes.shape), axis=-1)[..., None, :] + 1
+    apart = (pixels - np.array(sites)) * np.array([spacing] + [1.0] * (codes.ndim - 1))
+    return np.asarray((apart**2).sum(axis=-1).min(axis=-1, initial=10**9), np.float64)
 
 
 def true_distance(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
@@ -98,25 +100,37 @@ def flow_at(codes: npt.NDArray[np.int32], distance: npt.NDArray[np.float64], i: 
     return total / norm if norm > 1e-5 else np.zeros(2)
 
 
-def random_truth(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+def random_truth(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
     """Touching cells of a random Voronoi diagram on a random background."""
     n = int(rng.integers(1, 9))
-    seeds = rng.uniform(0, 1, (n, 2)) * shape
+    seeds = rng.uniform(0, 1, (n, len(shape))) * shape
     grid = np.stack(np.meshgrid(*[np.arange(s) for s in shape], indexing="ij"), axis=-1)
-    codes = (((grid[:, :, None] - seeds) ** 2).sum(-1).argmin(-1) + 1).astype(np.int32)
+    codes = (((grid[..., None, :] - seeds) ** 2).sum(-1).argmin(-1) + 1).astype(np.int32)
     field = ndimage.gaussian_filter(rng.standard_normal(shape), float(rng.uniform(0.5, 3)))
     codes[field < np.quantile(field, rng.uniform(0, 0.6))] = 0
     return codes
 
 
 def random_sketch(rng: np.random.Generator, truth: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The truth with a random part hidden, and half of the time with brushes of one width drawn along its cracks."""
-    field = ndimage.gaussian_filter(rng.standard_normal(truth.shape), float(rng.uniform(0, 4)))
-    hidden = field < np.quantile(field, rng.choice([0.0, 0.1, 0.5, 0.8, 1.0]))
-    sketch = np.where(hidden, UNKNOWN, truth).astype(np.int32)
+    """A plane with a random part hidden, and half of the time with brushes of one width drawn along its cracks."""
+    sketch = partly_hidden(rng, truth)
     if rng.random() < 0.5:
         sketch[brushed(rng, truth)] = DRAWN
     return sketch
+
+
+def partly_hidden(rng: np.random.Generator, truth: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The truth with a random part hidden."""
+    field = ndimage.gaussian_filter(rng.standard_normal(truth.shape), float(rng.uniform(0, 4)))
+    hidden = field < np.quantile(field, rng.choice([0.0, 0.1, 0.5, 0.8, 1.0]))
+    return np.where(hidden, UNKNOWN, truth).astype(np.int32)
+
+
+def lined(rng: np.random.Generator, truth: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The truth, half of the time with objects split by drawn lines, which are boundaries of a volume as they are."""
+    line = ndimage.gaussian_filter(rng.standard_normal(truth.shape), 3)
+    split = (np.abs(line) < np.quantile(np.abs(line), 0.08)) & (rng.random() < 0.5)
+    return np.where(split, DRAWN, truth).astype(np.int32)
 
 
 def brushed(rng: np.random.Generator, truth: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:

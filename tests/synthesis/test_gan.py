@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,16 @@ def test_a_step_teaches_all_four_networks_and_the_means_follow(scenes):
         changed = [k for k in before if k.startswith(f"nets.{part}.") and not torch.equal(before[k], after[k])]
         assert changed, part
     assert not torch.equal(after["means.g.head.weight"], before["nets.g.head.weight"])
+
+
+def test_a_generator_with_local_noise_learns_to_use_it():
+    config = replace(TINY, generator=replace(TINY.generator, local_noise=1))
+    scenes = Scenes([pointed(shape=(80, 90))], crop=64, prior=PRIOR, generator=config.generator)
+    gan = Gan(config, torch.device("cpu"))
+    before = gan.nets["g"].start.weight.detach().clone()
+    terms = gan.learn(scenes.batch(0, range(2)), 0)
+    assert all(np.isfinite(value) for value in terms.values())
+    assert not torch.equal(gan.nets["g"].start.weight[:, 1], before[:, 1])
 
 
 def test_going_on_from_a_state_gives_the_same_bits(scenes):

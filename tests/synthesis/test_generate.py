@@ -26,7 +26,7 @@ from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.stores.blobs import get_blob, list_blobs
 from sketchscale.synthesis import plan
 from sketchscale.synthesis.model import copy_synthesis, load_synthesis, save_synthesis
-from sketchscale.synthesis.pairs import _window_of, draw_pair
+from sketchscale.synthesis.pairs import _window_of, draw_pair, paint
 from sketchscale.synthesis.plan import renumbered
 from sketchscale.workflow.synthesize.generate import GenerateOptions, generate, read_pairs
 from tests.synthesis.tiny import stored_synthesis, tiny_synthesis
@@ -77,6 +77,32 @@ def test_stored_pairs_are_the_drawn_ones(synthesis: str, tmp_path: Path) -> None
     assert about["objects"] == result.objects == objects > 200
     with Image.open(tmp_path / "pairs" / "sheet.png") as sheet:
         assert sheet.width > 2 * 256
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (70, 41), (33, 130)])
+def test_images_of_any_size_are_painted_with_noise_of_their_pixels(tmp_path: Path, shape: tuple[int, int]) -> None:
+    made = tiny_synthesis(local_noise=2)
+    save_synthesis(str(tmp_path), made)
+    again = load_synthesis(str(tmp_path))
+    one, same, other = (draw_pair(s, shape, seed=(seed,)) for s, seed in ((made, 4), (again, 4), (made, 5)))
+    assert one.image.shape == (3, *shape)
+    np.testing.assert_array_equal(one.image, same.image)
+    assert not np.array_equal(one.image, other.image)
+    noise = made.config.generator.draw_noise(shape, np.random.default_rng(0))
+    moved = noise.copy()
+    moved[1:] = moved[1:, ::-1]
+    assert not np.array_equal(paint(made, one.labels, noise), paint(made, one.labels, moved))
+
+
+def test_a_synthesis_without_local_noise_in_its_settings_reads_as_before(tmp_path: Path) -> None:
+    made = tiny_synthesis()
+    save_synthesis(str(tmp_path), made)
+    path = tmp_path / "synthesis.json"
+    settings = json.loads(path.read_text())
+    del settings["generator"]["local_noise"]
+    path.write_text(json.dumps(settings))
+    expected, found = (draw_pair(s, (64, 64), seed=(1,)) for s in (made, load_synthesis(str(tmp_path))))
+    np.testing.assert_array_equal(found.image, expected.image)
 
 
 def arrays_of(image: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:

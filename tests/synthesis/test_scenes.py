@@ -6,6 +6,7 @@ import torch
 
 from sketchscale.errors import InputError
 from sketchscale.synthesis.layouts import LayoutPrior
+from sketchscale.synthesis.networks import GeneratorConfig
 from sketchscale.synthesis.scenes import PointedImage, Scenes
 
 
@@ -30,7 +31,7 @@ def test_crops_carry_their_points_however_they_are_turned():
 
 
 def test_points_of_layouts_lie_inside_and_maps_are_maps():
-    scenes = Scenes([pointed()], crop=64, prior=PRIOR, noise=3)
+    scenes = Scenes([pointed()], crop=64, prior=PRIOR, generator=GeneratorConfig(noise=3))
     for step in range(6):
         batch = scenes.batch(step, range(4))
         assert (batch.maps[:, 2][batch.map_points] == 1).all()
@@ -38,6 +39,17 @@ def test_points_of_layouts_lie_inside_and_maps_are_maps():
         assert batch.maps[:, :2].abs().max() <= 1
         assert set(batch.maps[:, 2].unique().tolist()) <= {0.0, 1.0}
         assert batch.noise.shape == (4, 3)
+
+
+def test_local_noise_changes_nothing_else_of_a_batch():
+    plain, local = (
+        Scenes([pointed()], crop=64, prior=PRIOR, generator=GeneratorConfig(local_noise=n)).batch(3, range(2))
+        for n in (0, 2)
+    )
+    assert local.noise.shape == (2, 3, 64, 64)
+    assert torch.equal(local.noise[:, 0, 5, 6], plain.noise[:, 0])
+    for name in ("image", "image_points", "maps", "map_points"):
+        assert torch.equal(getattr(plain, name), getattr(local, name))
 
 
 def test_a_batch_depends_on_seed_step_and_place_alone():

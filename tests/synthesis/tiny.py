@@ -13,8 +13,8 @@ from sketchscale.synthesis.networks import Generator, GeneratorConfig
 from sketchscale.synthesis.points import fit_points
 
 
-def tiny_synthesis(channels: int = 3, seed: int = 0) -> Synthesis:
-    shape = GeneratorConfig(channels=channels, width=2, hidden=4)
+def tiny_synthesis(channels: int = 3, seed: int = 0, local_noise: int = 0) -> Synthesis:
+    shape = GeneratorConfig(channels=channels, width=2, hidden=4, local_noise=local_noise)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         generator = Generator(shape).eval().requires_grad_(False)

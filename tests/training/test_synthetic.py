@@ -22,6 +22,7 @@ from sketchscale.training.distributed import World
 from sketchscale.training.loop import Hooks, train
 from sketchscale.training.patches import TrainingImage
 from sketchscale.training.prefetch import Batch, draw_batch
+from sketchscale.training.scale import typical_diameter
 from sketchscale.training.synthetic import REUSE, SceneWindow, drawing_of, fixed_scenes
 from sketchscale.training.validation import PLAIN, source_for
 from tests.training.examples import TINY, discs, example, picture, same
@@ -188,7 +189,7 @@ def test_every_loss_learns_from_scenes_alone(tmp_path: Path, loss: str) -> None:
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
     shown = fixed_scenes(Drawn())
     areas = np.concatenate([np.bincount(s.labels.ravel())[1:] for s in shown])
-    assert model.config.diameter == pytest.approx(np.sqrt(4 / np.pi * np.median(areas)), abs=0.01)
+    assert model.config.diameter == pytest.approx(typical_diameter(areas[areas > 0]), abs=0.01)
     assert 0 < model.config.min_size < np.median(areas)
 
 

@@ -12,13 +12,14 @@ import torch
 
 from sketchscale.cli import run
 from sketchscale.config import SegmentOptions
-from sketchscale.errors import InputError
+from sketchscale.errors import InputError, MissingDataError
 from sketchscale.integration.plan import integrate
 from sketchscale.networks.checkpoint import load_model
+from sketchscale.workflow.models import UNKNOWN_LICENCE, list_models, show_model
 from sketchscale.workflow.segment.arrays import fields_of_array, open_view, segment_array
 from sketchscale.workflow.segment.job import integration_config
 from tests.oracles.cpnet import forward, random_state
-from tests.pipeline import draw_nuclei, store_image
+from tests.pipeline import draw_nuclei, make_model, store_image
 
 
 @pytest.fixture
@@ -158,3 +159,27 @@ def test_mistakes_are_one_line(
     given = [str(cellpose) if a == "WEIGHTS" else str(tmp_path / a) if a == "x" else a for a in arguments]
     assert said in refused(capsys, *given)
     assert not (tmp_path / "x").exists()
+
+
+def test_own_models_are_known_by_name_with_their_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_model(tmp_path / "colonies")
+    make_model(tmp_path / "plain")
+    card = {"for": "colonies", "licence": "MIT", "scores": {"plates": "0.9 / 0.8"}}
+    (tmp_path / "colonies" / "card.json").write_text(json.dumps(card))
+    with pytest.raises(MissingDataError, match="no model 'colonies'"):
+        load_model("colonies")
+    monkeypatch.setenv("SKETCHSCALE_MODELS", str(tmp_path))
+    assert load_model("colonies").sha256 == load_model(folder).sha256
+    found = {model["name"]: model for model in list_models()}
+    assert found["nuclei-fluo"]["shipped"]
+    assert not found["colonies"]["shipped"]
+    assert found["colonies"]["licence"] == "MIT"
+    assert found["plain"]["licence"] == show_model("plain")["licence"] == UNKNOWN_LICENCE
+    capsys.readouterr()
+    assert run(["model", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "colonies (own): 1 channel" in listed
+    assert "  AP 0.5 / 0.75: plates 0.9 / 0.8" in listed
+    assert "  licence: unknown: ask who made it" in listed

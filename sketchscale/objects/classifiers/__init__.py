@@ -1,6 +1,6 @@
 """Classifiers of objects by name (CLASSIFIERS): trained on annotated objects, applied to all, stored as a folder."""
 
-from sketchscale.objects.classifiers.augmentation import AugmentOptions
+from sketchscale.objects.classifiers.augmentation import AUGMENTS, AugmentOptions
 from sketchscale.objects.classifiers.base import (
     CLASSIFIERS,
     Classifier,
@@ -18,6 +18,7 @@ from sketchscale.objects.classifiers.rows import feature_columns, feature_rows
 from sketchscale.objects.classifiers.training import train_classifier
 
 __all__ = [
+    "AUGMENTS",
     "CLASSIFIERS",
     "AugmentOptions",
     "Classifier",

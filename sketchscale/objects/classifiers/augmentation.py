@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from sketchscale.errors import InputError
 
-__all__ = ["AugmentOptions", "augmented"]
+__all__ = ["AUGMENTS", "AugmentOptions", "augmented"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,8 @@ class AugmentOptions:
 
     Attributes:
         rotate: probability that a patch is turned, by 0, 90, 180 or 270 degrees.
-        flip: probability that it is mirrored; in volumes also along z, drawn independently.
+        flip: probability that it is mirrored along x; in volumes also along z and, where nothing is turned, along y,
+            drawn independently.
         brightness: intensities are multiplied by a factor within 1 +- this, and shifted by at most this.
         noise: standard deviation of Gaussian noise, in units of the normalised intensities.
         blur: largest standard deviation of a Gaussian blur along y and x, px; one is drawn per step.
@@ -45,6 +46,16 @@ class AugmentOptions:
                 expected="0 to 1 for the first three, noise of 0 or more, blur of 0 to 10 px",
                 fix="leave out options that you do not need",
             )
+
+
+AUGMENTS = {
+    "none": AugmentOptions(rotate=0.0, flip=0.0),
+    "flips": AugmentOptions(rotate=0.0),
+    "rotations": AugmentOptions(flip=0.0),
+    "turns": AugmentOptions(),
+    "all": AugmentOptions(brightness=0.2, noise=0.03, blur=0.8),
+}
+"""What users choose with --augment."""
 
 
 def augmented(patches: torch.Tensor, options: AugmentOptions, rng: np.random.Generator, images: int) -> torch.Tensor:
@@ -84,10 +95,12 @@ def _moved(patches: torch.Tensor, options: AugmentOptions, rng: np.random.Genera
     n, solid = len(patches), patches.ndim == 5
     turns = rng.integers(0, 4, n) * (rng.random(n) < options.rotate)
     flips = (rng.random(n) < options.flip) + 2 * (solid & (rng.random(n) < options.flip))
+    if not options.rotate:  # else a turn by 180 degrees and a flip along x make one along y
+        flips = flips + 4 * (rng.random(n) < options.flip)
     moved = torch.empty_like(patches)
     for move in np.unique(turns + 4 * flips):
         rows = torch.from_numpy(np.flatnonzero(turns + 4 * flips == move))
         turned = torch.rot90(patches[rows], int(move) % 4, dims=(-2, -1))
-        axes = [axis for axis, bit in ((-1, 4), (-3, 8)) if move & bit]
+        axes = [axis for axis, bit in ((-1, 4), (-3, 8), (-2, 16)) if move & bit]
         moved[rows] = turned.flip(axes)
     return moved

@@ -32,6 +32,7 @@ from sketchscale.objects.annotation.examples import assign_marks, class_colors, 
 from sketchscale.objects.annotation.mark_files import check_colors
 from sketchscale.objects.classes import check_same_shape
 from sketchscale.objects.classifiers import (
+    AUGMENTS,
     Classifier,
     NetworkOptions,
     TrainingOptions,
@@ -55,8 +56,8 @@ __all__ = ["ClassifierResult", "plane_percentiles", "rows_of_labels", "train_cla
 _LOW, _HIGH = 1.0, 99.8
 _UNSCALED = (0.0, 1.0)
 _OF_NETWORKS = (
-    "side", "depth", "kernel", "width", "steps", "rate", "loss", "normalize", "context_radius", "mask", "device",
-    "precision",
+    "side", "depth", "kernel", "width", "steps", "batch", "rate", "weight_decay", "schedule", "augment", "loss",
+    "normalize", "context_radius", "mask", "device", "precision",
 )  # fmt: skip
 """Options that do not apply to a forest on the table."""
 _MOST_PIXELS = 2**20
@@ -167,6 +168,10 @@ def _training_options(options: ClassifyOptions) -> TrainingOptions:
     given = {"steps": options.steps, "learning_rate": options.rate, "loss": options.loss}
     fit: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return TrainingOptions(
+        batch=options.batch,
+        weight_decay=options.weight_decay,
+        schedule=options.schedule,
+        augment=AUGMENTS[options.augment],
         network=NetworkOptions(depth=options.depth, kernel=options.kernel, width=options.width),
         patches=PatchOptions(
             normalization=options.normalize, mask=options.mask, context=options.context_radius, mirror=True

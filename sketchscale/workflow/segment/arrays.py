@@ -29,6 +29,7 @@ from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.networks.checkpoint import Model, load_model
 from sketchscale.workflow.named_axes import named_labels, pixels_by_name
 from sketchscale.workflow.runner import quiet
+from sketchscale.workflow.segment.found_scale import with_scale
 from sketchscale.workflow.segment.job import (
     integration_config,
     recipe_of,
@@ -132,6 +133,7 @@ def segment_array(image: npt.ArrayLike, options: SegmentOptions | None = None) -
     pixels = _pixels(image, model, options)
     options = replace(options, volume=pixels.ndim == 4)
     refuse_options_of_volumes(options)
+    options = with_scale(options, model, pixels.shape[1:], lambda box: pixels[(slice(None), *box.slices)])
     fields = fields_of_array(pixels, model, options)
     rule = integration_config(model, options, options.anisotropy or 1.0)
     labels = refine_labels(way_of(rule).whole(fields, rule), fields, refine_config(options))

@@ -16,17 +16,18 @@ from sketchscale.config import Execution, SegmentOptions, as_json
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.inference.backend import Recipe, check_device
 from sketchscale.inference.views import View, views_of
-from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig, crowd_for
 from sketchscale.integration.refine import RefineConfig
 from sketchscale.integration.watershed.config import watershed_for
 from sketchscale.integration.ways import Rule
 from sketchscale.io.ome_zarr.image import Image, open_image
-from sketchscale.io.ome_zarr.planes import PixelsRef
+from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
 from sketchscale.io.runs.ledger import StoreLedger
 from sketchscale.io.stores.addresses import join_address
 from sketchscale.networks.checkpoint import Model, ModelConfig, copy_model, is_shipped, load_model
 from sketchscale.settings import first, resolve
 from sketchscale.workflow.precision import kept_by_run, settle_precision
+from sketchscale.workflow.segment.found_scale import kept_scale, with_scale
 from sketchscale.workflow.segment.label_layout import label_block, label_chunks, label_shards
 from sketchscale.workflow.segment.unknown_kinds import is_tested
 
@@ -172,6 +173,15 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
     image = open_image(address)
     pixels = image.volume(t=options.t) if options.volume else image.plane(t=options.t, z=options.z)
     model = load_model(options.model)
+    channels = model_channels(pixels, options, model.config)
+    options = with_scale(
+        options,
+        model,
+        pixels.shape,
+        lambda box: read_plane(pixels, box, channels),
+        pixel_um=None if pixels.spacing_um is None else pixels.spacing_um[-1],
+        kept=lambda: kept_scale(image.address, run_name(options), resume=execution.resume),
+    )
     ratio = 1.0
     if options.volume:
         ratio = pixels.spacing[0] / pixels.spacing[1] if options.anisotropy is None else options.anisotropy
@@ -181,7 +191,7 @@ def prepare(address: str, options: SegmentOptions, execution: Execution) -> Segm
     return SegmentJob(
         image=image,
         pixels=pixels,
-        channels=model_channels(pixels, options, model.config),
+        channels=channels,
         model=model,
         model_folder=options.model,
         options=options,
@@ -287,9 +297,7 @@ def integration_config(model: Model, options: SegmentOptions, ratio: float = 1.0
         return rule
     given = {"threshold": first("threshold", options, config) / scale, "min_size": smallest}
     if axes == 3 and options.crowd is None:
-        # 20 trajectories for objects up to 20 px across; larger ones gather fewer
-        diameter = config.diameter / scale
-        given["crowd"] = 8 if diameter <= 0 else max(4, min(20, round(20 * (20 / diameter) ** 3)))
+        given["crowd"] = crowd_for(config.diameter / scale)
     known = config if config.network.dim == axes else replace(config, link_radius=2, join_share=None)
     walk = resolve(IntegrationConfig, options, known, **given)
     walk.check_axes(axes)

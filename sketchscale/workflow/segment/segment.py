@@ -68,6 +68,7 @@ class SegmentResult:
         absent_chunks: input chunks that a sparse image does not store; read as zeros.
         empty: facts on why nothing was found, see `workflow.empty_results`; empty when something was.
         warning: that the model does not know this kind of image; empty where it does.
+        scale: network px per image px.
     """
 
     image: str
@@ -78,6 +79,7 @@ class SegmentResult:
     absent_chunks: int
     empty: Mapping[str, Any] = field(default_factory=dict)
     warning: str = ""
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,7 @@ class _Segmentation:
             stages=tuple(self.runner.stages),
             absent_chunks=committed["absent_chunks"],
             empty=committed.get("empty", {}),
+            scale=job.views[0].zoom,
             warning=kind_warning(
                 job.image.address, job.model_folder, committed.get("kind", {}), objects=committed["n"]
             ),

@@ -208,6 +208,6 @@ def _rows(synthesis: Synthesis, images: Sequence[PointedSource], pairs: Sequence
         maps = read_maps(synthesis, pixels)
         inside = image.points - start
         inside = inside[((inside > -0.5) & (inside < side - 0.5)).all(1)]
-        painted = paint_maps(synthesis, maps, noise_of(synthesis, 0))
+        painted = paint_maps(synthesis, maps, noise_of(synthesis, maps.shape[1:], 0))
         real.append(real_row(pixels, inside, maps, painted, image.name))
     return [*drawn, *real]

@@ -154,7 +154,9 @@ def gan_config(options: SynthesisOptions, channels: int) -> GanConfig:
     return replace(
         base,
         **{name: value for name, value in given.items() if value is not None},
-        generator=replace(base.generator, channels=channels, width=width, noise=options.noise),
+        generator=replace(
+            base.generator, channels=channels, width=width, noise=options.noise, local_noise=options.local_noise
+        ),
         prior=LayoutPrior(diameter=options.diameter, spread=options.spread, crowding=options.crowding),
     )
 

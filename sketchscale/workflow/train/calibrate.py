@@ -43,28 +43,31 @@ import numpy.typing as npt
 
 from sketchscale.evaluation import count_overlaps
 from sketchscale.geometry import Box, tile_cover
-from sketchscale.integration.config import IntegrationConfig
+from sketchscale.integration.config import IntegrationConfig, crowd_for
 from sketchscale.integration.plan import integrate_each
 from sketchscale.networks.checkpoint import Model, ModelConfig
 from sketchscale.rule import JoiningRule
 from sketchscale.training.patches import AnnotatedImage
 from sketchscale.training.thresholds import labels_with_lines, predict_image
 
-__all__ = ["JOININGS", "Joining", "calibrate"]
+__all__ = ["JOININGS", "VOLUME_JOININGS", "Joining", "calibrate", "score_annotation"]
 
 THRESHOLDS = (-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5)
 """Finer towards 0, where a signed distance changes by 1 px from pixel to pixel."""
 SIZES = (10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960)
 
-_WINDOW = 512
+_WINDOWS = {2: (512, 512), 3: (64, 128, 128)}
+"""px, of planes and of volumes."""
+_MOST_VOLUMES = 8
 _MARGIN = 32
 """Margin in px around the annotation of a window, because the whole area of an object counts."""
-_HALO = 64
+_HALOS = {2: 64, 3: 32}
 """Margin in px around a window that the network reads; pixels beyond it hardly change its output."""
 _TIE = 0.003
 _PREFERENCE = 0.02
 _FEWEST = 5
 _LEAST_GAIN = 0.05
+_AT = (0.5, 0.75)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,10 @@ class Joining(JoiningRule[Never]):
 _SEPARATING = Joining(link_radius=1, prominence=-8.0)
 JOININGS = (Joining(), _SEPARATING, Joining(join_share=0.3), replace(_SEPARATING, join_share=0.3))
 """One robust to noisy flow, one that separates small touching objects; then both with components joined by ends."""
+
+VOLUME_JOININGS = (Joining(prominence=-2.0), Joining())
+"""Of volumes: a network that learned from strokes in planes gives distances well below the true ones, so that the
+default joins objects that touch (AP 0.5 of .82 beside .87, benchmarks/results/volumes.txt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,8 @@ def calibrate(
     Args:
         model: in evaluation mode; its fields are those of `images` at scale 1.
         images: annotated, densely or in part.
-        most: windows that are looked at, of at most 512 x 512 px, spread evenly over all with annotated foreground.
+        most: windows that are looked at, spread evenly over all with annotated foreground: of at most 512 x 512 px, or
+            of 64 x 128 x 128 px, of which at most 8 count.
         sizes: candidates for the smallest size, px, rising.
         prefer: px; of thresholds that are equally good, the one nearest to this is taken; None: the middle one.
         telling: annotated pixels from which on an object counts.
@@ -134,24 +142,23 @@ def calibrate(
     if model.target.rule != "flow":
         return model
     found: dict[tuple[float, Joining], list[_Evidence]] = {}
-    windows, objects = _spread(_annotated_windows(images), most), 0
+    axes = model.config.network.dim
+    windows, objects = _spread(_annotated_windows(images), most if axes == 2 else min(most, _MOST_VOLUMES)), 0
+    crowd = 1 if axes == 2 else crowd_for(model.config.diameter)
     for seen, (image, box) in enumerate(windows):
         if until is not None and objects >= _FEWEST and time.monotonic() > until:
             windows = windows[:seen]
             break
         on_window(seen, len(windows))
-        labels = labels_with_lines(image)
-        near = box.grow(min(_HALO, model.declares.context)).clip(labels.shape)
-        inner = box.relative_to(near.start).slices
-        predicted = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
-        labels = labels[box.slices]
+        predicted, labels = _shown(model, image, box)
         objects += int((np.bincount(labels[labels > 0]) >= telling).sum())
-        for rule, evidence in _compared(predicted.astype(np.float16), labels, telling, start):
+        for rule, evidence in _compared(predicted, labels, telling, start, crowd):
             found.setdefault(rule, []).append(evidence)
     if objects < _FEWEST:
         return model
-    ours = {rule: evidence for rule, evidence in found.items() if rule[0] in THRESHOLDS and rule[1] in JOININGS}
-    chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in ours.items()], prefer)
+    joinings = _joinings(axes)
+    ours = {rule: evidence for rule, evidence in found.items() if rule[0] in THRESHOLDS and rule[1] in joinings}
+    chosen = _best([_trial(*rule, evidence, sizes) for rule, evidence in ours.items()], joinings, prefer)
     if start is not None:
         kept = _as_it_is(start, found[start.threshold, _joining_of(start)])
         smaller = replace(chosen, min_size=min(chosen.min_size, start.min_size))
@@ -163,21 +170,63 @@ def calibrate(
     )
 
 
+def _joinings(axes: int) -> tuple[Joining, ...]:
+    """Return the candidates; the first is the default."""
+    return JOININGS if axes == 2 else VOLUME_JOININGS
+
+
+def score_annotation(
+    model: Model, images: Sequence[AnnotatedImage], *, most: int = 32, telling: int = 8, until: float | None = None
+) -> float | None:
+    """Return the average precision at 0.5 of a model, by its own rule, on annotated objects.
+
+    Args:
+        model, images, most, telling, until: see `calibrate`.
+
+    Returns:
+        0 to 1; None where fewer than 5 objects are annotated, or the model gives h/v maps.
+    """
+    if model.target.rule != "flow":
+        return None
+    config, found = model.config, list[_Evidence]()
+    axes = config.network.dim
+    crowd = 1 if axes == 2 else crowd_for(config.diameter)
+    rule = IntegrationConfig(threshold=config.threshold, min_size=0, crowd=crowd, **asdict(_joining_of(config)))
+    for image, box in _spread(_annotated_windows(images), most if axes == 2 else min(most, _MOST_VOLUMES)):
+        objects = sum(evidence.objects for evidence in found)
+        if until is not None and objects >= _FEWEST and time.monotonic() > until:
+            break
+        predicted, labels = _shown(model, image, box)
+        found.append(_compare(next(iter(integrate_each(predicted, [rule]))), labels, telling))
+    if sum(evidence.objects for evidence in found) < _FEWEST:
+        return None
+    return _as_it_is(config, found, (0.5,)).score
+
+
+def _shown(model: Model, image: AnnotatedImage, box: Box) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
+    """Return the fields that a model predicts in a window, and the window's labels with drawn lines as background."""
+    labels = labels_with_lines(image)
+    near = box.grow(min(_HALOS[labels.ndim], model.declares.context)).clip(labels.shape)
+    inner = box.relative_to(near.start).slices
+    predicted = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
+    return predicted.astype(np.float16), labels[box.slices]
+
+
 def _joining_of(config: ModelConfig) -> Joining:
     return Joining(**{f.name: getattr(config, f.name) for f in fields(Joining)})
 
 
-def _as_it_is(config: ModelConfig, evidence: Sequence[_Evidence]) -> _Trial:
+def _as_it_is(config: ModelConfig, evidence: Sequence[_Evidence], at: tuple[float, ...] = _AT) -> _Trial:
     """Score the choices of a model."""
     shares, areas = (np.concatenate([getattr(e, name) for e in evidence]) for name in ("shares", "areas"))
-    score = _precision(shares[areas >= config.min_size], sum(e.objects for e in evidence))
+    score = _precision(shares[areas >= config.min_size], sum(e.objects for e in evidence), at)
     return _Trial(score, config.threshold, config.min_size, _joining_of(config))
 
 
-def _best(trials: Sequence[_Trial], prefer: float | None) -> _Trial:
+def _best(trials: Sequence[_Trial], joinings: Sequence[Joining], prefer: float | None) -> _Trial:
     """Choose the joining with the best score (the default unless another wins clearly), and its best threshold."""
-    scores = {j: max(t.score for t in trials if t.joining == j) for j in JOININGS}
-    joining = max(JOININGS, key=lambda j: scores[j] + (_PREFERENCE if j == JOININGS[0] else 0))
+    scores = {j: max(t.score for t in trials if t.joining == j) for j in joinings}
+    joining = max(joinings, key=lambda j: scores[j] + (_PREFERENCE if j == joinings[0] else 0))
     near = [t for t in trials if t.joining == joining and t.score >= scores[joining] - _TIE]
     return near[len(near) // 2] if prefer is None else min(near, key=lambda t: abs(t.threshold - prefer))
 
@@ -187,7 +236,7 @@ def _annotated_windows(images: Sequence[AnnotatedImage]) -> list[tuple[Annotated
     found = []
     for image in images:
         labels = labels_with_lines(image)
-        for box in (tile.write for tile in tile_cover(labels.shape, (_WINDOW, _WINDOW))):
+        for box in (tile.write for tile in tile_cover(labels.shape, _WINDOWS[labels.ndim])):
             if (labels[box.slices] > 0).any():
                 at = np.argwhere(labels[box.slices] >= 0) + box.start
                 drawn = Box(tuple(map(int, at.min(axis=0))), tuple(map(int, at.max(axis=0) + 1)))
@@ -202,19 +251,25 @@ def _spread(items: list[tuple[AnnotatedImage, Box]], most: int) -> list[tuple[An
 
 
 def _compared(
-    predicted: npt.NDArray[np.float16], labels: npt.NDArray[np.int32], telling: int, start: ModelConfig | None
+    predicted: npt.NDArray[np.float16],
+    labels: npt.NDArray[np.int32],
+    telling: int,
+    start: ModelConfig | None,
+    crowd: int,
 ) -> Iterator[tuple[tuple[float, Joining], _Evidence]]:
     """Yield every threshold with every joining, and how their objects compare with the annotation of a window.
 
     Args:
-        predicted: fields (3, y, x). labels: (y, x), k > 0 is an object, 0 background, -1 unknown.
-        telling, start: see `calibrate`.
+        predicted: fields (axes + 1, ...). labels: their shape, k > 0 is an object, 0 background, -1 unknown.
+        telling, start: see `calibrate`. crowd: see IntegrationConfig.
     """
-    joinings = {threshold: list(JOININGS) for threshold in THRESHOLDS}
+    joinings = {threshold: list(_joinings(labels.ndim)) for threshold in THRESHOLDS}
     if start is not None and _joining_of(start) not in joinings.setdefault(start.threshold, []):
         joinings[start.threshold].append(_joining_of(start))
     for threshold, chosen in joinings.items():
-        rules = [IntegrationConfig(threshold=threshold, min_size=0, **asdict(joining)) for joining in chosen]
+        rules = [
+            IntegrationConfig(threshold=threshold, min_size=0, crowd=crowd, **asdict(joining)) for joining in chosen
+        ]
         for joining, objects in zip(chosen, integrate_each(predicted, rules), strict=True):
             yield (threshold, joining), _compare(objects, labels, telling)
 
@@ -238,9 +293,9 @@ def _trial(threshold: float, joining: Joining, evidence: Sequence[_Evidence], si
     return _Trial(scores[size], threshold, allowed[size], joining)
 
 
-def _precision(shares: npt.NDArray[np.float64], objects: int) -> float:
-    """Return the mean of TP / (TP + FP + FN) at 0.5 and 0.75; overlaps above 0.5 match one to one."""
-    hits = [int((shares > at).sum()) for at in (0.5, 0.75)]
+def _precision(shares: npt.NDArray[np.float64], objects: int, at: tuple[float, ...] = _AT) -> float:
+    """Return the mean of TP / (TP + FP + FN) over thresholds from 0.5, above which overlaps match one to one."""
+    hits = [int((shares > threshold).sum()) for threshold in at]
     return float(np.mean([hit / max(1, shares.size + objects - hit) for hit in hits]))
 
 

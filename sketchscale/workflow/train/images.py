@@ -26,14 +26,15 @@ from sketchscale.intensity import Levels, channel_levels, normalize
 from sketchscale.io.ome_zarr.image import open_image
 from sketchscale.io.ome_zarr.planes import PixelsRef, read_plane
 from sketchscale.training.patches import AnnotatedImage, TrainingImage
+from sketchscale.training.scale import scaled_image
 from sketchscale.training.validation import choose_held_out
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.segment.job import choose_channels
 
 __all__ = ["HELD_BYTES", "DrawnBox", "Reading", "SketchedImages", "SketchedPart", "drawn_boxes"]
 
-_MARGIN = 128
-"""Margin in px around what was drawn, which the network sees next to a stroke."""
+_MARGINS = {2: 128, 3: 64}
+"""Margin in px around what was drawn, which the network sees next to a stroke, in planes and in volumes."""
 
 _LARGEST_PX = 4096 * 4096
 """Most pixels of a drawn box; about 0.3 GB with one channel."""
@@ -52,6 +53,7 @@ class Reading:
     Attributes:
         channels: as in TrainOptions. low, high: percentiles. on_conflict: what overlapping classes mean.
         sketch: the kind of the sketch files and what their classes mean.
+        volume: whether to read whole volumes instead of planes.
     """
 
     channels: tuple[int | str, ...] | None
@@ -59,6 +61,7 @@ class Reading:
     high: float
     on_conflict: Literal["refuse", "last"]
     sketch: SketchReading = field(default_factory=SketchReading)
+    volume: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +178,10 @@ class SketchedImages:
         held_bytes: drawn boxes are kept in memory up to this size; beyond it, they are read when patches are drawn.
             This does not change what is learned.
 
+    Attributes:
+        scales: network px per image px of each image, which may be set: all that is returned from then on has this
+            scale; () for 1. See training.scale.
+
     Raises:
         InputError: their numbers differ, nothing was drawn, a sketch does not fit its image or contradicts itself.
     """
@@ -197,7 +204,8 @@ class SketchedImages:
             )
         self.paths, self.reading = tuple(sketches), reading
         self._states = [_file_state(path) for path in self.paths]
-        planes = [open_image(address).plane() for address in images]
+        opened_images = map(open_image, images)
+        planes = [image.volume() if reading.volume else image.plane() for image in opened_images]
         self.sketches = []
         for path, plane in zip(self.paths, planes, strict=True):
             opened = self._open(path, plane)
@@ -216,13 +224,13 @@ class SketchedImages:
             block = block_shape(plane.shape, plane.chunks, runner.execution.block)
             levels = channel_levels(runner.run, plane, block, channels, low=reading.low, high=reading.high)
             self._opened.append(_Opened(plane=plane, channels=channels, levels=levels))
-        self._held_bytes = held_bytes
+        self._held_bytes, self.scales = held_bytes, tuple[float, ...]()
         self._parts = [self._find(position) for position in range(len(planes))]
         self._pixels: dict[tuple[int, Box], npt.NDArray[np.float32]] = {}
         self._held_out: dict[int, list[_Hidden]] = {}
 
     def _open(self, path: str, plane: PixelsRef) -> SketchFile:
-        return open_sketch_file(path, shape=plane.section, reading=self.reading.sketch)
+        return open_sketch_file(path, shape=plane.shape, reading=self.reading.sketch)
 
     def _checked(self, sketch: Sketch) -> Sketch:
         sketch.check(self.reading.on_conflict)
@@ -242,9 +250,14 @@ class SketchedImages:
         """
         for opened in self._opened:
             try:
-                read_plane(opened.plane, Box((0, 0), (1, 1)), opened.channels)
+                read_plane(opened.plane, Box((0,) * opened.plane.ndim, (1,) * opened.plane.ndim), opened.channels)
             except InputError as error:
                 raise type(error)(f"on {platform.node()}: {error}") from error
+
+    @property
+    def ratios(self) -> list[float]:
+        """Spacing along the first axis over that along y, of each image."""
+        return [opened.plane.spacing[0] / opened.plane.spacing[-2] for opened in self._opened]
 
     @property
     def brightness(self) -> list[tuple[float, ...]]:
@@ -255,6 +268,17 @@ class SketchedImages:
     def parts(self) -> list[SketchedPart]:
         """The drawn boxes of all images."""
         return [part for parts in self._parts for part in parts]
+
+    @property
+    def by_image(self) -> list[list[AnnotatedImage]]:
+        """The drawn boxes of each image, at the image's own scale, without what was held out."""
+        return [[self._loaded(part) if self.is_held else part for part in parts] for parts in self._parts]
+
+    @property
+    def pixel_um(self) -> list[float | None]:
+        """The pixel size of each image; None where its file does not say."""
+        sizes = [opened.plane.spacing_um for opened in self._opened]
+        return [None if size is None else size[-1] for size in sizes]
 
     @property
     def is_held(self) -> bool:
@@ -271,8 +295,9 @@ class SketchedImages:
         )
 
     def _made(self, parts: Sequence[SketchedPart]) -> list[AnnotatedImage]:
-        """Return the parts in memory where all fit, else as they are."""
-        return [self._loaded(part) for part in parts] if self.is_held else list(parts)
+        """Return the parts at their scales; in memory where all fit, else as they are read."""
+        scales = self.scales or (1.0,) * len(self.paths)
+        return [scaled_image(self._loaded(part) if self.is_held else part, scales[part.position]) for part in parts]
 
     def _loaded(self, part: SketchedPart) -> TrainingImage:
         key = (part.position, part.box)
@@ -345,7 +370,7 @@ class DrawnBox:
     core: Box | None = None
 
 
-def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN, largest: int = _LARGEST_PX) -> list[DrawnBox]:
+def drawn_boxes(sketch: Sketch, *, margin: int | None = None, largest: int = _LARGEST_PX) -> list[DrawnBox]:
     """Return boxes that together hold everything drawn with a margin; boxes that overlap are joined.
 
     Margins reach to the image's edge where it is near, so a stroke's surroundings are cut by the image only. A box of
@@ -353,6 +378,7 @@ def drawn_boxes(sketch: Sketch, *, margin: int = _MARGIN, largest: int = _LARGES
     hold something drawn, each with its margin.
     """
     found: list[DrawnBox] = []
+    margin = _MARGINS[len(sketch.shape)] if margin is None else margin
     for box in sorted(joined_boxes(_around(event, margin).clip(sketch.shape) for event in sketch.marks)):
         found += [DrawnBox(box=box)] if box.size <= largest else _cut(sketch, box, margin)
     return found
@@ -362,7 +388,7 @@ def _around(event: Event, margin: int) -> Box:
     """Return the box of what an event drew, with a margin."""
     low, high = extent_of(event)
     reach = margin + (int(event.radius_px) + 1 if isinstance(event, Stroke) else 0)
-    return Box((int(low[0]), int(low[1])), (int(high[0]) + 1, int(high[1]) + 1)).grow(reach)
+    return Box(tuple(int(at) for at in low), tuple(int(at) + 1 for at in high)).grow(reach)
 
 
 def _cut(sketch: Sketch, box: Box, margin: int) -> list[DrawnBox]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,13 +23,11 @@ from sketchscale.annotations.opening import SketchReading, sketch_files
 from sketchscale.config import Execution, TrainOptions
 from sketchscale.engine.base import Event
 from sketchscale.engine.cancelling import check_cancelled
-from sketchscale.errors import InputError, UnknownNameError
+from sketchscale.errors import InputError
 from sketchscale.io.stores.addresses import join_address
-from sketchscale.losses import LossConfig, find_loss, loss_config
-from sketchscale.networks import NetworkConfig
+from sketchscale.losses import find_loss
 from sketchscale.networks.adapt import adapt_notes
 from sketchscale.networks.checkpoint import Model, load_model, save_model
-from sketchscale.training.augment import AUGMENTS
 from sketchscale.training.checks import NO_BACKGROUND, check_images, lacks_background
 from sketchscale.training.config import Step, SyntheticConfig, find_device
 from sketchscale.training.distributed import join_world
@@ -43,24 +41,23 @@ from sketchscale.workflow.compiling import INTEGRATION, compiling_line
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthesize.scenes import SceneSource, check_sources, open_sources, scale_of, stream_of
+from sketchscale.workflow.train.beside_start import compare_with_start
 from sketchscale.workflow.train.calibrate import calibrate
 from sketchscale.workflow.train.callbacks import Paced, Watch
 from sketchscale.workflow.train.chosen_loss import settle_loss
-from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages
+from sketchscale.workflow.train.common_scale import network_pixel_um, settle_scales
+from sketchscale.workflow.train.configuration import SAVING_S, training_config, with_init, with_time_left
+from sketchscale.workflow.train.images import Reading, SketchedImages
 from sketchscale.workflow.train.known_kind import learn_kind
+from sketchscale.workflow.train.network_shape import network_shape, refuse_options_of_planes
 from sketchscale.workflow.train.on_ray import TrainCallbacks, train_anywhere
 from sketchscale.workflow.train.output_folder import begin_output, check_output, writing_output
+from sketchscale.workflow.train.rehearsal import rehearsal_of, rehearsed_share
 from sketchscale.workflow.train.warnings import find_doubts
 from sketchscale.workflow.train.worker_options import WorkerOptions
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["TrainResult", "train"]
-
-_CALIBRATION_SHARE = 0.1
-"""Share of the time of a training."""
-
-_SAVING_S = 2.0
-"""Time kept for what comes after calibration: recording the kind of the images, and saving."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +105,9 @@ def train(
         TaskError: the loss is not a number; see training.loop.
     """
     minutes = None if options.steps is not None else options.minutes
-    sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch)
+    refuse_options_of_planes(options)
+    options = with_init(options, resume=execution is not None and execution.resume)
+    sizes = choose_sizes(minutes, width=options.width, batch=options.batch, patch=options.patch, volume=options.volume)
     options = replace(options, width=sizes.width, batch=sizes.batch, patch=sizes.patch)
     callbacks = TrainCallbacks(say=on_step, on_event=on_event)
     return train_anywhere(_train_here, options, _WORKER_OPTIONS, execution or Execution(), callbacks, batch=sizes.batch)
@@ -135,6 +134,7 @@ class _Ready:
     config: TrainingConfig
     init: Model | None
     notes: tuple[str, ...]
+    rehearses: bool
 
 
 def _train_here(options: TrainOptions, execution: Execution, callbacks: TrainCallbacks) -> TrainResult:
@@ -144,6 +144,7 @@ def _train_here(options: TrainOptions, execution: Execution, callbacks: TrainCal
         sources: list[SceneSource] = []
         world.all_do(lambda: sources.extend(open_sources(options.synthetic, options.channels)))
         ready = world.first_does(lambda: _prepare(options, execution, callbacks, sources, began))
+        world.all_do(lambda: sources.extend(rehearsal_of(options, ready.config) if ready.rehearses else ()))
         world.all_do(ready.data.check_readable)
         world.all_do(lambda: check_sources(sources, ready.config))
         scenes = stream_of(sources, ready.config)
@@ -170,6 +171,8 @@ def _train_here(options: TrainOptions, execution: Execution, callbacks: TrainCal
                 resume=execution.resume,
             )
             watch.draw()
+        pixel_um = network_pixel_um(ready.data)
+        model = replace(model, config=replace(model.config, pixel_um=pixel_um))
         provenance = {"synthetic": [source.about for source in sources]} if sources else {}
         return _save(replace(model, provenance={**model.provenance, **provenance}), options, watch, world.first)
 
@@ -192,23 +195,34 @@ def _prepare(
 
     with Runner(execution, on_event) as runner:
         scale = scale_of(sources) if init is None else (init.config.low, init.config.high)
-        data, held_out, others = _read(options, scale, runner, callbacks.say)
+        settle = partial(settle_scales, options, init=init, resume=execution.resume)
+        data, held_out, others = _read(options, scale, runner, callbacks.say, settle)
     images = data.training()
     channels = images[0].channels if images else sources[0].channels
     options = settle_loss(options, images, callbacks.say, resume=execution.resume)
-    config = replace(_training_config(options, channels, init, bool(held_out or others)), low=scale[0], high=scale[1])
-    kept = partial(kept_setting, options.out, "precision", resume=execution.resume)
-    precision = settle_precision(options.precision, options.device, "training", kept=kept, say=callbacks.say)
-    config = replace(config, precision=precision)
-    if sources:
+    shape = network_shape(options, channels, init, data)
+    config = training_config(options, shape, bool(held_out or others), started=init is not None)
+    kept = partial(kept_setting, options.out, resume=execution.resume)
+    precision = settle_precision(
+        options.precision, options.device, "training", kept=partial(kept, "precision"), say=callbacks.say
+    )
+    config = replace(config, low=scale[0], high=scale[1], scales=data.scales, precision=precision)
+    config = replace(config, start=init.sha256 if init is not None else None)
+    began_without = kept("seed") is not None and kept("synthetic", "share") is None
+    again = [] if sources or not images or began_without else rehearsal_of(options, config)
+    if sources or again:
         share = (0.5 if options.synthetic_share is None else options.synthetic_share) if images else 1.0
-        config = replace(config, synthetic=SyntheticConfig(sha256=tuple(s.sha256 for s in sources), share=share))
+        share = rehearsed_share(options) if again else share
+        digests = tuple(source.sha256 for source in [*sources, *again])
+        config = replace(config, synthetic=SyntheticConfig(sha256=digests, share=share))
     check_images(images, config, started=init is not None)
     if lacks_background(images):
         callbacks.say(f"warning: {NO_BACKGROUND}; what is background is what the model to start from takes for it")
-    config = _with_time_left(config, began)
+    config = with_time_left(config, began)
     notes = _notes(config, init)
-    return _Ready(data=data, held_out=held_out, others=others, config=config, init=init, notes=notes)
+    return _Ready(
+        data=data, held_out=held_out, others=others, config=config, init=init, notes=notes, rehearses=bool(again)
+    )
 
 
 def _begin(out: str, ready: _Ready, say: Callable[[str], None], *, fresh: bool) -> None:
@@ -223,21 +237,6 @@ def _notes(config: TrainingConfig, init: Model | None) -> tuple[str, ...]:
     sizes = Sizes(width=network.widths[0], batch=config.batch, patch=config.patch)
     chosen = f"network {network.name} of {len(network.widths)} levels, {sizes}, {config.precision}"
     return chosen, *(adapt_notes(init, network, target=config.target) if init else ())
-
-
-def _with_time_left(config: TrainingConfig, began: float) -> TrainingConfig:
-    """Return the configuration with the minutes that are left for steps."""
-    if config.minutes is None:
-        return config
-    spent = time.monotonic() - began
-    left = (1 - _CALIBRATION_SHARE) * 60 * config.minutes - _SAVING_S - spent
-    if left <= 0:
-        raise InputError.of(
-            found=f"--minutes {config.minutes:g}, of which reading the images and sketches took {spent / 60:.2g}",
-            expected="time for at least one step",
-            fix=f"--minutes {max(2.0, 3 * spent / 60):.2g}, or --steps",
-        )
-    return replace(config, minutes=left / 60)
 
 
 def _calibrated(
@@ -256,7 +255,7 @@ def _calibrated(
             callbacks.say(line)
         pace(f"calibrating threshold, joining and smallest size: window {done + 1} of {total}", now=done == 0)
 
-    end = None if until is None else until - 2 * _SAVING_S  # a window that was begun is finished
+    end = None if until is None else until - 2 * SAVING_S  # a window that was begun is finished
     interior = find_loss(ready.config.loss.name).interior
     start = ready.init.config if ready.init is not None and ready.init.target.rule == "flow" else None
     rule: dict[str, Any] = {"prefer": 0.0, "telling": 1, "start": start} if interior else {}
@@ -267,16 +266,30 @@ def _calibrated(
     else:
         threshold = choose_threshold(model, trained, until=end, prefer=rule.get("prefer"))
         calibrated = replace(model, config=replace(model.config, threshold=threshold))
+    beside = compare_with_start(calibrated, ready.init, [*ready.others, *ready.held_out], trained, until=end)
+    if beside is not None:
+        callbacks.say(beside.line)
+        record = asdict(beside) | {"warning": beside.warning}
+        calibrated = replace(calibrated, provenance={**calibrated.provenance, "beside_start": record})
     return learn_kind(calibrated, [*trained, *ready.others], ready.data.brightness)
 
 
 def _read(
-    options: TrainOptions, scale: tuple[float, float], runner: Runner, say: Callable[[str], None]
+    options: TrainOptions,
+    scale: tuple[float, float],
+    runner: Runner,
+    say: Callable[[str], None],
+    settle: Callable[..., tuple[float, ...]],
 ) -> tuple[SketchedImages, list[AnnotatedImage], list[AnnotatedImage]]:
     """Return the sketched images, the held-out annotation, and the validation images."""
     sketch = SketchReading(kind=options.sketch_kind, classes=options.sketch_classes)
     reading = Reading(
-        channels=options.channels, low=scale[0], high=scale[1], on_conflict=options.on_conflict, sketch=sketch
+        channels=options.channels,
+        low=scale[0],
+        high=scale[1],
+        on_conflict=options.on_conflict,
+        sketch=sketch,
+        volume=options.volume,
     )
     if not (options.images or options.sketches or options.synthetic):
         raise InputError.of(found="no image", expected="images with --sketch, or --synthetic", fix="name some")
@@ -293,55 +306,14 @@ def _read(
             fix="name them with --validate",
         )
     data = SketchedImages(options.images, options.sketches, reading, runner, say=say)
+    data.scales = settle(data, say=say)
     held_out = [] if options.hold_out is None else data.hold_out(options.hold_out, options.seed)
     others: list[AnnotatedImage] = []
     if options.validate or options.validate_sketches:
-        others = SketchedImages(options.validate, options.validate_sketches, reading, runner, say=say).training()
+        validation = SketchedImages(options.validate, options.validate_sketches, reading, runner, say=say)
+        validation.scales = settle(validation, resume=False) if data.scales else ()
+        others = validation.training()
     return data, held_out, others
-
-
-def _training_config(options: TrainOptions, channels: int, init: Model | None, validated: bool) -> TrainingConfig:
-    outputs = find_loss(options.loss).outputs
-    widths = tuple(int(options.width) * 2**level for level in range(4))
-    shape = NetworkConfig(widths=widths) if init is None else init.config.network
-    by_steps = options.steps is not None
-    return TrainingConfig(
-        network=replace(shape, name=options.network, channels=channels, outputs=outputs),
-        loss=_loss_with_weights(options.loss, options.loss_weights),
-        augment=AUGMENTS[options.augment],
-        schedule="constant" if options.schedule == "constant" else None,
-        steps=options.steps if options.steps is not None else 100_000,
-        minutes=None if by_steps else options.minutes,
-        batch=int(options.batch),
-        patch=int(options.patch),
-        validate_every=options.validate_every if validated else 0,
-        keep_bytes=2 * HELD_BYTES,
-        **{name: getattr(options, name) for name in _AS_THEY_ARE},
-    )
-
-
-def _loss_with_weights(name: str, given: Sequence[str]) -> LossConfig:
-    """Return the settings of a loss with the weights that the user gave, as "distance=0.2"."""
-    config = loss_config(name)
-    known = {f.name for f in fields(config) if f.name != "name"}
-    changes: dict[str, Any] = {}
-    for text in given:
-        term, _, number = text.partition("=")
-        if term not in known:
-            raise UnknownNameError.among(f"weight of the loss {name}", term, known)
-        try:
-            changes[term] = type(getattr(config, term))(number)
-        except ValueError as error:
-            raise InputError.of(
-                found=f"--loss-weight {text}", expected="a term and a number", fix=f"--loss-weight {term}=1"
-            ) from error
-    return replace(config, **changes)
-
-
-_AS_THEY_ARE = (
-    *("rate", "weight_decay", "optimizer", "patience", "seed"),
-    *("compile", "device", "threads", "save_every_s", "preview_every"),
-)
 
 
 def _save(model: Model, options: TrainOptions, watch: Watch, first: bool) -> TrainResult:

@@ -1,4 +1,4 @@
-"""Reasons not to trust a trained model: too few steps, or hardly any annotated object found again."""
+"""Reasons not to trust a model: too few steps, hardly any annotated object found again, or worse than its start."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def find_doubts(provenance: Mapping[str, Any], options: TrainOptions) -> str:
     """Return what speaks against a model and what would help; "" where nothing does.
 
     Args:
-        provenance: of the trained model: `steps`, `seconds`, and `calibrated` where enough objects were annotated.
+        provenance: of the trained model: `steps`, `seconds`, `calibrated` where enough objects were annotated, and
+            `beside_start`, see workflow.train.beside_start.
         options: of the training, without "auto".
 
-    >>> find_doubts({"steps": 4, "seconds": 60.0, "calibrated": {"score": 0.0}}, TrainOptions(steps=4))
+    >>> find_doubts({"steps": 4, "seconds": 60.0, "calibrated": {"score": 0.0}}, TrainOptions(steps=4, init="random"))
     '4 steps from random weights are too few, and next to none of the annotated objects are found again; expected: 50 \
 steps or more; to fix: --steps 50 or more'
     >>> find_doubts({"steps": 400, "seconds": 60.0, "calibrated": {"score": 0.7}}, TrainOptions())
@@ -33,6 +34,8 @@ steps or more; to fix: --steps 50 or more'
     """
     few = int(provenance["steps"]) < FEW_STEPS and options.init in (None, "random")
     score = provenance.get("calibrated", {}).get("score")
+    if worse := provenance.get("beside_start", {}).get("warning"):
+        return str(worse)
     found = [f"{provenance['steps']} steps from random weights are too few"] if few else []
     if score is not None and score < _FOUND_AGAIN:
         found.append("next to none of the annotated objects are found again")

@@ -31,6 +31,7 @@ from sketchscale.geometry import Box, tile_cover
 from sketchscale.inference.backend import Recipe, load_backend, run_tiles
 from sketchscale.inference.grid import pad_tile
 from sketchscale.inference.plan import needs_of
+from sketchscale.inference.resample import resampled_box, scaled_length
 from sketchscale.inference.where_next import (
     FLIPS,
     choose_places,
@@ -46,7 +47,7 @@ from sketchscale.io.stores.addresses import absolute_address
 from sketchscale.networks.checkpoint import is_shipped
 from sketchscale.options import NextOptions
 from sketchscale.workflow.runner import Runner, quiet
-from sketchscale.workflow.segment.job import SegmentJob, flow_rule, prepare
+from sketchscale.workflow.segment.job import SegmentJob, flow_rule, prepare, scale_of
 from sketchscale.workflow.verbs import verb
 
 __all__ = ["NextResult", "Place", "Source", "predict_box", "sources_of", "where_next"]
@@ -103,7 +104,7 @@ class NextResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """An image with the network that reads it, and how it reads it."""
+    """An image with the network that reads it, and how it reads it; `threshold` is that of the network's distances."""
 
     image: str
     plane: PixelsRef
@@ -113,6 +114,7 @@ class Source:
     model_sha256: str
     recipe: Recipe
     threshold: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +182,7 @@ def sources_of(jobs: Sequence[SegmentJob], runner: Runner) -> tuple[Source, ...]
 
 def _source(job: SegmentJob, runner: Runner) -> Source:
     config, rule = job.model.config, flow_rule(job.model, job.options, "where-next")
+    scale = scale_of(job.model, job.options)
     ranges = channel_ranges(runner.run, job.pixels, job.block, job.channels, low=config.low, high=config.high)
     return Source(
         image=job.image.address,
@@ -189,7 +192,8 @@ def _source(job: SegmentJob, runner: Runner) -> Source:
         model=job.model_folder if is_shipped(job.model_folder) else absolute_address(job.model_folder),
         model_sha256=job.model.sha256,
         recipe=job.recipe,
-        threshold=rule.threshold,
+        threshold=rule.threshold * scale,
+        scale=scale,
     )
 
 
@@ -242,7 +246,7 @@ def _plan(
         fn=look_at_box,
         tasks=tuple(sorted(tasks, key=lambda task: task.key)),
         config=LookConfig(sources=sources, size=options.size),
-        task_bytes=_tile_side(options.size) ** 2 * pixel_bytes * len(FLIPS),
+        task_bytes=max(_tile_side(options.size, s.scale) for s in sources) ** 2 * pixel_bytes * len(FLIPS),
         worker_bytes=2 * max(sum(p.numel() * 4 for p in job.model.network.parameters()) for job in jobs),
         needs=Needs(warm=True, gpu=any(needs_of(source.recipe).gpu for source in sources)),
     )
@@ -266,21 +270,28 @@ def look_at_box(task: BoxTask, config: LookConfig) -> Json:
 def predict_box(source: Source, box: Box, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return the normalised pixels (c, y, x) of a box, and its fields through each flip, (flips, 3, y, x).
 
+    Both are on the network's grid.
+
     Args:
-        size: the box's largest side, px.
+        size: the box's largest side, px of the image.
     """
-    read = box.grow(_MARGIN).clip(source.plane.shape)
-    side = _tile_side(size)
-    tile = pad_tile(read_plane(source.plane, read, source.channels), (side, side))
+    scale = source.scale
+    read = box.grow(math.ceil(_MARGIN / scale)).clip(source.plane.shape)
+    side = _tile_side(size, scale)
+    tile = pad_tile(resampled_box(read_plane(source.plane, read, source.channels), scale), (side, side))
     backend = load_backend(source.model, source.model_sha256, source.recipe)
-    inner = (slice(None), *box.relative_to(read.start).slices)
+    inside = box.relative_to(read.start)
+    ends = zip(inside.start, inside.stop, strict=True)
+    inner = (slice(None), *(slice(round(a * scale), max(1, round(b * scale))) for a, b in ends))
     fields = run_tiles(backend, [flip_tile(tile, flip) for flip in FLIPS], source.ranges)
     views = [unflip_fields(seen, flip)[inner] for seen, flip in zip(fields, FLIPS, strict=True)]
     return normalize(tile[inner], source.ranges), np.stack(views)
 
 
-def _tile_side(size: int) -> int:
-    return _STEP * math.ceil((size + 2 * _MARGIN) / _STEP)
+def _tile_side(size: int, scale: float) -> int:
+    """Return the side, px of the network, that holds a box with its margin, rounded outwards."""
+    widest = size if scale == 1 else scaled_length(size + 2, scale) + 2
+    return _STEP * math.ceil((widest + 2 * _MARGIN) / _STEP)
 
 
 def _ranked(plan: Plan[BoxTask], looks: Sequence[Json], grids: Sequence[_Grid], options: NextOptions) -> NextResult:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sketchscale.errors import InputError, UnknownNameError
 from sketchscale.objects.classifiers import AugmentOptions, PatchOptions
-from sketchscale.objects.classifiers.augmentation import augmented
+from sketchscale.objects.classifiers.augmentation import AUGMENTS, augmented
 from sketchscale.objects.classifiers.preparation import NORMALIZATIONS, prepare_patches
 from tests.oracles.classifiers import near_mask
 
@@ -89,6 +89,31 @@ def test_all_moves_occur_and_none_when_turned_off():
     assert len(np.unique(moved.reshape(400, -1), axis=0)) == 8
     still = augmented(many, AugmentOptions(rotate=0, flip=0), np.random.default_rng(0), 1)
     assert torch.equal(still, many)
+
+
+@pytest.mark.parametrize(
+    ("name", "square", "cube"), [("none", 1, 1), ("flips", 4, 8), ("rotations", 4, 4), ("turns", 8, 16)]
+)
+def test_the_named_changes_draw_these_moves_alike_often(name, square, cube):
+    for shape, count in (((1, 1, 4, 4), square), ((1, 1, 4, 4, 4), cube)):
+        patch = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        many = torch.from_numpy(np.repeat(patch, 1600, axis=0))
+        moved = augmented(many, AUGMENTS[name], np.random.default_rng(0), 1).numpy()
+        found, often = np.unique(moved.reshape(1600, -1), axis=0, return_counts=True)
+        assert len(found) == count
+        assert often.min() > 0.6 * 1600 / count
+        expected = {each.tobytes() for each in moves_of(patch[0])}
+        assert {each.tobytes() for each in found.reshape(-1, *shape[1:])} <= expected
+        half = np.rot90(patch[0], 2, axes=(-2, -1))
+        assert any(np.array_equal(each, half) for each in moved) == (name != "none")
+
+
+def test_all_changes_move_patches_and_change_intensities():
+    patches = torch.from_numpy(drawn((60, 3, 9, 9), 3))
+    changed = augmented(patches, AUGMENTS["all"], np.random.default_rng(1), 2)
+    masks = {each.tobytes() for mask in patches[:, 2:].numpy() for each in moves_of(mask)}
+    assert {mask.tobytes() for mask in changed[:, 2:].numpy()} <= masks
+    assert torch.isin(changed[:, :2], patches[:, :2]).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("options", [{"brightness": 0.2}, {"noise": 0.1}, {"blur": 1.5}])

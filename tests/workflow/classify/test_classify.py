@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sketchscale.cli import run
-from sketchscale.config import ClassifyOptions, Execution
+from sketchscale.config import ClassifyOptions, Execution, load_study
 from sketchscale.errors import InputError, MissingDataError, OutputError, OutputExistsError
 from sketchscale.geometry import whole
 from sketchscale.io.ome_zarr.arrays import read_box, write_box
@@ -19,6 +19,7 @@ from sketchscale.io.ome_zarr.image import Image, open_image
 from sketchscale.io.ome_zarr.new_images import commit_labels, create_labels
 from sketchscale.io.ome_zarr.table import read_table, write_table
 from sketchscale.io.stores.addresses import split_address
+from sketchscale.objects.classifiers import load_classifier
 from sketchscale.workflow.classify import apply as classify
 from sketchscale.workflow.classify.apply import apply_classes, train_classes
 from sketchscale.workflow.classify.gallery import check_gallery, write_gallery
@@ -263,12 +264,32 @@ def test_the_command_refuses_annotations_in_one_line(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("option", ["--side 64", "--depth 3", "--loss mse", "--no-mask", "--context-radius 5"])
+@pytest.mark.parametrize(
+    "option", ["--side 64", "--depth 3", "--loss mse", "--no-mask", "--context-radius 5", "--batch 8", "--augment none"]
+)
 def test_options_of_networks_are_refused_by_forests(
     done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     given = ["--annotations", done / "classes.csv", "--out", tmp_path / "out", "--kind", "random-forest"]
     assert "reads the table alone" in refused(capsys, "train", done / "image.zarr", *given, *option.split())
+
+
+def test_what_svetlana_lets_a_user_choose_reaches_the_training_from_flags_and_from_a_study_file(
+    done: Path, tmp_path: Path
+) -> None:
+    flags = ["--batch", "5", "--weight-decay", "0.25", "--schedule", "step", "--augment", "flips", "--steps", "2"]
+    given = ["--annotations", done / "classes.csv", "--out", tmp_path / "chosen", *flags]
+    assert run(["classify", "train", str(done / "image.zarr"), *map(str, given)]) == 0
+    stored = load_classifier(tmp_path / "chosen").provenance["options"]
+    assert (stored["batch"], stored["weight_decay"], stored["schedule"]) == (5, 0.25, "step")
+    assert (stored["augment"]["rotate"], stored["augment"]["flip"]) == (0, 0.5)
+    study = tmp_path / "study.toml"
+    chosen = "batch = 5\nweight_decay = 0.25\nschedule = 'step'\naugment = 'flips'\nsteps = 2\n"
+    study.write_text("[study]\nimages = ['i']\n[segment]\nmodel = 'm'\n[classify]\nclassifier = 'c'\n" + chosen)
+    options = load_study(study).classify
+    marks, out = str(done / "classes.csv"), tmp_path / "study"
+    train_classes(str(done / "image.zarr"), "nuclei", marks, str(out), options, execution=SERIAL)
+    assert load_classifier(out).sha256 == load_classifier(tmp_path / "chosen").sha256
 
 
 def test_the_command_refuses_labels_that_do_not_fit_in_one_line(

@@ -196,4 +196,4 @@ def test_what_a_start_model_says_is_kept_unless_another_choice_is_clearly_better
 def test_the_default_joining_is_left_only_for_one_that_is_clearly_better(gain: float, chosen: int) -> None:
     scores = zip(JOININGS, (0.5, 0.5 + gain, 0.4, 0.4), strict=True)
     trials = [_Trial(score=score, threshold=0.0, min_size=0, joining=joining) for joining, score in scores]
-    assert _best(trials, None).joining == JOININGS[chosen]
+    assert _best(trials, JOININGS, None).joining == JOININGS[chosen]

@@ -9,6 +9,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,14 @@ from sketchscale.errors import InputError
 from sketchscale.training.augment import AugmentConfig
 from sketchscale.training.patches import PatchSource
 from sketchscale.training.prefetch import draw_batch
-from sketchscale.training.thresholds import median_diameter, smallest_size
+from sketchscale.training.thresholds import object_diameter, smallest_size
 from sketchscale.workflow.runner import Runner
 from sketchscale.workflow.train import images as training_images
 from sketchscale.workflow.train.images import HELD_BYTES, Reading, SketchedImages, drawn_boxes
 from tests.pipeline import draw_nuclei, store_image
 
-READING = Reading(channels=None, low=1.0, high=99.8, on_conflict="last")
+PERCENTILES = (1.0, 99.8)
+READING = Reading(channels=None, low=PERCENTILES[0], high=PERCENTILES[1], on_conflict="last")
 CHUNK = 64
 
 
@@ -46,9 +48,12 @@ def pair(folder: Path, side: int, strokes: list[Stroke]) -> tuple[str, str]:
     return store_image(folder / "image.zarr", draw_nuclei((side, side))), str(folder / "sketch.jsonl")
 
 
-def opened(image: str, sketch: str, held_bytes: int = HELD_BYTES) -> SketchedImages:
+def opened(
+    image: str, sketch: str, held_bytes: int = HELD_BYTES, channels: tuple[int | str, ...] | None = None
+) -> SketchedImages:
     with Runner(Execution(engine="serial")) as runner:
-        return SketchedImages([image], [sketch], READING, runner, held_bytes=held_bytes)
+        reading = replace(READING, channels=channels)
+        return SketchedImages([image], [sketch], reading, runner, held_bytes=held_bytes)
 
 
 def batches(data: SketchedImages, keep_bytes: int | None) -> list[torch.Tensor]:
@@ -82,6 +87,26 @@ def test_images_in_storage_give_the_patches_of_images_in_memory(tmp_path: Path, 
         assert all(torch.equal(a, b) for a, b in zip(batches(stored, keep), expected, strict=True))
 
 
+@pytest.mark.parametrize("channels", [None, (2, 0), ("c1", "c2", "c0")])
+@pytest.mark.parametrize("held_bytes", [HELD_BYTES, 0])
+def test_each_channel_is_scaled_by_its_own_percentiles_of_the_whole_image(
+    tmp_path: Path, channels: tuple[int | str, ...] | None, held_bytes: int
+) -> None:
+    """Channels of other contrast and brightness, and a sketch of a part: numpy's percentiles are the oracle."""
+    planes = [draw_nuclei((400, 400), seed).astype(np.uint16) for seed in range(3)]
+    pixels = np.stack([planes[0], 30 * planes[1] + 5000, 200 * planes[2]])
+    append_events(tmp_path / "sketch.jsonl", discs(1, 200))
+    address = store_image(tmp_path / "image.zarr", pixels)
+    data = opened(address, str(tmp_path / "sketch.jsonl"), held_bytes, channels)
+    order = [0, 1, 2] if channels is None else [int(str(name).removeprefix("c")) for name in channels]
+    low, high = np.percentile(pixels[order].reshape(len(order), -1), PERCENTILES, axis=1)
+    scaled = (pixels[order] - low[:, None, None]) / (high - low)[:, None, None]
+    (part,), (read,) = data.parts, data.training()
+    assert read.image == pytest.approx(scaled[(slice(None), *part.box.slices)], abs=1e-5)
+    middle = np.median(scaled.reshape(len(order), -1), axis=1)
+    assert data.brightness == [pytest.approx(middle, abs=1e-6)]
+
+
 def test_a_long_row_of_strokes_is_cut_into_boxes_that_own_every_pixel_once() -> None:
     line = Stroke(points=((10.0, 10.0), (2900.0, 2950.0)), radius_px=4, label="boundary", id="line")
     sketch = Sketch(shape=(3000, 3000), events=(line, *discs(6, 3000)))
@@ -111,7 +136,7 @@ def test_objects_count_once_where_boxes_overlap(tmp_path: Path) -> None:
     ]  # fmt: skip
     cut = data.training()
     assert len(cut) > len(whole)
-    assert median_diameter(cut) == median_diameter(whole)
+    assert object_diameter(cut) == object_diameter(whole)
     assert smallest_size(cut) == smallest_size(whole)
 
 
