@@ -207,6 +207,22 @@ FIGURES = (
         command="object_accuracy.py",
     ),
     Figure(
+        file="widths",
+        question="Are the bounds beside drawn outlines right, whatever the width of the brush?",
+        asked="none violated, 80 % of the interior two-sided",
+        found="{} of {} violated, {}",
+        pattern=r"(\d+) of (\d+) bounds violated; the least two-sided share of any sketch ([\d.]+)",
+        command="widths.py bounds --data DATA",
+    ),
+    Figure(
+        file="start",
+        question="What does the start find before the first stroke, at the scale that it finds by itself?",
+        asked="fluorescence: AP 0.5 of .80",
+        found="fluorescence {}, stained tissue {}, phase contrast {}, bright field {}",
+        pattern=r"fluo \| 50 \| ([\d.]+).*?he \| 15 \| ([\d.]+).*?phase \| 3 \| ([\d.]+).*?field \| 3 \| ([\d.]+)",
+        command="start.py --data DATA --untouched",
+    ),
+    Figure(
         file="volumes",
         question="What do strokes in three planes of ten objects teach a network of volumes?",
         asked="AP 0.5 of .80 on the other half, 10 min of two cores, 4 GB",
