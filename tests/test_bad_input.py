@@ -230,7 +230,7 @@ def test_a_sketch_that_nothing_can_be_learned_from(tmp_path: Path, refused: Call
     text, words = SKETCHES[name]
     (tmp_path / "s.jsonl").write_text(text)
     command = ("train", drawn(tmp_path), "--sketch", tmp_path / "s.jsonl", "--out", tmp_path / "model", "--steps", 1)
-    assert words in refused(*command)
+    assert words in refused(*command, "--init", "random")
     assert not (tmp_path / "model").exists()
 
 

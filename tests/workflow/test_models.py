@@ -115,8 +115,7 @@ def test_import_keeps_what_was_asked_and_export_brings_the_weights_back(
 
 
 def test_the_shipped_model_is_listed_and_goes_to_cellpose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (model,) = answer(capsys, "model", "list")
-    assert model["name"] == "nuclei-fluo"
+    assert [model["name"] for model in answer(capsys, "model", "list")] == ["nuclei-fluo", "start"]
     assert run(["model", "list"]) == 0
     assert "nuclei-fluo: 1 channel, 1561303 parameters" in capsys.readouterr().out
     assert run(["model", "show", "nuclei-fluo"]) == 0

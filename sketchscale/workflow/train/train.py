@@ -41,7 +41,7 @@ from sketchscale.workflow.compiling import INTEGRATION, compiling_line
 from sketchscale.workflow.precision import settle_precision
 from sketchscale.workflow.runner import Runner, quiet
 from sketchscale.workflow.synthesize.scenes import SceneSource, check_sources, open_sources, scale_of, stream_of
-from sketchscale.workflow.train.beside_start import compare_with_start
+from sketchscale.workflow.train.beside_start import compare_with_start, kept_halfway
 from sketchscale.workflow.train.calibrate import calibrate
 from sketchscale.workflow.train.callbacks import Paced, Watch
 from sketchscale.workflow.train.chosen_loss import settle_loss
@@ -267,6 +267,8 @@ def _calibrated(
     else:
         threshold = choose_threshold(model, trained, until=end, prefer=rule.get("prefer"))
         calibrated = replace(model, config=replace(model.config, threshold=threshold))
+    if not interior:
+        calibrated = kept_halfway(calibrated, init, trained, until=end)
     beside = compare_with_start(calibrated, ready.init, [*ready.others, *ready.held_out], trained, until=end)
     if beside is not None:
         callbacks.say(beside.line)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sketchscale.networks.checkpoint import load_model
 from sketchscale.training.patches import TrainingImage
-from sketchscale.workflow.train.beside_start import compare_with_start
+from sketchscale.workflow.train.beside_start import compare_with_start, kept_halfway
 from sketchscale.workflow.train.train import train
 from tests.workflow.segment.test_found_scale import discs
 from tests.workflow.train.test_common_scale import drawn
@@ -59,3 +61,21 @@ def test_training_prints_and_records_both(tmp_path: Path) -> None:
     assert any(line.startswith("AP 0.5 on the annotation that it learned from: ") for line in said)
     record = load_model(result.model).provenance["beside_start"]
     assert record["start"] > record["trained"] + 0.3
+
+
+def test_the_mean_with_the_start_is_kept_unless_the_trained_weights_are_clearly_better(
+    annotated: TrainingImage,
+) -> None:
+    start = load_model("nuclei-fluo")
+    network = copy.deepcopy(start.network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 1e-3 * parameter.abs().mean()
+    trained = replace(start, network=network, config=replace(start.config, min_size=99, prominence=-1.0))
+    mean = kept_halfway(trained, start, [annotated])
+    pairs = zip(start.network.parameters(), network.parameters(), mean.network.parameters(), strict=True)
+    assert all(torch.allclose(m, (a + b) / 2) for a, b, m in pairs)
+    assert mean.config == replace(start.config, diameter=trained.config.diameter)
+    blind = replace(start, config=replace(start.config, threshold=90.0))  # stands for a kind that it does not know
+    assert kept_halfway(start, blind, [annotated]) is start
+    assert kept_halfway(trained, None, [annotated]) is trained

@@ -118,7 +118,13 @@ def test_sizes_follow_the_minutes_and_what_is_given_wins(tmp_path: Path) -> None
     pair = image_and_sketch(tmp_path)
     said: list[str] = []
     options = TrainOptions(
-        images=(pair[0],), sketches=(pair[1],), out=str(tmp_path / "model"), minutes=0.2, batch=1, precision="float32"
+        images=(pair[0],),
+        sketches=(pair[1],),
+        out=str(tmp_path / "model"),
+        minutes=0.2,
+        batch=1,
+        precision="float32",
+        init="random",
     )
     result = train(options, on_step=said.append)
     network = load_model(result.model).provenance["training"]["network"]
@@ -259,8 +265,8 @@ def append_later(sketch: str, text: str | None = None) -> Callable[[str], None]:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks for new strokes before every step."""
-    config = workflow._training_config
-    monkeypatch.setattr(workflow, "_training_config", lambda *a: replace(config(*a), refresh_every_s=0.0))
+    config = workflow.training_config
+    monkeypatch.setattr(workflow, "training_config", lambda *a, **k: replace(config(*a, **k), refresh_every_s=0.0))
 
 
 @pytest.mark.usefixtures("often")
