@@ -41,10 +41,10 @@ from scipy import ndimage
 
 from sketchscale.geometry import tile_cover
 
-__all__ = ["centre_line", "stroke_reach"]
+__all__ = ["LINE_MARGIN", "centre_line", "stroke_reach"]
 
 _FAR = np.int64(1) << 40
-_TILE, _MARGIN = 1024, 128
+_TILE, LINE_MARGIN = 1024, 128
 """px: large arrays are done in tiles, as the lattice has four points for each pixel; the margin for wide strokes."""
 _HAND = 2.0
 """Half pixels: no stroke is taken to be thinner than twice this, as no hand is steadier."""
@@ -71,7 +71,7 @@ def centre_line(boundary: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """
     line = np.zeros_like(boundary)
     for tile in tile_cover(boundary.shape, (_TILE,) * boundary.ndim):
-        around = tile.write.grow(_MARGIN).clip(boundary.shape)
+        around = tile.write.grow(LINE_MARGIN).clip(boundary.shape)
         part = boundary[around.slices]
         if part.any():
             found = _on_line(part, _maxima(_radii(part)))

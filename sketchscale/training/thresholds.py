@@ -11,7 +11,8 @@ import torch
 from scipy import ndimage
 
 from sketchscale.annotations.cracks import UNKNOWN
-from sketchscale.annotations.strokes import centre_line
+from sketchscale.annotations.strokes import LINE_MARGIN, centre_line
+from sketchscale.geometry import Box, whole
 from sketchscale.inference.backend import Recipe, TorchBackend
 from sketchscale.inference.plan import predict_array
 from sketchscale.inference.views import views_of
@@ -98,16 +99,23 @@ def choose_threshold(
     return float(candidates[best[len(best) // 2]])
 
 
-def labels_with_lines(image: AnnotatedImage) -> npt.NDArray[np.int32]:
+def labels_with_lines(image: AnnotatedImage, box: Box | None = None) -> npt.NDArray[np.int32]:
     """Return the labels with boundary strokes as one-pixel lines of background; what else they cover is unknown.
 
     In volumes all of a stroke is background; see annotations.space.
+
+    Args:
+        box: the part that is wanted; None for all.
     """
-    labels, boundary = image.labels.copy(), image.boundary
+    boundary, shape = image.boundary, image.labels.shape
+    box = whole(shape) if box is None else box
+    around = box.grow(LINE_MARGIN).clip(shape)
+    labels = image.labels[around.slices].copy()
     if boundary is not None:
-        labels[boundary] = UNKNOWN
-        labels[centre_line(boundary) if labels.ndim == 2 else boundary] = 0
-    return labels
+        drawn = boundary[around.slices]
+        labels[drawn] = UNKNOWN
+        labels[centre_line(drawn) if labels.ndim == 2 else drawn] = 0
+    return labels[box.relative_to(around.start).slices]
 
 
 def _share_above(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

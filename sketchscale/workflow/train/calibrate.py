@@ -207,11 +207,11 @@ def score_annotation(
 
 def _shown(model: Model, image: AnnotatedImage, box: Box) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
     """Return the fields that a model predicts in a window, and the window's labels with drawn lines as background."""
-    labels = labels_with_lines(image)
-    near = box.grow(min(_HALOS[labels.ndim], model.declares.context)).clip(labels.shape)
+    pixels = image.image
+    near = box.grow(min(_HALOS[len(box.shape)], model.declares.context)).clip(pixels.shape[1:])
     inner = box.relative_to(near.start).slices
-    predicted = predict_image(model, image.image[(slice(None), *near.slices)])[(slice(None), *inner)]
-    return predicted.astype(np.float16), labels[box.slices]
+    predicted = predict_image(model, pixels[(slice(None), *near.slices)])[(slice(None), *inner)]
+    return predicted.astype(np.float16), labels_with_lines(image, box)
 
 
 def _joining_of(config: ModelConfig) -> Joining:
