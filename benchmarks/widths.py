@@ -16,7 +16,7 @@ thin one with a fifth of the outline left out. For each kind and radius:
     flow        degrees from the true flow, where it is known: mean
 
 `learn` trains on the outlines of one image of DATA/dsb2018_fluo for each seed, as interior.py does, and tries the model
-on all test images nearest in kind. Rows of another version of the code are kept if they have another `--name`.
+on the 20 test images nearest in kind. Rows of another version of the code are kept if they have another `--name`.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ def measure(truth: npt.NDArray[np.int32], sketched: Targets, half: float) -> Fou
 def bounds(data: Path | None, count: int, brushes: list[str]) -> Iterator[str]:
     """A row of the table for each kind and brush."""
     yield from HEAD
+    everything: list[Found] = []
     for kind in ("shapes", *KINDS):
         for name in brushes:
             brush, found = BRUSHES[name], []
@@ -136,6 +137,10 @@ def bounds(data: Path | None, count: int, brushes: list[str]) -> Iterator[str]:
                 found.append(measure(truth, targets_from_sketch(raster.labels, raster.boundary), half))
             if found:
                 yield f"| {kind} | {name} | {line(found)} |"
+            everything += found
+    least = min(f.two_sided / f.interior for f in everything if f.interior)
+    violated, bounded = (sum(getattr(f, k) for f in everything) for k in ("violated", "bounded"))
+    yield f"\n{violated} of {bounded} bounds violated; the least two-sided share of any sketch {least:.2f}"
 
 
 def line(found: list[Found]) -> str:
@@ -183,7 +188,7 @@ def trained(image: Any, test: list[Any], radius: str, options: argparse.Namespac
         "seed": seed,
         "steps": options.steps,
         "threshold": model.config.threshold,
-        "ap": [round(float(ap), 4) for ap in precisions(model, nearest(image, test, options.others))],
+        "ap": round(float(np.mean(precisions(model, nearest(image, test, options.others)))), 4),
     }
 
 
@@ -193,7 +198,7 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for radius in BRUSHES:
         for name in dict.fromkeys(row["name"] for row in rows):
-            means = [float(np.mean(r["ap"])) for r in rows if r["radius"] == radius and r["name"] == name]
+            means = [r["ap"] for r in rows if r["radius"] == radius and r["name"] == name]
             if means:
                 each = ", ".join(f"{mean:.3f}" for mean in means)
                 yield f"| {radius} | {name} | {len(means)} | {np.mean(means):.3f} | {each} |"
@@ -218,7 +223,8 @@ def main() -> None:
     commands.add_parser("table").add_argument("rows", type=Path)
     options = parser.parse_args()
     if options.command == "bounds":
-        print("\n".join(bounds(options.data, options.images, options.radii)))
+        for text in bounds(options.data, options.images, options.radii):
+            print(text, flush=True)
     elif options.command == "learn":
         train_rows(options)
     else:

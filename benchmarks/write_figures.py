@@ -118,6 +118,16 @@ FIGURES = (
         command="interior.py",
     ),
     Figure(
+        file="widths",
+        question="Are the bounds beside boundary strokes right, at any width, and what do they teach?",
+        asked="0 violated, two-sided 80 %; lines of 1 px lose at most .01",
+        found="{} of {}, at least {}; AP 0.5 {} and {} before (radius 3: {} and {})",
+        pattern=r"(\d+) of (\d+) bounds violated; the least two-sided share of any sketch ([\d.]+)"
+        r".*?exact \| regions \| \d \| ([\d.]+).*?exact \| equalities[^|]*\| \d \| ([\d.]+)"
+        r".*?3 \| regions \| \d \| ([\d.]+).*?3 \| equalities[^|]*\| \d \| ([\d.]+)",
+        command="widths.py",
+    ),
+    Figure(
         file="rules",
         question="Does one rule join the fragments of objects on exact fields, and on a network's, too?",
         asked="exact: bacteria .97, phase .96, fluorescence .987, rods .97",
@@ -205,14 +215,6 @@ FIGURES = (
         found="blood cells {1}, source of a nucleus {0} (the ceiling by size is .953)",
         pattern=r"plate \| ensemble(?:[^|]*\|){4} ([\d.]+).*?bccd \| ensemble(?:[^|]*\|){4} ([\d.]+)",
         command="object_accuracy.py",
-    ),
-    Figure(
-        file="widths",
-        question="Are the bounds beside drawn outlines right, whatever the width of the brush?",
-        asked="none violated, 80 % of the interior two-sided",
-        found="{} of {} violated, {}",
-        pattern=r"(\d+) of (\d+) bounds violated; the least two-sided share of any sketch ([\d.]+)",
-        command="widths.py bounds --data DATA",
     ),
     Figure(
         file="start",

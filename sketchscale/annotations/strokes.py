@@ -37,7 +37,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from sketchscale.geometry import tile_cover
 
@@ -64,7 +63,7 @@ def centre_line(boundary: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Return the drawn pixels at the centre line of strokes, the same array for lines of one or two pixels.
 
     Args:
-        boundary: drawn boundary pixels, any number of axes.
+        boundary: (y, x), drawn boundary pixels.
 
     >>> centre_line(np.array([[False, True, True, True, False, True, False]] * 5))[2].tolist()
     [False, False, True, False, False, True, False]
@@ -85,7 +84,7 @@ def stroke_reach(
     """Return how near an interface is for certain, by strokes alone, and their centre line.
 
     Args:
-        boundary: drawn boundary pixels, any number of axes.
+        boundary: (y, x), drawn boundary pixels.
         beyond: shape of boundary, pixels outside the image; None for none.
 
     Returns:
@@ -103,31 +102,33 @@ def stroke_reach(
         return nearest.astype(np.float32), np.zeros_like(boundary)
     radii = _radii(boundary)
     maxima = _maxima(radii)
-    reach = _reaches(radii, _without_bumps(radii, maxima), _COS, _SIN)
-    reach[reach > _room(boundary.shape, beyond)] = np.inf
+    centres = _without_bumps(radii, maxima)
+    reach = _reaches(radii, centres, _COS, _SIN)
+    reach[reach > _room(boundary.shape, beyond, centres)] = np.inf
     for one in np.unique(reach[reach < np.inf]).tolist():
-        squared = _squared(reach == one, odd=True)
+        sites = np.zeros(radii.shape, np.bool_)
+        sites[tuple(centres[reach == one].T)] = True
+        squared = _squared(sites, 2)
         np.minimum(nearest, (np.sqrt(squared.astype(np.float64)) + one) / 2, out=nearest)
     return nearest.astype(np.float32), _on_line(boundary, maxima)
 
 
-def _on_line(boundary: npt.NDArray[np.bool_], centres: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return the drawn pixels that touch a centre of the lattice."""
-    return boundary & _pixels(ndimage.maximum_filter(centres, 3))
+def _on_line(boundary: npt.NDArray[np.bool_], points: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return the drawn pixels that touch points (n, 2) of the lattice."""
+    line = np.zeros_like(boundary)
+    for a in (0, 1):
+        for b in (0, 1):
+            line[tuple(((points - np.array([a, b])) // 2).T)] = True  # no point of a stroke is on the border
+    return line & boundary
 
 
 def _lattice(pixels: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Return the points of the lattice of half pixels that lie inside a set of pixels, without those on its sides."""
     inside = np.zeros([2 * n + 1 for n in pixels.shape], np.bool_)
-    inside[(np.s_[1::2],) * pixels.ndim] = pixels
-    for axis in range(pixels.ndim):
-        lines = np.moveaxis(inside, axis, 0)
+    inside[1::2, 1::2] = pixels
+    for lines in (inside, inside.T):
         lines[2:-1:2] = lines[1:-2:2] & lines[3::2]
     return inside
-
-
-def _pixels(lattice: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    return lattice[(np.s_[1::2],) * lattice.ndim]
 
 
 def _radii(boundary: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -135,41 +136,70 @@ def _radii(boundary: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
     It stays in the array, too.
     """
-    return _squared(~_lattice(boundary), odd=False)
+    radii: npt.NDArray[np.int64] = _squared(~_lattice(boundary), 1)
+    return radii
 
 
-def _maxima(radii: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    highest: npt.NDArray[np.int64] = ndimage.maximum_filter(radii, 3, mode="nearest")
-    maxima: npt.NDArray[np.bool_] = (radii > 0) & (radii == highest)
-    return maxima
+@numba.njit(cache=True, nogil=True)
+def _maxima(radii: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the points (n, 2) with a radius not below that of any of the eight around them, in raster order."""
+    h, w = radii.shape
+    found = np.empty((h * w, 2), np.int64)
+    count = 0
+    for y in range(1, h - 1):
+        for x in range(1, w - 1):
+            if radii[y, x] > 0 and radii[y, x] >= radii[y - 1 : y + 2, x - 1 : x + 2].max():
+                found[count, 0], found[count, 1] = y, x
+                count += 1
+    return found[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _without_bumps(radii: npt.NDArray[np.int64], maxima: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the maxima without those of discs near a much larger one."""
+    count = len(maxima)
+    rounded = np.empty(count, np.float64)
+    for n in range(count):
+        exact = np.sqrt(radii[maxima[n, 0], maxima[n, 1]])
+        rounded[n] = np.ceil(exact) if exact > _FINE else exact
+    kept, least = np.ones(count, np.bool_), rounded.min() if count else 0.0
+    for n in np.argsort(-rounded, kind="mergesort"):
+        below = rounded[n] - max(0.9, 0.2 * rounded[n])
+        if below <= least:
+            break
+        if not kept[n]:
+            continue
+        for m in range(count):
+            if rounded[m] < below:
+                dy, dx = maxima[m, 0] - maxima[n, 0], maxima[m, 1] - maxima[n, 1]
+                kept[m] &= dy * dy + dx * dx > (2 * rounded[n] + 2) ** 2
+    return maxima[kept]
 
 
 @numba.njit(cache=True, nogil=True)
 def _reaches(
     radii: npt.NDArray[np.int64],
-    centres: npt.NDArray[np.bool_],
+    centres: npt.NDArray[np.int64],
     cos: npt.NDArray[np.float64],
     sin: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Return the reach of each centre, half pixels: infinite elsewhere, and where a disc is no plug."""
+    """Return the reach of each centre, half pixels; infinite where a disc is no plug."""
     h, w = radii.shape
-    reach = np.full((h, w), np.inf)
-    for y in range(h):
-        for x in range(w):
-            if not centres[y, x]:
-                continue
-            away = np.sqrt(radii[y, x]) + _AROUND
-            changes, before = 0, False
-            for n in range(cos.size + 1):
-                i = int(np.floor(y + away * sin[n % cos.size] + 0.5))
-                j = int(np.floor(x + away * cos[n % cos.size] + 0.5))
-                inside = 0 <= i < h and 0 <= j < w and radii[i, j] > 0
-                changes += n > 0 and inside != before
-                before = inside
-            if changes >= 4:
-                far = max(np.sqrt(_far_side(radii, y, x)) + _BETWEEN, _HAND)
-                within = np.sqrt(far * far + 1)
-                reach[y, x] = within if far < _FINE else np.ceil(2 * within) / 2
+    reach = np.full(len(centres), np.inf)
+    for m in range(len(centres)):
+        y, x = centres[m]
+        away = np.sqrt(radii[y, x]) + _AROUND
+        changes, before = 0, False
+        for n in range(cos.size + 1):
+            i = int(np.floor(y + away * sin[n % cos.size] + 0.5))
+            j = int(np.floor(x + away * cos[n % cos.size] + 0.5))
+            inside = 0 <= i < h and 0 <= j < w and radii[i, j] > 0
+            changes += n > 0 and inside != before
+            before = inside
+        if changes >= 4:
+            far = max(np.sqrt(_far_side(radii, y, x)) + _BETWEEN, _HAND)
+            within = np.sqrt(far * far + 1)
+            reach[m] = within if far < _FINE else np.ceil(2 * within) / 2
     return reach
 
 
@@ -197,62 +227,60 @@ def _is_side(radii: npt.NDArray[np.int64], y: int, x: int) -> bool:
     return not (0 <= y < radii.shape[0] and 0 <= x < radii.shape[1]) or radii[y, x] == 0
 
 
-def _room(shape: tuple[int, ...], beyond: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float64]:
-    """Return for each lattice point the distance, half pixels, to the outermost pixels or to those beyond the image."""
-    room = np.full([2 * n + 1 for n in shape], np.inf)
-    for axis, n in enumerate(shape):
-        along = np.arange(2 * n + 1)
-        free = np.minimum(along, 2 * n - along) - 2.0
-        room = np.minimum(room, free.reshape([-1 if a == axis else 1 for a in range(len(shape))]))
+def _room(
+    shape: tuple[int, ...], beyond: npt.NDArray[np.bool_] | None, points: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return the distance, half pixels, of lattice points to the outermost pixels or to those beyond the image."""
+    room: npt.NDArray[np.float64] = np.minimum(points, 2 * np.array(shape) - points).min(axis=1, initial=1 << 30) - 2.0
     if beyond is not None and beyond.any():
-        room = np.minimum(room, np.sqrt(_squared(~_lattice(~beyond), odd=False).astype(np.float64)))
+        room = np.minimum(room, np.sqrt(_squared(~_lattice(~beyond), 1)[tuple(points.T)]))
     return room
 
 
-def _without_bumps(radii: npt.NDArray[np.int64], maxima: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return the maxima without those of discs near a much larger one."""
-    exact = np.sqrt(np.where(maxima, radii, 0).astype(np.float64))
-    rounded = np.where(exact > _FINE, np.ceil(exact), exact)
-    kept, levels = maxima.copy(), np.unique(rounded[maxima])[::-1].tolist()
-    for radius in levels:
-        sites, least = kept & (rounded == radius), radius - max(0.9, 0.2 * radius)
-        if levels[-1] < least and sites.any():
-            kept &= ~((_squared(sites, odd=False) <= (2 * radius + 2) ** 2) & (rounded < least))
-    return kept
+@numba.njit(cache=True, nogil=True)
+def _squared(sites: npt.NDArray[np.bool_], step: int) -> npt.NDArray[np.int64]:
+    """Return the squared distance of lattice points to the nearest site: of all (step 1) or of pixel centres (2).
 
-
-def _squared(sites: npt.NDArray[np.bool_], *, odd: bool) -> npt.NDArray[np.int64]:
-    """Return the squared distance of each lattice point to the nearest site, of pixel centres alone if `odd`."""
-    values = np.where(sites, np.int64(0), _FAR)
-    for axis in range(sites.ndim):
-        lines = np.ascontiguousarray(np.moveaxis(values, axis, -1))
-        _lower_envelopes(lines.reshape(-1, lines.shape[-1]))
-        values = np.moveaxis(lines[..., 1::2] if odd else lines, -1, axis)
-    return values
+    Along columns first, then along each row the lower envelope of parabolas, in integers.
+    """
+    h, w = sites.shape
+    begin = step - 1
+    far = 1 << 29
+    columns = np.full((h, w), far, np.int32)
+    for i in range(h):
+        for j in range(w):
+            columns[i, j] = 0 if sites[i, j] else (columns[i - 1, j] + 1 if i > 0 else far)
+    for i in range(h - 2, -1, -1):
+        for j in range(w):
+            columns[i, j] = min(columns[i, j], columns[i + 1, j] + 1)
+    out = np.full(((h - begin + step - 1) // step, (w - begin + step - 1) // step), _FAR, np.int64)
+    site, start = np.empty(w, np.int64), np.empty(w, np.int64)
+    for i in range(begin, h, step):
+        last = -1
+        for c in range(w):
+            if columns[i, c] >= far:
+                continue
+            height = np.int64(columns[i, c]) ** 2
+            while last >= 0 and _raised(columns, i, site[last], start[last]) > height + (c - start[last]) ** 2:
+                last -= 1
+            first = np.int64(0)
+            if last >= 0:
+                p = site[last]
+                first = 1 + (c * c - p * p + height - np.int64(columns[i, p]) ** 2) // (2 * (c - p))
+            if first < w:
+                last += 1
+                site[last], start[last] = c, first
+        if last < 0:
+            continue
+        for c in range(w - 1 - begin, -1, -step):
+            while start[last] > c:
+                last -= 1
+            out[i // step, c // step] = _raised(columns, i, site[last], c)
+    return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _lower_envelopes(lines: npt.NDArray[np.int64]) -> None:
-    """Replace each line of squared distances by the lower envelope of the parabolas over it, in integers."""
-    count, n = lines.shape
-    site, begin, height = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
-    for row in range(count):
-        line = lines[row]
-        last = -1
-        for c in range(n):
-            if line[c] >= _FAR:
-                continue
-            while last >= 0 and height[last] + (begin[last] - site[last]) ** 2 > line[c] + (begin[last] - c) ** 2:
-                last -= 1
-            start = 0
-            if last >= 0:
-                rise = c * c - site[last] * site[last] + line[c] - height[last]
-                start = 1 + rise // (2 * (c - site[last]))
-            if start < n:
-                last += 1
-                site[last], begin[last], height[last] = c, start, line[c]
-        for c in range(n - 1, -1, -1):
-            while last > 0 and begin[last] > c:
-                last -= 1
-            if last >= 0:
-                line[c] = height[last] + (c - site[last]) ** 2
+def _raised(columns: npt.NDArray[np.int32], i: int, site: int, c: int) -> int:
+    """Return the squared distance from column c in row i to the nearest site of the column `site`."""
+    height = int(columns[i, site])
+    return height * height + (c - site) * (c - site)

@@ -61,7 +61,7 @@ from torch.nn import functional
 
 from sketchscale.losses.base import BatchTargets, LossConfig, Term, combined, full_precision
 from sketchscale.losses.lands import agreement_with_strokes, choose_level, solve
-from sketchscale.losses.sketchpose import between_bounds, bounds_term
+from sketchscale.losses.sketchpose import beside_thin_lines, between_bounds, bounds_term
 
 __all__ = ["EikonalConfig", "eikonal", "eikonal_terms", "pulls", "upwind_gradient"]
 
@@ -149,9 +149,8 @@ def eikonal(prediction: torch.Tensor, targets: BatchTargets, config: EikonalConf
 
 
 def _beside_strokes(targets: BatchTargets, config: EikonalConfig) -> torch.Tensor:
-    """Return the pixels with bounds by a boundary stroke: of objects, and of background up to `band` px away."""
-    near = targets.background & (targets.lower >= -config.band)
-    return targets.bounded & (targets.two_sided | near)
+    """Return the pixels with bounds by a boundary stroke: beside thin lines, and of background up to `band` px away."""
+    return beside_thin_lines(targets) | targets.bounded & targets.background & (targets.lower >= -config.band)
 
 
 def _in_strokes(targets: BatchTargets) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sketchscale.losses import LossConfig, dense, sketchpose
+from sketchscale.losses import BatchTargets, LossConfig, dense, sketchpose
 from tests.losses import test_table
 from tests.losses.batches import batch, full_mask, random_prediction
 from tests.oracles import losses as oracle
@@ -68,3 +68,40 @@ def test_far_background_weighs_less_when_asked() -> None:
     plain, eased = (float(sketchpose(prediction, targets, c)) for c in (LossConfig(), LossConfig(far=0.25, rim=2)))
     assert plain == pytest.approx(0.08 * 25 / 100)
     assert eased == pytest.approx(0.08 * 25 * 0.25 / (25 + 75 * 0.25))
+
+
+def beside_a_stroke(width: int) -> BatchTargets:
+    """Object 1, then a stroke, then another object."""
+    codes = np.ones((31, 48), np.int32)
+    codes[:, 24:] = 2
+    codes[:, 24 - width // 2 : 24 - width // 2 + width] = -2
+    return batch(codes)
+
+
+@pytest.mark.parametrize("width", [1, 7])
+def test_within_its_bounds_a_distance_is_free_beside_a_wide_stroke_and_guessed_beside_a_thin_one(width: int) -> None:
+    targets, config = beside_a_stroke(width), LossConfig(flow=0)
+    inside = targets.bounded & targets.inside
+    assert torch.equal(inside, targets.two_sided)
+    half = (targets.upper - targets.lower) / 2
+    thin = inside & (half <= 1)
+    assert (thin.sum() > 0.8 * inside.sum()) if width == 1 else not thin.any()
+    middle = targets.lower + half
+    for distance, out in ((middle, 0.0), (targets.upper, 0.0), (targets.lower - 1, 1.0)):
+        guess = ((distance - middle) ** 2 / (1 + half**2))[thin].sum()
+        cost = (guess + out * thin.sum()) / max(1, int(thin.sum())) + out * (inside & ~thin).sum() / inside.sum()
+        prediction = torch.cat([torch.zeros(1, 2, 31, 48), torch.where(inside, distance, 0.0)[:, None]], dim=1)
+        assert float(sketchpose(prediction, targets, config)) == pytest.approx(0.08 * float(cost), rel=1e-4, abs=1e-7)
+
+
+def test_a_brush_that_leaves_little_of_an_object_is_not_outweighed_by_background() -> None:
+    codes = np.zeros((40, 60), np.int32)
+    codes[:, :20], codes[:, :12] = -2, 1
+    few, many = batch(codes[:, :30].copy()), batch(codes)
+    costs = []
+    for targets in (few, many):
+        prediction = torch.where(targets.background, -5.0, 0.0)
+        prediction = torch.cat([torch.zeros(1, 2, *prediction.shape[1:]), prediction[:, None]], dim=1)
+        costs.append(float(sketchpose(prediction, targets, LossConfig(flow=0))))
+    assert costs[0] == pytest.approx(costs[1])
+    assert costs[0] > 1

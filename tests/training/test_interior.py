@@ -14,6 +14,7 @@ from sketchscale.losses import loss_config
 from sketchscale.training.checks import check_images, choose_loss
 from sketchscale.training.loop import choose_threshold, train
 from sketchscale.training.patches import PatchSource, TrainingImage
+from sketchscale.training.thresholds import labels_with_lines
 from sketchscale.training.validation import PLAIN
 from tests.training.examples import TINY, example
 
@@ -104,3 +105,19 @@ def test_patches_say_which_objects_are_numbered_and_what_is_ignored() -> None:
     assert pixels.equal(same)
     assert before.signed.equal(after.signed)
     assert before.edges.shape == (6, 1, 32, 32)
+
+
+def test_what_a_wide_brush_covers_is_unknown_to_a_calibration_but_for_its_middle() -> None:
+    for width in (1, 2, 9):
+        labels = np.ones((40, 40), np.int32)
+        labels[:, 20:] = 0
+        boundary = np.zeros(labels.shape, bool)
+        boundary[:, 16 : 16 + width] = True
+        found = labels_with_lines(
+            TrainingImage(image=np.zeros((1, 40, 40), np.float32), labels=labels, boundary=boundary)
+        )
+        middle = slice(16, 16 + width) if width < 3 else slice(20, 21)
+        assert (found[10:30, middle] == 0).all()
+        assert (found[10:30, 16 : 16 + width] == 0).sum() == 20 * len(range(40)[middle])
+        assert (found[~boundary] == labels[~boundary]).all()
+        assert width < 3 or (found[10:30, 16:20] == -1).all()
