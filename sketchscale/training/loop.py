@@ -237,7 +237,7 @@ class _Run(Frame[Batch]):
             low=c.low,
             high=c.high,
             outside=c.outside,
-            finds_scale=bool(c.scales),
+            finds_scale=bool(c.scales) and TARGETS[c.target].rule == "flow",
             threshold=TARGETS[c.target].middle(c.outside) if c.threshold is None else c.threshold,
             min_size=20 if c.min_size is None else c.min_size,
             **({} if c.network.dim == 2 else _VOLUME_TILES),

@@ -9,7 +9,9 @@ import numpy as np
 
 from sketchscale.config import TrainOptions
 from sketchscale.errors import InputError
+from sketchscale.losses import find_loss
 from sketchscale.networks.checkpoint import Model
+from sketchscale.networks.targets import TARGETS
 from sketchscale.training.scale import DIAMETER, outlined_diameter, rounded_scale
 from sketchscale.training.state import kept_setting
 from sketchscale.workflow.train.images import SketchedImages
@@ -27,9 +29,9 @@ def settle_scales(
 ) -> tuple[float, ...]:
     """Return network px per image px of each image; () where images stay as they are, and prediction keeps scale 1.
 
-    Volumes stay as they are. Scales are those of a training that goes on, else `rescale`, else what brings objects of
-    `diameter`, or of the median diameter of the outlined ones, to that of the model to start from. An image without
-    outlines has the median of the others.
+    Volumes stay as they are, and so do images for h/v maps, whose scale a first pass cannot find. Scales are those of a
+    training that goes on, else `rescale`, else what brings objects of `diameter`, or of the typical diameter of the
+    outlined ones, to that of the model to start from. An image without outlines has the median of the others.
 
     Args:
         say: called with one line on the choice.
@@ -48,6 +50,8 @@ def settle_scales(
     wanted = DIAMETER if init is None or init.config.diameter <= 0 else init.config.diameter
     given = [options.diameter or outlined_diameter(parts) for parts in data.by_image]
     known = [diameter for diameter in given if diameter is not None]
+    if options.loss != "auto" and TARGETS[find_loss(options.loss).target].rule != "flow":
+        return ()
     if not known:
         if data.paths:
             say("scale: 1, as no object is outlined; --diameter says how large objects are")

@@ -74,6 +74,13 @@ def test_the_scale_can_be_given(tmp_path: Path) -> None:
         train(small(tmp_path, pair, out=str(tmp_path / "x"), rescale=1.0, diameter=9.0))
 
 
+def test_h_and_v_maps_keep_the_scale_of_their_image(tmp_path: Path) -> None:
+    pair = drawn(tmp_path, 36)
+    config = load_model(train(small(tmp_path, pair, loss="hover")).model).config
+    assert not config.finds_scale
+    assert config.diameter == pytest.approx(36, rel=0.15)
+
+
 def windows(channels: int) -> list[TrainingImage]:
     """Two windows of random intensities with an object each."""
     rng = np.random.default_rng(0)
