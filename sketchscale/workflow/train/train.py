@@ -267,9 +267,10 @@ def _calibrated(
     else:
         threshold = choose_threshold(model, trained, until=end, prefer=rule.get("prefer"))
         calibrated = replace(model, config=replace(model.config, threshold=threshold))
+    held_out = [*ready.others, *ready.held_out]
     if not interior:
-        calibrated = kept_halfway(calibrated, init, trained, until=end)
-    beside = compare_with_start(calibrated, ready.init, [*ready.others, *ready.held_out], trained, until=end)
+        calibrated = kept_halfway(calibrated, init, held_out, trained, until=end)
+    beside = compare_with_start(calibrated, init, held_out, trained, until=end)
     if beside is not None:
         callbacks.say(beside.line)
         record = asdict(beside) | {"warning": beside.warning}

@@ -72,10 +72,21 @@ def test_the_mean_with_the_start_is_kept_unless_the_trained_weights_are_clearly_
         for parameter in network.parameters():
             parameter += 1e-3 * parameter.abs().mean()
     trained = replace(start, network=network, config=replace(start.config, min_size=99, prominence=-1.0))
-    mean = kept_halfway(trained, start, [annotated])
+    mean = kept_halfway(trained, start, [], [annotated])
     pairs = zip(start.network.parameters(), network.parameters(), mean.network.parameters(), strict=True)
     assert all(torch.allclose(m, (a + b) / 2) for a, b, m in pairs)
     assert mean.config == replace(start.config, diameter=trained.config.diameter)
     blind = replace(start, config=replace(start.config, threshold=90.0))  # stands for a kind that it does not know
-    assert kept_halfway(start, blind, [annotated]) is start
-    assert kept_halfway(trained, None, [annotated]) is trained
+    assert kept_halfway(start, blind, [], [annotated]).network is start.network
+    assert kept_halfway(trained, None, [], [annotated]) is trained
+
+
+def test_held_out_annotation_decides_where_there_is_some(annotated: TrainingImage) -> None:
+    start = load_model("nuclei-fluo")
+    blind = replace(start, config=replace(start.config, threshold=90.0))
+    nothing = replace(annotated, labels=np.zeros_like(annotated.labels))
+    found = kept_halfway(start, blind, [nothing], [annotated])  # nothing held out: the strokes decide
+    assert found.network is start.network
+    kept = kept_halfway(blind, start, [annotated], [nothing])
+    assert kept.provenance["mean_with_start"]["mean"] > 0.8
+    assert kept.config.threshold == start.config.threshold
